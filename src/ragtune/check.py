@@ -1,0 +1,95 @@
+"""What can be found out before anything costs time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ragtune.console import note, warn
+from ragtune.data.read import locate
+from ragtune.data.select import rejection
+from ragtune.errors import UsageError
+from ragtune.files import existing_parent
+
+if TYPE_CHECKING:
+    from ragtune.pipeline import Run
+
+
+def check(run: Run) -> None:
+    """Look at hardware, model, data, memory, disk and Hub, and say what was found and chosen.
+
+    Raises:
+        UsageError, RagtuneError: the run would fail.
+    """
+    recipe = run.recipe
+    note(f"Run directory: {run.dir.path}")
+    hardware = run.hardware
+    note(f"Hardware: {hardware.name}; {hardware.dtype_name} ({hardware.reason})")
+    run.dir.claim(recipe)
+    _data(run)
+    encoder = run.encoder
+    stop = encoder.tokenizer.convert_ids_to_tokens(encoder.stop_id)
+    note(f"Model: {recipe.model.id}; context {encoder.context:,} tokens; a turn ends with {stop}")
+    if encoder.max_prompt < 1:
+        raise UsageError(
+            f"The model reads {encoder.context} tokens and evaluate.max_new_tokens is "
+            f"{recipe.evaluate.max_new_tokens}: no room is left for a prompt.",
+            "Lower evaluate.max_new_tokens, or choose a model with a longer context.",
+        )
+    if not encoder.prefix_holds:
+        warn(
+            "The chat template writes a finished turn otherwise than the generation prompt; what is "
+            "trained follows the generation prompt. See `ragtune prepare --show 1`."
+        )
+    if recipe.publish.format == "merged":
+        _room_for_merging(run)
+    if recipe.publish.repo:
+        from ragtune.publish.hub import check_access
+
+        note(f"Hub: {check_access(recipe.publish.repo)}")
+
+
+def _data(run: Run) -> None:
+    """See that the files are there and that their first records can be used."""
+    from ragtune.data.prepare import source_of
+    from ragtune.data.read import read_examples
+
+    if (run.dir.data / "report.json").exists():
+        note("Data: prepared already")
+        return
+    for split, hub_split in (("train", "train"), ("eval", "validation")):
+        named = run.recipe.data.train if split == "train" else run.recipe.data.eval
+        if named is None:
+            source = source_of(run.recipe.data, split)  # downloads what training needs anyway
+        else:
+            source = named
+            locate(source)
+        selected = looked = 0
+        for example in read_examples(source, hub_split):
+            looked += 1
+            selected += rejection(example, run.recipe.data.max_passages) is None
+            if looked == 100:  # noqa: PLR2004 - a look, not a count
+                break
+        note(f"Data, {split}: {source}; of the first {looked} records {selected} are selected")
+
+
+def _room_for_merging(run: Run) -> None:
+    from ragtune.publish.merge import available_memory, free_disk, memory_needed
+
+    if run.dir.merged.exists():
+        return
+    needed, available = memory_needed(run.config), available_memory()
+    note(f"Merging: needs about {needed / 2**30:.1f} GiB of memory, and disk")
+    if available is not None and needed > available:
+        raise UsageError(
+            f"Merging needs about {needed / 2**30:.1f} GiB of memory; "
+            f"{available / 2**30:.1f} GiB are available here.",
+            "Set publish.format=adapter: the adapter alone can be published from here, and merged on "
+            "another machine with `ragtune merge`.",
+        )
+    free = free_disk(existing_parent(run.dir.path))
+    if needed > free:
+        raise UsageError(
+            f"The merged model needs about {needed / 2**30:.1f} GiB of disk; {free / 2**30:.1f} GiB "
+            f"are free at {run.dir.path}.",
+            "Choose another place with --run-dir, or set publish.format=adapter.",
+        )

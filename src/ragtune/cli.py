@@ -1,0 +1,223 @@
+"""The command line: one command a stage."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ragtune import __version__
+from ragtune.errors import RagtuneError
+
+app = typer.Typer(
+    name="ragtune",
+    help="Tune a language model to answer from retrieved passages, measure what changed, publish it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Target = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe (YAML) or a run directory.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Changes to the recipe, such as train.steps=50."),
+]
+RunDir = Annotated[
+    Path | None, typer.Option("--run-dir", help="Where the run lies; runs/NAME by default.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False,
+) -> None:
+    """Read by `main` before anything runs; here for the help."""
+    if version:
+        typer.echo(f"ragtune {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(target: Target, overrides: Overrides = None, run_dir: RunDir = None) -> None:
+    """Do everything: check, data, answers before, training, answers after, merging, report, push.
+
+    What is finished is not repeated: after a break the same command goes on.
+    """
+    from ragtune import pipeline
+
+    pipeline.run(target, *(overrides or []), run_dir=run_dir)
+
+
+@app.command()
+def check(target: Target, overrides: Overrides = None, run_dir: RunDir = None) -> None:
+    """Find out before anything costs time whether a run would work."""
+    from ragtune import pipeline
+
+    pipeline.check(target, *(overrides or []), run_dir=run_dir)
+
+
+@app.command()
+def prepare(
+    target: Target,
+    overrides: Overrides = None,
+    run_dir: RunDir = None,
+    show: Annotated[
+        int, typer.Option("--show", min=0, help="Show N training examples: prompt, tokens, what is trained.")
+    ] = 0,
+) -> None:
+    """Read the data, select the examples, and count what was dropped and why."""
+    from ragtune.pipeline import Run
+
+    one = Run(target, overrides, run_dir)
+    one.prepare()
+    if show:
+        from ragtune.reporting.show import show_examples
+
+        show_examples(one.encoder, one.examples("train")[:show])
+
+
+@app.command()
+def train(target: Target, overrides: Overrides = None, run_dir: RunDir = None) -> None:
+    """Train the adapter; after a break it goes on from the last checkpoint."""
+    from ragtune import pipeline
+
+    pipeline.train(target, *(overrides or []), run_dir=run_dir)
+
+
+@app.command()
+def evaluate(
+    target: Target,
+    overrides: Overrides = None,
+    run_dir: RunDir = None,
+    base: Annotated[bool, typer.Option("--base", help="Without the adapter.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print {n, metrics} alone.")] = False,
+) -> None:
+    """Answer and score the questions, with the adapter if there is one."""
+    from ragtune import pipeline
+    from ragtune.console import note, to_stderr
+
+    if as_json:
+        to_stderr()
+    metrics = pipeline.evaluate(target, *(overrides or []), run_dir=run_dir, base=base)
+    if as_json:
+        typer.echo(json.dumps({k: metrics[k] for k in ("n", "metrics")}))
+    else:
+        note(f"{metrics['n']} questions: " + ", ".join(f"{m} {v:.1%}" for m, v in metrics["metrics"].items()))
+
+
+@app.command()
+def compare(target: Target, overrides: Overrides = None, run_dir: RunDir = None) -> None:
+    """Compare the answers before and after tuning, with intervals."""
+    from ragtune import pipeline
+
+    pipeline.compare(target, *(overrides or []), run_dir=run_dir)
+
+
+@app.command()
+def report(target: Target, overrides: Overrides = None, run_dir: RunDir = None) -> None:
+    """Write report.html and comparison.json of what there is."""
+    from ragtune import pipeline
+
+    pipeline.report(target, *(overrides or []), run_dir=run_dir)
+
+
+@app.command()
+def merge(target: Target, overrides: Overrides = None, run_dir: RunDir = None) -> None:
+    """Merge the adapter into the base model, and count the answers that this changes."""
+    from ragtune import pipeline
+
+    pipeline.merge(target, *(overrides or []), run_dir=run_dir)
+
+
+@app.command()
+def push(target: Target, overrides: Overrides = None, run_dir: RunDir = None) -> None:
+    """Publish the merged model or the adapter on the Hub (publish.repo=owner/name)."""
+    from ragtune import pipeline
+
+    pipeline.push(target, *(overrides or []), run_dir=run_dir)
+
+
+@app.command()
+def schema() -> None:
+    """Print the recipe's JSON schema, for editors and for reading."""
+    from ragtune.recipe import Recipe
+
+    typer.echo(json.dumps(Recipe.model_json_schema(), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def init(
+    output: Annotated[Path, typer.Argument(help="The file to write.")] = Path("recipe.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+) -> None:
+    """Write a commented recipe to start from."""
+    from ragtune.errors import UsageError
+    from ragtune.files import writing
+    from ragtune.recipe import STARTER, commented_recipe
+
+    if output.exists() and not force:
+        raise UsageError(f"{output} is there already.", "Name another file, or use --force.")
+    with writing(output) as file:
+        file.write(commented_recipe(STARTER))
+    typer.echo(f"Wrote {output}. Set model.id, data.train and data.eval, then: ragtune run {output}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code: 0, 1 (failure), 2 (usage), 130 (Ctrl-C)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        code: Any = app(arguments, standalone_mode=True)
+    except KeyboardInterrupt:
+        _stopped()
+    except SystemExit as stop:
+        code = stop.code
+        if code == 130:  # noqa: PLR2004 - how Typer ends on Ctrl-C
+            _stopped()
+    except RagtuneError as error:
+        if debug:
+            raise
+        _tell(error)
+        code = error.exit_code
+    except MemoryError:
+        if debug:
+            raise
+        _tell(RagtuneError("The machine's memory does not do.", "Use a smaller model or a larger machine."))
+        code = 1
+    except Exception as error:
+        if debug:
+            raise
+        text = (str(error).strip().splitlines() or [""])[0]
+        _tell(
+            RagtuneError(
+                f"{type(error).__name__}: {text}",
+                "This is a fault of ragtune, or of a library that it uses. The same command with "
+                "--debug shows where; please report it.",
+            )
+        )
+        code = 1
+    sys.exit(code)
+
+
+def _tell(error: RagtuneError) -> None:
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    console.print("Error:", style="bold red", end=" ")
+    console.print(error.message, markup=False, soft_wrap=True)
+    if error.advice:
+        console.print(error.advice, markup=False, soft_wrap=True)
+
+
+def _stopped() -> None:
+    sys.stderr.write("\nStopped. What is finished is kept; the same command goes on.\n")
+    sys.exit(130)

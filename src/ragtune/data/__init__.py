@@ -1,0 +1,1 @@
+"""Questions with passages: reading, selecting, prompting, encoding."""

@@ -1,0 +1,116 @@
+"""The AI王 data of llm-book/aio-retriever: the two release files that its script read.
+
+Current versions of `datasets` run no scripts, so the files are fetched from where the script had
+them: release v1.0.0 of cl-tohoku/quiz-datasets. Questions: AI王 (CC BY-SA 4.0); passages: Japanese
+Wikipedia (CC BY-SA 3.0).
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+from ragtune.errors import RagtuneError
+from ragtune.files import cache_dir, disk_errors
+
+BASE_URL = "https://github.com/cl-tohoku/quiz-datasets/releases/download/v1.0.0"
+FILES = {
+    "train": "datasets.jawiki-20220404-c400-large.aio_02_train.jsonl.gz",
+    "eval": "datasets.jawiki-20220404-c400-large.aio_02_dev.jsonl.gz",
+}
+ATTEMPTS = 5
+
+
+def fetch(
+    split: str, tick: Callable[[int, int], None] = lambda *_: None, base_url: str | None = None
+) -> Path:
+    """The path of a split's file, downloaded into the cache if it is not there yet.
+
+    A broken download goes on where it stopped, also in a later call. The file gets its name only
+    after its size and its gzip checksum have been found right.
+
+    Args:
+        split: train or eval.
+        tick: called with the bytes so far and the total.
+        base_url: where the two files lie; by default the release, or `RAGTUNE_AIO_URL` (a mirror).
+
+    Raises:
+        RagtuneError: the server can't be reached or sends something else.
+    """
+    name = FILES[split]
+    path = cache_dir() / "aio" / name
+    if not path.exists():
+        base = base_url or os.environ.get("RAGTUNE_AIO_URL", BASE_URL)
+        download(f"{base}/{name}", path, tick)
+    return path
+
+
+def download(url: str, path: Path, tick: Callable[[int, int], None]) -> None:
+    """Stream `url` to `path`, resuming a partial file, and check size and gzip integrity."""
+    import httpx
+
+    partial = path.with_name(f"{path.name}.partial")
+    manual = f"Download it by hand from {url} and give its path as data.train or data.eval."
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                _stream(url, partial, tick)
+                break
+            except httpx.HTTPStatusError as error:
+                code = error.response.status_code
+                if code < 500 or attempt == ATTEMPTS:  # noqa: PLR2004 - server errors pass
+                    raise RagtuneError(f"{url}: the server answered {code}.", manual) from None
+            except httpx.HTTPError as error:
+                if attempt == ATTEMPTS:
+                    raise RagtuneError(
+                        f"{url}: {type(error).__name__}: {error}. What came so far is kept.",
+                        f"Check the network and run the same command again. Or: {manual}",
+                    ) from None
+        problem = gzip_problem(partial)
+        if problem:
+            partial.unlink()
+            raise RagtuneError(f"{url}: what came is damaged ({problem}); it was deleted.", manual)
+        partial.replace(path)
+
+
+def _stream(url: str, partial: Path, tick: Callable[[int, int], None]) -> None:
+    import httpx
+
+    have = partial.stat().st_size if partial.exists() else 0
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    # The body is stored as it comes: a server that labels .gz as Content-Encoding must not unpack it.
+    headers["Accept-Encoding"] = "identity"
+    with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=30) as response:
+        if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+            size = re.fullmatch(r"bytes \*/(\d+)", response.headers.get("Content-Range", ""))
+            if size and int(size[1]) == have:
+                return  # it was complete already
+            partial.unlink()
+            raise httpx.ReadError("the partial file did not fit and was deleted")
+        response.raise_for_status()
+        resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
+        have = have if resumed else 0
+        total = have + int(response.headers.get("Content-Length", 0))
+        with partial.open("ab" if resumed else "wb") as file:
+            for chunk in response.iter_raw(1 << 20):
+                file.write(chunk)
+                have += len(chunk)
+                tick(have, total)
+        if total and have != total:
+            raise httpx.ReadError(f"the connection ended after {have} of {total} bytes")
+
+
+def gzip_problem(path: Path) -> str | None:
+    """What is wrong with a gzip file, or None; reads all of it, checksum included."""
+    try:
+        with gzip.open(path) as file:
+            while file.read(1 << 20):
+                pass
+    except (OSError, EOFError, zlib.error) as error:
+        return str(error)
+    return None

@@ -1,0 +1,224 @@
+"""From messages to token ids and the loss mask, by construction.
+
+The ids of a training prompt are exactly those of the generation prompt. The completion is encoded as
+it continues the prompt's tail, and the stop token follows: nothing is searched for in token ids.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ragtune.data.example import Example, Passage
+from ragtune.data.prompt import PromptBuilder, chat_template
+from ragtune.data.select import shown_passages, target_answer
+from ragtune.errors import UsageError
+from ragtune.recipe import Recipe
+
+IGNORE = -100
+"""The label of a position that is not trained (PyTorch's convention)."""
+
+_SENTINEL = "ragtune5entinel"
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """A prompt's ids, and what was left out to make it fit."""
+
+    ids: list[int]
+    passages_shown: int
+    passages_dropped: int
+    characters_cut: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A training sample: prompt ids, then completion ids with the stop token."""
+
+    qid: str
+    prompt_ids: list[int]
+    completion_ids: list[int]
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + len(self.completion_ids)
+
+    def features(self) -> dict[str, list[int]]:
+        """`input_ids` and `labels`, the latter IGNORE but for the completion."""
+        return {
+            "input_ids": self.prompt_ids + self.completion_ids,
+            "labels": [IGNORE] * len(self.prompt_ids) + self.completion_ids,
+        }
+
+
+def prepare_tokenizer(tokenizer: Any, recipe: Recipe) -> Any:
+    """Give a tokenizer the recipe's chat template.
+
+    Raises:
+        UsageError: it has none and the recipe names none.
+    """
+    if recipe.prompt.chat_template:
+        tokenizer.chat_template = chat_template(recipe.prompt.chat_template)
+    elif not tokenizer.chat_template:
+        raise UsageError(
+            f"The tokenizer of {recipe.model.id} has no chat template.",
+            "Set prompt.chat_template: aio (the book's, Japanese), plain (English), or a .jinja file.",
+        )
+    return tokenizer
+
+
+def stop_token_id(tokenizer: Any) -> int:
+    """The token that ends an assistant's turn: the template's, else eos.
+
+    Raises:
+        UsageError: there is neither.
+    """
+    turn = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _SENTINEL}]
+    text = render(tokenizer, turn)
+    after = text.rpartition(_SENTINEL)[2]
+    special = _special_ids(tokenizer)
+    for token in tokenizer.encode(after, add_special_tokens=False):
+        if token in special:
+            return int(token)
+    if tokenizer.eos_token_id is None:
+        raise UsageError(
+            "The chat template ends a turn with no special token, and the tokenizer has no eos.",
+            "Choose a chat template that ends the assistant's turn with a special token.",
+        )
+    return int(tokenizer.eos_token_id)
+
+
+def _special_ids(tokenizer: Any) -> set[int]:
+    added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return added | set(tokenizer.all_special_ids)
+
+
+def render(tokenizer: Any, messages: list[dict[str, str]], *, generation: bool = False) -> str:
+    """A conversation as text.
+
+    Raises:
+        UsageError: the chat template refuses it (a system message, say) or fails.
+    """
+    try:
+        text: str = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=generation
+        )
+    except Exception as error:  # a template may raise anything, jinja2's own exceptions included
+        raise UsageError(
+            f"The chat template can't render a conversation: {error}.",
+            "If it refuses system messages, remove prompt.system; else set prompt.chat_template.",
+        ) from None
+    return text
+
+
+class Encoder:
+    """Encodes the examples of a recipe with its tokenizer.
+
+    Args:
+        tokenizer: with its chat template in place (`prepare_tokenizer`).
+        recipe: the prompt, the passages to show, the seed.
+        context: the longest sequence that the model reads, in tokens.
+    """
+
+    def __init__(self, tokenizer: Any, recipe: Recipe, context: int) -> None:
+        self.tokenizer = tokenizer
+        self.recipe = recipe
+        self.builder = PromptBuilder.of(recipe.prompt)
+        self.stop_id = stop_token_id(tokenizer)
+        self.context = context
+        room = context - recipe.evaluate.max_new_tokens
+        self.max_prompt = min(recipe.prompt.max_tokens or room, room)
+        messages = self.builder.messages("?", [Passage("x")])
+        prompt = render(tokenizer, messages, generation=True)
+        self._tail = self._tail_of(prompt)
+        whole = render(tokenizer, [*messages, {"role": "assistant", "content": _SENTINEL}])
+        self.prefix_holds = whole.startswith(prompt)
+        """Whether the template's rendering of prompt and answer begins with the prompt's.
+
+        Where it does not (a template that adds an empty think block to the generation prompt only,
+        say), the generation prompt is what is trained on: it is what the model will see."""
+
+    def prompt(self, example: Example) -> EncodedPrompt | None:
+        """The prompt's ids, cut to `max_prompt`; None if the question alone is too long.
+
+        Passages are dropped from the end, then the last one loses text from its end.
+        """
+        data = self.recipe.data
+        passages = shown_passages(
+            example, data.max_passages, shuffle=data.shuffle_passages, seed=self.recipe.seed
+        )
+        ids = self._ids(example.question, passages)
+        kept = len(passages)
+        while len(ids) > self.max_prompt and kept > 1:
+            kept -= 1
+            ids = self._ids(example.question, passages[:kept])
+        cut = 0
+        if len(ids) > self.max_prompt:
+            if not passages:
+                return None
+            first = passages[0]
+            length = self._longest(example.question, first)
+            if length == 0:
+                return None
+            cut = len(first.text) - length
+            ids = self._ids(example.question, [_cut(first, length)])
+        return EncodedPrompt(ids, kept, len(passages) - kept, cut)
+
+    def completion(self, answer: str) -> list[int]:
+        """An answer's ids as they continue the prompt, and the stop token.
+
+        The answer is encoded behind the text with which the prompt ends, so that a tokenizer that
+        puts a space before every text (SentencePiece) does not put one between prompt and answer.
+        """
+        tail = self.tokenizer.encode(self._tail, add_special_tokens=False)
+        both = self.tokenizer.encode(self._tail + answer, add_special_tokens=False)
+        ids = (
+            both[len(tail) :]
+            if both[: len(tail)] == tail
+            else self.tokenizer.encode(answer, add_special_tokens=False)
+        )
+        return [*ids, self.stop_id]
+
+    def target(self, example: Example) -> list[int]:
+        """The completion that is trained for an example."""
+        return self.completion(target_answer(example, self.recipe.data.target, self.recipe.seed))
+
+    def sample(self, example: Example) -> Sample | None:
+        """A training sample, or None if it does not fit into the model's context."""
+        prompt = self.prompt(example)
+        if prompt is None:
+            return None
+        completion = self.target(example)
+        if len(prompt.ids) + len(completion) > self.context:
+            return None
+        return Sample(example.qid, prompt.ids, completion)
+
+    def _ids(self, question: str, passages: Any) -> list[int]:
+        text = render(self.tokenizer, self.builder.messages(question, passages), generation=True)
+        # The template wrote the special tokens; adding them again would double bos.
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def _longest(self, question: str, passage: Passage) -> int:
+        """The most characters of a passage with which the prompt fits (0: none does)."""
+        low, high = 0, len(passage.text)
+        while low < high:
+            middle = (low + high + 1) // 2
+            fits = len(self._ids(question, [_cut(passage, middle)])) <= self.max_prompt
+            low, high = (middle, high) if fits else (low, middle - 1)
+        return low
+
+    def _tail_of(self, prompt: str) -> str:
+        """The prompt's text behind its last special token, or its last line if there is none."""
+        specials = sorted(
+            (self.tokenizer.convert_ids_to_tokens(i) for i in _special_ids(self.tokenizer)),
+            key=len,
+            reverse=True,
+        )
+        start = max((prompt.rfind(s) + len(s) for s in specials if s and s in prompt), default=-1)
+        if start < 0:
+            start = prompt.rstrip("\n").rfind("\n") + 1
+        return prompt[start:]
+
+
+def _cut(passage: Passage, length: int) -> Passage:
+    return Passage(passage.text[:length], passage.title, passage.passage_id)

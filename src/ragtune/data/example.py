@@ -1,0 +1,200 @@
+"""The one record that every stage speaks, in the schema of llm-book/aio-retriever."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from ragtune.errors import UsageError
+
+_KNOWN = {
+    "qid", "question", "answers", "passages", "positive_passage_indices", "negative_passage_indices",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A retrieved text."""
+
+    text: str
+    title: str = ""
+    passage_id: str | int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"passage_id": self.passage_id, "title": self.title, "text": self.text}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A question, its accepted answers and the passages retrieved for it, best first.
+
+    `positive_passage_indices` point at the passages whose text contains an answer. An example
+    without answers is legal: a question that the passages don't answer.
+    """
+
+    qid: str
+    question: str
+    answers: tuple[str, ...]
+    passages: tuple[Passage, ...]
+    positive_passage_indices: tuple[int, ...]
+    negative_passage_indices: tuple[int, ...]
+    extra: dict[str, Any] = field(default_factory=dict)
+    positives_computed: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """The example in its on-disk schema."""
+        return {
+            "qid": self.qid,
+            **self.extra,
+            "question": self.question,
+            "answers": list(self.answers),
+            "passages": [p.to_dict() for p in self.passages],
+            "positive_passage_indices": list(self.positive_passage_indices),
+            "negative_passage_indices": list(self.negative_passage_indices),
+        }
+
+    def first_passages(self, count: int) -> Example:
+        """The same example with only its first `count` passages."""
+        return Example(
+            self.qid,
+            self.question,
+            self.answers,
+            self.passages[:count],
+            tuple(i for i in self.positive_passage_indices if i < count),
+            tuple(i for i in self.negative_passage_indices if i < count),
+            self.extra,
+            self.positives_computed,
+        )
+
+
+def parse_example(record: Any, where: str) -> Example:
+    """Check a record and make an Example of it.
+
+    Without `positive_passage_indices` the positives are computed: the passages whose text contains
+    an answer, character for character, as in the reference data. Without `qid` it is a hash of
+    question and passages.
+
+    Raises:
+        UsageError: naming `where` (file and line) and the field.
+    """
+    if not isinstance(record, dict):
+        raise UsageError(
+            f"{where}: a record must be a JSON object, this is {_kind(record)}.",
+            "Each record holds question, answers and passages.",
+        )
+    question = _text(record, "question", where)
+    answers = tuple(
+        _of_type(answer, str, f"answers[{i}]", where)
+        for i, answer in enumerate(_list(record, "answers", where))
+    )
+    passages = tuple(
+        _passage(passage, f"passages[{i}]", where)
+        for i, passage in enumerate(_list(record, "passages", where))
+    )
+    computed = record.get("positive_passage_indices") is None
+    if computed:
+        positive = tuple(
+            i for i, p in enumerate(passages) if any(a and a in p.text for a in answers)
+        )
+    else:
+        positive = _indices(record, "positive_passage_indices", len(passages), where)
+    if computed or record.get("negative_passage_indices") is None:
+        negative = tuple(i for i in range(len(passages)) if i not in set(positive))
+    else:
+        negative = _indices(record, "negative_passage_indices", len(passages), where)
+    qid = record.get("qid")
+    if qid is None or qid == "":
+        text = json.dumps([question, [p.text for p in passages]], ensure_ascii=False)
+        qid = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    elif isinstance(qid, bool) or not isinstance(qid, (str, int)):
+        raise _wrong_type(qid, "a string", "qid", where)
+    return Example(
+        qid=str(qid),
+        question=question,
+        answers=answers,
+        passages=passages,
+        positive_passage_indices=positive,
+        negative_passage_indices=negative,
+        extra={k: v for k, v in record.items() if k not in _KNOWN},
+        positives_computed=computed,
+    )
+
+
+def _passage(value: Any, name: str, where: str) -> Passage:
+    if not isinstance(value, dict):
+        raise _wrong_type(value, "an object with text", name, where)
+    title = value.get("title")
+    passage_id = value.get("passage_id")
+    if isinstance(passage_id, bool) or not isinstance(passage_id, (str, int, type(None))):
+        raise _wrong_type(passage_id, "a string or a number", f"{name}.passage_id", where)
+    if "text" not in value:
+        raise UsageError(f"{where}: {name}.text is missing.", "A passage is {title, text}.")
+    return Passage(
+        text=_of_type(value["text"], str, f"{name}.text", where),
+        title="" if title is None else _of_type(title, str, f"{name}.title", where),
+        passage_id=passage_id,
+    )
+
+
+def _text(record: dict[str, Any], name: str, where: str) -> str:
+    if name not in record:
+        raise _missing(record, name, where)
+    value: str = _of_type(record[name], str, name, where)
+    if not value.strip():
+        raise UsageError(f"{where}: {name} is empty.", "Fill it in or remove the record.")
+    return value
+
+
+def _list(record: dict[str, Any], name: str, where: str) -> list[Any]:
+    if name not in record:
+        raise _missing(record, name, where)
+    value: list[Any] = _of_type(record[name], list, name, where)
+    return value
+
+
+def _indices(record: dict[str, Any], name: str, count: int, where: str) -> tuple[int, ...]:
+    values = _list(record, name, where)
+    for position, value in enumerate(values):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise _wrong_type(value, "an integer", f"{name}[{position}]", where)
+        if not 0 <= value < count:
+            raise UsageError(
+                f"{where}: {name}[{position}] is {value}, but there are {count} passages (0 to {count - 1}).",
+                f"Correct it, or leave {name} out: positives are then found by the answer's text.",
+            )
+    return tuple(values)
+
+
+def _of_type(value: Any, kind: type, name: str, where: str) -> Any:
+    if not isinstance(value, kind):
+        raise _wrong_type(value, {str: "a string", list: "a list"}[kind], name, where)
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"{where}: {name} holds half of a surrogate pair, which is no text.",
+                "Write the file again as valid UTF-8.",
+            ) from None
+    return value
+
+
+def _missing(record: dict[str, Any], name: str, where: str) -> UsageError:
+    found = ", ".join(list(record)[:8]) or "none"
+    return UsageError(
+        f"{where}: field {name} is missing (fields found: {found}).",
+        "Each record holds question (string), answers (list of strings) and passages (list of {title, text}).",
+    )
+
+
+def _wrong_type(value: Any, wanted: str, name: str, where: str) -> UsageError:
+    shown = json.dumps(value, ensure_ascii=False, default=str)
+    shown = shown if len(shown) <= 60 else shown[:57] + "…"
+    return UsageError(f"{where}: {name} must be {wanted}, this is {_kind(value)}: {shown}.")
+
+
+def _kind(value: Any) -> str:
+    kinds = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return kinds.get(type(value), "a number")

@@ -1,0 +1,189 @@
+"""The data stage: read, select, measure, write."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ragtune.console import note, progress
+from ragtune.data import aio
+from ragtune.data.encode import EncodedPrompt, Encoder
+from ragtune.data.example import Example, parse_example
+from ragtune.data.read import read_examples
+from ragtune.data.select import REASONS, rejection
+from ragtune.errors import UsageError
+from ragtune.files import making_folder, read_jsonl, write_json, write_jsonl
+from ragtune.recipe import Data, Recipe
+
+
+def source_of(data: Data, split: str) -> str:
+    """What a split is read from: the recipe's path, or the downloaded aio file."""
+    named = data.train if split == "train" else data.eval
+    if named is not None:
+        return named
+    with progress(f"downloading {split}", None) as update:
+        return str(aio.fetch(split, lambda done, total: update(done, "", total)))
+
+
+def prepare(recipe: Recipe, encoder: Encoder, folder: Path) -> dict[str, Any]:
+    """Write train.jsonl, eval.jsonl and report.json into a folder that appears when it is whole.
+
+    Raises:
+        UsageError: bad data, or a split of which nothing is selected.
+    """
+    with making_folder(folder) as partial:
+        report: dict[str, Any] = {
+            "max_passages": recipe.data.max_passages,
+            "max_prompt_tokens": encoder.max_prompt,
+            "stop_token": encoder.tokenizer.convert_ids_to_tokens(encoder.stop_id),
+        }
+        for split, hub_split in (("train", "train"), ("eval", "validation")):
+            source = source_of(recipe.data, split)
+            counts = _Counts(source)
+            rows = _rows(recipe, encoder, source, split, hub_split, counts)
+            write_jsonl(partial / f"{split}.jsonl", rows)
+            report[split] = counts.report()
+            _tell(split, report[split])
+            if not counts.selected:
+                raise UsageError(
+                    f"Nothing of {source} is selected: {_dropped_text(report[split]['dropped'])}.",
+                    "Raise data.max_passages, or look at answers and positive_passage_indices.",
+                )
+        write_json(partial / "report.json", report)
+    return report
+
+
+class _Counts:
+    """What the data report says of a split."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.read = 0
+        self.selected = 0
+        self.computed = 0
+        self.dropped: Counter[str] = Counter()
+        self.prompt_tokens: list[int] = []
+        self.completion_tokens: list[int] = []
+        self.truncated: list[str] = []
+        self.passages_dropped = 0
+        self.characters_cut = 0
+
+    def select(self, qid: str, prompt: EncodedPrompt, completion: list[int]) -> None:
+        self.selected += 1
+        self.prompt_tokens.append(len(prompt.ids))
+        self.completion_tokens.append(len(completion))
+        if prompt.passages_dropped or prompt.characters_cut:
+            self.truncated.append(qid)
+            self.passages_dropped += prompt.passages_dropped
+            self.characters_cut += prompt.characters_cut
+
+    def report(self) -> dict[str, Any]:
+        return {
+            "source": self.source,
+            "read": self.read,
+            "selected": self.selected,
+            "dropped": {r: self.dropped[r] for r in REASONS if self.dropped[r]},
+            "positives_computed": self.computed,
+            "prompt_tokens": _lengths(self.prompt_tokens),
+            "completion_tokens": _lengths(self.completion_tokens),
+            "truncated": {
+                "examples": len(self.truncated),
+                "passages_dropped": self.passages_dropped,
+                "characters_cut": self.characters_cut,
+                "qids": self.truncated[:10],
+            },
+        }
+
+
+def _lengths(values: list[int]) -> dict[str, float]:
+    if not values:
+        return {}
+    array = np.asarray(values)
+    return {
+        "min": int(array.min()),
+        "median": float(np.median(array)),
+        "p95": float(np.quantile(array, 0.95)),
+        "max": int(array.max()),
+        "total": int(array.sum()),
+    }
+
+
+def _rows(
+    recipe: Recipe, encoder: Encoder, source: str, split: str, hub_split: str, counts: _Counts
+) -> Iterator[dict[str, Any]]:
+    with progress(f"reading {split}", None) as update:
+        total = [0]
+
+        def tick(done: int, of: int) -> None:
+            if counts.read % 64 == 0:
+                total[0] = of
+                update(done, f"{counts.read:,} records, {counts.selected:,} selected", of)
+
+        for example in read_examples(source, hub_split, tick):
+            counts.read += 1
+            counts.computed += example.positives_computed
+            reason = rejection(example, recipe.data.max_passages)
+            if reason is None:
+                prompt = encoder.prompt(example)
+                completion = encoder.target(example)
+                if prompt is None or len(prompt.ids) + len(completion) > encoder.context:
+                    reason = "question_too_long"
+                else:
+                    counts.select(example.qid, prompt, completion)
+            if reason:
+                counts.dropped[reason] += 1
+            if split == "eval":
+                # Every question is kept, with all its passages: they are the denominator.
+                yield {
+                    **example.to_dict(),
+                    "selected": reason is None,
+                    **({"reason": reason} if reason else {}),
+                }
+            elif reason is None:
+                yield example.first_passages(recipe.data.max_passages).to_dict()
+        update(total[0] or counts.read, f"{counts.read:,} records, {counts.selected:,} selected", total[0])
+
+
+def _tell(split: str, report: dict[str, Any]) -> None:
+    dropped = _dropped_text(report["dropped"])
+    note(f"{split}: {report['selected']:,} of {report['read']:,} selected" + (f"; dropped: {dropped}" if dropped else ""))
+    lengths = report["prompt_tokens"]
+    if lengths:
+        note(f"  prompts of {lengths['min']} to {lengths['max']} tokens, median {lengths['median']:.0f}")
+    if report["positives_computed"]:
+        note(
+            f"  {report['positives_computed']:,} records had no positive_passage_indices: found by "
+            "the answer's text in the passages"
+        )
+    cut = report["truncated"]
+    if cut["examples"]:
+        note(
+            f"  {cut['examples']:,} prompts were too long and lost {cut['passages_dropped']:,} "
+            f"passages and {cut['characters_cut']:,} characters"
+        )
+
+
+def _dropped_text(dropped: dict[str, int]) -> str:
+    return ", ".join(f"{n:,} {REASONS[reason]}" for reason, n in dropped.items())
+
+
+def load_examples(path: Path) -> list[Example]:
+    """The examples of a prepared split."""
+    return [
+        parse_example(row, f"{path}:{number}") for number, row in enumerate(read_jsonl(path), 1)
+    ]
+
+
+def asked(recipe: Recipe, examples: list[Example]) -> list[Example]:
+    """The evaluation questions that are asked, in the order of the file."""
+    chosen = [
+        e
+        for e in examples
+        if e.extra["selected"]
+        or (recipe.evaluate.questions == "all" and e.extra.get("reason") != "question_too_long")
+    ]
+    return chosen[: recipe.evaluate.limit]

@@ -1,0 +1,143 @@
+"""From a question and passages to the messages that a chat template renders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from ragtune.data.example import Passage
+from ragtune.errors import UsageError
+from ragtune.recipe import Prompt
+
+PRESETS = {
+    # The notebook's text (cell 7), character for character.
+    "aio": (
+        "あなたには今からクイズに答えてもらいます。"
+        "問題を与えますので、その解答のみを簡潔に出力してください。\n"
+        "また解答の参考になりうるテキストを与えます。"
+        "解答を含まない場合もあるのでその場合は無視してください。\n\n"
+        "---\n"
+        "{{ passages | map(attribute='text') | join('\\n\\n') }}"
+        "\n---\n\n"
+        "問題: {{ question }}"
+    ),
+    "english": (
+        "Answer the question with the answer alone, as briefly as possible.\n"
+        "The following texts may help. Ignore them if they don't hold the answer.\n\n"
+        "---\n"
+        "{{ passages | map(attribute='text') | join('\\n\\n') }}"
+        "\n---\n\n"
+        "Question: {{ question }}"
+    ),
+}
+
+CHAT_TEMPLATES = {
+    # The book's (chapter 11): every turn between bos and eos, with the speaker's name.
+    "aio": (
+        "{% for message in messages %}"
+        "{{ bos_token + {'system': 'システム：', 'user': 'ユーザ：', 'assistant': 'アシスタント：'}"
+        "[message['role']] + message['content'] + eos_token }}"
+        "{% endfor %}"
+        "{% if add_generation_prompt %}{{ bos_token + 'アシスタント：' }}{% endif %}"
+    ),
+    "plain": (
+        "{{ bos_token | default('', true) }}"
+        "{% for message in messages %}"
+        "{{ {'system': 'System', 'user': 'User', 'assistant': 'Assistant'}[message['role']] + ':\\n'"
+        " + message['content'] + (eos_token if message['role'] == 'assistant' else '') + '\\n\\n' }}"
+        "{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'Assistant:\\n' }}{% endif %}"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class PromptBuilder:
+    """Renders a recipe's prompt.
+
+    Templates run in Jinja's immutable sandbox: they can't reach Python, files or the network.
+    """
+
+    template: str
+    system: str | None
+    where: str
+
+    @classmethod
+    def of(cls, prompt: Prompt) -> PromptBuilder:
+        """The builder for a recipe's prompt section.
+
+        Raises:
+            UsageError: the template has a syntax error, uses unknown names or no question.
+        """
+        if prompt.preset:
+            text, where = PRESETS[prompt.preset], f"preset {prompt.preset}"
+        else:
+            text, where = read_template(prompt.template or "", "prompt.template")
+        builder = cls(text, prompt.system, where)
+        if "\x00question" not in builder.text("\x00question", [Passage("text", "title")]):
+            raise UsageError(f"{where}: the template never shows the question.", "Use {{ question }}.")
+        return builder
+
+    def text(self, question: str, passages: Sequence[Passage]) -> str:
+        """The user's message."""
+        try:
+            return _compile(self.template).render(
+                question=question, passages=[p.to_dict() for p in passages]
+            )
+        except TemplateSyntaxError as error:
+            raise UsageError(
+                f"{self.where}: line {error.lineno}: {error.message}.", _TEMPLATE_ADVICE
+            ) from None
+        except (TemplateError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+            raise UsageError(f"{self.where}: {error}.", _TEMPLATE_ADVICE) from None
+
+    def messages(self, question: str, passages: Sequence[Passage]) -> list[dict[str, str]]:
+        """The conversation up to the model's turn."""
+        user = {"role": "user", "content": self.text(question, passages)}
+        return [{"role": "system", "content": self.system}, user] if self.system else [user]
+
+
+_TEMPLATE_ADVICE = (
+    "A prompt template is Jinja over `question` and `passages`; a passage has `title` and `text`."
+)
+
+
+@lru_cache(maxsize=8)
+def _compile(text: str) -> Any:
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, keep_trailing_newline=False, autoescape=False
+    )
+    return environment.from_string(text)
+
+
+def read_template(text: str, key: str) -> tuple[str, str]:
+    """A template given inline or as the path of a .jinja file; and what to call it in messages."""
+    if not text.endswith((".jinja", ".j2")):
+        return text, key
+    path = Path(text).expanduser()
+    try:
+        return path.read_text(encoding="utf-8").removesuffix("\n"), str(path)
+    except OSError as error:
+        raise UsageError(f"{key}: {path} can't be read ({error.strerror}).") from None
+
+
+def chat_template(name: str) -> str:
+    """A chat template by name (`aio`, `plain`) or path.
+
+    Raises:
+        UsageError: neither a known name nor a file.
+    """
+    if name in CHAT_TEMPLATES:
+        return CHAT_TEMPLATES[name]
+    if not name.endswith((".jinja", ".j2")):
+        raise UsageError(
+            f"prompt.chat_template: there is no template {name!r}.",
+            f"Choose {', '.join(CHAT_TEMPLATES)}, or give the path of a .jinja file.",
+        )
+    return read_template(name, "prompt.chat_template")[0]

@@ -1,0 +1,203 @@
+"""Reading examples: JSONL, JSONL.gz, JSON, Parquet, shipped samples, Hub datasets."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ragtune.data.example import Example, parse_example
+from ragtune.errors import RagtuneError, UsageError
+
+Tick = Callable[[int, int], None]
+"""Called with bytes (or records) read so far and their total (0: unknown)."""
+
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
+
+
+def read_examples(source: str, split: str, tick: Tick = lambda *_: None) -> Iterator[Example]:
+    """Yield the examples of a source, one after the other, without holding the file in memory.
+
+    Args:
+        source: a path, `sample:NAME`, or a Hub dataset `owner/name` or `owner/name:split`.
+        split: the Hub split to read when the source names none.
+        tick: progress.
+
+    Raises:
+        UsageError: a missing or damaged file, a bad record, a `qid` that occurs twice, no record.
+    """
+    seen: dict[str, str] = {}
+    for where, record in _records(source, split, tick):
+        example = parse_example(record, where)
+        if example.qid in seen:
+            raise UsageError(
+                f"{where}: qid {example.qid!r} was already used at {seen[example.qid]}.",
+                "A qid names one question: remove one of the two, or leave qid out.",
+            )
+        seen[example.qid] = where
+        yield example
+    if not seen:
+        raise UsageError(f"{source} holds no record.", "A split needs at least one question.")
+
+
+def locate(source: str) -> Path | None:
+    """The file that a source names, or None for a Hub dataset.
+
+    Raises:
+        UsageError: there is no such file or sample.
+    """
+    if source.startswith("sample:"):
+        name = source.removeprefix("sample:")
+        folder = Path(str(resources.files("ragtune.data") / "samples"))
+        names = sorted(p.name.removesuffix(".jsonl.gz") for p in folder.glob("*.jsonl.gz"))
+        if name not in names:
+            raise UsageError(f"There is no sample {name!r}.", f"There are: {', '.join(names)}.")
+        return folder / f"{name}.jsonl.gz"
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise UsageError(
+            f"{source} is a folder.", f"Name the file in it ({', '.join(SUFFIXES)})."
+        )
+    if source.endswith(SUFFIXES) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:\w[\w.-]*)?", source):
+        raise UsageError(
+            f"{source} does not exist.", f"Paths are relative to the current folder, {Path.cwd()}."
+        )
+    return None
+
+
+def _records(source: str, split: str, tick: Tick) -> Iterator[tuple[str, Any]]:
+    path = locate(source)
+    if path is None:
+        yield from _hub(source, split, tick)
+    elif path.name.endswith(".parquet"):
+        yield from _parquet(path, tick)
+    elif path.name.endswith((".json", ".json.gz")):
+        yield from _json(path)
+    elif path.name.endswith((".jsonl", ".jsonl.gz")):
+        yield from _jsonl(path, tick)
+    else:
+        raise UsageError(f"{path}: unknown kind of file.", f"Known are {', '.join(SUFFIXES)}.")
+
+
+def _jsonl(path: Path, tick: Tick) -> Iterator[tuple[str, Any]]:
+    total = path.stat().st_size
+    with path.open("rb") as raw:
+        stream: Any = gzip.GzipFile(fileobj=raw) if path.name.endswith(".gz") else raw
+        lines = iter(io.BufferedReader(stream) if stream is not raw else raw)
+        number = 0
+        while True:
+            try:
+                line = next(lines, None)
+            except (OSError, EOFError, zlib.error) as error:
+                raise _damaged(path, error, f" after line {number}") from None
+            if line is None:
+                return
+            number += 1
+            tick(raw.tell(), total)
+            where = f"{path}:{number}"
+            text = _decode(line, where)
+            if text.strip():
+                yield where, _loads(text, where)
+
+
+def _json(path: Path) -> Iterator[tuple[str, Any]]:
+    try:
+        content = path.read_bytes()
+        if path.name.endswith(".gz"):
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise _damaged(path, error) from None
+    value = _loads(_decode(content, str(path)), str(path))
+    if not isinstance(value, list):
+        raise UsageError(
+            f"{path}: a JSON file must hold a list of records.",
+            "For one record a line, name the file .jsonl.",
+        )
+    for index, record in enumerate(value):
+        yield f"{path}: record {index + 1}", record
+
+
+def _parquet(path: Path, tick: Tick) -> Iterator[tuple[str, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            number, total = 0, file.metadata.num_rows
+            for batch in file.iter_batches(batch_size=64):
+                for record in batch.to_pylist():
+                    number += 1
+                    tick(number, total)
+                    yield f"{path}: row {number}", record
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _damaged(path, error) from None
+
+
+def _hub(source: str, split: str, tick: Tick) -> Iterator[tuple[str, Any]]:
+    import datasets
+
+    name, _, named = source.partition(":")
+    try:
+        rows = datasets.load_dataset(name, split=named or split, streaming=True)
+        for number, record in enumerate(rows, 1):
+            tick(number, 0)
+            yield f"{source}: row {number}", record
+    except RagtuneError:
+        raise
+    except RuntimeError as error:
+        if "script" in str(error):
+            raise UsageError(
+                f"{name} is a dataset with a script, which no current library runs.",
+                "For llm-book/aio-retriever write data.source: aio instead of data.train and data.eval.",
+            ) from None
+        raise UsageError(f"Dataset {source} can't be read: {_first_line(error)}") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"Dataset {source} can't be read: {_first_line(error)}",
+            "It is neither a file here nor a dataset that the Hub gives; for a file check the path, "
+            "for a dataset its name, its splits (owner/name:split) and the network.",
+        ) from error
+
+
+def _decode(content: bytes, where: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{where}: not UTF-8 (byte {error.start}).", "Save the file as UTF-8."
+        ) from None
+
+
+def _loads(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        shown = text.strip()
+        shown = shown if len(shown) <= 60 else shown[:57] + "…"
+        raise UsageError(
+            f"{where}: not JSON ({error.msg}, column {error.colno}): {shown}",
+            "A .jsonl file holds one JSON object a line.",
+        ) from None
+    except (RecursionError, ValueError) as error:
+        raise UsageError(f"{where}: not readable as JSON ({_first_line(error)}).") from None
+
+
+def _damaged(path: Path, error: BaseException, after: str = "") -> UsageError:
+    advice = (
+        "The file is cut off or no gzip: download or write it again."
+        if path.name.endswith(".gz")
+        else "The file is damaged: download or write it again."
+    )
+    return UsageError(f"{path}: can't be read{after} ({_first_line(error)}).", advice)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,28 @@
+"""What the user is told when something is wrong: what, where, and what to do."""
+
+from __future__ import annotations
+
+
+class RagtuneError(Exception):
+    """A failure that the user can understand and act on (exit code 1).
+
+    Args:
+        message: what went wrong and where (file, line, field).
+        advice: what to do about it, as an instruction.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, advice: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.advice}" if self.advice else self.message
+
+
+class UsageError(RagtuneError):
+    """The recipe, the arguments or the data have to be changed (exit code 2)."""
+
+    exit_code = 2

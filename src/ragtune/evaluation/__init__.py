@@ -1,0 +1,1 @@
+"""Answering questions and scoring the answers."""

@@ -1,0 +1,108 @@
+"""The evaluation stage: ask, write the answers, score them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ragtune.console import note, progress
+from ragtune.data.encode import Encoder
+from ragtune.data.example import Example
+from ragtune.errors import RagtuneError
+from ragtune.evaluation.compare import compare
+from ragtune.evaluation.generate import Prediction, answer
+from ragtune.evaluation.metrics import score, summary
+from ragtune.files import making_folder, read_jsonl, write_json, write_jsonl
+from ragtune.recipe import Recipe
+
+
+def ask(
+    recipe: Recipe,
+    model: Any,
+    encoder: Encoder,
+    examples: Sequence[Example],
+    batch_size: int,
+    partial: Path,
+    title: str,
+) -> list[Prediction]:
+    """The model's answers to the examples' questions."""
+    prompts = []
+    for example in examples:
+        prompt = encoder.prompt(example)
+        if prompt is None:
+            raise RagtuneError(
+                f"The question {example.qid} no longer fits into the model's context.",
+                "Run `ragtune prepare` again: the prepared data belong to another model.",
+            )
+        prompts.append((example.qid, prompt.ids))
+    with progress(title, len(prompts)) as update:
+        return answer(
+            model,
+            encoder.tokenizer,
+            prompts,
+            stop_id=encoder.stop_id,
+            max_new_tokens=recipe.evaluate.max_new_tokens,
+            batch_size=batch_size,
+            partial=partial,
+            tick=lambda done: update(done, ""),
+        )
+
+
+def write_evaluation(
+    folder: Path, predictions: Sequence[Prediction], examples: Sequence[Example]
+) -> dict[str, Any]:
+    """Write predictions.jsonl and metrics.json; return the latter.
+
+    The figures are over the selected questions, whatever else was asked.
+    """
+    with making_folder(folder) as partial:
+        write_jsonl(partial / "predictions.jsonl", (p.to_dict() for p in predictions))
+        chosen = [(p, e) for p, e in zip(predictions, examples, strict=True) if e.extra["selected"]]
+        scores = score([p.prediction for p, _ in chosen], [e.answers for _, e in chosen])
+        metrics = {
+            **summary(scores),
+            "asked": len(predictions),
+            "stopped": sum(p.stopped for p, _ in chosen),
+            "new_tokens": sum(len(p.token_ids) + p.stopped for p, _ in chosen),
+        }
+        write_json(partial / "metrics.json", metrics)
+    return metrics
+
+
+def load_predictions(folder: Path) -> dict[str, str]:
+    """The answers of a finished evaluation, by qid."""
+    return {row["qid"]: row["prediction"] for row in read_jsonl(folder / "predictions.jsonl")}
+
+
+def compare_folders(
+    recipe: Recipe, examples: Sequence[Example], before: Path, after: Path
+) -> dict[str, Any]:
+    """Before against after over the selected questions that both were asked.
+
+    Raises:
+        RagtuneError: the two were asked different questions.
+    """
+    old, new = load_predictions(before), load_predictions(after)
+    if old.keys() != new.keys():
+        raise RagtuneError(
+            f"{before} and {after} answer different questions.",
+            "Delete both folders and run the same command again.",
+        )
+    chosen = [e for e in examples if e.qid in old and e.extra["selected"]]
+    golds = [e.answers for e in chosen]
+    return compare(
+        score([old[e.qid] for e in chosen], golds),
+        score([new[e.qid] for e in chosen], golds),
+        [(old[e.qid], new[e.qid]) for e in chosen],
+        metric=recipe.evaluate.metric,
+        seed=recipe.seed,
+    )
+
+
+def show_answers(examples: Sequence[Example], answers: dict[str, str], count: int = 20) -> None:
+    """Print the first answers beside the accepted ones, as the notebook did."""
+    for example in [e for e in examples if e.qid in answers][:count]:
+        gold = example.answers[0] if example.answers else "(no answer)"
+        given = " ".join(answers[example.qid].split())
+        note(f"  {gold}  ←  {given[:80]}{'…' if len(given) > 80 else ''}")  # noqa: PLR2004

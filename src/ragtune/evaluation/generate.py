@@ -1,0 +1,164 @@
+"""Answering questions greedily, in batches sorted by length, and going on after a break."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ragtune.console import warn
+from ragtune.errors import RagtuneError
+from ragtune.files import disk_errors, json_line
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """An answer: its text, its token ids without the stop token, and whether it stopped by itself."""
+
+    qid: str
+    prediction: str
+    token_ids: list[int]
+    stopped: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "qid": self.qid,
+            "prediction": self.prediction,
+            "token_ids": self.token_ids,
+            "stopped": self.stopped,
+        }
+
+
+def answer(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[tuple[str, list[int]]],
+    *,
+    stop_id: int,
+    max_new_tokens: int,
+    batch_size: int,
+    partial: Path,
+    tick: Callable[[int], None] = lambda _: None,
+) -> list[Prediction]:
+    """Answer every prompt greedily, in eval mode with the cache.
+
+    The model's own generation settings hold (`min_new_tokens`, say), but nothing is sampled.
+    Batches are of like length, the longest first, so that memory runs out at once or not at all;
+    if it does, the batch is halved. What is answered is written to `partial` batch by batch and
+    not asked again.
+
+    Args:
+        model: on its device.
+        tokenizer: for padding and decoding.
+        prompts: (qid, token ids) pairs.
+        stop_id: the token that ends an answer, beside the model's own.
+        max_new_tokens: the longest answer.
+        batch_size: questions at a time.
+        partial: where unfinished work is kept.
+        tick: called with the number answered.
+
+    Returns:
+        The predictions in the order of `prompts`.
+
+    Raises:
+        RagtuneError: memory does not do for a single question.
+    """
+    done = {p.qid: p for p in _read_partial(partial)}
+    order = sorted(prompts, key=lambda prompt: (-len(prompt[1]), prompt[0]))
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    model.eval()
+    settings = _settings(model, tokenizer, stop_id, max_new_tokens)
+    with disk_errors(partial):
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("a", encoding="utf-8", newline="\n") as file:
+            # A batch is asked whole or not at all: half-precision answers depend on their batch.
+            pending = [b for b in batches if not all(qid in done for qid, _ in b)]
+            while pending:
+                batch = pending.pop(0)
+                try:
+                    predictions = _answer_batch(model, tokenizer, batch, settings)
+                except torch.OutOfMemoryError as error:
+                    if len(batch) == 1:
+                        raise RagtuneError(
+                            f"The memory does not do for the question {batch[0][0]} "
+                            f"({len(batch[0][1])} tokens).",
+                            "Set prompt.max_tokens lower, or model.quantization=nf4.",
+                        ) from error
+                    torch.cuda.empty_cache()
+                    half = len(batch) // 2
+                    warn(f"Out of memory: {half} questions at a time.")
+                    rest = [batch, *pending]
+                    flat = [prompt for one in rest for prompt in one]
+                    pending = [flat[i : i + half] for i in range(0, len(flat), half)]
+                    continue
+                for prediction in predictions:
+                    done[prediction.qid] = prediction
+                    file.write(json_line(prediction.to_dict()))
+                file.flush()
+                tick(len(done))
+    return [done[qid] for qid, _ in prompts]
+
+
+def _read_partial(path: Path) -> Iterator[Prediction]:
+    """The whole lines of an unfinished predictions file; a half-written last one is cut off."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        path.write_bytes(whole)
+    for line in whole.decode("utf-8").split("\n")[:-1]:
+        with contextlib.suppress(ValueError, TypeError):  # a damaged line is asked again
+            yield Prediction(**json.loads(line))
+
+
+def _settings(model: Any, tokenizer: Any, stop_id: int, max_new_tokens: int) -> Any:
+    settings = copy.deepcopy(model.generation_config)
+    own = settings.eos_token_id
+    own = [] if own is None else own if isinstance(own, list) else [own]
+    settings.update(
+        do_sample=False,
+        num_beams=1,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        max_length=None,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=sorted({stop_id, *own}),
+        pad_token_id=tokenizer.pad_token_id,
+        use_cache=True,
+    )
+    return settings
+
+
+def _answer_batch(
+    model: Any, tokenizer: Any, batch: Sequence[tuple[str, list[int]]], settings: Any
+) -> list[Prediction]:
+    longest = max(len(ids) for _, ids in batch)
+    device = model.get_input_embeddings().weight.device
+    padding = [longest - len(ids) for _, ids in batch]
+    input_ids = torch.tensor(
+        [[settings.pad_token_id] * n + ids for n, (_, ids) in zip(padding, batch, strict=True)],
+        device=device,
+    )
+    mask = torch.tensor([[0] * n + [1] * (longest - n) for n in padding], device=device)
+    # Adapters are float32: on a GPU their products run in the base's dtype, as in training.
+    half = model.dtype in (torch.bfloat16, torch.float16) and device.type == "cuda"
+    with torch.inference_mode(), torch.autocast(device.type, model.dtype if half else None, enabled=half):
+        output = model.generate(
+            input_ids=input_ids, attention_mask=mask, generation_config=settings
+        )
+    stops = set(settings.eos_token_id)
+    predictions = []
+    for (qid, _), row in zip(batch, output[:, longest:].tolist(), strict=True):
+        end = next((i for i, token in enumerate(row) if token in stops), None)
+        ids = row if end is None else row[:end]
+        text = tokenizer.decode(ids, skip_special_tokens=True)
+        predictions.append(Prediction(qid, text, ids, end is not None))
+    return predictions

@@ -1,0 +1,150 @@
+"""Files that are either whole or not there, and their fingerprints."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from ragtune.errors import RagtuneError
+
+FORMAT = 1
+"""Version of every JSON file that ragtune writes."""
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or a forbidden folder into a message that names the path and the space left."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(existing_parent(path)).free
+            raise RagtuneError(
+                f"The disk is full: could not write {path} ({free / 2**20:.0f} MiB free).",
+                "Free some space or choose another run directory with --run-dir; "
+                "the same command then goes on from what is finished.",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise RagtuneError(
+                f"Not allowed to write {path} ({error.strerror}).",
+                "Choose another run directory with --run-dir.",
+            ) from error
+        raise
+
+
+def existing_parent(path: Path) -> Path:
+    """The nearest folder on the way to `path` that exists."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[IO[str]]:
+    """Open a text file for writing that appears under its name only when it is whole."""
+    partial = path.with_name(f".{path.name}.partial")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("w", encoding="utf-8", newline="\n") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write `value` as indented JSON, with `format` first."""
+    with writing(path) as file:
+        json.dump({"format": FORMAT, **value}, file, ensure_ascii=False, indent=2)
+        file.write("\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object that ragtune wrote.
+
+    Raises:
+        RagtuneError: the file is damaged.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise RagtuneError(
+            f"{path} can't be read: {error}.",
+            "Delete it and run the same command again: the stage that makes it is then repeated.",
+        ) from error
+    if not isinstance(value, dict):
+        raise RagtuneError(f"{path} holds no JSON object.", "Delete it and run the command again.")
+    return value
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Write one compact JSON object a line; return how many."""
+    count = 0
+    with writing(path) as file:
+        for row in rows:
+            file.write(json_line(row))
+            count += 1
+    return count
+
+
+def json_line(row: dict[str, Any]) -> str:
+    # A line separator inside a string would end the line for str.splitlines in other tools.
+    text = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029").replace("\x85", "\\u0085") + "\n"
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Read the objects of a JSONL file that ragtune wrote."""
+    with path.open(encoding="utf-8", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise RagtuneError(
+                    f"{path}:{number}: damaged line ({error}).",
+                    "Delete the file and run the same command again.",
+                ) from error
+
+
+@contextlib.contextmanager
+def making_folder(path: Path) -> Iterator[Path]:
+    """Fill a folder under a temporary name; it gets its own name only when it is whole."""
+    partial = path.with_name(f".{path.name}.partial")
+    with disk_errors(path):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        if path.exists():
+            shutil.rmtree(path)
+        partial.replace(path)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_dir() -> Path:
+    """Where downloads and converted models are kept between runs (`RAGTUNE_CACHE` moves it)."""
+    named = os.environ.get("RAGTUNE_CACHE")
+    if named:
+        return Path(named).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "ragtune"

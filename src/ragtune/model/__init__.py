@@ -1,0 +1,1 @@
+"""Models: finding, loading, packed attention, adapters, memory."""

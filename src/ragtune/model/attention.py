@@ -1,0 +1,242 @@
+"""Attention over packed rows: several samples in one row, none of which sees another.
+
+`DataCollatorWithFlattening` puts samples behind each other and says where they begin
+(`cu_seq_lens_q`, int32, one more entry than samples). transformers hands these through the model to
+the attention function, which is ours: variable-length attention on CUDA from compute capability
+8.0, one `scaled_dot_product_attention` a sample elsewhere.
+
+What the function does not implement it refuses, and `probe` compares a packed row with its samples
+one at a time, because some families would be silently wrong (convolutions or states that run over
+the border between samples).
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+NAME = "ragtune_packed"
+
+# Arguments that models pass and that change nothing in the result here.
+_HARMLESS = {
+    "position_ids", "cu_seq_lens_k", "max_length_k", "use_cache", "cache_position", "output_attentions",
+    "output_hidden_states", "num_items_in_batch", "is_causal", "return_dict", "logits_to_keep",
+    "output_router_logits", "deterministic", "seq_idx",
+}  # fmt: skip
+
+_PROBE_LENGTHS = (5, 11, 3)
+
+
+class PackedAttentionError(ValueError):
+    """The model asks for something that packed attention does not implement."""
+
+
+def register() -> None:
+    """Make `attn_implementation="ragtune_packed"` known to transformers.
+
+    The mask function returns None: the row's borders do the masking. Without one, transformers
+    would build no mask either, but silently.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(NAME, packed_attention)
+    AttentionMaskInterface.register(NAME, _no_mask)
+
+
+def _no_mask(*_args: Any, **_kwargs: Any) -> None:
+    return None
+
+
+@cache
+def _varlen_style() -> str | None:
+    """How this torch's varlen_attn says causal: 'window_size', 'is_causal', or None if it is absent."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    names = inspect.signature(varlen_attn).parameters
+    return "window_size" if "window_size" in names else "is_causal" if "is_causal" in names else None
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    max_length_q: int | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention within each sample of one row.
+
+    Args:
+        module: the attention layer.
+        query: [1, heads, tokens, head_dim]
+        key: [1, kv_heads, tokens, head_dim]
+        value: the same.
+        attention_mask: must be None: the borders mask.
+        scaling: of the scores; 1/sqrt(head_dim) by default.
+        dropout: of the attention weights; refused unless 0.
+        sliding_window: how many positions back a token sees, itself included.
+        cu_seq_lens_q: [samples + 1] int32, where each sample begins, and the end.
+        max_length_q: the longest sample.
+        kwargs: anything that would change the result is refused.
+
+    Returns:
+        [1, tokens, heads, head_dim], and None for the weights.
+
+    Raises:
+        PackedAttentionError: an argument that is not implemented.
+    """
+    unknown = [k for k, v in kwargs.items() if v is not None and k not in _HARMLESS]
+    if unknown or attention_mask is not None or dropout or cu_seq_lens_q is None or len(query) != 1:
+        refused = [
+            *unknown,
+            *(["attention_mask"] if attention_mask is not None else []),
+            *(["attention dropout"] if dropout else []),
+            *(["a row without borders"] if cu_seq_lens_q is None else []),
+            *(["more than one row"] if len(query) != 1 else []),
+        ]
+        raise PackedAttentionError(
+            f"{type(module).__name__} asks for {', '.join(refused)}, which packed attention lacks"
+        )
+    if getattr(module, "is_causal", True) is False:
+        raise PackedAttentionError(f"{type(module).__name__} is not causal")
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    if _use_varlen(query, sliding_window):
+        return _varlen(query, key, value, scale, sliding_window, cu_seq_lens_q, max_length_q), None
+    return _by_sample(query, key, value, scale, sliding_window, cu_seq_lens_q), None
+
+
+def _use_varlen(query: torch.Tensor, sliding_window: int | None) -> bool:
+    style = _varlen_style()
+    return (
+        query.is_cuda
+        and style is not None
+        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+        and (sliding_window is None or style == "window_size")
+        and query.shape[-1] <= 256  # noqa: PLR2004 - the flash kernel's limit
+    )
+
+
+def _varlen(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scale: float,
+    window: int | None,
+    borders: torch.Tensor,
+    longest: int | None,
+) -> torch.Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
+    # [1, heads, tokens, dim] -> [tokens, heads, dim]; the kernel knows half precision only.
+    half = query.dtype if query.dtype in (torch.bfloat16, torch.float16) else torch.bfloat16
+    q, k, v = (t[0].transpose(0, 1).to(half) for t in (query, key, value))
+    top = int(longest) if longest is not None else int(borders.diff().max())
+    causal: dict[str, Any] = (
+        {"window_size": (-1 if window is None else window - 1, 0)}
+        if _varlen_style() == "window_size"
+        else {"is_causal": True}
+    )
+    out: torch.Tensor = varlen_attn(q, k, v, borders, borders, top, top, scale=scale, **causal)
+    return out[None].to(query.dtype)
+
+
+def _by_sample(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scale: float,
+    window: int | None,
+    borders: torch.Tensor,
+) -> torch.Tensor:
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
+    sizes = borders.diff().tolist()
+    outputs = []
+    for q, k, v in zip(*(t.split(sizes, dim=2) for t in (query, key, value)), strict=True):
+        length = q.shape[2]
+        if window is not None and length > window:
+            ahead = torch.arange(length, device=q.device)
+            distance = ahead[:, None] - ahead[None, :]
+            mask = (distance >= 0) & (distance < window)
+            out = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+        else:
+            out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+        outputs.append(out)
+    return torch.cat(outputs, dim=2).transpose(1, 2)
+
+
+def set_packed(model: Any) -> None:
+    """Let a model use packed attention (for training)."""
+    register()
+    model.set_attn_implementation(NAME)
+
+
+def probe(model: Any) -> str | None:
+    """Why packing would be wrong for a model, or None if packed equals one at a time.
+
+    Compares the logits of three short samples of random tokens in one row with each alone under the
+    model's own attention. Leaves the model with the attention that it had.
+
+    Returns:
+        A reason in words, or None.
+    """
+    before = model.config._attn_implementation  # noqa: SLF001 - transformers has no public getter
+    device = model.get_input_embeddings().weight.device
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    samples = [
+        torch.randint(vocabulary, (1, n), generator=generator).to(device) for n in _PROBE_LENGTHS
+    ]
+    row = torch.cat(samples, dim=1)
+    borders = torch.tensor([0, *_PROBE_LENGTHS], device=device).cumsum(0).to(torch.int32)
+    longest = max(_PROBE_LENGTHS)
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            alone = torch.cat(
+                [model(input_ids=s, use_cache=False).logits[0].float() for s in samples]
+            )
+            set_packed(model)
+            if model.config._attn_implementation != NAME:  # noqa: SLF001
+                return "its attention can't be replaced"
+            packed = model(
+                input_ids=row,
+                position_ids=torch.cat([torch.arange(n, device=device) for n in _PROBE_LENGTHS])[None],
+                cu_seq_lens_q=borders,
+                cu_seq_lens_k=borders,
+                max_length_q=longest,
+                max_length_k=longest,
+                use_cache=False,
+            ).logits[0].float()
+    except PackedAttentionError as error:
+        return str(error)
+    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        return f"it fails on packed rows ({(str(error).splitlines() or ['no message'])[0][:120]})"
+    finally:
+        model.set_attn_implementation(before)
+        model.train(training)
+    difference = (packed - alone).norm(dim=-1) / alone.norm(dim=-1).clamp_min(1e-12)
+    worst = float(difference.max())
+    # float32 agrees to rounding; half precision rounds differently in another kernel.
+    allowed = 1e-3 if alone.dtype == model.dtype else 0.1
+    if not worst <= allowed:
+        return f"packed and single logits differ by {worst:.2g}"
+    return None

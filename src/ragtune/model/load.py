@@ -1,0 +1,201 @@
+"""Loading tokenizers and models, with the dtype that the hardware is good at."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ragtune.data.encode import Encoder
+from ragtune.errors import RagtuneError, UsageError
+from ragtune.model.source import ModelSource
+from ragtune.recipe import Recipe
+
+AMPERE = (8, 0)
+"""The first compute capability with bfloat16 arithmetic in hardware."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The device of a run and the dtype of the weights, with the reason for it."""
+
+    device: torch.device
+    dtype: torch.dtype
+    reason: str
+    name: str
+
+    @property
+    def dtype_name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+
+def choose_hardware(recipe: Recipe) -> Hardware:
+    """The device and dtype for a recipe.
+
+    `torch.cuda.is_bf16_supported()` is true on a T4, by emulation, so the compute capability decides.
+
+    Raises:
+        UsageError: NF4 or an 8-bit optimizer is asked for where it can't work.
+    """
+    cuda = torch.cuda.is_available()
+    if recipe.model.quantization == "nf4":
+        _need_bitsandbytes(cuda, "model.quantization: nf4", "model.quantization=null")
+    if recipe.train.optimizer != "adamw":
+        _need_bitsandbytes(cuda, f"train.optimizer: {recipe.train.optimizer}", "train.optimizer=adamw")
+    if cuda:
+        device = torch.device("cuda", torch.cuda.current_device())
+        name = torch.cuda.get_device_name(device)
+        capability = torch.cuda.get_device_capability(device)
+        dtype = torch.bfloat16 if capability >= AMPERE else torch.float16
+        reason = f"compute capability {capability[0]}.{capability[1]}" + (
+            "" if capability >= AMPERE else ", which has no bfloat16 arithmetic"
+        )
+    elif torch.backends.mps.is_available():
+        device, name = torch.device("mps"), "Apple GPU"
+        dtype, reason = torch.float32, "the safe choice on an Apple GPU"
+    else:
+        device, name = torch.device("cpu"), f"CPU, {torch.get_num_threads()} threads"
+        dtype, reason = torch.float32, "no GPU: exact and repeatable on any CPU"
+    if recipe.model.dtype != "auto":
+        dtype, reason = getattr(torch, recipe.model.dtype), "the recipe asks for it"
+    return Hardware(device, dtype, reason, name)
+
+
+def _need_bitsandbytes(cuda: bool, what: str, instead: str) -> None:
+    if not cuda:
+        raise UsageError(f"{what} needs an NVIDIA GPU, and there is none here.", f"Or set {instead}.")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UsageError(
+            f"{what} needs bitsandbytes.", f"Run: pip install 'ragtune[cuda]'. Or set {instead}."
+        )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the libraries' own bars, warnings and hints off the screen; ours say what matters."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging as hf_logging
+
+    verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    others = {n: logging.getLogger(n).level for n in ("accelerate", "peft", "huggingface_hub")}
+    for name in others:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        hf_logging.set_verbosity(verbosity)
+        if bars:
+            hf_logging.enable_progress_bar()
+        for name, level in others.items():
+            logging.getLogger(name).setLevel(level)
+
+
+@contextlib.contextmanager
+def _loading(what: str, source: ModelSource) -> Iterator[None]:
+    try:
+        with quiet():
+            yield
+    except torch.OutOfMemoryError as error:
+        raise RagtuneError(
+            f"The GPU has too little memory for {source.path}.",
+            "Set model.quantization=nf4, or use a smaller model or a larger GPU.",
+        ) from error
+    except MemoryError as error:
+        raise RagtuneError(
+            f"This machine has too little memory for {source.path}.", "Use a smaller model."
+        ) from error
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UsageError(
+            f"model.id: the {what} of {source.path} can't be loaded: {lines[0]}",
+            "Check the name, your network and token (gated models need both), and that the folder "
+            "holds config.json, a tokenizer and .safetensors files. --debug shows all of it.",
+        ) from error
+
+
+def load_tokenizer(source: ModelSource) -> Any:
+    """The tokenizer of a model, with a pad token.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    with _loading("tokenizer", source):
+        tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
+    if tokenizer.pad_token_id is None:
+        # Padding is masked everywhere, so any token serves.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+    return tokenizer
+
+
+def load_config(source: ModelSource) -> Any:
+    """The model's configuration.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from transformers import AutoConfig
+
+    with _loading("configuration", source):
+        return AutoConfig.from_pretrained(source.path, revision=source.revision)
+
+
+def context_length(config: Any) -> int:
+    """The longest sequence that a model was made for, in tokens."""
+    text = config.get_text_config()
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
+        value = getattr(text, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return 1 << 20
+
+
+def load_model(source: ModelSource, hardware: Hardware, *, nf4: bool) -> Any:
+    """A causal language model on its device, in eval mode, frozen.
+
+    Raises:
+        UsageError: it is not found or no causal language model in safetensors.
+        RagtuneError: too little memory.
+    """
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    options: dict[str, Any] = {}
+    if nf4:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=hardware.dtype
+        )
+    if hardware.device.type == "cuda":
+        options["device_map"] = {"": hardware.device.index or 0}
+    with _loading("model", source):
+        model = AutoModelForCausalLM.from_pretrained(
+            source.path,
+            revision=source.revision,
+            dtype=hardware.dtype,
+            use_safetensors=True,
+            **options,
+        )
+        if hardware.device.type != "cuda":
+            model.to(hardware.device)
+    model.requires_grad_(requires_grad=False)
+    return model.eval()
+
+
+def stop_generation_at(model: Any, encoder: Encoder) -> None:
+    """Let a model's generation settings end at the trained stop token as well as at its own."""
+    own = model.generation_config.eos_token_id
+    own = [] if own is None else own if isinstance(own, list) else [own]
+    ends = sorted({encoder.stop_id, *own})
+    model.generation_config.eos_token_id = ends if len(ends) > 1 else ends[0]
+    model.generation_config.pad_token_id = encoder.tokenizer.pad_token_id

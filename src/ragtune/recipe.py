@@ -1,0 +1,426 @@
+"""The recipe: the whole configuration of a run, typed, read from YAML.
+
+Everything a run needs is in it; the defaults below are the only ones. `ragtune schema` prints it as
+a JSON schema and `ragtune init` as a commented file to start from, both made from the fields here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ragtune.errors import UsageError
+from ragtune.files import writing
+
+Metric = Literal["strict_em", "squad_em", "aio_em", "contains"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=True, protected_namespaces=())
+
+
+class Model(Section):
+    """Which model is tuned, and how its weights are held."""
+
+    id: str = Field(
+        description="Hub id, folder, GGUF file, or package:NAME (a Python package that carries a GGUF)"
+    )
+    revision: str | None = Field(None, description="branch, tag or commit on the Hub")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: bfloat16 or float16 by what the GPU can do, float32 without one"
+    )
+    quantization: Literal["nf4"] | None = Field(
+        None, description="nf4: frozen weights in 4 bits (QLoRA), on CUDA with bitsandbytes"
+    )
+
+
+class Data(Section):
+    """Questions, their passages and answers."""
+
+    source: Literal["aio"] | None = Field(
+        None, description="aio: the data of llm-book/aio-retriever, downloaded (640 MB) and cached"
+    )
+    train: str | None = Field(
+        None,
+        description="JSONL, JSONL.gz, JSON or Parquet file, Hub dataset (owner/name or "
+        "owner/name:split), or sample:NAME",
+    )
+    eval: str | None = Field(None, description="the same, for the questions that are asked")
+    max_passages: int = Field(3, ge=1, description="passages shown with a question")
+    shuffle_passages: bool = Field(False, description="shuffle the shown passages by the seed")
+    target: Literal["first", "random"] = Field(
+        "first", description="which of several accepted answers is trained"
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Data:
+        if self.source is None and (self.train is None or self.eval is None):
+            missing = " and ".join(k for k in ("train", "eval") if getattr(self, k) is None)
+            raise ValueError(f"{missing} must be given, unless source is aio")
+        return self
+
+
+class Prompt(Section):
+    """How a question and its passages become the text that the model reads."""
+
+    preset: Literal["aio", "english"] | None = Field(
+        None, description="aio: the notebook's Japanese prompt; english: the same in English"
+    )
+    template: str | None = Field(
+        None,
+        description="your own Jinja template over `question` and `passages` (each with title, text), "
+        "or the path of a .jinja file",
+    )
+    system: str | None = Field(None, description="a system message before the prompt")
+    chat_template: str | None = Field(
+        None,
+        description="for a tokenizer without one: aio (the book's), plain (User:/Assistant:), or the "
+        "path of a .jinja file; overrides the tokenizer's own",
+    )
+    max_tokens: int | None = Field(
+        None,
+        ge=16,
+        description="a longer prompt loses passages from the end, then text; default: what the model "
+        "can read less what it may write",
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Prompt:
+        if (self.preset is None) == (self.template is None):
+            raise ValueError("give either preset or template")
+        return self
+
+
+class Lora(Section):
+    """The adapter that is trained."""
+
+    rank: int = Field(128, ge=1, description="rank of the update matrices")
+    alpha: float = Field(128, gt=0, description="scale of the update: alpha / rank")
+    dropout: float = Field(0.05, ge=0, lt=1, description="dropout before the adapter")
+    target_modules: list[str] = Field(
+        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        min_length=1,
+        description="the linear layers that get an adapter, by the end of their names; "
+        "all-linear: every one but the output layer",
+    )
+
+
+class Train(Section):
+    """How the adapter is trained."""
+
+    steps: int | None = Field(None, ge=1, description="optimizer steps; give this or epochs")
+    epochs: float | None = Field(None, gt=0, description="passes over the training examples")
+    batch_size: int = Field(16, ge=1, description="samples an optimizer step, on any hardware")
+    learning_rate: float = Field(1e-4, gt=0, description="peak learning rate")
+    scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
+        "cosine", description="how the learning rate falls"
+    )
+    warmup: float = Field(0.1, ge=0, description="below 1: share of the steps; else: steps")
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = Field(
+        "adamw", description="the 8-bit ones need CUDA and bitsandbytes"
+    )
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
+    max_grad_norm: float = Field(0.3, gt=0, description="gradient clipping")
+    samples_per_row: Literal["auto"] | int = Field(
+        "auto", description="samples packed into one row; auto: by the memory there is"
+    )
+    recompute: Literal["auto"] | bool = Field(
+        "auto", description="recompute activations to save memory (gradient checkpointing)"
+    )
+    log_every: int = Field(10, ge=1, description="steps between lines of the loss table")
+    eval_every: int | None = Field(
+        None, ge=1, description="steps between looks at the completion loss on the evaluation set"
+    )
+    save_every: int = Field(50, ge=1, description="steps between checkpoints")
+    keep: Literal["last", "best"] = Field(
+        "last", description="best: the checkpoint with the lowest evaluation loss (needs eval_every)"
+    )
+    keep_checkpoints: int = Field(2, ge=1, description="checkpoints kept in work/")
+    report_to: list[str] = Field(
+        [], description="trackers of transformers, such as tensorboard or wandb"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Train:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs")
+        if self.keep == "best" and self.eval_every is None:
+            raise ValueError("keep: best needs eval_every")
+        if self.samples_per_row != "auto" and self.samples_per_row < 1:
+            raise ValueError("samples_per_row must be auto or at least 1")
+        return self
+
+
+class Evaluate(Section):
+    """How the answers before and after tuning are made and counted."""
+
+    limit: int | None = Field(None, ge=1, description="ask only the first N of the questions")
+    questions: Literal["selected", "all"] = Field(
+        "selected", description="all: also those without a positive among the shown passages"
+    )
+    max_new_tokens: int = Field(32, ge=1, description="longest answer, in tokens")
+    batch_size: Literal["auto"] | int = Field("auto", description="questions answered at a time")
+    metric: Metric = Field(
+        "strict_em", description="the headline: what `fixed` and `broken` are counted by"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Evaluate:
+        if self.batch_size != "auto" and self.batch_size < 1:
+            raise ValueError("batch_size must be auto or at least 1")
+        return self
+
+
+class Publish(Section):
+    """What is made for others, and where it goes."""
+
+    format: Literal["merged", "adapter"] = Field(
+        "merged", description="merged: a plain bf16 model; adapter: only what was trained"
+    )
+    repo: str | None = Field(
+        None,
+        pattern=r"^[\w.-]{1,96}/[\w.-]{1,96}$",
+        description="owner/name on the Hub; nothing is pushed without it",
+    )
+    private: bool = Field(True, description="whether the repository is private when it is made")
+
+
+class Recipe(Section):
+    """The whole configuration of a run."""
+
+    format: Literal[1] = Field(1, description="version of this file's format")
+    name: str = Field(
+        pattern=r"^[\w.-]+$", description="names the run directory: runs/NAME (letters, digits, . _ -)"
+    )
+    seed: int = Field(42, ge=0, lt=2**32, description="seeds everything that is drawn")
+    model: Model
+    data: Data
+    prompt: Prompt
+    lora: Lora = Lora()
+    train: Train
+    evaluate: Evaluate = Evaluate()
+    publish: Publish = Publish()
+
+    def save(self, path: Path) -> None:
+        """Write every value, defaults included, as a valid recipe."""
+        with writing(path) as file:
+            yaml.safe_dump(
+                self.model_dump(mode="json"), file, sort_keys=False, allow_unicode=True, width=100
+            )
+
+
+def load_recipe(source: str | Path | dict[str, Any] | Recipe, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe from a YAML file or a mapping, and apply `section.key=value` overrides.
+
+    Relative paths in a recipe are relative to the current folder, as on the command line.
+
+    Raises:
+        UsageError: a missing file, bad YAML, an unknown key, a wrong value; all problems at once.
+    """
+    if isinstance(source, Recipe):
+        values, where, lines = source.model_dump(mode="json"), "recipe", {}
+    elif isinstance(source, dict):
+        values, where, lines = yaml.safe_load(yaml.safe_dump(source)), "recipe", {}
+    else:
+        values, lines = _read_yaml(Path(source))
+        where = str(source)
+    for override in overrides or []:
+        lines.update(dict.fromkeys(_override(values, override), f"'{override}'"))
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        problems = [_describe(e, where, lines) for e in error.errors()]
+        raise UsageError(
+            "\n".join(problems),
+            "`ragtune schema` lists every key, `ragtune init` writes a commented recipe.",
+        ) from None
+
+
+def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values of a YAML file and, for each dotted key, the place where it stands."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1)
+        hint = f" Did you mean {path.parent / near[0]}?" if near else ""
+        raise UsageError(
+            f"Recipe {path} does not exist.{hint}",
+            "`ragtune init` writes a commented recipe to start from.",
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"Recipe {path} can't be read: {error}.") from error
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise UsageError(
+            f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}.",
+            "A recipe is `key: value` lines, indented by two spaces inside a section.",
+        ) from None
+    if not isinstance(values, dict):
+        raise UsageError(
+            f"{path}: a recipe is a mapping (name, model, data, …); this is "
+            f"{'empty' if values is None else type(values).__name__}.",
+            "`ragtune init` writes a commented recipe to start from.",
+        )
+    lines: dict[str, str] = {}
+    _walk(node, "", path, lines)
+    return values, lines
+
+
+def _walk(node: Any, prefix: str, path: Path, lines: dict[str, str]) -> None:
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key, value in node.value:
+        dotted = f"{prefix}{key.value}"
+        place = f"{path}:{key.start_mark.line + 1}"
+        if dotted in lines:
+            raise UsageError(f"{place}: {dotted} is given twice (first at {lines[dotted]}).", "Keep one.")
+        lines[dotted] = place
+        _walk(value, f"{dotted}.", path, lines)
+
+
+def _override(values: dict[str, Any], override: str) -> list[str]:
+    """Put `section.key=value` into `values`; return the dotted keys that it touches."""
+    dotted, equals, text = override.partition("=")
+    keys = dotted.strip().split(".")
+    if not equals or not all(keys):
+        raise UsageError(
+            f"'{override}' is no override.", "Write section.key=value, such as train.steps=50."
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    target = values
+    for depth, key in enumerate(keys[:-1]):
+        inner = target.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise UsageError(f"'{override}': {'.'.join(keys[: depth + 1])} is not a section.")
+        target = inner
+    target[keys[-1]] = value
+    # steps and epochs, preset and template exclude each other: naming one on the command line
+    # replaces the other of the file.
+    for pair in (("train.steps", "train.epochs"), ("prompt.preset", "prompt.template")):
+        if dotted in pair and value is not None:
+            other = pair[1 - pair.index(dotted)]
+            target.pop(other.split(".")[1], None)
+    return [dotted]
+
+
+def _describe(error: Any, where: str, lines: dict[str, str]) -> str:
+    dotted = ".".join(str(part) for part in error["loc"] if not str(part).startswith(("literal[", "int", "bool", "float", "str", "constrained")))
+    place = next(
+        (lines[p] for p in (dotted, dotted.rpartition(".")[0]) if p in lines), where
+    )
+    if error["type"] == "extra_forbidden":
+        near = nearest(dotted, all_keys())
+        hint = f" Did you mean {near}?" if near else ""
+        return f"{place}: unknown key {dotted}.{hint}"
+    if error["type"] == "missing":
+        return f"{place}: {dotted} is missing ({describe_key(dotted)})."
+    if error["type"] == "value_error":
+        return f"{place}: {dotted or 'recipe'}: {error['ctx']['error']}."
+    message = error["msg"][0].lower() + error["msg"][1:]
+    return f"{place}: {dotted} = {error['input']!r}: {message} ({describe_key(dotted)})."
+
+
+def nearest(word: str, words: list[str]) -> str | None:
+    """The word that `word` was probably meant to be: by the whole, else by its last part."""
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.75)
+    if not close:
+        last = word.rpartition(".")[2]
+        by_last = {w.rpartition(".")[2]: w for w in words}
+        close = [by_last[m] for m in difflib.get_close_matches(last, list(by_last), n=1, cutoff=0.6)]
+    return close[0] if close else None
+
+
+def section_of(annotation: Any) -> type[Section] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+
+
+def all_keys() -> list[str]:
+    """Every dotted key of a recipe."""
+    keys: list[str] = []
+    for name, field in Recipe.model_fields.items():
+        keys.append(name)
+        section = section_of(field.annotation)
+        if section:
+            keys += [f"{name}.{inner}" for inner in section.model_fields]
+    return keys
+
+
+def describe_key(dotted: str) -> str:
+    """What a dotted key means, from its field."""
+    model: type[BaseModel] = Recipe
+    *sections, last = dotted.split(".")
+    for name in sections:
+        field = model.model_fields.get(name)
+        inner = section_of(field.annotation) if field else None
+        if inner is None:
+            return "see `ragtune schema`"
+        model = inner
+    field = model.model_fields.get(last)
+    if field is None:
+        return "see `ragtune schema`"
+    inner = section_of(field.annotation)
+    return (field.description or (inner.__doc__ if inner else "") or "").strip().rstrip(".")
+
+
+def commented_recipe(values: dict[str, Any]) -> str:
+    """A recipe as YAML with each key's meaning and default beside it.
+
+    Keys in `values` are set; the others stand as comments with their defaults.
+    """
+    out: list[str] = []
+    for name, field in Recipe.model_fields.items():
+        section = section_of(field.annotation)
+        if section is None:
+            value = values.get(name, field.default)
+            out.append(f"{name}: {_scalar(value)}  # {field.description}")
+            continue
+        given = values.get(name, {})
+        out += ["", f"# {(section.__doc__ or '').strip()}"]
+        out.append(f"{name}:" if given else f"# {name}:")
+        for key, inner in section.model_fields.items():
+            line = f"{key}: {_scalar(given[key] if key in given else inner.default)}"
+            choices = _choices(inner.annotation)
+            note = f"{inner.description}" + (f" [{choices}]" if choices else "")
+            out += [f"  # {note}", f"  {line}" if key in given else f"  # {line}"]
+    return "\n".join(out) + "\n"
+
+
+def _scalar(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True).removesuffix("...\n").strip()
+
+
+def _choices(annotation: Any) -> str:
+    """The words that a field accepts, if it is a choice."""
+    parts = (
+        typing.get_args(annotation)
+        if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
+        else (annotation,)
+    )
+    words = [w for p in parts if typing.get_origin(p) is Literal for w in typing.get_args(p)]
+    return " | ".join(str(w) for w in words) if len(words) > 1 else ""
+
+
+STARTER: dict[str, Any] = {
+    "name": "my-run",
+    "model": {"id": "HuggingFaceTB/SmolLM2-135M-Instruct"},
+    "data": {"train": "train.jsonl", "eval": "eval.jsonl", "max_passages": 3},
+    "prompt": {"preset": "english"},
+    "lora": {"rank": 16, "alpha": 32},
+    "train": {"steps": 100, "batch_size": 16, "learning_rate": 2e-4},
+    "evaluate": {"metric": "squad_em"},
+    "publish": {"format": "merged", "repo": None},
+}
+"""What `ragtune init` sets; every other key stands there as a comment."""

@@ -1,0 +1,62 @@
+"""The model card: what a reader needs to trust and to use the model."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment
+
+from ragtune.files import writing
+from ragtune.recipe import Recipe
+
+
+def write_card(
+    folder: Path,
+    *,
+    recipe: Recipe,
+    state: dict[str, Any],
+    data_report: dict[str, Any],
+    comparison: dict[str, Any] | None,
+    base_model: str | None,
+    repo: str,
+) -> None:
+    """Write README.md, the Hub's model card, into a folder that will be pushed.
+
+    A path of this machine is never written as the base model or the data.
+    """
+    merged = recipe.publish.format == "merged"
+    metadata: dict[str, Any] = {
+        "library_name": "transformers" if merged else "peft",
+        "pipeline_tag": "text-generation",
+        "tags": ["ragtune", "rag", "lora", "question-answering"],
+    }
+    if base_model:
+        metadata["base_model"] = base_model
+        metadata["base_model_relation"] = "finetune" if merged else "adapter"
+    public = recipe.model_dump(mode="json", exclude={"publish"})
+    public["model"]["id"] = base_model or "(a local model)"
+    for split in ("train", "eval"):
+        source = public["data"][split]
+        if source and not source.startswith("sample:"):
+            public["data"][split] = Path(source).name
+    template = resources.files("ragtune.reporting").joinpath("card.md.j2").read_text("utf-8")
+    text = Environment(autoescape=False, trim_blocks=True, lstrip_blocks=True).from_string(template).render(  # noqa: S701 - Markdown
+        metadata=yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).strip(),
+        recipe=recipe,
+        recipe_yaml=yaml.safe_dump(public, sort_keys=False, allow_unicode=True).strip(),
+        name=repo.rpartition("/")[2],
+        repo=repo,
+        merged=merged,
+        base_model=base_model,
+        data=data_report,
+        fingerprints=state.get("data", {}),
+        merge=state.get("merge") if merged else None,
+        comparison=comparison,
+        versions=json.dumps(state.get("versions", {})),
+    )
+    with writing(folder / "README.md") as file:
+        file.write(text.rstrip() + "\n")

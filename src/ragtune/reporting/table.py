@@ -1,0 +1,70 @@
+"""The figures for the terminal, and the rows of answers for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from ragtune.data.example import Example
+from ragtune.data.select import shown_passages
+from ragtune.evaluation.evaluate import load_predictions
+from ragtune.evaluation.metrics import score
+from ragtune.recipe import Recipe
+from ragtune.reporting.html import AnswerRow
+
+
+def percent(rate: float) -> str:
+    return f"{100 * rate:.1f}"
+
+
+def comparison_table(comparison: dict[str, Any]) -> Table:
+    """Before, after and difference, each with its 95 % interval, in %."""
+    table = Table(
+        title=f"{comparison['n']} questions, in % (95 % interval)",
+        caption=(
+            f"by {comparison['metric']}: {comparison['fixed']} fixed, {comparison['broken']} broken; "
+            f"{comparison['changed']} answers changed"
+        ),
+    )
+    for name in ("metric", "before", "after", "difference"):
+        table.add_column(name, justify="left" if name == "metric" else "right")
+    for metric, difference in comparison["difference"].items():
+        mark = "bold" if metric == comparison["metric"] else ""
+        cells = [_with_interval(comparison["intervals"][w][metric]) for w in ("before", "after")]
+        table.add_row(metric, *cells, _with_interval(difference, sign="+"), style=mark)
+    return table
+
+
+def _with_interval(figure: dict[str, float], sign: str = "") -> str:
+    value, low, high = (f"{100 * figure[k]:{sign}.1f}" for k in ("value", "low", "high"))
+    return f"{value} ({low} … {high})"
+
+
+def answer_rows(
+    recipe: Recipe, examples: Sequence[Example], before: Path, after: Path
+) -> list[AnswerRow]:
+    """Each asked question with its passages and its answers, as far as there are any."""
+    old, new = (
+        load_predictions(f) if (f / "metrics.json").exists() else {} for f in (before, after)
+    )
+    rows = []
+    for example in examples:
+        texts = [answers.get(example.qid) for answers in (old, new)]
+        right = [_right(recipe, text, example.answers) for text in texts]
+        passages = shown_passages(
+            example,
+            recipe.data.max_passages,
+            shuffle=recipe.data.shuffle_passages,
+            seed=recipe.seed,
+        )
+        rows.append(
+            AnswerRow(example.qid, example.question, example.answers, passages, *texts, *right)
+        )
+    return rows
+
+
+def _right(recipe: Recipe, text: str | None, answers: Sequence[str]) -> bool:
+    return bool(text is not None and answers and score([text], [answers])[recipe.evaluate.metric][0])

@@ -1,0 +1,96 @@
+"""The run directory: where everything of a run lies, and what is finished."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from pathlib import Path
+from typing import Any
+
+from ragtune.errors import UsageError
+from ragtune.files import read_json, write_json
+from ragtune.recipe import Recipe, load_recipe
+
+_LIBRARIES = ("ragtune", "torch", "transformers", "peft", "accelerate", "datasets", "huggingface_hub")
+
+
+class RunDir:
+    """Paths and state of a run.
+
+    Each stage's output appears under its name only when it is whole, so what is there is finished.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe = path / "recipe.yaml"
+        self.state = path / "run.json"
+        self.data = path / "data"
+        self.adapter = path / "adapter"
+        self.comparison = path / "comparison.json"
+        self.report = path / "report.html"
+        self.merged = path / "merged"
+        self.work = path / "work"
+        self.checkpoints = self.work / "checkpoints"
+
+    def predictions(self, which: str) -> Path:
+        """The folder of the answers before or after."""
+        return self.path / which
+
+    def claim(self, recipe: Recipe) -> None:
+        """Make the directory a recipe's, or see that it is.
+
+        What `publish` says may change at any time; anything else would mix two runs.
+
+        Raises:
+            UsageError: the directory holds a run of another recipe.
+        """
+        if self.recipe.exists():
+            old = _flat(load_recipe(self.recipe).model_dump(mode="json"))
+            new = _flat(recipe.model_dump(mode="json"))
+            changed = [
+                f"{key}: {old.get(key)!r} there, {new.get(key)!r} now"
+                for key in sorted(old.keys() | new.keys())
+                if old.get(key) != new.get(key) and not key.startswith(("publish.", "name"))
+            ]
+            if changed:
+                raise UsageError(
+                    f"{self.path} holds a run of another recipe:\n  " + "\n  ".join(changed),
+                    "Give this run its own directory (name=ANOTHER on the command line, or --run-dir), "
+                    "or delete the old one.",
+                )
+        self.path.mkdir(parents=True, exist_ok=True)
+        recipe.save(self.recipe)
+        if not self.state.exists():
+            write_json(self.state, {"versions": versions()})
+
+    def read_state(self) -> dict[str, Any]:
+        return read_json(self.state) if self.state.exists() else {}
+
+    def update(self, **values: Any) -> None:
+        """Put values into run.json; a mapping is merged into the one that is there."""
+        state = self.read_state()
+        state.pop("format", None)
+        for key, value in values.items():
+            state[key] = {**state.get(key, {}), **value} if isinstance(value, dict) else value
+        write_json(self.state, state)
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result may depend on."""
+    found = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            out |= _flat(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = value
+    return out

@@ -1,0 +1,90 @@
+"""Which samples make up which step and which row: drawn once, before training, by the seed."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+from transformers import DataCollatorWithFlattening
+
+from ragtune.data.encode import IGNORE, Sample
+
+
+def draw_steps(
+    examples: int, batch_size: int, *, steps: int | None, epochs: float | None, seed: int
+) -> list[list[int]]:
+    """The example indices of every optimizer step.
+
+    Examples come in a fresh order each epoch; a step may cross the border between two. With
+    `epochs` the last step takes what is left; with `steps` all are full.
+    """
+    total = steps * batch_size if steps is not None else max(1, round((epochs or 0) * examples))
+    order: list[int] = []
+    for epoch in range(math.ceil(total / examples)):
+        once = list(range(examples))
+        random.Random(f"order:{seed}:{epoch}").shuffle(once)
+        order += once
+    return [order[i : min(i + batch_size, total)] for i in range(0, total, batch_size)]
+
+
+def split_rows(step: Sequence[Sample], rows: int) -> list[list[Sample]]:
+    """Deal the samples of a step into at most `rows` rows of nearly equal tokens.
+
+    The longest first, each into the shortest row that has room; a row takes at most
+    ceil(samples / rows), which is what the memory plan counted with.
+    """
+    rows = min(rows, len(step))
+    room = -(-len(step) // rows)
+    out: list[list[Sample]] = [[] for _ in range(rows)]
+    for sample in sorted(step, key=len, reverse=True):
+        target = min(
+            (r for r in out if len(r) < room), key=lambda r: (sum(map(len, r)), len(r))
+        )
+        target.append(sample)
+    return [row for row in out if row]
+
+
+@dataclass(frozen=True)
+class PackedRows(Dataset[dict[str, Any]]):
+    """Rows of samples in training order; every step but the last has the same number of rows."""
+
+    rows: list[list[Sample]]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"index": index, "samples": self.rows[index]}
+
+
+class RowCollator:
+    """Makes the tensors of one row.
+
+    transformers' flattening collator lays the samples behind each other; added are the positions
+    whose logits are needed (`logits_to_keep`), so that the output layer sees no others.
+
+    Returns, for a row of T tokens in S samples with K trained ones:
+        input_ids, position_ids, labels: [1, T]; cu_seq_lens_q/_k: [S + 1] (packed only);
+        logits_to_keep: [K], the positions before the trained tokens; targets: [K]; row: the index.
+    """
+
+    def __init__(self, *, packed: bool) -> None:
+        self.packed = packed
+        self.flatten = DataCollatorWithFlattening(return_flash_attn_kwargs=packed)
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        (row,) = features
+        batch: dict[str, Any] = self.flatten([s.features() for s in row["samples"]])
+        if not self.packed:
+            del batch["position_ids"]
+        following = batch["labels"][0, 1:]
+        keep = (following != IGNORE).nonzero()[:, 0]
+        batch["logits_to_keep"] = keep
+        batch["targets"] = following[keep]
+        batch["row"] = torch.tensor(row["index"])
+        return batch

@@ -1,0 +1,167 @@
+"""transformers' Trainer on packed rows, with logits only where something is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.utils.data import SequentialSampler
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from ragtune.errors import RagtuneError
+from ragtune.model.load import Hardware
+from ragtune.model.memory import Plan
+from ragtune.recipe import Recipe
+from ragtune.training.checkpoint import keep_newest, seal
+from ragtune.training.rows import PackedRows, RowCollator
+
+_OPTIMIZERS = {
+    "adamw": "adamw_torch",
+    "adamw_8bit": "adamw_8bit",
+    "paged_adamw_8bit": "paged_adamw_8bit",
+}
+
+
+def training_arguments(
+    recipe: Recipe, plan: Plan, hardware: Hardware, steps: int, folder: Path
+) -> TrainingArguments:
+    """The recipe and the plan in Trainer's terms.
+
+    `hub_token` is never set: it would be pickled into every checkpoint.
+    """
+    train = recipe.train
+    evaluate = train.eval_every is not None
+    best = train.keep == "best"
+    args = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=1,  # one packed row
+        per_device_eval_batch_size=1,
+        gradient_accumulation_steps=plan.rows(train.batch_size),
+        optim=_OPTIMIZERS[train.optimizer],
+        learning_rate=train.learning_rate,
+        lr_scheduler_type=train.scheduler,
+        warmup_steps=train.warmup,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        logging_steps=1,  # the loss of every step is kept; the screen shows every log_every
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=train.eval_every if best and train.eval_every else train.save_every,
+        eval_strategy="steps" if evaluate else "no",
+        eval_steps=train.eval_every,
+        load_best_model_at_end=best,
+        metric_for_best_model="eval_loss" if best else None,
+        greater_is_better=False if best else None,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        bf16=hardware.device.type == "cuda" and hardware.dtype == torch.bfloat16,
+        fp16=hardware.device.type == "cuda" and hardware.dtype == torch.float16,
+        use_cpu=hardware.device.type == "cpu",
+        report_to=train.report_to or "none",
+        run_name=recipe.name,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        dataloader_pin_memory=hardware.device.type == "cuda",
+    )
+    # Several GPUs in one process would be wrapped in DataParallel, which splits a packed row.
+    args._n_gpu = min(args.n_gpu, 1)  # noqa: SLF001 - the only switch that there is
+    return args
+
+
+class PackedTrainer(Trainer):
+    """Trains on the rows in their order; stops at the first loss or gradient that is not finite."""
+
+    def __init__(self, *, packed: bool, keep: int, **options: Any) -> None:
+        super().__init__(data_collator=RowCollator(packed=packed), **options)
+        # compute_loss divides by the step's trained tokens, so Trainer must not divide by rows.
+        self.model_accepts_loss_kwargs = True
+        self.loss_is_scaled_for_ga = True
+        self.keep = keep
+        self.row_losses: list[tuple[int, torch.Tensor]] = []
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Cross entropy over the trained tokens of a row, divided by those of the whole step."""
+        inputs = dict(inputs)
+        inputs.pop("labels")
+        targets = inputs.pop("targets")
+        row = inputs.pop("row")
+        outputs = model(**inputs, use_cache=False)
+        total = functional.cross_entropy(outputs.logits[0].float(), targets, reduction="sum")
+        loss = total / (num_items_in_batch if num_items_in_batch is not None else len(targets))
+        if model.training:
+            self.row_losses.append((row, loss.detach()))
+        return (loss, outputs) if return_outputs else loss
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """The completion loss over the evaluation rows: the mean over their trained tokens."""
+        self.model.eval()
+        total, tokens = 0.0, 0
+        with torch.no_grad():
+            for batch in self.get_eval_dataloader(eval_dataset):
+                inputs = self._prepare_inputs(batch)
+                count = len(inputs["targets"])
+                with self.compute_loss_context_manager():
+                    total += float(self.compute_loss(self.model, inputs)) * count
+                tokens += count
+        metrics = {f"{metric_key_prefix}_loss": total / tokens}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        folder = Path(self._get_output_dir(trial=trial))
+        seal(folder / f"checkpoint-{self.state.global_step}")
+        # Only now may older ones go: until the manifest stands this one does not count.
+        keep_newest(folder, self.keep, self.state.best_model_checkpoint)
+
+
+class Watch(TrainerCallback):
+    """Stops at a loss or gradient that is not finite, and reports the others.
+
+    With float16 a gradient may overflow: the loss scaler then skips that step, so only the loss
+    counts there.
+    """
+
+    def __init__(self, rows: PackedRows, on_step: Callable[[dict[str, Any]], None]) -> None:
+        self.rows = rows
+        self.on_step = on_step
+        self.trainer: PackedTrainer | None = None
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if not logs or self.trainer is None:
+            return
+        if "loss" in logs:
+            row_losses, self.trainer.row_losses = self.trainer.row_losses, []
+            gradient = logs.get("grad_norm", 0.0)
+            if not math.isfinite(logs["loss"]) or not (args.fp16 or math.isfinite(gradient)):
+                bad = [int(r) for r, loss in row_losses if not bool(torch.isfinite(loss))]
+                named = bad or [int(r) for r, _ in row_losses]
+                qids = [s.qid for r in named for s in self.rows.rows[r]]
+                what = "loss" if bad else "gradient"
+                raise RagtuneError(
+                    f"Training stopped at step {state.global_step}: the {what} is not finite. "
+                    f"Questions {'of the row' if bad else 'of the step'}: {', '.join(qids)}.",
+                    "Look at these examples (ragtune prepare --show), lower train.learning_rate, or "
+                    "use model.dtype=float32. Checkpoints before this step are kept in work/.",
+                )
+        self.on_step({"step": state.global_step, **logs})
