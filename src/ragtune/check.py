@@ -24,7 +24,7 @@ def check(run: Run) -> None:
     note(f"Run directory: {run.dir.path}")
     hardware = run.hardware
     note(f"Hardware: {hardware.name}; {hardware.dtype_name} ({hardware.reason})")
-    run.dir.claim(recipe)
+    run.dir.verify(recipe)
     _data(run)
     encoder = run.encoder
     stop = encoder.tokenizer.convert_ids_to_tokens(encoder.stop_id)

@@ -36,15 +36,15 @@ class RunDir:
         """The folder of the answers before or after."""
         return self.path / which
 
-    def claim(self, recipe: Recipe) -> None:
-        """Make the directory a recipe's, or see that it is.
+    def verify(self, recipe: Recipe) -> None:
+        """See that what the directory holds was made by this recipe.
 
         What `publish` says may change at any time; anything else would mix two runs.
 
         Raises:
-            UsageError: the directory holds a run of another recipe.
+            UsageError: the directory holds results of another recipe.
         """
-        if self.recipe.exists():
+        if self.recipe.exists() and self.data.exists():
             old = _flat(load_recipe(self.recipe).model_dump(mode="json"))
             new = _flat(recipe.model_dump(mode="json"))
             changed = [
@@ -58,6 +58,10 @@ class RunDir:
                     "Give this run its own directory (name=ANOTHER on the command line, or --run-dir), "
                     "or delete the old one.",
                 )
+
+    def claim(self, recipe: Recipe) -> None:
+        """Make the directory this recipe's. Raises as `verify` does."""
+        self.verify(recipe)
         self.path.mkdir(parents=True, exist_ok=True)
         recipe.save(self.recipe)
         if not self.state.exists():
