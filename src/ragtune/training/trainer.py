@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from ragtune.errors import RagtuneError
 from ragtune.model.load import Hardware
@@ -79,6 +79,7 @@ class PackedTrainer(Trainer):
 
     def __init__(self, *, packed: bool, keep: int, **options: Any) -> None:
         super().__init__(data_collator=RowCollator(packed=packed), **options)
+        self.remove_callback(PrinterCallback)  # Watch says what matters
         # compute_loss divides by the step's trained tokens, so Trainer must not divide by rows.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
