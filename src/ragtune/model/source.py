@@ -61,7 +61,7 @@ def resolve(model: Model) -> ModelSource:
                 "Name a folder that save_pretrained wrote, or a .gguf file.",
             )
         return ModelSource(str(path), None)
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model.id):
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", model.id):
         raise UsageError(
             f"model.id: {model.id} is no folder, no GGUF file and no Hub id (owner/name).",
             f"Paths are relative to the current folder, {Path.cwd()}.",

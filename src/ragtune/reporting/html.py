@@ -46,7 +46,7 @@ STAGES = {
     "report": "report",
     "push": "publishing",
 }
-_WIDE, _NARROW = 7.2, 3.7  # inches: a page, a phone
+_WIDE, _NARROW = 9.0, 3.7  # inches: a page, a phone
 _MINUTE, _HOUR = 60, 3600
 
 

@@ -22,7 +22,7 @@ _POINTS = 1000
 """More points than this can't be told apart in the width of a page."""
 
 
-def loss_curve(log: Sequence[dict[str, Any]], *, window: int, width: float = 7.2) -> str | None:
+def loss_curve(log: Sequence[dict[str, Any]], *, window: int, width: float) -> str | None:
     """The loss of training over the steps, as an `<svg>` element; None where there is nothing to draw.
 
     The same log gives the same bytes. The element refers to nothing outside of it but the variables
@@ -62,7 +62,7 @@ def loss_curve(log: Sequence[dict[str, Any]], *, window: int, width: float = 7.2
             eval_steps, eval_losses, color=_SECOND, linewidth=1.6, marker="o", markersize=5, clip_on=False
         )
         axes.set_ylim(bottom=0 if min(losses + eval_losses) >= 0 else None)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=max(3, int(width)), integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=max(3, round(width)), integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.set_xlabel("step", color=_MUTED)
         axes.tick_params(length=0, colors=_MUTED, pad=6)

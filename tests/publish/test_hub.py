@@ -1,0 +1,327 @@
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ragtune.errors import RagtuneError, UsageError
+from ragtune.publish.hub import check_access, hub_errors, push
+from ragtune.recipe import Recipe
+from ragtune.rundir import RunDir
+from tests.standin import TOKEN, Hub, Repo
+
+COMMAND = "ragtune push runs/tiny publish.repo=alice/model"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with Hub() as hub:
+        hub.stand_in(monkeypatch)
+        yield hub
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What a finished merge leaves, and what must not leave the machine."""
+    folder = tmp_path / "merged"
+    folder.mkdir()
+    (folder / "model-00001-of-00002.safetensors").write_bytes(os.urandom(300_000))
+    (folder / "model-00002-of-00002.safetensors").write_bytes(os.urandom(1_000))
+    (folder / "config.json").write_text('{"model_type": "llama"}', "utf-8")
+    (folder / "chat_template.jinja").write_text("{{ 'こんにちは' }}", "utf-8")
+    (folder / "README.md").write_text("---\nlibrary_name: transformers\n---\n# model\n", "utf-8")
+    for name in ("training_args.bin", "optimizer.pt", "rng_state.pth", "train_log.jsonl", "x.pkl"):
+        (folder / name).write_bytes(b"secret")
+    (folder / "checkpoint-5").mkdir()
+    (folder / "checkpoint-5" / "optimizer.pt").write_bytes(b"secret")
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def published(folder: Path) -> dict[str, bytes]:
+    return {name: content for name, content in contents(folder).items() if content != b"secret"}
+
+
+def refusal(act: Any, *arguments: Any, **named: Any) -> str:
+    with pytest.raises(RagtuneError) as caught:
+        act(*arguments, **named)
+    text = str(caught.value)
+    assert TOKEN not in text
+    return text
+
+
+# Before anything costs time: would a push work?
+
+
+def test_new_repository(hub: Hub) -> None:
+    assert check_access("alice/model") == "alice/model will be made by alice"
+    assert check_access("lab/model") == "lab/model will be made by alice"
+    assert not hub.repos  # asking makes nothing
+
+
+def test_existing_repository(hub: Hub) -> None:
+    hub.repos["alice/model"] = Repo(private=True)
+    assert check_access("alice/model") == "alice may write to alice/model"
+
+
+def test_no_token(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    assert refusal(check_access, "alice/model") == (
+        "publish.repo is alice/model, but there is no Hub token.\n"
+        "Run `hf auth login`, or set HF_TOKEN, or set publish.repo=null to publish nothing."
+    )
+    assert hub.requests == []
+
+
+def test_wrong_token(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_expired")
+    text = refusal(check_access, "alice/model")
+    assert text.startswith("The Hub refused (401): Invalid user token.")
+    assert "The token is wrong or has expired: run `hf auth login`, or set HF_TOKEN" in text
+    assert "hf_expired" not in text
+
+
+@pytest.mark.parametrize("token", ["ここにトークン", "hf_abc\x07def"])
+def test_token_that_is_none(hub: Hub, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    text = refusal(check_access, "alice/model")
+    assert text.startswith("The Hub token holds characters that no token has.\nCopy it again")
+    assert token not in text
+    assert hub.requests == []
+
+
+def test_token_that_may_only_read(hub: Hub) -> None:
+    hub.role = "read"
+    assert refusal(check_access, "alice/model").startswith(
+        "The Hub token of alice may only read.\nMake a token with write access"
+    )
+
+
+def test_fine_grained_token_without_write_access(hub: Hub) -> None:
+    hub.role = "fineGrained"
+    hub.repos["alice/model"] = Repo(private=True)
+    hub.fail["/auth-check/write"] = 403
+    assert refusal(check_access, "alice/model") == (
+        "The Hub refused (403): You are not allowed to do this.\nThe token may not write to "
+        "alice/model: make one with write access to it, or choose another publish.repo."
+    )
+
+
+@pytest.mark.parametrize("owner", ["bob", "club"])  # club: a member who may only read
+def test_foreign_owner(hub: Hub, owner: str) -> None:
+    assert refusal(check_access, f"{owner}/model") == (
+        f"{owner}/model does not exist, and the token of alice can't make it: it may create "
+        "repositories of alice, lab.\nSet publish.repo=alice/model."
+    )
+
+
+def test_foreign_repository(hub: Hub) -> None:
+    hub.repos["bob/model"] = Repo(private=False)
+    assert "The token may not write to bob/model" in refusal(check_access, "bob/model")
+
+
+def test_server_unreachable(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # "discard": nobody listens
+    text = refusal(check_access, "alice/model")
+    assert text.startswith("The Hub can't be reached: ConnectError: ")
+    assert text.endswith("\nCheck the network.")
+
+
+def test_offline(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert refusal(check_access, "alice/model") == (
+        "The Hub can't be asked: HF_HUB_OFFLINE is set.\nUnset it to publish."
+    )
+
+
+def test_name_that_the_hub_does_not_take(hub: Hub) -> None:
+    with pytest.raises(UsageError, match=r"^publish\.repo: Cannot have -- or \.\. in repo_id"):
+        check_access("alice/a--b")
+
+
+# The client's exceptions.
+
+
+def test_exception_classes() -> None:
+    """Of either client: httpx's below huggingface_hub 2, httpx2's from there on."""
+    from huggingface_hub import get_session
+    from huggingface_hub.errors import LocalTokenNotFoundError
+
+    url = get_session().build_request("GET", "http://127.0.0.1/x")
+    module = sys.modules[type(url).__module__.partition(".")[0]]
+
+    def text(error: Exception) -> str:
+        def act() -> None:
+            with hub_errors("alice/model", f"run `{COMMAND}` again to finish."):
+                raise error
+
+        return refusal(act)
+
+    end = f"Nothing is lost: run `{COMMAND}` again to finish."
+    cut = module.ReadError("the line was cut")
+    wrapped = RuntimeError("Error while uploading 'model.safetensors' to the Hub.")
+    wrapped.__cause__ = cut
+    reached = f"The Hub can't be reached: ReadError: the line was cut\nCheck the network. {end}"
+    assert text(cut) == text(wrapped) == reached
+    assert text(PermissionError("token refresh refused")) == (
+        "The Hub refused: token refresh refused\nThe token is wrong or has expired: run `hf auth "
+        f"login`, or set HF_TOKEN, with a token that may write. {end}"
+    )
+    assert text(json.JSONDecodeError("Expecting value", "<html>", 0)).startswith(
+        "The Hub's client failed: JSONDecodeError: Expecting value"
+    )
+    assert "LocalTokenNotFoundError: none" in text(LocalTokenNotFoundError("none"))
+
+
+def test_an_error_of_this_disk_is_not_the_hubs(folder: Path) -> None:
+    with pytest.raises(FileNotFoundError), hub_errors("alice/model", ""):
+        (folder / "missing").read_bytes()
+
+
+def test_token_is_struck_out_of_messages(hub: Hub) -> None:
+    def act() -> None:
+        with hub_errors("alice/model", ""):
+            raise RuntimeError(f"header Authorization: Bearer {TOKEN}")
+
+    assert "Bearer …" in refusal(act)
+
+
+# Pushing.
+
+
+def test_folder_arrives_whole(hub: Hub, folder: Path) -> None:
+    address = push(folder, "alice/model", private=True, command=COMMAND)
+    assert address == f"{hub.url}/alice/model"
+    repo = hub.repos["alice/model"]
+    assert repo.files == published(folder)
+    assert repo.lfs == {f"model-0000{i}-of-00002.safetensors" for i in (1, 2)}
+    assert repo.commits == ["Upload by ragtune"]
+    assert repo.private
+
+
+def test_public(hub: Hub, folder: Path) -> None:
+    push(folder, "lab/model", private=False, command=COMMAND)
+    assert not hub.repos["lab/model"].private
+
+
+def test_pushing_twice_sends_nothing_again(hub: Hub, folder: Path) -> None:
+    push(folder, "alice/model", private=True, command=COMMAND)
+    hub.requests.clear()
+    push(folder, "alice/model", private=True, command=COMMAND)
+    assert hub.repos["alice/model"].files == published(folder)
+    assert not [r for r in hub.requests if r.startswith("PUT") or "/commit/" in r]
+
+
+def test_existing_repository_keeps_its_other_files(hub: Hub, folder: Path) -> None:
+    hub.repos["alice/model"] = Repo(
+        private=False, files={".gitattributes": b"x", "config.json": b"{}"}
+    )
+    push(folder, "alice/model", private=True, command=COMMAND)
+    assert hub.repos["alice/model"].files == {".gitattributes": b"x", **published(folder)}
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "POST /api/repos/create",
+        "/preupload/",
+        "/objects/batch",
+        "PUT /lfs/",
+        "POST /verify",
+        "/commit/",
+    ],
+)
+def test_refused_in_the_middle(hub: Hub, folder: Path, where: str) -> None:
+    before = contents(folder)
+    hub.fail[where] = 401
+    assert refusal(push, folder, "alice/model", private=True, command=COMMAND) == (
+        "The Hub refused (401): Invalid username or password.\n"
+        "The token is wrong or has expired: run `hf auth login`, or set HF_TOKEN, with a token that "
+        f"may write. Nothing is lost: run `{COMMAND}` again to finish."
+    )
+    assert contents(folder) == before
+    hub.fail.clear()
+    push(folder, "alice/model", private=True, command=COMMAND)
+    assert hub.repos["alice/model"].files == published(folder)
+
+
+def test_unreachable_when_pushing(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    text = refusal(push, folder, "alice/model", private=True, command=COMMAND)
+    assert text.startswith("The Hub can't be reached: ConnectError: ")
+    assert text.endswith(f"Check the network. Nothing is lost: run `{COMMAND}` again to finish.")
+
+
+# The command, in a process of its own.
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path, tiny_recipe: dict[str, Any], folder: Path) -> RunDir:
+    """A run that is finished up to the push."""
+    run_dir = RunDir(tmp_path)
+    run_dir.claim(Recipe.model_validate(tiny_recipe))
+    run_dir.update(merge={"asked": 10, "changed": 0, "metrics": {}})
+    split = {"selected": 10, "read": 10}
+    run_dir.data.mkdir()
+    (run_dir.data / "report.json").write_text(json.dumps({"train": split, "eval": split}), "utf-8")
+    return run_dir
+
+
+def command(hub: Hub, line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    program, *arguments = shlex.split(line)
+    assert program == "ragtune"
+    done = subprocess.run(
+        [sys.executable, "-m", "ragtune", *arguments],
+        env={**os.environ, **hub.environment(), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert TOKEN not in done.stdout + done.stderr
+    return done
+
+
+def test_push_command(run_dir: RunDir, folder: Path) -> None:
+    line = f"ragtune push {run_dir.path} publish.repo=alice/model"
+    with Hub() as hub:
+        hub.fail["/commit/"] = 401
+        failed = command(hub, line)
+        assert failed.returncode == 1
+        assert "Error: The Hub refused (401): Invalid username or password." in failed.stderr
+        assert f"Nothing is lost: run `{line}` again to finish." in failed.stderr
+        assert "Traceback" not in failed.stderr
+        assert hub.repos["alice/model"].files == {}
+
+        hub.fail.clear()
+        done = command(hub, failed.stderr.split("`")[-2])  # as the message says
+        assert done.returncode == 0, done.stderr
+        assert f"Published: {hub.url}/alice/model" in done.stdout
+        repo = hub.repos["alice/model"]
+        assert repo.files == published(folder)
+        assert repo.files["README.md"].startswith(b"---\nlibrary_name: transformers\n")
+        assert repo.private
+    written = [p for p in run_dir.path.rglob("*") if p.is_file()]
+    assert not [p for p in written if TOKEN.encode() in p.read_bytes()]
+
+
+def test_wrong_token_on_the_command_line(run_dir: RunDir) -> None:
+    with Hub() as hub:
+        failed = command(
+            hub, f"ragtune push {run_dir.path} publish.repo=alice/model", HF_TOKEN="hf_expired"
+        )
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("Error: The Hub refused (401): Invalid user token.")
+    assert "hf_expired" not in failed.stdout + failed.stderr
+    assert hub.repos == {}

@@ -1,0 +1,283 @@
+"""A stand-in for the Hugging Face Hub on 127.0.0.1.
+
+It speaks what `HfApi` needs to look at a token, make a repository and upload a folder through LFS,
+and keeps what it is sent. Users upload through Xet, which is switched off here: of a real push that
+leaves the transfer of the large files untested. Unlike the Hub's, its addresses are http, and the
+client turns a 401 into RepositoryNotFoundError only for https.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+
+TOKEN = "hf_standInForARealToken"
+CODES = {
+    401: "Invalid username or password.",
+    403: "You are not allowed to do this.",
+    404: "Not found.",
+}
+
+
+@dataclass
+class Repo:
+    """What a repository holds after its commits."""
+
+    private: bool
+    files: dict[str, bytes] = field(default_factory=dict)
+    lfs: set[str] = field(default_factory=set)
+    commits: list[str] = field(default_factory=list)
+
+
+class Hub:
+    """The server; a context manager.
+
+    `fail` maps a pattern over `METHOD /path` to the status that is answered in place of an answer:
+    `hub.fail["PUT /lfs/"] = 401`. `requests` lists what came in, in that form.
+    """
+
+    def __init__(self) -> None:
+        self.token = TOKEN
+        self.user = {
+            "type": "user",
+            "name": "alice",
+            "orgs": [{"name": "lab", "roleInOrg": "write"}, {"name": "club", "roleInOrg": "read"}],
+            "auth": {"accessToken": {"displayName": "test", "role": "write"}},
+        }
+        self.repos: dict[str, Repo] = {}
+        self.objects: dict[str, bytes] = {}
+        self.fail: dict[str, int] = {}
+        self.requests: list[str] = []
+
+    @property
+    def role(self) -> str:
+        return str(self.user["auth"]["accessToken"]["role"])  # type: ignore[index]
+
+    @role.setter
+    def role(self, role: str) -> None:
+        self.user["auth"]["accessToken"]["role"] = role  # type: ignore[index]
+
+    def may_write(self, repo: str) -> bool:
+        return self.role != "read" and repo.partition("/")[0] in ("alice", "lab")
+
+    def __enter__(self) -> Self:
+        self.server = ThreadingHTTPServer(
+            ("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self})
+        )
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def environment(self) -> dict[str, str]:
+        """Variables under which a new process takes this server for the Hub."""
+        return {
+            "HF_ENDPOINT": self.url,
+            "HF_TOKEN": self.token,
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "NO_PROXY": "127.0.0.1",
+        }
+
+    def stand_in(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let this process take the server for the Hub.
+
+        huggingface_hub reads its variables when it is imported, so setting them is not enough.
+        """
+        from huggingface_hub import constants
+
+        for name, value in self.environment().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", os.devnull)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: Hub
+
+    def handle_any(self) -> None:
+        path = self.path.partition("?")[0]
+        request = f"{self.command} {path}"
+        # The whole body is read before anything is answered, as a proxy in front of the Hub does.
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.hub.requests.append(request)
+        for pattern, code in self.hub.fail.items():
+            if re.search(pattern, request):
+                self.refuse(code)
+                return
+        stored = path.startswith("/lfs/")  # such addresses are signed and need no token
+        if not stored and self.headers.get("Authorization") != f"Bearer {self.hub.token}":
+            self.refuse(401)
+            return
+        for pattern, route in _ROUTES.items():
+            match = re.fullmatch(pattern, request)
+            if match:
+                route(self, body, **match.groupdict())
+                return
+        self.refuse(404)
+
+    do_GET = do_POST = do_PUT = handle_any  # noqa: N815 - http.server's names
+
+    def answer(self, value: Any, code: int = 200, headers: dict[str, str] | None = None) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(code)
+        for name, text in {**(headers or {}), "Content-Type": "application/json"}.items():
+            self.send_header(name, text)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def refuse(self, code: int, **headers: str) -> None:
+        named = {k.replace("_", "-"): v for k, v in headers.items()}
+        self.answer({"error": CODES.get(code, "The stand-in was told to fail.")}, code, named)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        pass
+
+    # What the addresses do.
+
+    def repo(self, name: str, *, write: bool = False) -> Repo | None:
+        """The repository, or None after having refused."""
+        if name not in self.hub.repos:
+            self.refuse(404, X_Error_Code="RepoNotFound")
+        elif write and not self.hub.may_write(name):
+            self.refuse(403)
+        else:
+            return self.hub.repos[name]
+        return None
+
+    def whoami(self, _: bytes) -> None:
+        self.answer(self.hub.user)
+
+    def auth_check(self, _: bytes, repo: str, write: str | None) -> None:
+        if self.repo(repo, write=bool(write)):
+            self.answer({})
+
+    def create(self, body: bytes) -> None:
+        wanted = json.loads(body)
+        name = f"{wanted.get('organization') or 'alice'}/{wanted['name']}"
+        if name in self.hub.repos:
+            self.answer(
+                {"error": "You already created this model repo", "url": f"{self.hub.url}/{name}"},
+                409,
+            )
+        elif not self.hub.may_write(name):
+            self.refuse(403)
+        else:
+            # Clients of 1.x before `visibility` send `private`.
+            self.hub.repos[name] = Repo(
+                wanted.get("visibility") == "private" or bool(wanted.get("private"))
+            )
+            self.answer({"url": f"{self.hub.url}/{name}", "name": name})
+
+    def info(self, _: bytes, repo: str) -> None:
+        found = self.repo(repo)
+        if found:
+            sha = hashlib.sha1(str(len(found.commits)).encode()).hexdigest()
+            self.answer({"id": repo, "sha": sha, "private": found.private, "siblings": []})
+
+    def validate(self, _: bytes) -> None:
+        self.answer({"errors": [], "warnings": []})
+
+    def preupload(self, body: bytes, repo: str) -> None:
+        found = self.repo(repo, write=True)
+        if found:
+            files = [
+                {
+                    "path": file["path"],
+                    "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
+                    "shouldIgnore": False,
+                    "oid": _oid(found, file["path"]),
+                }
+                for file in json.loads(body)["files"]
+            ]
+            self.answer({"files": files})
+
+    def batch(self, body: bytes, repo: str) -> None:
+        if self.repo(repo, write=True):
+            objects = json.loads(body)["objects"]
+            for wanted in objects:
+                if wanted["oid"] not in self.hub.objects:
+                    wanted["actions"] = {
+                        "upload": {"href": f"{self.hub.url}/lfs/{wanted['oid']}"},
+                        "verify": {"href": f"{self.hub.url}/verify"},
+                    }
+            self.answer({"transfer": "basic", "objects": objects})
+
+    def store(self, body: bytes, oid: str) -> None:
+        if hashlib.sha256(body).hexdigest() != oid:
+            self.refuse(400)
+        else:
+            self.hub.objects[oid] = body
+            self.answer({})
+
+    def verify(self, body: bytes) -> None:
+        wanted = json.loads(body)
+        if len(self.hub.objects.get(wanted["oid"], b"")) == wanted["size"]:
+            self.answer({})
+        else:
+            self.refuse(404)
+
+    def commit(self, body: bytes, repo: str) -> None:
+        found = self.repo(repo, write=True)
+        if not found:
+            return
+        for line in body.splitlines():
+            item = json.loads(line)
+            value = item["value"]
+            if item["key"] == "header":
+                found.commits.append(value["summary"])
+            elif item["key"] == "file":
+                found.files[value["path"]] = base64.b64decode(value["content"])
+            else:
+                found.files[value["path"]] = self.hub.objects[value["oid"]]
+                found.lfs.add(value["path"])
+        oid = hashlib.sha1(str(len(found.commits)).encode()).hexdigest()
+        self.answer(
+            {"success": True, "commitOid": oid, "commitUrl": f"{self.hub.url}/{repo}/commit/{oid}"}
+        )
+
+
+def _oid(repo: Repo, path: str) -> str | None:
+    """What the Hub says of a file that it has: sha256 of a large one, git's blob id of another."""
+    if path not in repo.files:
+        return None
+    content = repo.files[path]
+    if path in repo.lfs:
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+_NAME = "(?P<repo>[^/]+/[^/]+?)"
+_ROUTES: dict[str, Any] = {
+    "GET /api/whoami-v2": _Handler.whoami,
+    f"GET /api/models/{_NAME}/auth-check(?P<write>/write)?": _Handler.auth_check,
+    f"GET /api/models/{_NAME}(?:/revision/[^/]+)?": _Handler.info,
+    "POST /api/repos/create": _Handler.create,
+    "POST /api/validate-yaml": _Handler.validate,
+    f"POST /api/models/{_NAME}/preupload/[^/]+": _Handler.preupload,
+    f"POST /api/models/{_NAME}/commit/[^/]+": _Handler.commit,
+    f"POST /{_NAME}.git/info/lfs/objects/batch": _Handler.batch,
+    "PUT /lfs/(?P<oid>[0-9a-f]{64})": _Handler.store,
+    "POST /verify": _Handler.verify,
+}

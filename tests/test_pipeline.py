@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import ragtune
+from ragtune.errors import RagtuneError, UsageError
+from ragtune.evaluation.metrics import METRICS
+
+DETERMINED = ("data", "adapter", "before", "after", "merged", "comparison.json")
+
+
+def digests(run: Path) -> dict[str, str]:
+    """The files that a recipe determines, byte for byte."""
+    files = [p for name in DETERMINED for p in [run / name, *(run / name).rglob("*")] if p.is_file()]
+    return {str(p.relative_to(run)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def command(recipe: dict[str, Any], run: Path, *arguments: str) -> list[str]:
+    path = run.parent / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe), "utf-8")
+    return [sys.executable, "-m", "ragtune", *(arguments or ("run",)), str(path), "--run-dir", str(run)]
+
+
+def test_the_whole_pipeline(tiny_recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    comparison = ragtune.run(tiny_recipe, run_dir=run)
+    present = {p.name for p in run.iterdir()}
+    assert present == {
+        "recipe.yaml", "run.json", "data", "before", "after", "adapter", "merged", "comparison.json",
+        "report.html", "work",
+    }  # fmt: skip
+    assert comparison["n"] == 10
+    for side in ("before", "after"):
+        assert set(comparison[side]) == set(METRICS)
+        metrics = json.loads((run / side / "metrics.json").read_text("utf-8"))
+        assert metrics["metrics"] == comparison[side]
+        rows = [json.loads(x) for x in (run / side / "predictions.jsonl").read_text("utf-8").splitlines()]
+        assert [r["qid"] for r in rows] == [f"e{i}" for i in range(10)]
+    assert set(comparison["difference"]) == set(METRICS)
+    for figure in comparison["difference"].values():
+        assert figure["low"] <= figure["value"] <= figure["high"]
+    for path in run.rglob("*.json"):
+        if "work" not in path.parts and path.parent.name not in ("adapter", "merged"):
+            assert json.loads(path.read_text("utf-8"))["format"] == 1, path
+    assert (run / "adapter" / "train_log.jsonl").exists()
+    state = json.loads((run / "run.json").read_text("utf-8"))
+    assert {"versions", "plan", "data", "times", "train", "merge"} <= state.keys()
+    assert not [p for p in run.rglob("*") if p.suffix in (".pt", ".bin", ".pth", ".pkl") and "work" not in p.parts]
+    out = capsys.readouterr().out
+    assert "10 questions, in %" in out
+    assert str(run / "report.html") in out.replace("\n", "")
+
+
+def test_running_again_repeats_nothing_and_the_resolved_recipe_runs_elsewhere(tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    ragtune.run(tiny_recipe, run_dir=run)
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*.safetensors")}
+    ragtune.run(run)
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*.safetensors")} == before
+    # Byte for byte: another run of the recipe that the first resolved.
+    other = tmp_path / "other"
+    ragtune.run(run / "recipe.yaml", run_dir=other)
+    assert digests(other) == digests(run)
+
+
+def test_each_stage_is_a_function_and_makes_what_it_needs(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    whole = tmp_path / "whole"
+    ragtune.run(tiny_recipe, run_dir=whole)
+    assert ragtune.prepare(tiny_recipe, run_dir=run)["train"]["selected"] == 24
+    assert ragtune.evaluate(tiny_recipe, run_dir=run)["n"] == 10
+    assert not (run / "adapter").exists()
+    assert ragtune.train(tiny_recipe, run_dir=run)["steps"] == 8
+    ragtune.evaluate(tiny_recipe, run_dir=run)
+    assert (run / "after").exists()
+    assert ragtune.merge(tiny_recipe, run_dir=run)["asked"] == 10
+    assert ragtune.report(tiny_recipe, run_dir=run) == run / "report.html"
+    assert ragtune.compare(run)["n"] == 10
+    assert digests(run) == digests(whole)
+
+
+def test_evaluate_all_asks_every_question_but_scores_the_selected(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    path = Path(tiny_recipe["data"]["eval"])
+    records = [json.loads(x) for x in path.read_text("utf-8").splitlines()]
+    records[3] |= {"answers": [], "positive_passage_indices": [], "negative_passage_indices": [0, 1, 2]}
+    path.write_text("".join(json.dumps(r) + "\n" for r in records), "utf-8")
+    found = ragtune.evaluate(tiny_recipe, "evaluate.questions=all", run_dir=tmp_path / "run")
+    assert (found["n"], found["asked"]) == (9, 10)
+    kept = [json.loads(x) for x in (tmp_path / "run/data/eval.jsonl").read_text("utf-8").splitlines()]
+    assert (kept[3]["selected"], kept[3]["reason"]) == (False, "no_answer")
+    assert kept[0]["selected"]
+    assert "reason" not in kept[0]
+
+
+def test_a_limit_asks_the_first(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    assert ragtune.evaluate(tiny_recipe, "evaluate.limit=3", run_dir=tmp_path / "run")["asked"] == 3
+
+
+def test_another_recipe_is_not_mixed_into_a_run(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    ragtune.prepare(tiny_recipe, run_dir=tmp_path / "run")
+    with pytest.raises(UsageError, match=r"train.steps: 8 there, 9 now"):
+        ragtune.prepare(tiny_recipe, "train.steps=9", run_dir=tmp_path / "run")
+    # What is published may change.
+    ragtune.prepare(tiny_recipe, "publish.repo=me/model", run_dir=tmp_path / "run")
+
+
+def kill_when(process: subprocess.Popen[str], ready: Any, how: int) -> bool:
+    """Send a signal once `ready()`; whether it came before the process was done."""
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if ready():
+            process.send_signal(how)
+            process.wait()
+            return True
+        time.sleep(0.005)
+    return False
+
+
+@pytest.mark.parametrize("step", [4, 10])
+def test_killed_in_the_middle_of_training_the_same_command_gives_the_same_adapter(
+    tiny_recipe: dict[str, Any], tmp_path: Path, step: int
+) -> None:
+    tiny_recipe["train"] |= {"steps": 16, "save_every": 2, "keep_checkpoints": 1}
+    whole, cut = tmp_path / "a" / "run", tmp_path / "b" / "run"
+    for run in (whole, cut):
+        run.parent.mkdir()
+    subprocess.run(command(tiny_recipe, whole), check=True, capture_output=True)
+    process = subprocess.Popen(command(tiny_recipe, cut), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    folder = cut / "work" / "checkpoints" / f"checkpoint-{step}"
+    assert kill_when(process, folder.exists, signal.SIGKILL), process.communicate()[0]
+    assert not (cut / "adapter").exists()
+    again = subprocess.run(command(tiny_recipe, cut), check=True, capture_output=True, text=True)
+    assert "Going on from step" in again.stdout
+    assert digests(cut) == digests(whole)
+
+
+def test_ctrl_c_says_how_to_go_on(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    tiny_recipe["train"] |= {"steps": 400}
+    run = tmp_path / "run"
+    process = subprocess.Popen(command(tiny_recipe, run), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert kill_when(process, (run / "work" / "checkpoints" / "checkpoint-2").exists, signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert "the same command goes on" in errors
+    assert "Traceback" not in errors
+
+
+def cli(recipe: dict[str, Any] | None, tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    first = command(recipe, tmp_path / "run", *arguments[:1]) if recipe else [sys.executable, "-m", "ragtune", *arguments[:1]]
+    return subprocess.run(
+        [*first, *arguments[1:]], capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, **environment}
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "named"),
+    [
+        ("model.id=nowhere/at-all", 2, "nowhere/at-all can't be loaded"),
+        ("model.id=./missing", 2, "is no folder"),
+        ("model.id=gone.gguf", 2, "gone.gguf does not exist"),
+        ("model.id=package:not-there-at-all", 2, "pip install not-there-at-all"),
+        ("data.train=missing.jsonl", 2, "missing.jsonl does not exist"),
+        ("train.learning_rat=1", 2, "Did you mean train.learning_rate"),
+        ("train.steps=many", 2, "train.steps"),
+        ("lora.target_modules=[nope]", 2, "has no nope"),
+        ("model.quantization=nf4", 2, "needs an NVIDIA GPU"),
+        ("train.optimizer=adamw_8bit", 2, "needs an NVIDIA GPU"),
+        ("prompt.max_tokens=16", 2, "Nothing of"),
+    ],
+)
+def test_a_users_mistake_gets_a_message_and_no_traceback(
+    tiny_recipe: dict[str, Any], tmp_path: Path, changes: str, code: int, named: str
+) -> None:
+    if "NVIDIA" in named and _cuda():
+        pytest.skip("there is a GPU here")
+    found = cli(tiny_recipe, tmp_path, "train", changes)
+    assert found.returncode == code, found.stderr
+    assert named in found.stderr
+    assert "Traceback" not in found.stderr
+    assert found.stderr.startswith("Error: ")
+
+
+def _cuda() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def test_debug_shows_the_traceback(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    found = cli(tiny_recipe, tmp_path, "train", "train.steps=many", "--debug")
+    assert "Traceback" in found.stderr
+
+
+def test_a_missing_recipe(tmp_path: Path) -> None:
+    found = cli(None, tmp_path, "run", "nothing.yaml")
+    assert found.returncode == 2
+    assert "Recipe nothing.yaml does not exist" in found.stderr
+
+
+def test_a_full_disk_is_named_and_nothing_whole_is_lost(tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    run = tmp_path / "run"
+    ragtune.prepare(tiny_recipe, run_dir=run)
+    before = digests(run)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    monkeypatch.setattr("peft.peft_model.safe_save_file", full)
+    with pytest.raises(RagtuneError, match="The disk is full"):
+        ragtune.train(tiny_recipe, run_dir=run)
+    assert digests(run) == before
+    monkeypatch.undo()
+    ragtune.train(tiny_recipe, run_dir=run)
+
+
+def test_evaluate_prints_json_alone(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    found = cli(tiny_recipe, tmp_path, "evaluate", "--json")
+    assert found.returncode == 0, found.stderr
+    value = json.loads(found.stdout)
+    assert set(value) == {"n", "metrics"}
+    assert set(value["metrics"]) == set(METRICS)
+
+
+def test_prepare_shows_examples(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    found = cli(tiny_recipe, tmp_path, "prepare", "--show", "1", FORCE_COLOR="1", COLUMNS="60")
+    assert found.returncode == 0, found.stderr
+    assert "What colour is house" in found.stdout
+    assert "trained tokens" in found.stdout
+    assert "\x1b[1;30;42m" in found.stdout  # the completion, on green
+
+
+def test_init_writes_a_recipe_that_is_valid(tmp_path: Path) -> None:
+    found = cli(None, tmp_path, "init", "mine.yaml")
+    assert found.returncode == 0, found.stderr
+    ragtune.load_recipe(tmp_path / "mine.yaml")
+    again = cli(None, tmp_path, "init", "mine.yaml")
+    assert again.returncode == 2
+    assert "there already" in again.stderr
+
+
+def test_schema_is_json() -> None:
+    found = subprocess.run([sys.executable, "-m", "ragtune", "schema"], capture_output=True, text=True, check=True)
+    assert "learning_rate" in found.stdout
+    json.loads(found.stdout)

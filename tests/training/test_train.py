@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ragtune.errors import RagtuneError, UsageError
+from ragtune.model.lora import attach, trainable_parameters
+from ragtune.pipeline import Run
+from ragtune.recipe import Lora
+from ragtune.training import trainer as trainer_module
+from tests.conftest import SHAPE, tiny_model
+
+
+def train(recipe: dict[str, Any], folder: Path, *overrides: str) -> Run:
+    one = Run(recipe, list(overrides), folder)
+    one.train()
+    return one
+
+
+def log(one: Run) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (one.dir.adapter / "train_log.jsonl").read_text("utf-8").splitlines()]
+
+
+def losses(one: Run) -> list[float]:
+    return [e["loss"] for e in log(one) if "loss" in e]
+
+
+def weights(one: Run) -> dict[str, torch.Tensor]:
+    return load_file(one.dir.adapter / "adapter_model.safetensors")
+
+
+def test_swallow_7b_with_the_notebooks_adapter_has_its_number_of_parameters() -> None:
+    import transformers as hf
+
+    config = hf.LlamaConfig(
+        vocab_size=43176, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32,
+        num_attention_heads=32, num_key_value_heads=32,
+    )  # fmt: skip
+    with torch.device("meta"):
+        model = attach(hf.LlamaForCausalLM(config), Lora(), seed=1)
+    assert trainable_parameters(model) == 319_815_680
+
+
+def test_a_wrong_target_module_names_those_there_are() -> None:
+    with pytest.raises(UsageError, match="has no qkv") as caught:
+        attach(tiny_model("llama"), Lora(target_modules=["qkv"]), seed=1)
+    assert "down_proj, gate_proj, k_proj" in caught.value.advice
+
+
+def test_training_learns_and_says_what_it_took(tiny_recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = train(tiny_recipe, tmp_path / "run", "train.steps=20", "train.learning_rate=0.1", "lora.rank=16")
+    found = losses(one)
+    assert len(found) == 20
+    assert sum(found[-5:]) < 0.8 * sum(found[:5])
+    result = one.dir.read_state()["train"]
+    assert result["steps"] == 20
+    assert result["samples"] == 80
+    assert result["tokens_a_second"] > 0
+    out = capsys.readouterr().out
+    assert "step    20   loss" in out
+    assert f"{result['tokens']:,} tokens" in out
+
+
+@pytest.mark.parametrize("per_row", [2, 3, 4])
+def test_packed_rows_train_as_single_samples(tiny_recipe: dict[str, Any], tmp_path: Path, per_row: int) -> None:
+    options = ["lora.dropout=0"]
+    single = train(tiny_recipe, tmp_path / "single", *options, "train.samples_per_row=1")
+    packed = train(tiny_recipe, tmp_path / "packed", *options, f"train.samples_per_row={per_row}")
+    assert losses(packed) == pytest.approx(losses(single), rel=1e-5)
+
+
+def test_recomputing_activations_changes_nothing(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    kept = train(tiny_recipe, tmp_path / "kept", "train.recompute=false")
+    recomputed = train(tiny_recipe, tmp_path / "recomputed", "train.recompute=true")
+    assert losses(recomputed) == losses(kept)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "lfm2"])
+def test_a_family_that_can_not_be_packed_trains_one_sample_a_row(
+    tiny_recipe: dict[str, Any], tmp_path: Path, chatml_tokenizer: Any, family: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_model(family, eos_token_id=chatml_tokenizer.eos_token_id).save_pretrained(tmp_path / "model")
+    chatml_tokenizer.save_pretrained(tmp_path / "model")
+    tiny_recipe["model"]["id"] = str(tmp_path / "model")
+    tiny_recipe["lora"]["target_modules"] = ["all-linear"]
+    one = train(tiny_recipe, tmp_path / "run", "train.steps=2")
+    plan = one.dir.read_state()["plan"]
+    assert not plan["packed"]
+    assert "One sample a row" in capsys.readouterr().out
+    assert len(losses(one)) == 2
+
+
+def test_evaluation_loss_is_watched_and_the_best_is_kept(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    # So high a rate that the loss soon rises again.
+    options = ["train.steps=12", "train.eval_every=2", "train.learning_rate=0.3", "train.scheduler=constant"]
+    last = train(tiny_recipe, tmp_path / "last", *options)
+    best = train(tiny_recipe, tmp_path / "best", *options, "train.keep=best")
+    watched = {e["step"]: e["eval_loss"] for e in log(best) if "eval_loss" in e}
+    assert list(watched) == [2, 4, 6, 8, 10, 12]
+    step = min(watched, key=lambda s: watched[s])
+    assert step != 12
+    kept = load_file(best.dir.checkpoints / f"checkpoint-{step}" / "adapter_model.safetensors")
+    final = load_file(last.dir.checkpoints / "checkpoint-12" / "adapter_model.safetensors")
+    assert all(torch.equal(kept[k], v) for k, v in weights(best).items())
+    assert all(torch.equal(final[k], v) for k, v in weights(last).items())
+
+
+def test_the_evaluation_loss_is_the_mean_over_trained_tokens(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    found = [
+        [e["eval_loss"] for e in log(train(tiny_recipe, tmp_path / str(n), "train.eval_every=4", f"train.samples_per_row={n}", "lora.dropout=0")) if "eval_loss" in e]
+        for n in (1, 4)
+    ]
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_questions(tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = trainer_module.PackedTrainer.compute_loss
+    rows: list[Any] = []
+
+    def poisoned(self: Any, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
+        loss = original(self, model, inputs, *rest, **named)
+        rows.append(int(inputs["row"]))
+        return loss * float("nan") if len(rows) == 4 else loss
+
+    monkeypatch.setattr(trainer_module.PackedTrainer, "compute_loss", poisoned)
+    # compute_loss records the loss before it is poisoned here, so the whole step is named.
+    with pytest.raises(RagtuneError, match=r"stopped at step 2: the gradient is not finite.*q\d+") as caught:
+        train(tiny_recipe, tmp_path / "run", "train.samples_per_row=2")
+    assert len(caught.value.message.split("Questions")[1].split(",")) == 4
+    assert not (tmp_path / "run" / "adapter").exists()
+
+
+def test_out_of_memory_halves_the_row_and_goes_on(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = trainer_module.PackedTrainer.compute_loss
+    seen: list[int] = []
+
+    def small(self: Any, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
+        seen.append(len(inputs["cu_seq_lens_q"]) - 1)
+        if seen[-1] > 2 and len(seen) > 4:
+            raise torch.OutOfMemoryError("no")
+        return original(self, model, inputs, *rest, **named)
+
+    monkeypatch.setattr(trainer_module.PackedTrainer, "compute_loss", small)
+    one = train(tiny_recipe, tmp_path / "run", "lora.dropout=0")
+    plan = one.dir.read_state()["plan"]
+    assert plan["samples_per_row"] == 2
+    assert plan["changes"] == ["step 4: out of memory, 2 samples a row"]
+    assert "going on from step 4" in capsys.readouterr().out
+    monkeypatch.undo()
+    whole = train(tiny_recipe, tmp_path / "whole", "lora.dropout=0")
+    assert losses(one) == pytest.approx(losses(whole), rel=1e-4)
+
+
+def test_no_token_is_written_into_a_checkpoint(tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_canary0123456789")
+    one = train(tiny_recipe, tmp_path / "run", "train.steps=2")
+    files = [p for p in one.dir.path.rglob("*") if p.is_file()]
+    assert any(p.name == "training_args.bin" for p in files)
+    assert not [p for p in files if b"hf_canary" in p.read_bytes()]
+
+
+@pytest.mark.gpu
+def test_nf4_with_the_notebooks_optimizer(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    assert SHAPE["hidden_size"] == 32
+    one = train(tiny_recipe, tmp_path / "run", "model.quantization=nf4", "train.optimizer=paged_adamw_8bit", "train.steps=20", "train.learning_rate=0.1")
+    found = losses(one)
+    assert sum(found[-5:]) < 0.95 * sum(found[:5])
