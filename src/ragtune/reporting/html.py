@@ -24,13 +24,11 @@ METRICS = {
     ),
     "squad_em": (
         "Exact match, SQuAD’s rule",
-        "The answer equals any accepted answer, without regard to case, punctuation and the "
-        "articles a, an, the (SQuAD v1.1).",
+        "The answer equals any accepted answer but for case, punctuation and articles (SQuAD v1.1).",
     ),
     "aio_em": (
         "Exact match, AI王’s rule",
-        "The answer equals any accepted answer after NFKC, without regard to case, white space, "
-        "・, =, - and the brackets 「」『』.",
+        "The answer equals any accepted answer after NFKC, but for case, white space, ・=- and 「」『』.",
     ),
     "contains": (
         "Contains an answer",
@@ -142,7 +140,7 @@ def write_report(
 
 
 def outcomes(comparison: dict[str, Any]) -> dict[str, int]:
-    """The questions by what tuning did to their answers, by the headline metric; they add up to n."""
+    """The questions by what became of their answers, by the headline metric; the sum is n."""
     n, fixed, broken = comparison["n"], comparison["fixed"], comparison["broken"]
     right = round(comparison["before"][comparison["metric"]] * n) - broken
     return {"right": right, "fixed": fixed, "broken": broken, "wrong": n - right - fixed - broken}

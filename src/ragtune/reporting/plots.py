@@ -23,7 +23,7 @@ _POINTS = 1000
 
 
 def loss_curve(log: Sequence[dict[str, Any]], *, window: int, width: float) -> str | None:
-    """The loss of training over the steps, as an `<svg>` element; None where there is nothing to draw.
+    """The loss over the steps as an `<svg>` element; None where there is nothing to draw.
 
     The same log gives the same bytes. The element refers to nothing outside of it but the variables
     --muted, --line, --before, --accent and --second of the page.
@@ -52,18 +52,32 @@ def loss_curve(log: Sequence[dict[str, Any]], *, window: int, width: float) -> s
         figure = Figure(figsize=(width, height))
         axes = figure.add_axes((0.55 / width, 0.5 / height, 1 - 0.75 / width, 1 - 0.65 / height))
         every = -(-len(steps) // _POINTS) or 1
-        axes.plot(steps[::every], losses[::every], color=_FAINT, linewidth=1, alpha=0.75, clip_on=False)
+        axes.plot(
+            steps[::every], losses[::every], color=_FAINT, linewidth=1, alpha=0.75, clip_on=False
+        )
         means = _trailing_means(losses, window)
         alone = "o" if len(steps) == 1 else ""
         axes.plot(
-            steps[::every], means[::every], color=_ACCENT, linewidth=2.2, marker=alone, clip_on=False
+            steps[::every],
+            means[::every],
+            color=_ACCENT,
+            linewidth=2.2,
+            marker=alone,
+            clip_on=False,
         )
         axes.plot(
-            eval_steps, eval_losses, color=_SECOND, linewidth=1.6, marker="o", markersize=5, clip_on=False
+            eval_steps,
+            eval_losses,
+            color=_SECOND,
+            linewidth=1.6,
+            marker="o",
+            markersize=5,
+            clip_on=False,
         )
         axes.set_ylim(bottom=0 if min(losses + eval_losses) >= 0 else None)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=max(3, round(width)), integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+        ticks = {"steps": [1, 2, 5, 10]}
+        axes.xaxis.set_major_locator(MaxNLocator(max(4, round(width)), integer=True, **ticks))
+        axes.yaxis.set_major_locator(MaxNLocator(5, **ticks))
         axes.set_xlabel("step", color=_MUTED)
         axes.tick_params(length=0, colors=_MUTED, pad=6)
         axes.grid(axis="y", color=_LINE, linewidth=0.8, clip_on=False)

