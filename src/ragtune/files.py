@@ -20,7 +20,7 @@ FORMAT = 1
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or a forbidden folder into a message that names the path and the space left."""
+    """Turn a full disk or a forbidden folder into a message with the path and the space left."""
     try:
         yield
     except OSError as error:
@@ -35,6 +35,11 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise RagtuneError(
                 f"Not allowed to write {path} ({error.strerror}).",
                 "Choose another run directory with --run-dir.",
+            ) from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST):
+            raise RagtuneError(
+                f"Can't make the folder for {path}: {error.filename} is a file.",
+                "Move that file away, or choose another run directory with --run-dir.",
             ) from error
         raise
 
@@ -102,20 +107,28 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
 def json_line(row: dict[str, Any]) -> str:
     # A line separator inside a string would end the line for str.splitlines in other tools.
     text = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029").replace("\x85", "\\u0085") + "\n"
+    return (
+        text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029").replace("\x85", "\\u0085")
+        + "\n"
+    )
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Read the objects of a JSONL file that ragtune wrote."""
-    with path.open(encoding="utf-8", newline="\n") as file:
+    """Read the objects of a JSONL file that ragtune wrote.
+
+    Raises:
+        RagtuneError: a line is damaged.
+    """
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                yield json.loads(line)
+                value = json.loads(line.decode("utf-8"))
             except ValueError as error:
                 raise RagtuneError(
                     f"{path}:{number}: damaged line ({error}).",
                     "Delete the file and run the same command again.",
                 ) from error
+            yield value
 
 
 @contextlib.contextmanager

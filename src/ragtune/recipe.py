@@ -6,30 +6,42 @@ a JSON schema and `ragtune init` as a commented file to start from, both made fr
 
 from __future__ import annotations
 
+import copy
 import difflib
+import re
 import types
 import typing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from ragtune.errors import UsageError
 from ragtune.files import writing
+
+_SHOWN = 60
+"""How much of a wrong value an error message shows, in characters."""
 
 Metric = Literal["strict_em", "squad_em", "aio_em", "contains"]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_default=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,  # no true for 1, no "50" for 50
+        allow_inf_nan=False,
+        validate_default=True,
+        protected_namespaces=(),
+    )
 
 
 class Model(Section):
     """Which model is tuned, and how its weights are held."""
 
     id: str = Field(
-        description="Hub id, folder, GGUF file, or package:NAME (a Python package that carries a GGUF)"
+        description="Hub id, folder, GGUF file, or package:NAME (a Python package with a GGUF)"
     )
     revision: str | None = Field(None, description="branch, tag or commit on the Hub")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -74,20 +86,20 @@ class Prompt(Section):
     )
     template: str | None = Field(
         None,
-        description="your own Jinja template over `question` and `passages` (each with title, text), "
-        "or the path of a .jinja file",
+        description="your own Jinja template over `question` and `passages` (each has title and "
+        "text), or the path of a .jinja file",
     )
     system: str | None = Field(None, description="a system message before the prompt")
     chat_template: str | None = Field(
         None,
-        description="for a tokenizer without one: aio (the book's), plain (User:/Assistant:), or the "
-        "path of a .jinja file; overrides the tokenizer's own",
+        description="for a tokenizer without one: aio (the book's), plain (User:/Assistant:), or "
+        "the path of a .jinja file; overrides the tokenizer's own",
     )
     max_tokens: int | None = Field(
         None,
         ge=16,
-        description="a longer prompt loses passages from the end, then text; default: what the model "
-        "can read less what it may write",
+        description="a longer prompt loses passages from the end, then text; default: what the "
+        "model can read less what it may write",
     )
 
     @model_validator(mode="after")
@@ -127,7 +139,7 @@ class Train(Section):
     )
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
     max_grad_norm: float = Field(0.3, gt=0, description="gradient clipping")
-    samples_per_row: Literal["auto"] | int = Field(
+    samples_per_row: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="samples packed into one row; auto: by the memory there is"
     )
     recompute: Literal["auto"] | bool = Field(
@@ -139,7 +151,8 @@ class Train(Section):
     )
     save_every: int = Field(50, ge=1, description="steps between checkpoints")
     keep: Literal["last", "best"] = Field(
-        "last", description="best: the checkpoint with the lowest evaluation loss (needs eval_every)"
+        "last",
+        description="best: the checkpoint with the lowest evaluation loss (needs eval_every)",
     )
     keep_checkpoints: int = Field(2, ge=1, description="checkpoints kept in work/")
     report_to: list[str] = Field(
@@ -152,8 +165,6 @@ class Train(Section):
             raise ValueError("give either steps or epochs")
         if self.keep == "best" and self.eval_every is None:
             raise ValueError("keep: best needs eval_every")
-        if self.samples_per_row != "auto" and self.samples_per_row < 1:
-            raise ValueError("samples_per_row must be auto or at least 1")
         return self
 
 
@@ -165,16 +176,12 @@ class Evaluate(Section):
         "selected", description="all: also those without a positive among the shown passages"
     )
     max_new_tokens: int = Field(32, ge=1, description="longest answer, in tokens")
-    batch_size: Literal["auto"] | int = Field("auto", description="questions answered at a time")
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="questions answered at a time"
+    )
     metric: Metric = Field(
         "strict_em", description="the headline: what `fixed` and `broken` are counted by"
     )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Evaluate:
-        if self.batch_size != "auto" and self.batch_size < 1:
-            raise ValueError("batch_size must be auto or at least 1")
-        return self
 
 
 class Publish(Section):
@@ -196,7 +203,8 @@ class Recipe(Section):
 
     format: Literal[1] = Field(1, description="version of this file's format")
     name: str = Field(
-        pattern=r"^[\w.-]+$", description="names the run directory: runs/NAME (letters, digits, . _ -)"
+        pattern=r"^\w[\w.-]*$",
+        description="names the run directory: runs/NAME (letters, digits, . _ -)",
     )
     seed: int = Field(42, ge=0, lt=2**32, description="seeds everything that is drawn")
     model: Model
@@ -210,12 +218,45 @@ class Recipe(Section):
     def save(self, path: Path) -> None:
         """Write every value, defaults included, as a valid recipe."""
         with writing(path) as file:
-            yaml.safe_dump(
-                self.model_dump(mode="json"), file, sort_keys=False, allow_unicode=True, width=100
+            yaml.dump(
+                self.model_dump(mode="json"),
+                file,
+                _Dumper,
+                sort_keys=False,
+                allow_unicode=True,
+                width=100,
             )
 
 
-def load_recipe(source: str | Path | dict[str, Any] | Recipe, overrides: list[str] | None = None) -> Recipe:
+class _Loader(yaml.SafeLoader):
+    """Reads 5e-4 as a number, as YAML 1.2 does; PyYAML's 1.1 wants 5.0e-4."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes a text that `_Loader` would read as a number, such as a commit 12e4567."""
+
+
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+        list("-+.0123456789"),
+    )
+
+
+def _parse(text: str) -> tuple[Any, Any]:
+    """The node of a YAML document and its value."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        return node, None if node is None else loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def load_recipe(
+    source: str | Path | dict[str, Any] | Recipe, overrides: list[str] | None = None
+) -> Recipe:
     """Read a recipe from a YAML file or a mapping, and apply `section.key=value` overrides.
 
     Relative paths in a recipe are relative to the current folder, as on the command line.
@@ -223,21 +264,27 @@ def load_recipe(source: str | Path | dict[str, Any] | Recipe, overrides: list[st
     Raises:
         UsageError: a missing file, bad YAML, an unknown key, a wrong value; all problems at once.
     """
+    lines: dict[str, str] = {}
+    where = "recipe"
     if isinstance(source, Recipe):
-        values, where, lines = source.model_dump(mode="json"), "recipe", {}
+        values = source.model_dump(mode="json")
     elif isinstance(source, dict):
-        values, where, lines = yaml.safe_load(yaml.safe_dump(source)), "recipe", {}
+        values = copy.deepcopy(source)
     else:
-        values, lines = _read_yaml(Path(source))
         where = str(source)
+        values, lines = _read_yaml(Path(source))
     for override in overrides or []:
-        lines.update(dict.fromkeys(_override(values, override), f"'{override}'"))
+        _override(values, override, lines)
+    # A section whose keys are all commented out is read as null.
+    values = {k: v for k, v in values.items() if v is not None or k not in _sections()}
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        problems = [_describe(e, where, lines) for e in error.errors()]
+        by_key: dict[str, list[Any]] = {}
+        for problem in error.errors():
+            by_key.setdefault(_key_of(problem["loc"]), []).append(problem)
         raise UsageError(
-            "\n".join(problems),
+            "\n".join(_describe(key, found, where, lines) for key, found in by_key.items()),
             "`ragtune schema` lists every key, `ragtune init` writes a commented recipe.",
         ) from None
 
@@ -247,7 +294,9 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1)
+        near = difflib.get_close_matches(
+            path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1
+        )
         hint = f" Did you mean {path.parent / near[0]}?" if near else ""
         raise UsageError(
             f"Recipe {path} does not exist.{hint}",
@@ -256,13 +305,13 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"Recipe {path} can't be read: {error}.") from error
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
+        node, values = _parse(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UsageError(
-            f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}.",
+            f"{path}{line}: not valid YAML: {problem}.",
             "A recipe is `key: value` lines, indented by two spaces inside a section.",
         ) from None
     if not isinstance(values, dict):
@@ -276,61 +325,97 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     return values, lines
 
 
-def _walk(node: Any, prefix: str, path: Path, lines: dict[str, str]) -> None:
-    if not isinstance(node, yaml.MappingNode):
-        return
+def _walk(node: yaml.MappingNode, prefix: str, path: Path, lines: dict[str, str]) -> None:
     for key, value in node.value:
         dotted = f"{prefix}{key.value}"
         place = f"{path}:{key.start_mark.line + 1}"
         if dotted in lines:
-            raise UsageError(f"{place}: {dotted} is given twice (first at {lines[dotted]}).", "Keep one.")
+            raise UsageError(
+                f"{place}: {dotted} is given twice (first at {lines[dotted]}).", "Keep one."
+            )
         lines[dotted] = place
-        _walk(value, f"{dotted}.", path, lines)
+        if isinstance(value, yaml.MappingNode) and not prefix:
+            _walk(value, f"{dotted}.", path, lines)
 
 
-def _override(values: dict[str, Any], override: str) -> list[str]:
-    """Put `section.key=value` into `values`; return the dotted keys that it touches."""
+def _override(values: dict[str, Any], override: str, lines: dict[str, str]) -> None:
+    """Put `section.key=value` into `values`, and into `lines` where it came from."""
     dotted, equals, text = override.partition("=")
-    keys = dotted.strip().split(".")
+    dotted = dotted.strip()
+    keys = dotted.split(".")
     if not equals or not all(keys):
         raise UsageError(
             f"'{override}' is no override.", "Write section.key=value, such as train.steps=50."
         )
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = text
+    place = f"'{override}'"
     target = values
-    for depth, key in enumerate(keys[:-1]):
-        inner = target.setdefault(key, {})
-        if not isinstance(inner, dict):
-            raise UsageError(f"'{override}': {'.'.join(keys[: depth + 1])} is not a section.")
-        target = inner
-    target[keys[-1]] = value
+    for depth, key in enumerate(keys[:-1], 1):
+        section = ".".join(keys[:depth])
+        if target.get(key) is None:
+            target[key] = {}
+            lines[section] = place
+        target = target[key]
+        if not isinstance(target, dict):
+            raise UsageError(f"{place}: {section} is not a section.")
+    target[keys[-1]] = value = _override_value(dotted, text)
+    lines[dotted] = place
     # steps and epochs, preset and template exclude each other: naming one on the command line
     # replaces the other of the file.
     for pair in (("train.steps", "train.epochs"), ("prompt.preset", "prompt.template")):
         if dotted in pair and value is not None:
             other = pair[1 - pair.index(dotted)]
             target.pop(other.split(".")[1], None)
-    return [dotted]
 
 
-def _describe(error: Any, where: str, lines: dict[str, str]) -> str:
-    dotted = ".".join(str(part) for part in error["loc"] if not str(part).startswith(("literal[", "int", "bool", "float", "str", "constrained")))
-    place = next(
-        (lines[p] for p in (dotted, dotted.rpartition(".")[0]) if p in lines), where
-    )
-    if error["type"] == "extra_forbidden":
+def _override_value(dotted: str, text: str) -> Any:
+    try:
+        _, value = _parse(text)
+    except yaml.YAMLError:
+        return text
+    field = field_of(dotted)
+    wants_text = field is not None and field.annotation in {str, str | None}
+    # A revision of digits alone, or a prompt with a colon in it, is text and nothing else.
+    return text.strip() if wants_text and not isinstance(value, str | None) else value
+
+
+def _key_of(location: tuple[str | int, ...]) -> str:
+    """The dotted key of pydantic's location, without what it adds for a union or a list's item."""
+    keys: list[str] = []
+    model: type[BaseModel] | None = Recipe
+    for part in location:
+        if model is None:
+            break
+        keys.append(str(part))
+        field = model.model_fields.get(str(part))
+        model = section_of(field.annotation) if field else None
+    return ".".join(keys)
+
+
+def _describe(dotted: str, found: list[Any], where: str, lines: dict[str, str]) -> str:
+    """One line on a key; a union's every member has found something wrong with it."""
+    place = next((lines[p] for p in (dotted, dotted.rpartition(".")[0]) if p in lines), where)
+    kind, value = found[0]["type"], found[0]["input"]
+    if kind == "extra_forbidden":
         near = nearest(dotted, all_keys())
         hint = f" Did you mean {near}?" if near else ""
         return f"{place}: unknown key {dotted}.{hint}"
-    if error["type"] == "missing":
+    if kind == "missing":
         return f"{place}: {dotted} is missing ({describe_key(dotted)})."
-    if error["type"] == "value_error":
-        return f"{place}: {dotted or 'recipe'}: {error['ctx']['error']}."
-    message = error["msg"][0].lower() + error["msg"][1:]
-    return f"{place}: {dotted} = {error['input']!r}: {message} ({describe_key(dotted)})."
+    if kind == "value_error":
+        return f"{place}: {dotted}: {found[0]['ctx']['error']}."
+    shown = repr(value)
+    shown = shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
+    if kind == "model_type":
+        return f"{place}: {dotted} = {shown}: a section holds `key: value` lines."
+    first, *others = dict.fromkeys(e["msg"] for e in found)
+    wanted = first[0].lower() + first[1:]
+    wanted += "".join(f" or {other.removeprefix('Input should be ')}" for other in others)
+    if kind == "string_type" and isinstance(value, int | float):
+        wanted += " (in quotes)"
+    field = field_of(dotted)
+    if field and type(None) in typing.get_args(field.annotation):
+        wanted += " or null"
+    return f"{place}: {dotted} = {shown}: {wanted} ({describe_key(dotted)})."
 
 
 def nearest(word: str, words: list[str]) -> str | None:
@@ -338,8 +423,9 @@ def nearest(word: str, words: list[str]) -> str | None:
     close = difflib.get_close_matches(word, words, n=1, cutoff=0.75)
     if not close:
         last = word.rpartition(".")[2]
-        by_last = {w.rpartition(".")[2]: w for w in words}
-        close = [by_last[m] for m in difflib.get_close_matches(last, list(by_last), n=1, cutoff=0.6)]
+        by_last = {w.rpartition(".")[2]: w for w in reversed(words)}
+        near = difflib.get_close_matches(last, list(by_last), n=1, cutoff=0.6)
+        close = [by_last[match] for match in near]
     return close[0] if close else None
 
 
@@ -347,32 +433,35 @@ def section_of(annotation: Any) -> type[Section] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
 
 
+def _sections() -> dict[str, type[Section]]:
+    found = {name: section_of(field.annotation) for name, field in Recipe.model_fields.items()}
+    return {name: section for name, section in found.items() if section}
+
+
 def all_keys() -> list[str]:
     """Every dotted key of a recipe."""
     keys: list[str] = []
-    for name, field in Recipe.model_fields.items():
+    for name in Recipe.model_fields:
         keys.append(name)
-        section = section_of(field.annotation)
-        if section:
-            keys += [f"{name}.{inner}" for inner in section.model_fields]
+        if name in _sections():
+            keys += [f"{name}.{inner}" for inner in _sections()[name].model_fields]
     return keys
+
+
+def field_of(dotted: str) -> FieldInfo | None:
+    """The field that a dotted key names."""
+    section, _, key = dotted.rpartition(".")
+    model = _sections().get(section) if section else Recipe
+    return model.model_fields.get(key) if model else None
 
 
 def describe_key(dotted: str) -> str:
     """What a dotted key means, from its field."""
-    model: type[BaseModel] = Recipe
-    *sections, last = dotted.split(".")
-    for name in sections:
-        field = model.model_fields.get(name)
-        inner = section_of(field.annotation) if field else None
-        if inner is None:
-            return "see `ragtune schema`"
-        model = inner
-    field = model.model_fields.get(last)
+    field = field_of(dotted)
     if field is None:
         return "see `ragtune schema`"
-    inner = section_of(field.annotation)
-    return (field.description or (inner.__doc__ if inner else "") or "").strip().rstrip(".")
+    section = section_of(field.annotation)
+    return (field.description or (section.__doc__ if section else "") or "").strip().rstrip(".")
 
 
 def commented_recipe(values: dict[str, Any]) -> str:
@@ -391,7 +480,7 @@ def commented_recipe(values: dict[str, Any]) -> str:
         out += ["", f"# {(section.__doc__ or '').strip()}"]
         out.append(f"{name}:" if given else f"# {name}:")
         for key, inner in section.model_fields.items():
-            line = f"{key}: {_scalar(given[key] if key in given else inner.default)}"
+            line = f"{key}: {_scalar(given.get(key, inner.default))}"
             choices = _choices(inner.annotation)
             note = f"{inner.description}" + (f" [{choices}]" if choices else "")
             out += [f"  # {note}", f"  {line}" if key in given else f"  # {line}"]
@@ -399,7 +488,10 @@ def commented_recipe(values: dict[str, Any]) -> str:
 
 
 def _scalar(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True).removesuffix("...\n").strip()
+    text: str = yaml.dump(
+        value, None, _Dumper, default_flow_style=True, width=10_000, allow_unicode=True
+    )
+    return text.removesuffix("...\n").strip()
 
 
 def _choices(annotation: Any) -> str:

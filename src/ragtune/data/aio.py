@@ -10,12 +10,17 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ragtune.errors import RagtuneError
 from ragtune.files import cache_dir, disk_errors
+
+if TYPE_CHECKING:
+    import httpx
 
 BASE_URL = "https://github.com/cl-tohoku/quiz-datasets/releases/download/v1.0.0"
 FILES = {
@@ -23,6 +28,10 @@ FILES = {
     "eval": "datasets.jawiki-20220404-c400-large.aio_02_dev.jsonl.gz",
 }
 ATTEMPTS = 5
+PAUSE = 2.0
+"""Seconds before the second attempt; one more of them before each later one."""
+_PASSING = {408, 429, 500, 502, 503, 504}
+"""HTTP statuses that may be gone at the next attempt."""
 
 
 def fetch(
@@ -45,7 +54,7 @@ def fetch(
     path = cache_dir() / "aio" / name
     if not path.exists():
         base = base_url or os.environ.get("RAGTUNE_AIO_URL", BASE_URL)
-        download(f"{base}/{name}", path, tick)
+        download(f"{base.rstrip('/')}/{name}", path, tick)
     return path
 
 
@@ -63,14 +72,15 @@ def download(url: str, path: Path, tick: Callable[[int, int], None]) -> None:
                 break
             except httpx.HTTPStatusError as error:
                 code = error.response.status_code
-                if code < 500 or attempt == ATTEMPTS:  # noqa: PLR2004 - server errors pass
+                if code not in _PASSING or attempt == ATTEMPTS:
                     raise RagtuneError(f"{url}: the server answered {code}.", manual) from None
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
                 if attempt == ATTEMPTS:
                     raise RagtuneError(
                         f"{url}: {type(error).__name__}: {error}. What came so far is kept.",
                         f"Check the network and run the same command again. Or: {manual}",
                     ) from None
+            time.sleep(PAUSE * attempt)
         problem = gzip_problem(partial)
         if problem:
             partial.unlink()
@@ -83,7 +93,7 @@ def _stream(url: str, partial: Path, tick: Callable[[int, int], None]) -> None:
 
     have = partial.stat().st_size if partial.exists() else 0
     headers = {"Range": f"bytes={have}-"} if have else {}
-    # The body is stored as it comes: a server that labels .gz as Content-Encoding must not unpack it.
+    # The body is stored as it comes: httpx must not unpack what a server labels Content-Encoding.
     headers["Accept-Encoding"] = "identity"
     with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=30) as response:
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -95,14 +105,23 @@ def _stream(url: str, partial: Path, tick: Callable[[int, int], None]) -> None:
         response.raise_for_status()
         resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
         have = have if resumed else 0
-        total = have + int(response.headers.get("Content-Length", 0))
+        total = _total(response, have)
         with partial.open("ab" if resumed else "wb") as file:
-            for chunk in response.iter_raw(1 << 20):
+            for chunk in response.iter_raw():  # in larger pieces a cut would lose the last one
                 file.write(chunk)
                 have += len(chunk)
                 tick(have, total)
         if total and have != total:
             raise httpx.ReadError(f"the connection ended after {have} of {total} bytes")
+
+
+def _total(response: httpx.Response, have: int) -> int:
+    """The size of the whole file, or 0 where the server does not tell."""
+    whole = re.fullmatch(r"bytes .*/(\d+)", response.headers.get("Content-Range", ""))
+    if whole:  # a server may send less than was asked for
+        return int(whole[1])
+    length = response.headers.get("Content-Length")
+    return have + int(length) if length else 0
 
 
 def gzip_problem(path: Path) -> str | None:
@@ -111,6 +130,8 @@ def gzip_problem(path: Path) -> str | None:
         with gzip.open(path) as file:
             while file.read(1 << 20):
                 pass
+        if path.stat().st_size == 0:  # to gzip nothing is as good as a whole file
+            return "it is empty"
     except (OSError, EOFError, zlib.error) as error:
         return str(error)
     return None

@@ -1,7 +1,7 @@
 """From messages to token ids and the loss mask, by construction.
 
-The ids of a training prompt are exactly those of the generation prompt. The completion is encoded as
-it continues the prompt's tail, and the stop token follows: nothing is searched for in token ids.
+The ids of a training prompt are exactly those of the generation prompt. The completion is encoded
+as it continues the prompt's tail, and the stop token follows: nothing is searched for in token ids.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def prepare_tokenizer(tokenizer: Any, recipe: Recipe) -> Any:
     elif not tokenizer.chat_template:
         raise UsageError(
             f"The tokenizer of {recipe.model.id} has no chat template.",
-            "Set prompt.chat_template: aio (the book's, Japanese), plain (English), or a .jinja file.",
+            "Set prompt.chat_template: aio (the book's), plain (English), or a .jinja file.",
         )
     return tokenizer
 
@@ -102,9 +102,9 @@ def render(tokenizer: Any, messages: list[dict[str, str]], *, generation: bool =
         text: str = tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=generation
         )
-    except Exception as error:  # a template may raise anything, jinja2's own exceptions included
+    except Exception as error:  # noqa: BLE001 - a template may raise anything
         raise UsageError(
-            f"The chat template can't render a conversation: {error}.",
+            f"The chat template can't render a conversation: {str(error).rstrip('.')}.",
             "If it refuses system messages, remove prompt.system; else set prompt.chat_template.",
         ) from None
     return text
@@ -129,7 +129,7 @@ class Encoder:
         self.max_prompt = min(recipe.prompt.max_tokens or room, room)
         messages = self.builder.messages("?", [Passage("x")])
         prompt = render(tokenizer, messages, generation=True)
-        self._tail = self._tail_of(prompt)
+        self._tails = [(tail, self._encode(tail)) for tail in (self._tail_of(prompt), "\n") if tail]
         whole = render(tokenizer, [*messages, {"role": "assistant", "content": _SENTINEL}])
         self.prefix_holds = whole.startswith(prompt)
         """Whether the template's rendering of prompt and answer begins with the prompt's.
@@ -167,16 +167,15 @@ class Encoder:
         """An answer's ids as they continue the prompt, and the stop token.
 
         The answer is encoded behind the text with which the prompt ends, so that a tokenizer that
-        puts a space before every text (SentencePiece) does not put one between prompt and answer.
+        puts a space before every text (SentencePiece) does not put one between prompt and answer;
+        or behind a line break, where that text ends in a special token or grows together with the
+        answer.
         """
-        tail = self.tokenizer.encode(self._tail, add_special_tokens=False)
-        both = self.tokenizer.encode(self._tail + answer, add_special_tokens=False)
-        ids = (
-            both[len(tail) :]
-            if both[: len(tail)] == tail
-            else self.tokenizer.encode(answer, add_special_tokens=False)
-        )
-        return [*ids, self.stop_id]
+        for tail, ids in self._tails:
+            both = self._encode(tail + answer)
+            if both[: len(ids)] == ids:
+                return [*both[len(ids) :], self.stop_id]
+        return [*self._encode(answer), self.stop_id]
 
     def target(self, example: Example) -> list[int]:
         """The completion that is trained for an example."""
@@ -193,7 +192,10 @@ class Encoder:
         return Sample(example.qid, prompt.ids, completion)
 
     def _ids(self, question: str, passages: Any) -> list[int]:
-        text = render(self.tokenizer, self.builder.messages(question, passages), generation=True)
+        messages = self.builder.messages(question, passages)
+        return self._encode(render(self.tokenizer, messages, generation=True))
+
+    def _encode(self, text: str) -> list[int]:
         # The template wrote the special tokens; adding them again would double bos.
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return ids
@@ -208,16 +210,10 @@ class Encoder:
         return low
 
     def _tail_of(self, prompt: str) -> str:
-        """The prompt's text behind its last special token, or its last line if there is none."""
-        specials = sorted(
-            (self.tokenizer.convert_ids_to_tokens(i) for i in _special_ids(self.tokenizer)),
-            key=len,
-            reverse=True,
-        )
-        start = max((prompt.rfind(s) + len(s) for s in specials if s and s in prompt), default=-1)
-        if start < 0:
-            start = prompt.rstrip("\n").rfind("\n") + 1
-        return prompt[start:]
+        """The prompt's last line, or what follows its last special token if that is less."""
+        specials = map(self.tokenizer.convert_ids_to_tokens, _special_ids(self.tokenizer))
+        ends = [prompt.rfind(s) + len(s) for s in specials if s in prompt]
+        return prompt[max([prompt.rstrip("\n").rfind("\n") + 1, *ends]) :]
 
 
 def _cut(passage: Passage, length: int) -> Passage:

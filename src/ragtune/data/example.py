@@ -10,8 +10,13 @@ from typing import Any
 from ragtune.errors import UsageError
 
 _KNOWN = {
-    "qid", "question", "answers", "passages", "positive_passage_indices", "negative_passage_indices",
+    "qid", "question", "answers", "passages",
+    "positive_passage_indices", "negative_passage_indices",
 }  # fmt: skip
+
+
+_SHOWN = 60
+"""How much of a wrong value an error message shows, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +90,19 @@ def parse_example(record: Any, where: str) -> Example:
             "Each record holds question, answers and passages.",
         )
     question = _text(record, "question", where)
-    answers = tuple(
+    listed = [
         _of_type(answer, str, f"answers[{i}]", where)
         for i, answer in enumerate(_list(record, "answers", where))
-    )
+    ]
+    # Some data write "no answer" as an empty one, which every text would contain.
+    answers = tuple(answer for answer in listed if answer.strip())
     passages = tuple(
         _passage(passage, f"passages[{i}]", where)
         for i, passage in enumerate(_list(record, "passages", where))
     )
     computed = record.get("positive_passage_indices") is None
     if computed:
-        positive = tuple(
-            i for i, p in enumerate(passages) if any(a and a in p.text for a in answers)
-        )
+        positive = tuple(i for i, p in enumerate(passages) if any(a in p.text for a in answers))
     else:
         positive = _indices(record, "positive_passage_indices", len(passages), where)
     if computed or record.get("negative_passage_indices") is None:
@@ -107,9 +112,9 @@ def parse_example(record: Any, where: str) -> Example:
     qid = record.get("qid")
     if qid is None or qid == "":
         text = json.dumps([question, [p.text for p in passages]], ensure_ascii=False)
-        qid = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    elif isinstance(qid, bool) or not isinstance(qid, (str, int)):
-        raise _wrong_type(qid, "a string", "qid", where)
+        qid = hashlib.sha256(text.encode()).hexdigest()[:16]
+    elif not isinstance(qid, int) or isinstance(qid, bool):
+        _of_type(qid, str, "qid", where)
     return Example(
         qid=str(qid),
         question=question,
@@ -117,7 +122,7 @@ def parse_example(record: Any, where: str) -> Example:
         passages=passages,
         positive_passage_indices=positive,
         negative_passage_indices=negative,
-        extra={k: v for k, v in record.items() if k not in _KNOWN},
+        extra=_extra(record, where),
         positives_computed=computed,
     )
 
@@ -136,6 +141,21 @@ def _passage(value: Any, name: str, where: str) -> Passage:
         title="" if title is None else _of_type(title, str, f"{name}.title", where),
         passage_id=passage_id,
     )
+
+
+def _extra(record: dict[str, Any], where: str) -> dict[str, Any]:
+    """What else a record holds, as JSON: Parquet and the Hub have dates and more."""
+    extra = {k: v for k, v in record.items() if k not in _KNOWN}
+    try:
+        try:
+            json.dumps(extra, ensure_ascii=False).encode()
+        except TypeError:
+            text = json.dumps(extra, ensure_ascii=False, default=str)
+            text.encode()
+            extra = json.loads(text)
+    except UnicodeEncodeError:
+        raise _no_text(", ".join(extra), where) from None
+    return extra
 
 
 def _text(record: dict[str, Any], name: str, where: str) -> str:
@@ -160,41 +180,53 @@ def _indices(record: dict[str, Any], name: str, count: int, where: str) -> tuple
         if isinstance(value, bool) or not isinstance(value, int):
             raise _wrong_type(value, "an integer", f"{name}[{position}]", where)
         if not 0 <= value < count:
+            there = f"there are {count} passages (0 to {count - 1})" if count else "there are none"
             raise UsageError(
-                f"{where}: {name}[{position}] is {value}, but there are {count} passages (0 to {count - 1}).",
+                f"{where}: {name}[{position}] is {value}, but {there}.",
                 f"Correct it, or leave {name} out: positives are then found by the answer's text.",
             )
     return tuple(values)
 
 
-def _of_type(value: Any, kind: type, name: str, where: str) -> Any:
+def _of_type(value: Any, kind: type[str | list[Any]], name: str, where: str) -> Any:
     if not isinstance(value, kind):
-        raise _wrong_type(value, {str: "a string", list: "a list"}[kind], name, where)
+        raise _wrong_type(value, "a string" if kind is str else "a list", name, where)
     if isinstance(value, str) and not value.isascii():
         try:
             value.encode("utf-8")
         except UnicodeEncodeError:
-            raise UsageError(
-                f"{where}: {name} holds half of a surrogate pair, which is no text.",
-                "Write the file again as valid UTF-8.",
-            ) from None
+            raise _no_text(name, where) from None
     return value
+
+
+def _no_text(name: str, where: str) -> UsageError:
+    return UsageError(
+        f"{where}: {name} holds half of a surrogate pair, which is no text.",
+        "Write the file again as valid UTF-8.",
+    )
 
 
 def _missing(record: dict[str, Any], name: str, where: str) -> UsageError:
     found = ", ".join(list(record)[:8]) or "none"
     return UsageError(
         f"{where}: field {name} is missing (fields found: {found}).",
-        "Each record holds question (string), answers (list of strings) and passages (list of {title, text}).",
+        "Each record holds question (string), answers (list of strings) and passages (list of "
+        "{title, text}).",
     )
 
 
 def _wrong_type(value: Any, wanted: str, name: str, where: str) -> UsageError:
-    shown = json.dumps(value, ensure_ascii=False, default=str)
-    shown = shown if len(shown) <= 60 else shown[:57] + "…"
+    shown = json.dumps(value, default=str, ensure_ascii=False)
+    shown = shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
     return UsageError(f"{where}: {name} must be {wanted}, this is {_kind(value)}: {shown}.")
 
 
 def _kind(value: Any) -> str:
-    kinds = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    kinds = {
+        dict: "an object",
+        list: "a list",
+        str: "a string",
+        bool: "a boolean",
+        type(None): "null",
+    }
     return kinds.get(type(value), "a number")

@@ -134,6 +134,8 @@ def _rows(
                     reason = "question_too_long"
                 else:
                     counts.select(example.qid, prompt, completion)
+            elif split == "eval" and encoder.prompt(example) is None:
+                reason = "question_too_long"  # not even evaluate.questions: all can ask it
             if reason:
                 counts.dropped[reason] += 1
             if split == "eval":
@@ -145,15 +147,23 @@ def _rows(
                 }
             elif reason is None:
                 yield example.first_passages(recipe.data.max_passages).to_dict()
-        update(total[0] or counts.read, f"{counts.read:,} records, {counts.selected:,} selected", total[0])
+        update(
+            total[0] or counts.read,
+            f"{counts.read:,} records, {counts.selected:,} selected",
+            total[0],
+        )
 
 
 def _tell(split: str, report: dict[str, Any]) -> None:
     dropped = _dropped_text(report["dropped"])
-    note(f"{split}: {report['selected']:,} of {report['read']:,} selected" + (f"; dropped: {dropped}" if dropped else ""))
+    note(
+        f"{split}: {report['selected']:,} of {report['read']:,} selected"
+        + (f"; dropped: {dropped}" if dropped else "")
+    )
     lengths = report["prompt_tokens"]
     if lengths:
-        note(f"  prompts of {lengths['min']} to {lengths['max']} tokens, median {lengths['median']:.0f}")
+        low, middle, high = (lengths[k] for k in ("min", "median", "max"))
+        note(f"  prompts of {low} to {high} tokens, median {middle:.0f}")
     if report["positives_computed"]:
         note(
             f"  {report['positives_computed']:,} records had no positive_passage_indices: found by "

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
+from jinja2 import StrictUndefined, TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ragtune.data.example import Passage
@@ -49,8 +49,9 @@ CHAT_TEMPLATES = {
     "plain": (
         "{{ bos_token | default('', true) }}"
         "{% for message in messages %}"
-        "{{ {'system': 'System', 'user': 'User', 'assistant': 'Assistant'}[message['role']] + ':\\n'"
-        " + message['content'] + (eos_token if message['role'] == 'assistant' else '') + '\\n\\n' }}"
+        "{{ {'system': 'System', 'user': 'User', 'assistant': 'Assistant'}[message['role']]"
+        " + ':\\n' + message['content']"
+        " + (eos_token if message['role'] == 'assistant' else '') + '\\n\\n' }}"
         "{% endfor %}"
         "{% if add_generation_prompt %}{{ 'Assistant:\\n' }}{% endif %}"
     ),
@@ -80,22 +81,26 @@ class PromptBuilder:
         else:
             text, where = read_template(prompt.template or "", "prompt.template")
         builder = cls(text, prompt.system, where)
-        if "\x00question" not in builder.text("\x00question", [Passage("text", "title")]):
-            raise UsageError(f"{where}: the template never shows the question.", "Use {{ question }}.")
+        passages = [Passage("text", "title")]
+        if builder.text("1", passages) == builder.text("2", passages):
+            raise UsageError(
+                f"{where}: the template never shows the question.", "Use {{ question }}."
+            )
         return builder
 
     def text(self, question: str, passages: Sequence[Passage]) -> str:
         """The user's message."""
         try:
-            return _compile(self.template).render(
+            text: str = _compile(self.template).render(
                 question=question, passages=[p.to_dict() for p in passages]
             )
         except TemplateSyntaxError as error:
-            raise UsageError(
-                f"{self.where}: line {error.lineno}: {error.message}.", _TEMPLATE_ADVICE
-            ) from None
-        except (TemplateError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-            raise UsageError(f"{self.where}: {error}.", _TEMPLATE_ADVICE) from None
+            problem = f"line {error.lineno}: {error.message}"
+        except Exception as error:  # noqa: BLE001 - what a template computes may raise anything
+            problem = str(error) or type(error).__name__
+        else:
+            return text
+        raise UsageError(f"{self.where}: {problem.rstrip('.')}.", _TEMPLATE_ADVICE)
 
     def messages(self, question: str, passages: Sequence[Passage]) -> list[dict[str, str]]:
         """The conversation up to the model's turn."""
@@ -123,8 +128,9 @@ def read_template(text: str, key: str) -> tuple[str, str]:
     path = Path(text).expanduser()
     try:
         return path.read_text(encoding="utf-8").removesuffix("\n"), str(path)
-    except OSError as error:
-        raise UsageError(f"{key}: {path} can't be read ({error.strerror}).") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise UsageError(f"{key}: {path} can't be read ({reason}).") from None
 
 
 def chat_template(name: str) -> str:

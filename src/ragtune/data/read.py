@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import gzip
-import io
+import itertools
 import json
 import re
 import zlib
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ragtune.data.example import Example, parse_example
-from ragtune.errors import RagtuneError, UsageError
+from ragtune.errors import UsageError
 
 Tick = Callable[[int, int], None]
 """Called with bytes (or records) read so far and their total (0: unknown)."""
+
+_SHOWN = 60
+"""How much of a line that is no JSON an error message shows, in characters."""
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 
@@ -63,9 +66,7 @@ def locate(source: str) -> Path | None:
     if path.is_file():
         return path
     if path.is_dir():
-        raise UsageError(
-            f"{source} is a folder.", f"Name the file in it ({', '.join(SUFFIXES)})."
-        )
+        raise UsageError(f"{source} is a folder.", f"Name the file in it ({', '.join(SUFFIXES)}).")
     if source.endswith(SUFFIXES) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:\w[\w.-]*)?", source):
         raise UsageError(
             f"{source} does not exist.", f"Paths are relative to the current folder, {Path.cwd()}."
@@ -87,20 +88,24 @@ def _records(source: str, split: str, tick: Tick) -> Iterator[tuple[str, Any]]:
         raise UsageError(f"{path}: unknown kind of file.", f"Known are {', '.join(SUFFIXES)}.")
 
 
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise UsageError(f"{path}: can't be read ({error.strerror}).") from None
+
+
 def _jsonl(path: Path, tick: Tick) -> Iterator[tuple[str, Any]]:
-    total = path.stat().st_size
-    with path.open("rb") as raw:
-        stream: Any = gzip.GzipFile(fileobj=raw) if path.name.endswith(".gz") else raw
-        lines = iter(io.BufferedReader(stream) if stream is not raw else raw)
-        number = 0
-        while True:
+    with _open(path) as raw:
+        total = path.stat().st_size
+        lines = gzip.GzipFile(fileobj=raw) if path.name.endswith(".gz") else raw
+        for number in itertools.count(1):
             try:
-                line = next(lines, None)
+                line = lines.readline()
             except (OSError, EOFError, zlib.error) as error:
-                raise _damaged(path, error, f" after line {number}") from None
-            if line is None:
+                raise _damaged(path, error, f" after line {number - 1}") from None
+            if not line:
                 return
-            number += 1
             tick(raw.tell(), total)
             where = f"{path}:{number}"
             text = _decode(line, where)
@@ -109,8 +114,9 @@ def _jsonl(path: Path, tick: Tick) -> Iterator[tuple[str, Any]]:
 
 
 def _json(path: Path) -> Iterator[tuple[str, Any]]:
+    with _open(path) as file:
+        content = file.read()
     try:
-        content = path.read_bytes()
         if path.name.endswith(".gz"):
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
@@ -126,18 +132,18 @@ def _json(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _parquet(path: Path, tick: Tick) -> Iterator[tuple[str, Any]]:
-    import pyarrow
+    import pyarrow as pa
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with pa.parquet.ParquetFile(path) as file:
             number, total = 0, file.metadata.num_rows
             for batch in file.iter_batches(batch_size=64):
                 for record in batch.to_pylist():
                     number += 1
                     tick(number, total)
                     yield f"{path}: row {number}", record
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from None
 
 
@@ -150,20 +156,18 @@ def _hub(source: str, split: str, tick: Tick) -> Iterator[tuple[str, Any]]:
         for number, record in enumerate(rows, 1):
             tick(number, 0)
             yield f"{source}: row {number}", record
-    except RagtuneError:
-        raise
     except RuntimeError as error:
         if "script" in str(error):
             raise UsageError(
                 f"{name} is a dataset with a script, which no current library runs.",
-                "For llm-book/aio-retriever write data.source: aio instead of data.train and data.eval.",
+                "For llm-book/aio-retriever write data.source: aio, not data.train and data.eval.",
             ) from None
         raise UsageError(f"Dataset {source} can't be read: {_first_line(error)}") from error
     except (OSError, ValueError) as error:
         raise UsageError(
             f"Dataset {source} can't be read: {_first_line(error)}",
-            "It is neither a file here nor a dataset that the Hub gives; for a file check the path, "
-            "for a dataset its name, its splits (owner/name:split) and the network.",
+            "It is neither a file here nor a dataset that the Hub gives. Check the path; or the "
+            "dataset's name, its splits (owner/name:split) and the network.",
         ) from error
 
 
@@ -181,7 +185,7 @@ def _loads(text: str, where: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         shown = text.strip()
-        shown = shown if len(shown) <= 60 else shown[:57] + "…"
+        shown = shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
         raise UsageError(
             f"{where}: not JSON ({error.msg}, column {error.colno}): {shown}",
             "A .jsonl file holds one JSON object a line.",

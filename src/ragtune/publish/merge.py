@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ragtune.data.encode import Encoder
-from ragtune.errors import RagtuneError
+from ragtune.errors import RagtuneError, UsageError
 from ragtune.files import making_folder
 from ragtune.model.load import Hardware, load_config, load_model, quiet, stop_generation_at
 from ragtune.model.lora import load_adapter
@@ -33,6 +33,8 @@ def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) ->
         with quiet():
             merged = load_adapter(base, adapter).merge_and_unload(safe_merge=True)
     except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
         raise RagtuneError(
             f"Merging needs {_gib(source)} of memory for the bf16 base: {error}",
             "Set publish.format=adapter to publish what was trained alone, or merge on a machine "
@@ -49,14 +51,30 @@ def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) ->
 
 
 def memory_needed(config: Any) -> int:
-    """Bytes of host memory that merging needs: the bf16 base, and the largest matrix in float32."""
-    text = config.get_text_config()
-    hidden, layers = int(text.hidden_size), int(text.num_hidden_layers)
-    inner = int(getattr(text, "intermediate_size", 0) or 4 * hidden)
-    experts = int(getattr(text, "num_local_experts", 0) or getattr(text, "num_experts", 0) or 1)
-    vocabulary = int(text.vocab_size)
-    weights = layers * (4 * hidden * hidden + 3 * hidden * inner * experts) + 2 * vocabulary * hidden
-    return 2 * weights + 8 * max(vocabulary, inner) * hidden
+    """Bytes of host memory that merging needs: the bf16 base, and room to merge its largest matrix.
+
+    The model is made without weights, so that every architecture counts as it is.
+
+    Raises:
+        UsageError: it is no causal language model.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with quiet(), torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except ValueError as error:
+        raise UsageError(
+            f"model.id: no causal language model: {str(error).splitlines()[0]}",
+            "Name a model that generates text and has nothing but a decoder.",
+        ) from error
+    weights = sum(p.numel() for p in model.parameters())
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    vocabulary = {id(end.weight) for end in ends if end is not None}
+    matrices = (p for p in model.parameters() if p.ndim == 2 and id(p) not in vocabulary)  # noqa: PLR2004
+    # Of the matrix that is merged: the update in float32 and in bf16, a float32 and a bf16 copy.
+    largest = max((p.numel() for p in matrices), default=0)
+    return int(2 * weights + 12 * largest)
 
 
 def available_memory() -> int | None:

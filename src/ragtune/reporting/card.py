@@ -10,8 +10,13 @@ from typing import Any
 import yaml
 from jinja2 import Environment
 
+from ragtune.data.prompt import PromptBuilder
+from ragtune.data.read import locate
+from ragtune.errors import UsageError
 from ragtune.files import writing
 from ragtune.recipe import Recipe
+
+TEMPLATE_SUFFIXES = (".jinja", ".j2")
 
 
 def write_card(
@@ -37,17 +42,15 @@ def write_card(
     if base_model:
         metadata["base_model"] = base_model
         metadata["base_model_relation"] = "finetune" if merged else "adapter"
-    public = recipe.model_dump(mode="json", exclude={"publish"})
-    public["model"]["id"] = base_model or "(a local model)"
-    for split in ("train", "eval"):
-        source = public["data"][split]
-        if source and not source.startswith("sample:"):
-            public["data"][split] = Path(source).name
     template = resources.files("ragtune.reporting").joinpath("card.md.j2").read_text("utf-8")
-    text = Environment(autoescape=False, trim_blocks=True, lstrip_blocks=True).from_string(template).render(  # noqa: S701 - Markdown
+    markdown = Environment(autoescape=False, trim_blocks=True, lstrip_blocks=True)  # noqa: S701
+    text = markdown.from_string(template).render(
         metadata=yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).strip(),
         recipe=recipe,
-        recipe_yaml=yaml.safe_dump(public, sort_keys=False, allow_unicode=True).strip(),
+        recipe_yaml=yaml.safe_dump(
+            _public(recipe, base_model), sort_keys=False, allow_unicode=True
+        ).strip(),
+        prompt=_prompt(recipe),
         name=repo.rpartition("/")[2],
         repo=repo,
         merged=merged,
@@ -60,3 +63,34 @@ def write_card(
     )
     with writing(folder / "README.md") as file:
         file.write(text.rstrip() + "\n")
+
+
+def _public(recipe: Recipe, base_model: str | None) -> dict[str, Any]:
+    """The recipe without what it says of this machine: of a path, only the file's name is left."""
+    public = recipe.model_dump(mode="json", exclude={"publish"})
+    if not recipe.model.id.startswith("package:"):
+        public["model"]["id"] = base_model or "(a local model)"
+    for split in ("train", "eval"):
+        source = public["data"][split]
+        if source and not source.startswith("sample:") and not _is_hub_dataset(source):
+            public["data"][split] = Path(source).name
+    for key in ("template", "chat_template"):
+        text = public["prompt"][key]
+        if text and text.endswith(TEMPLATE_SUFFIXES):
+            public["prompt"][key] = Path(text).name
+    return public
+
+
+def _is_hub_dataset(source: str) -> bool:
+    try:
+        return locate(source) is None
+    except UsageError:  # a file that is gone
+        return False
+
+
+def _prompt(recipe: Recipe) -> str | None:
+    """The prompt's template, or None if its file is gone."""
+    try:
+        return PromptBuilder.of(recipe.prompt).template
+    except UsageError:
+        return None

@@ -24,11 +24,11 @@ METRICS = {
     ),
     "squad_em": (
         "Exact match, SQuAD’s rule",
-        "The answer equals any accepted answer but for case, punctuation and articles (SQuAD v1.1).",
+        "The answer equals an accepted answer but for case, punctuation and articles (SQuAD v1.1).",
     ),
     "aio_em": (
         "Exact match, AI王’s rule",
-        "The answer equals any accepted answer after NFKC, but for case, white space, ・=- and 「」『』.",
+        "The answer after NFKC equals an accepted one but for case, spaces, ・=- and 「」『』.",
     ),
     "contains": (
         "Contains an answer",

@@ -1,0 +1,96 @@
+"""Which examples are used, which passages are shown, which answer is trained."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ragtune.data.example import Example, Passage
+from ragtune.data.select import REASONS, rejection, shown_passages, target_answer
+
+
+def example(
+    positive: tuple[int, ...] = (0,), answers: tuple[str, ...] = ("a",), qid: str = "q", count: int = 6
+) -> Example:
+    passages = tuple(Passage(f"text {i}") for i in range(count))
+    return Example(qid, "?", answers, passages, positive, ())
+
+
+@pytest.mark.parametrize(
+    ("one", "reason"),
+    [
+        (example(positive=(0,)), None),
+        (example(positive=(2,)), None),
+        (example(positive=(5, 2)), None),
+        (example(positive=(3,)), "positive_too_low"),
+        (example(positive=()), "no_positive"),
+        (example(answers=()), "no_answer"),
+        (example(answers=(), positive=()), "no_answer"),
+    ],
+)
+def test_an_example_is_selected_by_a_positive_among_the_first_three(
+    one: Example, reason: str | None
+) -> None:
+    assert rejection(one, max_passages=3) == reason
+    assert reason is None or reason in REASONS
+
+
+@given(st.lists(st.integers(0, 99), unique=True).map(sorted), st.integers(1, 100))
+def test_the_rule_is_the_notebook_s(positive: list[int], max_passages: int) -> None:
+    notebook = len(positive) != 0 and positive[0] < max_passages  # cell 6
+    one = example(positive=tuple(positive), count=100)
+    assert (rejection(one, max_passages) is None) == notebook
+
+
+def test_the_first_passages_are_shown_as_retrieved() -> None:
+    one = example()
+    assert shown_passages(one, 3, shuffle=False, seed=1) == one.passages[:3]
+    assert shown_passages(one, 99, shuffle=False, seed=1) == one.passages
+
+
+@given(st.integers(1, 8), st.integers(0, 2**32 - 1), st.text(max_size=5))
+def test_shuffling_changes_the_order_alone(count: int, seed: int, qid: str) -> None:
+    one = example(qid=qid)
+    shown = shown_passages(one, count, shuffle=True, seed=seed)
+    assert Counter(shown) == Counter(one.passages[:count])
+    assert shown == shown_passages(one, count, shuffle=True, seed=seed)
+
+
+def test_shuffling_does_not_depend_on_the_order_of_the_file_or_on_what_is_left_out() -> None:
+    examples = [example(qid=f"q{i}") for i in range(20)]
+    before = {e.qid: shown_passages(e, 4, shuffle=True, seed=7) for e in examples}
+    random.shuffle(examples)
+    for one in examples[:10]:
+        prepared = one.first_passages(4)  # as train.jsonl has it
+        assert shown_passages(prepared, 4, shuffle=True, seed=7) == before[one.qid]
+
+
+def test_the_shuffle_is_this_one_on_every_machine() -> None:
+    shown = shown_passages(example(qid="q1"), 5, shuffle=True, seed=42)
+    assert [p.text[-1] for p in shown] == list("SHUFFLE")
+
+
+def test_seed_and_qid_change_the_shuffle() -> None:
+    orders = {
+        shown_passages(example(qid=f"q{i}"), 6, shuffle=True, seed=seed)
+        for i in range(4)
+        for seed in range(4)
+    }
+    assert len(orders) > 12
+
+
+def test_the_target_is_the_first_answer_or_one_drawn_by_seed_and_qid() -> None:
+    answers = ("a", "b", "c")
+    assert target_answer(example(answers=answers), "first", 1) == "a"
+    drawn = [target_answer(example(answers=answers, qid=f"q{i}"), "random", 1) for i in range(60)]
+    assert set(drawn) == set(answers)
+    assert drawn == [
+        target_answer(example(answers=answers, qid=f"q{i}"), "random", 1) for i in range(60)
+    ]
+    assert drawn != [
+        target_answer(example(answers=answers, qid=f"q{i}"), "random", 2) for i in range(60)
+    ]

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as hf
+
+from ragtune.data.encode import Encoder, prepare_tokenizer
+from ragtune.errors import RagtuneError, UsageError
+from ragtune.model.load import Hardware, load_model, load_tokenizer
+from ragtune.model.lora import attach, load_adapter, save_adapter
+from ragtune.model.source import ModelSource
+from ragtune.publish import merge as merge_module
+from ragtune.publish.merge import available_memory, memory_needed, merge
+from ragtune.recipe import Lora, Recipe
+
+CPU = Hardware(torch.device("cpu"), torch.float32, "test", "CPU")
+LLAMA_2_7B = {
+    "vocab_size": 32_000,
+    "hidden_size": 4096,
+    "intermediate_size": 11_008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+}
+
+
+@pytest.fixture
+def source(tiny_folder: Path) -> ModelSource:
+    return ModelSource(str(tiny_folder), None)
+
+
+@pytest.fixture
+def encoder(source: ModelSource, tiny_recipe: dict[str, Any]) -> Encoder:
+    recipe = Recipe.model_validate(tiny_recipe)
+    return Encoder(prepare_tokenizer(load_tokenizer(source), recipe), recipe, 1024)
+
+
+def make_adapter(source: ModelSource, folder: Path, scale: float = 0.2) -> Path:
+    """An adapter that changes the model a lot."""
+    tuned = attach(load_model(source, CPU, nf4=False), Lora(rank=4, alpha=8, dropout=0.1), 0)
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            parameter.data = torch.randn(parameter.shape, generator=generator) * scale
+    folder.mkdir()
+    save_adapter(tuned, folder, None)
+    return folder
+
+
+@pytest.fixture
+def adapter(source: ModelSource, tmp_path: Path) -> Path:
+    return make_adapter(source, tmp_path / "adapter")
+
+
+@pytest.fixture
+def merged(source: ModelSource, adapter: Path, encoder: Encoder, tmp_path: Path) -> Path:
+    merge(source, adapter, encoder, tmp_path / "merged")
+    return tmp_path / "merged"
+
+
+def logits_of(model: Any) -> torch.Tensor:
+    ids = torch.arange(3, 43).reshape(2, 20)
+    with torch.no_grad():
+        logits: torch.Tensor = model.eval()(input_ids=ids).logits.float()
+    return logits
+
+
+def test_logits_are_those_of_base_plus_adapter(
+    source: ModelSource, adapter: Path, merged: Path
+) -> None:
+    base = load_model(source, CPU, nf4=False)
+    logits_base = logits_of(base)
+    logits_tuned = logits_of(load_adapter(base, adapter))
+    # bf16 weights, computed with in float32: what is left is the rounding of the weights.
+    found = logits_of(hf.AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32))
+    change = (logits_tuned - logits_base).norm()
+    assert (found - logits_tuned).norm() < 0.02 * change
+    assert (found - logits_base).norm() > 0.9 * change
+
+
+def test_a_plain_model_that_needs_no_peft(merged: Path, tiny_folder: Path) -> None:
+    program = (
+        "import sys; sys.modules['peft'] = None\n"  # importing it fails
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        "model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype='auto')\n"
+        "tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])\n"
+        "text = tokenizer.apply_chat_template([{'role': 'user', 'content': 'Hi'}], tokenize=False)\n"
+        "print(type(model).__name__, model.dtype, text.split()[0])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, merged], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "LlamaForCausalLM torch.bfloat16 <|im_start|>user", done.stderr
+    names = {p.name for p in merged.iterdir()}
+    assert {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json"} <= names
+    assert {p.suffix for p in merged.iterdir()} <= {".safetensors", ".json", ".jinja"}
+    assert not [p for p in merged.parent.iterdir() if p.name.startswith(".")]  # nothing half-made
+    text = "".join(p.read_text("utf-8") for p in merged.iterdir() if p.suffix != ".safetensors")
+    assert str(tiny_folder.parent) not in text
+    assert "quantization_config" not in json.loads((merged / "config.json").read_text("utf-8"))
+
+
+def test_the_libraries_bars_are_kept_off_the_screen(
+    source: ModelSource,
+    adapter: Path,
+    encoder: Encoder,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    capfd.readouterr()
+    merge(source, adapter, encoder, tmp_path / "merged")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_generation_ends_at_the_stop_token(merged: Path, encoder: Encoder) -> None:
+    settings = hf.GenerationConfig.from_pretrained(merged)
+    ends = settings.eos_token_id
+    assert encoder.stop_id in (ends if isinstance(ends, list) else [ends])
+    assert settings.pad_token_id == encoder.tokenizer.pad_token_id
+
+
+def test_the_template_of_the_recipe_is_saved(
+    source: ModelSource, adapter: Path, tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    tiny_recipe["prompt"]["chat_template"] = "plain"
+    recipe = Recipe.model_validate(tiny_recipe)
+    encoder = Encoder(prepare_tokenizer(load_tokenizer(source), recipe), recipe, 1024)
+    merge(source, adapter, encoder, tmp_path / "merged")
+    tokenizer = hf.AutoTokenizer.from_pretrained(tmp_path / "merged")
+    assert "User:\nHi" in tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hi"}], tokenize=False
+    )
+
+
+def test_an_adapter_that_diverged(source: ModelSource, encoder: Encoder, tmp_path: Path) -> None:
+    adapter = make_adapter(source, tmp_path / "adapter", scale=float("nan"))
+    with pytest.raises(RagtuneError) as caught:
+        merge(source, adapter, encoder, tmp_path / "merged")
+    assert str(caught.value).startswith("The merged weights are not finite: ")
+    assert str(caught.value).endswith("The adapter diverged; train it again.")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_too_little_memory(
+    source: ModelSource,
+    adapter: Path,
+    encoder: Encoder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"
+        )
+
+    monkeypatch.setattr(merge_module, "load_model", fail)
+    with pytest.raises(
+        RagtuneError, match=r"Merging needs 0\.0 GiB of memory .*\nSet publish\.format=adapter"
+    ):
+        merge(source, adapter, encoder, tmp_path / "merged")
+
+
+def test_another_failure_is_not_called_a_lack_of_memory(
+    source: ModelSource,
+    adapter: Path,
+    encoder: Encoder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("The size of tensor a (32) must match the size of tensor b (64)")
+
+    monkeypatch.setattr(merge_module, "load_adapter", fail)
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        merge(source, adapter, encoder, tmp_path / "merged")
+
+
+# Expected: the published number of parameters, in billions.
+@pytest.mark.parametrize(
+    ("config", "billions"),
+    [
+        (hf.LlamaConfig(**LLAMA_2_7B), 6.74),
+        (
+            hf.Qwen3Config(
+                vocab_size=151_936, hidden_size=4096, intermediate_size=12_288, num_hidden_layers=36,
+                num_attention_heads=32, num_key_value_heads=8, head_dim=128,
+            ),
+            8.19,
+        ),
+        (  # tied embeddings, larger than the rest
+            hf.Gemma3TextConfig(
+                vocab_size=262_144, hidden_size=640, intermediate_size=2048, num_hidden_layers=18,
+                num_attention_heads=4, num_key_value_heads=1, head_dim=256,
+            ),
+            0.268,
+        ),
+        (  # a mixture of experts
+            hf.Qwen3MoeConfig(
+                vocab_size=151_936, hidden_size=2048, intermediate_size=6144, moe_intermediate_size=768,
+                num_experts=128, num_hidden_layers=48, num_attention_heads=32, num_key_value_heads=4,
+                head_dim=128,
+            ),
+            30.5,
+        ),
+        (hf.GPT2Config(), 0.124),
+    ],
+    ids=["llama-2-7b", "qwen3-8b", "gemma3-270m", "qwen3-30b-a3b", "gpt2"],
+)  # fmt: skip
+def test_memory_needed(config: Any, billions: float) -> None:
+    weights = 2e9 * billions
+    assert 0.99 * weights < memory_needed(config) < 1.05 * weights + 1e8
+
+
+def test_memory_needed_for_what_is_written(source: ModelSource, merged: Path) -> None:
+    written = (merged / "model.safetensors").stat().st_size
+    config = hf.AutoConfig.from_pretrained(source.path)
+    assert 0.9 * written < memory_needed(config) < 2 * written
+
+
+def test_memory_needed_of_another_kind_of_model() -> None:
+    with pytest.raises(UsageError, match=r"^model\.id: no causal language model: "):
+        memory_needed(hf.T5Config())
+
+
+def test_available_memory() -> None:
+    available = available_memory()
+    assert available is None or 2**20 < available < 2**45

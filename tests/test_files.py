@@ -1,0 +1,157 @@
+"""Files are whole or not there, and a full disk is told in words."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ragtune.errors import RagtuneError
+from ragtune.files import (
+    cache_dir,
+    disk_errors,
+    existing_parent,
+    json_line,
+    making_folder,
+    read_json,
+    read_jsonl,
+    sha256,
+    write_json,
+    write_jsonl,
+    writing,
+)
+
+text = st.text(st.characters(exclude_categories=["Cs"]))
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None
+)
+@given(st.lists(st.dictionaries(text, values, max_size=4), max_size=4))
+def test_jsonl_read_is_what_was_written(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    path = tmp_path / "rows.jsonl"
+    assert write_jsonl(path, rows) == len(rows)
+    assert list(read_jsonl(path)) == rows
+    assert len(path.read_text("utf-8").splitlines()) == len(rows)
+
+
+def test_a_line_separator_in_a_text_ends_no_line() -> None:
+    line = json_line({"text": "a\u2028b\u2029c\x85d\ne", "名": "東"})
+    assert line == '{"text":"a\\u2028b\\u2029c\\u0085d\\ne","名":"東"}\n'
+    assert json.loads(line) == {"text": "a\u2028b\u2029c\x85d\ne", "名": "東"}
+
+
+def test_json_has_its_format_first(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"n": 1, "名": "東"})
+    assert (tmp_path / "a.json").read_text("utf-8") == '{\n  "format": 1,\n  "n": 1,\n  "名": "東"\n}\n'
+    assert read_json(tmp_path / "a.json") == {"format": 1, "n": 1, "名": "東"}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"a": "\xff"}', b"[1]"])
+def test_damaged_json_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(RagtuneError, match=r"a\.json (can't be read|holds no JSON object)"):
+        read_json(path)
+
+
+@pytest.mark.parametrize("line", [b'{"a": ', b'{"a": "\xff"}', b""])
+def test_a_damaged_line_is_named_and_those_before_it_are_read(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + line + b"\n")
+    rows = read_jsonl(path)
+    assert next(rows) == {"a": 1}
+    with pytest.raises(RagtuneError, match=r"a\.jsonl:2: damaged line"):
+        next(rows)
+
+
+def test_an_interrupted_file_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.txt"
+    with writing(path) as file:
+        file.write("old")
+    with pytest.raises(KeyboardInterrupt), writing(path) as file:
+        file.write("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert os.listdir(path.parent) == ["a.txt"]
+
+
+def test_an_interrupted_folder_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "folder"
+    with making_folder(path) as partial:
+        (partial / "a").write_text("old")
+        assert not path.exists()
+    with pytest.raises(KeyboardInterrupt), making_folder(path) as partial:
+        (partial / "b").write_text("half")
+        raise KeyboardInterrupt
+    assert (path / "a").read_text() == "old"
+    assert os.listdir(path.parent) == ["folder"]
+
+
+def test_a_folder_replaces_the_old_one_and_what_a_kill_left(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    (tmp_path / ".folder.partial").mkdir()
+    (tmp_path / ".folder.partial" / "left").touch()
+    for name in ("a", "b"):
+        with making_folder(path) as partial:
+            (partial / name).touch()
+    assert os.listdir(path) == ["b"]
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.ENOSPC, r"The disk is full: could not write .*/run \(\d+ MiB free\)\.\nFree some space"),
+        (errno.EACCES, r"Not allowed to write .*/run \(Permission denied\)\.\nChoose another run dir"),
+        (errno.EROFS, r"Not allowed to write .*/run \(Read-only file system\)\."),
+    ],
+)  # fmt: skip
+def test_the_disk_s_errors_are_told(tmp_path: Path, number: int, message: str) -> None:
+    with pytest.raises(RagtuneError, match=message), disk_errors(tmp_path / "a" / "run"):
+        raise OSError(number, os.strerror(number))
+
+
+def test_other_errors_of_the_system_pass(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionResetError), disk_errors(tmp_path):
+        raise ConnectionResetError(errno.ECONNRESET, "reset")
+
+
+@pytest.mark.parametrize("name", ["file/run", "file/deep/run", "file"])
+def test_a_file_in_the_way_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / name / "a.txt"
+    with pytest.raises(RagtuneError, match=r"Can't make the folder for .*a\.txt: .*file.* is a file"):
+        writing(path).__enter__()
+
+
+def test_existing_parent_is_the_nearest_folder(tmp_path: Path) -> None:
+    assert existing_parent(tmp_path / "a" / "b") == tmp_path
+    assert existing_parent(tmp_path) == tmp_path
+
+
+def test_sha256_is_of_the_content(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_the_cache_can_be_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGTUNE_CACHE", "~/there")
+    assert cache_dir() == Path.home() / "there"
+    monkeypatch.delenv("RAGTUNE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert cache_dir() == Path("/xdg/ragtune")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_dir() == Path.home() / ".cache" / "ragtune"
