@@ -157,7 +157,7 @@ def tiny_recipe(tmp_path: Path, tiny_folder: Path) -> dict[str, Any]:
     return {
         "name": "tiny",
         "seed": 7,
-        "model": {"id": str(tiny_folder)},
+        "model": {"id": str(tiny_folder), "dtype": "float32"},
         "data": {
             "train": str(write_records(tmp_path / "train.jsonl", make_records(24))),
             "eval": str(write_records(tmp_path / "eval.jsonl", make_records(10, "e"))),

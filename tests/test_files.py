@@ -28,6 +28,11 @@ from ragtune.files import (
     writing,
 )
 
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 text = st.text(st.characters(exclude_categories=["Cs"]))
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | text,
@@ -55,7 +60,9 @@ def test_a_line_separator_in_a_text_ends_no_line() -> None:
 
 def test_json_has_its_format_first(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"n": 1, "名": "東"})
-    assert (tmp_path / "a.json").read_text("utf-8") == '{\n  "format": 1,\n  "n": 1,\n  "名": "東"\n}\n'
+    assert (tmp_path / "a.json").read_text(
+        "utf-8"
+    ) == '{\n  "format": 1,\n  "n": 1,\n  "名": "東"\n}\n'
     assert read_json(tmp_path / "a.json") == {"format": 1, "n": 1, "名": "東"}
 
 
@@ -81,11 +88,16 @@ def test_an_interrupted_file_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.txt"
     with writing(path) as file:
         file.write("old")
-    with pytest.raises(KeyboardInterrupt), writing(path) as file:
-        file.write("half")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with writing(path) as file:
+            file.write("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert path.read_text() == "old"
-    assert os.listdir(path.parent) == ["a.txt"]
+    assert names(path.parent) == ["a.txt"]
 
 
 def test_an_interrupted_folder_leaves_the_old_one(tmp_path: Path) -> None:
@@ -93,11 +105,16 @@ def test_an_interrupted_folder_leaves_the_old_one(tmp_path: Path) -> None:
     with making_folder(path) as partial:
         (partial / "a").write_text("old")
         assert not path.exists()
-    with pytest.raises(KeyboardInterrupt), making_folder(path) as partial:
-        (partial / "b").write_text("half")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with making_folder(path) as partial:
+            (partial / "b").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert (path / "a").read_text() == "old"
-    assert os.listdir(path.parent) == ["folder"]
+    assert names(path.parent) == ["folder"]
 
 
 def test_a_folder_replaces_the_old_one_and_what_a_kill_left(tmp_path: Path) -> None:
@@ -107,8 +124,8 @@ def test_a_folder_replaces_the_old_one_and_what_a_kill_left(tmp_path: Path) -> N
     for name in ("a", "b"):
         with making_folder(path) as partial:
             (partial / name).touch()
-    assert os.listdir(path) == ["b"]
-    assert os.listdir(tmp_path) == ["folder"]
+    assert names(path) == ["b"]
+    assert names(tmp_path) == ["folder"]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +150,9 @@ def test_other_errors_of_the_system_pass(tmp_path: Path) -> None:
 def test_a_file_in_the_way_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     path = tmp_path / name / "a.txt"
-    with pytest.raises(RagtuneError, match=r"Can't make the folder for .*a\.txt: .*file.* is a file"):
+    with pytest.raises(
+        RagtuneError, match=r"Can't make the folder for .*a\.txt: .*file.* is a file"
+    ):
         writing(path).__enter__()
 
 

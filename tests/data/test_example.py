@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 from typing import Any
 
@@ -61,7 +61,9 @@ def examples(draw: st.DrawFn) -> Example:
         passages=passages,
         positive_passage_indices=tuple(draw(indices)),
         negative_passage_indices=tuple(draw(indices)),
-        extra=draw(st.dictionaries(st.sampled_from(["section", "timestamp", "考"]), text | st.none())),
+        extra=draw(
+            st.dictionaries(st.sampled_from(["section", "timestamp", "考"]), text | st.none())
+        ),
     )
 
 
@@ -95,7 +97,9 @@ def test_a_record_with_the_schema_s_fields_alone_is_accepted() -> None:
 
 
 def test_titles_and_passage_ids_may_be_left_out() -> None:
-    example = parse_example(record_with(passages=[{"text": "Paris"}, {"text": "x", "title": None}]), "x")
+    example = parse_example(
+        record_with(passages=[{"text": "Paris"}, {"text": "x", "title": None}]), "x"
+    )
     assert example.passages == (Passage("Paris"), Passage("x"))
 
 
@@ -108,7 +112,9 @@ def test_positives_are_found_by_the_answer_s_text() -> None:
     assert example.positives_computed
 
 
-def test_positives_computed_for_the_genuine_record_are_the_data_s_own(record: dict[str, Any]) -> None:
+def test_positives_computed_for_the_genuine_record_are_the_data_s_own(
+    record: dict[str, Any],
+) -> None:
     bare = {k: v for k, v in record.items() if not k.endswith("_passage_indices")}
     example = parse_example(bare, "x")
     assert example.to_dict() == record
@@ -126,7 +132,9 @@ def test_no_answer_is_legal_and_has_no_positive() -> None:
 
 
 def test_an_empty_answer_is_no_answer() -> None:
-    example = parse_example(record_with(answers=["", " ", "Rome"], positive_passage_indices=None), "x")
+    example = parse_example(
+        record_with(answers=["", " ", "Rome"], positive_passage_indices=None), "x"
+    )
     assert (example.answers, example.positive_passage_indices) == (("Rome",), (1,))
 
 
@@ -149,7 +157,7 @@ def test_a_number_as_qid_is_its_text() -> None:
 
 
 def test_what_json_cannot_hold_is_kept_as_text() -> None:
-    example = parse_example(record_with(timestamp=datetime.date(2025, 6, 19), n=1), "x")
+    example = parse_example(record_with(timestamp=dt.date(2025, 6, 19), n=1), "x")
     assert example.extra == {"timestamp": "2025-06-19", "n": 1}
 
 
@@ -165,8 +173,7 @@ PASSAGE = RECORD["passages"][0]
         ({}, "field question is missing (fields found: none)."),
         (
             record_without("question"),
-            "field question is missing (fields found: qid, answers, passages, "
-            "positive_passage_indices, negative_passage_indices).",
+            "field question is missing (fields found: qid, answers, passages, positive_passage_indices, negative_passage_indices).",
         ),
         (record_without("answers"), "field answers is missing (fields found: qid, question,"),
         (record_without("passages"), "field passages is missing (fields found: qid, question,"),
@@ -211,7 +218,7 @@ PASSAGE = RECORD["passages"][0]
         (record_with(answers=["a\ud800"]), "answers[0] holds half of a surrogate pair"),
         (record_with(passages=[{"text": "a\ud800"}]), "passages[0].text holds half of a surrogate pair"),
         (record_with(section="a\ud800"), "section holds half of a surrogate pair"),
-        (record_with(section="a\ud800", at=datetime.date(2025, 6, 19)), "section, at holds half of a"),
+        (record_with(section="a\ud800", at=dt.date(2025, 6, 19)), "section, at holds half of a"),
     ],
 )  # fmt: skip
 def test_refusal_names_the_field(record: Any, message: str) -> None:

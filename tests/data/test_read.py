@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import make_records, write_records
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from ragtune.data.example import Example
 from ragtune.data.read import locate, read_examples
 from ragtune.errors import RagtuneError, UsageError
 from ragtune.files import write_jsonl
+from tests.conftest import make_records, write_records
 
 RECORDS = make_records(5)
 
@@ -75,7 +75,9 @@ def test_progress_ends_at_the_total(file: Path) -> None:
         assert calls[-1][0] == calls[-1][1] > 0
 
 
-def test_the_genuine_record_is_the_same_in_every_kind(record: dict[str, Any], tmp_path: Path) -> None:
+def test_the_genuine_record_is_the_same_in_every_kind(
+    record: dict[str, Any], tmp_path: Path
+) -> None:
     for name, write in WRITERS.items():
         write(tmp_path / name, [record])
         assert [e.to_dict() for e in read(tmp_path / name)] == [record], name
@@ -100,7 +102,9 @@ def test_a_sample_is_shipped(name: str) -> None:
 
 
 def test_an_unknown_sample_lists_those_there_are() -> None:
-    with pytest.raises(UsageError, match=r"no sample 'squad'\.\nThere are: jaquad\.dev, jaquad\.train, squad2"):
+    with pytest.raises(
+        UsageError, match=r"no sample 'squad'\.\nThere are: jaquad\.dev, jaquad\.train, squad2"
+    ):
         locate("sample:squad")
 
 
@@ -111,11 +115,12 @@ def test_a_copy_under_another_name_is_read(tmp_path: Path, monkeypatch: pytest.M
     assert read("copy.jsonl.gz") == read("sample:squad2.dev")
 
 
-def test_a_downloaded_aio_file_is_not_fetched_again() -> None:
-    from ragtune.files import cache_dir
-
-    path = cache_dir() / "aio" / aio.FILES["eval"]
-    path.parent.mkdir(parents=True, exist_ok=True)
+def test_a_downloaded_aio_file_is_not_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAGTUNE_CACHE", str(tmp_path))
+    path = tmp_path / "aio" / aio.FILES["eval"]
+    path.parent.mkdir()
     WRITERS["a.jsonl.gz"](path, RECORDS)
     assert len(read(aio.fetch("eval", base_url="http://127.0.0.1:9"))) == len(RECORDS)
 
@@ -211,7 +216,9 @@ def test_a_file_that_is_no_gzip_is_told(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(lines_of(RECORDS))
     assert f"{name}: can't be read" in refusal(tmp_path / name)
     assert "Not a gzipped file" in refusal(tmp_path / name)
-    with pytest.raises(UsageError, match=r"The file is cut off or no gzip: download or write it again"):
+    with pytest.raises(
+        UsageError, match=r"The file is cut off or no gzip: download or write it again"
+    ):
         read(tmp_path / name)
 
 
@@ -247,7 +254,9 @@ def test_an_empty_split_is_told(tmp_path: Path, name: str) -> None:
 
 def test_an_empty_parquet_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"")
-    assert refusal(tmp_path / "a.parquet").startswith("a.parquet: can't be read (Parquet file size is 0")
+    assert refusal(tmp_path / "a.parquet").startswith(
+        "a.parquet: can't be read (Parquet file size is 0"
+    )
 
 
 def test_json_must_be_a_list(tmp_path: Path) -> None:
@@ -255,7 +264,9 @@ def test_json_must_be_a_list(tmp_path: Path) -> None:
     assert refusal(tmp_path / "a.json") == "a.json: a JSON file must hold a list of records."
 
 
-def test_a_missing_file_is_told_with_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_is_told_with_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError) as raised:
         read("data/a.jsonl")
@@ -308,8 +319,7 @@ def test_a_hub_dataset_is_streamed_with_its_split(monkeypatch: pytest.MonkeyPatc
     [
         (
             RuntimeError("Dataset scripts are no longer supported, but found x.py"),
-            "owner/name is a dataset with a script, which no current library runs.\n"
-            "For llm-book/aio-retriever write data.source: aio",
+            "owner/name is a dataset with a script, which no current library runs.\nFor llm-book/aio-retriever write",
         ),
         (RuntimeError("boom"), "Dataset owner/name can't be read: boom"),
         (ValueError("Bad split: dev.\nmore"), "Dataset owner/name can't be read: Bad split: dev."),

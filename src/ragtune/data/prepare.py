@@ -140,11 +140,8 @@ def _rows(
                 counts.dropped[reason] += 1
             if split == "eval":
                 # Every question is kept, with all its passages: they are the denominator.
-                yield {
-                    **example.to_dict(),
-                    "selected": reason is None,
-                    **({"reason": reason} if reason else {}),
-                }
+                row = example.to_dict() | {"selected": reason is None, "reason": reason}
+                yield {k: v for k, v in row.items() if k != "reason" or v}
             elif reason is None:
                 yield example.first_passages(recipe.data.max_passages).to_dict()
         update(

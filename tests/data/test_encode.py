@@ -1,0 +1,362 @@
+"""Token ids and the loss mask, for every kind of chat template and tokenizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ragtune.data.encode import (
+    IGNORE,
+    EncodedPrompt,
+    Encoder,
+    prepare_tokenizer,
+    render,
+    stop_token_id,
+)
+from ragtune.data.example import Example, Passage
+from ragtune.errors import UsageError
+from ragtune.recipe import Recipe, load_recipe
+from tests.conftest import CHATML, build_tokenizer
+
+GEMMA = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}"
+    "{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}{{ '<start_of_turn>' + {'user': 'user', 'assistant': 'model'}[m['role']] }}"
+    "{{ '\\n' + m['content'] | trim + '<end_of_turn>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}"
+)
+LLAMA = (
+    "{{ bos_token }}{% for m in messages %}{{ '<|head|>' + m['role'] + '<|/head|>\\n\\n' }}"
+    "{{ m['content'] + '<|eot|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|head|>assistant<|/head|>\\n\\n' }}{% endif %}"
+)
+THINK = CHATML.replace("assistant\\n' }}", "assistant\\n<think>\\n\\n</think>\\n\\n' }}")
+OPEN = (
+    "{{ bos_token }}{% for m in messages %}"
+    "{{ ('Answer: ' if m['role'] == 'assistant' else '') + m['content'] + '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Answer: ' }}{% endif %}"
+)
+TAGS = (
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+EOS = {"bos_token": "<s>", "eos_token": "</s>"}
+IM = {"start": "<|im_start|>"}
+
+
+def metaspace_tokenizer(scheme: str, template: str | None = None) -> Any:
+    """A tokenizer that puts a space before a text, as SentencePiece does.
+
+    Args:
+        scheme: how: Metaspace's `always` or `first`; or `legacy`, the normaliser of Llama 2.
+        template: its chat template.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.BPE(byte_fallback=False, unk_token="<unk>"))
+    if scheme == "legacy":
+        steps = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+        inner.normalizer = normalizers.Sequence(steps)
+        parts = [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        inner.decoder = decoders.Sequence(parts)
+    else:
+        inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+        inner.decoder = decoders.Metaspace(prepend_scheme=scheme)
+    letters = "".join(map(chr, range(32, 127))) + "\nアシスタント：ユーザ富士山はどこ東京"
+    specials = ["<unk>", "<s>", "</s>", "<|user|>", "<|assistant|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=specials, initial_alphabet=[*letters, "▁"]
+    )
+    inner.train_from_iterator(["Paris is in France", "New York", "富士山 東京"] * 5, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        unk_token="<unk>",
+        additional_special_tokens=specials[3:],
+        **EOS,
+    )
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+@dataclass(frozen=True)
+class Case:
+    """A chat template with a tokenizer, and the token that ends its turns."""
+
+    stop: str
+    specials: Any = None
+    template: str | None = None
+    named: str | None = None
+    bos: bool = False
+
+    def tokenizer(self) -> Any:
+        return build_tokenizer(specials=self.specials, template=self.template, bos=self.bos)
+
+
+CASES = {
+    "aio": Case("</s>", EOS, named="aio"),
+    "aio, bos added": Case("</s>", EOS, named="aio", bos=True),
+    "plain": Case("</s>", EOS, named="plain"),
+    "plain, no bos": Case("</s>", {"eos_token": "</s>"}, named="plain"),
+    "chatml, pad is stop": Case(
+        "<|im_end|>", {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>", **IM}, CHATML
+    ),
+    "chatml, eos is another": Case("<|im_end|>", {**EOS, "end": "<|im_end|>", **IM}, CHATML),
+    "think block": Case("<|im_end|>", {"eos_token": "<|im_end|>", **IM}, THINK),
+    "llama, bos added": Case(
+        "<|eot|>", {**EOS, "h": "<|head|>", "/h": "<|/head|>", "eot": "<|eot|>"}, LLAMA, bos=True
+    ),
+    "gemma": Case(
+        "<end_of_turn>", {**EOS, "sot": "<start_of_turn>", "eot": "<end_of_turn>"}, GEMMA, bos=True
+    ),
+    "open end": Case("</s>", EOS, OPEN),
+    "prompt ends in a tag": Case("</s>", {**EOS, "u": "<|user|>", "a": "<|assistant|>"}, TAGS),
+}
+
+
+def recipe_of(**sections: Any) -> Recipe:
+    small: dict[str, Any] = {
+        "name": "x",
+        "model": {"id": "some/model"},
+        "data": {"train": "a.jsonl", "eval": "b.jsonl", **sections.pop("data", {})},
+        "prompt": {"preset": "english", **sections.pop("prompt", {})},
+        "train": {"steps": 1},
+    }
+    return load_recipe({**small, **sections})
+
+
+@cache
+def encoder(name: str, context: int = 100_000, max_tokens: int | None = None) -> Encoder:
+    case = CASES[name]
+    recipe = recipe_of(
+        data={"max_passages": 4}, prompt={"chat_template": case.named, "max_tokens": max_tokens}
+    )
+    return Encoder(prepare_tokenizer(case.tokenizer(), recipe), recipe, context)
+
+
+def example(
+    question: str = "Where?", answer: str = "Paris", texts: tuple[str, ...] = ("In Paris.",)
+) -> Example:
+    return Example("q", question, (answer,), tuple(map(Passage, texts)), (0,), ())
+
+
+every_case = pytest.mark.parametrize("name", CASES)
+text = st.text(st.characters(exclude_categories=["Cs"]))
+said = text.filter(lambda t: t.strip() and "<" not in t)
+
+
+# The mask.
+
+
+@every_case
+@settings(max_examples=30, deadline=None)
+@given(question=said, answer=said, texts=st.lists(text, max_size=3).map(tuple))
+def test_the_mask_covers_the_completion_and_the_stop_token(
+    name: str, question: str, answer: str, texts: tuple[str, ...]
+) -> None:
+    one, each = encoder(name), example(question, answer, texts)
+    prompt, sample = one.prompt(each), one.sample(each)
+    assert prompt
+    assert sample
+    features = sample.features()
+    ids, labels = features["input_ids"], features["labels"]
+    start = len(prompt.ids)
+    # What is trained on begins exactly as what is generated from.
+    assert ids[:start] == sample.prompt_ids == prompt.ids
+    assert labels == [IGNORE] * start + ids[start:]
+    assert len(sample) == len(ids) == len(labels)
+    *trained, stop = ids[start:]
+    assert one.tokenizer.decode(trained) == answer
+    assert one.tokenizer.convert_ids_to_tokens(stop) == CASES[name].stop
+    assert stop == one.stop_id
+
+
+@every_case
+def test_the_prompt_is_what_the_chat_template_writes(name: str) -> None:
+    one = encoder(name)
+    prompt = one.prompt(example())
+    assert prompt
+    assert prompt == EncodedPrompt(
+        prompt.ids, passages_shown=1, passages_dropped=0, characters_cut=0
+    )
+    messages = one.builder.messages("Where?", [Passage("In Paris.")])
+    written = one.tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True
+    )
+    assert one.tokenizer.decode(prompt.ids) == written
+
+
+@every_case
+def test_bos_is_as_often_there_as_the_template_writes_it(name: str) -> None:
+    one = encoder(name)
+    prompt = one.prompt(example())
+    assert prompt
+    written = {"aio": 2, "aio, bos added": 2, "plain": 1, "llama, bos added": 1, "gemma": 1}
+    if name in written:
+        bos = one.tokenizer.bos_token_id
+        assert prompt.ids.count(bos) == written[name]
+        assert prompt.ids[0] == bos
+        assert prompt.ids[1] != bos
+        assert bos not in one.target(example())
+
+
+@every_case
+def test_the_prompt_begins_the_whole_conversation_but_for_think_blocks(name: str) -> None:
+    one, each = encoder(name), example()
+    assert one.prefix_holds == (name != "think block")
+    turns = one.builder.messages("Where?", [Passage("In Paris.")])
+    whole = render(one.tokenizer, [*turns, {"role": "assistant", "content": "Paris"}])
+    sample = one.sample(each)
+    assert sample
+    if one.prefix_holds:
+        trained = one.tokenizer.decode(sample.prompt_ids + sample.completion_ids)
+        stop = CASES[name].stop
+        assert trained == (whole.rstrip("\n") + stop if name == "open end" else whole.rstrip("\n"))
+    else:
+        assert one.tokenizer.decode(sample.prompt_ids).endswith("<think>\n\n</think>\n\n")
+
+
+@pytest.mark.parametrize("scheme", ["always", "first", "legacy"])
+@pytest.mark.parametrize("template", ["aio", "plain", OPEN, TAGS])
+@pytest.mark.parametrize("answer", ["Paris", "New York", "富士山", "9"])
+def test_sentencepiece_puts_no_space_before_the_answer(
+    scheme: str, template: str, answer: str
+) -> None:
+    named = template if template in {"aio", "plain"} else None
+    recipe = recipe_of(prompt={"chat_template": named})
+    tokenizer = metaspace_tokenizer(scheme, None if named else template)
+    one = Encoder(prepare_tokenizer(tokenizer, recipe), recipe, 10_000)
+    *trained, stop = one.completion(answer)
+    pieces = tokenizer.convert_ids_to_tokens(trained)
+    assert "".join(pieces).replace("▁", " ") == answer
+    assert tokenizer.decode(trained) == answer
+    assert stop == tokenizer.eos_token_id
+
+
+def test_a_space_before_the_answer_would_be_there_without_care() -> None:
+    tokenizer = metaspace_tokenizer("always")
+    alone = tokenizer.convert_ids_to_tokens(tokenizer.encode("Paris", add_special_tokens=False))
+    assert alone[0].startswith("▁")
+
+
+# The stop token.
+
+
+def test_without_a_stop_token_and_eos_there_is_an_error() -> None:
+    tokenizer = build_tokenizer(
+        specials={"start": "<s>"}, template=OPEN.replace("{{ bos_token }}", "")
+    )
+    with pytest.raises(UsageError) as raised:
+        stop_token_id(tokenizer)
+    assert str(raised.value) == (
+        "The chat template ends a turn with no special token, and the tokenizer has no eos.\n"
+        "Choose a chat template that ends the assistant's turn with a special token."
+    )
+
+
+def test_a_tokenizer_without_a_chat_template_is_told() -> None:
+    with pytest.raises(UsageError) as raised:
+        prepare_tokenizer(build_tokenizer(specials=EOS), recipe_of())
+    assert str(raised.value) == (
+        "The tokenizer of some/model has no chat template.\n"
+        "Set prompt.chat_template: aio (the book's), plain (English), or a .jinja file."
+    )
+
+
+def test_the_recipe_s_chat_template_overrides_the_tokenizer_s() -> None:
+    tokenizer = build_tokenizer(specials={**EOS, **IM}, template=CHATML)
+    assert prepare_tokenizer(tokenizer, recipe_of()).chat_template == CHATML
+    recipe = recipe_of(prompt={"chat_template": "plain"})
+    assert "Assistant" in prepare_tokenizer(tokenizer, recipe).chat_template
+
+
+def test_a_template_that_refuses_the_system_role_is_told() -> None:
+    recipe = recipe_of(prompt={"system": "Be brief."})
+    with pytest.raises(UsageError) as raised:
+        Encoder(CASES["gemma"].tokenizer(), recipe, 1000)
+    assert str(raised.value) == (
+        "The chat template can't render a conversation: System role not supported.\n"
+        "If it refuses system messages, remove prompt.system; else set prompt.chat_template."
+    )
+
+
+def test_the_system_prompt_is_in_the_prompt() -> None:
+    recipe = recipe_of(prompt={"system": "Be brief.", "chat_template": "plain"})
+    one = Encoder(prepare_tokenizer(build_tokenizer(specials=EOS), recipe), recipe, 1000)
+    prompt = one.prompt(example())
+    assert prompt
+    assert one.tokenizer.decode(prompt.ids).startswith("<s>System:\nBe brief.\n\nUser:\nAnswer the")
+
+
+# Truncation.
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    question=said.map(lambda t: t[:30]),
+    texts=st.lists(st.integers(0, 200).map(lambda n: "text " * (n // 5)), max_size=6).map(tuple),
+    room=st.integers(16, 900),
+)
+def test_truncation_drops_passages_then_text_and_nothing_else(
+    question: str, texts: tuple[str, ...], room: int
+) -> None:
+    one, each = encoder("plain"), example(question, "a" * 300, texts)
+    one.max_prompt = room
+    try:
+        prompt, sample = one.prompt(each), one.sample(each)
+    finally:
+        one.max_prompt = one.context - 32
+    shown = each.passages[:4]
+
+    def ids(passages: tuple[Passage, ...]) -> list[int]:
+        written = render(one.tokenizer, one.builder.messages(question, passages), generation=True)
+        return one.tokenizer.encode(written, add_special_tokens=False)
+
+    if prompt is None:
+        # Not even one character of a passage has room beside the question.
+        fewest = (Passage(shown[0].text[:1]),) if shown else ()
+        assert len(ids(fewest)) > room
+        assert sample is None
+        return
+    assert len(prompt.ids) <= room
+    assert prompt.passages_shown + prompt.passages_dropped == len(shown)
+    kept = shown[: prompt.passages_shown]
+    if prompt.characters_cut:
+        assert prompt.passages_shown == 1
+        whole = kept[0].text
+        kept = (Passage(whole[: len(whole) - prompt.characters_cut]),)
+        assert len(ids((Passage(whole[: len(kept[0].text) + 1]),))) > room
+    elif prompt.passages_dropped:
+        assert len(ids(shown[: prompt.passages_shown + 1])) > room
+    assert prompt.ids == ids(kept)
+    assert question in one.tokenizer.decode(prompt.ids)
+    assert sample
+    assert sample.prompt_ids == prompt.ids
+    assert one.tokenizer.decode(sample.completion_ids[:-1]) == "a" * 300
+
+
+def test_the_room_for_a_prompt_is_the_context_less_the_answer_s() -> None:
+    recipe = recipe_of(prompt={"chat_template": "plain"}, evaluate={"max_new_tokens": 40})
+    tokenizer = prepare_tokenizer(build_tokenizer(specials=EOS), recipe)
+    assert Encoder(tokenizer, recipe, 1000).max_prompt == 960
+    assert encoder("plain", 1000, 64).max_prompt == 64
+    assert encoder("plain", 50, 64).max_prompt == 18
+
+
+def test_an_answer_that_the_context_cannot_hold_makes_no_sample() -> None:
+    one = encoder("plain", 300)
+    assert one.sample(example(answer="7" * 200)) is None
+    assert one.sample(example(answer="7" * 20))
+
+
+def test_the_target_is_drawn_by_the_recipe() -> None:
+    recipe = recipe_of(data={"target": "random"}, prompt={"chat_template": "plain"})
+    one = Encoder(prepare_tokenizer(build_tokenizer(specials=EOS), recipe), recipe, 1000)
+    many = [Example(f"q{i}", "?", ("a", "b"), (), (), ()) for i in range(20)]
+    assert {one.tokenizer.decode(one.target(e)) for e in many} == {"a</s>", "b</s>"}
