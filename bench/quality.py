@@ -25,13 +25,14 @@ import torch
 import transformers as hf
 
 from ragtune import rundir
+from ragtune.data.encode import IGNORE
 from ragtune.data.prompt import CHAT_TEMPLATES, PRESETS
 from ragtune.data.read import read_examples
 from ragtune.data.select import rejection
 from ragtune.evaluation.compare import compare
 from ragtune.evaluation.metrics import score, summary
 from ragtune.pipeline import Run
-from ragtune.recipe import load_recipe
+from ragtune.recipe_file import load_recipe
 
 BATCH, RATE, RANK, SEED = 16, 1e-4, 128, 42
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -50,12 +51,16 @@ class NotebookWay:
 
     def ids(self, example: Any, *, answer: bool) -> list[int]:
         passages = "\n\n".join(p.text for p in example.passages[:3])
-        head, _, tail = PRESETS["aio"].partition("{{ passages | map(attribute='text') | join('\\n\\n') }}")
+        head, _, tail = PRESETS["aio"].partition(
+            "{{ passages | map(attribute='text') | join('\\n\\n') }}"
+        )
         content = head + passages + tail.replace("{{ question }}", example.question)
         messages = [{"role": "user", "content": content}]
         if answer:
             messages.append({"role": "assistant", "content": example.answers[0]})
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answer)
+        text = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=not answer
+        )
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def answers(self) -> tuple[list[str], float]:
@@ -91,7 +96,11 @@ class NotebookWay:
         self.model.config.use_cache = False
         self.model.enable_input_require_grads()
         config = peft.LoraConfig(
-            r=RANK, lora_alpha=RANK, lora_dropout=0.05, task_type="CAUSAL_LM", target_modules=TARGETS
+            r=RANK,
+            lora_alpha=RANK,
+            lora_dropout=0.05,
+            task_type="CAUSAL_LM",
+            target_modules=TARGETS,
         )
         self.model = peft.get_peft_model(self.model, config)
 
@@ -100,16 +109,23 @@ class NotebookWay:
             longest = max(len(r["input_ids"]) for r in rows)
             fill = {"input_ids": tokenizer.pad_token_id, "labels": -100}
             return {
-                k: torch.tensor([r[k] + [v] * (longest - len(r[k])) for r in rows]) for k, v in fill.items()
+                k: torch.tensor([r[k] + [v] * (longest - len(r[k])) for r in rows])
+                for k, v in fill.items()
             }
 
         class SupervisedPositions(hf.Trainer):
             # The notebook projects every position: with 262,144 entries that does not fit.
-            def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+            def compute_loss(
+                self,
+                model: Any,
+                inputs: Any,
+                return_outputs: bool = False,
+                num_items_in_batch: Any = None,
+            ) -> Any:
                 labels = inputs.pop("labels")[:, 1:]
                 core = model.base_model.model
                 hidden = core.model(**inputs, use_cache=False).last_hidden_state[:, :-1]
-                keep = labels != -100
+                keep = labels != IGNORE
                 loss = torch.nn.functional.cross_entropy(
                     core.lm_head(hidden[keep]).float(), labels[keep], reduction="sum"
                 ) / (num_items_in_batch if num_items_in_batch is not None else keep.sum())
@@ -158,7 +174,11 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp()) / "run"
     run = Run(load_recipe("recipes/quickstart-ja.yaml", overrides), run_dir=folder)
     kept = {
-        split: [e for e in read_examples(f"{options.data}/jaquad_rag.{split}.jsonl.gz", split) if rejection(e, 3) is None]
+        split: [
+            e
+            for e in read_examples(f"{options.data}/jaquad_rag.{split}.jsonl.gz", split)
+            if rejection(e, 3) is None
+        ]
         for split in ("train", "dev")
     }
     notebook = NotebookWay(run.source.path, kept["train"], kept["dev"], options.steps)
@@ -176,7 +196,11 @@ def main() -> None:
     ours = [json.loads(row)["prediction"] for row in rows]
     golds = [e.answers for e in examples]
     paired = compare(
-        score(after, golds), score(ours, golds), list(zip(after, ours, strict=True)), metric="strict_em", seed=SEED
+        score(after, golds),
+        score(ours, golds),
+        list(zip(after, ours, strict=True)),
+        metric="strict_em",
+        seed=SEED,
     )
     state = json.loads((folder / "run.json").read_text("utf-8"))
     result = {
@@ -191,11 +215,18 @@ def main() -> None:
             "seconds": {"train": train_seconds, "after": after_seconds},
         },
         "ragtune": {
-            "before": json.loads((folder / "before" / "metrics.json").read_text("utf-8"))["metrics"],
+            "before": json.loads((folder / "before" / "metrics.json").read_text("utf-8"))[
+                "metrics"
+            ],
             "after": json.loads((folder / "after" / "metrics.json").read_text("utf-8"))["metrics"],
             "seconds": state["times"],
             "plan": state["plan"],
-            "loss": [json.loads(x).get("loss") for x in (folder / "adapter" / "train_log.jsonl").read_text("utf-8").split("\n")[:-1]],
+            "loss": [
+                json.loads(x).get("loss")
+                for x in (folder / "adapter" / "train_log.jsonl")
+                .read_text("utf-8")
+                .split("\n")[:-1]
+            ],
         },
         "ragtune_minus_notebook": paired["difference"],
     }
@@ -203,7 +234,16 @@ def main() -> None:
     options.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
     shutil.copy(folder / "report.html", options.out.with_suffix(".html"))
     shown = {k: result[k] for k in ("device", "n", "ragtune_minus_notebook")}
-    print(json.dumps(shown | {"notebook": result["notebook"], "ragtune": {k: result["ragtune"][k] for k in ("before", "after", "seconds")}}, indent=1))
+    print(
+        json.dumps(
+            shown
+            | {
+                "notebook": result["notebook"],
+                "ragtune": {k: result["ragtune"][k] for k in ("before", "after", "seconds")},
+            },
+            indent=1,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -12,6 +12,9 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+# huggingface_hub reads these when it is imported: no token of the developer's is seen.
+os.environ.pop("HF_TOKEN", None)
+os.environ["HF_TOKEN_PATH"] = str(Path(__file__).parent / "no-token")
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -31,12 +34,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, request: Any) -> None:
-    """Nothing of a test is left in the user's cache, and no token of theirs is seen."""
+def _own_cache(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, request: Any
+) -> None:
+    """Nothing of a test is left in the user's cache."""
     if "slow" not in request.keywords:  # the real models' conversion is worth keeping
         monkeypatch.setenv("RAGTUNE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path_factory.getbasetemp() / "no-token"))
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +49,9 @@ def record() -> dict[str, Any]:
     return value
 
 
-def build_tokenizer(*, specials: dict[str, str], template: str | None = None, bos: bool = False) -> Any:
+def build_tokenizer(
+    *, specials: dict[str, str], template: str | None = None, bos: bool = False
+) -> Any:
     """A byte-level BPE tokenizer, trained on a few sentences in two languages."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -54,7 +59,11 @@ def build_tokenizer(*, specials: dict[str, str], template: str | None = None, bo
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
-    words = ["the capital of France is Paris", "富士山は日本の山である", "question answer text " * 3]
+    words = [
+        "the capital of France is Paris",
+        "富士山は日本の山である",
+        "question answer text " * 3,
+    ]
     trainer = trainers.BpeTrainer(
         vocab_size=400,
         special_tokens=sorted(set(specials.values())),
@@ -111,8 +120,10 @@ def tiny_model(family: str, **changes: Any) -> Any:
     }  # fmt: skip
     make, own = configs[family]
     torch.manual_seed(0)
-    config = make(**{**SHAPE, **own, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **changes})
-    model = hf.AutoModelForCausalLM.from_config(config, attn_implementation=changes.get("attn", None))
+    config = make(
+        **{**SHAPE, **own, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **changes}
+    )
+    model = hf.AutoModelForCausalLM.from_config(config, attn_implementation=changes.get("attn"))
     return model.float().eval()
 
 
@@ -120,7 +131,9 @@ def tiny_model(family: str, **changes: Any) -> Any:
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory, chatml_tokenizer: Any) -> Path:
     """A saved tiny Llama with its tokenizer."""
     folder = tmp_path_factory.mktemp("tiny")
-    tiny_model("llama", eos_token_id=chatml_tokenizer.eos_token_id).save_pretrained(folder)
+    # Wide weights: with narrow ones the frozen output layer could hardly say anything.
+    model = tiny_model("llama", eos_token_id=chatml_tokenizer.eos_token_id, initializer_range=0.2)
+    model.save_pretrained(folder)
     chatml_tokenizer.save_pretrained(folder)
     return folder
 
@@ -136,7 +149,11 @@ def make_records(count: int, prefix: str = "q") -> list[dict[str, Any]]:
             "passages": [
                 {"passage_id": 3 * i + k, "title": f"House {i}", "text": text}
                 for k, text in enumerate(
-                    (f"House {i} is {colours[i % 5]}.", "A street has houses.", "Trees stand there.")
+                    (
+                        f"House {i} is {colours[i % 5]}.",
+                        "A street has houses.",
+                        "Trees stand there.",
+                    )
                 )
             ],
             "positive_passage_indices": [0],
@@ -165,6 +182,12 @@ def tiny_recipe(tmp_path: Path, tiny_folder: Path) -> dict[str, Any]:
         },
         "prompt": {"preset": "english"},
         "lora": {"rank": 4, "alpha": 8, "dropout": 0.1},
-        "train": {"steps": 8, "batch_size": 4, "learning_rate": 0.01, "log_every": 2, "save_every": 2},
+        "train": {
+            "steps": 8,
+            "batch_size": 4,
+            "learning_rate": 0.01,
+            "log_every": 2,
+            "save_every": 2,
+        },
         "evaluate": {"max_new_tokens": 6, "metric": "squad_em"},
     }

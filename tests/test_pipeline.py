@@ -22,17 +22,29 @@ DETERMINED = ("data", "adapter", "before", "after", "merged", "comparison.json")
 
 def digests(run: Path) -> dict[str, str]:
     """The files that a recipe determines, byte for byte."""
-    files = [p for name in DETERMINED for p in [run / name, *(run / name).rglob("*")] if p.is_file()]
+    files = [
+        p for name in DETERMINED for p in [run / name, *(run / name).rglob("*")] if p.is_file()
+    ]
     return {str(p.relative_to(run)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
 def command(recipe: dict[str, Any], run: Path, *arguments: str) -> list[str]:
     path = run.parent / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe), "utf-8")
-    return [sys.executable, "-m", "ragtune", *(arguments or ("run",)), str(path), "--run-dir", str(run)]
+    return [
+        sys.executable,
+        "-m",
+        "ragtune",
+        *(arguments or ("run",)),
+        str(path),
+        "--run-dir",
+        str(run),
+    ]
 
 
-def test_the_whole_pipeline(tiny_recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_pipeline(
+    tiny_recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = tmp_path / "run"
     comparison = ragtune.run(tiny_recipe, run_dir=run)
     present = {p.name for p in run.iterdir()}
@@ -45,7 +57,10 @@ def test_the_whole_pipeline(tiny_recipe: dict[str, Any], tmp_path: Path, capsys:
         assert set(comparison[side]) == set(METRICS)
         metrics = json.loads((run / side / "metrics.json").read_text("utf-8"))
         assert metrics["metrics"] == comparison[side]
-        rows = [json.loads(x) for x in (run / side / "predictions.jsonl").read_text("utf-8").splitlines()]
+        rows = [
+            json.loads(x)
+            for x in (run / side / "predictions.jsonl").read_text("utf-8").splitlines()
+        ]
         assert [r["qid"] for r in rows] == [f"e{i}" for i in range(10)]
     assert set(comparison["difference"]) == set(METRICS)
     for figure in comparison["difference"].values():
@@ -56,13 +71,19 @@ def test_the_whole_pipeline(tiny_recipe: dict[str, Any], tmp_path: Path, capsys:
     assert (run / "adapter" / "train_log.jsonl").exists()
     state = json.loads((run / "run.json").read_text("utf-8"))
     assert {"versions", "plan", "data", "times", "train", "merge"} <= state.keys()
-    assert not [p for p in run.rglob("*") if p.suffix in (".pt", ".bin", ".pth", ".pkl") and "work" not in p.parts]
+    assert not [
+        p
+        for p in run.rglob("*")
+        if p.suffix in (".pt", ".bin", ".pth", ".pkl") and "work" not in p.parts
+    ]
     out = capsys.readouterr().out
     assert "10 questions, in %" in out
     assert str(run / "report.html") in out.replace("\n", "")
 
 
-def test_running_again_repeats_nothing_and_the_resolved_recipe_runs_elsewhere(tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_again_repeats_nothing_and_the_resolved_recipe_runs_elsewhere(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = tmp_path / "run"
     ragtune.run(tiny_recipe, run_dir=run)
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*.safetensors")}
@@ -74,7 +95,9 @@ def test_running_again_repeats_nothing_and_the_resolved_recipe_runs_elsewhere(ti
     assert digests(other) == digests(run)
 
 
-def test_each_stage_is_a_function_and_makes_what_it_needs(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_each_stage_is_a_function_and_makes_what_it_needs(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     whole = tmp_path / "whole"
     ragtune.run(tiny_recipe, run_dir=whole)
@@ -90,14 +113,22 @@ def test_each_stage_is_a_function_and_makes_what_it_needs(tiny_recipe: dict[str,
     assert digests(run) == digests(whole)
 
 
-def test_evaluate_all_asks_every_question_but_scores_the_selected(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_evaluate_all_asks_every_question_but_scores_the_selected(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
     path = Path(tiny_recipe["data"]["eval"])
     records = [json.loads(x) for x in path.read_text("utf-8").splitlines()]
-    records[3] |= {"answers": [], "positive_passage_indices": [], "negative_passage_indices": [0, 1, 2]}
+    records[3] |= {
+        "answers": [],
+        "positive_passage_indices": [],
+        "negative_passage_indices": [0, 1, 2],
+    }
     path.write_text("".join(json.dumps(r) + "\n" for r in records), "utf-8")
     found = ragtune.evaluate(tiny_recipe, "evaluate.questions=all", run_dir=tmp_path / "run")
     assert (found["n"], found["asked"]) == (9, 10)
-    kept = [json.loads(x) for x in (tmp_path / "run/data/eval.jsonl").read_text("utf-8").splitlines()]
+    kept = [
+        json.loads(x) for x in (tmp_path / "run/data/eval.jsonl").read_text("utf-8").splitlines()
+    ]
     assert (kept[3]["selected"], kept[3]["reason"]) == (False, "no_answer")
     assert kept[0]["selected"]
     assert "reason" not in kept[0]
@@ -107,7 +138,9 @@ def test_a_limit_asks_the_first(tiny_recipe: dict[str, Any], tmp_path: Path) -> 
     assert ragtune.evaluate(tiny_recipe, "evaluate.limit=3", run_dir=tmp_path / "run")["asked"] == 3
 
 
-def test_another_recipe_is_not_mixed_into_a_run(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_another_recipe_is_not_mixed_into_a_run(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
     ragtune.prepare(tiny_recipe, run_dir=tmp_path / "run")
     with pytest.raises(UsageError, match=r"train.steps: 8 there, 9 now"):
         ragtune.prepare(tiny_recipe, "train.steps=9", run_dir=tmp_path / "run")
@@ -136,7 +169,9 @@ def test_killed_in_the_middle_of_training_the_same_command_gives_the_same_adapte
     for run in (whole, cut):
         run.parent.mkdir()
     subprocess.run(command(tiny_recipe, whole), check=True, capture_output=True)
-    process = subprocess.Popen(command(tiny_recipe, cut), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command(tiny_recipe, cut), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     folder = cut / "work" / "checkpoints" / f"checkpoint-{step}"
     assert kill_when(process, folder.exists, signal.SIGKILL), process.communicate()[0]
     assert not (cut / "adapter").exists()
@@ -148,7 +183,9 @@ def test_killed_in_the_middle_of_training_the_same_command_gives_the_same_adapte
 def test_ctrl_c_says_how_to_go_on(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
     tiny_recipe["train"] |= {"steps": 400}
     run = tmp_path / "run"
-    process = subprocess.Popen(command(tiny_recipe, run), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(tiny_recipe, run), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert kill_when(process, (run / "work" / "checkpoints" / "checkpoint-2").exists, signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130
@@ -156,10 +193,21 @@ def test_ctrl_c_says_how_to_go_on(tiny_recipe: dict[str, Any], tmp_path: Path) -
     assert "Traceback" not in errors
 
 
-def cli(recipe: dict[str, Any] | None, tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    first = command(recipe, tmp_path / "run", *arguments[:1]) if recipe else [sys.executable, "-m", "ragtune", *arguments[:1]]
+def cli(
+    recipe: dict[str, Any] | None, tmp_path: Path, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    first = (
+        command(recipe, tmp_path / "run", *arguments[:1])
+        if recipe
+        else [sys.executable, "-m", "ragtune", *arguments[:1]]
+    )
     return subprocess.run(
-        [*first, *arguments[1:]], capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, **environment}
+        [*first, *arguments[1:]],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, **environment},
     )
 
 
@@ -208,7 +256,9 @@ def test_a_missing_recipe(tmp_path: Path) -> None:
     assert "Recipe nothing.yaml does not exist" in found.stderr
 
 
-def test_a_full_disk_is_named_and_nothing_whole_is_lost(tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_named_and_nothing_whole_is_lost(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import errno
 
     run = tmp_path / "run"
@@ -253,6 +303,8 @@ def test_init_writes_a_recipe_that_is_valid(tmp_path: Path) -> None:
 
 
 def test_schema_is_json() -> None:
-    found = subprocess.run([sys.executable, "-m", "ragtune", "schema"], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-m", "ragtune", "schema"], capture_output=True, text=True, check=True
+    )
     assert "learning_rate" in found.stdout
     json.loads(found.stdout)

@@ -12,16 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ragtune.errors import UsageError
-from ragtune.recipe import (
-    STARTER,
-    Recipe,
-    all_keys,
-    commented_recipe,
-    describe_key,
-    field_of,
-    load_recipe,
-    nearest,
-)
+from ragtune.recipe import Recipe, all_keys, describe_key, field_of
+from ragtune.recipe_file import STARTER, commented_recipe, load_recipe, nearest, save_recipe
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 
@@ -73,12 +65,12 @@ def test_there_are_shipped_recipes() -> None:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_resolved_recipe_is_a_recipe(path: Path, tmp_path: Path) -> None:
     recipe = load_recipe(path)
-    recipe.save(tmp_path / "recipe.yaml")
+    save_recipe(recipe, tmp_path / "recipe.yaml")
     assert load_recipe(tmp_path / "recipe.yaml") == recipe
 
 
 def test_resolved_recipe_holds_every_key(small: Path, tmp_path: Path) -> None:
-    load_recipe(small).save(tmp_path / "recipe.yaml")
+    save_recipe(load_recipe(small), tmp_path / "recipe.yaml")
     text = (tmp_path / "recipe.yaml").read_text("utf-8")
     for key in all_keys():
         assert f"{key.rpartition('.')[2]}:" in text
@@ -106,7 +98,7 @@ def test_saving_and_loading_changes_nothing(
     values["train"].update(learning_rate=rate, steps=steps)
     recipe = load_recipe(values)
     assert recipe.prompt.system == system
-    recipe.save(tmp_path / "recipe.yaml")
+    save_recipe(recipe, tmp_path / "recipe.yaml")
     assert load_recipe(tmp_path / "recipe.yaml") == recipe
     assert load_recipe(recipe) == recipe
 

@@ -11,20 +11,37 @@ from ragtune.errors import RagtuneError, UsageError
 
 __version__ = "0.1.0"
 
-_STAGES = ("run", "check", "prepare", "train", "evaluate", "report", "merge", "push", "compare")
-__all__ = ["RagtuneError", "Recipe", "UsageError", "__version__", "load_recipe", *_STAGES]
+__all__ = [
+    "RagtuneError",
+    "Recipe",
+    "UsageError",
+    "__version__",
+    "check",
+    "compare",
+    "evaluate",
+    "load_recipe",
+    "merge",
+    "prepare",
+    "push",
+    "report",
+    "run",
+    "train",
+]
 
 if TYPE_CHECKING:
     from ragtune.pipeline import check, compare, evaluate, merge, prepare, push, report, run, train
-    from ragtune.recipe import Recipe, load_recipe
+    from ragtune.recipe import Recipe
+    from ragtune.recipe_file import load_recipe
 
 
 def __getattr__(name: str) -> Any:
     # Nothing heavy is imported before it is asked for: `import ragtune` takes milliseconds.
     import importlib
 
-    if name in {"Recipe", "load_recipe"}:
-        return getattr(importlib.import_module("ragtune.recipe"), name)
-    if name in _STAGES:
+    if name == "Recipe":
+        return importlib.import_module("ragtune.recipe").Recipe
+    if name == "load_recipe":
+        return importlib.import_module("ragtune.recipe_file").load_recipe
+    if name in __all__:
         return getattr(importlib.import_module("ragtune.pipeline"), name)
     raise AttributeError(f"module 'ragtune' has no attribute {name!r}")

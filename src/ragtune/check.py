@@ -45,7 +45,7 @@ def check(run: Run) -> None:
     if recipe.publish.repo:
         from ragtune.publish.hub import check_access
 
-        note(f"Hub: {check_access(recipe.publish.repo)}")
+        note(f"Hub: {check_access(recipe.publish.repo, private=recipe.publish.private)}")
 
 
 def _data(run: Run) -> None:

@@ -23,10 +23,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Target = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe (YAML) or a run directory.")]
+Target = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe (YAML) or a run directory.")
+]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Changes to the recipe, such as train.steps=50."),
+    typer.Argument(
+        metavar="[SECTION.KEY=VALUE]...", help="Changes to the recipe, such as train.steps=50."
+    ),
 ]
 RunDir = Annotated[
     Path | None, typer.Option("--run-dir", help="Where the run lies; runs/NAME by default.")
@@ -36,7 +40,9 @@ RunDir = Annotated[
 @app.callback(invoke_without_command=True)
 def root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False,
+    debug: Annotated[  # noqa: ARG001 - `main` reads it
+        bool, typer.Option("--debug", help="Show the traceback of a failure.")
+    ] = False,
 ) -> None:
     """Read by `main` before anything runs; here for the help."""
     if version:
@@ -69,7 +75,10 @@ def prepare(
     overrides: Overrides = None,
     run_dir: RunDir = None,
     show: Annotated[
-        int, typer.Option("--show", min=0, help="Show N training examples: prompt, tokens, what is trained.")
+        int,
+        typer.Option(
+            "--show", min=0, help="Show N training examples: prompt, tokens, what is trained."
+        ),
     ] = 0,
 ) -> None:
     """Read the data, select the examples, and count what was dropped and why."""
@@ -109,7 +118,10 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps({k: metrics[k] for k in ("n", "metrics")}))
     else:
-        note(f"{metrics['n']} questions: " + ", ".join(f"{m} {v:.1%}" for m, v in metrics["metrics"].items()))
+        note(
+            f"{metrics['n']} questions: "
+            + ", ".join(f"{m} {v:.1%}" for m, v in metrics["metrics"].items())
+        )
 
 
 @app.command()
@@ -155,18 +167,22 @@ def schema() -> None:
 @app.command()
 def init(
     output: Annotated[Path, typer.Argument(help="The file to write.")] = Path("recipe.yaml"),
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the file if it is there.")
+    ] = False,
 ) -> None:
     """Write a commented recipe to start from."""
     from ragtune.errors import UsageError
     from ragtune.files import writing
-    from ragtune.recipe import STARTER, commented_recipe
+    from ragtune.recipe_file import STARTER, commented_recipe
 
     if output.exists() and not force:
         raise UsageError(f"{output} is there already.", "Name another file, or use --force.")
     with writing(output) as file:
         file.write(commented_recipe(STARTER))
-    typer.echo(f"Wrote {output}. Set model.id, data.train and data.eval, then: ragtune run {output}")
+    typer.echo(
+        f"Wrote {output}. Set model.id, data.train and data.eval, then: ragtune run {output}"
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -191,7 +207,11 @@ def main(arguments: list[str] | None = None) -> None:
     except MemoryError:
         if debug:
             raise
-        _tell(RagtuneError("The machine's memory does not do.", "Use a smaller model or a larger machine."))
+        _tell(
+            RagtuneError(
+                "The machine's memory does not do.", "Use a smaller model or a larger machine."
+            )
+        )
         code = 1
     except Exception as error:
         if debug:

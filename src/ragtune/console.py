@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -37,21 +38,29 @@ def warn(message: str) -> None:
     console.print(f"! {message}", style="yellow", markup=False, soft_wrap=not console.is_terminal)
 
 
+class Update(Protocol):
+    """Moves a progress bar to `completed`, with a short text behind it, and a total once known."""
+
+    def __call__(self, completed: int, text: str = "", total: int | None = None) -> None: ...
+
+
 @contextlib.contextmanager
-def progress(description: str, total: int | None) -> Iterator[Callable[[int, str], None]]:
-    """A progress bar; call what is yielded with (completed so far, a short text)."""
+def progress(description: str, total: int | None = None) -> Iterator[Update]:
+    """A progress bar; call what is yielded."""
+    # Bytes are too many to be read as a fraction.
+    count = TextColumn("{task.percentage:.0f} %") if total is None else MofNCompleteColumn()
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
-        MofNCompleteColumn() if total is None or total < 10**7 else TextColumn("{task.percentage:.0f} %"),
+        count,
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[text]}", markup=False),
     )
-    with Progress(*columns, console=console, transient=False) as bar:
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task(description, total=total, text="")
 
-        def update(completed: int, text: str = "", new_total: int | None = None) -> None:
-            bar.update(task, completed=completed, text=text, **({"total": new_total} if new_total else {}))
+        def update(completed: int, text: str = "", total: int | None = None) -> None:
+            bar.update(task, completed=completed, text=text, total=total or None)
 
         yield update

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,11 +18,11 @@ from typing import Any
 from ragtune.console import console, heading, note
 from ragtune.errors import UsageError
 from ragtune.files import disk_errors, read_json, read_jsonl, sha256, write_json
-from ragtune.recipe import Recipe, load_recipe
+from ragtune.recipe import Recipe
+from ragtune.recipe_file import load_recipe
 from ragtune.rundir import RunDir
 
 Target = str | Path | dict[str, Any] | Recipe
-STAGES = ("prepare", "before", "train", "after", "report", "merge", "push")
 
 
 class Run:
@@ -100,8 +101,10 @@ class Run:
         from ragtune.model.load import load_model, stop_generation_at
 
         hardware = self.hardware
-        note(f"Loading {self.recipe.model.id} on {hardware.name} as {hardware.dtype_name} ({hardware.reason})"
-             + (", weights in NF4 …" if self.recipe.model.quantization else " …"))
+        note(
+            f"Loading {self.recipe.model.id} on {hardware.name} as {hardware.dtype_name} ({hardware.reason})"
+            + (", weights in NF4 …" if self.recipe.model.quantization else " …")
+        )
         source = dataclasses.replace(self.source, path=path)
         model = load_model(source, hardware, nf4=self.recipe.model.quantization == "nf4")
         stop_generation_at(model, self.encoder)
@@ -234,9 +237,10 @@ class Run:
         if "merge" not in self.dir.read_state():
             self.evaluate("after")
             with self.stage("merge", "Merged model"):
+                # The tuned model's memory is needed for the base in bfloat16.
+                self._made.pop("tuned", None)
                 if not self.dir.merged.exists():
                     merge(self.source, self.dir.adapter, self.encoder, self.dir.merged)
-                self._made.pop("tuned", None)
                 examples = self.examples("eval")
                 partial = self.dir.work / "merged.jsonl"
                 found = ask(
@@ -250,7 +254,9 @@ class Run:
                 )
                 after = load_predictions(self.dir.predictions("after"))
                 changed = sum(p.prediction != after[p.qid] for p in found)
-                chosen = [(p, e) for p, e in zip(found, examples, strict=True) if e.extra["selected"]]
+                chosen = [
+                    (p, e) for p, e in zip(found, examples, strict=True) if e.extra["selected"]
+                ]
                 scores = score([p.prediction for p, _ in chosen], [e.answers for _, e in chosen])
                 result = {"asked": len(found), "changed": changed, **summary(scores)}
                 self.dir.update(merge=result)
@@ -279,7 +285,7 @@ class Run:
         else:
             self.train()
         with self.stage("push", "Publishing"):
-            note(check_access(repo) + ".")
+            note(check_access(repo, private=self.recipe.publish.private) + ".")
             write_card(
                 folder,
                 recipe=self.recipe,
@@ -293,7 +299,7 @@ class Run:
                 folder,
                 repo,
                 private=self.recipe.publish.private,
-                command=f"ragtune push {self.dir.path} publish.repo={repo}",
+                command=shlex.join(["ragtune", "push", str(self.dir.path), f"publish.repo={repo}"]),
             )
             self.dir.update(push={"repo": repo, "address": address})
             note(f"Published: {address}")
@@ -336,7 +342,8 @@ class Run:
         total = sum(state.get("times", {}).values())
         note(f"{total:.0f} s in all.")
         if not self.recipe.publish.repo:
-            note(f"To publish: ragtune push {self.dir.path} publish.repo=YOUR-NAME/MODEL")
+            command = shlex.join(["ragtune", "push", str(self.dir.path)])
+            note(f"To publish: {command} publish.repo=YOUR-NAME/MODEL")
 
 
 def run(target: Target, *overrides: str, run_dir: str | Path | None = None) -> dict[str, Any]:

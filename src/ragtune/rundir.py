@@ -9,9 +9,18 @@ from typing import Any
 
 from ragtune.errors import UsageError
 from ragtune.files import read_json, write_json
-from ragtune.recipe import Recipe, load_recipe
+from ragtune.recipe import Recipe
+from ragtune.recipe_file import load_recipe, save_recipe
 
-_LIBRARIES = ("ragtune", "torch", "transformers", "peft", "accelerate", "datasets", "huggingface_hub")
+_LIBRARIES = (
+    "ragtune",
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "datasets",
+    "huggingface_hub",
+)
 
 
 class RunDir:
@@ -63,7 +72,7 @@ class RunDir:
         """Make the directory this recipe's. Raises as `verify` does."""
         self.verify(recipe)
         self.path.mkdir(parents=True, exist_ok=True)
-        recipe.save(self.recipe)
+        save_recipe(recipe, self.recipe)
         if not self.state.exists():
             write_json(self.state, {"versions": versions()})
 

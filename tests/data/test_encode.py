@@ -20,7 +20,8 @@ from ragtune.data.encode import (
 )
 from ragtune.data.example import Example, Passage
 from ragtune.errors import UsageError
-from ragtune.recipe import Recipe, load_recipe
+from ragtune.recipe import Recipe
+from ragtune.recipe_file import load_recipe
 from tests.conftest import CHATML, build_tokenizer
 
 GEMMA = (

@@ -15,7 +15,8 @@ from ragtune.data.prepare import asked, load_examples, source_of
 from ragtune.data.read import read_examples
 from ragtune.errors import UsageError
 from ragtune.files import cache_dir, read_json, read_jsonl
-from ragtune.recipe import Data, Recipe, load_recipe
+from ragtune.recipe import Data, Recipe
+from ragtune.recipe_file import load_recipe
 from tests.conftest import make_records, write_records
 
 

@@ -14,17 +14,22 @@ from tests.conftest import tiny_model
 def prompts(count: int) -> list[tuple[str, list[int]]]:
     generator = torch.Generator().manual_seed(1)
     return [
-        (f"q{i}", torch.randint(3, 250, (5 + 3 * i,), generator=generator).tolist()) for i in range(count)
+        (f"q{i}", torch.randint(3, 250, (5 + 3 * i,), generator=generator).tolist())
+        for i in range(count)
     ]
 
 
-def ask(model: Any, tokenizer: Any, asked: list[tuple[str, list[int]]], partial: Path, **options: Any) -> list[Prediction]:
+def ask(
+    model: Any, tokenizer: Any, asked: list[tuple[str, list[int]]], partial: Path, **options: Any
+) -> list[Prediction]:
     defaults = {"stop_id": tokenizer.eos_token_id, "max_new_tokens": 6, "batch_size": 4}
     return answer(model, tokenizer, asked, partial=partial, **{**defaults, **options})
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
-def test_batched_answers_equal_those_one_at_a_time(tmp_path: Path, chatml_tokenizer: Any, family: str) -> None:
+def test_batched_answers_equal_those_one_at_a_time(
+    tmp_path: Path, chatml_tokenizer: Any, family: str
+) -> None:
     model = tiny_model(family)
     asked = prompts(9)
     batched = ask(model, chatml_tokenizer, asked, tmp_path / "a")
@@ -43,7 +48,9 @@ def test_answers_are_greedy(tmp_path: Path, chatml_tokenizer: Any) -> None:
     assert found.token_ids == ids[-len(found.token_ids) :]
 
 
-def test_the_stop_token_ends_an_answer_and_is_left_out(tmp_path: Path, chatml_tokenizer: Any) -> None:
+def test_the_stop_token_ends_an_answer_and_is_left_out(
+    tmp_path: Path, chatml_tokenizer: Any
+) -> None:
     model = tiny_model("llama")
     asked = prompts(1)
     (free,) = ask(model, chatml_tokenizer, asked, tmp_path / "a", stop_id=511)
@@ -65,7 +72,9 @@ def test_the_models_min_new_tokens_holds(tmp_path: Path, chatml_tokenizer: Any) 
     assert len(found.token_ids) == 6
 
 
-def test_what_is_answered_is_not_asked_again(tmp_path: Path, chatml_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_answered_is_not_asked_again(
+    tmp_path: Path, chatml_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = tiny_model("llama")
     asked = prompts(8)
     whole = ask(model, chatml_tokenizer, asked, tmp_path / "whole")
@@ -75,12 +84,19 @@ def test_what_is_answered_is_not_asked_again(tmp_path: Path, chatml_tokenizer: A
     partial.write_text("".join(lines[:5]) + lines[5][:20], "utf-8")
     batches = []
     original = model.generate
-    monkeypatch.setattr(model, "generate", lambda **k: (batches.append(len(k["input_ids"])), original(**k))[1])
+    monkeypatch.setattr(
+        model, "generate", lambda **k: (batches.append(len(k["input_ids"])), original(**k))[1]
+    )
     assert ask(model, chatml_tokenizer, asked, partial) == whole
     assert batches == [4]
 
 
-def test_out_of_memory_halves_the_batch(tmp_path: Path, chatml_tokenizer: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_out_of_memory_halves_the_batch(
+    tmp_path: Path,
+    chatml_tokenizer: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     model = tiny_model("llama")
     asked = prompts(8)
     expected = ask(model, chatml_tokenizer, asked, tmp_path / "a")

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragtune.evaluation.metrics import METRICS, aio_em, contains, score, squad_em, strict_em, summary
+from ragtune.evaluation.metrics import (
+    METRICS,
+    aio_em,
+    contains,
+    score,
+    squad_em,
+    strict_em,
+    summary,
+)
 from ragtune.evaluation.normalise import aio, squad
 
 

@@ -53,11 +53,13 @@ def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("family", PACKABLE)
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    lengths=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 6)), min_size=1, max_size=5)
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_packed_equals_one_at_a_time_in_logits_and_gradients(family: str, lengths: list[tuple[int, int]]) -> None:
+@given(lengths=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 6)), min_size=1, max_size=5))
+def test_packed_equals_one_at_a_time_in_logits_and_gradients(
+    family: str, lengths: list[tuple[int, int]]
+) -> None:
     model = tiny_model(family)
     samples = samples_of(lengths)
     expected, expected_logits = single_loss(model, samples)
@@ -98,8 +100,12 @@ def test_a_leak_between_samples_would_be_seen() -> None:
 
     model = tiny_model("llama")
 
-    def leaky(layer: Any, query: Any, key: Any, value: Any, mask: Any, scaling: Any = None, **_: Any) -> Any:
-        return sdpa_attention_forward(layer, query, key, value, None, scaling=scaling, is_causal=True)
+    def leaky(
+        layer: Any, query: Any, key: Any, value: Any, mask: Any, scaling: Any = None, **_: Any
+    ) -> Any:
+        return sdpa_attention_forward(
+            layer, query, key, value, None, scaling=scaling, is_causal=True
+        )
 
     module.register()
     original, module.packed_attention = module.packed_attention, leaky
@@ -123,7 +129,11 @@ def test_a_leak_between_samples_would_be_seen() -> None:
 )
 def test_what_is_not_implemented_is_refused(arguments: dict[str, Any], named: str) -> None:
     q = torch.zeros(1, 4, 3, 8)
-    options = {"attention_mask": None, "cu_seq_lens_q": torch.tensor([0, 3], dtype=torch.int32), **arguments}
+    options = {
+        "attention_mask": None,
+        "cu_seq_lens_q": torch.tensor([0, 3], dtype=torch.int32),
+        **arguments,
+    }
     with pytest.raises(PackedAttentionError, match=named):
         packed_attention(torch.nn.Linear(1, 1), q, q, q, **options)
 

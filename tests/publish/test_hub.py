@@ -64,19 +64,25 @@ def refusal(act: Any, *arguments: Any, **named: Any) -> str:
 
 
 def test_new_repository(hub: Hub) -> None:
-    assert check_access("alice/model") == "alice/model will be made by alice"
-    assert check_access("lab/model") == "lab/model will be made by alice"
+    assert check_access("alice/model", private=True) == "alice/model will be made by alice"
+    assert check_access("lab/model", private=True) == "lab/model will be made by alice"
     assert not hub.repos  # asking makes nothing
 
 
 def test_existing_repository(hub: Hub) -> None:
     hub.repos["alice/model"] = Repo(private=True)
-    assert check_access("alice/model") == "alice may write to alice/model"
+    assert check_access("alice/model", private=True) == "alice may write to alice/model"
+
+
+def test_a_public_repository_stays_public_and_that_is_said(hub: Hub) -> None:
+    hub.repos["alice/model"] = Repo(private=False)
+    assert "which is public and stays so" in check_access("alice/model", private=True)
+    assert check_access("alice/model", private=False) == "alice may write to alice/model"
 
 
 def test_no_token(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
-    assert refusal(check_access, "alice/model") == (
+    assert refusal(check_access, "alice/model", private=True) == (
         "publish.repo is alice/model, but there is no Hub token.\n"
         "Run `hf auth login`, or set HF_TOKEN, or set publish.repo=null to publish nothing."
     )
@@ -85,7 +91,7 @@ def test_no_token(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_wrong_token(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_expired")
-    text = refusal(check_access, "alice/model")
+    text = refusal(check_access, "alice/model", private=True)
     assert text.startswith("The Hub refused (401): Invalid user token.")
     assert "The token is wrong or has expired: run `hf auth login`, or set HF_TOKEN" in text
     assert "hf_expired" not in text
@@ -94,7 +100,7 @@ def test_wrong_token(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("token", ["ここにトークン", "hf_abc\x07def"])
 def test_token_that_is_none(hub: Hub, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
     monkeypatch.setenv("HF_TOKEN", token)
-    text = refusal(check_access, "alice/model")
+    text = refusal(check_access, "alice/model", private=True)
     assert text.startswith("The Hub token holds characters that no token has.\nCopy it again")
     assert token not in text
     assert hub.requests == []
@@ -102,7 +108,7 @@ def test_token_that_is_none(hub: Hub, monkeypatch: pytest.MonkeyPatch, token: st
 
 def test_token_that_may_only_read(hub: Hub) -> None:
     hub.role = "read"
-    assert refusal(check_access, "alice/model").startswith(
+    assert refusal(check_access, "alice/model", private=True).startswith(
         "The Hub token of alice may only read.\nMake a token with write access"
     )
 
@@ -111,7 +117,7 @@ def test_fine_grained_token_without_write_access(hub: Hub) -> None:
     hub.role = "fineGrained"
     hub.repos["alice/model"] = Repo(private=True)
     hub.fail["/auth-check/write"] = 403
-    assert refusal(check_access, "alice/model") == (
+    assert refusal(check_access, "alice/model", private=True) == (
         "The Hub refused (403): You are not allowed to do this.\nThe token may not write to "
         "alice/model: make one with write access to it, or choose another publish.repo."
     )
@@ -119,7 +125,7 @@ def test_fine_grained_token_without_write_access(hub: Hub) -> None:
 
 @pytest.mark.parametrize("owner", ["bob", "club"])  # club: a member who may only read
 def test_foreign_owner(hub: Hub, owner: str) -> None:
-    assert refusal(check_access, f"{owner}/model") == (
+    assert refusal(check_access, f"{owner}/model", private=True) == (
         f"{owner}/model does not exist, and the token of alice can't make it: it may create "
         "repositories of alice, lab.\nSet publish.repo=alice/model."
     )
@@ -127,12 +133,12 @@ def test_foreign_owner(hub: Hub, owner: str) -> None:
 
 def test_foreign_repository(hub: Hub) -> None:
     hub.repos["bob/model"] = Repo(private=False)
-    assert "The token may not write to bob/model" in refusal(check_access, "bob/model")
+    assert "The token may not write to bob/model" in refusal(check_access, "bob/model", private=True)
 
 
 def test_server_unreachable(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # "discard": nobody listens
-    text = refusal(check_access, "alice/model")
+    text = refusal(check_access, "alice/model", private=True)
     assert text.startswith("The Hub can't be reached: ConnectError: ")
     assert text.endswith("\nCheck the network.")
 
@@ -141,14 +147,14 @@ def test_offline(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert refusal(check_access, "alice/model") == (
+    assert refusal(check_access, "alice/model", private=True) == (
         "The Hub can't be asked: HF_HUB_OFFLINE is set.\nUnset it to publish."
     )
 
 
 def test_name_that_the_hub_does_not_take(hub: Hub) -> None:
     with pytest.raises(UsageError, match=r"^publish\.repo: Cannot have -- or \.\. in repo_id"):
-        check_access("alice/a--b")
+        check_access("alice/a--b", private=True)
 
 
 # The client's exceptions.

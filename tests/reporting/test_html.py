@@ -11,7 +11,8 @@ import pytest
 
 from ragtune.data.example import Passage
 from ragtune.evaluation.compare import compare
-from ragtune.recipe import Recipe, load_recipe
+from ragtune.recipe import Recipe
+from ragtune.recipe_file import load_recipe
 from ragtune.reporting.html import (
     AnswerRow,
     count,

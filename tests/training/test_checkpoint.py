@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from ragtune.training.checkpoint import MANIFEST, checkpoints, is_whole, keep_newest, newest_whole, seal
+from ragtune.training.checkpoint import (
+    MANIFEST,
+    checkpoints,
+    is_whole,
+    keep_newest,
+    newest_whole,
+    seal,
+)
 
 
 def make(folder: Path, step: int) -> Path:
@@ -20,8 +27,12 @@ def test_a_sealed_checkpoint_is_whole(tmp_path: Path) -> None:
     assert is_whole(make(tmp_path, 1))
 
 
-@pytest.mark.parametrize("damage", ["change", "shorten", "remove", "no manifest", "bad manifest", "empty manifest"])
-def test_damage_is_noticed_and_the_newest_whole_one_used(tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "damage", ["change", "shorten", "remove", "no manifest", "bad manifest", "empty manifest"]
+)
+def test_damage_is_noticed_and_the_newest_whole_one_used(
+    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     old, new = make(tmp_path, 9), make(tmp_path, 10)
     if damage == "change":
         (new / "weights").write_bytes(b"\0" * 100)

@@ -17,7 +17,9 @@ def sample(prompt: int, completion: int, name: str = "q") -> Sample:
 
 
 @given(examples=counts, batch=counts, steps=st.integers(1, 12), seed=st.integers(0, 5))
-def test_steps_are_full_and_each_epoch_holds_every_example_once(examples: int, batch: int, steps: int, seed: int) -> None:
+def test_steps_are_full_and_each_epoch_holds_every_example_once(
+    examples: int, batch: int, steps: int, seed: int
+) -> None:
     drawn = draw_steps(examples, batch, steps=steps, epochs=None, seed=seed)
     assert [len(s) for s in drawn] == [batch] * steps
     order = [i for step in drawn for i in step]
@@ -43,10 +45,10 @@ def test_another_seed_gives_another_order() -> None:
     assert one != other
 
 
-@given(
-    lengths=st.lists(st.integers(1, 50), min_size=1, max_size=20), rows=st.integers(1, 8)
-)
-def test_rows_hold_every_sample_and_are_never_too_many_or_too_full(lengths: list[int], rows: int) -> None:
+@given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=20), rows=st.integers(1, 8))
+def test_rows_hold_every_sample_and_are_never_too_many_or_too_full(
+    lengths: list[int], rows: int
+) -> None:
     step = [sample(n, 1, str(i)) for i, n in enumerate(lengths)]
     split = split_rows(step, rows)
     assert len(split) == min(rows, len(step))
@@ -60,7 +62,10 @@ def test_a_packed_row_trains_exactly_the_completions(lengths: list[tuple[int, in
     batch = RowCollator(packed=True)([{"index": 3, "samples": samples}])
     tokens = sum(map(len, samples))
     assert batch["input_ids"].shape == batch["labels"].shape == (1, tokens)
-    assert batch["cu_seq_lens_q"].tolist() == [0, *torch.tensor([len(s) for s in samples]).cumsum(0).tolist()]
+    assert batch["cu_seq_lens_q"].tolist() == [
+        0,
+        *torch.tensor([len(s) for s in samples]).cumsum(0).tolist(),
+    ]
     assert batch["position_ids"][0].tolist() == [i for s in samples for i in range(len(s))]
     assert batch["targets"].tolist() == [t for s in samples for t in s.completion_ids]
     # A logit is kept where the next token is trained, and nowhere else.

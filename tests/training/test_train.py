@@ -23,7 +23,10 @@ def train(recipe: dict[str, Any], folder: Path, *overrides: str) -> Run:
 
 
 def log(one: Run) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (one.dir.adapter / "train_log.jsonl").read_text("utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (one.dir.adapter / "train_log.jsonl").read_text("utf-8").splitlines()
+    ]
 
 
 def losses(one: Run) -> list[float]:
@@ -52,11 +55,15 @@ def test_a_wrong_target_module_names_those_there_are() -> None:
     assert "down_proj, gate_proj, k_proj" in caught.value.advice
 
 
-def test_training_learns_and_says_what_it_took(tiny_recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    one = train(tiny_recipe, tmp_path / "run", "train.steps=20", "train.learning_rate=0.1", "lora.rank=16")
+def test_training_learns_and_says_what_it_took(
+    tiny_recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = train(
+        tiny_recipe, tmp_path / "run", "train.steps=20", "train.learning_rate=0.02", "lora.rank=16"
+    )
     found = losses(one)
     assert len(found) == 20
-    assert sum(found[-5:]) < 0.8 * sum(found[:5])
+    assert sum(found[-5:]) < 0.7 * sum(found[:5])
     result = one.dir.read_state()["train"]
     assert result["steps"] == 20
     assert result["samples"] == 80
@@ -67,14 +74,18 @@ def test_training_learns_and_says_what_it_took(tiny_recipe: dict[str, Any], tmp_
 
 
 @pytest.mark.parametrize("per_row", [2, 3, 4])
-def test_packed_rows_train_as_single_samples(tiny_recipe: dict[str, Any], tmp_path: Path, per_row: int) -> None:
+def test_packed_rows_train_as_single_samples(
+    tiny_recipe: dict[str, Any], tmp_path: Path, per_row: int
+) -> None:
     options = ["lora.dropout=0"]
     single = train(tiny_recipe, tmp_path / "single", *options, "train.samples_per_row=1")
     packed = train(tiny_recipe, tmp_path / "packed", *options, f"train.samples_per_row={per_row}")
     assert losses(packed) == pytest.approx(losses(single), rel=1e-5)
 
 
-def test_recomputing_activations_changes_nothing(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_recomputing_activations_changes_nothing(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
     kept = train(tiny_recipe, tmp_path / "kept", "train.recompute=false")
     recomputed = train(tiny_recipe, tmp_path / "recomputed", "train.recompute=true")
     assert losses(recomputed) == losses(kept)
@@ -82,9 +93,15 @@ def test_recomputing_activations_changes_nothing(tiny_recipe: dict[str, Any], tm
 
 @pytest.mark.parametrize("family", ["gemma2", "lfm2"])
 def test_a_family_that_can_not_be_packed_trains_one_sample_a_row(
-    tiny_recipe: dict[str, Any], tmp_path: Path, chatml_tokenizer: Any, family: str, capsys: pytest.CaptureFixture[str]
+    tiny_recipe: dict[str, Any],
+    tmp_path: Path,
+    chatml_tokenizer: Any,
+    family: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    tiny_model(family, eos_token_id=chatml_tokenizer.eos_token_id).save_pretrained(tmp_path / "model")
+    tiny_model(family, eos_token_id=chatml_tokenizer.eos_token_id).save_pretrained(
+        tmp_path / "model"
+    )
     chatml_tokenizer.save_pretrained(tmp_path / "model")
     tiny_recipe["model"]["id"] = str(tmp_path / "model")
     tiny_recipe["lora"]["target_modules"] = ["all-linear"]
@@ -95,9 +112,16 @@ def test_a_family_that_can_not_be_packed_trains_one_sample_a_row(
     assert len(losses(one)) == 2
 
 
-def test_evaluation_loss_is_watched_and_the_best_is_kept(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_evaluation_loss_is_watched_and_the_best_is_kept(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
     # So high a rate that the loss soon rises again.
-    options = ["train.steps=12", "train.eval_every=2", "train.learning_rate=0.3", "train.scheduler=constant"]
+    options = [
+        "train.steps=12",
+        "train.eval_every=2",
+        "train.learning_rate=2",
+        "train.scheduler=constant",
+    ]
     last = train(tiny_recipe, tmp_path / "last", *options)
     best = train(tiny_recipe, tmp_path / "best", *options, "train.keep=best")
     watched = {e["step"]: e["eval_loss"] for e in log(best) if "eval_loss" in e}
@@ -110,15 +134,31 @@ def test_evaluation_loss_is_watched_and_the_best_is_kept(tiny_recipe: dict[str, 
     assert all(torch.equal(final[k], v) for k, v in weights(last).items())
 
 
-def test_the_evaluation_loss_is_the_mean_over_trained_tokens(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_the_evaluation_loss_is_the_mean_over_trained_tokens(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
     found = [
-        [e["eval_loss"] for e in log(train(tiny_recipe, tmp_path / str(n), "train.eval_every=4", f"train.samples_per_row={n}", "lora.dropout=0")) if "eval_loss" in e]
+        [
+            e["eval_loss"]
+            for e in log(
+                train(
+                    tiny_recipe,
+                    tmp_path / str(n),
+                    "train.eval_every=4",
+                    f"train.samples_per_row={n}",
+                    "lora.dropout=0",
+                )
+            )
+            if "eval_loss" in e
+        ]
         for n in (1, 4)
     ]
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
-def test_a_loss_that_is_not_finite_stops_with_step_and_questions(tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_is_not_finite_stops_with_step_and_questions(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     original = trainer_module.PackedTrainer.compute_loss
     rows: list[Any] = []
 
@@ -129,14 +169,19 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_questions(tiny_recipe: di
 
     monkeypatch.setattr(trainer_module.PackedTrainer, "compute_loss", poisoned)
     # compute_loss records the loss before it is poisoned here, so the whole step is named.
-    with pytest.raises(RagtuneError, match=r"stopped at step 2: the gradient is not finite.*q\d+") as caught:
+    with pytest.raises(
+        RagtuneError, match=r"stopped at step 2: the gradient is not finite.*q\d+"
+    ) as caught:
         train(tiny_recipe, tmp_path / "run", "train.samples_per_row=2")
     assert len(caught.value.message.split("Questions")[1].split(",")) == 4
     assert not (tmp_path / "run" / "adapter").exists()
 
 
 def test_out_of_memory_halves_the_row_and_goes_on(
-    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_recipe: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     original = trainer_module.PackedTrainer.compute_loss
     seen: list[int] = []
@@ -158,7 +203,9 @@ def test_out_of_memory_halves_the_row_and_goes_on(
     assert losses(one) == pytest.approx(losses(whole), rel=1e-4)
 
 
-def test_no_token_is_written_into_a_checkpoint(tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_token_is_written_into_a_checkpoint(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_canary0123456789")
     one = train(tiny_recipe, tmp_path / "run", "train.steps=2")
     files = [p for p in one.dir.path.rglob("*") if p.is_file()]
@@ -169,6 +216,14 @@ def test_no_token_is_written_into_a_checkpoint(tiny_recipe: dict[str, Any], tmp_
 @pytest.mark.gpu
 def test_nf4_with_the_notebooks_optimizer(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
-    one = train(tiny_recipe, tmp_path / "run", "model.dtype=auto", "model.quantization=nf4", "train.optimizer=paged_adamw_8bit", "train.steps=20", "train.learning_rate=0.1")
+    one = train(
+        tiny_recipe,
+        tmp_path / "run",
+        "model.dtype=auto",
+        "model.quantization=nf4",
+        "train.optimizer=paged_adamw_8bit",
+        "train.steps=20",
+        "train.learning_rate=0.1",
+    )
     found = losses(one)
     assert sum(found[-5:]) < 0.98 * sum(found[:5])

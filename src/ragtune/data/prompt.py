@@ -134,13 +134,15 @@ def read_template(text: str, key: str) -> tuple[str, str]:
 
 
 def chat_template(name: str) -> str:
-    """A chat template by name (`aio`, `plain`) or path.
+    """A chat template by name (`aio`, `plain`), path or text.
 
     Raises:
-        UsageError: neither a known name nor a file.
+        UsageError: neither a known name nor a file nor a template.
     """
     if name in CHAT_TEMPLATES:
         return CHAT_TEMPLATES[name]
+    if "{" in name:
+        return name
     if not name.endswith((".jinja", ".j2")):
         raise UsageError(
             f"prompt.chat_template: there is no template {name!r}.",

@@ -150,7 +150,10 @@ def _answer_batch(
     mask = torch.tensor([[0] * n + [1] * (longest - n) for n in padding], device=device)
     # Adapters are float32: on a GPU their products run in the base's dtype, as in training.
     half = model.dtype in (torch.bfloat16, torch.float16) and device.type == "cuda"
-    with torch.inference_mode(), torch.autocast(device.type, model.dtype if half else None, enabled=half):
+    with (
+        torch.inference_mode(),
+        torch.autocast(device.type, model.dtype if half else None, enabled=half),
+    ):
         output = model.generate(
             input_ids=input_ids, attention_mask=mask, generation_config=settings
         )

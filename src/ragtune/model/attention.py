@@ -59,7 +59,9 @@ def _varlen_style() -> str | None:
     except ImportError:
         return None
     names = inspect.signature(varlen_attn).parameters
-    return "window_size" if "window_size" in names else "is_causal" if "is_causal" in names else None
+    return (
+        "window_size" if "window_size" in names else "is_causal" if "is_causal" in names else None
+    )
 
 
 def packed_attention(
@@ -153,8 +155,9 @@ def _varlen(
         if _varlen_style() == "window_size"
         else {"is_causal": True}
     )
-    out: torch.Tensor = varlen_attn(q, k, v, borders, borders, top, top, scale=scale, **causal)
-    return out[None].to(query.dtype)
+    out: Any = varlen_attn(q, k, v, borders, borders, top, top, scale=scale, **causal)
+    packed: torch.Tensor = out[None].to(query.dtype)
+    return packed
 
 
 def _by_sample(
@@ -170,7 +173,7 @@ def _by_sample(
         key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
     sizes = borders.diff().tolist()
     outputs = []
-    for q, k, v in zip(*(t.split(sizes, dim=2) for t in (query, key, value)), strict=True):
+    for q, k, v in zip(*(torch.split(t, sizes, dim=2) for t in (query, key, value)), strict=True):
         length = q.shape[2]
         if window is not None and length > window:
             ahead = torch.arange(length, device=q.device)

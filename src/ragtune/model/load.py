@@ -48,7 +48,9 @@ def choose_hardware(recipe: Recipe) -> Hardware:
     if recipe.model.quantization == "nf4":
         _need_bitsandbytes(cuda, "model.quantization: nf4", "model.quantization=null")
     if recipe.train.optimizer != "adamw":
-        _need_bitsandbytes(cuda, f"train.optimizer: {recipe.train.optimizer}", "train.optimizer=adamw")
+        _need_bitsandbytes(
+            cuda, f"train.optimizer: {recipe.train.optimizer}", "train.optimizer=adamw"
+        )
     if cuda:
         device = torch.device("cuda", torch.cuda.current_device())
         name = torch.cuda.get_device_name(device)
@@ -70,7 +72,9 @@ def choose_hardware(recipe: Recipe) -> Hardware:
 
 def _need_bitsandbytes(cuda: bool, what: str, instead: str) -> None:
     if not cuda:
-        raise UsageError(f"{what} needs an NVIDIA GPU, and there is none here.", f"Or set {instead}.")
+        raise UsageError(
+            f"{what} needs an NVIDIA GPU, and there is none here.", f"Or set {instead}."
+        )
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UsageError(
             f"{what} needs bitsandbytes.", f"Run: pip install 'ragtune[cuda]'. Or set {instead}."

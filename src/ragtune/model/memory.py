@@ -53,9 +53,7 @@ class Plan:
         if self.max_samples_per_row > 1:
             half = self.max_samples_per_row // 2
             change = f"step {step}: out of memory, {half} samples a row"
-            return dataclasses.replace(
-                self, samples_per_row=half, changes=(*self.changes, change)
-            )
+            return dataclasses.replace(self, samples_per_row=half, changes=(*self.changes, change))
         if not self.recompute:
             change = f"step {step}: out of memory, recompute activations"
             return dataclasses.replace(self, recompute=True, changes=(*self.changes, change))
@@ -86,10 +84,14 @@ def make_plan(
         longest: the longest sample, in tokens.
     """
     train = recipe.train
-    fits = _fitting_samples(hardware, model, longest, recompute=False, dropout=recipe.lora.dropout > 0)
+    fits = _fitting_samples(
+        hardware, model, longest, recompute=False, dropout=recipe.lora.dropout > 0
+    )
     recompute = train.recompute if train.recompute != "auto" else fits < 1
     if recompute:
-        fits = _fitting_samples(hardware, model, longest, recompute=True, dropout=recipe.lora.dropout > 0)
+        fits = _fitting_samples(
+            hardware, model, longest, recompute=True, dropout=recipe.lora.dropout > 0
+        )
     if train.samples_per_row != "auto":
         per_row = train.samples_per_row
     else:
@@ -117,7 +119,13 @@ def _fitting_samples(
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     optimizer = trained * 4 + trained * 8  # gradients and two moments in float32
     budget = free * _SPARE - optimizer
-    return max(0, int(budget // (activation_bytes(model.config, recompute=recompute, dropout=dropout) * longest)))
+    return max(
+        0,
+        int(
+            budget
+            // (activation_bytes(model.config, recompute=recompute, dropout=dropout) * longest)
+        ),
+    )
 
 
 def activation_bytes(config: Any, *, recompute: bool, dropout: bool) -> int:

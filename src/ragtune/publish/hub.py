@@ -81,8 +81,12 @@ def _line(text: str) -> str:
     return (text.strip().splitlines() or [""])[0].replace(get_token() or "\0", "…")
 
 
-def check_access(repo: str) -> str:
+def check_access(repo: str, *, private: bool) -> str:
     """Ask the Hub whether a push to `repo` would work: is there a token, whose, may it write there?
+
+    Args:
+        repo: owner/name.
+        private: what the recipe wants; a repository that is public stays public, and that is said.
 
     Returns:
         The user's name, and what was found, in words.
@@ -122,7 +126,9 @@ def check_access(repo: str) -> str:
     with hub_errors(repo, ""):
         try:
             hub.auth_check(repo, write=True)
-            return f"{user} may write to {repo}"
+            public = private and not hub.model_info(repo).private
+            kind = ", which is public and stays so (publish.private is true)" if public else ""
+            return f"{user} may write to {repo}{kind}"
         except GatedRepoError:
             raise
         except RepositoryNotFoundError:

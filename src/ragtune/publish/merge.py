@@ -78,15 +78,26 @@ def memory_needed(config: Any) -> int:
 
 
 def available_memory() -> int | None:
-    """Bytes of host memory that a new program can have, or None where it isn't known."""
+    """Bytes of host memory that a new program can have, or None where it isn't known.
+
+    In a container the control group's limit counts as well as the machine's memory.
+    """
+    known = [
+        int(line.split()[1]) * 1024
+        for line in _read("/proc/meminfo").splitlines()
+        if line.startswith("MemAvailable:")
+    ]
+    limit, used = (_read(f"/sys/fs/cgroup/memory.{n}").strip() for n in ("max", "current"))
+    if limit.isdigit() and used.isdigit():
+        known.append(int(limit) - int(used))
+    return min(known, default=None)
+
+
+def _read(path: str) -> str:
     try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
+        return Path(path).read_text(encoding="ascii")
     except OSError:
-        return None
-    for line in text.splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
+        return ""
 
 
 def free_disk(path: Path) -> int:

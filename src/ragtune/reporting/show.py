@@ -26,7 +26,9 @@ def show_examples(encoder: Encoder, examples: Sequence[Example]) -> None:
         note("")
         note(encoder.tokenizer.decode(sample.prompt_ids))
         note("")
-        note(f"{len(sample.prompt_ids)} prompt tokens, {len(sample.completion_ids)} trained tokens:")
+        note(
+            f"{len(sample.prompt_ids)} prompt tokens, {len(sample.completion_ids)} trained tokens:"
+        )
         console.print(_coloured(encoder, sample.prompt_ids, sample.completion_ids), soft_wrap=True)
 
 

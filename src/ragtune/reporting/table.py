@@ -16,10 +16,6 @@ from ragtune.recipe import Recipe
 from ragtune.reporting.html import AnswerRow
 
 
-def percent(rate: float) -> str:
-    return f"{100 * rate:.1f}"
-
-
 def comparison_table(comparison: dict[str, Any]) -> Table:
     """Before, after and difference, each with its 95 % interval, in %."""
     table = Table(
@@ -52,8 +48,7 @@ def answer_rows(
     )
     rows = []
     for example in examples:
-        texts = [answers.get(example.qid) for answers in (old, new)]
-        right = [_right(recipe, text, example.answers) for text in texts]
+        first, second = old.get(example.qid), new.get(example.qid)
         passages = shown_passages(
             example,
             recipe.data.max_passages,
@@ -61,10 +56,21 @@ def answer_rows(
             seed=recipe.seed,
         )
         rows.append(
-            AnswerRow(example.qid, example.question, example.answers, passages, *texts, *right)
+            AnswerRow(
+                example.qid,
+                example.question,
+                example.answers,
+                passages,
+                before=first,
+                after=second,
+                before_right=_right(recipe, first, example.answers),
+                after_right=_right(recipe, second, example.answers),
+            )
         )
     return rows
 
 
 def _right(recipe: Recipe, text: str | None, answers: Sequence[str]) -> bool:
-    return bool(text is not None and answers and score([text], [answers])[recipe.evaluate.metric][0])
+    return bool(
+        text is not None and answers and score([text], [answers])[recipe.evaluate.metric][0]
+    )

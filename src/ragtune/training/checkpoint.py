@@ -55,7 +55,9 @@ def newest_whole(folder: Path) -> Path | None:
         aside = path.with_name(f"damaged-{path.name}")
         shutil.rmtree(aside, ignore_errors=True)
         path.replace(aside)
-        warn(f"{path.name} is not whole (cut off while it was written?); set aside as {aside.name}.")
+        warn(
+            f"{path.name} is not whole (cut off while it was written?); set aside as {aside.name}."
+        )
     return None
 
 

@@ -42,9 +42,7 @@ def split_rows(step: Sequence[Sample], rows: int) -> list[list[Sample]]:
     room = -(-len(step) // rows)
     out: list[list[Sample]] = [[] for _ in range(rows)]
     for sample in sorted(step, key=len, reverse=True):
-        target = min(
-            (r for r in out if len(r) < room), key=lambda r: (sum(map(len, r)), len(r))
-        )
+        target = min((r for r in out if len(r) < room), key=lambda r: (sum(map(len, r)), len(r)))
         target.append(sample)
     return [row for row in out if row]
 

@@ -233,7 +233,9 @@ def _fit(
             update(step, f"loss {entry['loss']:.4f}  {speed:,.0f} tokens/s")
             if step % every == 0 or step == len(steps):
                 mean = sum(recent) / len(recent)
-                note(f"  step {step:>5}   loss {mean:.4f}   learning rate {entry['learning_rate']:.2e}")
+                note(
+                    f"  step {step:>5}   loss {mean:.4f}   learning rate {entry['learning_rate']:.2e}"
+                )
                 recent.clear()
 
         watch = Watch(data, on_step)

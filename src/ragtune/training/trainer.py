@@ -109,7 +109,10 @@ class PackedTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: Any = None,  # noqa: ARG002 - Trainer's signature
+        metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """The completion loss over the evaluation rows: the mean over their trained tokens."""
         self.model.eval()
@@ -123,7 +126,7 @@ class PackedTrainer(Trainer):
                 tokens += count
         metrics = {f"{metric_key_prefix}_loss": total / tokens}
         self.log(dict(metrics))
-        self.control = self.callback_handler.on_evaluate(
+        self.control: Any = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
         return metrics
@@ -148,7 +151,14 @@ class Watch(TrainerCallback):
         self.on_step = on_step
         self.trainer: PackedTrainer | None = None
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+    def on_log(
+        self,
+        args: Any,
+        state: Any,
+        control: Any,  # noqa: ARG002 - TrainerCallback's signature
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
         if not logs or self.trainer is None:
             return
         if "loss" in logs:
