@@ -24,6 +24,10 @@ def check(run: Run) -> None:
     note(f"Run directory: {run.dir.path}")
     hardware = run.hardware
     note(f"Hardware: {hardware.name}; {hardware.dtype_name} ({hardware.reason})")
+    if recipe.train.report_to:
+        from ragtune.training.trainer import check_trackers
+
+        check_trackers(recipe.train.report_to)
     run.dir.verify(recipe)
     _data(run)
     encoder = run.encoder

@@ -18,19 +18,34 @@ FORMAT = 1
 """Version of every JSON file that ragtune writes."""
 
 
+# It can be read only by setting it, and is the same for the whole process.
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
+
 @contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or a forbidden folder into a message with the path and the space left."""
+def full_disk(path: Path) -> Iterator[None]:
+    """Turn a full disk into a message with the path and the space left."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            free = shutil.disk_usage(existing_parent(path)).free
-            raise RagtuneError(
-                f"The disk is full: could not write {path} ({free / 2**20:.0f} MiB free).",
-                "Free some space or choose another run directory with --run-dir; "
-                "the same command then goes on from what is finished.",
-            ) from error
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(existing_parent(path)).free
+        raise RagtuneError(
+            f"The disk is full: could not write {path} ({free / 2**20:.0f} MiB free).",
+            "Free some space or choose another run directory with --run-dir; "
+            "the same command then goes on from what is finished.",
+        ) from error
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk, or a folder that can't be written or made, into a message."""
+    try:
+        with full_disk(path):
+            yield
+    except OSError as error:
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise RagtuneError(
                 f"Not allowed to write {path} ({error.strerror}).",
@@ -143,6 +158,10 @@ def making_folder(path: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
+        for file in partial.rglob("*"):
+            if file.is_file():
+                # safetensors makes its files readable for their owner alone.
+                file.chmod(0o666 & ~_UMASK)
         if path.exists():
             shutil.rmtree(path)
         partial.replace(path)

@@ -17,7 +17,7 @@ from typing import Any
 
 from ragtune.console import console, heading, note
 from ragtune.errors import UsageError
-from ragtune.files import disk_errors, read_json, read_jsonl, sha256, write_json
+from ragtune.files import full_disk, read_json, read_jsonl, sha256, write_json
 from ragtune.recipe import Recipe
 from ragtune.recipe_file import load_recipe
 from ragtune.rundir import RunDir
@@ -124,7 +124,7 @@ class Run:
         """A stage's heading, and its time in run.json."""
         heading(title)
         start = time.monotonic()
-        with disk_errors(self.dir.path):
+        with full_disk(self.dir.path):
             yield
             seconds = self.dir.read_state().get("times", {}).get(name, 0)
             self.dir.update(times={name: round(seconds + time.monotonic() - start, 2)})

@@ -133,7 +133,9 @@ def test_foreign_owner(hub: Hub, owner: str) -> None:
 
 def test_foreign_repository(hub: Hub) -> None:
     hub.repos["bob/model"] = Repo(private=False)
-    assert "The token may not write to bob/model" in refusal(check_access, "bob/model", private=True)
+    assert "The token may not write to bob/model" in refusal(
+        check_access, "bob/model", private=True
+    )
 
 
 def test_server_unreachable(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

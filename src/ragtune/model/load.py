@@ -77,7 +77,7 @@ def _need_bitsandbytes(cuda: bool, what: str, instead: str) -> None:
         )
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UsageError(
-            f"{what} needs bitsandbytes.", f"Run: pip install 'ragtune[cuda]'. Or set {instead}."
+            f"{what} needs bitsandbytes.", f"Run: pip install bitsandbytes. Or set {instead}."
         )
 
 

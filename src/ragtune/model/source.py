@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
+import io
 import re
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,16 +137,18 @@ def _from_gguf(path: Path) -> ModelSource:
     if importlib.util.find_spec("gguf") is None:
         raise UsageError(
             f"{path.name} is a GGUF file, and the library gguf is not installed.",
-            "Run: pip install 'ragtune[gguf]'",
+            "Run: pip install gguf",
         )
     note(f"Converting {path.name} once, into {folder} …")
     import torch
 
     from ragtune.model.load import quiet
 
-    with quiet():
+    with quiet(), contextlib.ExitStack() as stack:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        if not sys.stderr.isatty():  # a bar that can't move fills a log
+            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
         try:
             where: dict[str, Any] = {
                 "pretrained_model_name_or_path": str(path.parent),

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from ragtune.errors import RagtuneError
+from ragtune.errors import RagtuneError, UsageError
 from ragtune.model.load import Hardware
 from ragtune.model.memory import Plan
 from ragtune.recipe import Recipe
@@ -26,6 +26,22 @@ _OPTIMIZERS = {
 }
 
 
+def check_trackers(names: list[str]) -> None:
+    """See that the trackers of `train.report_to` are installed.
+
+    Raises:
+        UsageError: one is not, or transformers knows none of that name.
+    """
+    from transformers.integrations import get_available_reporting_integrations
+
+    missing = sorted(set(names) - set(get_available_reporting_integrations()))
+    if missing:
+        raise UsageError(
+            f"train.report_to: {', '.join(missing)} is not installed, or no tracker of transformers.",
+            f"Run: pip install {' '.join(missing)}. Or set train.report_to=[].",
+        )
+
+
 def training_arguments(
     recipe: Recipe, plan: Plan, hardware: Hardware, steps: int, folder: Path
 ) -> TrainingArguments:
@@ -34,6 +50,7 @@ def training_arguments(
     `hub_token` is never set: it would be pickled into every checkpoint.
     """
     train = recipe.train
+    check_trackers(train.report_to)
     evaluate = train.eval_every is not None
     best = train.keep == "best"
     args = TrainingArguments(

@@ -1,0 +1,260 @@
+"""The documentation says what the code does: its commands run, its keys exist, its links lead somewhere.
+
+    python -m tests.test_docs
+
+writes the tables of docs/recipe.md again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import typer
+import yaml
+from pydantic_core import PydanticUndefined
+
+from ragtune.cli import app, main
+from ragtune.recipe import Recipe, section_of
+from ragtune.recipe_file import load_recipe
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+RECIPE_PAGE = ROOT / "docs/recipe.md"
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "src").rglob("*.md")]
+)  # fmt: skip
+
+# Commands of the README that are not run here; each is checked as far as it can be (see below).
+NOT_RUN = {
+    "make quickstart": "makes an environment and takes minutes; tests/test_pipeline.py runs the stages",
+    "make test": "is what runs this test",
+    "ragtune run recipes/aio-swallow-7b.yaml": "needs a GPU, the network and a 7B model",
+    "pip install -e .": "changes the environment",
+    "pip install -e '.[gguf]'": "changes the environment",
+    "pip install -e '.[cuda]'": "changes the environment",
+    "hf auth login": "needs an account",
+    "ragtune push runs/my-run publish.repo=YOUR-NAME/MODEL": "needs an account; tests/publish has a stand-in",
+}
+
+
+def blocks(page: Path, language: str) -> Iterator[str]:
+    """The fenced blocks of a language."""
+    for match in re.finditer(
+        rf"^```{language}\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE
+    ):
+        yield match[1]
+
+
+def commands(page: Path) -> list[str]:
+    return [line for block in blocks(page, "bash") for line in block.splitlines() if line]
+
+
+def everywhere(language: str) -> list[Any]:
+    """Every block of a language, as parameters named by page."""
+    return [
+        pytest.param(block, id=f"{page.name}-{number}")
+        for page in PAGES
+        for number, block in enumerate(blocks(page, language), 1)
+    ]
+
+
+def test_the_readmes_commands_run(
+    tmp_path: Path,
+    tiny_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In their order, on the README's own data, with a tiny model and few steps in its recipe."""
+    listed = commands(README)
+    assert not NOT_RUN.keys() - set(listed), "listed as not run, but not in the README"
+    files = re.findall(
+        r"^`([\w.]+)`\n\n```json\n(.*?)^```$", README.read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
+    assert [name for name, _ in files] == ["train.jsonl", "eval.jsonl"]
+    for name, text in files:
+        (tmp_path / name).write_text(text, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    ran = 0
+    for line in listed:
+        if line in NOT_RUN:
+            continue
+        program, *arguments = shlex.split(line)
+        assert program == "ragtune", line
+        with pytest.raises(SystemExit) as end:
+            main([*arguments, "train.steps=3"] if "train.steps=50" in arguments else arguments)
+        assert end.value.code == 0, f"{line}\n{capsys.readouterr().err}"
+        ran += 1
+        if arguments[0] == "init":
+            recipe = tmp_path / arguments[1]
+            text = recipe.read_text("utf-8")
+            for key, value in (("id", tiny_folder), ("steps", 4)):
+                text, found = re.subn(
+                    rf"^  {key}: .*$", f"  {key}: {value}", text, flags=re.MULTILINE
+                )
+                assert found == 1
+            recipe.write_text(text, "utf-8")
+    assert ran == 6
+    assert (tmp_path / "runs/my-run/report.html").exists()
+    assert (tmp_path / "runs/shorter/merged/model.safetensors").exists()
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["n"] == 2
+
+
+@pytest.mark.parametrize("line", sorted({line for page in PAGES for line in commands(page)}))
+def test_a_command_is_one_that_there_is(line: str) -> None:
+    program, *arguments = shlex.split(line)
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    if program == "make":
+        assert all(re.search(rf"^{re.escape(a)}:", makefile, re.MULTILINE) for a in arguments)
+    elif program == "pip":
+        extra = re.fullmatch(r"pip install -e '?\.(?:\[(\w+)\])?'?", line)
+        assert extra, line
+        assert not extra[1] or f"\n{extra[1]} = [" in (ROOT / "pyproject.toml").read_text("utf-8")
+    elif program == "python":
+        assert (ROOT / arguments[0]).is_file()
+        text = (ROOT / arguments[0]).read_text("utf-8")
+        assert all(f'"{a}"' in text for a in arguments if a.startswith("--"))
+    elif program == "ragtune":
+        name = arguments[0]
+        command: Any = typer.main.get_command(app)
+        given = command.commands[name].make_context(name, arguments[1:]).params
+        target = given.get("target", "")
+        if target.startswith("recipes/"):
+            load_recipe(ROOT / target, given["overrides"])
+        else:
+            load_recipe(ROOT / "recipes/quickstart.yaml", given.get("overrides"))
+    else:
+        assert line == "hf auth login"
+
+
+@pytest.mark.parametrize("block", everywhere("python"))
+def test_python_compiles(block: str) -> None:
+    compile(block, "README", "exec")
+    import ragtune
+
+    for name in re.findall(r"\bragtune\.(\w+)", block):
+        assert name in ragtune.__all__
+
+
+@pytest.mark.parametrize("block", everywhere("yaml"))
+def test_recipe_keys_and_values_are_valid(block: str) -> None:
+    overrides = [
+        f"{section}.{key}={yaml.dump(value, default_flow_style=True, width=10_000)}"
+        for section, values in yaml.safe_load(block).items()
+        for key, value in values.items()
+    ]
+    load_recipe(ROOT / "recipes/quickstart.yaml", overrides)
+
+
+@pytest.mark.parametrize("block", everywhere("json"))
+def test_json_is_one_record_a_line(block: str) -> None:
+    from ragtune.data.example import parse_example
+    from ragtune.data.select import rejection
+
+    for number, line in enumerate(block.splitlines(), 1):
+        example = parse_example(json.loads(line), f"line {number}")
+        assert rejection(example, 3) is None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    text = README.read_text("utf-8")
+    assert all(f"(docs/{page.name})" in text for page in (ROOT / "docs").glob("*.md"))
+
+
+def test_every_sample_is_attributed() -> None:
+    folder = ROOT / "src/ragtune/data/samples"
+    text = (folder / "README.md").read_text("utf-8")
+    assert all(f"`{path.name}`" in text for path in folder.glob("*.gz"))
+
+
+def test_keys_that_the_pages_name_are_there() -> None:
+    from ragtune.recipe import all_keys, sections
+
+    names = "|".join(sections())
+    for page in PAGES:
+        for key in re.findall(rf"`((?:{names})\.[a-z_]+)(?:[:=` ])", page.read_text("utf-8")):
+            assert key in all_keys() or key.endswith((".jsonl", ".json", ".parquet")), (
+                f"{page.name}: {key}"
+            )
+
+
+def test_the_recipe_page_is_in_step_with_the_code() -> None:
+    text = RECIPE_PAGE.read_text("utf-8")
+    assert text == with_tables(text), "run: python -m tests.test_docs"
+
+
+def with_tables(text: str) -> str:
+    """docs/recipe.md with fresh tables."""
+    head, tail = text.partition("<!-- keys -->")[0], text.partition("<!-- /keys -->")[2]
+    return f"{head}<!-- keys -->\n{tables()}\n<!-- /keys -->{tail}"
+
+
+def tables() -> str:
+    """Every key of a recipe in Markdown: key, value, default, meaning."""
+    out = ["", "### At the top", "", *_header()]
+    inner: list[str] = []
+    for name, field in Recipe.model_fields.items():
+        section = section_of(field.annotation)
+        if section is None:
+            out.append(_row(name, field))
+            continue
+        inner += ["", f"### {name}", "", (section.__doc__ or "").strip(), "", *_header()]
+        inner += [_row(f"{name}.{key}", one) for key, one in section.model_fields.items()]
+    return "\n".join([*out, *inner, ""])
+
+
+def _header() -> list[str]:
+    return ["| key | value | default | meaning |", "|---|---|---|---|"]
+
+
+def _row(key: str, field: Any) -> str:
+    default = field.default
+    if default is PydanticUndefined:
+        shown = "required"
+    elif isinstance(default, list):
+        shown = f"`[{', '.join(default)}]`"
+    else:
+        shown = f"`{json.dumps(default, ensure_ascii=False)}`".replace('"', "")
+    description = (field.description or "").replace("|", "\\|")
+    return f"| `{key}` | {_kind(field.annotation)} | {shown} | {description} |"
+
+
+def _kind(annotation: Any) -> str:
+    """What a key takes, in words."""
+    origin = typing.get_origin(annotation)
+    if origin is Literal:
+        return ", ".join(f"`{json.dumps(v)}`".replace('"', "") for v in typing.get_args(annotation))
+    if origin is typing.Annotated:
+        return _kind(typing.get_args(annotation)[0])
+    if origin in (types.UnionType, typing.Union):
+        return ", ".join(_kind(part) for part in typing.get_args(annotation))
+    if origin is list:
+        return "list of texts"
+    words = {
+        str: "text",
+        int: "integer",
+        float: "number",
+        bool: "`true`, `false`",
+        type(None): "`null`",
+    }
+    return words[annotation]
+
+
+if __name__ == "__main__":
+    RECIPE_PAGE.write_text(with_tables(RECIPE_PAGE.read_text("utf-8")), "utf-8")
