@@ -28,7 +28,6 @@ def check(run: Run) -> None:
         from ragtune.training.trainer import check_trackers
 
         check_trackers(recipe.train.report_to)
-    run.dir.verify(recipe)
     _data(run)
     encoder = run.encoder
     stop = encoder.tokenizer.convert_ids_to_tokens(encoder.stop_id)

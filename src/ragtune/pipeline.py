@@ -40,6 +40,7 @@ class Run:
             target = folder / "recipe.yaml"
         self.recipe = load_recipe(target, overrides)
         self.dir = RunDir(Path(run_dir or folder or Path("runs") / self.recipe.name))
+        self.dir.verify(self.recipe)
         self._made: dict[str, Any] = {}
 
     # What the stages share, each made once.
@@ -82,7 +83,8 @@ class Run:
     def base(self) -> Any:
         """The base model, without an adapter."""
         if "base" not in self._made:
-            self._made["base"] = self._load(self.source.path)
+            nf4 = self.recipe.model.quantization == "nf4"
+            self._made["base"] = self._load(self.source.path, self.hardware, nf4=nf4)
         return self._made["base"]
 
     @property
@@ -97,16 +99,14 @@ class Run:
             del self._made["base"]
         return self._made["tuned"]
 
-    def _load(self, path: str) -> Any:
+    def _load(self, path: str, hardware: Any, *, nf4: bool) -> Any:
         from ragtune.model.load import load_model, stop_generation_at
 
-        hardware = self.hardware
         note(
-            f"Loading {self.recipe.model.id} on {hardware.name} as {hardware.dtype_name} ({hardware.reason})"
-            + (", weights in NF4 …" if self.recipe.model.quantization else " …")
+            f"Loading {path if path != self.source.path else self.recipe.model.id} on {hardware.name} "
+            f"as {hardware.dtype_name} ({hardware.reason}){', weights in NF4' if nf4 else ''} …"
         )
-        source = dataclasses.replace(self.source, path=path)
-        model = load_model(source, hardware, nf4=self.recipe.model.quantization == "nf4")
+        model = load_model(dataclasses.replace(self.source, path=path), hardware, nf4=nf4)
         stop_generation_at(model, self.encoder)
         return model
 
@@ -231,6 +231,7 @@ class Run:
         """Merge the adapter into the base, and count the answers that this changed."""
         from ragtune.evaluation.evaluate import ask, load_predictions
         from ragtune.evaluation.metrics import score, summary
+        from ragtune.model.load import choose_hardware, plain
         from ragtune.model.memory import evaluation_batch
         from ragtune.publish.merge import merge
 
@@ -243,12 +244,14 @@ class Run:
                     merge(self.source, self.dir.adapter, self.encoder, self.dir.merged)
                 examples = self.examples("eval")
                 partial = self.dir.work / "merged.jsonl"
+                # The merged model is not quantised, and answers on a machine without a GPU, too.
+                hardware = choose_hardware(plain(self.recipe))
                 found = ask(
                     self.recipe,
-                    self._load(str(self.dir.merged)),
+                    self._load(str(self.dir.merged), hardware, nf4=False),
                     self.encoder,
                     examples,
-                    evaluation_batch(self.recipe, self.hardware),
+                    evaluation_batch(self.recipe, hardware),
                     partial,
                     "answering (merged)",
                 )
@@ -263,7 +266,7 @@ class Run:
                 partial.unlink()
                 metric = self.recipe.evaluate.metric
                 note(
-                    f"The merged model (bf16) gives {changed} of {len(found)} answers otherwise than "
+                    f"The merged model gives {changed} of {len(found)} answers otherwise than "
                     f"the adapter; {metric} {result['metrics'][metric]:.1%}."
                 )
         return dict(self.dir.read_state()["merge"])

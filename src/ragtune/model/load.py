@@ -70,6 +70,16 @@ def choose_hardware(recipe: Recipe) -> Hardware:
     return Hardware(device, dtype, reason, name)
 
 
+def plain(recipe: Recipe) -> Recipe:
+    """The recipe without what needs bitsandbytes: for a merged model, which is not quantised."""
+    return recipe.model_copy(
+        update={
+            "model": recipe.model.model_copy(update={"quantization": None}),
+            "train": recipe.train.model_copy(update={"optimizer": "adamw"}),
+        }
+    )
+
+
 def _need_bitsandbytes(cuda: bool, what: str, instead: str) -> None:
     if not cuda:
         raise UsageError(

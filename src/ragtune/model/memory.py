@@ -16,7 +16,7 @@ import torch
 from ragtune.model.load import Hardware
 from ragtune.recipe import Recipe
 
-CPU_SAMPLES_PER_ROW = 4
+CPU_SAMPLES_PER_ROW = 2
 CPU_EVALUATION_BATCH = 20
 GPU_EVALUATION_BATCH = 64
 MAX_ROW_TOKENS = 12_000

@@ -172,6 +172,11 @@ def _describe(plan: Plan, recipe: Recipe, steps: list[list[Sample]], tuned: Any)
         f"{plan.max_samples_per_row} a row, "
         f"activations {'recomputed' if plan.recompute else 'kept'}."
     )
+    if recipe.train.keep == "best":
+        warn(
+            "train.keep: best chooses the checkpoint by its loss on the evaluation set, which is also "
+            "scored: the figures after tuning are a little too good."
+        )
     if not plan.packed:
         warn(f"One sample a row: {plan.packed_reason}.")
 
