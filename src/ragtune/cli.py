@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ragtune import __version__
-from ragtune.errors import RagtuneError
+from ragtune.errors import RagtuneError, is_out_of_memory
 
 app = typer.Typer(
     name="ragtune",
@@ -35,6 +35,12 @@ Overrides = Annotated[
 RunDir = Annotated[
     Path | None, typer.Option("--run-dir", help="Where the run lies; runs/NAME by default.")
 ]
+
+
+OUT_OF_MEMORY = (
+    "Set train.samples_per_row=1, evaluate.batch_size=1 or prompt.max_tokens to something short, or use "
+    "a smaller model or a larger machine. What is finished is kept."
+)
 
 
 @app.callback(invoke_without_command=True)
@@ -204,26 +210,20 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         _tell(error)
         code = error.exit_code
-    except MemoryError:
-        if debug:
-            raise
-        _tell(
-            RagtuneError(
-                "The machine's memory does not do.", "Use a smaller model or a larger machine."
-            )
-        )
-        code = 1
     except Exception as error:
         if debug:
             raise
         text = (str(error).strip().splitlines() or [""])[0]
-        _tell(
-            RagtuneError(
-                f"{type(error).__name__}: {text}",
-                "This is a fault of ragtune, or of a library that it uses. The same command with "
-                "--debug shows where; please report it.",
+        if is_out_of_memory(error):
+            _tell(RagtuneError(f"The memory does not do: {text}", OUT_OF_MEMORY))
+        else:
+            _tell(
+                RagtuneError(
+                    f"{type(error).__name__}: {text}",
+                    "This is a fault of ragtune, or of a library that it uses. The same command "
+                    "with --debug shows where; please report it.",
+                )
             )
-        )
         code = 1
     sys.exit(code)
 
@@ -231,7 +231,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _tell(error: RagtuneError) -> None:
     from rich.console import Console
 
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, emoji=False)
     console.print("Error:", style="bold red", end=" ")
     console.print(error.message, markup=False, soft_wrap=True)
     if error.advice:

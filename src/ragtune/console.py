@@ -16,7 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-console = Console(highlight=False)
+# Without emoji: "file:100:" would become a picture.
+console = Console(highlight=False, emoji=False)
 
 
 def to_stderr() -> None:

@@ -22,6 +22,19 @@ class RagtuneError(Exception):
         return f"{self.message}\n{self.advice}" if self.advice else self.message
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that the machine's or the GPU's memory is used up.
+
+    torch raises a class of its own on a GPU and a plain RuntimeError on a CPU.
+    """
+    text = str(error)
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or ("can't allocate memory" in text or "not enough memory" in text)
+    )
+
+
 class UsageError(RagtuneError):
     """The recipe, the arguments or the data have to be changed (exit code 2)."""
 

@@ -28,8 +28,8 @@ def full_disk(path: Path) -> Iterator[None]:
     """Turn a full disk into a message with the path and the space left."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if not _is_full_disk(error, path):
             raise
         free = shutil.disk_usage(existing_parent(path)).free
         raise RagtuneError(
@@ -37,6 +37,18 @@ def full_disk(path: Path) -> Iterator[None]:
             "Free some space or choose another run directory with --run-dir; "
             "the same command then goes on from what is finished.",
         ) from error
+
+
+def _is_full_disk(error: Exception, path: Path) -> bool:
+    """Whether an error means a full disk; safetensors and torch have words of their own for it."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    text = str(error)
+    if "No space left on device" in text or "os error 28" in text:
+        return True
+    # torch.save says only that it could not write; then hardly anything is free.
+    free = shutil.disk_usage(existing_parent(path)).free
+    return "inline_container" in text and free < 64 * 2**20
 
 
 @contextlib.contextmanager

@@ -122,7 +122,8 @@ class Run:
     @contextlib.contextmanager
     def stage(self, name: str, title: str) -> Iterator[None]:
         """A stage's heading, and its time in run.json."""
-        heading(title)
+        if title:
+            heading(title)
         start = time.monotonic()
         with full_disk(self.dir.path):
             yield
@@ -137,6 +138,7 @@ class Run:
         self.dir.claim(self.recipe)
         if not (self.dir.data / "report.json").exists():
             with self.stage("prepare", "Data"):
+                self.dir.forget("before", "after", "merged")
                 prepare(self.recipe, self.encoder, self.dir.data)
                 self.dir.update(
                     data={s: sha256(self.dir.data / f"{s}.jsonl") for s in ("train", "eval")}
@@ -181,6 +183,7 @@ class Run:
         if not self.dir.adapter.exists():
             self.prepare()
             with self.stage("train", "Training"):
+                self.dir.forget("after", "merged")
                 plan = self.dir.read_state().get("plan")
                 self._made["tuned"], result = train(
                     self.recipe,
@@ -188,7 +191,7 @@ class Run:
                     self.base,
                     self.encoder,
                     self.examples("train"),
-                    self.examples("eval"),
+                    [e for e in self.examples("eval") if e.extra["selected"]],
                     self.dir.adapter,
                     self.dir.checkpoints,
                     self.source.name,
@@ -199,21 +202,22 @@ class Run:
                 self.dir.update(train=dataclasses.asdict(result))
         return dict(self.dir.read_state().get("train", {}))
 
-    def report(self) -> dict[str, Any]:
-        """Compare before with after, and write the report."""
+    def report(self, *, again: bool = False) -> dict[str, Any]:
+        """Compare before with after, and write the report; `again` says no word about it."""
         from ragtune.evaluation.evaluate import compare_folders
         from ragtune.reporting.html import write_report
         from ragtune.reporting.table import answer_rows, comparison_table
 
         comparison: dict[str, Any] | None = None
-        with self.stage("report", "Report"):
+        with self.stage("report", "" if again else "Report"):
             before, after = (self.dir.predictions(w) for w in ("before", "after"))
             if not (self.dir.data / "report.json").exists():
                 raise UsageError(f"{self.dir.path} has no data yet.", "Run `ragtune run` first.")
             if all((f / "metrics.json").exists() for f in (before, after)):
                 comparison = compare_folders(self.recipe, self.examples("eval"), before, after)
                 write_json(self.dir.comparison, comparison)
-                console.print(comparison_table(comparison))
+                if not again:
+                    console.print(comparison_table(comparison))
             log = self.dir.adapter / "train_log.jsonl"
             write_report(
                 self.dir.report,
@@ -224,7 +228,8 @@ class Run:
                 log=list(read_jsonl(log)) if log.exists() else [],
                 answers=answer_rows(self.recipe, self.examples("eval"), before, after),
             )
-            note(f"Report: {self.dir.report}")
+            if not again:
+                note(f"Report: {self.dir.report}")
         return comparison or {}
 
     def merge(self) -> dict[str, Any]:
@@ -235,12 +240,14 @@ class Run:
         from ragtune.model.memory import evaluation_batch
         from ragtune.publish.merge import merge
 
-        if "merge" not in self.dir.read_state():
+        whole = (self.dir.merged / "config.json").exists()
+        if not whole or "merge" not in self.dir.read_state():
             self.evaluate("after")
             with self.stage("merge", "Merged model"):
                 # The tuned model's memory is needed for the base in bfloat16.
                 self._made.pop("tuned", None)
-                if not self.dir.merged.exists():
+                if not whole:
+                    self.dir.forget("merged")
                     merge(self.source, self.dir.adapter, self.encoder, self.dir.merged)
                 examples = self.examples("eval")
                 partial = self.dir.work / "merged.jsonl"
@@ -321,9 +328,10 @@ class Run:
         self.evaluate("before")
         self.train()
         self.evaluate("after")
+        comparison = self.report()
         if self.recipe.publish.format == "merged":
             self.merge()
-        comparison = self.report()
+            self.report(again=True)  # with what merging changed
         if self.recipe.publish.repo:
             self.push()
         self._where()

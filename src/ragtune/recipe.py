@@ -28,7 +28,8 @@ class Model(Section):
     """Which model is tuned, and how its weights are held."""
 
     id: str = Field(
-        description="Hub id, folder, GGUF file, or package:NAME (a Python package with a GGUF)"
+        min_length=1,
+        description="Hub id, folder, GGUF file, or package:NAME (a Python package with a GGUF)",
     )
     revision: str | None = Field(None, description="branch, tag or commit on the Hub")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(

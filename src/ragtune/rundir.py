@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import shutil
 from pathlib import Path
 from typing import Any
 
 from ragtune.errors import UsageError
-from ragtune.files import read_json, write_json
+from ragtune.files import disk_errors, read_json, write_json
 from ragtune.recipe import Recipe
 from ragtune.recipe_file import load_recipe, save_recipe
 
@@ -53,7 +54,8 @@ class RunDir:
         Raises:
             UsageError: the directory holds results of another recipe.
         """
-        if self.recipe.exists() and self.data.exists():
+        results = (self.data, self.adapter, *map(self.predictions, ("before", "after")))
+        if self.recipe.exists() and any(path.exists() for path in results):
             old = _flat(load_recipe(self.recipe).model_dump(mode="json"))
             new = _flat(recipe.model_dump(mode="json"))
             changed = [
@@ -71,10 +73,22 @@ class RunDir:
     def claim(self, recipe: Recipe) -> None:
         """Make the directory this recipe's. Raises as `verify` does."""
         self.verify(recipe)
-        self.path.mkdir(parents=True, exist_ok=True)
+        with disk_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
         save_recipe(recipe, self.recipe)
         if not self.state.exists():
             write_json(self.state, {"versions": versions()})
+
+    def forget(self, *results: str) -> None:
+        """Remove what later stages made of something that is made anew, unfinished work included."""
+        state = self.read_state()
+        for name in results:
+            state.pop("merge" if name == "merged" else name, None)
+            shutil.rmtree(self.path / name, ignore_errors=True)
+            (self.work / f"{name}.jsonl").unlink(missing_ok=True)
+        if state:
+            state.pop("format")
+            write_json(self.state, state)
 
     def read_state(self) -> dict[str, Any]:
         return read_json(self.state) if self.state.exists() else {}

@@ -74,9 +74,11 @@ def test_existing_repository(hub: Hub) -> None:
     assert check_access("alice/model", private=True) == "alice may write to alice/model"
 
 
-def test_a_public_repository_stays_public_and_that_is_said(hub: Hub) -> None:
+def test_nothing_private_goes_to_a_public_repository(hub: Hub) -> None:
     hub.repos["alice/model"] = Repo(private=False)
-    assert "which is public and stays so" in check_access("alice/model", private=True)
+    assert "is public, and publish.private is true" in refusal(
+        check_access, "alice/model", private=True
+    )
     assert check_access("alice/model", private=False) == "alice may write to alice/model"
 
 

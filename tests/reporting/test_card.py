@@ -10,7 +10,7 @@ import yaml
 
 from ragtune.data.prompt import PRESETS
 from ragtune.evaluation.compare import compare
-from ragtune.recipe import Recipe
+from ragtune.recipe_file import load_recipe
 from ragtune.reporting.card import write_card
 
 BASE = "owner/base-model"
@@ -30,7 +30,7 @@ COMPARISON = compare(scores(2), scores(7), [("a", "b")] * 10, metric="strict_em"
 
 def card(folder: Path, recipe: dict[str, Any], **changes: Any) -> str:
     values: dict[str, Any] = {
-        "recipe": Recipe.model_validate(recipe),
+        "recipe": load_recipe(recipe),
         "state": {"versions": {"torch": "2.11"}, "data": {"train": "ab" * 32}},
         "data_report": REPORT,
         "comparison": COMPARISON,
@@ -100,8 +100,8 @@ def test_no_path_of_this_machine(tmp_path: Path, tiny_recipe: dict[str, Any], ki
     assert recipe["model"]["id"] == "(a local model)"
     assert recipe["data"]["train"] == "train.jsonl"
     assert (recipe["prompt"]["template"], recipe["prompt"]["chat_template"]) == (
-        "prompt.jinja",
-        "chat.jinja",
+        "{{ question }}",
+        "{{ question }}",
     )
     assert "publish" not in recipe
 
@@ -192,10 +192,3 @@ def test_the_prompt_is_shown(tmp_path: Path, tiny_recipe: dict[str, Any]) -> Non
     text = card(tmp_path, tiny_recipe)
     assert fenced(text, "jinja") == tiny_recipe["prompt"]["template"]  # fences inside end nothing
     assert yaml.safe_load(fenced(text, "yaml"))["prompt"]["system"] == "Be brief."
-
-
-def test_a_prompt_whose_file_is_gone(tmp_path: Path, tiny_recipe: dict[str, Any]) -> None:
-    tiny_recipe["prompt"] = {"template": str(tmp_path / "gone.jinja")}
-    text = card(tmp_path, tiny_recipe)
-    assert "The prompt is the template that the recipe below names, with 2 passages." in text
-    assert str(tmp_path) not in text

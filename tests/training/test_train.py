@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,10 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from ragtune.errors import RagtuneError, UsageError
+from ragtune.model.attention import probe
 from ragtune.model.lora import attach, trainable_parameters
 from ragtune.pipeline import Run
 from ragtune.recipe import Lora
 from ragtune.training import trainer as trainer_module
+from ragtune.training.rows import PackedRows
 from tests.conftest import tiny_model
 
 
@@ -112,26 +116,68 @@ def test_a_family_that_can_not_be_packed_trains_one_sample_a_row(
     assert len(losses(one)) == 2
 
 
+# So high a rate that the loss soon rises again.
+RISING = (
+    "seed=8",
+    "lora.rank=4",
+    "train.steps=10",
+    "train.eval_every=2",
+    "train.learning_rate=0.6",
+    "train.scheduler=constant",
+    "train.samples_per_row=2",
+)
+
+
+def best_step(one: Run) -> int:
+    watched = {e["step"]: e["eval_loss"] for e in log(one) if "eval_loss" in e}
+    assert list(watched) == [2, 4, 6, 8, 10]
+    return min(watched, key=lambda s: watched[s])
+
+
+def checkpoint_weights(one: Run, step: int) -> dict[str, torch.Tensor]:
+    return load_file(one.dir.checkpoints / f"checkpoint-{step}" / "adapter_model.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[k], v) for k, v in other.items())
+
+
 def test_evaluation_loss_is_watched_and_the_best_is_kept(
     tiny_recipe: dict[str, Any], tmp_path: Path
 ) -> None:
-    # So high a rate that the loss soon rises again.
-    options = [
-        "train.steps=10",
-        "train.eval_every=2",
-        "train.learning_rate=2",
-        "train.scheduler=constant",
-    ]
-    last = train(tiny_recipe, tmp_path / "last", *options)
-    best = train(tiny_recipe, tmp_path / "best", *options, "train.keep=best")
-    watched = {e["step"]: e["eval_loss"] for e in log(best) if "eval_loss" in e}
-    assert list(watched) == [2, 4, 6, 8, 10]
-    step = min(watched, key=lambda s: watched[s])
+    last = train(tiny_recipe, tmp_path / "last", *RISING)
+    best = train(tiny_recipe, tmp_path / "best", *RISING, "train.keep=best")
+    step = best_step(best)
     assert step != 10
-    kept = load_file(best.dir.checkpoints / f"checkpoint-{step}" / "adapter_model.safetensors")
-    final = load_file(last.dir.checkpoints / "checkpoint-10" / "adapter_model.safetensors")
-    assert all(torch.equal(kept[k], v) for k, v in weights(best).items())
-    assert all(torch.equal(final[k], v) for k, v in weights(last).items())
+    assert same(weights(best), checkpoint_weights(best, step))
+    assert same(weights(last), checkpoint_weights(last, 10))
+
+
+def test_the_best_is_found_in_a_run_that_was_moved(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    best = train(tiny_recipe, tmp_path / "best", *RISING, "train.keep=best")
+    expected = weights(best)
+    shutil.rmtree(best.dir.adapter)
+    (tmp_path / "best").rename(tmp_path / "moved")
+    assert same(
+        weights(train(tiny_recipe, tmp_path / "moved", *RISING, "train.keep=best")), expected
+    )
+
+
+def test_questions_that_are_not_selected_are_in_no_evaluation_loss(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    path = Path(tiny_recipe["data"]["eval"])
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    rows[0] |= {
+        "answers": [],
+        "positive_passage_indices": [],
+        "negative_passage_indices": [0, 1, 2],
+    }
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows), "utf-8")
+    one = train(tiny_recipe, tmp_path / "run", "evaluate.questions=all", "train.eval_every=4")
+    assert [e["step"] for e in log(one) if "eval_loss" in e] == [4, 8]
 
 
 def test_the_evaluation_loss_is_the_mean_over_trained_tokens(
@@ -193,7 +239,7 @@ def test_out_of_memory_halves_the_row_and_goes_on(
         return original(self, model, inputs, *rest, **named)
 
     monkeypatch.setattr(trainer_module.PackedTrainer, "compute_loss", small)
-    one = train(tiny_recipe, tmp_path / "run", "lora.dropout=0")
+    one = train(tiny_recipe, tmp_path / "run", "lora.dropout=0", "train.samples_per_row=4")
     plan = one.dir.read_state()["plan"]
     assert plan["samples_per_row"] == 2
     assert plan["changes"] == ["step 4: out of memory, 2 samples a row"]
@@ -201,6 +247,65 @@ def test_out_of_memory_halves_the_row_and_goes_on(
     monkeypatch.undo()
     whole = train(tiny_recipe, tmp_path / "whole", "lora.dropout=0")
     assert losses(one) == pytest.approx(losses(whole), rel=1e-4)
+
+
+def test_out_of_memory_at_once_begins_again_with_the_same_adapter(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = trainer_module.PackedTrainer.compute_loss
+
+    def small(self: Any, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
+        if len(inputs["cu_seq_lens_q"]) - 1 > 2:
+            # What torch says on a CPU.
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+        return original(self, model, inputs, *rest, **named)
+
+    monkeypatch.setattr(trainer_module.PackedTrainer, "compute_loss", small)
+    options = ["lora.dropout=0", "train.samples_per_row"]
+    one = train(tiny_recipe, tmp_path / "run", options[0], f"{options[1]}=4")
+    assert one.dir.read_state()["plan"]["changes"] == ["step 0: out of memory, 2 samples a row"]
+    monkeypatch.undo()
+    other = train(tiny_recipe, tmp_path / "other", options[0], f"{options[1]}=2")
+    assert same(weights(one), weights(other))
+
+
+def test_a_run_that_goes_on_elsewhere_says_so(
+    tiny_recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = train(tiny_recipe, tmp_path / "run", "train.steps=2")
+    shutil.rmtree(one.dir.adapter)
+    plan = one.dir.read_state()["plan"]
+    one.dir.update(plan={**plan, "device": "NVIDIA A100", "dtype": "bfloat16"})
+    again = train(tiny_recipe, tmp_path / "run", "train.steps=2")
+    assert "begun on NVIDIA A100 as bfloat16" in capsys.readouterr().out
+    assert again.dir.read_state()["plan"]["changes"]
+
+
+def test_tied_embeddings_get_no_adapter() -> None:
+    model = tiny_model("llama", tie_word_embeddings=True)
+    with pytest.raises(UsageError, match="share their weights"):
+        attach(model, Lora(target_modules=["q_proj", "lm_head"]), seed=1)
+
+
+def test_chunked_attention_is_not_packed() -> None:
+    model = tiny_model("llama")
+    model.config.attention_chunk_size = 64
+    assert "chunks" in (probe(model) or "")
+
+
+def test_float16_may_overflow_but_not_for_ever() -> None:
+    class Args:
+        fp16 = True
+
+    class State:
+        global_step = 3
+
+    watch = trainer_module.Watch(PackedRows([]), lambda _: None)
+    watch.trainer = SimpleNamespace(row_losses=[])
+    for _ in range(trainer_module.OVERFLOWS):
+        watch.on_log(Args, State, None, {"loss": 1.0, "grad_norm": float("inf")})
+    with pytest.raises(RagtuneError, match="the gradient is not finite"):
+        watch.on_log(Args, State, None, {"loss": 1.0, "grad_norm": float("inf")})
 
 
 def test_no_token_is_written_into_a_checkpoint(

@@ -6,6 +6,7 @@ as it continues the prompt's tail, and the stop token follows: nothing is search
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +75,8 @@ def stop_token_id(tokenizer: Any) -> int:
     """
     turn = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _SENTINEL}]
     text = render(tokenizer, turn)
-    after = text.rpartition(_SENTINEL)[2]
+    # Without the sentinel (a template that changes the text) nothing is known of the turn's end.
+    after = text.rpartition(_SENTINEL)[2] if _SENTINEL in text else ""
     special = _special_ids(tokenizer)
     for token in tokenizer.encode(after, add_special_tokens=False):
         if token in special:
@@ -129,7 +131,13 @@ class Encoder:
         self.max_prompt = min(recipe.prompt.max_tokens or room, room)
         messages = self.builder.messages("?", [Passage("x")])
         prompt = render(tokenizer, messages, generation=True)
-        self._tails = [(tail, self._encode(tail)) for tail in (self._tail_of(prompt), "\n") if tail]
+        self._tails = [
+            (tail, self._encode_plain(tail)) for tail in (self._tail_of(prompt), "\n") if tail
+        ]
+        specials = map(re.escape, map(tokenizer.convert_ids_to_tokens, _special_ids(tokenizer)))
+        self._special_text = re.compile(
+            "|".join(sorted(specials, key=len, reverse=True)) or r"(?!)"
+        )
         whole = render(tokenizer, [*messages, {"role": "assistant", "content": _SENTINEL}])
         self.prefix_holds = whole.startswith(prompt)
         """Whether the template's rendering of prompt and answer begins with the prompt's.
@@ -172,10 +180,16 @@ class Encoder:
         answer.
         """
         for tail, ids in self._tails:
-            both = self._encode(tail + answer)
+            both = self._encode_plain(tail + answer)
             if both[: len(ids)] == ids:
                 return [*both[len(ids) :], self.stop_id]
-        return [*self._encode(answer), self.stop_id]
+        return [*self._encode_plain(answer), self.stop_id]
+
+    def holds_special_text(self, example: Example) -> bool:
+        """Whether a question or a shown passage writes out a special token, which it then becomes."""
+        shown = example.passages[: self.recipe.data.max_passages]
+        texts = (example.question, *(p.text for p in shown), *(p.title for p in shown))
+        return any(self._special_text.search(text) for text in texts)
 
     def target(self, example: Example) -> list[int]:
         """The completion that is trained for an example."""
@@ -198,6 +212,13 @@ class Encoder:
     def _encode(self, text: str) -> list[int]:
         # The template wrote the special tokens; adding them again would double bos.
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def _encode_plain(self, text: str) -> list[int]:
+        """Text of the data alone: a special token that is written out in it stays text."""
+        ids: list[int] = self.tokenizer.encode(
+            text, add_special_tokens=False, split_special_tokens=True
+        )
         return ids
 
     def _longest(self, question: str, passage: Passage) -> int:

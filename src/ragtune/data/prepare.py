@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ragtune.console import note, progress
+from ragtune.console import note, progress, warn
 from ragtune.data import aio
 from ragtune.data.encode import EncodedPrompt, Encoder
 from ragtune.data.example import Example, parse_example
@@ -51,7 +51,7 @@ def prepare(recipe: Recipe, encoder: Encoder, folder: Path) -> dict[str, Any]:
             if not counts.selected:
                 raise UsageError(
                     f"Nothing of {source} is selected: {_dropped_text(report[split]['dropped'])}.",
-                    "Raise data.max_passages, or look at answers and positive_passage_indices.",
+                    _advice(counts.dropped),
                 )
         write_json(partial / "report.json", report)
     return report
@@ -71,6 +71,7 @@ class _Counts:
         self.truncated: list[str] = []
         self.passages_dropped = 0
         self.characters_cut = 0
+        self.special_text = 0
 
     def select(self, qid: str, prompt: EncodedPrompt, completion: list[int]) -> None:
         self.selected += 1
@@ -96,6 +97,7 @@ class _Counts:
                 "characters_cut": self.characters_cut,
                 "qids": self.truncated[:10],
             },
+            "special_tokens_in_text": self.special_text,
         }
 
 
@@ -130,10 +132,13 @@ def _rows(
             if reason is None:
                 prompt = encoder.prompt(example)
                 completion = encoder.target(example)
-                if prompt is None or len(prompt.ids) + len(completion) > encoder.context:
+                if prompt is None:
                     reason = "question_too_long"
+                elif split == "train" and len(prompt.ids) + len(completion) > encoder.context:
+                    reason = "answer_too_long"
                 else:
                     counts.select(example.qid, prompt, completion)
+                    counts.special_text += encoder.holds_special_text(example)
             elif split == "eval" and encoder.prompt(example) is None:
                 reason = "question_too_long"  # not even evaluate.questions: all can ask it
             if reason:
@@ -166,12 +171,25 @@ def _tell(split: str, report: dict[str, Any]) -> None:
             f"  {report['positives_computed']:,} records had no positive_passage_indices: found by "
             "the answer's text in the passages"
         )
+    if report["special_tokens_in_text"]:
+        warn(
+            f"{report['special_tokens_in_text']:,} questions write out one of the tokenizer's special "
+            "tokens, in question or passages; the model reads it as that token."
+        )
     cut = report["truncated"]
     if cut["examples"]:
         note(
             f"  {cut['examples']:,} prompts were too long and lost {cut['passages_dropped']:,} "
             f"passages and {cut['characters_cut']:,} characters"
         )
+
+
+def _advice(dropped: Counter[str]) -> str:
+    """What to do when nothing is selected, by the reason that most were dropped for."""
+    (reason, _), *_ = dropped.most_common(1)
+    if reason.endswith("_too_long"):
+        return "Raise prompt.max_tokens, or choose a model with a longer context."
+    return "Raise data.max_passages, or look at answers and positive_passage_indices."
 
 
 def _dropped_text(dropped: dict[str, int]) -> str:
@@ -193,4 +211,10 @@ def asked(recipe: Recipe, examples: list[Example]) -> list[Example]:
         if e.extra["selected"]
         or (recipe.evaluate.questions == "all" and e.extra.get("reason") != "question_too_long")
     ]
-    return chosen[: recipe.evaluate.limit]
+    chosen = chosen[: recipe.evaluate.limit]
+    if not any(e.extra["selected"] for e in chosen):
+        raise UsageError(
+            f"None of the first {len(chosen)} questions is selected, so there is nothing to score.",
+            "Raise evaluate.limit, or set evaluate.questions=selected.",
+        )
+    return chosen

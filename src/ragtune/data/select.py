@@ -11,6 +11,7 @@ REASONS = {
     "no_positive": "no passage contains an answer",
     "positive_too_low": "no positive among the first max_passages",
     "question_too_long": "the question alone leaves no room for a passage",
+    "answer_too_long": "prompt and answer together are longer than the model's context",
 }
 
 

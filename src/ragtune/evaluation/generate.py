@@ -113,7 +113,7 @@ def _read_partial(path: Path) -> Iterator[Prediction]:
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
         path.write_bytes(whole)
-    for line in whole.decode("utf-8").split("\n")[:-1]:
+    for line in whole.decode("utf-8", "replace").split("\n")[:-1]:
         with contextlib.suppress(ValueError, TypeError):  # a damaged line is asked again
             yield Prediction(**json.loads(line))
 

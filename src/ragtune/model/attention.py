@@ -203,6 +203,8 @@ def probe(model: Any) -> str | None:
     Returns:
         A reason in words, or None.
     """
+    if getattr(model.config.get_text_config(), "attention_chunk_size", None):
+        return "its attention works in chunks"  # longer than any probe
     before = model.config._attn_implementation  # noqa: SLF001 - transformers has no public getter
     device = model.get_input_embeddings().weight.device
     generator = torch.Generator().manual_seed(0)

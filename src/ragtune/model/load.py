@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ragtune.data.encode import Encoder
-from ragtune.errors import RagtuneError, UsageError
+from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
 from ragtune.model.source import ModelSource
 from ragtune.recipe import Recipe
 
@@ -120,16 +120,14 @@ def _loading(what: str, source: ModelSource) -> Iterator[None]:
     try:
         with quiet():
             yield
-    except torch.OutOfMemoryError as error:
-        raise RagtuneError(
-            f"The GPU has too little memory for {source.path}.",
-            "Set model.quantization=nf4, or use a smaller model or a larger GPU.",
-        ) from error
-    except MemoryError as error:
-        raise RagtuneError(
-            f"This machine has too little memory for {source.path}.", "Use a smaller model."
-        ) from error
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise RagtuneError(
+                f"There is too little memory for {source.path}.",
+                "Use a smaller model or a larger machine; on a GPU, set model.quantization=nf4.",
+            ) from error
+        if not isinstance(error, (OSError, ValueError, ImportError, KeyError)):
+            raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UsageError(
             f"model.id: the {what} of {source.path} can't be loaded: {lines[0]}",

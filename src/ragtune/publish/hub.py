@@ -86,7 +86,7 @@ def check_access(repo: str, *, private: bool) -> str:
 
     Args:
         repo: owner/name.
-        private: what the recipe wants; a repository that is public stays public, and that is said.
+        private: what the recipe wants; nothing private is pushed to a repository that is public.
 
     Returns:
         The user's name, and what was found, in words.
@@ -126,9 +126,12 @@ def check_access(repo: str, *, private: bool) -> str:
     with hub_errors(repo, ""):
         try:
             hub.auth_check(repo, write=True)
-            public = private and not hub.model_info(repo).private
-            kind = ", which is public and stays so (publish.private is true)" if public else ""
-            return f"{user} may write to {repo}{kind}"
+            if private and not hub.model_info(repo).private:
+                raise RagtuneError(
+                    f"{repo} is public, and publish.private is true.",
+                    "Set publish.private=false to publish there, or choose another publish.repo.",
+                )
+            return f"{user} may write to {repo}"
         except GatedRepoError:
             raise
         except RepositoryNotFoundError:

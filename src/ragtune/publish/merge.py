@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ragtune.data.encode import Encoder
-from ragtune.errors import RagtuneError, UsageError
+from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
 from ragtune.files import making_folder
 from ragtune.model.load import Hardware, load_config, load_model, quiet, stop_generation_at
 from ragtune.model.lora import load_adapter
@@ -33,7 +33,7 @@ def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) ->
         with quiet():
             merged = load_adapter(base, adapter).merge_and_unload(safe_merge=True)
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         raise RagtuneError(
             f"Merging needs {_gib(source)} of memory for the bf16 base: {error}",

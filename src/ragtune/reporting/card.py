@@ -16,8 +16,6 @@ from ragtune.errors import UsageError
 from ragtune.files import writing
 from ragtune.recipe import Recipe
 
-TEMPLATE_SUFFIXES = (".jinja", ".j2")
-
 
 def write_card(
     folder: Path,
@@ -50,7 +48,7 @@ def write_card(
         recipe_yaml=yaml.safe_dump(
             _public(recipe, base_model), sort_keys=False, allow_unicode=True
         ).strip(),
-        prompt=_prompt(recipe),
+        prompt=PromptBuilder.of(recipe.prompt).template,
         name=repo.rpartition("/")[2],
         repo=repo,
         merged=merged,
@@ -74,10 +72,6 @@ def _public(recipe: Recipe, base_model: str | None) -> dict[str, Any]:
         source = public["data"][split]
         if source and not source.startswith("sample:") and not _is_hub_dataset(source):
             public["data"][split] = Path(source).name
-    for key in ("template", "chat_template"):
-        text = public["prompt"][key]
-        if text and text.endswith(TEMPLATE_SUFFIXES):
-            public["prompt"][key] = Path(text).name
     return public
 
 
@@ -86,11 +80,3 @@ def _is_hub_dataset(source: str) -> bool:
         return locate(source) is None
     except UsageError:  # a file that is gone
         return False
-
-
-def _prompt(recipe: Recipe) -> str | None:
-    """The prompt's template, or None if its file is gone."""
-    try:
-        return PromptBuilder.of(recipe.prompt).template
-    except UsageError:
-        return None

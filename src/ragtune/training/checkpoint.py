@@ -61,8 +61,8 @@ def newest_whole(folder: Path) -> Path | None:
     return None
 
 
-def keep_newest(folder: Path, count: int, best: str | None) -> None:
-    """Delete all but the newest `count` checkpoints, and keep the best."""
-    for _, path in checkpoints(folder)[:-count]:
-        if best is None or Path(best).name != path.name:
+def keep_newest(folder: Path, count: int, best: int | None) -> None:
+    """Delete all but the newest `count` checkpoints and that of the best step."""
+    for step, path in checkpoints(folder)[:-count]:
+        if step != best:
             shutil.rmtree(path)

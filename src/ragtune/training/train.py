@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from transformers import set_seed
 from ragtune.console import note, progress, warn
 from ragtune.data.encode import Encoder, Sample
 from ragtune.data.example import Example
-from ragtune.errors import RagtuneError
+from ragtune.errors import RagtuneError, is_out_of_memory
 from ragtune.files import making_folder, write_jsonl
 from ragtune.model.attention import probe, set_packed
 from ragtune.model.load import Hardware, quiet
@@ -111,6 +112,19 @@ def train(
     own_attention = model.config._attn_implementation  # noqa: SLF001 - no public getter
     unpackable = probe(model) if plan is None else None
     tuned = attach(model, recipe.lora, recipe.seed)
+    fresh = {n: p.detach().cpu().clone() for n, p in tuned.named_parameters() if p.requires_grad}
+    if plan is not None and (plan.device, plan.dtype) != (hardware.name, hardware.dtype_name):
+        change = (
+            f"continued on {hardware.name} as {hardware.dtype_name}, "
+            f"begun on {plan.device} as {plan.dtype}"
+        )
+        warn(f"{change}: the result will not be that of an uninterrupted run, bit for bit.")
+        plan = dataclasses.replace(
+            plan,
+            device=hardware.name,
+            dtype=hardware.dtype_name,
+            changes=(*plan.changes, change),
+        )
     if plan is None:
         longest = max(len(s) for step in steps for s in step)
         plan = make_plan(recipe, hardware, tuned, unpackable, longest)
@@ -125,7 +139,9 @@ def train(
                 recipe, plan, hardware, tuned, encoder, steps, eval_examples, work, checkpoint
             )
             break
-        except torch.OutOfMemoryError as error:
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
             reached = _step_of(newest_whole(work))
             smaller = plan.smaller(reached)
             if smaller is None:
@@ -135,7 +151,7 @@ def train(
                 ) from error
             warn(f"{smaller.changes[-1]}; going on from step {reached}.")
             plan = smaller
-            _reset(tuned, recipe)
+            _reset(tuned, fresh)
     tuned.eval()
     model.set_attn_implementation(own_attention)
     history = [
@@ -181,12 +197,12 @@ def _describe(plan: Plan, recipe: Recipe, steps: list[list[Sample]], tuned: Any)
         warn(f"One sample a row: {plan.packed_reason}.")
 
 
-def _reset(tuned: Any, recipe: Recipe) -> None:
-    """Put a fresh adapter's values back, so that a restart from step 0 begins where the first did."""
-    torch.manual_seed(recipe.seed)
-    for module in tuned.modules():
-        if hasattr(module, "reset_lora_parameters"):
-            module.reset_lora_parameters("default", init_lora_weights=True)
+def _reset(tuned: Any, fresh: dict[str, torch.Tensor]) -> None:
+    """Put the fresh adapter's values back: a restart from step 0 begins where the first did."""
+    with torch.no_grad():
+        for name, parameter in tuned.named_parameters():
+            if name in fresh:
+                parameter.copy_(fresh[name])
     tuned.zero_grad(set_to_none=True)
     torch.cuda.empty_cache()
 
@@ -257,6 +273,8 @@ def _fit(
         )
         watch.trainer = trainer
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if recipe.train.keep == "best":
+            trainer.load_best()
         seconds = time.monotonic() - start
     if plan.recompute:
         disable = getattr(tuned, "activation_checkpointing_disable", None)

@@ -16,7 +16,7 @@ from ragtune.errors import RagtuneError, UsageError
 from ragtune.model.load import Hardware
 from ragtune.model.memory import Plan
 from ragtune.recipe import Recipe
-from ragtune.training.checkpoint import keep_newest, seal
+from ragtune.training.checkpoint import is_whole, keep_newest, seal
 from ragtune.training.rows import PackedRows, RowCollator
 
 _OPTIMIZERS = {
@@ -71,7 +71,6 @@ def training_arguments(
         save_steps=train.eval_every if best and train.eval_every else train.save_every,
         eval_strategy="steps" if evaluate else "no",
         eval_steps=train.eval_every,
-        load_best_model_at_end=best,
         metric_for_best_model="eval_loss" if best else None,
         greater_is_better=False if best else None,
         seed=recipe.seed,
@@ -148,25 +147,46 @@ class PackedTrainer(Trainer):
         )
         return metrics
 
+    def load_best(self) -> None:
+        """Put the adapter of the best step into the model.
+
+        Trainer's own way remembers a path, and takes the last step in silence if the run was moved.
+        """
+        from peft import set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        best = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
+        if not is_whole(best):
+            raise RagtuneError(
+                f"The best checkpoint, {best}, is gone or damaged.",
+                f"Delete {best.parent} and run the same command again: the training is repeated.",
+            )
+        set_peft_model_state_dict(self.model, load_file(best / "adapter_model.safetensors"))
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         folder = Path(self._get_output_dir(trial=trial))
         seal(folder / f"checkpoint-{self.state.global_step}")
         # Only now may older ones go: until the manifest stands this one does not count.
-        keep_newest(folder, self.keep, self.state.best_model_checkpoint)
+        keep_newest(folder, self.keep, self.state.best_global_step)
+
+
+OVERFLOWS = 10
+"""Steps in a row that a float16 training may skip; a loss scaler needs no more to find its scale."""
 
 
 class Watch(TrainerCallback):
     """Stops at a loss or gradient that is not finite, and reports the others.
 
-    With float16 a gradient may overflow: the loss scaler then skips that step, so only the loss
-    counts there.
+    With float16 a gradient may overflow: the loss scaler then skips that step and takes a smaller
+    scale, so only OVERFLOWS of them in a row count there.
     """
 
     def __init__(self, rows: PackedRows, on_step: Callable[[dict[str, Any]], None]) -> None:
         self.rows = rows
         self.on_step = on_step
         self.trainer: PackedTrainer | None = None
+        self.overflows = 0
 
     def on_log(
         self,
@@ -181,7 +201,9 @@ class Watch(TrainerCallback):
         if "loss" in logs:
             row_losses, self.trainer.row_losses = self.trainer.row_losses, []
             gradient = logs.get("grad_norm", 0.0)
-            if not math.isfinite(logs["loss"]) or not (args.fp16 or math.isfinite(gradient)):
+            self.overflows = 0 if math.isfinite(gradient) else self.overflows + 1
+            allowed = OVERFLOWS if args.fp16 else 0
+            if not math.isfinite(logs["loss"]) or self.overflows > allowed:
                 bad = [int(r) for r, loss in row_losses if not bool(torch.isfinite(loss))]
                 named = bad or [int(r) for r, _ in row_losses]
                 qids = [s.qid for r in named for s in self.rows.rows[r]]
