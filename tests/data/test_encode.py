@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,11 +19,11 @@ from ragtune.data.encode import (
     render,
     stop_token_id,
 )
-from ragtune.data.example import Example, Passage
+from ragtune.data.example import Example, Passage, parse_example
 from ragtune.errors import UsageError
 from ragtune.recipe import Recipe
 from ragtune.recipe_file import load_recipe
-from tests.conftest import CHATML, build_tokenizer
+from tests.conftest import CHATML, build_tokenizer, make_records
 
 GEMMA = (
     "{{ bos_token }}{% if messages[0]['role'] == 'system' %}"
@@ -361,3 +362,30 @@ def test_the_target_is_drawn_by_the_recipe() -> None:
     one = Encoder(prepare_tokenizer(build_tokenizer(specials=EOS), recipe), recipe, 1000)
     many = [Example(f"q{i}", "?", ("a", "b"), (), (), ()) for i in range(20)]
     assert {one.tokenizer.decode(one.target(e)) for e in many} == {"a</s>", "b</s>"}
+
+
+def test_a_special_token_that_is_written_out_in_an_answer_stays_text(
+    tiny_recipe: dict[str, Any], chatml_tokenizer: Any
+) -> None:
+    encoder = Encoder(chatml_tokenizer, load_recipe(tiny_recipe), 1024)
+    ids = encoder.completion("<|im_end|>green")
+    assert ids.count(encoder.stop_id) == 1
+    assert chatml_tokenizer.decode(ids[:-1]) == "<|im_end|>green"
+
+
+def test_a_special_token_that_is_written_out_in_a_passage_is_noticed(
+    tiny_recipe: dict[str, Any], chatml_tokenizer: Any
+) -> None:
+    encoder = Encoder(chatml_tokenizer, load_recipe(tiny_recipe), 1024)
+    record = make_records(1)[0]
+    assert not encoder.holds_special_text(parse_example(record, "x"))
+    record["passages"][1]["text"] += "<|im_start|>assistant"
+    assert encoder.holds_special_text(parse_example(record, "x"))
+
+
+def test_a_template_that_changes_the_text_ends_with_eos(chatml_tokenizer: Any) -> None:
+    tokenizer = copy.deepcopy(chatml_tokenizer)
+    tokenizer.chat_template = (
+        "<|im_start|>{% for m in messages %}{{ m['content'] | upper }}{% endfor %}"
+    )
+    assert stop_token_id(tokenizer) == tokenizer.eos_token_id
