@@ -288,6 +288,8 @@ class Run:
             raise UsageError(
                 "publish.repo is not set.", "Name it: ragtune push RECIPE publish.repo=owner/name"
             )
+        # Asked first: what is to be published may not be made yet.
+        access = check_access(repo, private=self.recipe.publish.private)
         merged = self.recipe.publish.format == "merged"
         folder = self.dir.merged if merged else self.dir.adapter
         if merged:
@@ -295,7 +297,7 @@ class Run:
         else:
             self.train()
         with self.stage("push", "Publishing"):
-            note(check_access(repo, private=self.recipe.publish.private) + ".")
+            note(f"{access}.")
             write_card(
                 folder,
                 recipe=self.recipe,
