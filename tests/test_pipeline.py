@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -94,6 +95,35 @@ def test_running_again_repeats_nothing_and_the_resolved_recipe_runs_elsewhere(
     other = tmp_path / "other"
     ragtune.run(run / "recipe.yaml", run_dir=other)
     assert digests(other) == digests(run)
+
+
+def test_every_stage_stays_a_function(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    """No room or module of the package may take a function's name once it is imported."""
+    ragtune.run(tiny_recipe, "train.steps=1", run_dir=tmp_path / "run")
+    for name in (
+        "run",
+        "check",
+        "prepare",
+        "train",
+        "evaluate",
+        "report",
+        "merge",
+        "push",
+        "compare",
+    ):
+        assert inspect.isfunction(getattr(ragtune, name)), name
+    ragtune.check(tmp_path / "run")
+    ragtune.check(tmp_path / "run")
+
+
+def test_check_refuses_data_of_which_nothing_would_be_selected(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    path = Path(tiny_recipe["data"]["eval"])
+    rows = [json.loads(line) | {"answers": []} for line in path.read_text("utf-8").splitlines()]
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows), "utf-8")
+    with pytest.raises(UsageError, match="would be selected"):
+        ragtune.check(tiny_recipe, run_dir=tmp_path / "run")
 
 
 def test_each_stage_is_a_function_and_makes_what_it_needs(

@@ -118,9 +118,8 @@ def evaluate(
     from ragtune import pipeline
     from ragtune.console import note, to_stderr
 
-    if as_json:
-        to_stderr()
-    metrics = pipeline.evaluate(target, *(overrides or []), run_dir=run_dir, base=base)
+    with to_stderr(wanted=as_json):
+        metrics = pipeline.evaluate(target, *(overrides or []), run_dir=run_dir, base=base)
     if as_json:
         typer.echo(json.dumps({k: metrics[k] for k in ("n", "metrics")}))
     else:
@@ -182,6 +181,8 @@ def init(
     from ragtune.files import writing
     from ragtune.recipe_file import STARTER, commented_recipe
 
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder.", "Name the file to write.")
     if output.exists() and not force:
         raise UsageError(f"{output} is there already.", "Name another file, or use --force.")
     with writing(output) as file:

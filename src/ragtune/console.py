@@ -20,9 +20,14 @@ from rich.progress import (
 console = Console(highlight=False, emoji=False)
 
 
-def to_stderr() -> None:
+@contextlib.contextmanager
+def to_stderr(*, wanted: bool) -> Iterator[None]:
     """Keep standard output for a machine-readable answer (--json)."""
-    console.stderr = True
+    before, console.stderr = console.stderr, wanted or console.stderr
+    try:
+        yield
+    finally:
+        console.stderr = before
 
 
 def heading(title: str) -> None:

@@ -318,7 +318,7 @@ class Run:
         return address
 
     def check(self) -> None:
-        from ragtune.check import check
+        from ragtune.checks import check
 
         heading("Check")
         check(self)

@@ -120,8 +120,15 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
             f"Recipe {path} does not exist.{hint}",
             "`ragtune init` writes a commented recipe to start from.",
         ) from None
+    except IsADirectoryError:
+        raise UsageError(
+            f"{path} is a folder without a recipe.yaml, so it is no run directory.",
+            "Name a recipe, or the directory of a run.",
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"Recipe {path} can't be read: {error}.") from error
+        raise UsageError(
+            f"Recipe {path} can't be read: {error}.", "A recipe is a YAML file in UTF-8."
+        ) from error
     try:
         node, values = _parse(text)
     except yaml.YAMLError as error:

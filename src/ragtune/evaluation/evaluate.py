@@ -102,6 +102,7 @@ def compare_folders(
 
 def show_answers(examples: Sequence[Example], answers: dict[str, str], count: int = 20) -> None:
     """Print the first answers beside the accepted ones, as the notebook did."""
+    note(f"The first {min(count, len(answers))}: accepted answer  ←  the model's")
     for example in [e for e in examples if e.qid in answers][:count]:
         gold = example.answers[0] if example.answers else "(no answer)"
         given = " ".join(answers[example.qid].split())

@@ -17,7 +17,7 @@ from ragtune.model.load import Hardware
 from ragtune.recipe import Recipe
 
 CPU_SAMPLES_PER_ROW = 2
-CPU_EVALUATION_BATCH = 50
+CPU_EVALUATION_BATCH = 25
 GPU_EVALUATION_BATCH = 64
 MAX_ROW_TOKENS = 12_000
 """Longer rows gain nothing: the matrix products fill the GPU long before."""

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from ragtune.pipeline import Run
 
 
+LOOK = 100
+"""Records of a file that are looked at before a run; the rest is read when it is prepared."""
+
+
 def check(run: Run) -> None:
     """Look at hardware, model, data, memory, disk and Hub, and say what was found and chosen.
 
@@ -70,8 +74,13 @@ def _data(run: Run) -> None:
         for example in read_examples(source, hub_split):
             looked += 1
             selected += rejection(example, run.recipe.data.max_passages) is None
-            if looked == 100:  # noqa: PLR2004 - a look, not a count
+            if looked == LOOK:
                 break
+        if not selected and looked < LOOK:
+            raise UsageError(
+                f"Nothing of {source} would be selected ({looked} records).",
+                "Each question needs an answer that stands in one of its first data.max_passages passages.",
+            )
         note(f"Data, {split}: {source}; of the first {looked} records {selected} are selected")
 
 
