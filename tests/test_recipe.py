@@ -230,7 +230,7 @@ def test_a_missing_recipe_names_the_nearest(small: Path, tmp_path: Path) -> None
 
 
 def test_a_folder_and_other_encodings_are_refused(tmp_path: Path) -> None:
-    assert "can't be read: [Errno 21] Is a directory" in refusal(tmp_path)
+    assert "is a folder without a recipe.yaml" in refusal(tmp_path)
     path = tmp_path / "x.yaml"
     path.write_bytes("name: 東京".encode("shift_jis"))
     assert "can't be read: 'utf-8' codec" in refusal(path)
