@@ -91,7 +91,7 @@ def writing(path: Path) -> Iterator[IO[str]]:
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)
-        except BaseException:
+        except BaseException:  # Ctrl-C, too, leaves nothing half-written
             partial.unlink(missing_ok=True)
             raise
 
@@ -167,7 +167,7 @@ def making_folder(path: Path) -> Iterator[Path]:
         partial.mkdir(parents=True)
         try:
             yield partial
-        except BaseException:
+        except BaseException:  # Ctrl-C, too, leaves nothing half-written
             shutil.rmtree(partial, ignore_errors=True)
             raise
         for file in partial.rglob("*"):

@@ -74,7 +74,8 @@ def test_front_matter_is_valid_for_the_hub(tmp_path: Path, tiny_recipe: dict[str
     from huggingface_hub import ModelCard
 
     data = ModelCard(card(tmp_path, tiny_recipe)).data
-    assert (data.base_model, data.library_name) == (BASE, "transformers")
+    assert data.base_model == BASE
+    assert data.library_name == "transformers"
 
 
 @pytest.mark.parametrize("kind", ["merged", "adapter"])
