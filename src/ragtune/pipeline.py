@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ragtune.console import console, heading, note
+from ragtune.console import console, heading, note, warn
 from ragtune.errors import UsageError
 from ragtune.files import full_disk, read_json, read_jsonl, sha256, write_json
+from ragtune.gpu import gpu_peak, reset_gpu_peak
 from ragtune.recipe import Recipe
 from ragtune.recipe_file import load_recipe
 from ragtune.rundir import RunDir
@@ -84,29 +85,86 @@ class Run:
         """The base model, without an adapter."""
         if "base" not in self._made:
             nf4 = self.recipe.model.quantization == "nf4"
-            self._made["base"] = self._load(self.source.path, self.hardware, nf4=nf4)
+            dequantized = nf4 and self.plan.dequantized
+            with self.stage("load", "Model"):
+                self._made["base"] = self._load(
+                    self.source.path, self.hardware, nf4=nf4, dequantized=dequantized
+                )
         return self._made["base"]
+
+    @property
+    def steps(self) -> Any:
+        """The samples of every optimizer step."""
+        from ragtune.training.train import steps_of
+
+        return self._once(
+            "steps", lambda: steps_of(self.recipe, self.encoder, self.examples("train"))
+        )
+
+    @property
+    def prompts(self) -> Any:
+        """The (qid, prompt ids) of the questions that are asked."""
+        from ragtune.evaluation.evaluate import encode_prompts
+
+        return self._once("prompts", lambda: encode_prompts(self.encoder, self.examples("eval")))
+
+    @property
+    def plan(self) -> Any:
+        """How the work is laid out: the plan in run.json, or one made for this hardware."""
+        from ragtune.model.memory import Plan, make_plan
+
+        stored = self.dir.read_state().get("plan")
+        old = Plan.from_dict(stored) if stored else None
+        hardware = self.hardware
+        if old and (old.device, old.dtype) == (hardware.name, hardware.dtype_name):
+            return old
+        plan = make_plan(
+            self.recipe,
+            hardware,
+            self.config,
+            [[len(sample) for sample in step] for step in self.steps],
+            [len(ids) for _, ids in self.prompts],
+        )
+        if old:
+            change = (
+                f"continued on {plan.device} as {plan.dtype}, begun on {old.device} as {old.dtype}"
+            )
+            warn(f"{change}: the result will not be that of an uninterrupted run, bit for bit.")
+            plan = dataclasses.replace(plan, changes=(*old.changes, change))
+        self._keep_plan(plan)
+        return plan
+
+    def _keep_plan(self, plan: Any) -> None:
+        self.dir.update(plan=dataclasses.asdict(plan))
 
     @property
     def tuned(self) -> Any:
         """The model with its trained adapter."""
+        from ragtune.model.fused import fuse
         from ragtune.model.lora import load_adapter
 
         if "tuned" not in self._made:
             # The adapter wraps the base in place, so there is no plain base any more.
             base = self.base
             self._made["tuned"] = load_adapter(base, self.dir.adapter).eval()
+            fuse(self._made["tuned"])
             del self._made["base"]
         return self._made["tuned"]
 
-    def _load(self, path: str, hardware: Any, *, nf4: bool) -> Any:
+    def _load(
+        self, path: str, hardware: Any, *, nf4: bool = False, dequantized: bool = False
+    ) -> Any:
         from ragtune.model.load import load_model, stop_generation_at
 
         note(
             f"Loading {path if path != self.source.path else self.recipe.model.id} on {hardware.name} "
-            f"as {hardware.dtype_name} ({hardware.reason}){', weights in NF4' if nf4 else ''} …"
+            f"as {hardware.dtype_name} ({hardware.reason})"
+            + (", weights in NF4" if nf4 else "")
+            + (", kept dequantised" if dequantized else "")
+            + " …"
         )
-        model = load_model(dataclasses.replace(self.source, path=path), hardware, nf4=nf4)
+        source = dataclasses.replace(self.source, path=path)
+        model = load_model(source, hardware, nf4=nf4, dequantized=dequantized)
         stop_generation_at(model, self.encoder)
         return model
 
@@ -121,14 +179,19 @@ class Run:
 
     @contextlib.contextmanager
     def stage(self, name: str, title: str) -> Iterator[None]:
-        """A stage's heading, and its time in run.json."""
+        """A stage's heading, and its time and GPU memory in run.json."""
         if title:
             heading(title)
         start = time.monotonic()
+        reset_gpu_peak()
         with full_disk(self.dir.path):
             yield
-            seconds = self.dir.read_state().get("times", {}).get(name, 0)
-            self.dir.update(times={name: round(seconds + time.monotonic() - start, 2)})
+            state = self.dir.read_state()
+            seconds = state.get("times", {}).get(name, 0) + time.monotonic() - start
+            self.dir.update(times={name: round(seconds, 2)})
+            peak = gpu_peak()
+            if peak is not None:
+                self.dir.update(peak_gib={name: round(peak / 2**30, 2)})
 
     # The stages. Each returns what it found out.
 
@@ -153,21 +216,22 @@ class Run:
             show_answers,
             write_evaluation,
         )
-        from ragtune.model.memory import evaluation_batch
 
         folder = self.dir.predictions(which)
         if not (folder / "metrics.json").exists():
             self.prepare()
             if which == "after":
                 self.train()
+            model = self.base if which == "before" else self.tuned
+            plan = self.plan
             with self.stage(which, f"Answers {which} tuning"):
                 partial = self.dir.work / f"{which}.jsonl"
                 predictions = ask(
                     self.recipe,
-                    self.base if which == "before" else self.tuned,
+                    model,
                     self.encoder,
-                    self.examples("eval"),
-                    evaluation_batch(self.recipe, self.hardware),
+                    self.prompts,
+                    (plan.evaluation_batch, plan.cache_tokens),
                     partial,
                     f"answering ({which})",
                 )
@@ -177,26 +241,25 @@ class Run:
         return read_json(folder / "metrics.json")
 
     def train(self) -> dict[str, Any]:
-        from ragtune.model.memory import Plan
         from ragtune.training.train import train
 
         if not self.dir.adapter.exists():
             self.prepare()
+            base = self.base
             with self.stage("train", "Training"):
                 self.dir.forget("after", "merged")
-                plan = self.dir.read_state().get("plan")
                 self._made["tuned"], result = train(
                     self.recipe,
                     self.hardware,
-                    self.base,
+                    base,
                     self.encoder,
-                    self.examples("train"),
+                    self.steps,
                     [e for e in self.examples("eval") if e.extra["selected"]],
                     self.dir.adapter,
                     self.dir.checkpoints,
                     self.source.name,
-                    Plan.from_dict(plan) if plan else None,
-                    lambda p: self.dir.update(plan=dataclasses.asdict(p)),
+                    self.plan,
+                    self._keep_plan,
                 )
                 del self._made["base"]
                 self.dir.update(train=dataclasses.asdict(result))
@@ -237,7 +300,7 @@ class Run:
         from ragtune.evaluation.evaluate import ask, load_predictions
         from ragtune.evaluation.metrics import score, summary
         from ragtune.model.load import choose_hardware, plain
-        from ragtune.model.memory import evaluation_batch
+        from ragtune.model.memory import plan_answers
         from ragtune.publish.merge import merge
 
         whole = (self.dir.merged / "config.json").exists()
@@ -252,13 +315,15 @@ class Run:
                 examples = self.examples("eval")
                 partial = self.dir.work / "merged.jsonl"
                 # The merged model is not quantised, and answers on a machine without a GPU, too.
-                hardware = choose_hardware(plain(self.recipe))
+                simple = plain(self.recipe)
+                hardware = choose_hardware(simple)
+                lengths = [len(ids) for _, ids in self.prompts]
                 found = ask(
                     self.recipe,
-                    self._load(str(self.dir.merged), hardware, nf4=False),
+                    self._load(str(self.dir.merged), hardware),
                     self.encoder,
-                    examples,
-                    evaluation_batch(self.recipe, hardware),
+                    self.prompts,
+                    plan_answers(simple, hardware, self.config, lengths),
                     partial,
                     "answering (merged)",
                 )

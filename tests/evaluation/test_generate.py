@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from ragtune.evaluation import generate
 from ragtune.evaluation.generate import Prediction, answer
+from ragtune.evaluation.ragged import unfit
 from tests.conftest import tiny_model
 
 
@@ -83,9 +85,11 @@ def test_what_is_answered_is_not_asked_again(
     # One whole batch, a line of the next, and half a line: as a kill leaves it.
     partial.write_text("".join(lines[:5]) + lines[5][:20], "utf-8")
     batches = []
-    original = model.generate
+    original = generate.answer_ragged
     monkeypatch.setattr(
-        model, "generate", lambda **k: (batches.append(len(k["input_ids"])), original(**k))[1]
+        generate,
+        "answer_ragged",
+        lambda m, ids, s: (batches.append(len(ids)), original(m, ids, s))[1],
     )
     assert ask(model, chatml_tokenizer, asked, partial) == whole
     assert batches == [4]
@@ -100,14 +104,14 @@ def test_out_of_memory_halves_the_batch(
     model = tiny_model("llama")
     asked = prompts(8)
     expected = ask(model, chatml_tokenizer, asked, tmp_path / "a")
-    original = model.generate
+    original = generate.answer_ragged
 
-    def small(**options: Any) -> Any:
-        if len(options["input_ids"]) > 2:
+    def small(model: Any, ids: Any, settings: Any) -> Any:
+        if len(ids) > 2:
             raise torch.OutOfMemoryError("no")
-        return original(**options)
+        return original(model, ids, settings)
 
-    monkeypatch.setattr(model, "generate", small)
+    monkeypatch.setattr(generate, "answer_ragged", small)
     assert ask(model, chatml_tokenizer, asked, tmp_path / "b", batch_size=8) == expected
     assert "2 questions at a time" in capsys.readouterr().out
 
@@ -117,3 +121,88 @@ def test_predictions_are_plain_json(tmp_path: Path, chatml_tokenizer: Any) -> No
     rows = [json.loads(line) for line in (tmp_path / "a").read_text("utf-8").splitlines()]
     assert sorted(rows, key=lambda r: r["qid"]) == [p.to_dict() for p in found]
     assert set(rows[0]) == {"qid", "prediction", "token_ids", "stopped"}
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3"])
+@pytest.mark.parametrize("settings", [{}, {"min_new_tokens": 5}, {"repetition_penalty": 1.7}])
+def test_ragged_answers_are_those_of_generate(
+    tmp_path: Path,
+    chatml_tokenizer: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    family: str,
+    settings: dict[str, Any],
+) -> None:
+    """One at a time, where generate pads nothing."""
+    model = tiny_model(family)
+    model.generation_config.update(**settings)
+    asked = prompts(7)
+    stop = {"stop_id": 17, "max_new_tokens": 12}
+    ragged = ask(model, chatml_tokenizer, asked, tmp_path / "a", **stop)
+    monkeypatch.setattr(generate, "unfit", lambda *_: "it is to be compared")
+    expected = ask(model, chatml_tokenizer, asked, tmp_path / "b", batch_size=1, **stop)
+    assert ragged == expected
+
+
+def test_finished_answers_leave_the_batch(
+    tmp_path: Path, chatml_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ragtune.model.cache import RaggedCache
+
+    model = tiny_model("llama")
+    model.generation_config.eos_token_id = list(range(0, 512, 3))
+    asked = prompts(16)
+    kept: list[int] = []
+    original = RaggedCache.keep
+    monkeypatch.setattr(
+        RaggedCache, "keep", lambda self, s: (kept.append(len(s)), original(self, s))[1]
+    )
+    one = ask(model, chatml_tokenizer, asked, tmp_path / "a", batch_size=1, max_new_tokens=20)
+    assert not kept
+    batched = ask(model, chatml_tokenizer, asked, tmp_path / "b", batch_size=16, max_new_tokens=20)
+    assert batched == one
+    assert len(kept) > 1
+    assert kept == sorted(kept, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("family", "why"), [("gemma2", "softcap"), ("lfm2", "see each other"), ("gpt_oss", "s_aux")]
+)
+def test_other_families_are_asked_through_generate_and_that_is_said(
+    tmp_path: Path,
+    chatml_tokenizer: Any,
+    capsys: pytest.CaptureFixture[str],
+    family: str,
+    why: str,
+) -> None:
+    found = ask(tiny_model(family), chatml_tokenizer, prompts(3), tmp_path / "a")
+    assert len(found) == 3
+    out = " ".join(capsys.readouterr().out.split())
+    assert "through transformers' generate" in out
+    assert why in out
+
+
+def test_settings_that_ragged_batches_lack_are_left_to_generate(chatml_tokenizer: Any) -> None:
+    model = tiny_model("llama")
+    assert unfit(model, generate._settings(model, chatml_tokenizer, 3, 5)) is None
+    model.generation_config.no_repeat_ngram_size = 2
+    settings = generate._settings(model, chatml_tokenizer, 3, 5)
+    assert "no_repeat_ngram_size" in (unfit(model, settings) or "")
+
+
+def test_a_batch_is_cut_by_the_tokens_of_its_longest(
+    tmp_path: Path, chatml_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model("llama")
+    asked = prompts(9)
+    expected = ask(model, chatml_tokenizer, asked, tmp_path / "a")
+    batches: list[list[int]] = []
+    original = generate.answer_ragged
+    monkeypatch.setattr(
+        generate,
+        "answer_ragged",
+        lambda m, ids, s: (batches.append([len(i) for i in ids]), original(m, ids, s))[1],
+    )
+    found = ask(model, chatml_tokenizer, asked, tmp_path / "b", batch_size=9, cache_tokens=70)
+    assert found == expected
+    assert [len(b) for b in batches] == [2, 2, 3, 2]
+    assert all(max(b) + 6 <= 70 // len(b) for b in batches)

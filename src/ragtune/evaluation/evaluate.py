@@ -17,16 +17,12 @@ from ragtune.files import making_folder, read_jsonl, write_json, write_jsonl
 from ragtune.recipe import Recipe
 
 
-def ask(
-    recipe: Recipe,
-    model: Any,
-    encoder: Encoder,
-    examples: Sequence[Example],
-    batch_size: int,
-    partial: Path,
-    title: str,
-) -> list[Prediction]:
-    """The model's answers to the examples' questions."""
+def encode_prompts(encoder: Encoder, examples: Sequence[Example]) -> list[tuple[str, list[int]]]:
+    """The examples' (qid, prompt ids).
+
+    Raises:
+        RagtuneError: a question of the prepared data no longer fits (another tokenizer).
+    """
     prompts = []
     for example in examples:
         prompt = encoder.prompt(example)
@@ -36,6 +32,20 @@ def ask(
                 "Run `ragtune prepare` again: the prepared data belong to another model.",
             )
         prompts.append((example.qid, prompt.ids))
+    return prompts
+
+
+def ask(
+    recipe: Recipe,
+    model: Any,
+    encoder: Encoder,
+    prompts: Sequence[tuple[str, list[int]]],
+    limits: tuple[int, int | None],
+    partial: Path,
+    title: str,
+) -> list[Prediction]:
+    """The model's answers; `limits` are the questions, and their cached tokens, at a time."""
+    batch_size, cache_tokens = limits
     with progress(title, len(prompts)) as update:
         return answer(
             model,
@@ -44,6 +54,7 @@ def ask(
             stop_id=encoder.stop_id,
             max_new_tokens=recipe.evaluate.max_new_tokens,
             batch_size=batch_size,
+            cache_tokens=cache_tokens,
             partial=partial,
             tick=lambda done: update(done, ""),
         )

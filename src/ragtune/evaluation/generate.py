@@ -14,6 +14,7 @@ import torch
 
 from ragtune.console import warn
 from ragtune.errors import RagtuneError
+from ragtune.evaluation.ragged import answer_ragged, autocast, unfit
 from ragtune.files import disk_errors, json_line
 
 
@@ -43,6 +44,7 @@ def answer(
     stop_id: int,
     max_new_tokens: int,
     batch_size: int,
+    cache_tokens: int | None = None,
     partial: Path,
     tick: Callable[[int], None] = lambda _: None,
 ) -> list[Prediction]:
@@ -51,7 +53,8 @@ def answer(
     The model's own generation settings hold (`min_new_tokens`, say), but nothing is sampled.
     Batches are of like length, the longest first, so that memory runs out at once or not at all;
     if it does, the batch is halved. What is answered is written to `partial` batch by batch and
-    not asked again.
+    not asked again. A model that can't be asked in ragged batches is asked through transformers'
+    `generate`, and that is said.
 
     Args:
         model: on its device.
@@ -59,7 +62,8 @@ def answer(
         prompts: (qid, token ids) pairs.
         stop_id: the token that ends an answer, beside the model's own.
         max_new_tokens: the longest answer.
-        batch_size: questions at a time.
+        batch_size: questions at a time, at most.
+        cache_tokens: tokens of prompts and answers at a time, at most; None for no limit.
         partial: where unfinished work is kept.
         tick: called with the number answered.
 
@@ -71,9 +75,12 @@ def answer(
     """
     done = {p.qid: p for p in _read_partial(partial)}
     order = sorted(prompts, key=lambda prompt: (-len(prompt[1]), prompt[0]))
-    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    batches = list(_batches(order, batch_size, cache_tokens, max_new_tokens))
     model.eval()
     settings = _settings(model, tokenizer, stop_id, max_new_tokens)
+    reason = unfit(model, settings)
+    if reason:
+        warn(f"Answers through transformers' generate, which is slower: {reason}.")
     with disk_errors(partial):
         partial.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("a", encoding="utf-8", newline="\n") as file:
@@ -82,7 +89,12 @@ def answer(
             while pending:
                 batch = pending.pop(0)
                 try:
-                    predictions = _answer_batch(model, tokenizer, batch, settings)
+                    ids = [ids for _, ids in batch]
+                    rows = (
+                        _generate(model, ids, settings)
+                        if reason
+                        else answer_ragged(model, ids, settings)
+                    )
                 except torch.OutOfMemoryError as error:
                     if len(batch) == 1:
                         raise RagtuneError(
@@ -97,7 +109,8 @@ def answer(
                     flat = [prompt for one in rest for prompt in one]
                     pending = [flat[i : i + half] for i in range(0, len(flat), half)]
                     continue
-                for prediction in predictions:
+                for (qid, _), row in zip(batch, rows, strict=True):
+                    prediction = _prediction(qid, row, tokenizer, settings)
                     done[prediction.qid] = prediction
                     file.write(json_line(prediction.to_dict()))
                 file.flush()
@@ -137,31 +150,40 @@ def _settings(model: Any, tokenizer: Any, stop_id: int, max_new_tokens: int) -> 
     return settings
 
 
-def _answer_batch(
-    model: Any, tokenizer: Any, batch: Sequence[tuple[str, list[int]]], settings: Any
-) -> list[Prediction]:
-    longest = max(len(ids) for _, ids in batch)
+def _generate(model: Any, prompts: Sequence[list[int]], settings: Any) -> list[list[int]]:
+    """Transformers' way: padded on the left, until every answer is finished."""
+    longest = max(map(len, prompts))
     device = model.get_input_embeddings().weight.device
-    padding = [longest - len(ids) for _, ids in batch]
+    padding = [longest - len(ids) for ids in prompts]
     input_ids = torch.tensor(
-        [[settings.pad_token_id] * n + ids for n, (_, ids) in zip(padding, batch, strict=True)],
+        [[settings.pad_token_id] * n + ids for n, ids in zip(padding, prompts, strict=True)],
         device=device,
     )
     mask = torch.tensor([[0] * n + [1] * (longest - n) for n in padding], device=device)
-    # Adapters are float32: on a GPU their products run in the base's dtype, as in training.
-    half = model.dtype in (torch.bfloat16, torch.float16) and device.type == "cuda"
-    with (
-        torch.inference_mode(),
-        torch.autocast(device.type, model.dtype if half else None, enabled=half),
-    ):
+    with torch.inference_mode(), autocast(model):
         output = model.generate(
             input_ids=input_ids, attention_mask=mask, generation_config=settings
         )
+    rows: list[list[int]] = output[:, longest:].tolist()
+    return rows
+
+
+def _prediction(qid: str, row: list[int], tokenizer: Any, settings: Any) -> Prediction:
     stops = set(settings.eos_token_id)
-    predictions = []
-    for (qid, _), row in zip(batch, output[:, longest:].tolist(), strict=True):
-        end = next((i for i, token in enumerate(row) if token in stops), None)
-        ids = row if end is None else row[:end]
-        text = tokenizer.decode(ids, skip_special_tokens=True)
-        predictions.append(Prediction(qid, text, ids, end is not None))
-    return predictions
+    end = next((i for i, token in enumerate(row) if token in stops), None)
+    ids = row if end is None else row[:end]
+    return Prediction(qid, tokenizer.decode(ids, skip_special_tokens=True), ids, end is not None)
+
+
+def _batches(
+    order: Sequence[tuple[str, list[int]]], most: int, cache_tokens: int | None, new_tokens: int
+) -> Iterator[Sequence[tuple[str, list[int]]]]:
+    """Cut prompts, the longest first, into batches that fit; each is as long as its first prompt."""
+    start = 0
+    while start < len(order):
+        count = most
+        if cache_tokens is not None:
+            count = min(most, cache_tokens // (len(order[start][1]) + new_tokens))
+        end = start + max(1, count)
+        yield order[start:end]
+        start = end

@@ -3,7 +3,8 @@
 `DataCollatorWithFlattening` puts samples behind each other and says where they begin
 (`cu_seq_lens_q`, int32, one more entry than samples). transformers hands these through the model to
 the attention function, which is ours: variable-length attention on CUDA from compute capability
-8.0, one `scaled_dot_product_attention` a sample elsewhere.
+8.0, one `scaled_dot_product_attention` a sample elsewhere. When answers are written, each sample has
+one new token and its past in a `RaggedCache`; that is the function's other form.
 
 What the function does not implement it refuses, and `probe` compares a packed row with its samples
 one at a time, because some families would be silently wrong (convolutions or states that run over
@@ -12,7 +13,9 @@ the border between samples).
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -38,17 +41,13 @@ class PackedAttentionError(ValueError):
 def register() -> None:
     """Make `attn_implementation="ragtune_packed"` known to transformers.
 
-    The mask function returns None: the row's borders do the masking. Without one, transformers
-    would build no mask either, but silently.
+    No mask function is registered with it, so that transformers builds no mask: the row's borders do
+    the masking. (With one that returns None it would first look for packed samples in the position
+    ids, which waits for the GPU at every row.)
     """
-    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, packed_attention)
-    AttentionMaskInterface.register(NAME, _no_mask)
-
-
-def _no_mask(*_args: Any, **_kwargs: Any) -> None:
-    return None
 
 
 @cache
@@ -75,9 +74,10 @@ def packed_attention(
     sliding_window: int | None = None,
     cu_seq_lens_q: torch.Tensor | None = None,
     max_length_q: int | None = None,
+    cache_bias: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each sample of one row.
+    """Causal attention within each sample of one row; or of one new token a sample to its past.
 
     Args:
         module: the attention layer.
@@ -90,32 +90,40 @@ def packed_attention(
         sliding_window: how many positions back a token sees, itself included.
         cu_seq_lens_q: [samples + 1] int32, where each sample begins, and the end.
         max_length_q: the longest sample.
+        cache_bias: [samples, 1, 1, positions], 0 where a new token may look and -inf elsewhere. If
+            given, query is [samples, heads, 1, head_dim] and key and value are the cache's,
+            [samples, kv_heads, positions, head_dim].
         kwargs: anything that would change the result is refused.
 
     Returns:
-        [1, tokens, heads, head_dim], and None for the weights.
+        [1, tokens, heads, head_dim] ([samples, 1, heads, head_dim] for new tokens), and None for
+        the weights.
 
     Raises:
         PackedAttentionError: an argument that is not implemented.
     """
-    unknown = [k for k, v in kwargs.items() if v is not None and k not in _HARMLESS]
-    if unknown or attention_mask is not None or dropout or cu_seq_lens_q is None or len(query) != 1:
-        refused = [
-            *unknown,
-            *(["attention_mask"] if attention_mask is not None else []),
-            *(["attention dropout"] if dropout else []),
-            *(["a row without borders"] if cu_seq_lens_q is None else []),
-            *(["more than one row"] if len(query) != 1 else []),
-        ]
+    new_tokens = cache_bias is not None
+    refused = [
+        *(k for k, v in kwargs.items() if v is not None and k not in _HARMLESS),
+        *(["attention_mask"] if attention_mask is not None else []),
+        *(["attention dropout"] if dropout else []),
+        *(["a row without borders"] if cu_seq_lens_q is None and not new_tokens else []),
+        *(["more than one row"] if len(query) != 1 and not new_tokens else []),
+        *(["several new tokens"] if new_tokens and query.shape[2] != 1 else []),
+    ]
+    if refused:
         raise PackedAttentionError(
             f"{type(module).__name__} asks for {', '.join(refused)}, which packed attention lacks"
         )
     if getattr(module, "is_causal", True) is False:
         raise PackedAttentionError(f"{type(module).__name__} is not causal")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    if cache_bias is not None:
+        return _to_cache(query, key, value, scale, sliding_window, cache_bias), None
+    borders: Any = cu_seq_lens_q
     if _use_varlen(query, sliding_window):
-        return _varlen(query, key, value, scale, sliding_window, cu_seq_lens_q, max_length_q), None
-    return _by_sample(query, key, value, scale, sliding_window, cu_seq_lens_q), None
+        return _varlen(query, key, value, scale, sliding_window, borders, max_length_q), None
+    return _by_sample(query, key, value, scale, sliding_window, borders), None
 
 
 def _use_varlen(query: torch.Tensor, sliding_window: int | None) -> bool:
@@ -186,10 +194,42 @@ def _by_sample(
     return torch.cat(outputs, dim=2).transpose(1, 2)
 
 
+def _to_cache(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scale: float,
+    window: int | None,
+    bias: torch.Tensor,
+) -> torch.Tensor:
+    samples, heads, _, size = query.shape
+    if window is not None and window < bias.shape[-1]:
+        open_ = bias == 0
+        behind = open_.flip(-1).cumsum(-1).flip(-1)  # open positions from here on
+        bias = bias.masked_fill(behind > window, float("-inf"))
+    # The heads that share keys stand where queries of several positions would: nothing is repeated.
+    grouped = query.reshape(samples, key.shape[1], heads // key.shape[1], size)
+    out = functional.scaled_dot_product_attention(
+        grouped, key.to(query.dtype), value.to(query.dtype), attn_mask=bias, scale=scale
+    )
+    return out.reshape(samples, 1, heads, size)
+
+
 def set_packed(model: Any) -> None:
     """Let a model use packed attention (for training)."""
     register()
     model.set_attn_implementation(NAME)
+
+
+@contextlib.contextmanager
+def using_packed(model: Any) -> Iterator[None]:
+    """Packed attention for as long as the block runs."""
+    before = model.config._attn_implementation  # noqa: SLF001 - transformers has no public getter
+    set_packed(model)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
 
 
 def probe(model: Any) -> str | None:

@@ -174,8 +174,46 @@ def context_length(config: Any) -> int:
     return 1 << 20
 
 
-def load_model(source: ModelSource, hardware: Hardware, *, nf4: bool) -> Any:
+def has_liger() -> bool:
+    """Whether Liger's fused norm, rotary embedding and gated activation are there."""
+    return importlib.util.find_spec("liger_kernel") is not None
+
+
+def _fuse_kernels(model: Any) -> None:
+    """Let Liger's kernels do what they can for a model's family; the losses are our own."""
+    from transformers.integrations.liger import apply_liger_kernel
+
+    losses = {"cross_entropy": False, "fused_linear_cross_entropy": False}
+    apply_liger_kernel(
+        model, {"rope": True, "rms_norm": True, "swiglu": True, "geglu": True} | losses
+    )
+
+
+def _round_to_nf4(model: Any) -> None:
+    """Replace the linear layers' weights with what NF4 makes of them, in their own dtype.
+
+    They are then those with which a quantised model computes, to the bit, without being dequantised
+    at every use. The output layer stays as it is, as bitsandbytes' integration leaves it.
+    """
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    head = model.get_output_embeddings()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear) and module is not head:
+            packed, state = quantize_4bit(module.weight.data, quant_type="nf4")
+            module.weight.data = dequantize_4bit(packed, state)
+
+
+def load_model(
+    source: ModelSource, hardware: Hardware, *, nf4: bool, dequantized: bool = False
+) -> Any:
     """A causal language model on its device, in eval mode, frozen.
+
+    Args:
+        source: where its files are.
+        hardware: the device and dtype.
+        nf4: whether the linear layers' weights are quantised.
+        dequantized: keep what NF4 makes of them in `hardware.dtype`: four times the memory, faster.
 
     Raises:
         UsageError: it is not found or no causal language model in safetensors.
@@ -184,7 +222,7 @@ def load_model(source: ModelSource, hardware: Hardware, *, nf4: bool) -> Any:
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     options: dict[str, Any] = {}
-    if nf4:
+    if nf4 and not dequantized:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=hardware.dtype
         )
@@ -200,6 +238,10 @@ def load_model(source: ModelSource, hardware: Hardware, *, nf4: bool) -> Any:
         )
         if hardware.device.type != "cuda":
             model.to(hardware.device)
+        elif has_liger():
+            _fuse_kernels(model)
+        if nf4 and dequantized:
+            _round_to_nf4(model)
     model.requires_grad_(requires_grad=False)
     return model.eval()
 

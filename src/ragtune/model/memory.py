@@ -1,43 +1,62 @@
-"""The plan: how the recipe's batch is laid out on this hardware.
+"""The plan: how the recipe's work is laid out on this hardware, and what memory that takes.
 
-The effective batch is the user's. How many samples share a row, and whether activations are
-recomputed, follows from memory: an estimate first, corrected when it was wrong. On CPU the plan
+The effective batch is the user's. How many samples share a row, whether activations are recomputed,
+whether NF4 weights are kept dequantised and how many questions are answered at a time follow from
+memory: predicted here before anything is loaded, corrected when it was wrong. On CPU the plan
 depends on the recipe alone, so that a run is the same on any machine of a kind.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from ragtune.model.load import Hardware
+from ragtune.data.rows import deal
+from ragtune.errors import UsageError
+from ragtune.model.load import Hardware, has_liger
 from ragtune.recipe import Recipe
 
 CPU_SAMPLES_PER_ROW = 2
 CPU_EVALUATION_BATCH = 25
-GPU_EVALUATION_BATCH = 64
-MAX_ROW_TOKENS = 12_000
+GPU_EVALUATION_BATCH = 256
+MAX_ROW_TOKENS = 9_000
 """Longer rows gain nothing: the matrix products fill the GPU long before."""
+MIN_ROW_TOKENS = 2_000
+"""With shorter rows than these, recomputing activations in longer ones is the faster way."""
+PREFILL_TOKENS = 8_192
+"""Prompts of an evaluation are read in rows of about so many tokens."""
 
-_SPARE = 0.85  # of the free memory; the allocator's fragments need the rest
+_SPARE = (
+    0.92  # of the memory; the allocator's fragments and the libraries' workspaces need the rest
+)
+_NF4_BYTES = 0.5 + 4 / 64  # a weight, and a float32 scale for 64 of them
+_GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What was chosen for this hardware; written to run.json before the first step and kept."""
+    """What was chosen for this hardware; written to run.json before the first step and kept.
+
+    `memory` is what the run is predicted to need at its peaks, in GiB; empty on a CPU.
+    """
 
     device: str
     dtype: str
     quantization: str | None
-    packed: bool
-    packed_reason: str
     samples_per_row: int
     recompute: bool
     optimizer: str
     evaluation_batch: int
+    dequantized: bool = False
+    cache_tokens: int | None = None
+    packed: bool = True
+    packed_reason: str = ""
+    memory: dict[str, float] = field(default_factory=dict)
     changes: tuple[str, ...] = ()
 
     @property
@@ -49,7 +68,7 @@ class Plan:
         return -(-batch_size // self.max_samples_per_row)
 
     def smaller(self, step: int) -> Plan | None:
-        """The plan after an out-of-memory at a step: half the row, then recompute, then None."""
+        """The plan after an out-of-memory in a step: half the row, then recompute, then None."""
         if self.max_samples_per_row > 1:
             half = self.max_samples_per_row // 2
             change = f"step {step}: out of memory, {half} samples a row"
@@ -61,83 +80,371 @@ class Plan:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Plan:
-        return cls(**{**values, "changes": tuple(values.get("changes", ()))})
+        known = {f.name for f in dataclasses.fields(cls)}
+        return cls(
+            **{
+                **{k: v for k, v in values.items() if k in known},
+                "changes": tuple(values.get("changes", ())),
+            }
+        )
 
 
-def evaluation_batch(recipe: Recipe, hardware: Hardware) -> int:
-    """Questions answered at a time; on a GPU the first try, halved when memory runs out."""
-    if recipe.evaluate.batch_size != "auto":
-        return recipe.evaluate.batch_size
-    return GPU_EVALUATION_BATCH if hardware.device.type == "cuda" else CPU_EVALUATION_BATCH
+@dataclass(frozen=True)
+class Shape:
+    """What memory depends on in a model: parameters, and sizes of one of its layers."""
+
+    linear: int
+    """Parameters of the linear layers, which NF4 quantises."""
+    largest_linear: int
+    other: int
+    """The other parameters: embeddings, output layer, norms."""
+    trained: int
+    """Parameters of the adapter."""
+    rank: int
+    adapted: int
+    """Layers with an adapter, in one block."""
+    layers: int
+    hidden: int
+    inner: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+
+    @classmethod
+    def of(cls, config: Any, recipe: Recipe) -> Shape:
+        """Of a configuration and the recipe's adapter; no weights are made.
+
+        Raises:
+            UsageError: it is no causal language model.
+        """
+        from transformers import AutoModelForCausalLM
+
+        try:
+            with torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(config)
+        except ValueError as error:
+            raise UsageError(
+                f"model.id: {str(error).splitlines()[0]}", "Choose a causal language model."
+            ) from error
+        text = config.get_text_config()
+        head = model.get_output_embeddings()
+        linears = {
+            name: module
+            for name, module in model.named_modules()
+            if module is not head and isinstance(module, torch.nn.Linear)
+        }
+        targets = recipe.lora.target_modules
+        adapted = [
+            m
+            for name, m in linears.items()
+            if targets == ["all-linear"]
+            or any(name == t or name.endswith(f".{t}") for t in targets)
+        ]
+        sizes = [m.weight.numel() for m in linears.values()] or [0]
+        heads = int(text.num_attention_heads)
+        hidden = int(text.hidden_size)
+        layers = int(text.num_hidden_layers)
+        return cls(
+            linear=sum(sizes),
+            largest_linear=max(sizes),
+            other=sum(p.numel() for p in model.parameters()) - sum(sizes),
+            trained=sum(recipe.lora.rank * (m.in_features + m.out_features) for m in adapted),
+            rank=recipe.lora.rank,
+            adapted=math.ceil(len(adapted) / layers),
+            layers=layers,
+            hidden=hidden,
+            inner=int(getattr(text, "intermediate_size", 0) or 4 * hidden),
+            heads=heads,
+            kv_heads=int(getattr(text, "num_key_value_heads", None) or heads),
+            head_dim=int(getattr(text, "head_dim", None) or hidden // heads),
+            vocabulary=int(text.vocab_size),
+        )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes that a run takes on a GPU, under some choices."""
+
+    shape: Shape
+    width: int
+    """Bytes of a number in the base's dtype."""
+    nf4: bool
+    dequantized: bool
+    recompute: bool
+    dropout: bool
+    optimizer: str
+    fused_kernels: bool
+
+    @property
+    def weights(self) -> float:
+        linear = _NF4_BYTES if self.nf4 and not self.dequantized else self.width
+        return self.shape.linear * linear + self.shape.other * self.width
+
+    @property
+    def adapter(self) -> float:
+        return self.shape.trained * 4
+
+    @property
+    def gradients(self) -> float:
+        return self.shape.trained * 4
+
+    @property
+    def moments(self) -> float:
+        """AdamW's two moments."""
+        return self.shape.trained * (8 if self.optimizer == "adamw" else 2)
+
+    @property
+    def layer(self) -> float:
+        """Bytes that a token keeps of one layer for the backward pass.
+
+        Inputs of the two norms and their outputs, which the adapters read; q, k, v and the result of
+        attention; gate, up and their product; the low-rank products. Without fused kernels a norm
+        keeps two float32 copies and the activation function one more result.
+        """
+        s = self.shape
+        attention = 4 * s.heads * s.head_dim
+        numbers = 4 * s.hidden + attention + 3 * s.inner + s.adapted * s.rank
+        extra = 0 if self.fused_kernels else 16 * s.hidden + s.inner * self.width
+        return numbers * self.width + 4 * s.heads + extra
+
+    def activations(self, tokens: int) -> float:
+        """What a row keeps: all layers, or the layers' inputs and one layer."""
+        s = self.shape
+        ends = 3 * s.hidden * self.width  # embedding, and the last norm
+        if self.recompute:
+            return tokens * (s.layers * s.hidden * self.width + self.layer + ends)
+        return tokens * (s.layers * self.layer + ends)
+
+    def working(self, tokens: int) -> float:
+        """What one layer's backward pass needs beside: gradients, and copies that live briefly."""
+        s = self.shape
+        copies = 2 * s.inner if self.dropout else s.inner
+        weight = s.largest_linear * self.width if self.nf4 and not self.dequantized else 0
+        return tokens * (copies + 3 * s.hidden) * self.width + weight
+
+    def training(self, tokens: int) -> float:
+        """The peak of training with rows of so many tokens."""
+        fixed = self.weights + self.adapter + self.gradients + self.moments
+        return fixed + self.activations(tokens) + self.working(tokens)
+
+    @property
+    def cached_token(self) -> float:
+        """Keys and values of one token of an answer or its prompt."""
+        s = self.shape
+        return 2 * s.layers * s.kv_heads * s.head_dim * self.width
+
+    def evaluation(self, cached: int, questions: int) -> float:
+        """The peak of an evaluation with so many tokens in the cache."""
+        s = self.shape
+        row = min(cached, PREFILL_TOKENS)
+        reading = row * (3 * s.inner + 4 * s.hidden) * self.width
+        weight = s.largest_linear * self.width if self.nf4 and not self.dequantized else 0
+        logits = questions * s.vocabulary * 10
+        return self.weights + self.adapter + cached * self.cached_token + reading + weight + logits
+
+
+def available(device: torch.device) -> int:
+    """Bytes that this process may have on a GPU, what it has already included."""
+    free, total = torch.cuda.mem_get_info(device)
+    mine = torch.cuda.memory_reserved(device)
+    allowed = torch.cuda.get_per_process_memory_fraction(device) * total
+    return int(min(free + mine, allowed))
 
 
 def make_plan(
-    recipe: Recipe, hardware: Hardware, model: Any, unpackable: str | None, longest: int
+    recipe: Recipe,
+    hardware: Hardware,
+    config: Any,
+    steps: Sequence[Sequence[int]],
+    prompts: Sequence[int],
+    memory: int | None = None,
 ) -> Plan:
-    """Lay out a recipe's batch for a loaded model with its adapter.
+    """Lay a recipe's work out.
 
     Args:
         recipe: the batch size, and what it fixes itself.
         hardware: the device.
-        model: the model, on its device, adapter included.
-        unpackable: why it can't be trained on packed rows, or None.
-        longest: the longest sample, in tokens.
+        config: the model's configuration.
+        steps: the samples' lengths in tokens, step by step.
+        prompts: the evaluation prompts' lengths.
+        memory: bytes of GPU memory to plan for; None asks the device.
+
+    Raises:
+        UsageError: the device can't hold the model and its adapter.
     """
     train = recipe.train
-    fits = _fitting_samples(
-        hardware, model, longest, recompute=False, dropout=recipe.lora.dropout > 0
-    )
-    recompute = train.recompute if train.recompute != "auto" else fits < 1
-    if recompute:
-        fits = _fitting_samples(
-            hardware, model, longest, recompute=True, dropout=recipe.lora.dropout > 0
-        )
-    if train.samples_per_row != "auto":
+    fixed: dict[str, Any] = {
+        "device": hardware.name,
+        "dtype": hardware.dtype_name,
+        "quantization": recipe.model.quantization,
+        "optimizer": train.optimizer,
+    }
+    if hardware.device.type != "cuda" and memory is None:
         per_row = train.samples_per_row
-    else:
-        per_row = max(1, min(fits, MAX_ROW_TOKENS // max(1, longest)))
+        return Plan(
+            **fixed,
+            samples_per_row=min(
+                CPU_SAMPLES_PER_ROW if per_row == "auto" else per_row, train.batch_size
+            ),
+            recompute=train.recompute if train.recompute != "auto" else False,
+            evaluation_batch=_batch(recipe, CPU_EVALUATION_BATCH),
+        )
+    budget = (available(hardware.device) if memory is None else memory) * _SPARE
+    base = _estimate(recipe, hardware, config)
+    estimate, per_row = _choose(recipe, base, steps, budget)
+    tokens = row_tokens(steps, per_row)
+    batch, cache_tokens, used = _answers(recipe, estimate, prompts, budget)
     return Plan(
-        device=hardware.name,
-        dtype=hardware.dtype_name,
-        quantization=recipe.model.quantization,
-        packed=unpackable is None,
-        packed_reason=unpackable or "packed rows give the logits of single samples",
-        samples_per_row=min(per_row, train.batch_size) if unpackable is None else 1,
-        recompute=recompute,
-        optimizer=train.optimizer,
-        evaluation_batch=evaluation_batch(recipe, hardware),
+        **fixed,
+        samples_per_row=per_row,
+        recompute=estimate.recompute,
+        dequantized=estimate.dequantized,
+        evaluation_batch=batch,
+        cache_tokens=cache_tokens,
+        memory={
+            name: round(value / _GIB, 2)
+            for name, value in {
+                "available": budget / _SPARE,
+                "weights": estimate.weights,
+                "adapter": estimate.adapter,
+                "gradients": estimate.gradients,
+                "optimizer": estimate.moments,
+                "activations": estimate.activations(tokens),
+                "working": estimate.working(tokens),
+                "training": estimate.training(tokens),
+                "cache": used * estimate.cached_token,
+                "evaluation": estimate.evaluation(used, min(batch, len(prompts))),
+            }.items()
+        },
     )
 
 
-def _fitting_samples(
-    hardware: Hardware, model: Any, longest: int, *, recompute: bool, dropout: bool
-) -> int:
-    """How many of the longest samples fit into one row; 0 if none does."""
+def plan_answers(
+    recipe: Recipe, hardware: Hardware, config: Any, prompts: Sequence[int]
+) -> tuple[int, int | None]:
+    """Questions, and tokens of them in the cache, at a time: for a model that is not trained here."""
     if hardware.device.type != "cuda":
-        return CPU_SAMPLES_PER_ROW
-    free, _ = torch.cuda.mem_get_info(hardware.device)
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    optimizer = trained * 4 + trained * 8  # gradients and two moments in float32
-    budget = free * _SPARE - optimizer
-    return max(
-        0,
-        int(
-            budget
-            // (activation_bytes(model.config, recompute=recompute, dropout=dropout) * longest)
-        ),
+        return _batch(recipe, CPU_EVALUATION_BATCH), None
+    budget = available(hardware.device) * _SPARE
+    return _answers(recipe, _estimate(recipe, hardware, config), prompts, budget)[:2]
+
+
+def _batch(recipe: Recipe, automatic: int) -> int:
+    asked = recipe.evaluate.batch_size
+    return automatic if asked == "auto" else asked
+
+
+def _estimate(recipe: Recipe, hardware: Hardware, config: Any) -> Estimate:
+    return Estimate(
+        shape=Shape.of(config, recipe),
+        width=torch.empty((), dtype=hardware.dtype).element_size(),
+        nf4=recipe.model.quantization == "nf4",
+        dequantized=False,
+        recompute=recipe.train.recompute is True,
+        dropout=recipe.lora.dropout > 0,
+        optimizer=recipe.train.optimizer,
+        fused_kernels=has_liger(),
     )
 
 
-def activation_bytes(config: Any, *, recompute: bool, dropout: bool) -> int:
-    """Bytes of activations that a token keeps for the backward pass.
+def _answers(
+    recipe: Recipe, estimate: Estimate, prompts: Sequence[int], budget: float
+) -> tuple[int, int, int]:
+    """Questions at a time, cache positions at a time, and those that the first batch takes."""
+    new = recipe.evaluate.max_new_tokens
+    batch = _batch(recipe, GPU_EVALUATION_BATCH)
+    longest = max(prompts, default=0) + new
+    # The prompts of a row are read while the cache is there.
+    reading = estimate.evaluation(PREFILL_TOKENS, batch) - PREFILL_TOKENS * estimate.cached_token
+    positions = max(longest, int((budget - reading) // estimate.cached_token))
+    used = min(batch, len(prompts), max(1, positions // longest)) * longest
+    return batch, positions, used
 
-    A layer with LoRA on its seven projections was measured to keep 10.6 bytes (without dropout) and
-    15.6 bytes (with it, in seven copies) for each unit of its hidden and intermediate size, at a 7B
-    Llama's shape; recomputing keeps a layer's input, and one layer's activations at a time.
+
+def _choose(
+    recipe: Recipe, base: Estimate, steps: Sequence[Sequence[int]], budget: float
+) -> tuple[Estimate, int]:
+    """The estimate and the samples a row.
+
+    Kept activations are worth more than dequantised weights, and both more than long rows; but below
+    MIN_ROW_TOKENS recomputing in longer rows is faster than keeping.
     """
-    text = config.get_text_config()
-    hidden = int(text.hidden_size)
-    inner = int(getattr(text, "intermediate_size", 0) or 4 * hidden)
-    layers = int(text.num_hidden_layers)
-    layer = (hidden + inner) * (17 if dropout else 12)
-    return layer + layers * hidden * 2 if recompute else layers * layer
+    train = recipe.train
+    asked = None if train.samples_per_row == "auto" else train.samples_per_row
+    whole = sum(steps[0]) if steps else 0
+
+    def rows(estimate: Estimate) -> int:
+        """Samples a row that fit; 0 if not even one does."""
+        if asked is not None:
+            counts = [min(asked, train.batch_size)]
+        else:
+            # Of every number of rows the fewest samples a row.
+            numbers = range(1, train.batch_size + 1)
+            counts = sorted({-(-train.batch_size // n) for n in numbers}, reverse=True)
+        for count in counts:
+            tokens = row_tokens(steps, count)
+            if (tokens <= MAX_ROW_TOKENS or count == 1) and estimate.training(tokens) <= budget:
+                return count
+        return 0
+
+    choices = [
+        (dequantized, recompute)
+        for recompute in ((False, True) if train.recompute == "auto" else (train.recompute,))
+        for dequantized in ((True, False) if base.nf4 else (False,))
+    ]
+    fallback: tuple[Estimate, int] | None = None
+    for dequantized, recompute in choices:
+        estimate = dataclasses.replace(base, dequantized=dequantized, recompute=recompute)
+        count = rows(estimate)
+        if not count:
+            continue
+        tokens = row_tokens(steps, count)
+        if asked is not None or tokens >= min(MIN_ROW_TOKENS, 0.9 * whole):
+            return estimate, count
+        if fallback is None or tokens > row_tokens(steps, fallback[1]):
+            fallback = (estimate, count)
+    if fallback:
+        return fallback
+    smallest = dataclasses.replace(base, recompute=train.recompute is not False)
+    needed = smallest.training(row_tokens(steps, 1))
+    if smallest.weights + smallest.adapter + smallest.gradients + smallest.moments > budget:
+        raise UsageError(
+            f"The run needs about {needed / _GIB:.1f} GiB of GPU memory; "
+            f"{budget / _SPARE / _GIB:.1f} GiB are there.",
+            "Set model.quantization=nf4, train.optimizer=paged_adamw_8bit, a lower lora.rank or "
+            "prompt.max_tokens, or choose a smaller model.",
+        )
+    return smallest, asked or 1  # perhaps it fits all the same
+
+
+def row_tokens(steps: Sequence[Sequence[int]], per_row: int) -> int:
+    """Tokens of the longest row when steps of samples of these lengths are dealt into rows."""
+    return max(
+        (sum(row) for step in steps for row in deal(step, -(-len(step) // per_row), lambda n: n)),
+        default=0,
+    )
+
+
+def describe(plan: Plan) -> list[str]:
+    """The plan in words, a line each; nothing about memory on a CPU."""
+    rows = (
+        f"Plan: {plan.max_samples_per_row} samples a row, activations "
+        f"{'recomputed' if plan.recompute else 'kept'}; {plan.evaluation_batch} questions at a time"
+    )
+    m = plan.memory
+    if not m:
+        return [f"{rows} (on {plan.device} the recipe alone decides)"]
+    form = ""
+    if plan.quantization == "nf4":
+        form = " in NF4, kept dequantised" if plan.dequantized else " in NF4"
+    return [
+        f"{rows}, of up to {plan.cache_tokens:,} tokens",
+        (
+            f"Memory to train: {m['training']:.1f} of {m['available']:.1f} GiB: weights{form} "
+            f"{m['weights']:.1f}, adapter {m['adapter']:.1f}, gradients {m['gradients']:.1f}, "
+            f"optimizer {m['optimizer']:.1f}, activations of the longest row {m['activations']:.1f}, "
+            f"working copies {m['working']:.1f}"
+        ),
+        f"Memory to answer: {m['evaluation']:.1f} GiB, keys and values {m['cache']:.1f} of it",
+    ]

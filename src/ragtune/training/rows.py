@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch.utils.data import Dataset
 from transformers import DataCollatorWithFlattening
 
 from ragtune.data.encode import IGNORE, Sample
+from ragtune.data.rows import deal
 
 
 def draw_steps(
@@ -33,18 +33,8 @@ def draw_steps(
 
 
 def split_rows(step: Sequence[Sample], rows: int) -> list[list[Sample]]:
-    """Deal the samples of a step into at most `rows` rows of nearly equal tokens.
-
-    The longest first, each into the shortest row that has room; a row takes at most
-    ceil(samples / rows), which is what the memory plan counted with.
-    """
-    rows = min(rows, len(step))
-    room = -(-len(step) // rows)
-    out: list[list[Sample]] = [[] for _ in range(rows)]
-    for sample in sorted(step, key=len, reverse=True):
-        target = min((r for r in out if len(r) < room), key=lambda r: (sum(map(len, r)), len(r)))
-        target.append(sample)
-    return [row for row in out if row]
+    """Deal the samples of a step into at most `rows` rows of nearly equal tokens."""
+    return deal(step, rows, len)
 
 
 @dataclass(frozen=True)
@@ -68,7 +58,8 @@ class RowCollator:
 
     Returns, for a row of T tokens in S samples with K trained ones:
         input_ids, position_ids, labels: [1, T]; cu_seq_lens_q/_k: [S + 1] (packed only);
-        logits_to_keep: [K], the positions before the trained tokens; targets: [K]; row: the index.
+        logits_to_keep: [K], the positions before the trained tokens; targets: [K]; row: the index,
+            a number.
     """
 
     def __init__(self, *, packed: bool) -> None:
@@ -84,5 +75,5 @@ class RowCollator:
         keep = (following != IGNORE).nonzero()[:, 0]
         batch["logits_to_keep"] = keep
         batch["targets"] = following[keep]
-        batch["row"] = torch.tensor(row["index"])
+        batch["row"] = row["index"]  # a number: a tensor would have to be fetched from the GPU
         return batch

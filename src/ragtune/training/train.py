@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import set_seed
 
 from ragtune.console import note, progress, warn
 from ragtune.data.encode import Encoder, Sample
 from ragtune.data.example import Example
-from ragtune.errors import RagtuneError, is_out_of_memory
+from ragtune.errors import RagtuneError
 from ragtune.files import making_folder, write_jsonl
 from ragtune.model.attention import probe, set_packed
+from ragtune.model.fused import fuse
 from ragtune.model.load import Hardware, quiet
 from ragtune.model.lora import attach, save_adapter, trainable_parameters
-from ragtune.model.memory import Plan, make_plan
+from ragtune.model.memory import Plan, describe
 from ragtune.recipe import Recipe
 from ragtune.training.checkpoint import newest_whole
 from ragtune.training.rows import PackedRows, draw_steps, split_rows
-from ragtune.training.trainer import PackedTrainer, Watch, training_arguments
+from ragtune.training.trainer import PackedTrainer, Watch, set_recompute, training_arguments
 
 _LOGGED = ("step", "loss", "eval_loss", "grad_norm", "learning_rate")
 
@@ -38,6 +40,8 @@ class TrainResult:
     tokens: int
     seconds: float
     tokens_a_second: float
+    step_seconds: float | None
+    """Of the median step, the first not counted."""
     final_loss: float
     trainable_parameters: int
 
@@ -78,12 +82,12 @@ def train(
     hardware: Hardware,
     model: Any,
     encoder: Encoder,
-    train_examples: Sequence[Example],
+    steps: list[list[Sample]],
     eval_examples: Sequence[Example],
     folder: Path,
     work: Path,
     base_name: str | None,
-    plan: Plan | None,
+    plan: Plan,
     on_plan: Callable[[Plan], None],
 ) -> tuple[Any, TrainResult]:
     """Train an adapter and save it with the tokenizer and the log of its loss.
@@ -93,13 +97,13 @@ def train(
         hardware: where.
         model: the base model; it is wrapped.
         encoder: for the samples.
-        train_examples: the selected examples.
+        steps: the samples of every optimizer step.
         eval_examples: those whose completion loss is watched (`train.eval_every`).
         folder: the adapter's folder, which appears when it is whole.
         work: checkpoints; a whole one there is continued from.
         base_name: the base model's Hub id, if it has one.
-        plan: the plan of an earlier start of the same run, or None to make one.
-        on_plan: is given every plan before it is used.
+        plan: how the work is laid out.
+        on_plan: is given every change of the plan before it is used.
 
     Returns:
         The model with its trained adapter, and what it took.
@@ -108,50 +112,24 @@ def train(
         RagtuneError: the loss is not finite, or memory does not do for a single sample.
     """
     set_seed(recipe.seed)
-    steps = steps_of(recipe, encoder, train_examples)
     own_attention = model.config._attn_implementation  # noqa: SLF001 - no public getter
-    unpackable = probe(model) if plan is None else None
-    tuned = attach(model, recipe.lora, recipe.seed)
-    fresh = {n: p.detach().cpu().clone() for n, p in tuned.named_parameters() if p.requires_grad}
-    if plan is not None and (plan.device, plan.dtype) != (hardware.name, hardware.dtype_name):
-        change = (
-            f"continued on {hardware.name} as {hardware.dtype_name}, "
-            f"begun on {plan.device} as {plan.dtype}"
-        )
-        warn(f"{change}: the result will not be that of an uninterrupted run, bit for bit.")
+    if not plan.packed_reason:
+        unpackable = probe(model)
         plan = dataclasses.replace(
             plan,
-            device=hardware.name,
-            dtype=hardware.dtype_name,
-            changes=(*plan.changes, change),
+            packed=unpackable is None,
+            packed_reason=unpackable or "packed rows give the logits of single samples",
         )
-    if plan is None:
-        longest = max(len(s) for step in steps for s in step)
-        plan = make_plan(recipe, hardware, tuned, unpackable, longest)
-    _describe(plan, recipe, steps, tuned)
-    while True:
         on_plan(plan)
-        if plan.packed:
-            set_packed(model)
-        checkpoint = newest_whole(work)
-        try:
-            trainer, seconds, tokens = _fit(
-                recipe, plan, hardware, tuned, encoder, steps, eval_examples, work, checkpoint
-            )
-            break
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            reached = _step_of(newest_whole(work))
-            smaller = plan.smaller(reached)
-            if smaller is None:
-                raise RagtuneError(
-                    "The memory does not do for a single sample with recomputed activations.",
-                    "Set model.quantization=nf4, prompt.max_tokens to something shorter, or a lower lora.rank.",
-                ) from error
-            warn(f"{smaller.changes[-1]}; going on from step {reached}.")
-            plan = smaller
-            _reset(tuned, fresh)
+    tuned = attach(model, recipe.lora, recipe.seed)
+    _describe(plan, recipe, steps, tuned)
+    fuse(tuned)
+    if plan.packed:
+        set_packed(model)
+    checkpoint = newest_whole(work)
+    trainer, ends, seconds, tokens = _fit(
+        recipe, plan, on_plan, hardware, tuned, encoder, steps, eval_examples, work, checkpoint
+    )
     tuned.eval()
     model.set_attn_implementation(own_attention)
     history = [
@@ -165,12 +143,14 @@ def train(
         model.generation_config.save_pretrained(partial)
         write_jsonl(partial / "train_log.jsonl", history)
     losses = [entry["loss"] for entry in history if "loss" in entry]
+    pairs = list(itertools.pairwise(ends))
     result = TrainResult(
         steps=len(steps),
         samples=sum(map(len, steps)),
         tokens=sum(len(s) for step in steps for s in step),
         seconds=seconds,
         tokens_a_second=tokens / seconds,
+        step_seconds=round(statistics.median(b - a for a, b in pairs), 4) if pairs else None,
         final_loss=sum(losses[-recipe.train.log_every :]) / len(losses[-recipe.train.log_every :]),
         trainable_parameters=trainable_parameters(tuned),
     )
@@ -184,10 +164,10 @@ def train(
 def _describe(plan: Plan, recipe: Recipe, steps: list[list[Sample]], tuned: Any) -> None:
     note(
         f"{trainable_parameters(tuned):,} trainable parameters (rank {recipe.lora.rank}). "
-        f"{len(steps)} steps of {recipe.train.batch_size} samples, "
-        f"{plan.max_samples_per_row} a row, "
-        f"activations {'recomputed' if plan.recompute else 'kept'}."
+        f"{len(steps)} steps of {recipe.train.batch_size} samples."
     )
+    for line in describe(plan):
+        note(line)
     if recipe.train.keep == "best":
         warn(
             "train.keep: best chooses the checkpoint by its loss on the evaluation set, which is also "
@@ -197,16 +177,6 @@ def _describe(plan: Plan, recipe: Recipe, steps: list[list[Sample]], tuned: Any)
         warn(f"One sample a row: {plan.packed_reason}.")
 
 
-def _reset(tuned: Any, fresh: dict[str, torch.Tensor]) -> None:
-    """Put the fresh adapter's values back: a restart from step 0 begins where the first did."""
-    with torch.no_grad():
-        for name, parameter in tuned.named_parameters():
-            if name in fresh:
-                parameter.copy_(fresh[name])
-    tuned.zero_grad(set_to_none=True)
-    torch.cuda.empty_cache()
-
-
 def _step_of(checkpoint: Path | None) -> int:
     return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
@@ -214,6 +184,7 @@ def _step_of(checkpoint: Path | None) -> int:
 def _fit(
     recipe: Recipe,
     plan: Plan,
+    on_plan: Callable[[Plan], None],
     hardware: Hardware,
     tuned: Any,
     encoder: Encoder,
@@ -221,8 +192,8 @@ def _fit(
     eval_examples: Sequence[Example],
     work: Path,
     checkpoint: Path | None,
-) -> tuple[PackedTrainer, float, int]:
-    """One go of Trainer; returns it, the seconds it took and the tokens it trained."""
+) -> tuple[PackedTrainer, list[float], float, int]:
+    """Trainer's go; returns it, the end of every step, the seconds it took and the tokens it trained."""
     set_seed(recipe.seed)
     rows = [split_rows(step, plan.rows(recipe.train.batch_size)) for step in steps]
     data = PackedRows([row for step in rows for row in step])
@@ -230,14 +201,11 @@ def _fit(
     if checkpoint:
         note(f"Going on from step {first}.")
     if plan.recompute:
-        enable = getattr(tuned, "activation_checkpointing_enable", None)
-        # transformers before 5.20 knows the older name alone.
-        enable = enable or tuned.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
-        tuned.enable_input_require_grads()
+        set_recompute(tuned, on=True)
     done = sum(len(s) for step in steps[:first] for s in step)
     every = recipe.train.log_every
     recent: list[float] = []
+    ends: list[float] = []
     with quiet(), progress("training", len(steps)) as update:
         update(first, "")
         start = time.monotonic()
@@ -248,6 +216,7 @@ def _fit(
                 note(f"  step {step:>5}   evaluation loss {entry['eval_loss']:.4f}")
             if "loss" not in entry:
                 return
+            ends.append(time.monotonic())
             recent.append(entry["loss"])
             tokens = sum(len(s) for one in steps[first:step] for s in one)
             speed = tokens / (time.monotonic() - start)
@@ -268,7 +237,8 @@ def _fit(
             if recipe.train.eval_every
             else None,
             callbacks=[watch],
-            packed=plan.packed,
+            plan=plan,
+            on_plan=on_plan,
             keep=recipe.train.keep_checkpoints,
         )
         watch.trainer = trainer
@@ -276,7 +246,6 @@ def _fit(
         if recipe.train.keep == "best":
             trainer.load_best()
         seconds = time.monotonic() - start
-    if plan.recompute:
-        disable = getattr(tuned, "activation_checkpointing_disable", None)
-        (disable or tuned.gradient_checkpointing_disable)()
-    return trainer, seconds, sum(len(s) for step in steps for s in step) - done
+    if trainer.plan.recompute:
+        set_recompute(tuned, on=False)
+    return trainer, ends, seconds, sum(len(s) for step in steps for s in step) - done

@@ -12,12 +12,13 @@ from torch.nn import functional
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from ragtune.errors import RagtuneError, UsageError
+from ragtune.console import warn
+from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
 from ragtune.model.load import Hardware
 from ragtune.model.memory import Plan
 from ragtune.recipe import Recipe
 from ragtune.training.checkpoint import is_whole, keep_newest, seal
-from ragtune.training.rows import PackedRows, RowCollator
+from ragtune.training.rows import PackedRows, RowCollator, split_rows
 
 _OPTIMIZERS = {
     "adamw": "adamw_torch",
@@ -53,13 +54,16 @@ def training_arguments(
     check_trackers(train.report_to)
     evaluate = train.eval_every is not None
     best = train.keep == "best"
+    cuda = hardware.device.type == "cuda"
+    optimizer = _OPTIMIZERS[train.optimizer]
     args = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=1,  # one packed row
         per_device_eval_batch_size=1,
         gradient_accumulation_steps=plan.rows(train.batch_size),
-        optim=_OPTIMIZERS[train.optimizer],
+        # torch's fused AdamW is the same update without temporary copies of all weights.
+        optim="adamw_torch_fused" if cuda and optimizer == "adamw_torch" else optimizer,
         learning_rate=train.learning_rate,
         lr_scheduler_type=train.scheduler,
         warmup_steps=train.warmup,
@@ -75,35 +79,133 @@ def training_arguments(
         greater_is_better=False if best else None,
         seed=recipe.seed,
         data_seed=recipe.seed,
-        bf16=hardware.device.type == "cuda" and hardware.dtype == torch.bfloat16,
-        fp16=hardware.device.type == "cuda" and hardware.dtype == torch.float16,
+        bf16=cuda and hardware.dtype == torch.bfloat16,
+        fp16=cuda and hardware.dtype == torch.float16,
         use_cpu=hardware.device.type == "cpu",
         report_to=train.report_to or "none",
         run_name=recipe.name,
         disable_tqdm=True,
         remove_unused_columns=False,
         label_names=["labels"],
-        dataloader_pin_memory=hardware.device.type == "cuda",
+        # Without these, every row's transfer would wait for the GPU to finish the row before.
+        dataloader_pin_memory=cuda,
+        accelerator_config={"non_blocking": cuda},
     )
     # Several GPUs in one process would be wrapped in DataParallel, which splits a packed row.
     args._n_gpu = min(args.n_gpu, 1)  # noqa: SLF001 - the only switch that there is
     return args
 
 
-class PackedTrainer(Trainer):
-    """Trains on the rows in their order; stops at the first loss or gradient that is not finite."""
+def set_recompute(model: Any, *, on: bool) -> None:
+    """Let a model recompute its activations in the backward pass, or keep them."""
+    # transformers before 5.20 knows the older names alone.
+    names = ("activation_checkpointing", "gradient_checkpointing")
+    kind = names[0] if hasattr(model, f"{names[0]}_enable") else names[1]
+    if on:
+        getattr(model, f"{kind}_enable")({"use_reentrant": False})
+    else:
+        getattr(model, f"{kind}_disable")()
 
-    def __init__(self, *, packed: bool, keep: int, **options: Any) -> None:
-        super().__init__(data_collator=RowCollator(packed=packed), **options)
+
+class PackedTrainer(Trainer):
+    """Trains on the rows in their order; stops at the first loss or gradient that is not finite.
+
+    When memory runs out in a step, the step begins again with a smaller plan.
+
+    Args:
+        plan: the layout; `train_dataset` follows it.
+        on_plan: is given the smaller plan.
+        keep: checkpoints to keep.
+        options: Trainer's.
+    """
+
+    def __init__(
+        self, *, plan: Plan, on_plan: Callable[[Plan], None], keep: int, **options: Any
+    ) -> None:
+        super().__init__(data_collator=RowCollator(packed=plan.packed), **options)
         self.remove_callback(PrinterCallback)  # Watch says what matters
         # compute_loss divides by the step's trained tokens, so Trainer must not divide by rows.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
         self.keep = keep
+        self.plan = plan
+        self.on_plan = on_plan
         self.row_losses: list[tuple[int, torch.Tensor]] = []
+        self.step_rows: list[int] = []
+        """The rows of the present step that are behind us, as indices."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """One row forward and backward; in parts, if the plan has become smaller."""
+        row: int = inputs["row"]
+        if row % self.args.gradient_accumulation_steps == 0:
+            self.step_rows = []
+        loss: torch.Tensor | None = None
+        again = [row]
+        if len(self.rows[row]) <= self.plan.max_samples_per_row:
+            whole = super().training_step
+            loss = self._unless_out_of_memory(lambda: whole(model, inputs, num_items_in_batch))
+            if loss is None:
+                # What the failed row left in the gradients can't be told from the others' part.
+                again = [*self.step_rows, row]
+        while loss is None:
+            for one in again:
+                loss = self._unless_out_of_memory(
+                    lambda one=one: self._in_parts(model, one, num_items_in_batch)  # type: ignore[misc]
+                )
+                if loss is None:
+                    again = [*self.step_rows, row]
+                    break
+        self.step_rows.append(row)
+        return loss
+
+    def _unless_out_of_memory(self, run: Callable[[], torch.Tensor]) -> torch.Tensor | None:
+        """What `run` returns; or None, with the step's gradients forgotten and a smaller plan.
+
+        Raises:
+            RagtuneError: there is no smaller one.
+        """
+        try:
+            return run()
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Only here the exception is gone, and with it what its frames held.
+        step = self.state.global_step + 1
+        smaller = self.plan.smaller(step)
+        if smaller is None:
+            raise RagtuneError(
+                f"Step {step}: the memory does not do for a single sample with recomputed activations.",
+                "Set model.quantization=nf4, prompt.max_tokens to something shorter, or a lower lora.rank.",
+            )
+        if smaller.recompute and not self.plan.recompute:
+            set_recompute(self.model, on=True)
+        self.plan = smaller
+        self.on_plan(smaller)
+        warn(f"{smaller.changes[-1].capitalize()}; the step begins again.")
+        self.row_losses.clear()
+        self.model.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        return None
+
+    def _in_parts(self, model: Any, row: int, num_items_in_batch: Any) -> torch.Tensor:
+        samples = self.rows[row]
+        total = torch.zeros((), device=self.args.device)
+        for part in split_rows(samples, -(-len(samples) // self.plan.max_samples_per_row)):
+            batch = self.data_collator([{"index": row, "samples": part}])
+            total = total + super().training_step(model, batch, num_items_in_batch)
+        return total
+
+    @property
+    def rows(self) -> list[list[Any]]:
+        """The samples of every row."""
+        data: Any = self.train_dataset
+        rows: list[list[Any]] = data.rows
+        return rows
 
     def compute_loss(
         self,

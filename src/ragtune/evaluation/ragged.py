@@ -1,0 +1,196 @@
+"""Greedy answers to a batch of prompts of unlike length, without padding.
+
+The prompts are read packed, as in training; the answers grow in a cache that is written in place,
+and questions whose answer is finished leave the batch. transformers' `generate` pads every prompt to
+the longest, copies the whole cache at every token and goes on until the last answer is finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ragtune.model.attention import PackedAttentionError, probe, using_packed
+from ragtune.model.cache import RaggedCache
+
+PREFILL_TOKENS = 8192
+"""Prompts are read in rows of about so many tokens: enough to fill a GPU, little to keep."""
+
+# Generation settings that this way honours, that do not concern greedy answers, or that say how
+# transformers' own loop works.
+_HONOURED = {"min_new_tokens", "repetition_penalty", "eos_token_id", "max_new_tokens"}
+_IRRELEVANT = {
+    "bos_token_id", "pad_token_id", "max_length", "do_sample", "temperature", "top_p", "top_k", "min_p",
+    "typical_p", "epsilon_cutoff", "eta_cutoff", "num_beams", "use_cache", "cache_implementation",
+    "cache_config", "disable_compile", "compile_config", "transformers_version", "_from_model_config",
+    "return_dict_in_generate", "num_return_sequences", "trust_remote_code", "chat_format", "max_time",
+    "output_attentions", "output_hidden_states", "output_scores", "output_logits", "is_assistant",
+    "prefill_chunk_size", "early_stopping", "length_penalty", "diversity_penalty", "num_beam_groups",
+}  # fmt: skip
+
+
+def unfit(model: Any, settings: Any) -> str | None:
+    """Why a model, with these generation settings, can't be asked this way; or None.
+
+    The packed probe must hold, and a token that is added to the cache must get the logits that it
+    gets in the whole text.
+    """
+    own = {k for k, v in settings.to_diff_dict().items() if v is not None}
+    unknown = sorted(own - _HONOURED - _IRRELEVANT)
+    if unknown:
+        return f"generation_config.json sets {', '.join(unknown)}"
+    reason = probe(model)
+    return reason or _probe_cache(model)
+
+
+def _probe_cache(model: Any) -> str | None:
+    generator = torch.Generator().manual_seed(1)
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    texts = [torch.randint(vocabulary, (n,), generator=generator).tolist() for n in (7, 2, 12)]
+    device = model.get_input_embeddings().weight.device
+    with torch.inference_mode(), autocast(model):
+        whole = torch.stack([model(torch.tensor([t], device=device)).logits[0, -1] for t in texts])
+        try:
+            with using_packed(model):
+                cache, lengths = RaggedCache(len(texts), 16), [len(t) - 1 for t in texts]
+                for _ in _read(model, cache, [t[:-1] for t in texts]):
+                    pass
+                last = torch.tensor([t[-1] for t in texts], device=device)
+                grown = _next_logits(
+                    model, cache, last, torch.tensor(lengths, device=device), max(lengths)
+                )
+        except (PackedAttentionError, TypeError, ValueError, RuntimeError, IndexError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            return f"it fails on a ragged cache ({(str(error).splitlines() or ['?'])[0][:120]})"
+    difference = (grown.float() - whole.float()).norm(dim=-1) / whole.float().norm(dim=-1)
+    worst = float(difference.max())
+    allowed = 1e-3 if model.dtype == torch.float32 else 0.1
+    return None if worst <= allowed else f"cached and whole logits differ by {worst:.2g}"
+
+
+def autocast(model: Any) -> torch.autocast:
+    """Adapters are float32: on a GPU their products run in the base's dtype, as in training."""
+    kind = model.get_input_embeddings().weight.device.type
+    half = model.dtype in (torch.bfloat16, torch.float16) and kind == "cuda"
+    return torch.autocast(kind, model.dtype if half else None, enabled=half)
+
+
+def answer_ragged(model: Any, prompts: Sequence[list[int]], settings: Any) -> list[list[int]]:
+    """The new tokens for each prompt, up to and with the stop token.
+
+    Args:
+        model: in eval mode, for which `unfit` is None.
+        prompts: token ids.
+        settings: `max_new_tokens`, `eos_token_id` (a list), `min_new_tokens`, `repetition_penalty`.
+    """
+    device = model.get_input_embeddings().weight.device
+    stops = torch.tensor(settings.eos_token_id, device=device)
+    most = settings.max_new_tokens
+    with torch.inference_mode(), autocast(model), using_packed(model):
+        cache = RaggedCache(len(prompts), max(map(len, prompts)) + most)
+        choose = _Chooser(prompts, settings, stops)
+        logits = torch.cat(list(_read(model, cache, prompts)))
+        found = torch.full((len(prompts), most), settings.eos_token_id[0], device=device)
+        samples = torch.arange(len(prompts), device=device)  # those still in the batch
+        lengths = torch.tensor([len(p) for p in prompts], device=device)
+        known = [len(p) for p in prompts]  # the same on the host
+        going = torch.ones(len(prompts), dtype=torch.bool, device=device)
+        for step in range(most):
+            token = choose(logits, found[samples, :step], samples)
+            found[samples, step] = torch.where(going, token, stops[0])
+            going = going & ~torch.isin(token, stops)
+            left = int(going.sum())
+            if left == 0 or step == most - 1:
+                break
+            if left <= len(samples) // 2:
+                kept = going.nonzero()[:, 0]
+                cache.keep(kept)
+                samples, lengths, token, going = (t[kept] for t in (samples, lengths, token, going))
+                known = [known[i] for i in kept.tolist()]
+            logits = _next_logits(model, cache, token, lengths, max(known) + step)
+            lengths = lengths + 1
+        rows = found[:, : step + 1].tolist()
+    ends = set(settings.eos_token_id)
+    return [_until_stop(row, ends) for row in rows]
+
+
+def _until_stop(row: list[int], stops: set[int]) -> list[int]:
+    end = next((i + 1 for i, token in enumerate(row) if token in stops), len(row))
+    return row[:end]
+
+
+def _read(model: Any, cache: RaggedCache, prompts: Sequence[list[int]]) -> Iterator[Tensor]:
+    """Put prompts into the cache, in packed rows; gives the logits [samples, vocabulary] of each row."""
+    device = model.get_input_embeddings().weight.device
+    start = 0
+    while start < len(prompts):
+        end, tokens = start, 0
+        while end < len(prompts) and (end == start or tokens + len(prompts[end]) <= PREFILL_TOKENS):
+            tokens += len(prompts[end])
+            end += 1
+        row = prompts[start:end]
+        sizes = torch.tensor([len(p) for p in row])
+        borders = torch.cat([torch.zeros(1, dtype=torch.long), sizes.cumsum(0)])
+        places = torch.cat([torch.arange(len(p)) for p in row]).to(device)
+        samples = torch.repeat_interleave(torch.arange(start, end), sizes).to(device)
+        cache.put(samples, places)
+        on_device = borders.to(device, torch.int32)
+        output = model(
+            input_ids=torch.tensor([[i for p in row for i in p]], device=device),
+            position_ids=places[None],
+            past_key_values=cache,
+            use_cache=True,
+            cu_seq_lens_q=on_device,
+            cu_seq_lens_k=on_device,
+            max_length_q=int(sizes.max()),
+            max_length_k=int(sizes.max()),
+            logits_to_keep=(borders[1:] - 1).to(device),
+        )
+        yield output.logits[0]
+        start = end
+
+
+def _next_logits(
+    model: Any, cache: RaggedCache, token: Tensor, lengths: Tensor, longest: int
+) -> Tensor:
+    """The logits [samples, vocabulary] behind one more token a sample, which joins the cache."""
+    output = model(
+        input_ids=token[:, None],
+        position_ids=lengths[:, None],
+        past_key_values=cache,
+        use_cache=True,
+        cache_bias=cache.grow(lengths, longest),
+    )
+    logits: Tensor = output.logits[:, -1]
+    return logits
+
+
+class _Chooser:
+    """The most likely token under the generation settings."""
+
+    def __init__(self, prompts: Sequence[list[int]], settings: Any, stops: Tensor) -> None:
+        self.least = settings.min_new_tokens or 0
+        self.stops = stops
+        penalty = settings.repetition_penalty
+        self.penalty = float(penalty) if penalty is not None else 1.0
+        if self.penalty != 1:
+            longest = max(map(len, prompts))
+            # A prompt is filled up with its own tokens, which are penalised already.
+            rows = [p + [p[0]] * (longest - len(p)) for p in prompts]
+            self.prompts = torch.tensor(rows, device=stops.device)
+
+    def __call__(self, logits: Tensor, found: Tensor, samples: Tensor) -> Tensor:
+        """From logits [samples, vocabulary] behind the tokens found so far [samples, step]."""
+        logits = logits.float()
+        if self.penalty != 1:
+            seen = torch.cat([self.prompts[samples], found], dim=1)
+            score = logits.gather(1, seen)
+            score = torch.where(score < 0, score * self.penalty, score / self.penalty)
+            logits = logits.scatter(1, seen, score)
+        if found.shape[1] < self.least:
+            logits = logits.index_fill(1, self.stops, float("-inf"))
+        return logits.argmax(dim=-1)

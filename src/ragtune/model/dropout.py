@@ -1,0 +1,62 @@
+"""Dropout that keeps no mask: the same seed draws the same one again.
+
+On CUDA one Triton kernel draws and applies it (as in Triton's tutorial "Low-memory dropout"); elsewhere
+torch's generator does.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_BLOCK = 1024
+
+
+def new_seed() -> int:
+    """A seed from torch's default CPU generator, whose state a checkpoint keeps."""
+    return int(torch.randint(2**31 - 1, ()))
+
+
+def dropout(x: Tensor, rate: float, seed: int) -> Tensor:
+    """X with a share `rate` of its elements 0 and the others divided by 1 - rate; x is contiguous."""
+    if x.is_cuda and _kernel() is not None:
+        out = torch.empty_like(x)
+        _launch(x, out, rate, seed, add=False)
+        return out
+    dropped: Tensor = torch.ops.aten.native_dropout_backward(
+        x, _mask(x, rate, seed), 1 / (1 - rate)
+    )
+    return dropped
+
+
+def add_dropped(total: Tensor, x: Tensor, rate: float, seed: int) -> None:
+    """Add dropout(x) to `total` in place; both [T, n], contiguous."""
+    if x.is_cuda and _kernel() is not None:
+        _launch(x, total, rate, seed, add=True)
+    else:
+        total += dropout(x, rate, seed)
+
+
+def _mask(x: Tensor, rate: float, seed: int) -> Tensor:
+    generator = torch.Generator(x.device).manual_seed(seed)
+    return torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - rate, generator=generator)
+
+
+def _launch(x: Tensor, out: Tensor, rate: float, seed: int, *, add: bool) -> None:
+    count = x.numel()
+    kernel: Any = _kernel()
+    kernel[(-(-count // (4 * _BLOCK)),)](x, out, count, rate, seed, add, _BLOCK)
+
+
+@cache
+def _kernel() -> Any:
+    """The kernel, or None where there is no Triton."""
+    if importlib.util.find_spec("triton") is None:
+        return None
+    from ragtune.model.dropout_kernel import apply
+
+    return apply

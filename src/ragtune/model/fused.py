@@ -1,0 +1,220 @@
+"""LoRA layers without their waste.
+
+PEFT's LoRA layer casts its input to the adapter's float32, draws a dropout copy for each layer, and
+lets autograd keep all of it. Here the layers that read the same input (q, k and v; gate and up) are
+one autograd function: it keeps the input once, in the base's dtype, computes their low-rank products
+together, adds into the base's product in place, and draws the dropout mask again in the backward
+pass instead of keeping it. The values are PEFT's but for rounding; with dropout, layers that share
+an input share its mask.
+
+With x [T, in], W [out, in], A [r, in], B [out, r], scale s and dropout d:
+    y = x Wᵀ + s·d(x) Aᵀ Bᵀ
+    ∂B = s·∂yᵀ (d(x) Aᵀ),  ∂A = (s·∂y B)ᵀ d(x),  ∂x = ∂y W + d'(s·∂y B A)
+(Hu et al. 2021, https://arxiv.org/abs/2106.09685.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ragtune.model import dropout as masks
+
+_ADAPTER = "default"
+
+
+@dataclass(eq=False)
+class Group:
+    """LoRA layers of one parent that are always given the same input."""
+
+    layers: list[Any]
+    rate: float
+    waiting: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)
+    """(input, output) of the layers that are yet to be called, in their order."""
+
+    def call(self, index: int, x: Tensor) -> Tensor:
+        """The output of a layer; the first layer's call computes all of them."""
+        if index > 0 and len(self.waiting) == len(self.layers) - index:
+            given, output = self.waiting.pop(0)
+            if given is x and output is not None:
+                return output
+        self.waiting.clear()
+        if index > 0:  # called out of order, or with another input: on its own
+            return self._compute([self.layers[index]], x)[0]
+        first, *rest = self._compute(self.layers, x)
+        self.waiting = [(x, output) for output in rest]
+        return first
+
+    def _compute(self, layers: list[Any], x: Tensor) -> tuple[Tensor, ...]:
+        training = layers[0].training
+        rate = self.rate if training else 0.0
+        parameters = [
+            p.weight for layer in layers for p in (layer.lora_A[_ADAPTER], layer.lora_B[_ADAPTER])
+        ]
+        outputs: tuple[Tensor, ...] = _LoraFunction.apply(  # type: ignore[no-untyped-call]
+            x, layers, rate, *parameters
+        )
+        return outputs
+
+
+class _LoraFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, layers: list[Any], rate: float, *parameters: Tensor
+    ) -> tuple[Tensor, ...]:
+        dtype = _compute_dtype(x)
+        flat = x.reshape(-1, x.shape[-1]).to(dtype)
+        ranks = [p.shape[0] for p in parameters[::2]]
+        a = torch.cat([p.to(dtype) for p in parameters[::2]])
+        seed = masks.new_seed() if rate else 0
+        low = (masks.dropout(flat, rate, seed) if rate else flat) @ a.T
+        outputs = []
+        for layer, b, part in zip(
+            layers, parameters[1::2], torch.split(low, ranks, dim=1), strict=True
+        ):
+            base = layer.get_base_layer()
+            y = nn.functional.linear(flat, _weight(base, dtype), _bias(base, dtype))
+            y.addmm_(part, (b * layer.scaling[_ADAPTER]).to(dtype).T)
+            outputs.append(y.view(*x.shape[:-1], -1))
+        ctx.save_for_backward(flat, low, *parameters)
+        ctx.layers, ctx.rate, ctx.seed, ctx.shape, ctx.dtype = layers, rate, seed, x.shape, x.dtype
+        return tuple(outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        flat, low, *parameters = ctx.saved_tensors
+        dtype = flat.dtype
+        ranks = [p.shape[0] for p in parameters[::2]]
+        low_gradient = torch.empty_like(low)
+        x_gradient: Tensor | None = None
+        b_gradients = []
+        for layer, b, part, low_part, gradient in zip(
+            ctx.layers,
+            parameters[1::2],
+            torch.split(low, ranks, dim=1),
+            torch.split(low_gradient, ranks, dim=1),
+            gradients,
+            strict=True,
+        ):
+            dy = gradient.reshape(-1, gradient.shape[-1]).to(dtype)
+            scale = layer.scaling[_ADAPTER]
+            torch.mm(dy, (b * scale).to(dtype), out=low_part)
+            b_gradients.append((dy.T @ part).to(b.dtype).mul_(scale))
+            if ctx.needs_input_grad[0]:
+                weight = _weight(layer.get_base_layer(), dtype)
+                if x_gradient is None:
+                    x_gradient = dy @ weight
+                else:
+                    x_gradient.addmm_(dy, weight)
+            del dy
+        dropped = masks.dropout(flat, ctx.rate, ctx.seed) if ctx.rate else flat
+        a_gradient = low_gradient.T @ dropped
+        del dropped
+        if x_gradient is not None:
+            a = torch.cat([p.to(dtype) for p in parameters[::2]])
+            if ctx.rate:
+                masks.add_dropped(x_gradient, low_gradient @ a, ctx.rate, ctx.seed)
+            else:
+                x_gradient.addmm_(low_gradient, a)
+            x_gradient = x_gradient.view(ctx.shape).to(ctx.dtype)
+        pairs = zip(torch.split(a_gradient, ranks), parameters[::2], b_gradients, strict=True)
+        return (
+            x_gradient,
+            None,
+            None,
+            *(g for da, a_p, db in pairs for g in (da.to(a_p.dtype), db)),
+        )
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def _weight(base: Any, dtype: torch.dtype) -> Tensor:
+    """A base layer's weight [out, in]; one in NF4 is dequantised for this use."""
+    state = getattr(base.weight, "quant_state", None)
+    if state is None:
+        weight: Tensor = base.weight
+    else:
+        from bitsandbytes.functional import dequantize_4bit
+
+        weight = dequantize_4bit(base.weight.data, state)
+    return weight.to(dtype)
+
+
+def _bias(base: Any, dtype: torch.dtype) -> Tensor | None:
+    return None if base.bias is None else base.bias.to(dtype)
+
+
+def fuse(model: Any) -> int:
+    """Let the LoRA layers of a PEFT model compute as described above; returns how many do.
+
+    Layers of other kinds (convolutions, experts, DoRA) keep PEFT's way. Which layers share an input
+    is observed on a short row, so no architecture is named here.
+    """
+    calls: list[tuple[str, Any, Tensor]] = []
+    names = {module: name for name, module in model.named_modules() if _can_fuse(module)}
+    hooks = [
+        module.register_forward_pre_hook(
+            lambda module, args: calls.append((names[module], module, args[0]))
+        )
+        for module in names
+    ]
+    training = model.training
+    model.eval()
+    device = model.get_input_embeddings().weight.device
+    try:
+        with torch.no_grad():
+            model(input_ids=torch.zeros((1, 3), dtype=torch.long, device=device), use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.train(training)
+    counts: dict[Any, int] = {}
+    for _, module, _ in calls:
+        counts[module] = counts.get(module, 0) + 1
+    groups: list[tuple[str, Tensor, list[Any]]] = []
+    for name, module, x in calls:
+        if counts[module] > 1:  # a layer that is used twice
+            continue
+        parent = name.rpartition(".")[0]
+        if groups and groups[-1][0] == parent and groups[-1][1] is x:
+            groups[-1][2].append(module)
+        else:
+            groups.append((parent, x, [module]))
+    for _, _, layers in groups:
+        rate = {float(getattr(layer.lora_dropout[_ADAPTER], "p", 0.0)) for layer in layers}
+        group = Group(layers, rate.pop())
+        for index, layer in enumerate(layers):
+            layer.forward = _Forward(group, index)
+    return sum(len(layers) for _, _, layers in groups)
+
+
+@dataclass(eq=False)
+class _Forward:
+    """A fused layer's forward."""
+
+    group: Group
+    index: int
+
+    def __call__(self, x: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
+        return self.group.call(self.index, x)
+
+
+def _can_fuse(module: Any) -> bool:
+    from peft.tuners.lora import LoraLayer
+
+    return (
+        isinstance(module, LoraLayer)
+        and type(module).__name__ in ("Linear", "Linear4bit")
+        and type(module.get_base_layer()).__name__ in ("Linear", "Linear4bit")
+        and list(module.active_adapters) == [_ADAPTER]
+        and _ADAPTER in module.lora_A
+        and not module.lora_variant
+        and not any(module.lora_bias.values())
+        and not getattr(module, "fan_in_fan_out", False)
+    )
