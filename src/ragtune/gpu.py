@@ -1,9 +1,17 @@
-"""What a stage takes of a GPU; nothing where torch or a GPU is not in use."""
+"""What there is for a GPU, and what a stage takes of it."""
 
 from __future__ import annotations
 
+import importlib.util
 import sys
+from functools import cache
 from typing import Any
+
+
+@cache
+def has_triton() -> bool:
+    """Whether kernels written in Triton can be compiled; it comes with torch's CUDA builds."""
+    return importlib.util.find_spec("triton") is not None
 
 
 def _torch() -> Any:

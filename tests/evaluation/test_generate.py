@@ -9,7 +9,7 @@ import torch
 
 from ragtune.evaluation import generate
 from ragtune.evaluation.generate import Prediction, answer
-from ragtune.evaluation.ragged import unfit
+from ragtune.evaluation.ragged import Ragged, unfit
 from tests.conftest import tiny_model
 
 
@@ -85,11 +85,9 @@ def test_what_is_answered_is_not_asked_again(
     # One whole batch, a line of the next, and half a line: as a kill leaves it.
     partial.write_text("".join(lines[:5]) + lines[5][:20], "utf-8")
     batches = []
-    original = generate.answer_ragged
+    original = Ragged.answer
     monkeypatch.setattr(
-        generate,
-        "answer_ragged",
-        lambda m, ids, s: (batches.append(len(ids)), original(m, ids, s))[1],
+        Ragged, "answer", lambda self, ids: (batches.append(len(ids)), original(self, ids))[1]
     )
     assert ask(model, chatml_tokenizer, asked, partial) == whole
     assert batches == [4]
@@ -104,14 +102,14 @@ def test_out_of_memory_halves_the_batch(
     model = tiny_model("llama")
     asked = prompts(8)
     expected = ask(model, chatml_tokenizer, asked, tmp_path / "a")
-    original = generate.answer_ragged
+    original = Ragged.answer
 
-    def small(model: Any, ids: Any, settings: Any) -> Any:
+    def small(self: Any, ids: Any) -> Any:
         if len(ids) > 2:
             raise torch.OutOfMemoryError("no")
-        return original(model, ids, settings)
+        return original(self, ids)
 
-    monkeypatch.setattr(generate, "answer_ragged", small)
+    monkeypatch.setattr(Ragged, "answer", small)
     assert ask(model, chatml_tokenizer, asked, tmp_path / "b", batch_size=8) == expected
     assert "2 questions at a time" in capsys.readouterr().out
 
@@ -196,13 +194,34 @@ def test_a_batch_is_cut_by_the_tokens_of_its_longest(
     asked = prompts(9)
     expected = ask(model, chatml_tokenizer, asked, tmp_path / "a")
     batches: list[list[int]] = []
-    original = generate.answer_ragged
+    original = Ragged.answer
     monkeypatch.setattr(
-        generate,
-        "answer_ragged",
-        lambda m, ids, s: (batches.append([len(i) for i in ids]), original(m, ids, s))[1],
+        Ragged,
+        "answer",
+        lambda self, ids: (batches.append([len(i) for i in ids]), original(self, ids))[1],
     )
     found = ask(model, chatml_tokenizer, asked, tmp_path / "b", batch_size=9, cache_tokens=70)
     assert found == expected
     assert [len(b) for b in batches] == [2, 2, 3, 2]
     assert all(max(b) + 6 <= 70 // len(b) for b in batches)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3"])
+def test_answers_on_cuda_are_those_on_a_cpu(
+    tmp_path: Path, chatml_tokenizer: Any, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    """With the kernel for new tokens, and from captured graphs: batches are dropped from, too."""
+    model = tiny_model(family)
+    model.generation_config.eos_token_id = list(range(0, 512, 30))
+    asked = prompts(40)
+    options: dict[str, Any] = {"batch_size": 16, "max_new_tokens": 24}
+    expected = ask(model, chatml_tokenizer, asked, tmp_path / "a", **options)
+    replays: list[int] = []
+    original = torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(
+        torch.cuda.CUDAGraph, "replay", lambda self: (replays.append(1), original(self))[1]
+    )
+    found = ask(model.to("cuda"), chatml_tokenizer, asked, tmp_path / "b", **options)
+    assert found == expected
+    assert len(replays) > 10

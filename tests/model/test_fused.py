@@ -153,6 +153,43 @@ def test_dropout_on_cuda(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("window", [1_000_000, 37])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_kernel_for_new_tokens(dtype: torch.dtype, window: int) -> None:
+    from ragtune.model.attention import _to_cache
+
+    torch.manual_seed(0)
+    query = torch.randn(5, 8, 1, 80, device="cuda", dtype=dtype)
+    key, value = (torch.randn(5, 301, 2, 80, device="cuda", dtype=dtype) for _ in range(2))
+    key[0, 1:] = float("nan")  # behind a sample's tokens anything may stand
+    lengths = torch.tensor([0, 3, 63, 64, 300], device="cuda")
+    found = _to_cache(query, key.transpose(1, 2), value.transpose(1, 2), 0.2, window, lengths)
+    key[0, 1:] = 0
+    expected = _to_cache(
+        *(t.float().cpu() for t in (query, key.transpose(1, 2), value.transpose(1, 2))),
+        0.2,
+        window,
+        lengths.cpu(),
+    )
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(found.float().cpu(), expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.gpu
+def test_nf4_is_dequantised_to_bitsandbytes_own_values() -> None:
+    functional = pytest.importorskip("bitsandbytes.functional")
+    from bitsandbytes.nn import Params4bit
+
+    from ragtune.model.fused import _weight
+
+    weight = torch.randn(333, 4096, device="cuda", dtype=torch.bfloat16)
+    base = torch.nn.Linear(1, 1)
+    base.weight = Params4bit(weight, requires_grad=False, quant_type="nf4").to("cuda")
+    expected = functional.dequantize_4bit(base.weight.data, base.weight.quant_state)
+    assert torch.equal(_weight(base, torch.bfloat16), expected)
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("recompute", [False, True])
 def test_fused_adapters_on_cuda_in_bfloat16(recompute: bool) -> None:
     ids = some_ids(1, 64).to("cuda")

@@ -14,7 +14,7 @@ import torch
 
 from ragtune.console import warn
 from ragtune.errors import RagtuneError
-from ragtune.evaluation.ragged import answer_ragged, autocast, unfit
+from ragtune.evaluation.ragged import Ragged, autocast, unfit
 from ragtune.files import disk_errors, json_line
 
 
@@ -79,6 +79,7 @@ def answer(
     model.eval()
     settings = _settings(model, tokenizer, stop_id, max_new_tokens)
     reason = unfit(model, settings)
+    ragged = None if reason else Ragged(model, settings)
     if reason:
         warn(f"Answers through transformers' generate, which is slower: {reason}.")
     with disk_errors(partial):
@@ -90,11 +91,7 @@ def answer(
                 batch = pending.pop(0)
                 try:
                     ids = [ids for _, ids in batch]
-                    rows = (
-                        _generate(model, ids, settings)
-                        if reason
-                        else answer_ragged(model, ids, settings)
-                    )
+                    rows = ragged.answer(ids) if ragged else _generate(model, ids, settings)
                 except torch.OutOfMemoryError as error:
                     if len(batch) == 1:
                         raise RagtuneError(

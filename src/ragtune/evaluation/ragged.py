@@ -7,17 +7,18 @@ the longest, copies the whole cache at every token and goes on until the last an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ragtune.console import note
 from ragtune.model.attention import PackedAttentionError, probe, using_packed
 from ragtune.model.cache import RaggedCache
+from ragtune.model.memory import PREFILL_TOKENS
 
-PREFILL_TOKENS = 8192
-"""Prompts are read in rows of about so many tokens: enough to fill a GPU, little to keep."""
+_WORTH_A_GRAPH = 3  # steps that are left: capturing takes about as long as a step
 
 # Generation settings that this way honours, that do not concern greedy answers, or that say how
 # transformers' own loop works.
@@ -76,46 +77,95 @@ def autocast(model: Any) -> torch.autocast:
     """Adapters are float32: on a GPU their products run in the base's dtype, as in training."""
     kind = model.get_input_embeddings().weight.device.type
     half = model.dtype in (torch.bfloat16, torch.float16) and kind == "cuda"
-    return torch.autocast(kind, model.dtype if half else None, enabled=half)
+    # A captured graph may not keep casts in a cache that is gone when it is replayed.
+    return torch.autocast(kind, model.dtype if half else None, enabled=half, cache_enabled=False)
 
 
-def answer_ragged(model: Any, prompts: Sequence[list[int]], settings: Any) -> list[list[int]]:
-    """The new tokens for each prompt, up to and with the stop token.
+class Ragged:
+    """Asks a model, in eval mode, for which `unfit` is None.
+
+    On CUDA the step that adds one token to every answer is captured as a graph and replayed: launched
+    from Python, its thousands of small operations take longer than they run.
 
     Args:
-        model: in eval mode, for which `unfit` is None.
-        prompts: token ids.
+        model: on its device.
         settings: `max_new_tokens`, `eos_token_id` (a list), `min_new_tokens`, `repetition_penalty`.
     """
-    device = model.get_input_embeddings().weight.device
-    stops = torch.tensor(settings.eos_token_id, device=device)
-    most = settings.max_new_tokens
-    with torch.inference_mode(), autocast(model), using_packed(model):
-        cache = RaggedCache(len(prompts), max(map(len, prompts)) + most)
-        choose = _Chooser(prompts, settings, stops)
-        logits = torch.cat(list(_read(model, cache, prompts)))
-        found = torch.full((len(prompts), most), settings.eos_token_id[0], device=device)
-        samples = torch.arange(len(prompts), device=device)  # those still in the batch
-        lengths = torch.tensor([len(p) for p in prompts], device=device)
-        known = [len(p) for p in prompts]  # the same on the host
-        going = torch.ones(len(prompts), dtype=torch.bool, device=device)
-        for step in range(most):
-            token = choose(logits, found[samples, :step], samples)
-            found[samples, step] = torch.where(going, token, stops[0])
-            going = going & ~torch.isin(token, stops)
-            left = int(going.sum())
-            if left == 0 or step == most - 1:
-                break
-            if left <= len(samples) // 2:
-                kept = going.nonzero()[:, 0]
-                cache.keep(kept)
-                samples, lengths, token, going = (t[kept] for t in (samples, lengths, token, going))
-                known = [known[i] for i in kept.tolist()]
-            logits = _next_logits(model, cache, token, lengths, max(known) + step)
-            lengths = lengths + 1
-        rows = found[:, : step + 1].tolist()
-    ends = set(settings.eos_token_id)
-    return [_until_stop(row, ends) for row in rows]
+
+    def __init__(self, model: Any, settings: Any) -> None:
+        self.model = model
+        self.settings = settings
+        self.device = model.get_input_embeddings().weight.device
+        self.graphs = self.device.type == "cuda"
+        self.warm = False
+
+    def answer(self, prompts: Sequence[list[int]]) -> list[list[int]]:
+        """The new tokens for each prompt, up to and with the stop token."""
+        stops = torch.tensor(self.settings.eos_token_id, device=self.device)
+        most = self.settings.max_new_tokens
+        count = len(prompts)
+        with torch.inference_mode(), autocast(self.model), using_packed(self.model):
+            cache = RaggedCache(count, max(map(len, prompts)) + most)
+            choose = _Chooser(prompts, self.settings, stops)
+            logits = torch.cat(list(_read(self.model, cache, prompts)))
+            end = self.settings.eos_token_id[0]
+            found = torch.full((count, most), end, device=self.device)
+            samples = torch.arange(count, device=self.device)  # those still in the batch
+            lengths = torch.tensor([len(p) for p in prompts], device=self.device)
+            known = [len(p) for p in prompts]  # the same on the host
+            going = torch.ones(count, dtype=torch.bool, device=self.device)
+            step_on = self._stepper(cache)
+            for step in range(most):
+                token = choose(logits, found[samples, :step], samples)
+                found[samples, step] = torch.where(going, token, end)
+                going = going & ~torch.isin(token, stops)
+                left = int(going.sum())
+                if left == 0 or step == most - 1:
+                    break
+                if left <= len(samples) // 2:
+                    kept = going.nonzero()[:, 0]
+                    cache.keep(kept)
+                    samples, lengths, token, going = (
+                        t[kept] for t in (samples, lengths, token, going)
+                    )
+                    known = [known[i] for i in kept.tolist()]
+                    step_on = self._stepper(cache)
+                logits = step_on(token, lengths, max(known) + step, most - 1 - step)
+                lengths = lengths + 1
+            rows = found[:, : step + 1].tolist()
+        ends = set(self.settings.eos_token_id)
+        return [_until_stop(row, ends) for row in rows]
+
+    def _stepper(self, cache: RaggedCache) -> Callable[[Tensor, Tensor, int, int], Tensor]:
+        """A function of (token, lengths, longest, steps left) that gives the next logits."""
+        graph: Any = None
+        inputs: tuple[Tensor, Tensor] | None = None
+        logits: Any = None
+
+        def step_on(token: Tensor, lengths: Tensor, longest: int, left: int) -> Tensor:
+            nonlocal graph, inputs, logits
+            if graph is None and self.graphs and self.warm and left >= _WORTH_A_GRAPH:
+                inputs = (token.clone(), lengths.clone())
+                graph = torch.cuda.CUDAGraph()
+                try:
+                    with torch.cuda.graph(graph):
+                        logits = _next_logits(self.model, cache, *inputs, None)
+                except torch.OutOfMemoryError:
+                    raise
+                except RuntimeError as error:  # something in the model asks the host
+                    self.graphs, graph = False, None
+                    reason = (str(error).splitlines() or ["?"])[0][:120]
+                    note(f"Answers without a CUDA graph, which is slower: {reason}")
+            if graph is None or inputs is None:
+                self.warm = True
+                return _next_logits(self.model, cache, token, lengths, longest)
+            inputs[0].copy_(token)
+            inputs[1].copy_(lengths)
+            graph.replay()
+            captured: Tensor = logits
+            return captured
+
+        return step_on
 
 
 def _until_stop(row: list[int], stops: set[int]) -> list[int]:
@@ -155,15 +205,16 @@ def _read(model: Any, cache: RaggedCache, prompts: Sequence[list[int]]) -> Itera
 
 
 def _next_logits(
-    model: Any, cache: RaggedCache, token: Tensor, lengths: Tensor, longest: int
+    model: Any, cache: RaggedCache, token: Tensor, lengths: Tensor, longest: int | None
 ) -> Tensor:
     """The logits [samples, vocabulary] behind one more token a sample, which joins the cache."""
+    cache.grow(lengths, longest)
     output = model(
         input_ids=token[:, None],
         position_ids=lengths[:, None],
         past_key_values=cache,
         use_cache=True,
-        cache_bias=cache.grow(lengths, longest),
+        cache_lengths=lengths,
     )
     logits: Tensor = output.logits[:, -1]
     return logits

@@ -22,6 +22,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from ragtune.gpu import has_triton
+
 NAME = "ragtune_packed"
 
 # Arguments that models pass and that change nothing in the result here.
@@ -32,6 +34,7 @@ _HARMLESS = {
 }  # fmt: skip
 
 _PROBE_LENGTHS = (5, 11, 3)
+_KERNEL_BLOCK = 64  # positions that the kernel for new tokens looks at together
 
 
 class PackedAttentionError(ValueError):
@@ -74,7 +77,7 @@ def packed_attention(
     sliding_window: int | None = None,
     cu_seq_lens_q: torch.Tensor | None = None,
     max_length_q: int | None = None,
-    cache_bias: torch.Tensor | None = None,
+    cache_lengths: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each sample of one row; or of one new token a sample to its past.
@@ -90,9 +93,9 @@ def packed_attention(
         sliding_window: how many positions back a token sees, itself included.
         cu_seq_lens_q: [samples + 1] int32, where each sample begins, and the end.
         max_length_q: the longest sample.
-        cache_bias: [samples, 1, 1, positions], 0 where a new token may look and -inf elsewhere. If
-            given, query is [samples, heads, 1, head_dim] and key and value are the cache's,
-            [samples, kv_heads, positions, head_dim].
+        cache_lengths: [samples], the tokens in the cache before the new one. If given, query is
+            [samples, heads, 1, head_dim] and key and value are the cache's, [samples, kv_heads,
+            positions, head_dim], new token included.
         kwargs: anything that would change the result is refused.
 
     Returns:
@@ -102,7 +105,7 @@ def packed_attention(
     Raises:
         PackedAttentionError: an argument that is not implemented.
     """
-    new_tokens = cache_bias is not None
+    new_tokens = cache_lengths is not None
     refused = [
         *(k for k, v in kwargs.items() if v is not None and k not in _HARMLESS),
         *(["attention_mask"] if attention_mask is not None else []),
@@ -118,8 +121,8 @@ def packed_attention(
     if getattr(module, "is_causal", True) is False:
         raise PackedAttentionError(f"{type(module).__name__} is not causal")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    if cache_bias is not None:
-        return _to_cache(query, key, value, scale, sliding_window, cache_bias), None
+    if cache_lengths is not None:
+        return _to_cache(query, key, value, scale, sliding_window, cache_lengths), None
     borders: Any = cu_seq_lens_q
     if _use_varlen(query, sliding_window):
         return _varlen(query, key, value, scale, sliding_window, borders, max_length_q), None
@@ -156,7 +159,7 @@ def _varlen(
         key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
     # [1, heads, tokens, dim] -> [tokens, heads, dim]
     half = torch.get_autocast_dtype("cuda") if query.dtype == torch.float32 else query.dtype
-    q, k, v = (t[0].transpose(0, 1).to(half) for t in (query, key, value))
+    q, k, v = (t.squeeze(0).transpose(0, 1).to(half) for t in (query, key, value))
     top = int(longest) if longest is not None else int(borders.diff().max())
     causal: dict[str, Any] = (
         {"window_size": (-1 if window is None else window - 1, 0)}
@@ -200,19 +203,30 @@ def _to_cache(
     value: torch.Tensor,
     scale: float,
     window: int | None,
-    bias: torch.Tensor,
+    lengths: torch.Tensor,
 ) -> torch.Tensor:
     samples, heads, _, size = query.shape
-    if window is not None and window < bias.shape[-1]:
-        open_ = bias == 0
-        behind = open_.flip(-1).cumsum(-1).flip(-1)  # open positions from here on
-        bias = bias.masked_fill(behind > window, float("-inf"))
+    positions = key.shape[2]
+    window = positions if window is None else window
+    if query.is_cuda and has_triton():
+        from ragtune.model import kernels
+
+        out = torch.empty((samples, 1, heads, size), dtype=query.dtype, device=query.device)
+        kernels.attend[(samples, heads)](
+            query, key, value, out, lengths, scale, window, *query.stride()[:2],
+            key.stride(0), key.stride(2), key.stride(1),
+            value.stride(0), value.stride(2), value.stride(1),
+            heads // key.shape[1], size, 1 << (size - 1).bit_length(), _KERNEL_BLOCK,
+        )  # fmt: skip
+        return out
+    place = torch.arange(positions, device=query.device)
+    seen = (place <= lengths[:, None]) & (place > lengths[:, None] - window)
     # The heads that share keys stand where queries of several positions would: nothing is repeated.
     grouped = query.reshape(samples, key.shape[1], heads // key.shape[1], size)
-    out = functional.scaled_dot_product_attention(
-        grouped, key.to(query.dtype), value.to(query.dtype), attn_mask=bias, scale=scale
+    mixed = functional.scaled_dot_product_attention(
+        grouped, key, value, attn_mask=seen[:, None, None], scale=scale
     )
-    return out.reshape(samples, 1, heads, size)
+    return mixed.reshape(samples, 1, heads, size)
 
 
 def set_packed(model: Any) -> None:

@@ -8,9 +8,6 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-_ALIGNED = 16
-"""The attention kernels want rows of masks that begin at such a position."""
-
 
 class RaggedCache(Cache):
     """Room for `samples` questions of up to `positions` tokens each, question and answer.
@@ -23,7 +20,7 @@ class RaggedCache(Cache):
     def __init__(self, samples: int, positions: int) -> None:
         super().__init__(layers=[])
         self.samples = samples
-        self.positions = -(-positions // _ALIGNED) * _ALIGNED
+        self.positions = positions
         self.keys: list[Tensor] = []
         """One a layer: [samples, positions, kv_heads, head_dim]"""
         self.values: list[Tensor] = []
@@ -36,23 +33,16 @@ class RaggedCache(Cache):
         """The next tokens belong to these samples [tokens], at these positions [tokens]."""
         self._rows, self._places = rows, places
 
-    def grow(self, lengths: Tensor, longest: int) -> Tensor:
+    def grow(self, lengths: Tensor, longest: int | None) -> None:
         """The next token of each sample stands behind its `lengths` [samples] tokens.
 
         Args:
             lengths: on the device.
-            longest: the largest of them, which the host knows without asking the device.
-
-        Returns:
-            The attention bias [samples, 1, 1, used positions]: 0 for what is there, new token
-            included.
+            longest: the largest of them, so that no more positions are looked at; None for all.
         """
         self.growing = True
-        self._top = min(self.positions, -(-(longest + 1) // _ALIGNED) * _ALIGNED)
         self.put(torch.arange(len(lengths), device=lengths.device), lengths)
-        past = torch.arange(self._top, device=lengths.device) <= lengths[:, None]
-        bias = torch.zeros(past.shape, dtype=self.keys[0].dtype, device=lengths.device)
-        return bias.masked_fill_(~past, float("-inf"))[:, None, None]
+        self._top = self.positions if longest is None else longest + 1
 
     def keep(self, samples: Tensor) -> None:
         """Drop all but these samples [kept], indices in the present order."""

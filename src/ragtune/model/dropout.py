@@ -1,17 +1,14 @@
 """Dropout that keeps no mask: the same seed draws the same one again.
 
-On CUDA one Triton kernel draws and applies it (as in Triton's tutorial "Low-memory dropout"); elsewhere
-torch's generator does.
+On CUDA one Triton kernel draws and applies it; elsewhere torch's generator does.
 """
 
 from __future__ import annotations
 
-import importlib.util
-from functools import cache
-from typing import Any
-
 import torch
 from torch import Tensor
+
+from ragtune.gpu import has_triton
 
 _BLOCK = 1024
 
@@ -23,7 +20,7 @@ def new_seed() -> int:
 
 def dropout(x: Tensor, rate: float, seed: int) -> Tensor:
     """X with a share `rate` of its elements 0 and the others divided by 1 - rate; x is contiguous."""
-    if x.is_cuda and _kernel() is not None:
+    if x.is_cuda and has_triton():
         out = torch.empty_like(x)
         _launch(x, out, rate, seed, add=False)
         return out
@@ -35,7 +32,7 @@ def dropout(x: Tensor, rate: float, seed: int) -> Tensor:
 
 def add_dropped(total: Tensor, x: Tensor, rate: float, seed: int) -> None:
     """Add dropout(x) to `total` in place; both [T, n], contiguous."""
-    if x.is_cuda and _kernel() is not None:
+    if x.is_cuda and has_triton():
         _launch(x, total, rate, seed, add=True)
     else:
         total += dropout(x, rate, seed)
@@ -47,16 +44,7 @@ def _mask(x: Tensor, rate: float, seed: int) -> Tensor:
 
 
 def _launch(x: Tensor, out: Tensor, rate: float, seed: int, *, add: bool) -> None:
+    from ragtune.model import kernels
+
     count = x.numel()
-    kernel: Any = _kernel()
-    kernel[(-(-count // (4 * _BLOCK)),)](x, out, count, rate, seed, add, _BLOCK)
-
-
-@cache
-def _kernel() -> Any:
-    """The kernel, or None where there is no Triton."""
-    if importlib.util.find_spec("triton") is None:
-        return None
-    from ragtune.model.dropout_kernel import apply
-
-    return apply
+    kernels.dropout[(-(-count // (4 * _BLOCK)),)](x, out, count, rate, seed, add, _BLOCK)

@@ -21,9 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ragtune.gpu import has_triton
 from ragtune.model import dropout as masks
 
 _ADAPTER = "default"
+_BLOCK = 1024  # bytes of NF4 weights that a program of the kernel dequantises
 
 
 @dataclass(eq=False)
@@ -68,19 +70,23 @@ class _LoraFunction(torch.autograd.Function):
         dtype = _compute_dtype(x)
         flat = x.reshape(-1, x.shape[-1]).to(dtype)
         ranks = [p.shape[0] for p in parameters[::2]]
-        a = torch.cat([p.to(dtype) for p in parameters[::2]])
+        a = torch.cat(parameters[::2]).to(dtype)
+        scale = layers[0].scaling[_ADAPTER]
         seed = masks.new_seed() if rate else 0
-        low = (masks.dropout(flat, rate, seed) if rate else flat) @ a.T
+        dropped = masks.dropout(flat, rate, seed) if rate else flat
+        low = _scaled_product(dropped, a.T, scale)
+        del dropped
         outputs = []
         for layer, b, part in zip(
             layers, parameters[1::2], torch.split(low, ranks, dim=1), strict=True
         ):
             base = layer.get_base_layer()
             y = nn.functional.linear(flat, _weight(base, dtype), _bias(base, dtype))
-            y.addmm_(part, (b * layer.scaling[_ADAPTER]).to(dtype).T)
+            y.addmm_(part, b.to(dtype).T)
             outputs.append(y.view(*x.shape[:-1], -1))
         ctx.save_for_backward(flat, low, *parameters)
-        ctx.layers, ctx.rate, ctx.seed, ctx.shape, ctx.dtype = layers, rate, seed, x.shape, x.dtype
+        ctx.layers, ctx.rate, ctx.seed, ctx.scale = layers, rate, seed, scale
+        ctx.shape, ctx.dtype = x.shape, x.dtype
         return tuple(outputs)
 
     @staticmethod
@@ -100,9 +106,8 @@ class _LoraFunction(torch.autograd.Function):
             strict=True,
         ):
             dy = gradient.reshape(-1, gradient.shape[-1]).to(dtype)
-            scale = layer.scaling[_ADAPTER]
-            torch.mm(dy, (b * scale).to(dtype), out=low_part)
-            b_gradients.append((dy.T @ part).to(b.dtype).mul_(scale))
+            torch.mm(dy, b.to(dtype), out=low_part)
+            b_gradients.append((dy.T @ part).to(b.dtype))
             if ctx.needs_input_grad[0]:
                 weight = _weight(layer.get_base_layer(), dtype)
                 if x_gradient is None:
@@ -111,22 +116,24 @@ class _LoraFunction(torch.autograd.Function):
                     x_gradient.addmm_(dy, weight)
             del dy
         dropped = masks.dropout(flat, ctx.rate, ctx.seed) if ctx.rate else flat
-        a_gradient = low_gradient.T @ dropped
+        a_gradient = _scaled_product(low_gradient.T, dropped, ctx.scale).to(parameters[0].dtype)
         del dropped
         if x_gradient is not None:
-            a = torch.cat([p.to(dtype) for p in parameters[::2]])
+            a = torch.cat(parameters[::2]).to(dtype)
             if ctx.rate:
-                masks.add_dropped(x_gradient, low_gradient @ a, ctx.rate, ctx.seed)
+                product = _scaled_product(low_gradient, a, ctx.scale)
+                masks.add_dropped(x_gradient, product, ctx.rate, ctx.seed)
             else:
-                x_gradient.addmm_(low_gradient, a)
+                x_gradient.addmm_(low_gradient, a, alpha=ctx.scale)
             x_gradient = x_gradient.view(ctx.shape).to(ctx.dtype)
-        pairs = zip(torch.split(a_gradient, ranks), parameters[::2], b_gradients, strict=True)
-        return (
-            x_gradient,
-            None,
-            None,
-            *(g for da, a_p, db in pairs for g in (da.to(a_p.dtype), db)),
-        )
+        pairs = zip(torch.split(a_gradient, ranks), b_gradients, strict=True)
+        return (x_gradient, None, None, *(gradient for pair in pairs for gradient in pair))
+
+
+def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """Scale · a b, scaled inside the product."""
+    nothing = torch.empty((), dtype=a.dtype, device=a.device)
+    return torch.addmm(nothing, a, b, beta=0, alpha=scale)
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:
@@ -139,6 +146,21 @@ def _weight(base: Any, dtype: torch.dtype) -> Tensor:
     state = getattr(base.weight, "quant_state", None)
     if state is None:
         weight: Tensor = base.weight
+    elif has_triton() and base.weight.is_cuda and not state.nested:
+        from ragtune.model import kernels
+
+        # The values of bitsandbytes' own kernel, at the speed of the memory.
+        weight = torch.empty(state.shape, dtype=state.dtype, device=base.weight.device)
+        grid = (-(-weight.numel() // (2 * _BLOCK)),)
+        kernels.dequantize[grid](
+            base.weight.data,
+            state.absmax,
+            state.code,
+            weight,
+            weight.numel(),
+            state.blocksize,
+            _BLOCK,
+        )
     else:
         from bitsandbytes.functional import dequantize_4bit
 
@@ -182,7 +204,8 @@ def fuse(model: Any) -> int:
         if counts[module] > 1:  # a layer that is used twice
             continue
         parent = name.rpartition(".")[0]
-        if groups and groups[-1][0] == parent and groups[-1][1] is x:
+        same = groups and groups[-1][0] == parent and groups[-1][1] is x
+        if same and groups[-1][2][0].scaling[_ADAPTER] == module.scaling[_ADAPTER]:
             groups[-1][2].append(module)
         else:
             groups.append((parent, x, [module]))

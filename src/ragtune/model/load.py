@@ -18,6 +18,9 @@ from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
 from ragtune.model.source import ModelSource
 from ragtune.recipe import Recipe
 
+# Long and short rows leave fewer gaps in memory that grows in place; read when CUDA starts.
+os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+
 AMPERE = (8, 0)
 """The first compute capability with bfloat16 arithmetic in hardware."""
 

@@ -18,6 +18,7 @@ from ragtune.model.load import Hardware
 from ragtune.model.memory import Plan
 from ragtune.recipe import Recipe
 from ragtune.training.checkpoint import is_whole, keep_newest, seal
+from ragtune.training.flat import flat_optimizer
 from ragtune.training.rows import PackedRows, RowCollator, split_rows
 
 _OPTIMIZERS = {
@@ -206,6 +207,17 @@ class PackedTrainer(Trainer):
         data: Any = self.train_dataset
         rows: list[list[Any]] = data.rows
         return rows
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Trainer's; an 8-bit one over a single tensor (not in float16: the scaler looks at each)."""
+        if self.optimizer is None and self.plan.optimizer != "adamw" and not self.args.fp16:
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            decay = {"weight_decay": self.args.weight_decay}
+            self.optimizer: Any = flat_optimizer(
+                (p for p in self.model.parameters() if p.requires_grad),
+                lambda tensors: kind([{"params": tensors, **decay}], **options),
+            )
+        return super().create_optimizer(model)
 
     def compute_loss(
         self,

@@ -1,0 +1,351 @@
+"""Training steps and answers at a 7B Llama's shape with random weights: time, memory, prediction.
+
+    python bench/step.py --out bench/results/NAME.json [--only NAME,NAME] [--profile] [--tiny]
+
+Every case builds its model on the GPU, trains a few steps through ragtune's own trainer and gives the
+median step, the peak of allocated memory and what the plan predicted for it. `answer` cases ask
+questions of the notebook's lengths. --tiny runs the same code on a CPU in seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import itertools
+import json
+import platform
+import random
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers as hf
+
+from ragtune.data.encode import Sample
+from ragtune.evaluation.generate import answer
+from ragtune.model import load as loading
+from ragtune.model.attention import set_packed
+from ragtune.model.fused import fuse
+from ragtune.model.load import Hardware
+from ragtune.model.lora import attach
+from ragtune.model.memory import Plan, make_plan, row_tokens
+from ragtune.model.memory import _estimate as estimate_of
+from ragtune.recipe import Recipe
+from ragtune.training.rows import PackedRows, split_rows
+from ragtune.training.trainer import PackedTrainer, set_recompute, training_arguments
+
+CUDA = torch.cuda.is_available()
+VOCABULARY = 43176
+
+
+def shape(layers: int, *, tiny: bool) -> Any:
+    if tiny:
+        return hf.LlamaConfig(
+            vocab_size=500, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=4096, pad_token_id=0,
+        )  # fmt: skip
+    return hf.LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=4096, intermediate_size=11008, num_hidden_layers=layers,
+        num_attention_heads=32, num_key_value_heads=32, max_position_embeddings=4096, pad_token_id=0,
+    )  # fmt: skip
+
+
+def build(config: Any, *, nf4: bool, dequantized: bool, liger: bool) -> Any:
+    """A model with random weights, as load_model would give it."""
+    torch.manual_seed(0)
+    with torch.device("cuda" if CUDA else "cpu"):
+        torch.set_default_dtype(torch.bfloat16 if CUDA else torch.float32)
+        model = hf.LlamaForCausalLM(config)
+        torch.set_default_dtype(torch.float32)
+    if nf4 and dequantized:
+        loading._round_to_nf4(model)  # noqa: SLF001
+    elif nf4:
+        import bitsandbytes as bnb
+
+        for module in list(model.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, torch.nn.Linear) and name != "lm_head":
+                    packed = bnb.nn.Linear4bit(
+                        child.in_features, child.out_features, bias=False,
+                        compute_dtype=torch.bfloat16, quant_type="nf4", device="meta",
+                    )  # fmt: skip
+                    packed.weight = bnb.nn.Params4bit(
+                        child.weight.data, requires_grad=False, quant_type="nf4"
+                    ).to("cuda")
+                    setattr(module, name, packed)
+        model.is_loaded_in_4bit = True
+    if liger and CUDA:
+        loading._fuse_kernels(model)  # noqa: SLF001
+    model.requires_grad_(requires_grad=False)
+    return model.eval()
+
+
+def samples(count: int, longest: int, vocabulary: int) -> list[Sample]:
+    """Samples of about 720 tokens, as the notebook's."""
+    rng = random.Random(0)
+    out = []
+    for i in range(count):
+        n = int(min(1150, max(260, rng.gauss(720, 150))) * longest / 1150)
+        k = rng.choice([3, 4, 5, 6, 7, 8, 10])
+        ids = [rng.randrange(5, vocabulary) for _ in range(n)]
+        out.append(Sample(str(i), ids[:-k], ids[-k:]))
+    return out
+
+
+def recipe_of(case: dict[str, Any], batch: int) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "bench",
+            "model": {"id": "x", "quantization": "nf4" if case["nf4"] else None},
+            "data": {"train": "x", "eval": "x", "max_passages": 3},
+            "prompt": {"preset": "aio"},
+            "lora": {"rank": case["rank"], "alpha": case["rank"], "dropout": case["dropout"]},
+            "train": {
+                "steps": case["steps"], "batch_size": batch, "samples_per_row": case["per_row"],
+                "recompute": case["recompute"],
+                "optimizer": "paged_adamw_8bit" if CUDA else "adamw",
+            },
+        }
+    )  # fmt: skip
+
+
+def train(
+    case: dict[str, Any], model: Any, config: Any, *, tiny: bool, profile: Path | None
+) -> dict[str, Any]:
+    batch = 4 if tiny else 16
+    recipe = recipe_of(case, batch)
+    data = samples(batch * case["steps"], case["longest"], config.vocab_size)
+    steps = [data[i : i + batch] for i in range(0, len(data), batch)]
+    hardware = hardware_here()
+    tuned = attach(model, recipe.lora, 42)
+    if case["fuse"]:
+        fuse(tuned)
+    set_packed(model)
+    plan = Plan(
+        device=hardware.name, dtype=hardware.dtype_name, quantization=recipe.model.quantization,
+        samples_per_row=case["per_row"], recompute=case["recompute"],
+        optimizer=recipe.train.optimizer, evaluation_batch=1, dequantized=case["dequantized"],
+    )  # fmt: skip
+    if case["recompute"]:
+        set_recompute(tuned, on=True)
+    ends: list[float] = []
+    losses: list[float] = []
+
+    class Clock(hf.TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            if CUDA:
+                torch.cuda.synchronize()
+            ends.append(time.monotonic())
+            if profile and len(ends) == case["steps"] - 2:
+                profiler.start()
+            if profile and len(ends) == case["steps"] - 1:
+                profiler.stop()
+
+        def on_log(
+            self, _args: Any, _state: Any, _control: Any, logs: Any = None, **__: Any
+        ) -> None:
+            if "loss" in logs:
+                losses.append(logs["loss"])
+
+    profiler = torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = PackedTrainer(
+            model=tuned,
+            args=training_arguments(recipe, plan, hardware, case["steps"], Path(folder)),
+            train_dataset=PackedRows([r for s in steps for r in split_rows(s, plan.rows(batch))]),
+            callbacks=[Clock()],
+            plan=plan,
+            on_plan=lambda p: print("  plan:", p.changes, flush=True),
+            keep=1,
+        )
+        trainer.args.save_strategy = "no"
+        if CUDA:
+            torch.cuda.reset_peak_memory_stats()
+        trainer.train()
+    if profile:
+        table = profiler.key_averages().table(sort_by="self_cuda_time_total", row_limit=40)
+        profile.write_text(table, encoding="utf-8")
+    estimate = estimate_of(recipe, hardware, config)
+    tokens = row_tokens([[len(s) for s in step] for step in steps], case["per_row"])
+    estimate = type(estimate)(
+        **{**estimate.__dict__, "dequantized": case["dequantized"], "fused_kernels": case["liger"]}
+    )
+    predicted = estimate.training(tokens) / 2**30
+    peak = torch.cuda.max_memory_allocated() / 2**30 if CUDA else 0.0
+    return {
+        "step_seconds": round(statistics.median(b - a for a, b in itertools.pairwise(ends)), 4),
+        "peak_gib": round(peak, 2),
+        "predicted_gib": round(predicted, 2),
+        "error": round(predicted / peak - 1, 3) if peak else None,
+        "row_tokens": tokens,
+        "losses": [round(x, 4) for x in losses],
+        "changes": list(trainer.plan.changes),
+    }  # fmt: skip
+
+
+class Decoder:
+    pad_token_id = 0
+
+    def decode(self, ids: list[int], **_: Any) -> str:
+        return " ".join(map(str, ids))
+
+
+def ask(
+    case: dict[str, Any], model: Any, config: Any, *, tiny: bool, profile: Path | None
+) -> dict[str, Any]:
+    recipe = recipe_of({**case, "steps": 1, "recompute": False, "per_row": 1}, 1)
+    hardware = hardware_here()
+    tuned = model
+    if case["adapter"]:
+        tuned = attach(model, recipe.lora, 42)
+        if case["fuse"]:
+            fuse(tuned)
+    model.generation_config.min_new_tokens = 32
+    model.generation_config.eos_token_id = 2
+    prompts = [
+        (s.qid, s.prompt_ids)
+        for s in samples(case["questions"], case["longest"], config.vocab_size)
+    ]
+    plan = make_plan(
+        recipe, hardware, config, [[10]], [len(ids) for _, ids in prompts],
+        memory=None if CUDA else 80 * 2**30,
+    )  # fmt: skip
+    limits = {
+        "batch_size": case.get("batch") or plan.evaluation_batch,
+        "cache_tokens": plan.cache_tokens,
+    }
+    options: Any = {"stop_id": 2, "max_new_tokens": 32, **limits}
+    with tempfile.TemporaryDirectory() as folder:
+        answer(tuned, Decoder(), prompts[:8], partial=Path(folder) / "warm", **options)
+        if CUDA:
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+        start = time.monotonic()
+        answer(tuned, Decoder(), prompts, partial=Path(folder) / "a", **options)
+        seconds = time.monotonic() - start
+        if profile:
+            few = {**options, "max_new_tokens": 6}
+            tuned.generation_config.min_new_tokens = 6
+            with torch.profiler.profile(
+                activities=[
+                    torch.profiler.ProfilerActivity.CPU,
+                    torch.profiler.ProfilerActivity.CUDA,
+                ]
+            ) as profiler:
+                answer(tuned, Decoder(), prompts[:100], partial=Path(folder) / "b", **few)
+            table = profiler.key_averages().table(sort_by="self_cuda_time_total", row_limit=30)
+            profile.write_text(table, encoding="utf-8")
+    peak = torch.cuda.max_memory_allocated() / 2**30 if CUDA else 0.0
+    return {
+        "seconds": round(seconds, 2), "questions": len(prompts), "peak_gib": round(peak, 2),
+        "predicted_gib": plan.memory["evaluation"],
+        "error": round(plan.memory["evaluation"] / peak - 1, 3) if peak else None, **limits,
+    }  # fmt: skip
+
+
+def hardware_here() -> Hardware:
+    if CUDA:
+        return Hardware(
+            torch.device("cuda", 0), torch.bfloat16, "bench", torch.cuda.get_device_name()
+        )
+    return Hardware(torch.device("cpu"), torch.float32, "bench", platform.machine())
+
+
+DEFAULT = {
+    "layers": 32, "rank": 128, "dropout": 0.0, "nf4": True, "dequantized": True, "recompute": False,
+    "per_row": 8, "fuse": True, "liger": True, "longest": 1150, "steps": 6,
+}  # fmt: skip
+CASES: dict[str, dict[str, Any]] = {
+    "kept, 8 a row": {},
+    "kept, 8 a row, dropout": {"dropout": 0.05},
+    "kept, 16 a row": {"per_row": 16},
+    "kept, 16 a row, dropout": {"per_row": 16, "dropout": 0.05},
+    "NF4, 8 a row": {"dequantized": False},
+    "NF4, recompute, 8 a row, dropout": {"dequantized": False, "recompute": True, "dropout": 0.05},
+    "NF4, recompute, 16 a row, dropout": {
+        "dequantized": False, "recompute": True, "dropout": 0.05, "per_row": 16,
+    },
+    "PEFT's adapters, 8 a row": {"fuse": False},
+    "PEFT's adapters, 8 a row, dropout": {"fuse": False, "dropout": 0.05},
+    "no Liger, 8 a row": {"liger": False},
+    # Memory alone, at a quarter of the layers.
+    "m: rank 16": {"layers": 8, "rank": 16, "steps": 3},
+    "m: rank 64, 4 a row, NF4": {"layers": 8, "rank": 64, "per_row": 4, "steps": 3, "dequantized": False},
+    "m: bf16 base": {"layers": 8, "nf4": False, "dequantized": False, "steps": 3},
+    "m: recompute, bf16": {"layers": 8, "nf4": False, "dequantized": False, "recompute": True, "steps": 3},
+    "m: recompute, NF4, 16 a row": {"layers": 8, "recompute": True, "dequantized": False, "per_row": 16, "steps": 3},
+    "m: short, dropout": {"layers": 8, "longest": 300, "dropout": 0.1, "per_row": 16, "steps": 3},
+    "m: long, 2 a row": {"layers": 8, "longest": 3500, "per_row": 2, "steps": 3},
+    "answer: before": {"answer": True, "adapter": False, "questions": 300},
+    "answer: after": {"answer": True, "adapter": True, "questions": 300},
+    "answer: NF4": {"answer": True, "adapter": False, "questions": 100, "dequantized": False},
+    "answer: batch 64": {"answer": True, "adapter": False, "questions": 192, "batch": 64},
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", help="names of cases, or their beginnings, with ; between")
+    parser.add_argument(
+        "--profile", help="names of cases, with ; between, whose profile is written beside --out"
+    )
+    parser.add_argument("--tiny", action="store_true")
+    arguments = parser.parse_args()
+    result: dict[str, Any] = {
+        "format": 1,
+        "device": hardware_here().name,
+        "versions": {"torch": torch.__version__, "transformers": hf.__version__},
+        "command": " ".join(sys.argv),
+        "cases": {},
+    }
+    wanted = tuple((arguments.only or "").split(";"))
+    built: tuple[Any, Any] = (None, None)
+    for name, options in CASES.items():
+        if not name.startswith(wanted):
+            continue
+        case = {**DEFAULT, **options}
+        if arguments.tiny:
+            case |= {"layers": 2, "nf4": False, "dequantized": False, "longest": 60, "steps": 3}
+            case["questions"] = 5
+        del built
+        gc.collect()
+        if CUDA:
+            torch.cuda.empty_cache()
+        config = shape(case["layers"], tiny=arguments.tiny)
+        profile = None
+        if arguments.profile and name.startswith(tuple(arguments.profile.split(";"))):
+            profile = arguments.out.with_name(
+                name.replace(" ", "-").replace(",", "").replace(":", "") + ".profile.txt"
+            )
+        start = time.monotonic()
+        left = torch.cuda.memory_allocated() / 2**30 if CUDA else 0.0
+        try:
+            built = (
+                build(
+                    config, nf4=case["nf4"], dequantized=case["dequantized"], liger=case["liger"]
+                ),
+                None,
+            )
+            work = ask if case.get("answer") else train
+            found = work(case, built[0], config, tiny=arguments.tiny, profile=profile)
+        except Exception as error:  # noqa: BLE001 - the other cases are worth having
+            found = {"failed": repr(error)[:300]}
+            built = (None, None)
+        if left and "peak_gib" in found:  # what the case before didn't give back isn't this one's
+            found["peak_gib"] = round(found["peak_gib"] - left, 2)
+            found["error"] = round(found["predicted_gib"] / found["peak_gib"] - 1, 3)
+        found["total_seconds"] = round(time.monotonic() - start, 1)
+        result["cases"][name] = {"options": options, **found}
+        print(f"{name:38}", {k: v for k, v in found.items() if k != "losses"}, flush=True)
+        arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

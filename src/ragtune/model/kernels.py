@@ -1,0 +1,92 @@
+"""Triton kernels: dropout from a seed, NF4 weights dequantised, one new token's attention to its past.
+
+Imported where there is a GPU and Triton; each has a plain form elsewhere (`dropout`, bitsandbytes,
+`scaled_dot_product_attention`) with which the tests compare it.
+"""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
+# ruff: noqa: ANN001, ANN201
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def dropout(x, out, count, rate, seed, add: tl.constexpr, block: tl.constexpr):
+    """Write (or add) x, dropped out, to `out`; a program covers four blocks of elements.
+
+    One Philox call gives four numbers, one for each block (after Triton's tutorial "Low-memory
+    dropout").
+    """
+    program = tl.program_id(0)
+    lane = tl.arange(0, block)
+    numbers = tl.rand4x(seed, program * block + lane)
+    start = program.to(tl.int64) * (4 * block)
+    for part in tl.static_range(4):
+        at = start + part * block + lane
+        inside = at < count
+        value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+        value = tl.where(numbers[part] >= rate, value / (1 - rate), 0.0)
+        if add:
+            value += tl.load(out + at, mask=inside, other=0.0).to(tl.float32)
+        tl.store(out + at, value.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def dequantize(packed, scales, codes, out, count, quant_block: tl.constexpr, block: tl.constexpr):
+    """Write out[i] = codes[nibble i] * scales[i // quant_block]; a byte holds two, the high one first."""
+    at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    inside = at * 2 < count
+    byte = tl.load(packed + at, mask=inside, other=0).to(tl.int32)
+    scale = tl.load(scales + (at * 2) // quant_block, mask=inside, other=0.0)
+    high = tl.load(codes + (byte >> 4)) * scale
+    low = tl.load(codes + (byte & 15)) * scale
+    both = tl.interleave(high, low)
+    place = tl.program_id(0).to(tl.int64) * (2 * block) + tl.arange(0, 2 * block)
+    tl.store(out + place, both.to(out.dtype.element_ty), mask=place < count)
+
+
+@triton.jit
+def attend(
+    query, keys, values, out, lengths, scale, window,
+    query_sample, query_head, key_sample, key_place, key_head, value_sample, value_place, value_head,
+    groups: tl.constexpr, size: tl.constexpr, padded: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    """One sample's new token, one head: softmax over its past, in blocks of positions.
+
+    Streams keys and values once, with the running maximum and sum of Milakov & Gimelshein 2018
+    (https://arxiv.org/abs/1805.02867). `lengths` counts the past without the new token, whose key
+    and value are already stored behind it.
+    """
+    sample = tl.program_id(0).to(tl.int64)
+    head = tl.program_id(1)
+    length = tl.load(lengths + sample) + 1
+    first = tl.maximum(length - window, 0)
+    column = tl.arange(0, padded)
+    wide = column < size
+    q = tl.load(query + sample * query_sample + head * query_head + column, mask=wide, other=0.0)
+    q = q.to(tl.float32) * scale
+    keys += sample * key_sample + (head // groups) * key_head
+    values += sample * value_sample + (head // groups) * value_head
+    best = tl.full((), float("-inf"), tl.float32)
+    total = tl.zeros((), tl.float32)
+    result = tl.zeros((padded,), tl.float32)
+    start = first // block * block
+    while start < length:
+        place = start + tl.arange(0, block)
+        there = (place >= first) & (place < length)
+        both = there[:, None] & wide[None, :]
+        far = place.to(tl.int64)[:, None]
+        k = tl.load(keys + far * key_place + column[None, :], mask=both, other=0.0)
+        score = tl.sum(k.to(tl.float32) * q[None, :], axis=1)
+        score = tl.where(there, score, float("-inf"))
+        new = tl.maximum(best, tl.max(score, axis=0))
+        share = tl.exp(score - new)
+        shrink = tl.exp(best - new)
+        v = tl.load(values + far * value_place + column[None, :], mask=both, other=0.0)
+        result = result * shrink + tl.sum(share[:, None] * v.to(tl.float32), axis=0)
+        total = total * shrink + tl.sum(share, axis=0)
+        best = new
+        start += block
+    heads = tl.num_programs(1)
+    where = out + (sample * heads + head) * size + column
+    tl.store(where, (result / total).to(out.dtype.element_ty), mask=wide)
