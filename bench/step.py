@@ -74,7 +74,10 @@ def build(config: Any, *, nf4: bool, dequantized: bool, liger: bool) -> Any:
                         compute_dtype=torch.bfloat16, quant_type="nf4", device="meta",
                     )  # fmt: skip
                     packed.weight = bnb.nn.Params4bit(
-                        child.weight.data, requires_grad=False, quant_type="nf4"
+                        child.weight.data,
+                        requires_grad=False,
+                        quant_type="nf4",
+                        compress_statistics=False,
                     ).to("cuda")
                     setattr(module, name, packed)
         model.is_loaded_in_4bit = True
@@ -176,7 +179,7 @@ def train(
     estimate = type(estimate)(
         **{**estimate.__dict__, "dequantized": case["dequantized"], "fused_kernels": case["liger"]}
     )
-    predicted = estimate.training(tokens) / 2**30
+    predicted = estimate.training(tokens, -(-batch // case["per_row"])) / 2**30
     peak = torch.cuda.max_memory_allocated() / 2**30 if CUDA else 0.0
     return {
         "step_seconds": round(statistics.median(b - a for a, b in itertools.pairwise(ends)), 4),

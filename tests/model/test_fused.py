@@ -176,20 +176,6 @@ def test_the_kernel_for_new_tokens(dtype: torch.dtype, window: int) -> None:
 
 
 @pytest.mark.gpu
-def test_nf4_is_dequantised_to_bitsandbytes_own_values() -> None:
-    functional = pytest.importorskip("bitsandbytes.functional")
-    from bitsandbytes.nn import Params4bit
-
-    from ragtune.model.fused import _weight
-
-    weight = torch.randn(333, 4096, device="cuda", dtype=torch.bfloat16)
-    base = torch.nn.Linear(1, 1)
-    base.weight = Params4bit(weight, requires_grad=False, quant_type="nf4").to("cuda")
-    expected = functional.dequantize_4bit(base.weight.data, base.weight.quant_state)
-    assert torch.equal(_weight(base, torch.bfloat16), expected)
-
-
-@pytest.mark.gpu
 @pytest.mark.parametrize("recompute", [False, True])
 def test_fused_adapters_on_cuda_in_bfloat16(recompute: bool) -> None:
     ids = some_ids(1, 64).to("cuda")

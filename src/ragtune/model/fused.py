@@ -15,93 +15,85 @@ With x [T, in], W [out, in], A [r, in], B [out, r], scale s and dropout d:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ragtune.gpu import has_triton
 from ragtune.model import dropout as masks
 
 _ADAPTER = "default"
-_BLOCK = 1024  # bytes of NF4 weights that a program of the kernel dequantises
 
 
-@dataclass(eq=False)
 class Group:
-    """LoRA layers of one parent that are always given the same input."""
+    """LoRA layers that are always given the same input.
 
-    layers: list[Any]
-    rate: float
-    waiting: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)
-    """(input, output) of the layers that are yet to be called, in their order."""
+    What they are made of is looked up once: in a step of a large model Python's own time is felt.
+    """
+
+    def __init__(self, layers: list[Any], rate: float) -> None:
+        self.layers = layers
+        self.rate = rate
+        self.scale = float(layers[0].scaling[_ADAPTER])
+        self.bases = [layer.get_base_layer() for layer in layers]
+        pairs = [(layer.lora_A[_ADAPTER], layer.lora_B[_ADAPTER]) for layer in layers]
+        self.parameters = [module.weight for pair in pairs for module in pair]
+        self.ranks = [a.weight.shape[0] for a, _ in pairs]
+        self.waiting: list[tuple[Tensor, Tensor]] = []
+        """(input, output) of the layers that are yet to be called, in their order."""
 
     def call(self, index: int, x: Tensor) -> Tensor:
         """The output of a layer; the first layer's call computes all of them."""
-        if index > 0 and len(self.waiting) == len(self.layers) - index:
-            given, output = self.waiting.pop(0)
-            if given is x and output is not None:
-                return output
-        self.waiting.clear()
-        if index > 0:  # called out of order, or with another input: on its own
-            return self._compute([self.layers[index]], x)[0]
-        first, *rest = self._compute(self.layers, x)
+        if index > 0:
+            if len(self.waiting) == len(self.layers) - index:
+                given, output = self.waiting.pop(0)
+                if given is x:
+                    return output
+            # Out of order, or with another input: on its own.
+            self.waiting.clear()
+            return Group([self.layers[index]], self.rate).call(0, x)
+        rate = self.rate if self.layers[0].training else 0.0
+        first, *rest = _LoraFunction.apply(x, self, rate, *self.parameters)  # type: ignore[no-untyped-call]
         self.waiting = [(x, output) for output in rest]
-        return first
-
-    def _compute(self, layers: list[Any], x: Tensor) -> tuple[Tensor, ...]:
-        training = layers[0].training
-        rate = self.rate if training else 0.0
-        parameters = [
-            p.weight for layer in layers for p in (layer.lora_A[_ADAPTER], layer.lora_B[_ADAPTER])
-        ]
-        outputs: tuple[Tensor, ...] = _LoraFunction.apply(  # type: ignore[no-untyped-call]
-            x, layers, rate, *parameters
-        )
-        return outputs
+        return first  # type: ignore[no-any-return]
 
 
 class _LoraFunction(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, layers: list[Any], rate: float, *parameters: Tensor
+        ctx: Any, x: Tensor, group: Group, rate: float, *parameters: Tensor
     ) -> tuple[Tensor, ...]:
         dtype = _compute_dtype(x)
         flat = x.reshape(-1, x.shape[-1]).to(dtype)
-        ranks = [p.shape[0] for p in parameters[::2]]
         a = torch.cat(parameters[::2]).to(dtype)
-        scale = layers[0].scaling[_ADAPTER]
         seed = masks.new_seed() if rate else 0
         dropped = masks.dropout(flat, rate, seed) if rate else flat
-        low = _scaled_product(dropped, a.T, scale)
+        low = _scaled_product(dropped, a.T, group.scale)
         del dropped
         outputs = []
-        for layer, b, part in zip(
-            layers, parameters[1::2], torch.split(low, ranks, dim=1), strict=True
-        ):
-            base = layer.get_base_layer()
+        parts = torch.split(low, group.ranks, dim=1)  # type: ignore[no-untyped-call]
+        for base, b, part in zip(group.bases, parameters[1::2], parts, strict=True):
             y = nn.functional.linear(flat, _weight(base, dtype), _bias(base, dtype))
             y.addmm_(part, b.to(dtype).T)
             outputs.append(y.view(*x.shape[:-1], -1))
         ctx.save_for_backward(flat, low, *parameters)
-        ctx.layers, ctx.rate, ctx.seed, ctx.scale = layers, rate, seed, scale
-        ctx.shape, ctx.dtype = x.shape, x.dtype
+        ctx.group, ctx.rate, ctx.seed, ctx.shape, ctx.dtype = group, rate, seed, x.shape, x.dtype
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         flat, low, *parameters = ctx.saved_tensors
+        group: Group = ctx.group
         dtype = flat.dtype
-        ranks = [p.shape[0] for p in parameters[::2]]
         low_gradient = torch.empty_like(low)
         x_gradient: Tensor | None = None
         b_gradients = []
-        for layer, b, part, low_part, gradient in zip(
-            ctx.layers,
+        for base, b, part, low_part, gradient in zip(
+            group.bases,
             parameters[1::2],
-            torch.split(low, ranks, dim=1),
-            torch.split(low_gradient, ranks, dim=1),
+            torch.split(low, group.ranks, dim=1),  # type: ignore[no-untyped-call]
+            torch.split(low_gradient, group.ranks, dim=1),  # type: ignore[no-untyped-call]
             gradients,
             strict=True,
         ):
@@ -109,24 +101,25 @@ class _LoraFunction(torch.autograd.Function):
             torch.mm(dy, b.to(dtype), out=low_part)
             b_gradients.append((dy.T @ part).to(b.dtype))
             if ctx.needs_input_grad[0]:
-                weight = _weight(layer.get_base_layer(), dtype)
+                weight = _weight(base, dtype)
                 if x_gradient is None:
                     x_gradient = dy @ weight
                 else:
                     x_gradient.addmm_(dy, weight)
             del dy
         dropped = masks.dropout(flat, ctx.rate, ctx.seed) if ctx.rate else flat
-        a_gradient = _scaled_product(low_gradient.T, dropped, ctx.scale).to(parameters[0].dtype)
+        a_gradient = _scaled_product(low_gradient.T, dropped, group.scale).to(parameters[0].dtype)
         del dropped
         if x_gradient is not None:
             a = torch.cat(parameters[::2]).to(dtype)
             if ctx.rate:
-                product = _scaled_product(low_gradient, a, ctx.scale)
+                product = _scaled_product(low_gradient, a, group.scale)
                 masks.add_dropped(x_gradient, product, ctx.rate, ctx.seed)
             else:
-                x_gradient.addmm_(low_gradient, a, alpha=ctx.scale)
+                x_gradient.addmm_(low_gradient, a, alpha=group.scale)
             x_gradient = x_gradient.view(ctx.shape).to(ctx.dtype)
-        pairs = zip(torch.split(a_gradient, ranks), b_gradients, strict=True)
+        a_gradients = torch.split(a_gradient, group.ranks)  # type: ignore[no-untyped-call]
+        pairs = zip(a_gradients, b_gradients, strict=True)
         return (x_gradient, None, None, *(gradient for pair in pairs for gradient in pair))
 
 
@@ -146,21 +139,6 @@ def _weight(base: Any, dtype: torch.dtype) -> Tensor:
     state = getattr(base.weight, "quant_state", None)
     if state is None:
         weight: Tensor = base.weight
-    elif has_triton() and base.weight.is_cuda and not state.nested:
-        from ragtune.model import kernels
-
-        # The values of bitsandbytes' own kernel, at the speed of the memory.
-        weight = torch.empty(state.shape, dtype=state.dtype, device=base.weight.device)
-        grid = (-(-weight.numel() // (2 * _BLOCK)),)
-        kernels.dequantize[grid](
-            base.weight.data,
-            state.absmax,
-            state.code,
-            weight,
-            weight.numel(),
-            state.blocksize,
-            _BLOCK,
-        )
     else:
         from bitsandbytes.functional import dequantize_4bit
 

@@ -1,7 +1,7 @@
-"""Triton kernels: dropout from a seed, NF4 weights dequantised, one new token's attention to its past.
+"""Triton kernels: dropout from a seed, and one new token's attention to its past.
 
-Imported where there is a GPU and Triton; each has a plain form elsewhere (`dropout`, bitsandbytes,
-`scaled_dot_product_attention`) with which the tests compare it.
+Imported where there is a GPU and Triton; elsewhere `dropout` and `attention` have a plain form, with
+which the tests compare these.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
@@ -29,20 +29,6 @@ def dropout(x, out, count, rate, seed, add: tl.constexpr, block: tl.constexpr):
         if add:
             value += tl.load(out + at, mask=inside, other=0.0).to(tl.float32)
         tl.store(out + at, value.to(out.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def dequantize(packed, scales, codes, out, count, quant_block: tl.constexpr, block: tl.constexpr):
-    """Write out[i] = codes[nibble i] * scales[i // quant_block]; a byte holds two, the high one first."""
-    at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
-    inside = at * 2 < count
-    byte = tl.load(packed + at, mask=inside, other=0).to(tl.int32)
-    scale = tl.load(scales + (at * 2) // quant_block, mask=inside, other=0.0)
-    high = tl.load(codes + (byte >> 4)) * scale
-    low = tl.load(codes + (byte & 15)) * scale
-    both = tl.interleave(high, low)
-    place = tl.program_id(0).to(tl.int64) * (2 * block) + tl.arange(0, 2 * block)
-    tl.store(out + place, both.to(out.dtype.element_ty), mask=place < count)
 
 
 @triton.jit

@@ -6,8 +6,9 @@ import contextlib
 import importlib.util
 import logging
 import os
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -186,10 +187,27 @@ def _fuse_kernels(model: Any) -> None:
     """Let Liger's kernels do what they can for a model's family; the losses are our own."""
     from transformers.integrations.liger import apply_liger_kernel
 
+    family = sys.modules[type(model).__module__]
+    before = dict(vars(family))
     losses = {"cross_entropy": False, "fused_linear_cross_entropy": False}
     apply_liger_kernel(
         model, {"rope": True, "rms_norm": True, "swiglu": True, "geglu": True} | losses
     )
+    # Liger also changes the family's module, for every later model of the process; and its kernels
+    # don't run on a CPU.
+    for name, changed in list(vars(family).items()):
+        original = before.get(name)
+        if isinstance(original, type):
+            setattr(family, name, original)
+        elif original is not changed and callable(original):
+            setattr(family, name, _on_cuda(changed, original))
+
+
+def _on_cuda(kernel: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+    def choose(first: Any, *rest: Any, **named: Any) -> Any:
+        return (kernel if first.is_cuda else plain)(first, *rest, **named)
+
+    return choose
 
 
 def _round_to_nf4(model: Any) -> None:

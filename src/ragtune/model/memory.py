@@ -12,6 +12,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -24,10 +25,10 @@ from ragtune.recipe import Recipe
 CPU_SAMPLES_PER_ROW = 2
 CPU_EVALUATION_BATCH = 25
 GPU_EVALUATION_BATCH = 256
-MAX_ROW_TOKENS = 13_000
+MAX_ROW_TOKENS = 16_000
 """Longer rows gain nothing: the matrix products fill the GPU long before."""
-MIN_ROW_TOKENS = 2_000
-"""With shorter rows than these, recomputing activations in longer ones is the faster way."""
+MIN_ROW_TOKENS = 4_000
+"""With shorter rows than these a GPU waits for Python; recomputing in longer ones is faster."""
 PREFILL_TOKENS = 8_192
 """Prompts of an evaluation are read in rows of about so many tokens."""
 
@@ -191,8 +192,8 @@ class Estimate:
 
     @property
     def moments(self) -> float:
-        """AdamW's two moments."""
-        return self.shape.trained * (8 if self.optimizer == "adamw" else 2)
+        """AdamW's two moments; paged ones leave the GPU when others need the room."""
+        return self.shape.trained * {"adamw": 8, "adamw_8bit": 2}.get(self.optimizer, 0)
 
     @property
     def layer(self) -> float:
@@ -211,7 +212,7 @@ class Estimate:
     def activations(self, tokens: int) -> float:
         """What a row keeps: all layers, or the layers' inputs and one layer."""
         s = self.shape
-        ends = 3 * s.hidden * self.width  # embedding, and the last norm
+        ends = s.hidden * self.width  # the last norm's input
         if self.recompute:
             return tokens * (s.layers * s.hidden * self.width + self.layer + ends)
         return tokens * (s.layers * self.layer + ends)
@@ -221,12 +222,19 @@ class Estimate:
         s = self.shape
         copies = 2 * s.inner if self.dropout else s.inner
         weight = s.largest_linear * self.width if self.nf4 and not self.dequantized else 0
-        return tokens * (copies + 3 * s.hidden) * self.width + weight
+        return tokens * (copies + s.hidden) * self.width + weight
 
-    def training(self, tokens: int) -> float:
-        """The peak of training with rows of so many tokens."""
-        fixed = self.weights + self.adapter + self.gradients + self.moments
-        return fixed + self.activations(tokens) + self.working(tokens)
+    def training(self, tokens: int, rows: int) -> float:
+        """The peak of training with rows of so many tokens, so many rows a step.
+
+        A step of one row has no gradients yet when its activations are at their peak.
+        """
+        fixed = self.weights + self.adapter + self.moments
+        backward = self.activations(tokens) + self.working(tokens)
+        if rows > 1:
+            backward += self.gradients
+        # The optimizer has the gradients and a copy of them, in one piece.
+        return fixed + max(backward, 2 * self.gradients)
 
     @property
     def cached_token(self) -> float:
@@ -312,7 +320,7 @@ def make_plan(
                 "optimizer": estimate.moments,
                 "activations": estimate.activations(tokens),
                 "working": estimate.working(tokens),
-                "training": estimate.training(tokens),
+                "training": estimate.training(tokens, -(-train.batch_size // per_row)),
                 "cache": used * estimate.cached_token,
                 "evaluation": estimate.evaluation(used, min(batch, len(prompts))),
             }.items()
@@ -373,6 +381,7 @@ def _choose(
     train = recipe.train
     asked = None if train.samples_per_row == "auto" else train.samples_per_row
     whole = sum(steps[0]) if steps else 0
+    longest = cache(lambda count: row_tokens(steps, count))
 
     def rows(estimate: Estimate) -> int:
         """Samples a row that fit; 0 if not even one does."""
@@ -383,8 +392,9 @@ def _choose(
             numbers = range(1, train.batch_size + 1)
             counts = sorted({-(-train.batch_size // n) for n in numbers}, reverse=True)
         for count in counts:
-            tokens = row_tokens(steps, count)
-            if (tokens <= MAX_ROW_TOKENS or count == 1) and estimate.training(tokens) <= budget:
+            tokens = longest(count)
+            fits = estimate.training(tokens, -(-train.batch_size // count)) <= budget
+            if fits and (tokens <= MAX_ROW_TOKENS or count == 1):
                 return count
         return 0
 
@@ -399,15 +409,15 @@ def _choose(
         count = rows(estimate)
         if not count:
             continue
-        tokens = row_tokens(steps, count)
+        tokens = longest(count)
         if asked is not None or tokens >= min(MIN_ROW_TOKENS, 0.9 * whole):
             return estimate, count
-        if fallback is None or tokens > row_tokens(steps, fallback[1]):
+        if fallback is None or tokens > longest(fallback[1]):
             fallback = (estimate, count)
     if fallback:
         return fallback
     smallest = dataclasses.replace(base, recompute=train.recompute is not False)
-    needed = smallest.training(row_tokens(steps, 1))
+    needed = smallest.training(longest(1), train.batch_size)
     if smallest.weights + smallest.adapter + smallest.gradients + smallest.moments > budget:
         raise UsageError(
             f"The run needs about {needed / _GIB:.1f} GiB of GPU memory; "
