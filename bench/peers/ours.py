@@ -1,0 +1,73 @@
+"""ragtune's short trainings: without dropout, or with the memory of a small card.
+
+    python -m peers.ours JOB.json RECIPE RUN_DIR WORK
+
+RUN_DIR holds the prepared data of the whole run. WORK is the row that is measured.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from peers.common import Job, cuda, device_name, emit, limit_memory, peak_gib, row
+from peers.samples import write_samples
+from ragtune.files import read_json, read_jsonl
+from ragtune.pipeline import Run
+
+
+def be_a_card_of(gib: float) -> None:
+    """Limit this process to so much GPU memory, and let CUDA say so as a card of that size would."""
+    limit_memory(gib)
+    real = torch.cuda.mem_get_info
+
+    def mem_get_info(device: Any = None) -> tuple[int, int]:
+        free, _ = real(device)
+        total = int(gib * 2**30)
+        return max(0, min(free, total - torch.cuda.memory_reserved(device))), total
+
+    torch.cuda.mem_get_info = mem_get_info
+
+
+def main() -> None:
+    job = Job.read()
+    recipe, run_dir, work = Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
+    emit("device", name=device_name())
+    if work == "train_step_12gib" and cuda():
+        be_a_card_of(job.memory_gib)
+    run = Run(recipe, run_dir=run_dir)
+    run.prepare()
+    if not Path(job.samples).exists():
+        write_samples(run, Path(job.samples))
+    run.train()
+    emit("row", **step_row(read_json(run_dir / "run.json"), work, peak_gib()))
+    losses = [e["loss"] for e in read_jsonl(run_dir / "adapter" / "train_log.jsonl") if "loss" in e]
+    emit("losses", name=f"ragtune, {work}", values=losses)
+
+
+def step_row(state: dict[str, Any], work: str, peak: float | None = None) -> dict[str, Any]:
+    """The row of a training from its run.json.
+
+    Args:
+        state: run.json.
+        work: the row's name.
+        peak: taken if run.json says nothing of it.
+    """
+    train, plan = state["train"], state["plan"]
+    peak = state.get("peak_gib", train.get("peak_gib", {})).get("train") or peak
+    how = (
+        f"{plan['samples_per_row']} samples a row, "
+        f"activations {'recomputed' if plan['recompute'] else 'kept'}"
+    )
+    if "step_seconds" in train:
+        return row(
+            "ragtune", work, train["step_seconds"], peak, median_of=train["steps"], variant=how
+        )
+    return row("ragtune", work, train["seconds"] / train["steps"], peak, variant=f"{how}; mean")
+
+
+if __name__ == "__main__":
+    main()
