@@ -220,14 +220,18 @@ class Harness:
             timer = threading.Timer(max(limit, 1), os.killpg, (process.pid, signal.SIGKILL))
             timer.start()
             assert process.stdout is not None  # noqa: S101 - a pipe was asked for
-            for line in process.stdout:
-                if line.startswith(MARK):
-                    self.results.take(json.loads(line[len(MARK) :]))
-                else:
-                    file.write(line)
-                    file.flush()
-            code = process.wait()
-            timer.cancel()
+            try:
+                for line in process.stdout:
+                    if line.startswith(MARK):
+                        self.results.take(json.loads(line[len(MARK) :]))
+                    else:
+                        file.write(line)
+                        file.flush()
+                code = process.wait()
+            finally:
+                timer.cancel()
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
         if code:
             lines = [x for x in log.read_text("utf-8").splitlines() if x.strip()]
             why = "stopped: out of time" if code == -signal.SIGKILL else f"failed ({code})"
@@ -295,11 +299,13 @@ class Harness:
         if seconds is not None:
             highest = max((p for p in peaks.values() if p is not None), default=None)
             rows.append(row("ragtune", "run", seconds, highest, times=times))
-        rows += [
-            row("ragtune", f"evaluate_{w}", times[w], peaks.get(w), measured=self.answers(w))
-            for w in ("before", "after")
-            if w in times
-        ]
+        for which in ("before", "after"):
+            if which in times:
+                # The model is loaded when it is first asked.
+                loads = {"variant": "with loading"} if which == "before" else {}
+                name, peak = f"evaluate_{which}", peaks.get(which)
+                asked = self.answers(which)
+                rows.append(row("ragtune", name, times[which], peak, measured=asked, **loads))
         if "train" in state:
             rows.append(step_row(state, "train_step"))
         for one in rows:
@@ -352,6 +358,7 @@ def main() -> None:
     work = options.work or Path(tempfile.mkdtemp(prefix="side-by-side-"))
     work.mkdir(parents=True, exist_ok=True)
     harness = Harness(options, work)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is open is ended, too
     try:
         harness.run()
     finally:

@@ -41,7 +41,7 @@ def main() -> None:
     run = Run(recipe, run_dir=run_dir)
     run.prepare()
     if not Path(job.samples).exists():
-        write_samples(run, Path(job.samples))
+        write_samples(run, Path(job.samples), job.recipe["train"]["steps"])
     run.train()
     emit("row", **step_row(read_json(run_dir / "run.json"), work, peak_gib()))
     losses = [e["loss"] for e in read_jsonl(run_dir / "adapter" / "train_log.jsonl") if "loss" in e]

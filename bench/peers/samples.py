@@ -10,16 +10,19 @@ from typing import Any
 KEPT_STEPS = 16
 
 
-def write_samples(run: Any, path: Path) -> float:
+def write_samples(run: Any, path: Path, count: int) -> float:
     """Write the first steps and every prompt of a prepared run; returns the mean sample length.
 
     Args:
         run: a ragtune.pipeline.Run.
         path: appears when it is whole.
+        count: the steps over which the mean is taken.
     """
     from ragtune.training.train import steps_of
 
-    steps = steps_of(run.recipe, run.encoder, run.examples("train"))
+    train = run.recipe.train.model_copy(update={"steps": count})
+    recipe = run.recipe.model_copy(update={"train": train})
+    steps = steps_of(recipe, run.encoder, run.examples("train"))
     lengths = [len(s) for step in steps for s in step]
     prompts = [run.encoder.prompt(e).ids for e in run.examples("eval")]
     mean = sum(lengths) / len(lengths)
@@ -42,7 +45,7 @@ def main() -> None:
     recipe, run_dir, path = map(Path, sys.argv[1:4])
     run = Run(recipe, run_dir=run_dir)
     run.prepare()
-    write_samples(run, path)
+    write_samples(run, path, run.recipe.train.steps)
 
 
 if __name__ == "__main__":
