@@ -16,6 +16,7 @@ import json
 import random
 import struct
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -91,10 +92,14 @@ def train_tokenizer(texts: list[str], size: int) -> Any:
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     )
     learned = size - len(BYTES)
+    # The signs are chosen here: BpeTrainer's own choice among equally frequent ones is not fixed.
+    signs = Counter(sign for text in chosen for sign in text.replace(" ", "▁"))
+    alphabet = sorted(signs, key=lambda sign: (-signs[sign], sign))[: learned // 2]
     trainer = trainers.BpeTrainer(
         vocab_size=learned,
         special_tokens=SPECIALS,
-        limit_alphabet=learned // 2,
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
         show_progress=False,
     )
     inner.train_from_iterator(chosen, trainer)

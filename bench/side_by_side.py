@@ -57,7 +57,7 @@ TINY_ASKED, TINY_SHORT_STEPS = 6, 5
 class Results:
     """Rows, notes and losses as they come; each is printed and the file written anew."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, *, add: bool) -> None:
         self.out = out
         self.values: dict[str, Any] = {
             "format": 1,
@@ -70,6 +70,11 @@ class Results:
             "notes": [],
             "losses": {},
         }
+        if add and out.exists():
+            old = json.loads(out.read_text("utf-8"))
+            old["versions"] |= self.values["versions"]
+            old["command"] += f" && {self.values['command']}"
+            self.values = old
 
     def take(self, event: dict[str, Any]) -> None:
         """Something that a worker reported."""
@@ -160,7 +165,7 @@ class Harness:
     def __init__(self, options: argparse.Namespace, work: Path) -> None:
         self.options = options
         self.work = work
-        self.results = Results(options.out)
+        self.results = Results(options.out, add=options.add)
         self.start = time.monotonic()
         self.now = ""  # the system that is on
         self.samples = work / "samples.json"
@@ -169,6 +174,8 @@ class Harness:
             "CUDA_VISIBLE_DEVICES": "0",
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
+            # So small a model gains nothing from threads that wait for each other.
+            **({"OMP_NUM_THREADS": "1"} if options.tiny else {}),
             **os.environ,
             "PYTHONPATH": os.pathsep.join(
                 [str(BENCH), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -178,9 +185,8 @@ class Harness:
     def left(self) -> float:
         """Seconds of the budget for the system that is on, less what the later ones need."""
         later = self.options.systems[self.options.systems.index(self.now) + 1 :]
-        share = self.options.budget / sum(RESERVED[s] for s in SYSTEMS)
-        reserve = sum(RESERVED[s] for s in later) * min(1.0, share)
-        return self.options.budget - (time.monotonic() - self.start) - reserve
+        reserved = min(sum(RESERVED[s] for s in later), self.options.budget / 2)
+        return self.options.budget - (time.monotonic() - self.start) - reserved
 
     def recipe(self, name: str, *overrides: str) -> Path:
         """A recipe file: aio-swallow-7b's, with this model and data."""
@@ -203,13 +209,23 @@ class Harness:
         save_recipe(recipe, path)
         return path
 
-    def execute(self, name: str, command: list[str], limit: float) -> bool:
-        """Run a command in its own process group, take what it reports; whether it succeeded."""
+    def execute(
+        self, name: str, command: list[str], limit: float, packages: str | None = None
+    ) -> bool:
+        """Run a command in its own process group, take what it reports; whether it succeeded.
+
+        Args:
+            name: of the log file.
+            command: what is run.
+            limit: seconds, after which it is killed.
+            packages: a folder of packages that come before all others.
+        """
+        paths = [*filter(None, [packages]), self.environment["PYTHONPATH"]]
         log = self.work / f"{name}.log"
         with log.open("w", encoding="utf-8") as file:
             process = subprocess.Popen(  # noqa: S603 - our own commands
                 command,
-                env=self.environment,
+                env={**self.environment, "PYTHONPATH": os.pathsep.join(paths)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -246,6 +262,9 @@ class Harness:
                 self.ragtune()
             else:
                 self.peer(system)
+            if self.samples.exists():
+                made = json.loads(self.samples.read_text("utf-8"))
+                self.results.values["tokens_per_sample"] = made["tokens_per_sample"]
             self.results.write()
         if not self.options.keep:
             shutil.rmtree(self.work, ignore_errors=True)
@@ -333,7 +352,8 @@ class Harness:
             self.results.note(system, "no samples, so nothing was measured")
             return
         job = self.job(system)
-        self.execute(system, [sys.executable, "-m", MODULES[system], str(job)], self.left())
+        command = [sys.executable, "-m", MODULES[system], str(job)]
+        self.execute(system, command, self.left(), self.options.path.get(system))
 
 
 def main() -> None:
@@ -348,10 +368,19 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=540, help="seconds for all of them")
     parser.add_argument("--questions", type=int, default=16, help="asked of the notebook's way")
     parser.add_argument("--steps", type=int, default=8, help="timed steps of the peers")
+    parser.add_argument(
+        "--path",
+        action="append",
+        default=[],
+        metavar="SYSTEM=FOLDER",
+        help="packages that a system needs in other versions (pip install --target FOLDER)",
+    )
+    parser.add_argument("--add", action="store_true", help="to what --out holds, on one machine")
     parser.add_argument("--work", type=Path, help="for runs and logs; a temporary folder otherwise")
     parser.add_argument("--keep", action="store_true", help="keep that folder")
     options = parser.parse_args()
     options.systems = options.systems.split(",")
+    options.path = dict(pair.split("=", 1) for pair in options.path)
     unknown = set(options.systems) - set(SYSTEMS)
     if unknown:
         parser.error(f"--systems: no {', '.join(sorted(unknown))}; there are {', '.join(SYSTEMS)}")
@@ -362,9 +391,6 @@ def main() -> None:
     try:
         harness.run()
     finally:
-        if harness.samples.exists():
-            made = json.loads(harness.samples.read_text("utf-8"))
-            harness.results.values["tokens_per_sample"] = made["tokens_per_sample"]
         harness.results.write()
         print("\n" + table(harness.results.values["rows"], options.systems), flush=True)
 
