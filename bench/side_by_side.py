@@ -320,8 +320,9 @@ class Harness:
             rows.append(row("ragtune", "run", seconds, highest, times=times))
         for which in ("before", "after"):
             if which in times:
-                # The model is loaded when it is first asked.
-                loads = {"variant": "with loading"} if which == "before" else {}
+                # Without a stage of its own, loading belongs to the first that asks the model.
+                first = which == "before" and "load" not in times
+                loads = {"variant": "with loading"} if first else {}
                 name, peak = f"evaluate_{which}", peaks.get(which)
                 asked = self.answers(which)
                 rows.append(row("ragtune", name, times[which], peak, measured=asked, **loads))

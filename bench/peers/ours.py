@@ -11,33 +11,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from peers.common import Job, cuda, device_name, emit, limit_memory, peak_gib, row
+from peers.common import Job, device_name, emit, limit_memory, peak_gib, row
 from peers.samples import write_samples
 from ragtune.files import read_json, read_jsonl
 from ragtune.pipeline import Run
-
-
-def be_a_card_of(gib: float) -> None:
-    """Limit this process to so much GPU memory, and let CUDA say so as a card of that size would."""
-    limit_memory(gib)
-    real = torch.cuda.mem_get_info
-
-    def mem_get_info(device: Any = None) -> tuple[int, int]:
-        free, _ = real(device)
-        total = int(gib * 2**30)
-        return max(0, min(free, total - torch.cuda.memory_reserved(device))), total
-
-    torch.cuda.mem_get_info = mem_get_info
 
 
 def main() -> None:
     job = Job.read()
     recipe, run_dir, work = Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
     emit("device", name=device_name())
-    if work == "train_step_12gib" and cuda():
-        be_a_card_of(job.memory_gib)
+    if work == "train_step_12gib":
+        limit_memory(job.memory_gib)
     run = Run(recipe, run_dir=run_dir)
     run.prepare()
     if not Path(job.samples).exists():
@@ -62,7 +47,9 @@ def step_row(state: dict[str, Any], work: str, peak: float | None = None) -> dic
         f"{plan['samples_per_row']} samples a row, "
         f"activations {'recomputed' if plan['recompute'] else 'kept'}"
     )
-    if "step_seconds" in train:
+    if plan.get("dequantized"):
+        how += ", the base dequantized"
+    if train.get("step_seconds"):
         return row(
             "ragtune", work, train["step_seconds"], peak, median_of=train["steps"], variant=how
         )

@@ -3,8 +3,8 @@
 TRL does not check which attention padding-free training runs on. Its collator hands the borders of
 the samples to the model (`position_ids`, `cu_seq_lens_q`, `max_length_q`), so that there are three
 ways: padded batches; padding-free with PyTorch's own attention, for which transformers makes a mask
-from the positions; and padding-free with ragtune's registered attention, which takes the borders.
-All are tried, and the quickest counts. TRL answers no questions, so it has no row for that.
+from the positions; and padding-free with an attention that takes the borders: flash-attn where it is
+installed, else ragtune's, which it registers. All are tried, and the quickest counts. TRL answers no questions, so it has no row for that.
 """
 
 from __future__ import annotations
@@ -55,6 +55,10 @@ class Variant:
 
 def liger() -> bool:
     return cuda() and importlib.util.find_spec("liger_kernel") is not None
+
+
+def flash() -> bool:
+    return cuda() and importlib.util.find_spec("flash_attn") is not None
 
 
 def sft_config(job: Job, variant: Variant, steps: int) -> Any:
@@ -137,9 +141,11 @@ class Bench:
 
 
 def variants(job: Job) -> list[Variant]:
+    """Padding-free on the best attention there is and on PyTorch's own, and padded."""
     micro = max(1, job.recipe["train"]["batch_size"] // 2)
+    borders = "flash_attention_2" if flash() else "ragtune_packed"
     return [
-        Variant(padding_free=True, attention="ragtune_packed", micro=micro),
+        Variant(padding_free=True, attention=borders, micro=micro),
         Variant(padding_free=True, attention="sdpa", micro=micro),
         Variant(padding_free=False, attention="sdpa", micro=micro),
     ]
@@ -181,7 +187,9 @@ def main() -> None:
         "note",
         system=SYSTEM,
         text="no rows for answering: TRL does not answer questions. Its adapter is bfloat16 on a "
-        "quantized base (SFTTrainer converts it). The base is loaded once for all variants.",
+        "quantized base (SFTTrainer converts it). The base is loaded once for all variants. "
+        f"flash-attn {'is' if flash() else 'is not'} installed, Liger's kernels "
+        f"{'are' if liger() else 'are not'}; those of the Hub (use_kernels) are not tried.",
     )
     packed, masked, padded = variants(job)
     measure("train_step", packed, lora["dropout"], total)
@@ -189,14 +197,13 @@ def main() -> None:
     measure("train_step_dropout0", packed, 0.0, job.short_steps)
     measure("train_step_dropout0", padded, 0.0, job.short_steps)
     limit_memory(job.memory_gib)
+    # The selective way knows PyTorch's own attention, and no other, as something to keep.
     small = dataclasses.replace(packed, recompute=True)
+    selective = dataclasses.replace(masked, recompute=True, selective=True)
     measure("train_step_12gib", small, lora["dropout"], total)
-    measure("train_step_12gib", dataclasses.replace(small, selective=True), lora["dropout"], total)
+    measure("train_step_12gib", selective, lora["dropout"], total)
     limit_memory(None)
     measure("train_step", padded, lora["dropout"], total)
-    limit_memory(job.memory_gib)
-    measure("train_step_12gib", dataclasses.replace(masked, recompute=True), lora["dropout"], total)
-    limit_memory(None)
 
 
 if __name__ == "__main__":
