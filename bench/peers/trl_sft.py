@@ -3,8 +3,9 @@
 TRL does not check which attention padding-free training runs on. Its collator hands the borders of
 the samples to the model (`position_ids`, `cu_seq_lens_q`, `max_length_q`), so that there are three
 ways: padded batches; padding-free with PyTorch's own attention, for which transformers makes a mask
-from the positions; and padding-free with an attention that takes the borders: flash-attn where it is
-installed, else ragtune's, which it registers. All are tried, and the quickest counts. TRL answers no questions, so it has no row for that.
+from the positions; and padding-free with an attention that takes the borders: flash-attn where it
+is installed, else ragtune's, which it registers. All are tried, and the quickest counts. TRL
+answers no questions, so it has no row for that.
 """
 
 from __future__ import annotations
