@@ -170,6 +170,7 @@ def main() -> None:
         f"lora.alpha={RANK}", "lora.dropout=0.05", f"train.steps={options.steps}", f"train.batch_size={BATCH}",
         f"train.learning_rate={RATE}", "train.max_grad_norm=0.3", f"seed={SEED}", "evaluate.limit=null",
         "evaluate.metric=strict_em", "publish.format=adapter", "train.log_every=25",
+        "train.samples_per_row=auto", "evaluate.batch_size=auto",
     ]  # fmt: skip
     folder = Path(tempfile.mkdtemp()) / "run"
     run = Run(load_recipe("recipes/quickstart-ja.yaml", overrides), run_dir=folder)

@@ -42,7 +42,7 @@ WORKS = (
 )  # fmt: skip
 MODULES = {"notebook": "peers.notebook", "trl": "peers.trl_sft", "unsloth": "peers.unsloth_sft"}
 SYSTEMS = ("ragtune", "trl", "notebook", "unsloth")
-RESERVED = {"ragtune": 120, "trl": 100, "notebook": 130, "unsloth": 60}
+RESERVED = {"ragtune": 120, "trl": 85, "notebook": 280, "unsloth": 60}
 """Seconds that the systems before one leave to it."""
 OTHERS = ("bitsandbytes", "liger-kernel", "triton", "trl", "unsloth", "unsloth_zoo")
 ASKED, SHORT_STEPS, MEMORY_GIB = 637, 12, 12.0

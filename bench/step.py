@@ -199,9 +199,7 @@ class Decoder:
         return " ".join(map(str, ids))
 
 
-def ask(
-    case: dict[str, Any], model: Any, config: Any, *, tiny: bool, profile: Path | None
-) -> dict[str, Any]:
+def ask(case: dict[str, Any], model: Any, config: Any, *, profile: Path | None) -> dict[str, Any]:
     recipe = recipe_of({**case, "steps": 1, "recompute": False, "per_row": 1}, 1)
     hardware = hardware_here()
     tuned = model
@@ -282,7 +280,9 @@ CASES: dict[str, dict[str, Any]] = {
     "m: rank 64, 4 a row, NF4": {"layers": 8, "rank": 64, "per_row": 4, "steps": 3, "dequantized": False},
     "m: bf16 base": {"layers": 8, "nf4": False, "dequantized": False, "steps": 3},
     "m: recompute, bf16": {"layers": 8, "nf4": False, "dequantized": False, "recompute": True, "steps": 3},
-    "m: recompute, NF4, 16 a row": {"layers": 8, "recompute": True, "dequantized": False, "per_row": 16, "steps": 3},
+    "m: recompute, NF4, 16 a row": {
+        "layers": 8, "recompute": True, "dequantized": False, "per_row": 16, "steps": 3,
+    },
     "m: short, dropout": {"layers": 8, "longest": 300, "dropout": 0.1, "per_row": 16, "steps": 3},
     "m: long, 2 a row": {"layers": 8, "longest": 3500, "per_row": 2, "steps": 3},
     "answer: before": {"answer": True, "adapter": False, "questions": 300},
@@ -336,8 +336,10 @@ def main() -> None:
                 ),
                 None,
             )
-            work = ask if case.get("answer") else train
-            found = work(case, built[0], config, tiny=arguments.tiny, profile=profile)
+            if case.get("answer"):
+                found = ask(case, built[0], config, profile=profile)
+            else:
+                found = train(case, built[0], config, tiny=arguments.tiny, profile=profile)
         except Exception as error:  # noqa: BLE001 - the other cases are worth having
             found = {"failed": repr(error)[:300]}
             built = (None, None)

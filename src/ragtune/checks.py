@@ -11,6 +11,7 @@ from ragtune.errors import UsageError
 from ragtune.files import existing_parent
 
 if TYPE_CHECKING:
+    from ragtune.data.example import Example
     from ragtune.pipeline import Run
 
 
@@ -32,7 +33,7 @@ def check(run: Run) -> None:
         from ragtune.training.trainer import check_trackers
 
         check_trackers(recipe.train.report_to)
-    _data(run)
+    looked_at = _data(run)
     encoder = run.encoder
     stop = encoder.tokenizer.convert_ids_to_tokens(encoder.stop_id)
     note(f"Model: {recipe.model.id}; context {encoder.context:,} tokens; a turn ends with {stop}")
@@ -47,6 +48,7 @@ def check(run: Run) -> None:
             "The chat template writes a finished turn otherwise than the generation prompt; what is "
             "trained follows the generation prompt. See `ragtune prepare --show 1`."
         )
+    _plan(run, looked_at)
     if recipe.publish.format == "merged":
         _room_for_merging(run)
     if recipe.publish.repo:
@@ -55,14 +57,41 @@ def check(run: Run) -> None:
         note(f"Hub: {check_access(recipe.publish.repo, private=recipe.publish.private)}")
 
 
-def _data(run: Run) -> None:
-    """See that the files are there and that their first records can be used."""
+def _plan(run: Run, looked_at: dict[str, list[Example]]) -> None:
+    """Say what memory the run will need and how it is laid out.
+
+    Before the data are prepared the first records' lengths stand for all.
+
+    Raises:
+        UsageError: the model does not fit.
+    """
+    from ragtune.model.memory import describe, make_plan
+
+    if not looked_at:
+        plan = run.plan
+    else:
+        encoder, size = run.encoder, run.recipe.train.batch_size
+        lengths = [len(s) for s in map(encoder.sample, looked_at["train"]) if s is not None]
+        prompts = [len(p.ids) for p in map(encoder.prompt, looked_at["eval"]) if p is not None]
+        steps = [(lengths * size)[i : i + size] for i in range(0, len(lengths), size)]
+        plan = make_plan(run.recipe, run.hardware, run.config, steps, prompts)
+    for line in describe(plan):
+        note(line)
+
+
+def _data(run: Run) -> dict[str, list[Example]]:
+    """See that the files are there and that their first records can be used.
+
+    Returns:
+        The selected ones of those that were looked at, by split; nothing if the data are prepared.
+    """
     from ragtune.data.prepare import source_of
     from ragtune.data.read import read_examples
 
     if (run.dir.data / "report.json").exists():
         note("Data: prepared already")
-        return
+        return {}
+    found: dict[str, list[Example]] = {}
     for split, hub_split in (("train", "train"), ("eval", "validation")):
         named = run.recipe.data.train if split == "train" else run.recipe.data.eval
         if named is None:
@@ -70,10 +99,12 @@ def _data(run: Run) -> None:
         else:
             source = named
             locate(source)
-        selected = looked = 0
+        looked = 0
+        selected = found[split] = []
         for example in read_examples(source, hub_split):
             looked += 1
-            selected += rejection(example, run.recipe.data.max_passages) is None
+            if rejection(example, run.recipe.data.max_passages) is None:
+                selected.append(example)
             if looked == LOOK:
                 break
         if not selected and looked < LOOK:
@@ -81,7 +112,8 @@ def _data(run: Run) -> None:
                 f"Nothing of {source} would be selected ({looked} records).",
                 "Each question needs an answer that stands in one of its first data.max_passages passages.",
             )
-        note(f"Data, {split}: {source}; of the first {looked} records {selected} are selected")
+        note(f"Data, {split}: {source}; of the first {looked} records {len(selected)} are selected")
+    return found
 
 
 def _room_for_merging(run: Run) -> None:

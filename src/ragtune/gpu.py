@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import sys
 from functools import cache
@@ -17,6 +18,14 @@ def has_triton() -> bool:
 def _torch() -> Any:
     torch = sys.modules.get("torch")  # importing it only to ask would cost seconds
     return torch if torch is not None and torch.cuda.is_initialized() else None
+
+
+def free_gpu() -> None:
+    """Give back what is no longer used: a trainer is a cycle, and a graph's memory a pool of its own."""
+    gc.collect()
+    torch = _torch()
+    if torch:
+        torch.cuda.empty_cache()
 
 
 def reset_gpu_peak() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from ragtune.console import console, heading, note, warn
 from ragtune.errors import UsageError
 from ragtune.files import full_disk, read_json, read_jsonl, sha256, write_json
-from ragtune.gpu import gpu_peak, reset_gpu_peak
+from ragtune.gpu import free_gpu, gpu_peak, reset_gpu_peak
 from ragtune.recipe import Recipe
 from ragtune.recipe_file import load_recipe
 from ragtune.rundir import RunDir
@@ -183,6 +183,7 @@ class Run:
         if title:
             heading(title)
         start = time.monotonic()
+        free_gpu()
         reset_gpu_peak()
         with full_disk(self.dir.path):
             yield

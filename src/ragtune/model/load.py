@@ -95,6 +95,9 @@ def _need_bitsandbytes(cuda: bool, what: str, instead: str) -> None:
         )
 
 
+_NOISY = ("accelerate", "peft", "huggingface_hub", "liger_kernel")
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep the libraries' own bars, warnings and hints off the screen; ours say what matters."""
@@ -104,7 +107,7 @@ def quiet() -> Iterator[None]:
     verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
-    others = {n: logging.getLogger(n).level for n in ("accelerate", "peft", "huggingface_hub")}
+    others = {n: logging.getLogger(n).level for n in _NOISY}
     for name in others:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:

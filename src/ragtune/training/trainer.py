@@ -302,6 +302,11 @@ class Watch(TrainerCallback):
         self.trainer: PackedTrainer | None = None
         self.overflows = 0
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # After the last step comes the adapter itself; only the best of several needs a checkpoint.
+        if state.global_step >= state.max_steps and not args.metric_for_best_model:
+            control.should_save = False
+
     def on_log(
         self,
         args: Any,
