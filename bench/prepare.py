@@ -193,6 +193,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.work or Path(temporary)
         if not (folder / "half.jsonl.gz").exists():
+            folder.mkdir(parents=True, exist_ok=True)
             # Elsewhere: a child's peak memory is at least its parent's when it was started.
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(1, mp_context=context) as pool:
