@@ -343,6 +343,45 @@ def test_truncation_drops_passages_then_text_and_nothing_else(
     assert one.tokenizer.decode(sample.completion_ids[:-1]) == "a" * 300
 
 
+@every_case
+@settings(max_examples=15, deadline=None)
+@given(
+    many=st.lists(
+        st.tuples(said, said, st.lists(text.map(lambda t: t * 9), max_size=5).map(tuple)),
+        max_size=6,
+    ),
+    room=st.integers(60, 2000),
+)
+def test_together_or_one_by_one_is_the_same(
+    name: str, many: list[tuple[str, str, tuple[str, ...]]], room: int
+) -> None:
+    one, examples = encoder(name), [example(*each) for each in many]
+    one.max_prompt, one.context = room, room + 20
+    try:
+        assert one.prompts(examples) == [one.prompt(e) for e in examples]
+        assert one.targets(examples) == [one.target(e) for e in examples]
+        assert one.samples(examples) == [one.sample(e) for e in examples]
+    finally:
+        one.context = 100_000
+        one.max_prompt = one.context - 32
+
+
+def test_together_each_answer_continues_the_tail_that_suits_it() -> None:
+    tokenizer = metaspace_tokenizer("always", OPEN)
+    recipe = recipe_of()
+    one = Encoder(tokenizer, recipe, 1000)
+    # With the text before it, an answer may grow together; then it follows a line break.
+    answers = ["Paris", " York", "富士山", "\n", "x" * 40]
+    examples = [example(answer=a) for a in answers]
+    assert one.targets(examples) == [one.completion(a) for a in answers]
+
+
+def test_a_question_without_answers_that_does_not_fit_makes_no_sample() -> None:
+    one = encoder("plain", 60)
+    bare = Example("q", "Where? " * 50, (), (Passage("In Paris."),), (), ())
+    assert one.samples([bare]) == [None]
+
+
 def test_the_room_for_a_prompt_is_the_context_less_the_answer_s() -> None:
     recipe = recipe_of(prompt={"chat_template": "plain"}, evaluate={"max_new_tokens": 40})
     tokenizer = prepare_tokenizer(build_tokenizer(specials=EOS), recipe)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 
 from ragtune.data import aio, prepare
 from ragtune.data.encode import Encoder
+from ragtune.data.example import Example
 from ragtune.data.prepare import asked, load_examples, source_of
 from ragtune.data.read import read_examples
 from ragtune.errors import UsageError
@@ -210,6 +214,62 @@ def test_an_unselected_question_that_does_not_fit_is_never_asked(
     assert all(encoder.prompt(e) for e in asked(everything, examples))
 
 
+# Reading ahead.
+
+
+def test_many_records_keep_their_order(recipe: Recipe, encoder: Encoder, tmp_path: Path) -> None:
+    many = make_records(3 * prepare.BATCH + 1)
+    for split in ("train", "eval"):
+        write_records(tmp_path / f"{split}.jsonl", many)
+    report = prepare.prepare(recipe, encoder, tmp_path / "data")
+    for split in ("train", "eval"):
+        found = [r["qid"] for r in rows(tmp_path / "data" / f"{split}.jsonl")]
+        assert found == [r["qid"] for r in many]
+        assert report[split]["read"] == len(many)
+
+
+def test_no_more_than_a_batch_is_read_ahead(recipe: Recipe) -> None:
+    produced = []
+
+    def endless() -> Iterator[Example]:
+        for example in itertools.cycle(read_examples(str(recipe.data.train), "train")):
+            produced.append(example.qid)
+            yield example
+
+    before = threading.active_count()
+    batches = prepare._ahead(endless(), 4)
+    for number in range(1, 5):
+        assert len(next(batches)) == 4
+        assert len(produced) <= 4 * (number + 1)
+    batches.close()
+    assert len(produced) <= 20
+    assert threading.active_count() == before
+
+
+def test_what_reading_raises_comes_after_the_batches_before_it(recipe: Recipe) -> None:
+    def breaks() -> Iterator[Example]:
+        yield from read_examples(str(recipe.data.train), "train")
+        raise UsageError("a.jsonl:7: bad.")
+
+    before = threading.active_count()
+    batches = prepare._ahead(breaks(), 3)
+    assert [len(next(batches)), len(next(batches))] == [3, 3]
+    with pytest.raises(UsageError, match=r"a\.jsonl:7: bad"):
+        next(batches)
+    assert threading.active_count() == before
+
+
+def test_a_bad_line_far_on_is_named(recipe: Recipe, encoder: Encoder, tmp_path: Path) -> None:
+    number = 2 * prepare.BATCH + 3
+    many = make_records(number)
+    many[-1]["passages"][2] = {"title": "no text"}
+    write_records(tmp_path / "train.jsonl", many)
+    message = rf"train\.jsonl:{number}: passages\[2\]\.text is missing"
+    with pytest.raises(UsageError, match=message):
+        prepare.prepare(recipe, encoder, tmp_path / "data")
+    assert names(tmp_path) == ["eval.jsonl", "train.jsonl"]
+
+
 # What goes wrong.
 
 
@@ -239,14 +299,14 @@ def test_an_interruption_leaves_nothing_and_the_next_run_is_whole(
     recipe: Recipe, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        target = encoder.target
+        targets = encoder.targets
 
-        def interrupted(example: Any) -> list[int]:
-            if example.qid == "q5":
+        def interrupted(examples: Any) -> list[list[int]]:
+            if any(e.qid == "q5" for e in examples):
                 raise KeyboardInterrupt
-            return target(example)
+            return targets(examples)
 
-        patch.setattr(encoder, "target", interrupted)
+        patch.setattr(encoder, "targets", interrupted)
         with pytest.raises(KeyboardInterrupt):
             prepare.prepare(recipe, encoder, tmp_path / "data")
     assert names(tmp_path) == ["eval.jsonl", "train.jsonl"]

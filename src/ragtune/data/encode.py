@@ -7,6 +7,7 @@ as it continues the prompt's tail, and the stop token follows: nothing is search
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,7 +133,7 @@ class Encoder:
         messages = self.builder.messages("?", [Passage("x")])
         prompt = render(tokenizer, messages, generation=True)
         self._tails = [
-            (tail, self._encode_plain(tail)) for tail in (self._tail_of(prompt), "\n") if tail
+            (tail, self._encode_plain([tail])[0]) for tail in (self._tail_of(prompt), "\n") if tail
         ]
         specials = map(re.escape, map(tokenizer.convert_ids_to_tokens, _special_ids(tokenizer)))
         self._special_text = re.compile(
@@ -150,25 +151,44 @@ class Encoder:
 
         Passages are dropped from the end, then the last one loses text from its end.
         """
+        return self.prompts([example])[0]
+
+    def prompts(self, examples: Sequence[Example]) -> list[EncodedPrompt | None]:
+        """The prompts of several examples: as `prompt`, but encoded together."""
         data = self.recipe.data
-        passages = shown_passages(
-            example, data.max_passages, shuffle=data.shuffle_passages, seed=self.recipe.seed
-        )
-        ids = self._ids(example.question, passages)
-        kept = len(passages)
-        while len(ids) > self.max_prompt and kept > 1:
-            kept -= 1
-            ids = self._ids(example.question, passages[:kept])
+        shown = [
+            shown_passages(
+                e, data.max_passages, shuffle=data.shuffle_passages, seed=self.recipe.seed
+            )
+            for e in examples
+        ]
+        kept = [len(passages) for passages in shown]
+        ids: dict[int, list[int]] = {}
+        todo = list(range(len(examples)))
+        while todo:
+            texts = [self._text(examples[i].question, shown[i][: kept[i]]) for i in todo]
+            ids |= zip(todo, self._encode(texts), strict=True)
+            todo = [i for i in todo if len(ids[i]) > self.max_prompt and kept[i] > 1]
+            for i in todo:
+                kept[i] -= 1
+        return [
+            self._cut_to_fit(e.question, shown[i], kept[i], ids[i]) for i, e in enumerate(examples)
+        ]
+
+    def _cut_to_fit(
+        self, question: str, passages: Sequence[Passage], kept: int, ids: list[int]
+    ) -> EncodedPrompt | None:
+        """The prompt with `kept` passages, whose ids are `ids`; if too long, with less text."""
         cut = 0
         if len(ids) > self.max_prompt:
             if not passages:
                 return None
             first = passages[0]
-            length = self._longest(example.question, first)
+            length = self._longest(question, first)
             if length == 0:
                 return None
             cut = len(first.text) - length
-            ids = self._ids(example.question, [_cut(first, length)])
+            ids = self._ids(question, [_cut(first, length)])
         return EncodedPrompt(ids, kept, len(passages) - kept, cut)
 
     def completion(self, answer: str) -> list[int]:
@@ -179,11 +199,18 @@ class Encoder:
         or behind a line break, where that text ends in a special token or grows together with the
         answer.
         """
-        for tail, ids in self._tails:
-            both = self._encode_plain(tail + answer)
-            if both[: len(ids)] == ids:
-                return [*both[len(ids) :], self.stop_id]
-        return [*self._encode_plain(answer), self.stop_id]
+        return self._completions([answer])[0]
+
+    def _completions(self, answers: Sequence[str]) -> list[list[int]]:
+        found: dict[int, list[int]] = {}
+        todo = list(range(len(answers)))
+        for tail, ids in [*self._tails, ("", [])]:
+            texts = [tail + answers[i] for i in todo]
+            for i, both in zip(todo, self._encode_plain(texts), strict=True):
+                if both[: len(ids)] == ids:
+                    found[i] = [*both[len(ids) :], self.stop_id]
+            todo = [i for i in todo if i not in found]
+        return [found[i] for i in range(len(answers))]
 
     def holds_special_text(self, example: Example) -> bool:
         """Whether a question or a shown passage writes out a special token, which it then becomes."""
@@ -193,33 +220,49 @@ class Encoder:
 
     def target(self, example: Example) -> list[int]:
         """The completion that is trained for an example."""
-        return self.completion(target_answer(example, self.recipe.data.target, self.recipe.seed))
+        return self.targets([example])[0]
+
+    def targets(self, examples: Sequence[Example]) -> list[list[int]]:
+        """The completions of several examples: as `target`, but encoded together."""
+        data, seed = self.recipe.data, self.recipe.seed
+        return self._completions([target_answer(e, data.target, seed) for e in examples])
 
     def sample(self, example: Example) -> Sample | None:
         """A training sample, or None if it does not fit into the model's context."""
-        prompt = self.prompt(example)
-        if prompt is None:
-            return None
-        completion = self.target(example)
-        if len(prompt.ids) + len(completion) > self.context:
-            return None
-        return Sample(example.qid, prompt.ids, completion)
+        return self.samples([example])[0]
 
-    def _ids(self, question: str, passages: Any) -> list[int]:
+    def samples(self, examples: Sequence[Example]) -> list[Sample | None]:
+        """The samples of several examples: as `sample`, but encoded together."""
+        prompts = self.prompts(examples)
+        fitting = [i for i, prompt in enumerate(prompts) if prompt is not None]
+        targets = dict(zip(fitting, self.targets([examples[i] for i in fitting]), strict=True))
+        return [
+            Sample(example.qid, prompt.ids, targets[i])
+            if prompt is not None and len(prompt.ids) + len(targets[i]) <= self.context
+            else None
+            for i, (example, prompt) in enumerate(zip(examples, prompts, strict=True))
+        ]
+
+    def _text(self, question: str, passages: Sequence[Passage]) -> str:
         messages = self.builder.messages(question, passages)
-        return self._encode(render(self.tokenizer, messages, generation=True))
+        return render(self.tokenizer, messages, generation=True)
 
-    def _encode(self, text: str) -> list[int]:
+    def _ids(self, question: str, passages: Sequence[Passage]) -> list[int]:
+        return self._encode([self._text(question, passages)])[0]
+
+    def _encode(self, texts: list[str], **options: Any) -> list[list[int]]:
+        if not texts:
+            return []
         # The template wrote the special tokens; adding them again would double bos.
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        encoded = self.tokenizer(
+            texts, add_special_tokens=False, return_attention_mask=False, **options
+        )
+        ids: list[list[int]] = encoded["input_ids"]
         return ids
 
-    def _encode_plain(self, text: str) -> list[int]:
+    def _encode_plain(self, texts: list[str]) -> list[list[int]]:
         """Text of the data alone: a special token that is written out in it stays text."""
-        ids: list[int] = self.tokenizer.encode(
-            text, add_special_tokens=False, split_special_tokens=True
-        )
-        return ids
+        return self._encode(texts, split_special_tokens=True)
 
     def _longest(self, question: str, passage: Passage) -> int:
         """The most characters of a passage with which the prompt fits (0: none does)."""

@@ -106,7 +106,8 @@ def parse_example(record: Any, where: str) -> Example:
     else:
         positive = _indices(record, "positive_passage_indices", len(passages), where)
     if computed or record.get("negative_passage_indices") is None:
-        negative = tuple(i for i in range(len(passages)) if i not in set(positive))
+        known = set(positive)
+        negative = tuple(i for i in range(len(passages)) if i not in known)
     else:
         negative = _indices(record, "negative_passage_indices", len(passages), where)
     qid = record.get("qid")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ from ragtune.data.select import REASONS, rejection
 from ragtune.errors import UsageError
 from ragtune.files import making_folder, read_jsonl, write_json, write_jsonl
 from ragtune.recipe import Data, Recipe
+
+BATCH = 16
+"""Records that are read and encoded at a time; more of them were no quicker, and need memory."""
 
 
 def source_of(data: Data, split: str) -> str:
@@ -118,42 +123,72 @@ def _rows(
     recipe: Recipe, encoder: Encoder, source: str, split: str, hub_split: str, counts: _Counts
 ) -> Iterator[dict[str, Any]]:
     with progress(f"reading {split}", None) as update:
-        total = [0]
+        done = total = 0
 
-        def tick(done: int, of: int) -> None:
-            if counts.read % 64 == 0:
-                total[0] = of
-                update(done, f"{counts.read:,} records, {counts.selected:,} selected", of)
+        def tick(now: int, of: int) -> None:
+            nonlocal done, total
+            done, total = now, of
 
-        for example in read_examples(source, hub_split, tick):
-            counts.read += 1
-            counts.computed += example.positives_computed
-            reason = rejection(example, recipe.data.max_passages)
-            if reason is None:
-                prompt = encoder.prompt(example)
-                completion = encoder.target(example)
-                if prompt is None:
-                    reason = "question_too_long"
-                elif split == "train" and len(prompt.ids) + len(completion) > encoder.context:
-                    reason = "answer_too_long"
-                else:
-                    counts.select(example.qid, prompt, completion)
-                    counts.special_text += encoder.holds_special_text(example)
-            elif split == "eval" and encoder.prompt(example) is None:
-                reason = "question_too_long"  # not even evaluate.questions: all can ask it
-            if reason:
-                counts.dropped[reason] += 1
-            if split == "eval":
-                # Every question is kept, with all its passages: they are the denominator.
-                row = example.to_dict() | {"selected": reason is None, "reason": reason}
-                yield {k: v for k, v in row.items() if k != "reason" or v}
-            elif reason is None:
-                yield example.first_passages(recipe.data.max_passages).to_dict()
+        for batch in _ahead(read_examples(source, hub_split, tick), BATCH):
+            yield from _chosen(recipe, encoder, split, batch, counts)
+            update(done, f"{counts.read:,} records, {counts.selected:,} selected", total)
         update(
-            total[0] or counts.read,
+            total or counts.read,
             f"{counts.read:,} records, {counts.selected:,} selected",
-            total[0],
+            total,
         )
+
+
+def _chosen(
+    recipe: Recipe, encoder: Encoder, split: str, batch: list[Example], counts: _Counts
+) -> Iterator[dict[str, Any]]:
+    """The rows that a split's file gets of a batch."""
+    reasons = [rejection(example, recipe.data.max_passages) for example in batch]
+    # Of the evaluation split, a question that is not selected may be asked all the same.
+    measured = [e for e, r in zip(batch, reasons, strict=True) if split == "eval" or r is None]
+    prompts = dict(zip((e.qid for e in measured), encoder.prompts(measured), strict=True))
+    selected = [e for e, r in zip(batch, reasons, strict=True) if r is None]
+    targets = dict(zip((e.qid for e in selected), encoder.targets(selected), strict=True))
+    for example, dropped in zip(batch, reasons, strict=True):
+        reason = dropped
+        counts.read += 1
+        counts.computed += example.positives_computed
+        prompt = prompts.get(example.qid)
+        if reason is None:
+            completion = targets[example.qid]
+            if prompt is None:
+                reason = "question_too_long"
+            elif split == "train" and len(prompt.ids) + len(completion) > encoder.context:
+                reason = "answer_too_long"
+            else:
+                counts.select(example.qid, prompt, completion)
+                counts.special_text += encoder.holds_special_text(example)
+        elif split == "eval" and prompt is None:
+            reason = "question_too_long"  # not even evaluate.questions: all can ask it
+        if reason:
+            counts.dropped[reason] += 1
+        if split == "eval":
+            # Every question is kept, with all its passages: they are the denominator.
+            row = example.to_dict() | {"selected": reason is None, "reason": reason}
+            yield {k: v for k, v in row.items() if k != "reason" or v}
+        elif reason is None:
+            yield example.first_passages(recipe.data.max_passages).to_dict()
+
+
+def _ahead(examples: Iterator[Example], size: int) -> Iterator[list[Example]]:
+    """Yield lists of examples; a thread reads the next one while the caller works on this one.
+
+    Unpacking there and encoding here leave the interpreter free, so the two share two cores.
+    """
+
+    def read() -> list[Example]:
+        return list(itertools.islice(examples, size))
+
+    with ThreadPoolExecutor(1, "read") as pool:
+        following = pool.submit(read)
+        while batch := following.result():
+            following = pool.submit(read)
+            yield batch
 
 
 def _tell(split: str, report: dict[str, Any]) -> None:
