@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as hf
+
+from ragtune.errors import UsageError
+from ragtune.model import memory
+from ragtune.model.load import Hardware
+from ragtune.model.memory import Plan, describe, make_plan, row_tokens
+from ragtune.recipe import Recipe
+from ragtune.recipe_file import load_recipe
+
+ROOT = Path(__file__).parents[2]
+GPU = Hardware(torch.device("cuda", 0), torch.bfloat16, "a GPU", "a GPU")
+CPU = Hardware(torch.device("cpu"), torch.float32, "a CPU", "a CPU")
+GIB = 2**30
+
+
+def llama(layers: int = 32) -> Any:
+    return hf.LlamaConfig(
+        vocab_size=43176, hidden_size=4096, intermediate_size=11008, num_hidden_layers=layers,
+        num_attention_heads=32, num_key_value_heads=32,
+    )  # fmt: skip
+
+
+def notebook(*overrides: str) -> Recipe:
+    return load_recipe(ROOT / "recipes" / "aio-swallow-7b.yaml", list(overrides))
+
+
+def lengths(count: int) -> list[int]:
+    rng = random.Random(0)
+    return [int(min(1150, max(260, rng.gauss(720, 150)))) for _ in range(count)]
+
+
+def plan_for(gib: float, *overrides: str) -> Plan:
+    drawn = lengths(1600)
+    steps = [drawn[i : i + 16] for i in range(0, 1600, 16)]
+    return make_plan(notebook(*overrides), GPU, llama(), steps, lengths(637), int(gib * GIB))
+
+
+@pytest.fixture(autouse=True)
+def _with_liger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "has_liger", lambda: True)
+
+
+MEASURED = json.loads((ROOT / "bench/results/step-h100.json").read_text("utf-8"))["cases"]
+TRAININGS = [n for n, c in MEASURED.items() if "row_tokens" in c and "PEFT" not in n]
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_what_is_predicted_was_measured(name: str) -> None:
+    """Over rank, length, NF4 and bf16, activations kept and recomputed (bench/step.py, an H100)."""
+    case = MEASURED[name]
+    options = {
+        "layers": 32, "rank": 128, "dropout": 0.0, "nf4": True, "dequantized": True,
+        "recompute": False, "per_row": 8, **case["options"],
+    }  # fmt: skip
+    recipe = notebook(
+        f"lora.rank={options['rank']}",
+        f"lora.dropout={options['dropout']}",
+        f"model.quantization={'nf4' if options['nf4'] else 'null'}",
+        f"train.recompute={str(options['recompute']).lower()}",
+    )
+    estimate = dataclasses.replace(
+        memory._estimate(recipe, GPU, llama(options["layers"])),
+        dequantized=options["dequantized"],
+    )
+    rows = -(-16 // options["per_row"])
+    predicted = estimate.training(case["row_tokens"], rows) / GIB
+    assert predicted == pytest.approx(case["peak_gib"], rel=0.15)
+
+
+@pytest.mark.parametrize("card", ["small-cards-h100", "side-by-side"])
+def test_the_plans_of_whole_runs_were_measured(card: str) -> None:
+    if card == "side-by-side":
+        found = json.loads((ROOT / "bench/results/side-by-side-h100.json").read_text("utf-8"))
+        (row,) = [
+            r for r in found["rows"] if (r["system"], r["work"]) == ("ragtune", "train_step_12gib")
+        ]
+        plan = plan_for(12)
+        assert plan.recompute
+        assert plan.memory["training"] == pytest.approx(row["peak_gib"], rel=0.15)
+        return
+    for one in json.loads((ROOT / f"bench/results/{card}.json").read_text("utf-8"))["cards"]:
+        assert one["finished"]
+        predicted, peaks = one["plan"]["memory"], one["peak_gib"]
+        assert predicted["training"] == pytest.approx(peaks["train"], rel=0.15)
+        assert predicted["evaluation"] == pytest.approx(peaks["after"], rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("gib", "per_row", "recompute", "dequantized"),
+    [
+        (9, 4, True, False),
+        (12, 16, True, False),
+        (22, 16, True, True),
+        (38, 6, False, True),
+        (78.5, 16, False, True),
+    ],
+)
+def test_the_plan_follows_from_memory(
+    gib: float, per_row: int, *, recompute: bool, dequantized: bool
+) -> None:
+    plan = plan_for(gib)
+    assert (plan.samples_per_row, plan.recompute, plan.dequantized) == (
+        per_row,
+        recompute,
+        dequantized,
+    )
+    assert plan.memory["training"] < gib
+    assert plan.memory["evaluation"] < gib
+
+
+def test_more_memory_is_never_used_worse() -> None:
+    plans = [plan_for(gib) for gib in range(8, 80, 3)]
+    kept = [not p.recompute for p in plans]
+    assert kept == sorted(kept)
+    cached = [p.cache_tokens or 0 for p in plans if p.dequantized == plans[-1].dequantized]
+    assert cached == sorted(cached)
+
+
+def test_what_the_recipe_names_is_kept() -> None:
+    plan = plan_for(78, "train.samples_per_row=3", "train.recompute=true", "evaluate.batch_size=5")
+    assert (plan.samples_per_row, plan.recompute, plan.evaluation_batch) == (3, True, 5)
+    assert not plan_for(14, "train.recompute=false").recompute
+
+
+def test_a_model_that_does_not_fit_is_said_before_anything_is_loaded() -> None:
+    with pytest.raises(UsageError, match=r"needs about .* GiB of GPU memory; 6\.0 GiB") as caught:
+        plan_for(6)
+    assert "lora.rank" in caught.value.advice
+
+
+def test_on_a_cpu_the_recipe_alone_decides() -> None:
+    """Nothing of the model is looked at, and every machine gives the same plan."""
+    recipe = notebook("model.quantization=null", "train.optimizer=adamw")
+    plan = make_plan(recipe, CPU, None, [[5] * 16], [5])
+    assert (plan.samples_per_row, plan.recompute, plan.cache_tokens) == (2, False, None)
+    assert plan.memory == {}
+    (line,) = describe(plan)
+    assert "2 samples a row" in line
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        hf.GPT2Config(n_layer=2, n_embd=64, n_head=4),
+        hf.GPTNeoXConfig(
+            num_hidden_layers=2, hidden_size=64, num_attention_heads=4, intermediate_size=128
+        ),
+        hf.MixtralConfig(
+            num_hidden_layers=2, hidden_size=64, num_attention_heads=4, num_key_value_heads=2,
+            intermediate_size=96, num_local_experts=4, vocab_size=500,
+        ),
+        hf.Gemma3TextConfig(
+            num_hidden_layers=2, hidden_size=64, num_attention_heads=4, num_key_value_heads=1,
+            head_dim=16, intermediate_size=96, vocab_size=500,
+        ),
+    ],
+    ids=lambda c: type(c).__name__,
+)  # fmt: skip
+def test_every_family_gets_a_plan(config: Any) -> None:
+    recipe = notebook("lora.target_modules=[all-linear]", "model.quantization=null")
+    plan = make_plan(recipe, GPU, config, [[100] * 16], [100], 8 * GIB)
+    assert plan.samples_per_row == 16
+
+
+def test_rows_of_a_step_are_dealt_evenly() -> None:
+    assert row_tokens([[5, 4, 3, 2]], 2) == 7
+    assert row_tokens([[5, 4, 3, 2], [9]], 4) == 14
+    assert row_tokens([], 2) == 0
+
+
+def test_a_plan_of_an_older_version_can_be_read() -> None:
+    values = dataclasses.asdict(plan_for(40))
+    for name in ("dequantized", "cache_tokens", "memory", "changes"):
+        del values[name]
+    plan = Plan.from_dict({**values, "something": "else"})
+    assert not plan.dequantized
+    assert plan.changes == ()
