@@ -65,7 +65,7 @@ def _plan(run: Run, looked_at: dict[str, list[Example]]) -> None:
     Raises:
         UsageError: the model does not fit.
     """
-    from ragtune.model.memory import describe, make_plan
+    from ragtune.model.plan import describe, make_plan
 
     if not looked_at:
         plan = run.plan

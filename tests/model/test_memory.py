@@ -11,9 +11,9 @@ import torch
 import transformers as hf
 
 from ragtune.errors import UsageError
-from ragtune.model import memory
+from ragtune.model import plan as planning
 from ragtune.model.load import Hardware
-from ragtune.model.memory import Plan, describe, make_plan, row_tokens
+from ragtune.model.plan import Plan, describe, make_plan, row_tokens
 from ragtune.recipe import Recipe
 from ragtune.recipe_file import load_recipe
 
@@ -47,7 +47,7 @@ def plan_for(gib: float, *overrides: str) -> Plan:
 
 @pytest.fixture(autouse=True)
 def _with_liger(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "has_liger", lambda: True)
+    monkeypatch.setattr(planning, "has_liger", lambda: True)
 
 
 MEASURED = json.loads((ROOT / "bench/results/step-h100.json").read_text("utf-8"))["cases"]
@@ -69,7 +69,7 @@ def test_what_is_predicted_was_measured(name: str) -> None:
         f"train.recompute={str(options['recompute']).lower()}",
     )
     estimate = dataclasses.replace(
-        memory._estimate(recipe, GPU, llama(options["layers"])),
+        planning._estimate(recipe, GPU, llama(options["layers"])),
         dequantized=options["dequantized"],
     )
     rows = -(-16 // options["per_row"])

@@ -22,7 +22,7 @@ from ragtune.model.attention import probe, set_packed
 from ragtune.model.fused import fuse
 from ragtune.model.load import Hardware, quiet
 from ragtune.model.lora import attach, save_adapter, trainable_parameters
-from ragtune.model.memory import Plan, describe
+from ragtune.model.plan import Plan, describe
 from ragtune.recipe import Recipe
 from ragtune.training.checkpoint import newest_whole
 from ragtune.training.rows import PackedRows, draw_steps, split_rows

@@ -15,7 +15,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from ragtune.console import warn
 from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
 from ragtune.model.load import Hardware
-from ragtune.model.memory import Plan
+from ragtune.model.plan import Plan
 from ragtune.recipe import Recipe
 from ragtune.training.checkpoint import is_whole, keep_newest, seal
 from ragtune.training.flat import flat_optimizer

@@ -1,0 +1,186 @@
+"""What the stages of a run share: directory, encoder, plan, model."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ragtune.console import heading, note, warn
+from ragtune.files import full_disk
+from ragtune.gpu import free_gpu, gpu_peak, reset_gpu_peak
+from ragtune.recipe import Recipe
+from ragtune.recipe_file import load_recipe
+from ragtune.rundir import RunDir
+
+Target = str | Path | dict[str, Any] | Recipe
+
+
+class Workspace:
+    """A recipe in its run directory, with what the stages share.
+
+    Each is made when a stage first needs it, and stays: an uninterrupted run loads the model once.
+    """
+
+    def __init__(
+        self, target: Target, overrides: list[str] | None = None, run_dir: str | Path | None = None
+    ) -> None:
+        folder = None
+        if isinstance(target, (str, Path)) and (Path(target) / "recipe.yaml").is_file():
+            folder = Path(target)
+            target = folder / "recipe.yaml"
+        self.recipe = load_recipe(target, overrides)
+        self.dir = RunDir(Path(run_dir or folder or Path("runs") / self.recipe.name))
+        self.dir.verify(self.recipe)
+        self._made: dict[str, Any] = {}
+
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
+
+    @property
+    def source(self) -> Any:
+        from ragtune.model.source import resolve
+
+        return self._once("source", lambda: resolve(self.recipe.model))
+
+    @property
+    def config(self) -> Any:
+        from ragtune.model.load import load_config
+
+        return self._once("config", lambda: load_config(self.source))
+
+    @property
+    def encoder(self) -> Any:
+        from ragtune.data.encode import Encoder, prepare_tokenizer
+        from ragtune.model.load import context_length, load_tokenizer
+
+        def make() -> Encoder:
+            tokenizer = prepare_tokenizer(load_tokenizer(self.source), self.recipe)
+            return Encoder(tokenizer, self.recipe, context_length(self.config))
+
+        return self._once("encoder", make)
+
+    @property
+    def hardware(self) -> Any:
+        from ragtune.model.load import choose_hardware
+
+        return self._once("hardware", lambda: choose_hardware(self.recipe))
+
+    @property
+    def base(self) -> Any:
+        """The base model, without an adapter."""
+        if "base" not in self._made:
+            nf4 = self.recipe.model.quantization == "nf4"
+            dequantized = nf4 and self.plan.dequantized
+            with self.stage("load", "Model"):
+                self._made["base"] = self._load(
+                    self.source.path, self.hardware, nf4=nf4, dequantized=dequantized
+                )
+        return self._made["base"]
+
+    @property
+    def steps(self) -> Any:
+        """The samples of every optimizer step."""
+        from ragtune.training.train import steps_of
+
+        return self._once(
+            "steps", lambda: steps_of(self.recipe, self.encoder, self.examples("train"))
+        )
+
+    @property
+    def prompts(self) -> Any:
+        """The (qid, prompt ids) of the questions that are asked."""
+        from ragtune.evaluation.evaluate import encode_prompts
+
+        return self._once("prompts", lambda: encode_prompts(self.encoder, self.examples("eval")))
+
+    @property
+    def plan(self) -> Any:
+        """How the work is laid out: the plan in run.json, or one made for this hardware."""
+        from ragtune.model.plan import Plan, make_plan
+
+        stored = self.dir.read_state().get("plan")
+        old = Plan.from_dict(stored) if stored else None
+        hardware = self.hardware
+        if old and (old.device, old.dtype) == (hardware.name, hardware.dtype_name):
+            return old
+        plan = make_plan(
+            self.recipe,
+            hardware,
+            self.config,
+            [[len(sample) for sample in step] for step in self.steps],
+            [len(ids) for _, ids in self.prompts],
+        )
+        if old:
+            change = (
+                f"continued on {plan.device} as {plan.dtype}, begun on {old.device} as {old.dtype}"
+            )
+            warn(f"{change}: the result will not be that of an uninterrupted run, bit for bit.")
+            plan = dataclasses.replace(plan, changes=(*old.changes, change))
+        self._keep_plan(plan)
+        return plan
+
+    def _keep_plan(self, plan: Any) -> None:
+        self.dir.update(plan=dataclasses.asdict(plan))
+
+    @property
+    def tuned(self) -> Any:
+        """The model with its trained adapter."""
+        from ragtune.model.fused import fuse
+        from ragtune.model.lora import load_adapter
+
+        if "tuned" not in self._made:
+            # The adapter wraps the base in place, so there is no plain base any more.
+            base = self.base
+            self._made["tuned"] = load_adapter(base, self.dir.adapter).eval()
+            fuse(self._made["tuned"])
+            del self._made["base"]
+        return self._made["tuned"]
+
+    def _load(
+        self, path: str, hardware: Any, *, nf4: bool = False, dequantized: bool = False
+    ) -> Any:
+        from ragtune.model.load import load_model, stop_generation_at
+
+        note(
+            f"Loading {path if path != self.source.path else self.recipe.model.id} on {hardware.name} "
+            f"as {hardware.dtype_name} ({hardware.reason})"
+            + (", weights in NF4" if nf4 else "")
+            + (", kept dequantised" if dequantized else "")
+            + " …"
+        )
+        source = dataclasses.replace(self.source, path=path)
+        model = load_model(source, hardware, nf4=nf4, dequantized=dequantized)
+        stop_generation_at(model, self.encoder)
+        return model
+
+    def examples(self, split: str) -> Any:
+        from ragtune.data.prepare import asked, load_examples
+
+        def make() -> Any:
+            loaded = load_examples(self.dir.data / f"{split}.jsonl")
+            return asked(self.recipe, loaded) if split == "eval" else loaded
+
+        return self._once(f"examples {split}", make)
+
+    @contextlib.contextmanager
+    def stage(self, name: str, title: str) -> Iterator[None]:
+        """A stage's heading, and its time and GPU memory in run.json."""
+        if title:
+            heading(title)
+        start = time.monotonic()
+        free_gpu()
+        reset_gpu_peak()
+        with full_disk(self.dir.path):
+            yield
+            state = self.dir.read_state()
+            seconds = state.get("times", {}).get(name, 0) + time.monotonic() - start
+            self.dir.update(times={name: round(seconds, 2)})
+            peak = gpu_peak()
+            if peak is not None:
+                self.dir.update(peak_gib={name: round(peak / 2**30, 2)})
