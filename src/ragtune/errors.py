@@ -22,6 +22,15 @@ class RagtuneError(Exception):
         return f"{self.message}\n{self.advice}" if self.advice else self.message
 
 
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that the machine's or the GPU's memory is used up.
 
@@ -31,7 +40,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or ("can't allocate memory" in text or "not enough memory" in text)
+        or any(sign in text for sign in _OUT_OF_MEMORY)
     )
 
 

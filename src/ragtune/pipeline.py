@@ -15,6 +15,7 @@ from typing import Any
 from ragtune.console import console, heading, note
 from ragtune.errors import UsageError
 from ragtune.files import read_json, read_jsonl, sha256, write_json
+from ragtune.gpu import free_gpu
 from ragtune.workspace import Target, Workspace
 
 
@@ -27,7 +28,8 @@ class Run(Workspace):
         self.dir.claim(self.recipe)
         if not (self.dir.data / "report.json").exists():
             with self.stage("prepare", "Data"):
-                self.dir.forget("before", "after", "merged")
+                self.dir.forget("before", "after", "merged", "plan")
+                self._made.pop("plan", None)
                 prepare(self.recipe, self.encoder, self.dir.data)
                 self.dir.update(
                     data={s: sha256(self.dir.data / f"{s}.jsonl") for s in ("train", "eval")}
@@ -135,6 +137,7 @@ class Run(Workspace):
             with self.stage("merge", "Merged model"):
                 # The tuned model's memory is needed for the base in bfloat16.
                 self._made.pop("tuned", None)
+                free_gpu()
                 if not whole:
                     self.dir.forget("merged")
                     merge(self.source, self.dir.adapter, self.encoder, self.dir.merged)

@@ -76,7 +76,9 @@ class Workspace:
         """The base model, without an adapter."""
         if "base" not in self._made:
             nf4 = self.recipe.model.quantization == "nf4"
-            dequantized = nf4 and self.plan.dequantized
+            plan = self.plan
+            self._keep_plan(plan)
+            dequantized = nf4 and plan.dequantized
             with self.stage("load", "Model"):
                 self._made["base"] = self._load(
                     self.source.path, self.hardware, nf4=nf4, dequantized=dequantized
@@ -101,13 +103,19 @@ class Workspace:
 
     @property
     def plan(self) -> Any:
-        """How the work is laid out: the plan in run.json, or one made for this hardware."""
+        """How the work is laid out: the plan in run.json, or one made for this hardware.
+
+        It is kept when the model is loaded: a check decides nothing.
+        """
         from ragtune.model.plan import Plan, make_plan
 
+        if "plan" in self._made:
+            return self._made["plan"]
         stored = self.dir.read_state().get("plan")
         old = Plan.from_dict(stored) if stored else None
         hardware = self.hardware
         if old and (old.device, old.dtype) == (hardware.name, hardware.dtype_name):
+            self._made["plan"] = old
             return old
         plan = make_plan(
             self.recipe,
@@ -116,16 +124,18 @@ class Workspace:
             [[len(sample) for sample in step] for step in self.steps],
             [len(ids) for _, ids in self.prompts],
         )
-        if old:
+        begun = (self.dir.checkpoints, self.dir.adapter, self.dir.predictions("before"))
+        if old and any(path.exists() for path in begun):
             change = (
                 f"continued on {plan.device} as {plan.dtype}, begun on {old.device} as {old.dtype}"
             )
             warn(f"{change}: the result will not be that of an uninterrupted run, bit for bit.")
             plan = dataclasses.replace(plan, changes=(*old.changes, change))
-        self._keep_plan(plan)
+        self._made["plan"] = plan
         return plan
 
     def _keep_plan(self, plan: Any) -> None:
+        self._made["plan"] = plan
         self.dir.update(plan=dataclasses.asdict(plan))
 
     @property

@@ -156,3 +156,10 @@ def test_varlen_equals_by_sample_on_cuda(window: int | None) -> None:
     fast = attention._varlen(q, k, v, 0.125, window, borders, None)
     slow = attention._by_sample(q.float(), k.float(), v.float(), 0.125, window, borders)
     torch.testing.assert_close(fast.float(), slow, rtol=2e-2, atol=2e-2)
+
+
+def test_a_rotary_embedding_that_depends_on_the_row_is_not_packed() -> None:
+    model = tiny_model("llama")
+    assert probe(model) is None
+    model.config.rope_parameters = {"full": {"rope_type": "longrope", "factor": 2.0}}
+    assert "rotary" in (probe(model) or "")

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers as hf
 from peft import LoraConfig, get_peft_model
 
 from ragtune.model import dropout
@@ -217,3 +218,45 @@ def test_weights_kept_dequantised_are_those_that_nf4_computes_with(
         expected = packed(ids).logits
         assert torch.equal(kept(ids).logits, expected)
         assert not torch.equal(plain(ids).logits, expected)
+
+
+def test_an_input_that_is_not_contiguous_has_one_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dropout, "new_seed", lambda: 5)
+    layer = next(
+        m for n, m in with_adapter(rate=0.3).double().named_modules() if n.endswith("q_proj")
+    )
+    group = Group([layer], 0.3)
+    x = torch.randn(layer.in_features, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda given: group.call(0, given.T), (x,))
+
+
+def test_an_output_may_be_changed_in_place() -> None:
+    config = hf.OlmoConfig(
+        vocab_size=500, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=4, clip_qkv=0.05, pad_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    results = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        base = hf.OlmoForCausalLM(config)
+        model = get_peft_model(base, LoraConfig(r=4, target_modules=LINEARS)).train()
+        torch.manual_seed(1)
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+        if fused:
+            fuse(model)
+        results.append(loss_and_gradients(model, some_ids(1, 9)))
+    assert results[1][0] == pytest.approx(results[0][0], rel=1e-5)
+    for name, gradient in results[0][1].items():
+        torch.testing.assert_close(results[1][1][name], gradient, rtol=1e-3, atol=1e-6)
+
+
+def test_pefts_own_switches_hold() -> None:
+    model = with_adapter()
+    ids = some_ids(1, 6)
+    with torch.no_grad(), model.disable_adapter():
+        expected = model(ids).logits
+    fuse(model)
+    with torch.no_grad(), model.disable_adapter():
+        torch.testing.assert_close(model(ids).logits, expected)

@@ -11,6 +11,7 @@ import torch
 import transformers as hf
 
 from ragtune.errors import UsageError
+from ragtune.model import memory as memory_module
 from ragtune.model import plan as planning
 from ragtune.model.load import Hardware
 from ragtune.model.plan import Plan, describe, make_plan, row_tokens
@@ -47,7 +48,7 @@ def plan_for(gib: float, *overrides: str) -> Plan:
 
 @pytest.fixture(autouse=True)
 def _with_liger(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "has_liger", lambda: True)
+    monkeypatch.setattr(planning, "has_liger", lambda _: True)
 
 
 MEASURED = json.loads((ROOT / "bench/results/step-h100.json").read_text("utf-8"))["cases"]
@@ -185,3 +186,31 @@ def test_a_plan_of_an_older_version_can_be_read() -> None:
     plan = Plan.from_dict({**values, "something": "else"})
     assert not plan.dequantized
     assert plan.changes == ()
+
+
+def test_rows_that_the_recipe_names_may_be_long() -> None:
+    recipe = notebook("train.samples_per_row=16")
+    plan = make_plan(recipe, GPU, llama(), [[2000] * 16], [100], 141 * GIB)
+    assert (plan.samples_per_row, plan.dequantized) == (16, True)
+
+
+def test_no_more_samples_a_row_than_a_step_has() -> None:
+    assert plan_for(12, "train.samples_per_row=64").samples_per_row == 16
+
+
+def test_one_long_sample_does_not_part_all_the_others() -> None:
+    steps = [[720] * 16] * 10 + [[720] * 15 + [20_000]]
+    plan = make_plan(notebook(), GPU, llama(), steps, [100], 80 * GIB)
+    assert plan.samples_per_row > 1
+
+
+@pytest.mark.parametrize(
+    "name", ["Gemma3nTextConfig", "MambaConfig", "OPTConfig", "Gemma4TextConfig"]
+)
+def test_sizes_that_a_family_lacks_or_has_by_layer(name: str) -> None:
+    if not hasattr(hf, name):
+        pytest.skip("this transformers has no such family")
+    config = getattr(hf, name)()
+    shape = memory_module.Shape.of(config, notebook("lora.target_modules=[all-linear]"))
+    assert shape.linear > 0
+    assert min(shape.layers, shape.hidden, shape.inner, shape.heads, shape.head_dim) > 0

@@ -252,6 +252,35 @@ def test_out_of_memory_halves_the_row_and_goes_on(
     assert losses(one) == pytest.approx(losses(whole), rel=1e-4)
 
 
+def test_out_of_memory_keeps_nothing_of_the_pass_that_failed(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two layers that share an input the second one's output waits, and with it the graph."""
+    import gc
+    import weakref
+
+    from ragtune.model import fused
+
+    inputs: list[Any] = []
+    alive: list[int] = []
+    original = fused.Group.call
+
+    def failing(self: Any, index: int, x: Any) -> Any:
+        if self.layers[0].training and len(inputs) < 3:
+            inputs.append(weakref.ref(x))
+        if len(inputs) == 3 and index == 1 and not alive:
+            alive.append(-1)
+            raise torch.OutOfMemoryError("no")
+        if alive == [-1]:
+            gc.collect()
+            alive[0] = sum(ref() is not None for ref in inputs)
+        return original(self, index, x)
+
+    monkeypatch.setattr(fused.Group, "call", failing)
+    train(tiny_recipe, tmp_path / "run", "train.steps=1", "train.samples_per_row=2")
+    assert alive == [0]
+
+
 def test_out_of_memory_at_once_gives_what_the_smaller_rows_give(
     tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,11 +342,11 @@ def test_memory_that_does_not_do_for_one_sample_ends_in_a_message(
 def test_a_run_that_goes_on_elsewhere_says_so(
     tiny_recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    one = train(tiny_recipe, tmp_path / "run", "train.steps=2")
+    one = train(tiny_recipe, tmp_path / "run", "train.steps=2", "train.save_every=1")
     shutil.rmtree(one.dir.adapter)
     plan = one.dir.read_state()["plan"]
     one.dir.update(plan={**plan, "device": "NVIDIA A100", "dtype": "bfloat16"})
-    again = train(tiny_recipe, tmp_path / "run", "train.steps=2")
+    again = train(tiny_recipe, tmp_path / "run", "train.steps=2", "train.save_every=1")
     assert "begun on NVIDIA A100 as bfloat16" in capsys.readouterr().out
     assert again.dir.read_state()["plan"]["changes"]
 

@@ -13,9 +13,11 @@ from typing import Any
 import torch
 
 from ragtune.console import warn
-from ragtune.errors import RagtuneError
+from ragtune.errors import RagtuneError, is_out_of_memory
 from ragtune.evaluation.ragged import Ragged, autocast, unfit
 from ragtune.files import disk_errors, json_line
+from ragtune.gpu import free_gpu
+from ragtune.model.fused import forget
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +91,24 @@ def answer(
             pending = [b for b in batches if not all(qid in done for qid, _ in b)]
             while pending:
                 batch = pending.pop(0)
-                try:
-                    ids = [ids for _, ids in batch]
-                    rows = ragged.answer(ids) if ragged else _generate(model, ids, settings)
-                except torch.OutOfMemoryError as error:
+                ids = [ids for _, ids in batch]
+                rows = _unless_out_of_memory(
+                    lambda ids=ids: (  # type: ignore[misc]
+                        ragged.answer(ids) if ragged else _generate(model, ids, settings)
+                    )
+                )
+                if rows is None:
+                    forget(model)
+                    free_gpu()
                     if len(batch) == 1:
                         raise RagtuneError(
                             f"The memory does not do for the question {batch[0][0]} "
                             f"({len(batch[0][1])} tokens).",
                             "Set prompt.max_tokens lower, or model.quantization=nf4.",
-                        ) from error
-                    torch.cuda.empty_cache()
+                        )
                     half = len(batch) // 2
                     warn(f"Out of memory: {half} questions at a time.")
-                    rest = [batch, *pending]
-                    flat = [prompt for one in rest for prompt in one]
+                    flat = [prompt for one in (batch, *pending) for prompt in one]
                     pending = [flat[i : i + half] for i in range(0, len(flat), half)]
                     continue
                 for (qid, _), row in zip(batch, rows, strict=True):
@@ -113,6 +118,16 @@ def answer(
                 file.flush()
                 tick(len(done))
     return [done[qid] for qid, _ in prompts]
+
+
+def _unless_out_of_memory(run: Callable[[], list[list[int]]]) -> list[list[int]] | None:
+    """What `run` returns; None, with nothing of it kept, if memory ran out."""
+    try:
+        return run()
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+    return None
 
 
 def _read_partial(path: Path) -> Iterator[Prediction]:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ragtune.console import note
-from ragtune.model.attention import PackedAttentionError, probe, using_packed
+from ragtune.errors import is_out_of_memory
+from ragtune.model.attention import probe, using_packed
 from ragtune.model.cache import RaggedCache
 from ragtune.model.memory import PREFILL_TOKENS
 
@@ -63,8 +64,8 @@ def _probe_cache(model: Any) -> str | None:
                 grown = _next_logits(
                     model, cache, last, torch.tensor(lengths, device=device), max(lengths)
                 )
-        except (PackedAttentionError, TypeError, ValueError, RuntimeError, IndexError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
+        except Exception as error:  # a model's own code may raise anything on a cache of our kind
+            if is_out_of_memory(error):
                 raise
             return f"it fails on a ragged cache ({(str(error).splitlines() or ['?'])[0][:120]})"
     difference = (grown.float() - whole.float()).norm(dim=-1) / whole.float().norm(dim=-1)
@@ -150,9 +151,10 @@ class Ragged:
                 try:
                     with torch.cuda.graph(graph):
                         logits = _next_logits(self.model, cache, *inputs, None)
-                except torch.OutOfMemoryError:
-                    raise
-                except RuntimeError as error:  # something in the model asks the host
+                except RuntimeError as error:
+                    if is_out_of_memory(error):
+                        raise
+                    # Something in the model asks the host.
                     self.graphs, graph = False, None
                     reason = (str(error).splitlines() or ["?"])[0][:120]
                     note(f"Answers without a CUDA graph, which is slower: {reason}")

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from ragtune.errors import is_out_of_memory
 from ragtune.gpu import has_triton
 
 NAME = "ragtune_packed"
@@ -84,7 +85,7 @@ def packed_attention(
 
     Args:
         module: the attention layer.
-        query: [1, heads, tokens, head_dim]
+        query: [1, heads, tokens, head_dim], or as `cache_lengths` says
         key: [1, kv_heads, tokens, head_dim]
         value: the same.
         attention_mask: must be None: the borders mask.
@@ -113,6 +114,7 @@ def packed_attention(
         *(["a row without borders"] if cu_seq_lens_q is None and not new_tokens else []),
         *(["more than one row"] if len(query) != 1 and not new_tokens else []),
         *(["several new tokens"] if new_tokens and query.shape[2] != 1 else []),
+        *(["values of another size"] if new_tokens and value.shape[3] != query.shape[3] else []),
     ]
     if refused:
         raise PackedAttentionError(
@@ -259,6 +261,8 @@ def probe(model: Any) -> str | None:
     """
     if getattr(model.config.get_text_config(), "attention_chunk_size", None):
         return "its attention works in chunks"  # longer than any probe
+    if _rope_types(model.config) & {"longrope", "dynamic"}:
+        return "its rotary embedding changes with the length of the row"  # the same
     before = model.config._attn_implementation  # noqa: SLF001 - transformers has no public getter
     device = model.get_input_embeddings().weight.device
     generator = torch.Generator().manual_seed(0)
@@ -281,9 +285,9 @@ def probe(model: Any) -> str | None:
             changed = _packed_logits(model, [other, *rest])
     except PackedAttentionError as error:
         return str(error)
-    except torch.OutOfMemoryError:
-        raise
-    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+    except Exception as error:  # a model's own code may raise anything on a row of our kind
+        if is_out_of_memory(error):
+            raise
         return f"it fails on packed rows ({(str(error).splitlines() or ['no message'])[0][:120]})"
     finally:
         model.set_attn_implementation(before)
@@ -298,6 +302,19 @@ def probe(model: Any) -> str | None:
     if not leak <= 1e-6:  # noqa: PLR2004 - the same operations on the same numbers
         return f"samples of a row see each other (logits change by {leak:.2g})"
     return None
+
+
+def _rope_types(config: Any) -> set[str]:
+    """The kinds of rotary embedding in a configuration, whatever its layers have."""
+    text = config.get_text_config()
+    pending = [getattr(text, n, None) for n in ("rope_parameters", "rope_scaling")]
+    found = set()
+    while pending:
+        one = pending.pop()
+        if isinstance(one, dict):
+            found.add(str(one.get("rope_type", one.get("type"))))
+            pending += one.values()
+    return found
 
 
 def _packed_logits(model: Any, samples: list[torch.Tensor]) -> torch.Tensor:

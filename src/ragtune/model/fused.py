@@ -65,7 +65,9 @@ class _LoraFunction(torch.autograd.Function):
         ctx: Any, x: Tensor, group: Group, rate: float, *parameters: Tensor
     ) -> tuple[Tensor, ...]:
         dtype = _compute_dtype(x)
-        flat = x.reshape(-1, x.shape[-1]).to(dtype)
+        # The dropout masks are drawn in the order of memory, which must be that of the backward pass.
+        given = x.to(dtype).contiguous()
+        flat = given.view(-1, x.shape[-1])
         a = torch.cat(parameters[::2]).to(dtype)
         seed = masks.new_seed() if rate else 0
         dropped = masks.dropout(flat, rate, seed) if rate else flat
@@ -74,9 +76,9 @@ class _LoraFunction(torch.autograd.Function):
         outputs = []
         parts = torch.split(low, group.ranks, dim=1)  # type: ignore[no-untyped-call]
         for base, b, part in zip(group.bases, parameters[1::2], parts, strict=True):
-            y = nn.functional.linear(flat, _weight(base, dtype), _bias(base, dtype))
-            y.addmm_(part, b.to(dtype).T)
-            outputs.append(y.view(*x.shape[:-1], -1))
+            y = nn.functional.linear(given, _weight(base, dtype), _bias(base, dtype))
+            y.view(-1, y.shape[-1]).addmm_(part, b.to(dtype).T)
+            outputs.append(y)  # no view: some models change it in place
         ctx.save_for_backward(flat, low, *parameters)
         ctx.group, ctx.rate, ctx.seed, ctx.shape, ctx.dtype = group, rate, seed, x.shape, x.dtype
         return tuple(outputs)
@@ -156,11 +158,11 @@ def fuse(model: Any) -> int:
     Layers of other kinds (convolutions, experts, DoRA) keep PEFT's way. Which layers share an input
     is observed on a short row, so no architecture is named here.
     """
-    calls: list[tuple[str, Any, Tensor]] = []
+    calls: list[tuple[str, Any, Tensor | None]] = []
     names = {module: name for name, module in model.named_modules() if _can_fuse(module)}
     hooks = [
         module.register_forward_pre_hook(
-            lambda module, args: calls.append((names[module], module, args[0]))
+            lambda module, args: calls.append((names[module], module, args[0] if args else None))
         )
         for module in names
     ]
@@ -177,9 +179,9 @@ def fuse(model: Any) -> int:
     counts: dict[Any, int] = {}
     for _, module, _ in calls:
         counts[module] = counts.get(module, 0) + 1
-    groups: list[tuple[str, Tensor, list[Any]]] = []
+    groups: list[tuple[str, Tensor | None, list[Any]]] = []
     for name, module, x in calls:
-        if counts[module] > 1:  # a layer that is used twice
+        if counts[module] > 1 or x is None:  # used twice, or called in a way of its own
             continue
         parent = name.rpartition(".")[0]
         same = groups and groups[-1][0] == parent and groups[-1][1] is x
@@ -202,8 +204,22 @@ class _Forward:
     group: Group
     index: int
 
-    def __call__(self, x: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
+    def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        layer = self.group.layers[self.index]
+        if layer.disable_adapters or layer.merged:
+            output: Tensor = type(layer).forward(layer, x, *args, **kwargs)
+            return output
         return self.group.call(self.index, x)
+
+
+def forget(model: Any) -> None:
+    """Drop what a forward pass that was cut off has left for layers that were not reached.
+
+    It would keep that pass's whole graph, and with it the memory that ran out.
+    """
+    for module in model.modules():
+        if isinstance(module.forward, _Forward):
+            module.forward.group.waiting.clear()
 
 
 def _can_fuse(module: Any) -> bool:

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count", "seed"])
 def dropout(x, out, count, rate, seed, add: tl.constexpr, block: tl.constexpr):
     """Write (or add) x, dropped out, to `out`; a program covers four blocks of elements.
 
@@ -31,7 +31,8 @@ def dropout(x, out, count, rate, seed, add: tl.constexpr, block: tl.constexpr):
         tl.store(out + at, value.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+# A window of another length must not be compiled anew, least of all while a graph is captured.
+@triton.jit(do_not_specialize=["window"])
 def attend(
     query, keys, values, out, lengths, scale, window,
     query_sample, query_head, key_sample, key_place, key_head, value_sample, value_place, value_head,

@@ -20,7 +20,8 @@ from ragtune.model.source import ModelSource
 from ragtune.recipe import Recipe
 
 # Long and short rows leave fewer gaps in memory that grows in place; read when CUDA starts.
-os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+if "PYTORCH_ALLOC_CONF" not in os.environ:
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
 AMPERE = (8, 0)
 """The first compute capability with bfloat16 arithmetic in hardware."""
@@ -181,9 +182,13 @@ def context_length(config: Any) -> int:
     return 1 << 20
 
 
-def has_liger() -> bool:
-    """Whether Liger's fused norm, rotary embedding and gated activation are there."""
-    return importlib.util.find_spec("liger_kernel") is not None
+def has_liger(config: Any) -> bool:
+    """Whether Liger's norm, rotary embedding and gated activation are there for a model's family."""
+    if importlib.util.find_spec("liger_kernel") is None:
+        return False
+    from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
+
+    return config.model_type in MODEL_TYPE_TO_APPLY_LIGER_FN
 
 
 def _fuse_kernels(model: Any) -> None:
@@ -217,15 +222,27 @@ def _round_to_nf4(model: Any) -> None:
     """Replace the linear layers' weights with what NF4 makes of them, in their own dtype.
 
     They are then those with which a quantised model computes, to the bit, without being dequantised
-    at every use. The output layer stays as it is, as bitsandbytes' integration leaves it.
+    at every use. Which layers these are is transformers' choice, as when it quantises itself.
     """
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+    from transformers.pytorch_utils import Conv1D
+    from transformers.quantizers.base import HfQuantizer
+    from transformers.quantizers.quantizers_utils import should_convert_module
 
-    head = model.get_output_embeddings()
-    for module in model.modules():
-        if isinstance(module, torch.nn.Linear) and module is not head:
-            packed, state = quantize_4bit(module.weight.data, quant_type="nf4")
-            module.weight.data = dequantize_4bit(packed, state)
+    kept = HfQuantizer.get_modules_to_not_convert(
+        model,
+        None,
+        model._keep_in_fp32_modules,  # noqa: SLF001 - what transformers' own quantizers ask
+    )
+    for name, module in model.named_modules():
+        turned = isinstance(module, Conv1D)  # its weight stands the other way round
+        if (turned or type(module) is torch.nn.Linear) and should_convert_module(name, kept):
+            weight = module.weight.data
+            packed, state = quantize_4bit(
+                (weight.T if turned else weight).contiguous(), quant_type="nf4"
+            )
+            rounded = dequantize_4bit(packed, state)
+            module.weight.data = rounded.T.contiguous() if turned else rounded
 
 
 def load_model(
@@ -262,7 +279,7 @@ def load_model(
         )
         if hardware.device.type != "cuda":
             model.to(hardware.device)
-        elif has_liger():
+        elif has_liger(model.config):
             _fuse_kernels(model)
         if nf4 and dequantized:
             _round_to_nf4(model)

@@ -50,6 +50,7 @@ class Shape:
             UsageError: it is no causal language model.
         """
         from transformers import AutoModelForCausalLM
+        from transformers.pytorch_utils import Conv1D
 
         try:
             with torch.device("meta"):
@@ -63,7 +64,7 @@ class Shape:
         linears = {
             name: module
             for name, module in model.named_modules()
-            if module is not head and isinstance(module, torch.nn.Linear)
+            if module is not head and isinstance(module, (torch.nn.Linear, Conv1D))
         }
         targets = recipe.lora.target_modules
         adapted = [
@@ -73,24 +74,35 @@ class Shape:
             or any(name == t or name.endswith(f".{t}") for t in targets)
         ]
         sizes = [m.weight.numel() for m in linears.values()] or [0]
-        heads = int(text.num_attention_heads)
-        hidden = int(text.hidden_size)
-        layers = int(text.num_hidden_layers)
+        hidden = _number(text, "hidden_size", 1024)
+        layers = _number(text, "num_hidden_layers", 32)
+        heads = _number(text, "num_attention_heads", max(1, hidden // 128))
         return cls(
             linear=sum(sizes),
             largest_linear=max(sizes),
             other=sum(p.numel() for p in model.parameters()) - sum(sizes),
-            trained=sum(recipe.lora.rank * (m.in_features + m.out_features) for m in adapted),
+            trained=sum(recipe.lora.rank * sum(m.weight.shape) for m in adapted),
             rank=recipe.lora.rank,
             adapted=math.ceil(len(adapted) / layers),
             layers=layers,
             hidden=hidden,
-            inner=int(getattr(text, "intermediate_size", 0) or 4 * hidden),
+            inner=_number(text, "intermediate_size", 4 * hidden),
             heads=heads,
-            kv_heads=int(getattr(text, "num_key_value_heads", None) or heads),
-            head_dim=int(getattr(text, "head_dim", None) or hidden // heads),
-            vocabulary=int(text.vocab_size),
+            kv_heads=_number(text, "num_key_value_heads", heads),
+            head_dim=_number(text, "head_dim", hidden // heads),
+            vocabulary=_number(text, "vocab_size", 1),
         )
+
+
+def _number(config: Any, name: str, default: int) -> int:
+    """A size in a configuration: the largest, if layers differ; the default where it has none."""
+    try:
+        value = getattr(config, name, None)
+    except Exception:  # noqa: BLE001 - transformers refuses what differs from layer to layer
+        value = None
+    if isinstance(value, (list, tuple)):
+        value = max((v for v in value if isinstance(v, int)), default=None)
+    return int(value) if value else default
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,8 @@ def make_plan(
         )
     budget = (available(hardware.device) if memory is None else memory) * _SPARE
     base = _estimate(recipe, hardware, config)
-    estimate, per_row = _choose(recipe, base, steps, budget)
+    question = max(prompts, default=0) + recipe.evaluate.max_new_tokens
+    estimate, per_row = _choose(recipe, base, steps, question, budget)
     tokens = row_tokens(steps, per_row)
     batch, cache_tokens, used = _answers(recipe, estimate, prompts, budget)
     return Plan(
@@ -179,7 +180,7 @@ def _estimate(recipe: Recipe, hardware: Hardware, config: Any) -> Estimate:
         recompute=recipe.train.recompute is True,
         dropout=recipe.lora.dropout > 0,
         optimizer=recipe.train.optimizer,
-        fused_kernels=has_liger(),
+        fused_kernels=has_liger(config),
     )
 
 
@@ -198,12 +199,13 @@ def _answers(
 
 
 def _choose(
-    recipe: Recipe, base: Estimate, steps: Sequence[Sequence[int]], budget: float
+    recipe: Recipe, base: Estimate, steps: Sequence[Sequence[int]], question: int, budget: float
 ) -> tuple[Estimate, int]:
     """The estimate and the samples a row.
 
     Kept activations are worth more than dequantised weights, and both more than long rows; but below
-    MIN_ROW_TOKENS recomputing in longer rows is faster than keeping.
+    MIN_ROW_TOKENS recomputing in longer rows is faster than keeping. The longest `question`, in
+    tokens with its answer, must fit too.
     """
     train = recipe.train
     asked = None if train.samples_per_row == "auto" else train.samples_per_row
@@ -220,8 +222,12 @@ def _choose(
             counts = sorted({-(-train.batch_size // n) for n in numbers}, reverse=True)
         for count in counts:
             tokens = longest(count)
-            fits = estimate.training(tokens, -(-train.batch_size // count)) <= budget
-            if fits and (tokens <= MAX_ROW_TOKENS or count == 1):
+            fits = max(
+                estimate.training(tokens, -(-train.batch_size // count)),
+                estimate.evaluation(question, 1),
+            )
+            short = asked is not None or tokens <= max(MAX_ROW_TOKENS, longest(1))
+            if short and fits <= budget:
                 return count
         return 0
 
@@ -249,10 +255,12 @@ def _choose(
         raise UsageError(
             f"The run needs about {needed / _GIB:.1f} GiB of GPU memory; "
             f"{budget / _SPARE / _GIB:.1f} GiB are there.",
-            "Set model.quantization=nf4, train.optimizer=paged_adamw_8bit, a lower lora.rank or "
-            "prompt.max_tokens, or choose a smaller model.",
+            ("" if base.nf4 else "Set model.quantization=nf4. ")
+            + "Set train.optimizer=paged_adamw_8bit, a lower lora.rank or prompt.max_tokens, or "
+            "choose a smaller model.",
         )
-    return smallest, asked or 1  # perhaps it fits all the same
+    # The formulas may be wrong by a little; what is too much is halved when it turns out to be.
+    return smallest, min(asked or 1, train.batch_size)
 
 
 def row_tokens(steps: Sequence[Sequence[int]], per_row: int) -> int:
@@ -267,16 +275,17 @@ def describe(plan: Plan) -> list[str]:
     """The plan in words, a line each; nothing about memory on a CPU."""
     rows = (
         f"Plan: {plan.max_samples_per_row} samples a row, activations "
-        f"{'recomputed' if plan.recompute else 'kept'}; {plan.evaluation_batch} questions at a time"
+        f"{'recomputed' if plan.recompute else 'kept'}"
     )
     m = plan.memory
-    if not m:
-        return [f"{rows} (on {plan.device} the recipe alone decides)"]
+    if plan.cache_tokens is None or not m:
+        return [f"{rows}; {plan.evaluation_batch} questions at a time"]
     form = ""
     if plan.quantization == "nf4":
         form = " in NF4, kept dequantised" if plan.dequantized else " in NF4"
+    tight = m["training"] > m["available"] * _SPARE or m["evaluation"] > m["available"] * _SPARE
     return [
-        f"{rows}, of up to {plan.cache_tokens:,} tokens",
+        f"{rows}; questions of {plan.cache_tokens:,} tokens in all at a time",
         (
             f"Memory to train: {m['training']:.1f} of {m['available']:.1f} GiB: weights{form} "
             f"{m['weights']:.1f}, adapter {m['adapter']:.1f}, gradients {m['gradients']:.1f}, "
@@ -284,4 +293,5 @@ def describe(plan: Plan) -> list[str]:
             f"working copies {m['working']:.1f}"
         ),
         f"Memory to answer: {m['evaluation']:.1f} GiB, keys and values {m['cache']:.1f} of it",
+        *(["This may be too much: what does not fit is halved then."] if tight else []),
     ]

@@ -16,7 +16,7 @@ from transformers import set_seed
 from ragtune.console import note, progress, warn
 from ragtune.data.encode import Encoder, Sample
 from ragtune.data.example import Example
-from ragtune.errors import RagtuneError
+from ragtune.errors import RagtuneError, is_out_of_memory
 from ragtune.files import making_folder, write_jsonl
 from ragtune.model.attention import probe, set_packed
 from ragtune.model.fused import fuse
@@ -123,7 +123,8 @@ def train(
         on_plan(plan)
     tuned = attach(model, recipe.lora, recipe.seed)
     _describe(plan, recipe, steps, tuned)
-    fuse(tuned)
+    if not fuse(tuned):
+        note("The adapters are computed by PEFT: none of them is of a kind that ragtune fuses.")
     if plan.packed:
         set_packed(model)
     checkpoint = newest_whole(work)
@@ -175,6 +176,21 @@ def _describe(plan: Plan, recipe: Recipe, steps: list[list[Sample]], tuned: Any)
         )
     if not plan.packed:
         warn(f"One sample a row: {plan.packed_reason}.")
+
+
+def _in_words(error: Exception, work: Path) -> Exception:
+    """What a failure of Trainer means to the user, if it is one of those that have a meaning."""
+    if is_out_of_memory(error):
+        return RagtuneError(
+            "The memory does not do for the optimizer or the evaluation loss.",
+            "Set train.optimizer=paged_adamw_8bit, a lower lora.rank or prompt.max_tokens.",
+        )
+    if "parameter group" in str(error):
+        return RagtuneError(
+            f"The checkpoints in {work} are of another version of ragtune.",
+            "Delete that folder and run the same command again: the training is repeated.",
+        )
+    return error
 
 
 def _step_of(checkpoint: Path | None) -> int:
@@ -242,7 +258,10 @@ def _fit(
             keep=recipe.train.keep_checkpoints,
         )
         watch.trainer = trainer
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except (RuntimeError, ValueError) as error:
+            raise _in_words(error, work) from error
         if recipe.train.keep == "best":
             trainer.load_best()
         seconds = time.monotonic() - start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from ragtune.console import warn
 from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
+from ragtune.model.fused import forget
 from ragtune.model.load import Hardware
 from ragtune.model.plan import Plan
 from ragtune.recipe import Recipe
@@ -178,6 +180,12 @@ class PackedTrainer(Trainer):
         # Only here the exception is gone, and with it what its frames held.
         step = self.state.global_step + 1
         smaller = self.plan.smaller(step)
+        if smaller is None and self.plan.dequantized:
+            self.on_plan(dataclasses.replace(self.plan, dequantized=False))
+            raise RagtuneError(
+                f"Step {step}: beside the dequantised weights no single sample fits.",
+                "Run the same command again: the weights then stay in NF4, which leaves room.",
+            )
         if smaller is None:
             raise RagtuneError(
                 f"Step {step}: the memory does not do for a single sample with recomputed activations.",
@@ -189,6 +197,7 @@ class PackedTrainer(Trainer):
         self.on_plan(smaller)
         warn(f"{smaller.changes[-1].capitalize()}; the step begins again.")
         self.row_losses.clear()
+        forget(self.model)
         self.model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
         return None
