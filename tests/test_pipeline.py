@@ -116,6 +116,23 @@ def test_every_stage_stays_a_function(tiny_recipe: dict[str, Any], tmp_path: Pat
     ragtune.check(tmp_path / "run")
 
 
+def test_check_sees_layers_that_the_model_lacks(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    tiny_recipe["lora"]["target_modules"] = ["q_proj", "query_key_value"]
+    with pytest.raises(UsageError, match="has no query_key_value"):
+        Run(tiny_recipe, run_dir=tmp_path / "run").check()
+
+
+def test_a_check_decides_nothing(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    one = Run(tiny_recipe, run_dir=tmp_path / "run")
+    one.prepare()
+    one.check()
+    assert "plan" not in one.dir.read_state()
+    one.evaluate("before")
+    assert "plan" in one.dir.read_state()
+
+
 def test_check_refuses_data_of_which_nothing_would_be_selected(
     tiny_recipe: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -25,6 +25,9 @@ def check(run: Run) -> None:
     Raises:
         UsageError, RagtuneError: the run would fail.
     """
+    from ragtune.model.load import skeleton
+    from ragtune.model.lora import check_targets
+
     recipe = run.recipe
     note(f"Run directory: {run.dir.path}")
     hardware = run.hardware
@@ -48,6 +51,7 @@ def check(run: Run) -> None:
             "The chat template writes a finished turn otherwise than the generation prompt; what is "
             "trained follows the generation prompt. See `ragtune prepare --show 1`."
         )
+    check_targets(skeleton(run.config), recipe.lora)
     _plan(run, looked_at)
     if recipe.publish.format == "merged":
         _room_for_merging(run)
@@ -77,6 +81,7 @@ def _plan(run: Run, looked_at: dict[str, list[Example]]) -> None:
         plan = make_plan(run.recipe, run.hardware, run.config, steps, prompts)
     for line in describe(plan):
         note(line)
+    note("Whether the model can be packed is tried when it is loaded; if not: one sample a row.")
 
 
 def _data(run: Run) -> dict[str, list[Example]]:

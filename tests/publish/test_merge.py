@@ -83,6 +83,17 @@ def test_logits_are_those_of_base_plus_adapter(
     assert (found - logits_base).norm() > 0.9 * change
 
 
+def test_a_small_update_of_a_float32_base_is_rounded_once(
+    source: ModelSource, encoder: Encoder, tmp_path: Path
+) -> None:
+    adapter = make_adapter(source, tmp_path / "small", scale=0.002)
+    merge(source, adapter, encoder, tmp_path / "merged")
+    whole = load_adapter(load_model(source, CPU, nf4=False), adapter).merge_and_unload()
+    written = hf.AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.bfloat16)
+    for name, expected in whole.state_dict().items():
+        assert torch.equal(written.state_dict()[name], expected.to(torch.bfloat16)), name
+
+
 def test_a_plain_model_that_needs_no_peft(merged: Path, tiny_folder: Path) -> None:
     program = (
         "import sys; sys.modules['peft'] = None\n"  # importing it fails
@@ -219,7 +230,8 @@ def test_memory_needed(config: Any, billions: float) -> None:
 def test_memory_needed_for_what_is_written(source: ModelSource, merged: Path) -> None:
     written = (merged / "model.safetensors").stat().st_size
     config = hf.AutoConfig.from_pretrained(source.path)
-    assert 0.9 * written < memory_needed(config) < 2 * written
+    # The base is kept in float32, what is written is bfloat16.
+    assert 1.8 * written < memory_needed(config) < 4 * written
 
 
 def test_memory_needed_of_another_kind_of_model() -> None:

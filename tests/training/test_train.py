@@ -116,6 +116,21 @@ def test_a_family_that_can_not_be_packed_trains_one_sample_a_row(
     assert len(losses(one)) == 2
 
 
+def test_dropout_in_the_attention_is_seen_before_training(
+    tiny_recipe: dict[str, Any], tmp_path: Path, chatml_tokenizer: Any
+) -> None:
+    """In eval mode, in which packing is tried, a model asks for none."""
+    model = tiny_model("llama", eos_token_id=chatml_tokenizer.eos_token_id, attention_dropout=0.1)
+    assert probe(model) is None
+    assert "attention dropout" in (probe(model, training=True) or "")
+    model.save_pretrained(tmp_path / "model")
+    chatml_tokenizer.save_pretrained(tmp_path / "model")
+    tiny_recipe["model"]["id"] = str(tmp_path / "model")
+    one = train(tiny_recipe, tmp_path / "run", "train.steps=2")
+    assert "attention dropout" in one.dir.read_state()["plan"]["packed_reason"]
+    assert len(losses(one)) == 2
+
+
 # So high a rate that the loss soon rises again.
 RISING = (
     "seed=8",

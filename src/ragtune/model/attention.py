@@ -248,12 +248,13 @@ def using_packed(model: Any) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-def probe(model: Any) -> str | None:
+def probe(model: Any, *, training: bool = False) -> str | None:
     """Why packing would be wrong for a model, or None if packed equals one at a time.
 
     Three short samples of random tokens in one row must give the logits of each alone under the
     model's own attention; and other tokens in the first sample must leave those of the others as
-    they are, to the bit but for rounding, which shows even a faint leak. The model keeps the
+    they are, to the bit but for rounding, which shows even a faint leak. With `training`, what a
+    model asks for in train mode only (dropout of the attention) is seen, too. The model keeps the
     attention that it had.
 
     Returns:
@@ -271,7 +272,7 @@ def probe(model: Any) -> str | None:
         torch.randint(vocabulary, (1, n), generator=generator).to(device)
         for n in (_PROBE_LENGTHS[0], *_PROBE_LENGTHS)
     )
-    training = model.training
+    was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
@@ -283,6 +284,8 @@ def probe(model: Any) -> str | None:
                 return "its attention can't be replaced"
             packed = _packed_logits(model, [first, *rest])
             changed = _packed_logits(model, [other, *rest])
+            if training:
+                _packed_logits(model.train(), [first, *rest])
     except PackedAttentionError as error:
         return str(error)
     except Exception as error:  # a model's own code may raise anything on a row of our kind
@@ -291,7 +294,7 @@ def probe(model: Any) -> str | None:
         return f"it fails on packed rows ({(str(error).splitlines() or ['no message'])[0][:120]})"
     finally:
         model.set_attn_implementation(before)
-        model.train(training)
+        model.train(was_training)
     # float32 agrees to rounding; half precision rounds differently in another kernel.
     allowed = 1e-3 if model.dtype == torch.float32 else 0.1
     worst = _relative(packed, alone)

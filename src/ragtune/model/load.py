@@ -172,6 +172,24 @@ def load_config(source: ModelSource) -> Any:
         return AutoConfig.from_pretrained(source.path, revision=source.revision)
 
 
+def skeleton(config: Any) -> Any:
+    """A model without weights: its layers and their sizes, of any architecture.
+
+    Raises:
+        UsageError: it is no causal language model.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with quiet(), torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except ValueError as error:
+        raise UsageError(
+            f"model.id: no causal language model: {str(error).splitlines()[0]}",
+            "Name a model that generates text and has nothing but a decoder.",
+        ) from error
+
+
 def context_length(config: Any) -> int:
     """The longest sequence that a model was made for, in tokens."""
     text = config.get_text_config()

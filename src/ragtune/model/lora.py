@@ -23,19 +23,38 @@ def attach(model: Any, lora: Lora, seed: int) -> Any:
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
-    targets: Any = lora.target_modules
+    check_targets(model, lora)
+    all_linear = lora.target_modules == ["all-linear"]
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        task_type=TaskType.CAUSAL_LM,
+        target_modules="all-linear" if all_linear else lora.target_modules,
+    )
+    torch.manual_seed(seed)
+    with quiet():
+        return get_peft_model(model, config)
+
+
+def check_targets(model: Any, lora: Lora) -> None:
+    """See that a model (one without weights will do) has the layers that are to get an adapter.
+
+    Raises:
+        UsageError: no layer has one of the named ends, or its weights are shared.
+    """
+    targets = lora.target_modules
     if targets == ["all-linear"]:
-        targets = "all-linear"
-    else:
-        ends = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-        missing = [t for t in targets if t.rpartition(".")[2] not in ends]
-        if missing:
-            raise UsageError(
-                f"lora.target_modules: {type(model).__name__} has no {', '.join(missing)}.",
-                f"Its linear layers are {', '.join(linear_names(model))}; or use [all-linear].",
-            )
+        return
+    ends = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    missing = [t for t in targets if t.rpartition(".")[2] not in ends]
+    if missing:
+        raise UsageError(
+            f"lora.target_modules: {type(model).__name__} has no {', '.join(missing)}.",
+            f"Its linear layers are {', '.join(linear_names(model))}; or use [all-linear].",
+        )
     embeddings = (model.get_input_embeddings(), model.get_output_embeddings())
-    if model.config.get_text_config().tie_word_embeddings and isinstance(targets, list):
+    if model.config.get_text_config().tie_word_embeddings:
         tied = {n.rpartition(".")[2] for n, m in model.named_modules() if m in embeddings}
         if tied & {t.rpartition(".")[2] for t in targets}:
             raise UsageError(
@@ -43,16 +62,6 @@ def attach(model: Any, lora: Lora, seed: int) -> Any:
                 f"{type(model).__name__}, and an adapter on one of them can't be merged.",
                 "Leave them out of lora.target_modules.",
             )
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        task_type=TaskType.CAUSAL_LM,
-        target_modules=targets,
-    )
-    torch.manual_seed(seed)
-    with quiet():
-        return get_peft_model(model, config)
 
 
 def linear_names(model: Any) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ragtune.errors import UsageError
+from ragtune.model.load import skeleton
 from ragtune.recipe import Recipe
 
 PREFILL_TOKENS = 8_192
@@ -49,16 +49,9 @@ class Shape:
         Raises:
             UsageError: it is no causal language model.
         """
-        from transformers import AutoModelForCausalLM
         from transformers.pytorch_utils import Conv1D
 
-        try:
-            with torch.device("meta"):
-                model = AutoModelForCausalLM.from_config(config)
-        except ValueError as error:
-            raise UsageError(
-                f"model.id: {str(error).splitlines()[0]}", "Choose a causal language model."
-            ) from error
+        model = skeleton(config)
         text = config.get_text_config()
         head = model.get_output_embeddings()
         linears = {

@@ -274,7 +274,7 @@ def row_tokens(steps: Sequence[Sequence[int]], per_row: int) -> int:
 def describe(plan: Plan) -> list[str]:
     """The plan in words, a line each; nothing about memory on a CPU."""
     rows = (
-        f"Plan: {plan.max_samples_per_row} samples a row, activations "
+        f"Plan: {plan.max_samples_per_row} sample{'s' * (plan.max_samples_per_row > 1)} a row, activations "
         f"{'recomputed' if plan.recompute else 'kept'}"
     )
     m = plan.memory

@@ -9,9 +9,16 @@ from typing import Any
 import torch
 
 from ragtune.data.encode import Encoder
-from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
+from ragtune.errors import RagtuneError, is_out_of_memory
 from ragtune.files import making_folder
-from ragtune.model.load import Hardware, load_config, load_model, quiet, stop_generation_at
+from ragtune.model.load import (
+    Hardware,
+    load_config,
+    load_model,
+    quiet,
+    skeleton,
+    stop_generation_at,
+)
 from ragtune.model.lora import load_adapter
 from ragtune.model.source import ModelSource
 
@@ -21,22 +28,24 @@ SHARD_SIZE = "2GB"
 def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) -> None:
     """Write base plus adapter as a plain bf16 model with tokenizer and generation settings.
 
-    The base is loaded again in bfloat16 on the CPU: nothing is merged into 4-bit weights. The
+    The base is loaded again on the CPU: nothing is merged into 4-bit weights. One that is kept in
+    float32 is merged in float32 and rounded once, so that a small update is not rounded away. The
     template's stop token ends generation in the merged model, too.
 
     Raises:
         RagtuneError: too little memory, or the merge gives values that are not finite.
     """
-    hardware = Hardware(torch.device("cpu"), torch.bfloat16, "merging", "CPU")
+    hardware = Hardware(torch.device("cpu"), _dtype(load_config(source)), "merging", "CPU")
     try:
         base = load_model(source, hardware, nf4=False)
         with quiet():
             merged = load_adapter(base, adapter).merge_and_unload(safe_merge=True)
+        merged.to(torch.bfloat16)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         raise RagtuneError(
-            f"Merging needs {_gib(source)} of memory for the bf16 base: {error}",
+            f"Merging needs {_gib(source)} of memory for the base: {error}",
             "Set publish.format=adapter to publish what was trained alone, or merge on a machine "
             "with more memory: ragtune merge.",
         ) from error
@@ -51,30 +60,27 @@ def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) ->
 
 
 def memory_needed(config: Any) -> int:
-    """Bytes of host memory that merging needs: the bf16 base, and room to merge its largest matrix.
+    """Bytes of host memory that merging needs: the base, and room to merge its largest matrix.
 
     The model is made without weights, so that every architecture counts as it is.
 
     Raises:
         UsageError: it is no causal language model.
     """
-    from transformers import AutoModelForCausalLM
-
-    try:
-        with quiet(), torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    except ValueError as error:
-        raise UsageError(
-            f"model.id: no causal language model: {str(error).splitlines()[0]}",
-            "Name a model that generates text and has nothing but a decoder.",
-        ) from error
+    model = skeleton(config)
     weights = sum(p.numel() for p in model.parameters())
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     vocabulary = {id(end.weight) for end in ends if end is not None}
     matrices = (p for p in model.parameters() if p.ndim == 2 and id(p) not in vocabulary)  # noqa: PLR2004
     # Of the matrix that is merged: the update in float32 and in bf16, a float32 and a bf16 copy.
     largest = max((p.numel() for p in matrices), default=0)
-    return int(2 * weights + 12 * largest)
+    return int(_dtype(config).itemsize * weights + 12 * largest)
+
+
+def _dtype(config: Any) -> torch.dtype:
+    """The dtype that is merged in: float32 if the weights are kept so, else bfloat16."""
+    stored = getattr(config, "dtype", None)
+    return torch.float32 if stored in (torch.float32, "float32") else torch.bfloat16
 
 
 def available_memory() -> int | None:

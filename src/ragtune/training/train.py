@@ -114,7 +114,7 @@ def train(
     set_seed(recipe.seed)
     own_attention = model.config._attn_implementation  # noqa: SLF001 - no public getter
     if not plan.packed_reason:
-        unpackable = probe(model)
+        unpackable = probe(model, training=True)
         plan = dataclasses.replace(
             plan,
             packed=unpackable is None,
@@ -157,7 +157,8 @@ def train(
     )
     note(
         f"Trained {result.steps} steps, {result.samples} samples, {result.tokens:,} tokens; "
-        f"{result.seconds:.0f} s, {result.tokens_a_second:,.0f} tokens/s."
+        + (f"{tokens:,} of them since the break in " if checkpoint else "")
+        + f"{result.seconds:.0f} s, {result.tokens_a_second:,.0f} tokens/s."
     )
     return tuned, result
 
