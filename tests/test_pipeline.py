@@ -18,6 +18,7 @@ import yaml
 import ragtune
 from ragtune.errors import RagtuneError, UsageError
 from ragtune.evaluation.metrics import METRICS
+from ragtune.pipeline import Run
 
 DETERMINED = ("data", "adapter", "before", "after", "merged", "comparison.json")
 
