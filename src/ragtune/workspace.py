@@ -76,9 +76,7 @@ class Workspace:
         """The base model, without an adapter."""
         if "base" not in self._made:
             nf4 = self.recipe.model.quantization == "nf4"
-            plan = self.plan
-            self._keep_plan(plan)
-            dequantized = nf4 and plan.dequantized
+            dequantized = nf4 and self.plan.dequantized
             with self.stage("load", "Model"):
                 self._made["base"] = self._load(
                     self.source.path, self.hardware, nf4=nf4, dequantized=dequantized
@@ -105,7 +103,7 @@ class Workspace:
     def plan(self) -> Any:
         """How the work is laid out: the plan in run.json, or one made for this hardware.
 
-        It is kept when the model is loaded: a check decides nothing.
+        It is kept when the model is first used: a check decides nothing.
         """
         from ragtune.model.plan import Plan, make_plan
 
