@@ -31,6 +31,8 @@ from typing import Any
 
 import yaml
 
+from machine import processor
+
 RECORDS = {"train": 22_335, "eval": 1_000}
 PASSAGES = 100
 CHARACTERS = 400
@@ -174,13 +176,6 @@ def measure(folder: Path, train: str, run: Path) -> dict[str, Any]:
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
         "peak_memory_mib": round(usage.ru_maxrss / 1024),
     }
-
-
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 def main() -> None:

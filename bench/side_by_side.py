@@ -16,7 +16,6 @@ Rows (`work`): seconds of an optimizer step as in the recipe (train_step), witho
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
 import shlex
@@ -32,8 +31,8 @@ from typing import Any
 
 from peers.common import MARK, Job, row
 from peers.ours import step_row
-from ragtune import rundir
 from ragtune.recipe_file import load_recipe, save_recipe
+from ragtune.rundir import versions
 
 BENCH = Path(__file__).resolve().parent
 RECIPE = BENCH.parent / "recipes" / "aio-swallow-7b.yaml"
@@ -44,7 +43,6 @@ MODULES = {"notebook": "peers.notebook", "trl": "peers.trl_sft", "unsloth": "pee
 SYSTEMS = ("ragtune", "trl", "notebook", "unsloth")
 RESERVED = {"ragtune": 120, "trl": 85, "notebook": 280, "unsloth": 60}
 """Seconds that the systems before one leave to it."""
-OTHERS = ("bitsandbytes", "liger-kernel", "triton", "trl", "unsloth", "unsloth_zoo")
 ASKED, SHORT_STEPS, MEMORY_GIB = 637, 12, 12.0
 
 TINY = [
@@ -62,7 +60,7 @@ class Results:
         self.values: dict[str, Any] = {
             "format": 1,
             "device": None,
-            "versions": versions(),
+            "versions": versions("trl", "unsloth", "unsloth_zoo"),
             "command": shlex.join(["python", "bench/side_by_side.py", *sys.argv[1:]]),
             "tokens_per_sample": None,
             "rows": [],
@@ -106,16 +104,6 @@ class Results:
         partial = self.out.with_suffix(".partial")
         partial.write_text(json.dumps(self.values, indent=1, ensure_ascii=False) + "\n", "utf-8")
         partial.replace(self.out)
-
-
-def versions() -> dict[str, str]:
-    found = rundir.versions()
-    for name in OTHERS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def ratios(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:

@@ -32,8 +32,7 @@ from ragtune.model.attention import set_packed
 from ragtune.model.fused import fuse
 from ragtune.model.load import Hardware
 from ragtune.model.lora import attach
-from ragtune.model.plan import Plan, make_plan, row_tokens
-from ragtune.model.plan import _estimate as estimate_of
+from ragtune.model.plan import Plan, estimate_of, make_plan, row_tokens
 from ragtune.recipe import Recipe
 from ragtune.training.rows import PackedRows, split_rows
 from ragtune.training.trainer import PackedTrainer, set_recompute, training_arguments

@@ -75,8 +75,8 @@ def _plan(run: Run, looked_at: dict[str, list[Example]]) -> None:
         plan = run.plan
     else:
         encoder, size = run.encoder, run.recipe.train.batch_size
-        lengths = [len(s) for s in map(encoder.sample, looked_at["train"]) if s is not None]
-        prompts = [len(p.ids) for p in map(encoder.prompt, looked_at["eval"]) if p is not None]
+        lengths = [len(s) for s in encoder.samples(looked_at["train"]) if s is not None]
+        prompts = [len(p.ids) for p in encoder.prompts(looked_at["eval"]) if p is not None]
         steps = [(lengths * size)[i : i + size] for i in range(0, len(lengths), size)]
         plan = make_plan(run.recipe, run.hardware, run.config, steps, prompts)
     for line in describe(plan):

@@ -21,6 +21,9 @@ _LIBRARIES = (
     "accelerate",
     "datasets",
     "huggingface_hub",
+    "bitsandbytes",
+    "liger-kernel",
+    "triton",
 )
 
 
@@ -102,10 +105,10 @@ class RunDir:
         write_json(self.state, state)
 
 
-def versions() -> dict[str, str]:
-    """The versions that a result may depend on."""
+def versions(*more: str) -> dict[str, str]:
+    """The versions that a result may depend on; of `more` packages, if they are there."""
     found = {"python": platform.python_version()}
-    for name in _LIBRARIES:
+    for name in (*_LIBRARIES, *more):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

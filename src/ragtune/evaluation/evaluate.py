@@ -24,8 +24,7 @@ def encode_prompts(encoder: Encoder, examples: Sequence[Example]) -> list[tuple[
         RagtuneError: a question of the prepared data no longer fits (another tokenizer).
     """
     prompts = []
-    for example in examples:
-        prompt = encoder.prompt(example)
+    for example, prompt in zip(examples, encoder.prompts(examples), strict=True):
         if prompt is None:
             raise RagtuneError(
                 f"The question {example.qid} no longer fits into the model's context.",

@@ -101,7 +101,7 @@ class Ragged:
         self.warm = False
 
     def answer(self, prompts: Sequence[list[int]]) -> list[list[int]]:
-        """The new tokens for each prompt, up to and with the stop token."""
+        """The new tokens for each prompt; behind an answer's stop token stand others, as in `generate`."""
         stops = torch.tensor(self.settings.eos_token_id, device=self.device)
         most = self.settings.max_new_tokens
         count = len(prompts)
@@ -133,9 +133,8 @@ class Ragged:
                     step_on = self._stepper(cache)
                 logits = step_on(token, lengths, max(known) + step, most - 1 - step)
                 lengths = lengths + 1
-            rows = found[:, : step + 1].tolist()
-        ends = set(self.settings.eos_token_id)
-        return [_until_stop(row, ends) for row in rows]
+            rows: list[list[int]] = found[:, : step + 1].tolist()
+        return rows
 
     def _stepper(self, cache: RaggedCache) -> Callable[[Tensor, Tensor, int, int], Tensor]:
         """A function of (token, lengths, longest, steps left) that gives the next logits."""
@@ -168,11 +167,6 @@ class Ragged:
             return captured
 
         return step_on
-
-
-def _until_stop(row: list[int], stops: set[int]) -> list[int]:
-    end = next((i + 1 for i, token in enumerate(row) if token in stops), len(row))
-    return row[:end]
 
 
 def _read(model: Any, cache: RaggedCache, prompts: Sequence[list[int]]) -> Iterator[Tensor]:

@@ -30,9 +30,8 @@ MAX_ROW_TOKENS = 16_000
 MIN_ROW_TOKENS = 4_000
 """With shorter rows than these a GPU waits for Python; recomputing in longer ones is faster."""
 
-_SPARE = (
-    0.92  # of the memory; the allocator's fragments and the libraries' workspaces need the rest
-)
+_SPARE = 0.92
+"""Of the memory; the allocator's fragments and the libraries' workspaces need the rest."""
 _GIB = 2**30
 
 
@@ -126,7 +125,7 @@ def make_plan(
             evaluation_batch=_batch(recipe, CPU_EVALUATION_BATCH),
         )
     budget = (available(hardware.device) if memory is None else memory) * _SPARE
-    base = _estimate(recipe, hardware, config)
+    base = estimate_of(recipe, hardware, config)
     question = max(prompts, default=0) + recipe.evaluate.max_new_tokens
     estimate, per_row = _choose(recipe, base, steps, question, budget)
     tokens = row_tokens(steps, per_row)
@@ -163,7 +162,7 @@ def plan_answers(
     if hardware.device.type != "cuda":
         return _batch(recipe, CPU_EVALUATION_BATCH), None
     budget = available(hardware.device) * _SPARE
-    return _answers(recipe, _estimate(recipe, hardware, config), prompts, budget)[:2]
+    return _answers(recipe, estimate_of(recipe, hardware, config), prompts, budget)[:2]
 
 
 def _batch(recipe: Recipe, automatic: int) -> int:
@@ -171,7 +170,8 @@ def _batch(recipe: Recipe, automatic: int) -> int:
     return automatic if asked == "auto" else asked
 
 
-def _estimate(recipe: Recipe, hardware: Hardware, config: Any) -> Estimate:
+def estimate_of(recipe: Recipe, hardware: Hardware, config: Any) -> Estimate:
+    """What a recipe takes with NF4 weights that are not kept dequantised."""
     return Estimate(
         shape=Shape.of(config, recipe),
         width=torch.empty((), dtype=hardware.dtype).element_size(),

@@ -164,6 +164,7 @@ def _from_gguf(path: Path) -> ModelSource:
             }
             tokenizer = AutoTokenizer.from_pretrained(**where)
             model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+        # What transformers raises for a family, a tensor or a file that it can't read.
         except (ValueError, OSError, KeyError, NotImplementedError) as error:
             raise RagtuneError(
                 f"{path} can't be converted: {str(error).splitlines()[0]}",

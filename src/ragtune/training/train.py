@@ -59,9 +59,9 @@ def steps_of(recipe: Recipe, encoder: Encoder, examples: Sequence[Example]) -> l
         epochs=recipe.train.epochs,
         seed=recipe.seed,
     )
+    used = sorted({i for step in drawn for i in step})
     samples: dict[int, Sample] = {}
-    for index in sorted({i for step in drawn for i in step}):
-        sample = encoder.sample(examples[index])
+    for index, sample in zip(used, encoder.samples([examples[i] for i in used]), strict=True):
         if sample is None:
             raise RagtuneError(
                 f"The example {examples[index].qid} no longer fits into the model's context.",
@@ -73,7 +73,7 @@ def steps_of(recipe: Recipe, encoder: Encoder, examples: Sequence[Example]) -> l
 
 def evaluation_rows(encoder: Encoder, examples: Sequence[Example], per_row: int) -> PackedRows:
     """The evaluation set in packed rows, for the completion loss."""
-    samples = [s for s in map(encoder.sample, examples) if s is not None]
+    samples = [s for s in encoder.samples(examples) if s is not None]
     return PackedRows([samples[i : i + per_row] for i in range(0, len(samples), per_row)])
 
 
@@ -179,8 +179,8 @@ def _describe(plan: Plan, recipe: Recipe, steps: list[list[Sample]], tuned: Any)
         warn(f"One sample a row: {plan.packed_reason}.")
 
 
-def _in_words(error: Exception, work: Path) -> Exception:
-    """What a failure of Trainer means to the user, if it is one of those that have a meaning."""
+def _in_words(error: Exception, work: Path) -> RagtuneError | None:
+    """What a failure of Trainer means to the user; None if it is a fault."""
     if is_out_of_memory(error):
         return RagtuneError(
             "The memory does not do for the optimizer or the evaluation loss.",
@@ -191,7 +191,7 @@ def _in_words(error: Exception, work: Path) -> Exception:
             f"The checkpoints in {work} are of another version of ragtune.",
             "Delete that folder and run the same command again: the training is repeated.",
         )
-    return error
+    return None
 
 
 def _step_of(checkpoint: Path | None) -> int:
@@ -262,7 +262,10 @@ def _fit(
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except (RuntimeError, ValueError) as error:
-            raise _in_words(error, work) from error
+            known = _in_words(error, work)
+            if known is None:
+                raise
+            raise known from error
         if recipe.train.keep == "best":
             trainer.load_best()
         seconds = time.monotonic() - start

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ragtune.errors import RagtuneError
+from ragtune.training import trainer as trainer_module
+from tests.training.test_train import log, losses, train
+
+
+def test_out_of_memory_halves_the_row_and_goes_on(
+    tiny_recipe: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    original = trainer_module.PackedTrainer.compute_loss
+    seen: list[int] = []
+
+    def small(self: Any, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
+        seen.append(len(inputs["cu_seq_lens_q"]) - 1)
+        if seen[-1] > 2 and len(seen) > 4:
+            raise torch.OutOfMemoryError("no")
+        return original(self, model, inputs, *rest, **named)
+
+    monkeypatch.setattr(trainer_module.PackedTrainer, "compute_loss", small)
+    one = train(tiny_recipe, tmp_path / "run", "lora.dropout=0", "train.samples_per_row=4")
+    plan = one.dir.read_state()["plan"]
+    assert plan["samples_per_row"] == 2
+    assert plan["changes"] == ["step 5: out of memory, 2 samples a row"]
+    assert "Step 5: out of memory, 2 samples a row; the step begins again" in (
+        capsys.readouterr().out
+    )
+    assert [e["step"] for e in log(one)] == list(range(1, 9))
+    monkeypatch.undo()
+    whole = train(tiny_recipe, tmp_path / "whole", "lora.dropout=0")
+    assert losses(one) == pytest.approx(losses(whole), rel=1e-4)
+
+
+def test_out_of_memory_keeps_nothing_of_the_pass_that_failed(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two layers that share an input the second one's output waits, and with it the graph."""
+    import gc
+    import weakref
+
+    from ragtune.model import fused
+
+    inputs: list[Any] = []
+    alive: list[int] = []
+    original = fused.Group.call
+
+    def failing(self: Any, index: int, x: Any) -> Any:
+        if self.layers[0].training and len(inputs) < 3:
+            inputs.append(weakref.ref(x))
+        if len(inputs) == 3 and index == 1 and not alive:
+            alive.append(-1)
+            raise torch.OutOfMemoryError("no")
+        if alive == [-1]:
+            gc.collect()
+            alive[0] = sum(ref() is not None for ref in inputs)
+        return original(self, index, x)
+
+    monkeypatch.setattr(fused.Group, "call", failing)
+    train(tiny_recipe, tmp_path / "run", "train.steps=1", "train.samples_per_row=2")
+    assert alive == [0]
+
+
+def test_out_of_memory_at_once_gives_what_the_smaller_rows_give(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = trainer_module.PackedTrainer.compute_loss
+
+    def small(self: Any, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
+        if len(inputs["cu_seq_lens_q"]) - 1 > 2:
+            # What torch says on a CPU.
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+        return original(self, model, inputs, *rest, **named)
+
+    monkeypatch.setattr(trainer_module.PackedTrainer, "compute_loss", small)
+    options = ["lora.dropout=0", "train.samples_per_row"]
+    one = train(tiny_recipe, tmp_path / "run", options[0], f"{options[1]}=4")
+    assert one.dir.read_state()["plan"]["changes"] == ["step 1: out of memory, 2 samples a row"]
+    monkeypatch.undo()
+    other = train(tiny_recipe, tmp_path / "other", options[0], f"{options[1]}=2")
+    assert losses(one) == pytest.approx(losses(other), rel=1e-4)
+
+
+def test_out_of_memory_in_a_backward_pass_leaves_nothing_of_it_in_the_gradients(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second row of a step fails after its gradients are there; then single samples fail, too."""
+    from accelerate import Accelerator
+
+    original = Accelerator.backward
+    calls: list[int] = []
+
+    def failing(self: Any, loss: Any, **options: Any) -> None:
+        original(self, loss, **options)
+        calls.append(1)
+        if len(calls) in (6, 9):
+            raise torch.OutOfMemoryError("no")
+
+    monkeypatch.setattr(Accelerator, "backward", failing)
+    options = ["lora.dropout=0", "train.samples_per_row=2"]
+    one = train(tiny_recipe, tmp_path / "run", *options)
+    assert one.dir.read_state()["plan"]["changes"] == [
+        "step 3: out of memory, 1 samples a row",
+        "step 3: out of memory, recompute activations",
+    ]
+    monkeypatch.undo()
+    whole = train(tiny_recipe, tmp_path / "whole", *options)
+    assert losses(one) == pytest.approx(losses(whole), rel=1e-4)
+
+
+def test_memory_that_does_not_do_for_one_sample_ends_in_a_message(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(self: Any, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
+        raise torch.OutOfMemoryError("no")
+
+    monkeypatch.setattr(trainer_module.PackedTrainer, "compute_loss", failing)
+    with pytest.raises(RagtuneError, match="Step 1: the memory does not do for a single sample"):
+        train(tiny_recipe, tmp_path / "run")
