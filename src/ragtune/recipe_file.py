@@ -29,6 +29,14 @@ class _Dumper(yaml.SafeDumper):
     """Quotes a text that `_Loader` would read as a number, such as a commit 12e4567."""
 
 
+def _text(dumper: Any, value: str) -> Any:
+    # YAML reads these as line breaks and folds them, unless they are escaped.
+    style = '"' if any(sign in value for sign in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
 for _class in (_Loader, _Dumper):
     _class.add_implicit_resolver(
         "tag:yaml.org,2002:float",
