@@ -11,6 +11,7 @@ with a model of build_model.py --tiny.
 Rows (`work`): seconds of an optimizer step as in the recipe (train_step), without dropout
 (train_step_dropout0) and within 12 GiB (train_step_12gib); of all questions before and after tuning
 (evaluate_before, evaluate_after); and of the whole (run). `projected` rows were not run to their end.
+`equal_memory` has ragtune's step within the memory that a peer's step took.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ WORKS = (
 )  # fmt: skip
 MODULES = {"notebook": "peers.notebook", "trl": "peers.trl_sft", "unsloth": "peers.unsloth_sft"}
 SYSTEMS = ("ragtune", "trl", "notebook", "unsloth")
-RESERVED = {"ragtune": 120, "trl": 85, "notebook": 280, "unsloth": 60}
+EQUAL = "train_step_as_"
+RESERVED = {"ragtune": 120, "trl": 200, "notebook": 280, "unsloth": 60}
 """Seconds that the systems before one leave to it."""
 ASKED, SHORT_STEPS, MEMORY_GIB = 637, 12, 12.0
 
@@ -65,6 +67,7 @@ class Results:
             "tokens_per_sample": None,
             "rows": [],
             "ratios": {},
+            "equal_memory": {},
             "notes": [],
             "losses": {},
         }
@@ -77,7 +80,9 @@ class Results:
     def take(self, event: dict[str, Any]) -> None:
         """Something that a worker reported."""
         kind = event.pop("kind")
-        if kind == "row":
+        if kind == "row" and event["work"] not in WORKS:
+            self.equal(event)
+        elif kind == "row":
             self.row(event)
         elif kind == "note":
             self.note(**event)
@@ -94,6 +99,17 @@ class Results:
         self.values["rows"] = [*rows, one]
         self.values["ratios"] = ratios(self.values["rows"])
         print(describe(one), flush=True)
+
+    def equal(self, one: dict[str, Any]) -> None:
+        """A step of ragtune with a peer's memory, beside the peer's."""
+        peer = one["work"].removeprefix(EQUAL)
+        theirs = next(
+            r for r in self.values["rows"] if (r["system"], r["work"]) == (peer, "train_step")
+        )
+        ratio = round(theirs["seconds"] / one["seconds"], 2)
+        found = {k: v for k, v in one.items() if k not in ("system", "work")}
+        self.values["equal_memory"][peer] = {**found, "ratio": ratio}
+        print(f"{describe(one)}: {ratio}× ahead", flush=True)
 
     def note(self, system: str, text: str) -> None:
         self.values["notes"].append({"system": system, "text": text})
@@ -284,16 +300,28 @@ class Harness:
         command = [sys.executable, "-m", "ragtune", "run", str(recipe), "--run-dir", str(self.full)]
         whole = self.execute("ragtune-run", command, self.left())
         self.read_run(time.monotonic() - start if whole else None)
-        short = TINY_SHORT_STEPS if self.options.tiny else SHORT_STEPS
-        for work, change in (("train_step_dropout0", ["lora.dropout=0"]), ("train_step_12gib", [])):
-            folder = self.work / work
-            if (self.full / "data" / "report.json").exists():
-                shutil.copytree(self.full / "data", folder / "data")
-            path = self.recipe(work, f"train.steps={short}", *change)
-            job = self.job(work)
-            command = [sys.executable, "-m", "peers.ours", str(job), str(path), str(folder), work]
-            self.execute(f"ragtune-{work}", command, self.left())
-            shutil.rmtree(folder, ignore_errors=True)
+        self.short("train_step_dropout0", None, "lora.dropout=0")
+        self.short("train_step_12gib", MEMORY_GIB)
+
+    def short(self, work: str, gib: float | None, *changes: str) -> None:
+        """A short training of ragtune, with no more memory than `gib`."""
+        steps = TINY_SHORT_STEPS if self.options.tiny else SHORT_STEPS
+        folder = self.work / work
+        if (self.full / "data" / "report.json").exists():
+            shutil.copytree(self.full / "data", folder / "data", dirs_exist_ok=True)
+        path = self.recipe(work, f"train.steps={steps}", *changes)
+        job = self.job(work)
+        command = [sys.executable, "-m", "peers.ours", str(job), str(path), str(folder), work]
+        limit = [] if gib is None else [str(gib)]
+        self.execute(f"ragtune-{work}", [*command, *limit], self.left())
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def equal_memory(self, system: str) -> None:
+        """ragtune's step again, with no more memory than a peer's step took."""
+        rows = {(r["system"], r["work"]): r for r in self.results.values["rows"]}
+        theirs = rows.get((system, "train_step"))
+        if theirs and (theirs["peak_gib"] is not None or self.options.tiny):
+            self.short(EQUAL + system, theirs["peak_gib"])
 
     def read_run(self, seconds: float | None) -> None:
         """The rows of the whole run; of one that was cut off, those that are there."""
@@ -343,6 +371,8 @@ class Harness:
         job = self.job(system)
         command = [sys.executable, "-m", MODULES[system], str(job)]
         self.execute(system, command, self.left(), self.options.path.get(system))
+        if system != "notebook":  # which takes less than the 12 GiB of a row of its own
+            self.equal_memory(system)
 
 
 def main() -> None:

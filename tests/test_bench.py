@@ -110,6 +110,7 @@ def test_all_ways_of_trl_train_alike(measured: tuple[dict[str, Any], str]) -> No
         w for w in WORKS if w.startswith("train")
     }
     ours = result["losses"]["ragtune, train_step_dropout0"]
+    assert result["equal_memory"]["trl"]["ratio"] > 0
     ways = [v for k, v in result["losses"].items() if k.startswith("trl, train_step_dropout0")]
     assert len(ways) == 2  # padding-free on ragtune's attention, and padded
     for losses in ways:

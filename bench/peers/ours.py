@@ -1,6 +1,6 @@
-"""ragtune's short trainings: without dropout, or with the memory of a small card.
+"""ragtune's short trainings: without dropout, or with no more than so much memory.
 
-    python -m peers.ours JOB.json RECIPE RUN_DIR WORK
+    python -m peers.ours JOB.json RECIPE RUN_DIR WORK [GIB]
 
 RUN_DIR holds the prepared data of the whole run. WORK is the row that is measured.
 """
@@ -21,8 +21,8 @@ def main() -> None:
     job = Job.read()
     recipe, run_dir, work = Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
     emit("device", name=device_name())
-    if work == "train_step_12gib":
-        limit_memory(job.memory_gib)
+    if len(sys.argv) > 5:  # noqa: PLR2004 - the last argument
+        limit_memory(float(sys.argv[5]))
     run = Run(recipe, run_dir=run_dir)
     run.prepare()
     if not Path(job.samples).exists():
