@@ -19,9 +19,11 @@ from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
 from ragtune.model.source import ModelSource
 from ragtune.recipe import Recipe
 
-# Long and short rows leave fewer gaps in memory that grows in place; read when CUDA starts.
-if "PYTORCH_ALLOC_CONF" not in os.environ:
-    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+# Long and short rows leave fewer gaps in memory that grows in place.
+if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & set(os.environ):
+    os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
+    if torch.cuda.is_initialized():  # in a notebook it may be; the variable is read when CUDA starts
+        torch.cuda.memory._set_allocator_settings("expandable_segments:True")  # noqa: SLF001
 
 AMPERE = (8, 0)
 """The first compute capability with bfloat16 arithmetic in hardware."""
