@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
-Metric = Literal["strict_em", "squad_em", "aio_em", "contains"]
+Metric = Literal[
+    "strict_em", "squad_em", "aio_em", "jsquad_em", "token_f1", "char_f1", "contains"
+]  # fmt: skip
 
 
 class Section(BaseModel):
@@ -57,12 +59,33 @@ class Data(Section):
     target: Literal["first", "random"] = Field(
         "first", description="which of several accepted answers is trained"
     )
+    alternatives: str | None = Field(
+        None,
+        description="a field of the records with more accepted answers, separated by `, `; by default "
+        "original_additional_info, where `competition` names a round of AI王",
+    )
+    refusal: str | None = Field(
+        None,
+        min_length=1,
+        description="the answer to a question that the passages don't answer; without it such "
+        "questions are left out",
+    )
+    unanswerable: float = Field(
+        0.0, ge=0, lt=1, description="share of the training examples that are to be refused"
+    )
+    unanswerable_from: Literal["removed", "real"] = Field(
+        "removed",
+        description="removed: examples lose every passage with an answer; real: those with "
+        "`answers: []`",
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> Data:
         if self.source is None and (self.train is None or self.eval is None):
             missing = " and ".join(k for k in ("train", "eval") if getattr(self, k) is None)
             raise ValueError(f"{missing} must be given, unless source is aio")
+        if self.unanswerable and self.refusal is None:
+            raise ValueError("unanswerable needs refusal, the text that is to be answered then")
         return self
 
 
@@ -170,6 +193,28 @@ class Evaluate(Section):
     metric: Metric = Field(
         "strict_em", description="the headline: what `fixed` and `broken` are counted by"
     )
+    answers: Literal["first", "all", "all+alternatives"] = Field(
+        "all",
+        description="which answers are accepted: the first alone (as in the notebook), all, or also "
+        "those of data.alternatives",
+    )
+    engine: Literal["local", "openai"] = Field(
+        "local", description="openai: ask a server with OpenAI's interface (vLLM, say)"
+    )
+    endpoint: str | None = Field(
+        None, description="the server's address, such as http://localhost:8000/v1"
+    )
+    served_before: str | None = Field(
+        None, description="the name under which the server has the model before tuning"
+    )
+    served_after: str | None = Field(None, description="the same after tuning")
+    concurrency: int = Field(8, ge=1, description="questions that a server is asked at a time")
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Evaluate:
+        if self.engine == "openai" and self.endpoint is None:
+            raise ValueError("engine: openai needs endpoint, the server's address")
+        return self
 
 
 class Publish(Section):

@@ -22,8 +22,11 @@ from ragtune.recipe import Recipe
 # Long and short rows leave fewer gaps in memory that grows in place.
 if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & set(os.environ):
     os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
-    if torch.cuda.is_initialized():  # in a notebook it may be; the variable is read when CUDA starts
-        torch.cuda.memory._set_allocator_settings("expandable_segments:True")  # noqa: SLF001
+    # In a notebook CUDA may have started, and with it the variable been read.
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.memory._set_allocator_settings(  # type: ignore[no-untyped-call]  # noqa: SLF001
+            "expandable_segments:True"
+        )
 
 AMPERE = (8, 0)
 """The first compute capability with bfloat16 arithmetic in hardware."""
