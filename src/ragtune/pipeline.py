@@ -64,7 +64,7 @@ class Run(Workspace):
                     partial,
                     f"answering ({which})",
                 )
-                write_evaluation(folder, predictions, self.examples("eval"))
+                write_evaluation(self.recipe, folder, predictions, self.questions)
                 partial.unlink()
                 show_answers(self.examples("eval"), load_predictions(folder))
         return read_json(folder / "metrics.json")
@@ -106,7 +106,7 @@ class Run(Workspace):
             if not (self.dir.data / "report.json").exists():
                 raise UsageError(f"{self.dir.path} has no data yet.", "Run `ragtune run` first.")
             if all((f / "metrics.json").exists() for f in (before, after)):
-                comparison = compare_folders(self.recipe, self.examples("eval"), before, after)
+                comparison = compare_folders(self.recipe, self.questions, before, after)
                 write_json(self.dir.comparison, comparison)
                 if not again:
                     console.print(comparison_table(comparison))
@@ -127,7 +127,7 @@ class Run(Workspace):
     def merge(self) -> dict[str, Any]:
         """Merge the adapter into the base, and count the answers that this changed."""
         from ragtune.evaluation.evaluate import ask, load_predictions
-        from ragtune.evaluation.metrics import score, summary
+        from ragtune.evaluation.score import metrics_of, score_answers
         from ragtune.model.load import choose_hardware, plain
         from ragtune.model.plan import plan_answers
         from ragtune.publish.merge import merge
@@ -142,7 +142,6 @@ class Run(Workspace):
                 if not whole:
                     self.dir.forget("merged")
                     merge(self.source, self.dir.adapter, self.encoder, self.dir.merged)
-                examples = self.examples("eval")
                 partial = self.dir.work / "merged.jsonl"
                 # The merged model is not quantised, and answers on a machine without a GPU, too.
                 simple = plain(self.recipe)
@@ -159,11 +158,13 @@ class Run(Workspace):
                 )
                 after = load_predictions(self.dir.predictions("after"))
                 changed = sum(p.prediction != after[p.qid] for p in found)
-                chosen = [
-                    (p, e) for p, e in zip(found, examples, strict=True) if e.extra["selected"]
-                ]
-                scores = score([p.prediction for p, _ in chosen], [e.answers for _, e in chosen])
-                result = {"asked": len(found), "changed": changed, **summary(scores)}
+                answers = {p.qid: p.prediction for p in found}
+                scored = metrics_of(score_answers(self.recipe, self.questions, answers))
+                result = {
+                    "asked": len(found),
+                    "changed": changed,
+                    **{k: scored[k] for k in ("n", "metrics", "intervals")},
+                }
                 self.dir.update(merge=result)
                 partial.unlink()
                 metric = self.recipe.evaluate.metric

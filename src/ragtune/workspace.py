@@ -167,12 +167,21 @@ class Workspace:
         stop_generation_at(model, self.encoder)
         return model
 
+    @property
+    def questions(self) -> Any:
+        """Every example of the evaluation set, asked or not."""
+        from ragtune.data.prepare import load_examples
+
+        return self._once("questions", lambda: load_examples(self.dir.data / "eval.jsonl"))
+
     def examples(self, split: str) -> Any:
+        """The examples that are trained, or the questions that are asked."""
         from ragtune.data.prepare import asked, load_examples
 
         def make() -> Any:
-            loaded = load_examples(self.dir.data / f"{split}.jsonl")
-            return asked(self.recipe, loaded) if split == "eval" else loaded
+            if split == "eval":
+                return asked(self.recipe, self.questions)
+            return load_examples(self.dir.data / f"{split}.jsonl")
 
         return self._once(f"examples {split}", make)
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ragtune.data.example import Example, Passage
 from ragtune.data.select import REASONS, rejection, shown_passages, target_answer
+from ragtune.recipe import Data
 
 
 def example(
@@ -86,14 +87,27 @@ def test_seed_and_qid_change_the_shuffle() -> None:
     assert len(orders) > 12
 
 
+def data(target: str = "first", refusal: str | None = None) -> Data:
+    return Data(train="x", eval="x", target=target, refusal=refusal)
+
+
+def test_an_example_without_an_answer_is_trained_to_be_refused() -> None:
+    assert target_answer(example(answers=()), data(refusal="No answer."), 1) == "No answer."
+
+
 def test_the_target_is_the_first_answer_or_one_drawn_by_seed_and_qid() -> None:
     answers = ("a", "b", "c")
-    assert target_answer(example(answers=answers), "first", 1) == "a"
-    drawn = [target_answer(example(answers=answers, qid=f"q{i}"), "random", 1) for i in range(60)]
+    assert target_answer(example(answers=answers), data(), 1) == "a"
+    drawn = [
+        target_answer(example(answers=answers, qid=f"q{i}"), data(target="random"), 1)
+        for i in range(60)
+    ]
     assert set(drawn) == set(answers)
     assert drawn == [
-        target_answer(example(answers=answers, qid=f"q{i}"), "random", 1) for i in range(60)
+        target_answer(example(answers=answers, qid=f"q{i}"), data(target="random"), 1)
+        for i in range(60)
     ]
     assert drawn != [
-        target_answer(example(answers=answers, qid=f"q{i}"), "random", 2) for i in range(60)
+        target_answer(example(answers=answers, qid=f"q{i}"), data(target="random"), 2)
+        for i in range(60)
     ]

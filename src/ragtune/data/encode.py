@@ -225,7 +225,7 @@ class Encoder:
     def targets(self, examples: Sequence[Example]) -> list[list[int]]:
         """The completions of several examples: as `target`, but encoded together."""
         data, seed = self.recipe.data, self.recipe.seed
-        return self._completions([target_answer(e, data.target, seed) for e in examples])
+        return self._completions([target_answer(e, data, seed) for e in examples])
 
     def sample(self, example: Example) -> Sample | None:
         """A training sample, or None if it does not fit into the model's context."""

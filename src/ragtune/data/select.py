@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from ragtune.data.example import Example, Passage
+from ragtune.recipe import Data
 
 REASONS = {
     "no_answer": "no accepted answer",
@@ -43,8 +44,10 @@ def shown_passages(
     return tuple(shown)
 
 
-def target_answer(example: Example, target: str, seed: int) -> str:
-    """The answer that is trained: the first, or one drawn by seed and qid."""
-    if target == "random":
+def target_answer(example: Example, data: Data, seed: int) -> str:
+    """The answer that is trained: the first, or one drawn by seed and qid; the refusal where there is none."""
+    if not example.answers:
+        return data.refusal or ""
+    if data.target == "random":
         return random.Random(f"target:{seed}:{example.qid}").choice(example.answers)
     return example.answers[0]

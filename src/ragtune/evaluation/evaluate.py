@@ -12,7 +12,7 @@ from ragtune.data.example import Example
 from ragtune.errors import RagtuneError
 from ragtune.evaluation.compare import compare
 from ragtune.evaluation.generate import Prediction, answer
-from ragtune.evaluation.metrics import score, summary
+from ragtune.evaluation.score import metrics_of, score_answers
 from ragtune.files import making_folder, read_jsonl, write_json, write_jsonl
 from ragtune.recipe import Recipe
 
@@ -60,21 +60,26 @@ def ask(
 
 
 def write_evaluation(
-    folder: Path, predictions: Sequence[Prediction], examples: Sequence[Example]
+    recipe: Recipe, folder: Path, predictions: Sequence[Prediction], examples: Sequence[Example]
 ) -> dict[str, Any]:
     """Write predictions.jsonl and metrics.json; return the latter.
 
-    The figures are over the selected questions, whatever else was asked.
+    Args:
+        recipe: how answers are scored.
+        folder: appears when it is whole.
+        predictions: the answers.
+        examples: every question of the evaluation set, asked or not.
     """
+    scored = score_answers(recipe, examples, {p.qid: p.prediction for p in predictions})
+    selected = {e.qid for e in scored.chosen}
+    chosen = [p for p in predictions if p.qid in selected]
     with making_folder(folder) as partial:
         write_jsonl(partial / "predictions.jsonl", (p.to_dict() for p in predictions))
-        chosen = [(p, e) for p, e in zip(predictions, examples, strict=True) if e.extra["selected"]]
-        scores = score([p.prediction for p, _ in chosen], [e.answers for _, e in chosen])
         metrics = {
-            **summary(scores),
+            **metrics_of(scored),
             "asked": len(predictions),
-            "stopped": sum(p.stopped for p, _ in chosen),
-            "new_tokens": sum(len(p.token_ids) + p.stopped for p, _ in chosen),
+            "stopped": sum(p.stopped for p in chosen),
+            "new_tokens": sum(len(p.token_ids) + p.stopped for p in chosen),
         }
         write_json(partial / "metrics.json", metrics)
     return metrics
@@ -88,7 +93,7 @@ def load_predictions(folder: Path) -> dict[str, str]:
 def compare_folders(
     recipe: Recipe, examples: Sequence[Example], before: Path, after: Path
 ) -> dict[str, Any]:
-    """Before against after over the selected questions that both were asked.
+    """Before against after; `examples` is every question of the evaluation set.
 
     Raises:
         RagtuneError: the two were asked different questions.
@@ -99,15 +104,7 @@ def compare_folders(
             f"{before} and {after} answer different questions.",
             "Delete both folders and run the same command again.",
         )
-    chosen = [e for e in examples if e.qid in old and e.extra["selected"]]
-    golds = [e.answers for e in chosen]
-    return compare(
-        score([old[e.qid] for e in chosen], golds),
-        score([new[e.qid] for e in chosen], golds),
-        [(old[e.qid], new[e.qid]) for e in chosen],
-        metric=recipe.evaluate.metric,
-        seed=recipe.seed,
-    )
+    return compare(score_answers(recipe, examples, old), score_answers(recipe, examples, new))
 
 
 def show_answers(examples: Sequence[Example], answers: dict[str, str], count: int = 20) -> None:

@@ -1,65 +1,118 @@
-"""What a prediction scores, question by question."""
+"""What a prediction scores, question by question, and against which answers."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import lru_cache
 
-from ragtune.evaluation.normalise import aio, squad
-
-METRICS = ("strict_em", "squad_em", "aio_em", "contains")
-
-
-def strict_em(prediction: str, answers: Sequence[str]) -> float:
-    """1 if the prediction is the first answer, character for character (the notebook's)."""
-    return float(prediction == answers[0])
+from ragtune.data.example import Example
+from ragtune.evaluation.normalise import NORMALISERS, aio, jsquad, squad, strict
+from ragtune.recipe import Recipe
 
 
-def squad_em(prediction: str, answers: Sequence[str]) -> float:
-    """1 if the prediction equals any answer by SQuAD's rule."""
-    return _any_equal(squad, prediction, answers)
+def strict_em(prediction: str, answer: str) -> float:
+    """1 if they are equal, character for character."""
+    return float(strict(prediction) == strict(answer))
 
 
-def aio_em(prediction: str, answers: Sequence[str]) -> float:
-    """1 if the prediction equals any answer by AI王's rule."""
-    return _any_equal(aio, prediction, answers)
+def squad_em(prediction: str, answer: str) -> float:
+    """1 if they are equal by SQuAD's rule."""
+    return float(_squad(prediction) == _squad(answer))
 
 
-def contains(prediction: str, answers: Sequence[str]) -> float:
-    """1 if any answer stands in the prediction, both by AI王's rule.
+def aio_em(prediction: str, answer: str) -> float:
+    """1 if they are equal by AI王's rule."""
+    return float(_aio(prediction) == _aio(answer))
+
+
+def jsquad_em(prediction: str, answer: str) -> float:
+    """1 if they are equal by JSQuAD's rule."""
+    return float(_jsquad(prediction) == _jsquad(answer))
+
+
+def token_f1(prediction: str, answer: str) -> float:
+    """SQuAD's F1 over words, after SQuAD's rule; of two texts of which nothing is left, 1 (as in v2.0)."""
+    return _overlap(_squad(prediction).split(), _squad(answer).split())
+
+
+def char_f1(prediction: str, answer: str) -> float:
+    """JSQuAD's F1 over characters, after JSQuAD's rule."""
+    return _overlap(list(_jsquad(prediction)), list(_jsquad(answer)))
+
+
+def contains(prediction: str, answer: str) -> float:
+    """1 if the answer stands in the prediction, both by AI王's rule.
 
     An answer of which nothing is left (・, say) matches only a prediction of which nothing is.
     """
-    inside = aio(prediction)
-    golds = [aio(a) for a in answers]
-    return float(any(g in inside if g else not inside for g in golds))
+    inside, gold = _aio(prediction), _aio(answer)
+    return float(gold in inside if gold else not inside)
 
 
-def _any_equal(rule: Callable[[str], str], prediction: str, answers: Sequence[str]) -> float:
-    normalised = rule(prediction)
-    return float(any(rule(a) == normalised for a in answers))
+_squad, _aio, _jsquad = (lru_cache(65_536)(rule) for rule in (squad, aio, jsquad))
 
 
-_FUNCTIONS = {"strict_em": strict_em, "squad_em": squad_em, "aio_em": aio_em, "contains": contains}
+def _overlap(prediction: list[str], answer: list[str]) -> float:
+    if not prediction or not answer:
+        return float(prediction == answer)
+    same = sum((Counter(prediction) & Counter(answer)).values())
+    return 2 * same / (len(prediction) + len(answer))
 
 
-def score(predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> dict[str, list[float]]:
-    """Each metric's value for each question (0 or 1).
+METRICS: dict[str, Callable[[str, str], float]] = {
+    "strict_em": strict_em,
+    "squad_em": squad_em,
+    "aio_em": aio_em,
+    "jsquad_em": jsquad_em,
+    "token_f1": token_f1,
+    "char_f1": char_f1,
+    "contains": contains,
+}
+
+VERSIONS = {name: version for name, (_, version) in NORMALISERS.items()}
+
+
+def score(
+    predictions: Sequence[str], golds: Sequence[Sequence[str]], names: Sequence[str] = ()
+) -> dict[str, list[float]]:
+    """Each metric's value for each question, from 0 to 1: that of the answer that fits best.
 
     Args:
         predictions: one a question.
         golds: the accepted answers of each, at least one.
+        names: of the metrics; all of them by default.
     """
     return {
-        name: [function(p, g) for p, g in zip(predictions, golds, strict=True)]
-        for name, function in _FUNCTIONS.items()
+        name: [max(METRICS[name](p, a) for a in g) for p, g in zip(predictions, golds, strict=True)]
+        for name in names or METRICS
     }
 
 
-def summary(scores: dict[str, list[float]]) -> dict[str, Any]:
-    """The mean of each metric, with the number of questions."""
-    n = len(next(iter(scores.values())))
-    return {
-        "n": n,
-        "metrics": {name: sum(v) / n if n else 0.0 for name, v in scores.items()},
-    }
+def alternatives(example: Example, field: str | None) -> tuple[str, ...]:
+    """Further accepted answers that a record names beside `answers`.
+
+    They stand in `field`, separated by `, `; without a field in `original_additional_info`, but only
+    where `competition` names a round of AI王: elsewhere it holds other things.
+    """
+    if field is None:
+        if "AI王" not in str(example.extra.get("competition", "")):
+            return ()
+        field = "original_additional_info"
+    text = example.extra.get(field)
+    found = text.split(", ") if isinstance(text, str) else ()
+    return tuple(a for a in found if a.strip() and a not in example.answers)
+
+
+def accepted(example: Example, recipe: Recipe, choice: str | None = None) -> tuple[str, ...]:
+    """The answers that count as right; `choice` is evaluate.answers unless given."""
+    choice = choice or recipe.evaluate.answers
+    if choice == "first":
+        return example.answers[:1]
+    more = alternatives(example, recipe.data.alternatives) if "alternatives" in choice else ()
+    return (*example.answers, *more)
+
+
+def refused(prediction: str, refusal: str) -> bool:
+    """Whether a prediction is the refusal, by AI王's rule and without a full stop."""
+    return _aio(prediction).rstrip("。.!") == _aio(refusal).rstrip("。.!")

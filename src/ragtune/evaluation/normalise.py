@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import string
 import unicodedata
+from collections.abc import Callable
 
 
 def strict(text: str) -> str:
@@ -17,8 +18,8 @@ def squad(text: str) -> str:
 
     Rajpurkar et al., 2016; punctuation is ASCII's.
     """
-    text = "".join(c for c in text.lower() if c not in set(string.punctuation))
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+    text = "".join(c for c in text.lower() if c not in _PUNCTUATION)
+    return " ".join(_ARTICLES.sub(" ", text).split())
 
 
 def aio(text: str) -> str:
@@ -30,3 +31,20 @@ def aio(text: str) -> str:
     text = re.sub(r"「(.*?)」", r"\1", text)
     text = re.sub(r"『(.*?)』", r"\1", text)
     return re.sub(r"\s", "", re.sub(r"[・=\-]", "", text))
+
+
+def jsquad(text: str) -> str:
+    """JGLUE's rule for JSQuAD: lower, no 。 at the end, single spaces (Kurihara et al., 2022)."""
+    return " ".join(text.lower().rstrip("。").split())
+
+
+_PUNCTUATION = frozenset(string.punctuation)
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+NORMALISERS: dict[str, tuple[Callable[[str], str], str]] = {
+    "strict": (strict, "1"),
+    "squad": (squad, "1.1"),
+    "aio": (aio, "1"),
+    "jsquad": (jsquad, "1"),
+}
+"""Each rule with its version, which is written beside the figures: a rule that changes gets another."""

@@ -11,7 +11,7 @@ from rich.table import Table
 from ragtune.data.example import Example
 from ragtune.data.select import shown_passages
 from ragtune.evaluation.evaluate import load_predictions
-from ragtune.evaluation.metrics import score
+from ragtune.evaluation.metrics import accepted, refused, score
 from ragtune.recipe import Recipe
 from ragtune.reporting.html import AnswerRow
 
@@ -63,14 +63,17 @@ def answer_rows(
                 passages,
                 before=first,
                 after=second,
-                before_right=_right(recipe, first, example.answers),
-                after_right=_right(recipe, second, example.answers),
+                before_right=_right(recipe, first, example),
+                after_right=_right(recipe, second, example),
             )
         )
     return rows
 
 
-def _right(recipe: Recipe, text: str | None, answers: Sequence[str]) -> bool:
-    return bool(
-        text is not None and answers and score([text], [answers])[recipe.evaluate.metric][0]
-    )
+def _right(recipe: Recipe, text: str | None, example: Example) -> bool:
+    if text is None:
+        return False
+    if not example.answers:
+        return recipe.data.refusal is not None and refused(text, recipe.data.refusal)
+    metric = recipe.evaluate.metric
+    return score([text], [accepted(example, recipe)], (metric,))[metric][0] == 1

@@ -1,0 +1,167 @@
+"""A set of answers, scored: over the questions that can be answered, and over all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ragtune.data.example import Example
+from ragtune.evaluation.metrics import METRICS, VERSIONS, accepted, refused, score
+from ragtune.evaluation.statistics import figures
+from ragtune.recipe import Recipe
+
+Columns = dict[str, list[float]]
+"""Values of each metric, one a question."""
+
+CHOICES = ("first", "all", "all+alternatives")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the answers to an evaluation set score.
+
+    `chosen` are the questions that the figures are over: selected and asked, an answer stands among
+    the passages that were shown. `everywhere` is over all questions of the set: one that was not
+    asked counts as wrong, one without any accepted answer as right if it was refused.
+    """
+
+    recipe: Recipe
+    chosen: list[Example]
+    texts: list[str]
+    values: Columns
+    everywhere: Columns
+    asked: int
+    ceiling: float
+    """The share of all questions with an answer among the passages that are shown."""
+    by_choice: dict[str, list[float]]
+    """The headline metric under each way to accept answers."""
+    refusals: dict[str, list[float]]
+    """`unanswerable` and `answerable`: 1 for each question of that kind that was refused; `crag`: 1 for a
+    right answer, 0 for a refusal, -1 for a wrong answer (Yang et al. 2024, https://arxiv.org/abs/2406.04744),
+    one an asked question. Empty without `data.refusal`."""
+
+    @property
+    def lengths(self) -> list[float]:
+        """Characters of each chosen question's answer."""
+        return [float(len(text)) for text in self.texts]
+
+    @property
+    def total(self) -> int:
+        return len(next(iter(self.everywhere.values())))
+
+
+def score_answers(
+    recipe: Recipe, examples: Sequence[Example], predictions: Mapping[str, str]
+) -> Scored:
+    """Score predictions by qid.
+
+    Args:
+        recipe: which answers are accepted, the headline, the refusal.
+        examples: every question of the evaluation set, asked or not.
+        predictions: the answers to those that were asked.
+    """
+    asked = [e for e in examples if e.qid in predictions]
+    chosen = [e for e in asked if e.extra["selected"]]
+    texts = [predictions[e.qid] for e in chosen]
+    values = score(texts, [accepted(e, recipe) for e in chosen])
+    headline = recipe.evaluate.metric
+    by_choice = {
+        choice: values[headline]
+        if choice == recipe.evaluate.answers
+        else score(texts, [accepted(e, recipe, choice) for e in chosen], (headline,))[headline]
+        for choice in CHOICES
+    }
+    others = [e for e in asked if not e.extra["selected"]]
+    each = _each(recipe, others, predictions)
+    each |= {
+        e.qid: {m: values[m][i] for m in METRICS} for i, e in enumerate(chosen)
+    }  # fmt: skip
+    return Scored(
+        recipe=recipe,
+        chosen=chosen,
+        texts=texts,
+        values=values,
+        everywhere={m: [each[e.qid][m] if e.qid in each else 0.0 for e in examples] for m in METRICS},
+        asked=len(asked),
+        ceiling=sum(bool(e.extra["selected"]) for e in examples) / len(examples),
+        by_choice=by_choice,
+        refusals=_refusals(recipe, asked, predictions, {q: v[headline] for q, v in each.items()}),
+    )  # fmt: skip
+
+
+def _each(
+    recipe: Recipe, examples: Sequence[Example], predictions: Mapping[str, str]
+) -> dict[str, dict[str, float]]:
+    """The values of questions that are not selected."""
+    answerable = [e for e in examples if e.answers]
+    texts = [predictions[e.qid] for e in answerable]
+    values = score(texts, [accepted(e, recipe) for e in answerable])
+    found = {e.qid: {m: values[m][i] for m in METRICS} for i, e in enumerate(answerable)}
+    refusal = recipe.data.refusal
+    for e in examples:
+        if not e.answers:
+            right = float(refusal is not None and refused(predictions[e.qid], refusal))
+            found[e.qid] = dict.fromkeys(METRICS, right)
+    return found
+
+
+def _refusals(
+    recipe: Recipe,
+    asked: Sequence[Example],
+    predictions: Mapping[str, str],
+    right: Mapping[str, float],
+) -> dict[str, list[float]]:
+    refusal = recipe.data.refusal
+    if refusal is None:
+        return {}
+    found: dict[str, list[float]] = {"unanswerable": [], "answerable": [], "crag": []}
+    for example in asked:
+        no = refused(predictions[example.qid], refusal)
+        found["answerable" if example.extra["selected"] else "unanswerable"].append(float(no))
+        found["crag"].append(0.0 if no else 1.0 if right[example.qid] == 1 else -1.0)
+    return found
+
+
+def metrics_of(scored: Scored) -> dict[str, Any]:
+    """The figures of metrics.json."""
+    seed = scored.recipe.seed
+    every = figures({**scored.values, "length": scored.lengths}, seed)
+    length = every.pop("length", None)
+    result: dict[str, Any] = {
+        "n": len(scored.chosen),
+        "metrics": {m: f["value"] for m, f in every.items()},
+        "intervals": every,
+        "answers": scored.recipe.evaluate.answers,
+        "normalisers": VERSIONS,
+        "length": length,
+        "by_answers": {c: _mean(v) for c, v in scored.by_choice.items()},
+        "all": whole_set(scored, figures(scored.everywhere, seed)),
+    }
+    if scored.refusals:
+        result["refusals"] = refusal_figures(scored)
+    return result
+
+
+def whole_set(scored: Scored, figures_: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures over all questions, with how many of them were asked."""
+    return {
+        "n": scored.total,
+        "asked": scored.asked,
+        "lower_bound": scored.asked < scored.total,
+        "ceiling": scored.ceiling,
+        "intervals": dict(figures_),
+    }
+
+
+def refusal_figures(scored: Scored) -> dict[str, Any]:
+    """Refusals where there was no answer, where there was one, and CRAG's score, with intervals."""
+    return {
+        kind: {"n": len(values), **next(iter(figures({kind: values}, scored.recipe.seed).values()))}
+        for kind, values in scored.refusals.items()
+        if values
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
