@@ -17,12 +17,17 @@ from ragtune.data.encode import EncodedPrompt, Encoder
 from ragtune.data.example import Example, parse_example
 from ragtune.data.read import read_examples
 from ragtune.data.select import REASONS, rejection
+from ragtune.data.unanswerable import draw, wanted, without_positives
 from ragtune.errors import UsageError
 from ragtune.files import making_folder, read_jsonl, write_json, write_jsonl
 from ragtune.recipe import Data, Recipe
 
 BATCH = 16
 """Records that are read and encoded at a time; more of them were no quicker, and need memory."""
+
+
+_SPARE = "spare"
+"""Instead of a reason: not selected, but it may be trained as one that is to be refused."""
 
 
 def source_of(data: Data, split: str) -> str:
@@ -53,6 +58,8 @@ def prepare(recipe: Recipe, encoder: Encoder, folder: Path) -> dict[str, Any]:
             write_jsonl(partial / f"{split}.jsonl", rows)
             report[split] = counts.report()
             _tell(split, report[split])
+            if split == "train":
+                _check_share(recipe.data, report[split])
             if not counts.selected:
                 raise UsageError(
                     f"Nothing of {source} is selected: {_dropped_text(report[split]['dropped'])}.",
@@ -77,13 +84,17 @@ class _Counts:
         self.passages_dropped = 0
         self.characters_cut = 0
         self.special_text = 0
+        self.unanswerable = 0
+        self.spare: list[tuple[float, Example, EncodedPrompt, list[int]]] = []
+        """Training examples without an answer, of which the share that the recipe wants is taken."""
 
-    def select(self, qid: str, prompt: EncodedPrompt, completion: list[int]) -> None:
+    def select(self, example: Example, prompt: EncodedPrompt, completion: list[int]) -> None:
         self.selected += 1
+        self.unanswerable += not example.answers
         self.prompt_tokens.append(len(prompt.ids))
         self.completion_tokens.append(len(completion))
         if prompt.passages_dropped or prompt.characters_cut:
-            self.truncated.append(qid)
+            self.truncated.append(example.qid)
             self.passages_dropped += prompt.passages_dropped
             self.characters_cut += prompt.characters_cut
 
@@ -103,6 +114,7 @@ class _Counts:
                 "qids": self.truncated[:10],
             },
             "special_tokens_in_text": self.special_text,
+            "unanswerable": self.unanswerable,
         }
 
 
@@ -132,6 +144,7 @@ def _rows(
         for batch in _ahead(read_examples(source, hub_split, tick), BATCH):
             yield from _chosen(recipe, encoder, split, batch, counts)
             update(done, f"{counts.read:,} records, {counts.selected:,} selected", total)
+        yield from _refusals(recipe, counts)
         update(
             total or counts.read,
             f"{counts.read:,} records, {counts.selected:,} selected",
@@ -144,24 +157,33 @@ def _chosen(
 ) -> Iterator[dict[str, Any]]:
     """The rows that a split's file gets of a batch."""
     reasons = [rejection(example, recipe.data.max_passages) for example in batch]
+    if split == "train" and recipe.data.unanswerable:
+        batch, reasons = _hide_answers(recipe, batch, reasons)
     # Of the evaluation split, a question that is not selected may be asked all the same.
-    measured = [e for e, r in zip(batch, reasons, strict=True) if split == "eval" or r is None]
+    measured = [
+        e for e, r in zip(batch, reasons, strict=True) if split == "eval" or r in (None, _SPARE)
+    ]
     prompts = dict(zip((e.qid for e in measured), encoder.prompts(measured), strict=True))
-    selected = [e for e, r in zip(batch, reasons, strict=True) if r is None]
+    selected = [e for e, r in zip(batch, reasons, strict=True) if r in (None, _SPARE)]
     targets = dict(zip((e.qid for e in selected), encoder.targets(selected), strict=True))
     for example, dropped in zip(batch, reasons, strict=True):
         reason = dropped
         counts.read += 1
         counts.computed += example.positives_computed
         prompt = prompts.get(example.qid)
-        if reason is None:
+        if reason in (None, _SPARE):
             completion = targets[example.qid]
             if prompt is None:
                 reason = "question_too_long"
             elif split == "train" and len(prompt.ids) + len(completion) > encoder.context:
                 reason = "answer_too_long"
+            elif reason == _SPARE:
+                number = draw("real", recipe.seed, example.qid)
+                short = example.first_passages(recipe.data.max_passages)
+                counts.spare.append((number, short, prompt, completion))
+                continue
             else:
-                counts.select(example.qid, prompt, completion)
+                counts.select(example, prompt, completion)
                 counts.special_text += encoder.holds_special_text(example)
         elif split == "eval" and prompt is None:
             reason = "question_too_long"  # not even evaluate.questions: all can ask it
@@ -173,6 +195,33 @@ def _chosen(
             yield {k: v for k, v in row.items() if k != "reason" or v}
         elif reason is None:
             yield example.first_passages(recipe.data.max_passages).to_dict()
+
+
+def _hide_answers(
+    recipe: Recipe, batch: list[Example], reasons: list[str | None]
+) -> tuple[list[Example], list[str | None]]:
+    """Make unanswerable examples of some that are selected, or set those without an answer aside."""
+    data = recipe.data
+    if data.unanswerable_from == "real":
+        return batch, [_SPARE if r == "no_answer" else r for r in reasons]
+    found = []
+    for example, reason in zip(batch, reasons, strict=True):
+        hidden = None
+        if reason is None and draw("removed", recipe.seed, example.qid) < data.unanswerable:
+            hidden = without_positives(example, data.max_passages)
+        found.append(hidden or example)
+    return found, reasons
+
+
+def _refusals(recipe: Recipe, counts: _Counts) -> Iterator[dict[str, Any]]:
+    """The rows of as many of the spare examples as the recipe wants, drawn by the seed."""
+    count = wanted(counts.selected, recipe.data.unanswerable)
+    counts.spare.sort(key=lambda spare: (spare[0], spare[1].qid))
+    counts.dropped["no_answer"] += max(0, len(counts.spare) - count)
+    for _, example, prompt, completion in counts.spare[:count]:
+        counts.select(example, prompt, completion)
+        yield example.to_dict()
+    counts.spare.clear()
 
 
 def _ahead(examples: Iterator[Example], size: int) -> Iterator[list[Example]]:
@@ -201,6 +250,9 @@ def _tell(split: str, report: dict[str, Any]) -> None:
     if lengths:
         low, middle, high = (lengths[k] for k in ("min", "median", "max"))
         note(f"  prompts of {low} to {high} tokens, median {middle:.0f}")
+    if report["unanswerable"]:
+        share = report["unanswerable"] / report["selected"]
+        note(f"  {report['unanswerable']:,} of them ({share:.1%}) have no answer: to be refused")
     if report["positives_computed"]:
         note(
             f"  {report['positives_computed']:,} records had no positive_passage_indices: found by "
@@ -216,6 +268,20 @@ def _tell(split: str, report: dict[str, Any]) -> None:
         note(
             f"  {cut['examples']:,} prompts were too long and lost {cut['passages_dropped']:,} "
             f"passages and {cut['characters_cut']:,} characters"
+        )
+
+
+def _check_share(data: Data, report: dict[str, Any]) -> None:
+    """Say it if the share of unanswerable examples is not what the recipe asks for."""
+    if report["selected"] and report["unanswerable"] < 0.9 * data.unanswerable * report["selected"]:
+        more = (
+            "there are no more records with `answers: []`"
+            if data.unanswerable_from == "real"
+            else "the others have no passage but positives"
+        )
+        warn(
+            f"data.unanswerable asks for {data.unanswerable:.1%}, and "
+            f"{report['unanswerable'] / report['selected']:.1%} were found: {more}."
         )
 
 
@@ -239,13 +305,18 @@ def load_examples(path: Path) -> list[Example]:
 
 
 def asked(recipe: Recipe, examples: list[Example]) -> list[Example]:
-    """The evaluation questions that are asked, in the order of the file."""
-    chosen = [
-        e
-        for e in examples
-        if e.extra["selected"]
-        or (recipe.evaluate.questions == "all" and e.extra.get("reason") != "question_too_long")
-    ]
+    """The evaluation questions that are asked, in the order of the file.
+
+    Those are the selected ones; with a refusal also those that have no answer.
+    """
+    everything = recipe.evaluate.questions == "all"
+    refusing = recipe.data.refusal is not None
+    chosen = []
+    for example in examples:
+        reason = example.extra.get("reason")
+        wanted_too = everything or (refusing and reason == "no_answer")
+        if example.extra["selected"] or (wanted_too and reason != "question_too_long"):
+            chosen.append(example)
     chosen = chosen[: recipe.evaluate.limit]
     if not any(e.extra["selected"] for e in chosen):
         raise UsageError(

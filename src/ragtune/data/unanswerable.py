@@ -1,0 +1,44 @@
+"""Training examples that are to be refused: their passages hold no answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+from ragtune.data.example import Example
+
+
+def draw(kind: str, seed: int, qid: str) -> float:
+    """A number in [0, 1) that depends on nothing but its arguments, so on no order of a file."""
+    return random.Random(f"{kind}:{seed}:{qid}").random()
+
+
+def without_positives(example: Example, max_passages: int) -> Example | None:
+    """The example with every passage removed that is a positive or holds an accepted answer.
+
+    Returns:
+        An example without answers, whose first `max_passages` passages are the best ones that are
+        left; None if none is left.
+    """
+    positive = set(example.positive_passage_indices)
+    left = [
+        passage
+        for index, passage in enumerate(example.passages)
+        if index not in positive
+        and not any(a in passage.text or a in passage.title for a in example.answers)
+    ]
+    if not left:
+        return None
+    return dataclasses.replace(
+        example,
+        answers=(),
+        passages=tuple(left[:max_passages]),
+        positive_passage_indices=(),
+        negative_passage_indices=tuple(range(len(left[:max_passages]))),
+        extra=example.extra | {"removed_answers": list(example.answers)},
+    )
+
+
+def wanted(answerable: int, share: float) -> int:
+    """How many unanswerable examples beside so many answerable ones make up a share of all."""
+    return round(answerable * share / (1 - share))

@@ -1,0 +1,130 @@
+"""Training examples that are to be refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ragtune.data import prepare
+from ragtune.data.encode import Encoder
+from ragtune.data.example import Example, Passage
+from ragtune.data.prepare import asked, load_examples
+from ragtune.data.unanswerable import draw, wanted, without_positives
+from ragtune.errors import UsageError
+from ragtune.files import read_json, read_jsonl
+from ragtune.recipe_file import load_recipe
+from tests.conftest import make_records, write_records
+
+REFUSAL = "I don't know."
+
+
+def example(texts: list[str], positive: tuple[int, ...]) -> Example:
+    return Example("q", "?", ("gold",), tuple(map(Passage, texts)), positive, ())
+
+
+def test_every_positive_goes_and_what_holds_the_answer_all_the_same() -> None:
+    one = example(["a", "gold one", "b", "also gold", "c"], (1,))
+    hidden = without_positives(one, 2)
+    assert hidden is not None
+    assert [p.text for p in hidden.passages] == ["a", "b"]
+    assert hidden.answers == hidden.positive_passage_indices == ()
+    assert hidden.extra["removed_answers"] == ["gold"]
+    assert without_positives(example(["gold"], (0,)), 2) is None
+
+
+def test_the_draw_is_uniform_and_of_the_seed() -> None:
+    drawn = [draw("removed", 1, f"q{i}") for i in range(2000)]
+    assert 0.27 < sum(d < 0.3 for d in drawn) / 2000 < 0.33
+    assert draw("removed", 1, "q") == draw("removed", 1, "q") != draw("removed", 2, "q")
+
+
+def test_the_share_is_of_all() -> None:
+    assert wanted(70, 0.3) == 30
+    assert wanted(10, 0.0) == 0
+
+
+def prepared(
+    tmp_path: Path, tokenizer: Any, records: list[dict[str, Any]], **data: Any
+) -> tuple[Any, dict[str, Any], Any]:
+    path = str(write_records(tmp_path / "records.jsonl", records))
+    recipe = load_recipe(
+        {
+            "name": "x",
+            "model": {"id": "some/model"},
+            "data": {"train": path, "eval": path, "max_passages": 2, **data},
+            "prompt": {"preset": "english"},
+            "train": {"steps": 1},
+        }
+    )
+    encoder = Encoder(tokenizer, recipe, 2000)
+    prepare.prepare(recipe, encoder, tmp_path / "out")
+    return recipe, read_json(tmp_path / "out" / "report.json"), encoder
+
+
+def mixed(answerable: int, unanswerable: int) -> list[dict[str, Any]]:
+    records = make_records(answerable + unanswerable)
+    for record in records[answerable:]:
+        record |= {"answers": [], "positive_passage_indices": []}
+    return records
+
+
+def test_real_ones_fill_the_share(tmp_path: Path, chatml_tokenizer: Any) -> None:
+    options = {"refusal": REFUSAL, "unanswerable": 0.25, "unanswerable_from": "real"}
+    _, report, encoder = prepared(tmp_path, chatml_tokenizer, mixed(30, 40), **options)
+    assert report["train"]["selected"] == 40
+    assert report["train"]["unanswerable"] == 10
+    assert report["train"]["dropped"] == {"no_answer": 30}
+    trained = load_examples(tmp_path / "out" / "train.jsonl")
+    refusals = [e for e in trained if not e.answers]
+    assert len(refusals) == 10
+    for one in encoder.samples(refusals):
+        text = encoder.tokenizer.decode(one.completion_ids, skip_special_tokens=True)
+        assert text == REFUSAL
+
+
+def test_positives_are_removed_from_about_the_share(tmp_path: Path, chatml_tokenizer: Any) -> None:
+    options = {"refusal": REFUSAL, "unanswerable": 0.4}
+    _, report, _ = prepared(tmp_path, chatml_tokenizer, make_records(60), **options)
+    assert report["train"]["selected"] == 60
+    assert 12 <= report["train"]["unanswerable"] <= 36
+    for row in read_jsonl(tmp_path / "out" / "train.jsonl"):
+        if not row["answers"]:
+            assert row["removed_answers"]
+            assert not any(a in p["text"] for a in row["removed_answers"] for p in row["passages"])
+    # The evaluation set keeps its answers.
+    assert all(r["answers"] for r in read_jsonl(tmp_path / "out" / "eval.jsonl"))
+
+
+def test_too_few_real_ones_are_said(
+    tmp_path: Path, chatml_tokenizer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"refusal": REFUSAL, "unanswerable": 0.5, "unanswerable_from": "real"}
+    _, report, _ = prepared(tmp_path, chatml_tokenizer, mixed(20, 5), **options)
+    assert report["train"]["unanswerable"] == 5
+    out = " ".join(capsys.readouterr().out.split())
+    assert "asks for 50.0%, and 20.0% were found" in out
+
+
+def test_with_a_refusal_questions_without_an_answer_are_asked(
+    tmp_path: Path, chatml_tokenizer: Any
+) -> None:
+    recipe, _, _ = prepared(tmp_path, chatml_tokenizer, mixed(4, 3), refusal=REFUSAL)
+    questions = load_examples(tmp_path / "out" / "eval.jsonl")
+    assert len(asked(recipe, questions)) == 7
+    plain = recipe.model_copy(update={"data": recipe.data.model_copy(update={"refusal": None})})
+    assert len(asked(plain, questions)) == 4
+
+
+def test_a_share_needs_a_refusal() -> None:
+    with pytest.raises(UsageError, match="unanswerable needs refusal"):
+        load_recipe(
+            {
+                "name": "x",
+                "model": {"id": "some/model"},
+                "data": {"train": "a", "eval": "b", "unanswerable": 0.1},
+                "prompt": {"preset": "english"},
+                "train": {"steps": 1},
+            }
+        )
