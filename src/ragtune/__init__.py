@@ -18,6 +18,8 @@ __all__ = [
     "__version__",
     "check",
     "compare",
+    "compare_runs",
+    "controls",
     "evaluate",
     "load_recipe",
     "merge",
@@ -29,7 +31,19 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from ragtune.pipeline import check, compare, evaluate, merge, prepare, push, report, run, train
+    from ragtune.pipeline import (
+        check,
+        compare,
+        compare_runs,
+        controls,
+        evaluate,
+        merge,
+        prepare,
+        push,
+        report,
+        run,
+        train,
+    )
     from ragtune.recipe import Recipe
     from ragtune.recipe_file import load_recipe
 

@@ -113,13 +113,45 @@ def evaluate(
     run_dir: RunDir = None,
     base: Annotated[bool, typer.Option("--base", help="Without the adapter.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print {n, metrics} alone.")] = False,
+    checkpoint: Annotated[
+        int | None, typer.Option("--checkpoint", help="With the adapter of this step.")
+    ] = None,
+    controls: Annotated[
+        bool,
+        typer.Option(
+            "--controls", help="Ask with other passages, too: none, the positive alone, and so on."
+        ),
+    ] = False,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            "--predictions", help="Score this file (lines of qid, prediction) and ask nothing."
+        ),
+    ] = None,
 ) -> None:
     """Answer and score the questions, with the adapter if there is one."""
     from ragtune import pipeline
-    from ragtune.console import note, to_stderr
+    from ragtune.console import console, note, to_stderr
 
+    if controls:
+        from ragtune.reporting.table import controls_table
+
+        with to_stderr(wanted=as_json):
+            found = pipeline.controls(target, *(overrides or []), run_dir=run_dir)
+            if not as_json:
+                console.print(controls_table(found))
+        if as_json:
+            typer.echo(json.dumps(found, ensure_ascii=False))
+        return
     with to_stderr(wanted=as_json):
-        metrics = pipeline.evaluate(target, *(overrides or []), run_dir=run_dir, base=base)
+        metrics = pipeline.evaluate(
+            target,
+            *(overrides or []),
+            run_dir=run_dir,
+            base=base,
+            checkpoint=checkpoint,
+            predictions=predictions,
+        )
     if as_json:
         typer.echo(json.dumps({k: metrics[k] for k in ("n", "metrics")}))
     else:
@@ -130,11 +162,33 @@ def evaluate(
 
 
 @app.command()
-def compare(target: Target, overrides: Overrides = None, run_dir: RunDir = None) -> None:
-    """Compare the answers before and after tuning, with intervals."""
+def compare(
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE|RUN...",
+            help="A recipe or run: before against after. Several runs (or folders of answers in "
+            "them): each against the first.",
+        ),
+    ],
+    run_dir: RunDir = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison alone.")] = False,
+) -> None:
+    """Compare the answers before and after tuning, or those of several runs, with intervals."""
     from ragtune import pipeline
+    from ragtune.console import console, to_stderr
+    from ragtune.reporting.table import runs_table
 
-    pipeline.compare(target, *(overrides or []), run_dir=run_dir)
+    runs = [t for t in targets if "=" not in t]
+    with to_stderr(wanted=as_json):
+        if len(runs) > 1:
+            found = pipeline.compare_runs(*map(Path, runs))
+            if not as_json:
+                console.print(runs_table(found))
+        else:
+            found = pipeline.compare(*targets, run_dir=run_dir)
+    if as_json:
+        typer.echo(json.dumps(found, ensure_ascii=False))
 
 
 @app.command()

@@ -28,7 +28,7 @@ class Run(Workspace):
         self.dir.claim(self.recipe)
         if not (self.dir.data / "report.json").exists():
             with self.stage("prepare", "Data"):
-                self.dir.forget("before", "after", "merged", "plan")
+                self.dir.forget("before", "after", "merged", "controls", "checkpoints", "plan")
                 self._made.pop("plan", None)
                 prepare(self.recipe, self.encoder, self.dir.data)
                 self.dir.update(
@@ -40,10 +40,10 @@ class Run(Workspace):
         """Answer the questions `before` or `after` tuning."""
         from ragtune.evaluation.evaluate import (
             ask,
-            load_predictions,
             show_answers,
             write_evaluation,
         )
+        from ragtune.evaluation.score import load_predictions
 
         folder = self.dir.predictions(which)
         if not (folder / "metrics.json").exists():
@@ -76,7 +76,7 @@ class Run(Workspace):
             self.prepare()
             base = self.base
             with self.stage("train", "Training"):
-                self.dir.forget("after", "merged")
+                self.dir.forget("after", "merged", "controls", "checkpoints")
                 self._made["tuned"], result = train(
                     self.recipe,
                     self.hardware,
@@ -126,8 +126,8 @@ class Run(Workspace):
 
     def merge(self) -> dict[str, Any]:
         """Merge the adapter into the base, and count the answers that this changed."""
-        from ragtune.evaluation.evaluate import ask, load_predictions
-        from ragtune.evaluation.score import metrics_of, score_answers
+        from ragtune.evaluation.evaluate import ask
+        from ragtune.evaluation.score import load_predictions, metrics_of, score_answers
         from ragtune.model.load import choose_hardware, plain
         from ragtune.model.plan import plan_answers
         from ragtune.publish.merge import merge
@@ -289,14 +289,61 @@ def train(target: Target, *overrides: str, run_dir: str | Path | None = None) ->
 
 
 def evaluate(
-    target: Target, *overrides: str, run_dir: str | Path | None = None, base: bool = False
+    target: Target,
+    *overrides: str,
+    run_dir: str | Path | None = None,
+    base: bool = False,
+    checkpoint: int | None = None,
+    predictions: str | Path | None = None,
 ) -> dict[str, Any]:
     """Answer and score the questions: with the adapter if there is one, else (or with `base`) without.
 
-    Returns metrics.json. Raises as `run` does.
+    Args:
+        target: a recipe or a run directory.
+        overrides: changes to the recipe.
+        run_dir: where the run lies.
+        base: without the adapter.
+        checkpoint: with the adapter of this step instead.
+        predictions: a file of {qid, prediction} lines: it is scored, and nothing is asked.
+
+    Returns:
+        As metrics.json. Raises as `run` does.
     """
+    from ragtune import measure
+
     one = Run(target, list(overrides), run_dir)
+    if predictions is not None:
+        prepared = one.dir.data / "eval.jsonl"
+        return measure.score_file(
+            one.recipe, str(predictions), prepared if prepared.exists() else None
+        )
+    if checkpoint is not None:
+        return measure.evaluate_checkpoint(one, checkpoint)
     return one.evaluate("before" if base or not one.dir.adapter.exists() else "after")
+
+
+def controls(target: Target, *overrides: str, run_dir: str | Path | None = None) -> dict[str, Any]:
+    """Ask the questions with other passages, before and after tuning; returns controls.json.
+
+    Raises as `run` does.
+    """
+    from ragtune import measure
+
+    one = Run(target, list(overrides), run_dir)
+    result = measure.controls(one)
+    one.report(again=True)
+    return result
+
+
+def compare_runs(*runs: str | Path) -> dict[str, Any]:
+    """Compare the answers of runs, or of folders of answers in them, with those of the first.
+
+    Raises:
+        UsageError: a folder without answers, or different questions.
+    """
+    from ragtune import measure
+
+    return measure.compare_runs([Path(run) for run in runs])
 
 
 def compare(target: Target, *overrides: str, run_dir: str | Path | None = None) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class RunDir:
         self.data = path / "data"
         self.adapter = path / "adapter"
         self.comparison = path / "comparison.json"
+        self.controls = path / "controls.json"
         self.report = path / "report.html"
         self.merged = path / "merged"
         self.work = path / "work"
@@ -88,7 +89,8 @@ class RunDir:
         for name in results:
             state.pop("merge" if name == "merged" else name, None)
             shutil.rmtree(self.path / name, ignore_errors=True)
-            (self.work / f"{name}.jsonl").unlink(missing_ok=True)
+            for path in (self.path / f"{name}.json", *self.work.glob(f"{name}*.jsonl")):
+                path.unlink(missing_ok=True)
         if state:
             state.pop("format")
             write_json(self.state, state)

@@ -150,6 +150,14 @@ class Workspace:
             del self._made["base"]
         return self._made["tuned"]
 
+    def fresh_base(self) -> Any:
+        """The base model for an adapter of one's own, which then wraps it: nobody else gets it."""
+        self._made.pop("tuned", None)
+        free_gpu()
+        base = self.base
+        del self._made["base"]
+        return base
+
     def _load(
         self, path: str, hardware: Any, *, nf4: bool = False, dequantized: bool = False
     ) -> Any:

@@ -162,6 +162,12 @@ class Encoder:
             )
             for e in examples
         ]
+        return self.prompts_of(examples, shown)
+
+    def prompts_of(
+        self, examples: Sequence[Example], shown: Sequence[Sequence[Passage]]
+    ) -> list[EncodedPrompt | None]:
+        """The prompts of examples with these passages instead of their own."""
         kept = [len(passages) for passages in shown]
         ids: dict[int, list[int]] = {}
         todo = list(range(len(examples)))

@@ -36,7 +36,7 @@ def read_examples(source: str, split: str, tick: Tick = lambda *_: None) -> Iter
         UsageError: a missing or damaged file, a bad record, a `qid` that occurs twice, no record.
     """
     seen: dict[str, str] = {}
-    for where, record in _records(source, split, tick):
+    for where, record in records(source, split, tick):
         example = parse_example(record, where)
         if example.qid in seen:
             raise UsageError(
@@ -74,7 +74,10 @@ def locate(source: str) -> Path | None:
     return None
 
 
-def _records(source: str, split: str, tick: Tick) -> Iterator[tuple[str, Any]]:
+def records(
+    source: str, split: str = "", tick: Tick = lambda *_: None
+) -> Iterator[tuple[str, Any]]:
+    """Yield each record of a source, unchecked, and where it stands; raises as `read_examples` does."""
     path = locate(source)
     if path is None:
         yield from _hub(source, split, tick)

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ragtune.console import note, progress
+from ragtune.console import note, progress, warn
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example
-from ragtune.errors import RagtuneError
+from ragtune.errors import RagtuneError, UsageError
 from ragtune.evaluation.compare import compare
+from ragtune.evaluation.controls import conditions, key
 from ragtune.evaluation.generate import Prediction, answer
-from ragtune.evaluation.score import metrics_of, score_answers
-from ragtune.files import making_folder, read_jsonl, write_json, write_jsonl
+from ragtune.evaluation.score import load_predictions, metrics_of, score_answers
+from ragtune.files import making_folder, write_json, write_jsonl
 from ragtune.recipe import Recipe
 
 
@@ -31,6 +32,28 @@ def encode_prompts(encoder: Encoder, examples: Sequence[Example]) -> list[tuple[
                 "Run `ragtune prepare` again: the prepared data belong to another model.",
             )
         prompts.append((example.qid, prompt.ids))
+    return prompts
+
+
+def encode_controls(
+    recipe: Recipe, encoder: Encoder, examples: Sequence[Example]
+) -> list[tuple[str, list[int]]]:
+    """The prompts of every control's questions, by `controls.key`."""
+    prompts = []
+    for name, (title, show) in conditions(recipe.data.max_passages).items():
+        shown = [(e, passages) for e in examples if (passages := show(e)) is not None]
+        try:
+            encoded = encoder.prompts_of([e for e, _ in shown], [p for _, p in shown])
+        except UsageError as error:  # the user's template may need a passage
+            warn(f"Control left out: {title}. {error.message}")
+            continue
+        cut = 0
+        for (example, _), prompt in zip(shown, encoded, strict=True):
+            if prompt is not None:
+                prompts.append((key(name, example.qid), prompt.ids))
+                cut += bool(prompt.passages_dropped or prompt.characters_cut)
+        if cut:
+            warn(f"{title}: {cut:,} prompts were too long and lost passages or text.")
     return prompts
 
 
@@ -83,11 +106,6 @@ def write_evaluation(
         }
         write_json(partial / "metrics.json", metrics)
     return metrics
-
-
-def load_predictions(folder: Path) -> dict[str, str]:
-    """The answers of a finished evaluation, by qid."""
-    return {row["qid"]: row["prediction"] for row in read_jsonl(folder / "predictions.jsonl")}
 
 
 def compare_folders(

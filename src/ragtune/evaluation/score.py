@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ragtune.data.example import Example
 from ragtune.evaluation.metrics import METRICS, VERSIONS, accepted, refused, score
 from ragtune.evaluation.statistics import figures
+from ragtune.files import read_jsonl
 from ragtune.recipe import Recipe
 
 Columns = dict[str, list[float]]
@@ -49,6 +51,11 @@ class Scored:
     @property
     def total(self) -> int:
         return len(next(iter(self.everywhere.values())))
+
+
+def load_predictions(folder: Path) -> dict[str, str]:
+    """The answers of a finished evaluation, by qid."""
+    return {row["qid"]: row["prediction"] for row in read_jsonl(folder / "predictions.jsonl")}
 
 
 def score_answers(

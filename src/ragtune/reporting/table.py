@@ -10,8 +10,8 @@ from rich.table import Table
 
 from ragtune.data.example import Example
 from ragtune.data.select import shown_passages
-from ragtune.evaluation.evaluate import load_predictions
 from ragtune.evaluation.metrics import accepted, refused, score
+from ragtune.evaluation.score import load_predictions
 from ragtune.recipe import Recipe
 from ragtune.reporting.html import AnswerRow
 
@@ -32,6 +32,52 @@ def comparison_table(comparison: dict[str, Any]) -> Table:
         cells = [_with_interval(comparison["intervals"][w][metric]) for w in ("before", "after")]
         table.add_row(metric, *cells, _with_interval(difference, sign="+"), style=mark)
     return table
+
+
+def runs_table(result: dict[str, Any]) -> Table:
+    """Runs against the first of them, by the headline metric, in %."""
+    metric = result["metric"]
+    table = Table(title=f"{metric}, {result['n']} questions in common, in % (95 % interval)")
+    for name in ("run", metric, "less the first", "fixed", "broken", "p"):
+        table.add_column(name, justify="left" if name == "run" else "right")
+    first, *others = result["runs"]
+    table.add_row(first["name"], _with_interval(first["intervals"][metric]), "", "", "", "")
+    for one, found in zip(others, result["comparisons"], strict=True):
+        table.add_row(
+            one["name"],
+            _with_interval(one["intervals"][metric]),
+            _with_interval(found["difference"][metric], sign="+"),
+            str(found["fixed"]),
+            str(found["broken"]),
+            f"{found['mcnemar_p']:.2g}",
+        )
+    return table
+
+
+def controls_table(controls: dict[str, Any]) -> Table:
+    """The headline metric of every control, before and after, in %."""
+    metric = controls["metric"]
+    table = Table(title=f"{metric} with other passages, in % (95 % interval)")
+    for name in ("passages", "n", "before", "after", "difference"):
+        table.add_column(name, justify="left" if name == "passages" else "right")
+    rows = [
+        (one["title"], one["n"], *(one[w] and one[w][metric] for w in _WHICH))
+        for one in controls["conditions"]
+    ]
+    for title, n, before, after, difference in rows:
+        table.add_row(title, str(n), *map(_or_dash, (before, after)), _or_dash(difference, "+"))
+    table.add_section()
+    for one in controls["effects"]:
+        cells = (_or_dash(one[w], "+") for w in ("before", "after"))
+        table.add_row(one["title"], str(one["n"]), *cells, "")
+    return table
+
+
+_WHICH = ("before", "after", "difference")
+
+
+def _or_dash(figure: dict[str, float] | None, sign: str = "") -> str:
+    return _with_interval(figure, sign) if figure else "–"
 
 
 def _with_interval(figure: dict[str, float], sign: str = "") -> str:

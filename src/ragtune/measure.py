@@ -1,0 +1,275 @@
+"""Measuring beside a run's own road: controls, checkpoints, answers from elsewhere, run against run."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ragtune.console import note, warn
+from ragtune.data.example import Example
+from ragtune.data.prepare import asked, load_examples, source_of
+from ragtune.data.read import read_examples, records
+from ragtune.data.select import rejection
+from ragtune.errors import UsageError
+from ragtune.evaluation.compare import compare
+from ragtune.evaluation.controls import AS_ASKED, control_figures, key
+from ragtune.evaluation.score import Scored, load_predictions, metrics_of, score_answers
+from ragtune.files import making_folder, write_json, write_jsonl
+from ragtune.pipeline import Run
+from ragtune.recipe import Recipe
+from ragtune.recipe_file import load_recipe
+
+
+def controls(run: Run) -> dict[str, Any]:
+    """Ask the same questions with other passages, before and (with an adapter) after tuning.
+
+    The model is loaded once: for `before` its adapter is switched off. Writes controls/ and
+    controls.json, and returns the latter.
+    """
+    from ragtune.evaluation.evaluate import ask, encode_controls
+    from ragtune.model.plan import plan_answers
+
+    run.prepare()
+    tuned = run.dir.adapter.exists()
+    answers: dict[str, dict[str, str]] = {}
+    prompts: list[tuple[str, list[int]]] = []
+    examples = [e for e in run.examples("eval") if e.extra["selected"]]
+    for which in ("before", "after") if tuned else ("before",):
+        run.evaluate(which)
+        folder = run.dir.path / "controls" / which
+        if not folder.exists():
+            prompts = prompts or encode_controls(run.recipe, run.encoder, examples)
+            model = run.tuned if tuned else run.base
+            off = model.disable_adapter() if tuned and which == "before" else None
+            stage = run.stage(f"controls_{which}", f"Controls {which} tuning")
+            with stage, off or contextlib.nullcontext():
+                partial = run.dir.work / f"controls.{which}.jsonl"
+                lengths = [len(ids) for _, ids in prompts]
+                limits = plan_answers(run.recipe, run.hardware, run.config, lengths)
+                title = f"answering ({which})"
+                found = ask(run.recipe, model, run.encoder, prompts, limits, partial, title)
+                with making_folder(folder) as unfinished:
+                    write_jsonl(unfinished / "predictions.jsonl", (p.to_dict() for p in found))
+                partial.unlink()
+        plain = load_predictions(run.dir.predictions(which))
+        answers[which] = {key(AS_ASKED, qid): text for qid, text in plain.items()}
+        answers[which] |= load_predictions(folder)
+    result = control_figures(run.recipe, examples, answers)
+    write_json(run.dir.controls, result)
+    return result
+
+
+def evaluate_checkpoint(run: Run, step: int) -> dict[str, Any]:
+    """Answer and score the questions with the adapter of a checkpoint: checkpoints/STEP/.
+
+    Raises:
+        UsageError: there is no whole checkpoint of that step.
+    """
+    from ragtune.evaluation.evaluate import ask, write_evaluation
+    from ragtune.files import read_json
+    from ragtune.model.fused import fuse
+    from ragtune.model.lora import load_adapter
+    from ragtune.training.checkpoint import is_whole
+
+    folder = run.dir.path / "checkpoints" / str(step)
+    if not (folder / "metrics.json").exists():
+        checkpoint = run.dir.checkpoints / f"checkpoint-{step}"
+        if not is_whole(checkpoint):
+            there = sorted(
+                int(p.name.rpartition("-")[2])
+                for p in run.dir.checkpoints.glob("checkpoint-*")
+                if is_whole(p)
+            )
+            raise UsageError(
+                f"{run.dir.path} has no checkpoint of step {step}.",
+                f"There are: {', '.join(map(str, there)) or 'none'}. train.save_every and "
+                "train.keep_checkpoints say which are kept.",
+            )
+        # The adapter wraps the base in place, so that this is no base for others any more.
+        model = load_adapter(run.fresh_base(), checkpoint).eval()
+        fuse(model)
+        with run.stage(f"checkpoint_{step}", f"Answers at step {step}"):
+            partial = run.dir.work / f"checkpoints.{step}.jsonl"
+            limits = (run.plan.evaluation_batch, run.plan.cache_tokens)
+            title = f"answering (step {step})"
+            found = ask(run.recipe, model, run.encoder, run.prompts, limits, partial, title)
+            write_evaluation(run.recipe, folder, found, run.questions)
+            partial.unlink()
+    return read_json(folder / "metrics.json")
+
+
+def score_file(recipe: Recipe, path: str, prepared: Path | None = None) -> dict[str, Any]:
+    """Score predictions that were made elsewhere, as metrics.json does.
+
+    Args:
+        recipe: `data.eval`, and how answers are scored.
+        path: records with `qid` and `prediction`, in any format that data are read from.
+        prepared: the eval.jsonl of a run, if there is one; else `data.eval` is read.
+
+    Raises:
+        UsageError: a bad line, a qid that occurs twice or is no question of `data.eval`.
+    """
+    questions = load_examples(prepared) if prepared else _questions(recipe)
+    known = {e.qid for e in questions}
+    found: dict[str, str] = {}
+    seen: dict[str, str] = {}
+    for where, record in records(path):
+        qid, text = _prediction(record, where)
+        if qid in seen:
+            raise UsageError(
+                f"{where}: qid {qid!r} was already used at {seen[qid]}.",
+                "A question has one prediction: remove one of the two.",
+            )
+        if qid not in known:
+            near = difflib.get_close_matches(qid, known, 1)
+            hint = f"Did you mean {near[0]!r}? " if near else ""
+            raise UsageError(
+                f"{where}: data.eval has no question {qid!r}.",
+                f"{hint}The predictions must be of {recipe.data.eval or 'data.source'}.",
+            )
+        seen[qid], found[qid] = where, text
+    if not found:
+        raise UsageError(f"{path} holds no prediction.", "Each line is {qid, prediction}.")
+    wanted = asked(recipe, questions)
+    missing = [e.qid for e in wanted if e.qid not in found]
+    if missing:
+        warn(
+            f"{len(missing):,} of {len(wanted):,} questions have no prediction and count as wrong: "
+            f"{', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}"  # noqa: PLR2004
+        )
+    return metrics_of(
+        score_answers(recipe, questions, {e.qid: found.get(e.qid, "") for e in wanted})
+    )
+
+
+def _questions(recipe: Recipe) -> list[Example]:
+    """The evaluation set with what is selected of it; lengths are not looked at, for want of a model."""
+    found = []
+    for example in read_examples(source_of(recipe.data, "eval"), "validation"):
+        reason = rejection(example, recipe.data.max_passages)
+        extra = (
+            example.extra | {"selected": reason is None} | ({"reason": reason} if reason else {})
+        )
+        found.append(dataclasses.replace(example, extra=extra))
+    return found
+
+
+def _prediction(record: Any, where: str) -> tuple[str, str]:
+    if not isinstance(record, dict):
+        raise UsageError(f"{where}: no JSON object.", "Each line is {qid, prediction}.")
+    for name in ("qid", "prediction"):
+        if record.get(name) is None:
+            raise UsageError(f"{where}: {name} is missing.", "Each line is {qid, prediction}.")
+    qid, text = record["qid"], record["prediction"]
+    if not isinstance(qid, (str, int)) or isinstance(qid, bool):
+        raise UsageError(f"{where}: qid is neither a string nor a number.")
+    if not isinstance(text, str):
+        raise UsageError(f"{where}: prediction is no string.", "Write what the model answered.")
+    return str(qid), text
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """The answers in a folder, and the run that they belong to."""
+
+    name: str
+    recipe: Recipe
+    questions: list[Example]
+    predictions: dict[str, str]
+
+
+def compare_runs(paths: Sequence[Path]) -> dict[str, Any]:
+    """Compare the answers of runs, or of checkpoints, with those of the first, question by question.
+
+    Args:
+        paths: run directories (their answers after tuning), or folders of a run that hold a
+            predictions.jsonl (RUN/before, RUN/checkpoints/50).
+
+    Returns:
+        {metric, answers, n, runs: [{name, metrics, intervals}], comparisons: [{name, against, …}]},
+        a comparison being as in comparison.json, the first in the place of `before`.
+
+    Raises:
+        UsageError: a folder without answers, or runs whose questions or answers differ.
+    """
+    everyone = [_answers(path) for path in paths]
+    first = everyone[0]
+    common = _common(everyone)
+    scored = [
+        score_answers(first.recipe, common, {e.qid: one.predictions[e.qid] for e in common})
+        for one in everyone
+    ]
+    for one in everyone[1:]:
+        if one.recipe.evaluate.metric != first.recipe.evaluate.metric:
+            note(f"{one.name} is scored as {first.name}, by {first.recipe.evaluate.metric}.")
+    return {
+        "metric": first.recipe.evaluate.metric,
+        "answers": first.recipe.evaluate.answers,
+        "n": len(scored[0].chosen),
+        "runs": [_summary(one.name, s) for one, s in zip(everyone, scored, strict=True)],
+        "comparisons": [
+            {"name": one.name, "against": first.name, **compare(scored[0], s)}
+            for one, s in zip(everyone[1:], scored[1:], strict=True)
+        ],
+    }
+
+
+def _summary(name: str, scored: Scored) -> dict[str, Any]:
+    figures = metrics_of(scored)
+    return {"name": name, **{k: figures[k] for k in ("metrics", "intervals", "length")}}
+
+
+def _answers(path: Path) -> _Answers:
+    folder = path / "after" if (path / "recipe.yaml").is_file() else path
+    run = path if folder != path else next(
+        (p for p in path.resolve().parents if (p / "recipe.yaml").is_file()), None
+    )  # fmt: skip
+    if run is None or not (folder / "predictions.jsonl").is_file():
+        raise UsageError(
+            f"{path} holds no answers.",
+            "Name a finished run, or a folder of one such as RUN/before or RUN/checkpoints/50.",
+        )
+    return _Answers(
+        str(path),
+        load_recipe(run / "recipe.yaml"),
+        load_examples(run / "data" / "eval.jsonl"),
+        load_predictions(folder),
+    )
+
+
+def _common(everyone: Sequence[_Answers]) -> list[Example]:
+    """The questions that all were asked and that are selected in all; they must be the same."""
+    first, *others = everyone
+    known = [{e.qid: e for e in one.questions} for one in others]
+    found, left_out = [], 0
+    for example in first.questions:
+        theirs = [k.get(example.qid) for k in known]
+        everywhere = [example, *(e for e in theirs if e is not None)]
+        if not all(e.extra["selected"] for e in everywhere) or not all(
+            example.qid in one.predictions for one in everyone
+        ):
+            left_out += example.qid in first.predictions
+            continue
+        for one, other in zip(others, theirs, strict=True):
+            if other is None or (other.question, other.answers) != (
+                example.question,
+                example.answers,
+            ):
+                raise UsageError(
+                    f"{first.name} and {one.name} differ in the question {example.qid}.",
+                    "Only runs over the same evaluation data can be compared.",
+                )
+        found.append(example)
+    if not found:
+        raise UsageError(
+            "The runs have no question in common.",
+            "Only runs over the same evaluation data can be compared.",
+        )
+    if left_out:
+        note(f"{left_out:,} questions of {first.name} were not asked or not selected in all runs.")
+    return found
