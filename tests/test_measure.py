@@ -1,0 +1,239 @@
+"""Controls, checkpoints, predictions from elsewhere, and runs against each other."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ragtune
+from ragtune.cli import main
+from ragtune.data.example import Example, Passage
+from ragtune.errors import UsageError
+from ragtune.evaluation.controls import AS_ASKED, conditions, control_figures, key
+from ragtune.evaluation.metrics import METRICS
+from ragtune.recipe_file import load_recipe
+from tests.conftest import make_records, write_records
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    """A run with a checkpoint at step 4, of which the tests change nothing."""
+    folder = tmp_path_factory.mktemp("measured")
+    data = {
+        split: str(write_records(folder / f"{split}.jsonl", make_records(count, prefix)))
+        for split, count, prefix in (("train", 24, "t"), ("eval", 10, "e"))
+    }
+    recipe = {
+        "name": "tiny",
+        "model": {"id": str(tiny_folder)},
+        "data": {**data, "max_passages": 3},
+        "prompt": {"preset": "english"},
+        "lora": {"rank": 4, "alpha": 8, "dropout": 0.0},
+        "train": {"steps": 8, "batch_size": 4, "learning_rate": 0.01, "save_every": 4},
+        "evaluate": {"max_new_tokens": 4},
+        "publish": {"format": "adapter"},
+    }  # fmt: skip
+    ragtune.run(recipe, run_dir=folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def example(positive: int, count: int = 6) -> Example:
+    passages = tuple(
+        Passage("gold" if i == positive else "also gold" if i == 5 else f"text {i}")
+        for i in range(count)
+    )
+    return Example("q", "?", ("gold",), passages, (positive,), (), {"selected": True})
+
+
+def test_what_each_control_shows() -> None:
+    shown = {name: show(example(1)) for name, (_, show) in conditions(3).items()}
+    texts = {n: None if p is None else [x.text for x in p] for n, p in shown.items()}
+    assert texts == {
+        "no_passages": [],
+        "positive_alone": ["gold"],
+        "distractors_alone": ["text 0", "text 2", "text 3"],  # one that holds the answer is none
+        "positive_first": ["gold", "text 0", "text 2"],
+        "positive_middle": ["text 0", "gold", "text 2"],
+        "positive_last": ["text 0", "text 2", "gold"],
+        "k1": ["text 0"],
+        "k5": ["text 0", "gold", "text 2", "text 3", "text 4"],
+        "k10": None,
+    }
+    assert set(conditions(1)) == {
+        "no_passages", "positive_alone", "distractors_alone", "k3", "k5", "k10",
+    }  # fmt: skip
+    assert "positive_middle" not in conditions(2)
+    few = example(0, count=2)
+    assert conditions(3)["positive_last"][1](few) is None
+
+
+def test_the_figures_of_controls_by_hand() -> None:
+    recipe = load_recipe(
+        {
+            "name": "x",
+            "model": {"id": "m"},
+            "data": {"train": "a", "eval": "b", "refusal": "no idea"},
+            "prompt": {"preset": "english"},
+            "train": {"steps": 1},
+        }
+    )
+    examples = [
+        Example(f"q{i}", "?", ("gold",), (), (0,), (), {"selected": True}) for i in range(4)
+    ]
+
+    def answers(asked: str, without: str) -> dict[str, str]:
+        words = {"g": "gold", "x": "other", "n": "No idea."}
+        both = ((AS_ASKED, asked), ("no_passages", without))
+        return {key(c, f"q{i}"): words[w] for c, text in both for i, w in enumerate(text)}
+
+    found = control_figures(
+        recipe, examples, {"before": answers("gxxx", "gxxx"), "after": answers("gggx", "gxn")}
+    )
+    rows = {one["name"]: one for one in found["conditions"]}
+    assert list(rows) == [AS_ASKED, "no_passages"]
+    assert rows[AS_ASKED]["n"] == 4
+    assert rows[AS_ASKED]["difference"]["strict_em"]["value"] == 0.5
+    assert set(rows[AS_ASKED]["after"]) == set(METRICS)
+    assert rows["no_passages"]["n"] == 3  # those that both were asked
+    assert rows["no_passages"]["refused"] == {"before": 0.0, "after": pytest.approx(1 / 3)}
+    (effect,) = found["effects"]
+    assert (effect["name"], effect["n"]) == ("passages", 3)
+    assert effect["before"]["value"] == 0
+    assert effect["after"]["value"] == pytest.approx(2 / 3)
+
+
+def test_controls_of_a_finished_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = ragtune.controls(run)
+    stored = json.loads((run / "controls.json").read_text("utf-8"))
+    assert stored == {"format": 1, **found}
+    names = [one["name"] for one in found["conditions"]]
+    assert names == [
+        AS_ASKED, "no_passages", "positive_alone", "distractors_alone", "positive_first",
+        "positive_middle", "positive_last", "k1",
+    ]  # fmt: skip
+    comparison = json.loads((run / "comparison.json").read_text("utf-8"))
+    for which in ("before", "after"):
+        assert found["conditions"][0][which] == comparison["intervals"][which]
+    # The first place is where these records have their positive.
+    rows = {one["name"]: one for one in found["conditions"]}
+    assert rows["positive_first"]["after"] == rows[AS_ASKED]["after"]
+    again = (run / "controls" / "after" / "predictions.jsonl").stat().st_mtime_ns
+    ragtune.controls(run)
+    assert (run / "controls" / "after" / "predictions.jsonl").stat().st_mtime_ns == again
+    assert "no passages" not in capsys.readouterr().err
+
+
+def test_controls_before_are_those_of_the_base_alone(run: Path, tmp_path: Path) -> None:
+    """With the adapter switched off, a tuned model answers as the base does."""
+    ragtune.controls(run)
+    other = tmp_path / "base"
+    recipe = load_recipe(run / "recipe.yaml")
+    alone = ragtune.controls(recipe, run_dir=other)
+    assert not (other / "adapter").exists()
+    assert all(one["after"] is None for one in alone["conditions"])
+    files = [p / "controls" / "before" / "predictions.jsonl" for p in (run, other)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_checkpoint_is_evaluated_and_compared(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = ragtune.evaluate(run, checkpoint=4)
+    assert metrics["n"] == 10
+    folder = run / "checkpoints" / "4"
+    assert (folder / "predictions.jsonl").exists()
+    with pytest.raises(UsageError, match="no checkpoint of step 5") as error:
+        ragtune.evaluate(run, checkpoint=5)
+    assert "There are: 4" in error.value.advice
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main(["compare", str(folder), str(run), "--json"])
+    assert end.value.code == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["n"] == 10
+    assert found["runs"][0]["metrics"] == metrics["metrics"]
+    (one,) = found["comparisons"]
+    assert one["difference"]["aio_em"]["value"] == pytest.approx(
+        found["runs"][1]["metrics"]["aio_em"] - found["runs"][0]["metrics"]["aio_em"]
+    )
+    assert 0 <= one["mcnemar_p"] <= 1
+
+
+def test_two_sides_of_a_run_compare_as_the_run_says(run: Path) -> None:
+    found = ragtune.compare_runs(run / "before", run)
+    comparison = json.loads((run / "comparison.json").read_text("utf-8"))
+    (one,) = found["comparisons"]
+    for name in ("difference", "fixed", "broken", "mcnemar_p", "gain"):
+        assert one[name] == comparison[name]
+
+
+def test_runs_over_other_questions_are_not_compared(run: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(run, tmp_path / "other")
+    path = other / "data" / "eval.jsonl"
+    path.write_text(path.read_text("utf-8").replace("house 3?", "house three?"), "utf-8")
+    with pytest.raises(UsageError, match="differ in the question e3"):
+        ragtune.compare_runs(run, other)
+    with pytest.raises(UsageError, match="holds no answers"):
+        ragtune.compare_runs(run, tmp_path)
+
+
+def lines(path: Path, *rows: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows), "utf-8")
+    return path
+
+
+def test_predictions_from_elsewhere_score_as_one_s_own(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = json.loads((finished / "after" / "metrics.json").read_text("utf-8"))
+    file = finished / "after" / "predictions.jsonl"
+    recipe = str(finished / "recipe.yaml")
+    for place in (finished, tmp_path / "nothing"):
+        with pytest.raises(SystemExit) as end:
+            main(
+                ["evaluate", recipe, "--run-dir", str(place), "--predictions", str(file), "--json"]
+            )
+        assert end.value.code == 0
+        printed = json.loads(capsys.readouterr().out)
+        assert printed == {"n": own["n"], "metrics": own["metrics"]}
+    assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"qid": "e1"}], "p.jsonl:1: prediction is missing"),
+        ([{"prediction": "x"}], "p.jsonl:1: qid is missing"),
+        ([{"qid": "e1", "prediction": 3}], "p.jsonl:1: prediction is no string"),
+        ([{"qid": True, "prediction": ""}], "p.jsonl:1: qid is neither"),
+        ([{"qid": "e1", "prediction": "x"}] * 2, "p.jsonl:2: qid 'e1' was already used at .*p.jsonl:1"),
+        ([{"qid": "e11", "prediction": "x"}], "p.jsonl:1: data.eval has no question 'e11'"),
+        ([], "holds no prediction"),
+        ([[1]], "p.jsonl:1: no JSON object"),
+    ],
+)  # fmt: skip
+def test_bad_predictions_are_named(
+    finished: Path, tmp_path: Path, rows: list[Any], message: str
+) -> None:
+    file = lines(tmp_path / "p.jsonl", *rows)
+    with pytest.raises(UsageError, match=message):
+        ragtune.evaluate(finished, predictions=file)
+
+
+def test_questions_without_a_prediction_count_as_wrong_and_are_told(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = lines(tmp_path / "p.jsonl", {"qid": "e0", "prediction": "red"})
+    metrics = ragtune.evaluate(finished, predictions=file)
+    assert metrics["n"] == 10
+    assert metrics["metrics"]["strict_em"] == pytest.approx(0.1)
+    assert "9 of 10 questions have no prediction" in " ".join(capsys.readouterr().out.split())
