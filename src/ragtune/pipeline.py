@@ -15,7 +15,6 @@ from typing import Any
 from ragtune.console import console, heading, note
 from ragtune.errors import UsageError
 from ragtune.files import read_json, read_jsonl, sha256, write_json
-from ragtune.gpu import free_gpu
 from ragtune.workspace import Target, Workspace
 
 
@@ -137,8 +136,7 @@ class Run(Workspace):
             self.evaluate("after")
             with self.stage("merge", "Merged model"):
                 # The tuned model's memory is needed for the base in bfloat16.
-                self._made.pop("tuned", None)
-                free_gpu()
+                self.forget_models()
                 if not whole:
                     self.dir.forget("merged")
                     merge(self.source, self.dir.adapter, self.encoder, self.dir.merged)

@@ -150,10 +150,15 @@ class Workspace:
             del self._made["base"]
         return self._made["tuned"]
 
+    def forget_models(self) -> None:
+        """Give back the memory of the models that were loaded."""
+        for name in ("base", "tuned"):
+            self._made.pop(name, None)
+        free_gpu()
+
     def fresh_base(self) -> Any:
         """The base model for an adapter of one's own, which then wraps it: nobody else gets it."""
-        self._made.pop("tuned", None)
-        free_gpu()
+        self.forget_models()
         base = self.base
         del self._made["base"]
         return base
