@@ -13,6 +13,7 @@ import numpy as np
 
 from ragtune.console import note, progress, warn
 from ragtune.data import aio
+from ragtune.data.audit import Audits, Selected
 from ragtune.data.encode import EncodedPrompt, Encoder
 from ragtune.data.example import Example, parse_example
 from ragtune.data.read import read_examples
@@ -46,10 +47,11 @@ def prepare(recipe: Recipe, encoder: Encoder, folder: Path) -> dict[str, Any]:
             "max_prompt_tokens": encoder.max_prompt,
             "stop_token": encoder.tokenizer.convert_ids_to_tokens(encoder.stop_id),
         }
+        audits = Audits(encoder, partial / "train.jsonl")
         for split, hub_split in (("train", "train"), ("eval", "validation")):
             source = source_of(recipe.data, split)
             counts = _Counts(source)
-            rows = _rows(recipe, encoder, source, split, hub_split, counts)
+            rows = _rows(recipe, encoder, source, split, hub_split, counts, audits)
             write_jsonl(partial / f"{split}.jsonl", rows)
             report[split] = counts.report()
             _tell(split, report[split])
@@ -58,6 +60,8 @@ def prepare(recipe: Recipe, encoder: Encoder, folder: Path) -> dict[str, Any]:
                     f"Nothing of {source} is selected: {_dropped_text(report[split]['dropped'])}.",
                     _advice(counts.dropped),
                 )
+        report["audits"] = audits.report()
+        audits.tell()
         write_json(partial / "report.json", report)
     return report
 
@@ -120,7 +124,13 @@ def _lengths(values: list[int]) -> dict[str, float]:
 
 
 def _rows(
-    recipe: Recipe, encoder: Encoder, source: str, split: str, hub_split: str, counts: _Counts
+    recipe: Recipe,
+    encoder: Encoder,
+    source: str,
+    split: str,
+    hub_split: str,
+    counts: _Counts,
+    audits: Audits,
 ) -> Iterator[dict[str, Any]]:
     with progress(f"reading {split}", None) as update:
         done = total = 0
@@ -130,7 +140,7 @@ def _rows(
             done, total = now, of
 
         for batch in _ahead(read_examples(source, hub_split, tick), BATCH):
-            yield from _chosen(recipe, encoder, split, batch, counts)
+            yield from _chosen(recipe, encoder, split, batch, counts, audits)
             update(done, f"{counts.read:,} records, {counts.selected:,} selected", total)
         update(
             total or counts.read,
@@ -140,7 +150,12 @@ def _rows(
 
 
 def _chosen(
-    recipe: Recipe, encoder: Encoder, split: str, batch: list[Example], counts: _Counts
+    recipe: Recipe,
+    encoder: Encoder,
+    split: str,
+    batch: list[Example],
+    counts: _Counts,
+    audits: Audits,
 ) -> Iterator[dict[str, Any]]:
     """The rows that a split's file gets of a batch."""
     reasons = [rejection(example, recipe.data.max_passages) for example in batch]
@@ -149,6 +164,7 @@ def _chosen(
     prompts = dict(zip((e.qid for e in measured), encoder.prompts(measured), strict=True))
     selected = [e for e, r in zip(batch, reasons, strict=True) if r is None]
     targets = dict(zip((e.qid for e in selected), encoder.targets(selected), strict=True))
+    chosen: list[Selected] = []
     for example, dropped in zip(batch, reasons, strict=True):
         reason = dropped
         counts.read += 1
@@ -162,6 +178,7 @@ def _chosen(
                 reason = "answer_too_long"
             else:
                 counts.select(example.qid, prompt, completion)
+                chosen.append(Selected(example, prompt, completion))
                 counts.special_text += encoder.holds_special_text(example)
         elif split == "eval" and prompt is None:
             reason = "question_too_long"  # not even evaluate.questions: all can ask it
@@ -173,6 +190,7 @@ def _chosen(
             yield {k: v for k, v in row.items() if k != "reason" or v}
         elif reason is None:
             yield example.first_passages(recipe.data.max_passages).to_dict()
+    audits.add(split, chosen)
 
 
 def _ahead(examples: Iterator[Example], size: int) -> Iterator[list[Example]]:
