@@ -252,7 +252,7 @@ class Audits:
             self._findings["truncated_prompts", split].add(
                 one.example.qid,
                 one.example.question,
-                detail=f"lost {dropped:,} passages and {cut:,} characters",
+                detail=f"passages lost: {dropped:,}, characters lost: {cut:,}",
             )
 
     def _changed(self, split: str, one: Selected) -> None:
