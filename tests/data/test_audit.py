@@ -137,8 +137,11 @@ def test_a_passage_of_both_splits_is_found(auditor: Auditor) -> None:
 
 def test_a_question_counts_once(auditor: Auditor) -> None:
     for k in (0, 1):
+        auditor.train[k]["passages"][1]["text"] = f"{k} cows " * 40
         auditor.eval[0]["passages"][k]["text"] = auditor.train[k]["passages"][0]["text"]
-    assert auditor.run()["same_passage", "both"]["count"] == 1
+        auditor.eval[1]["passages"][k]["text"] = f"{k} cows " * 30
+    found = auditor.run()
+    assert [found[n, "both"]["count"] for n in ("same_passage", "shared_text")] == [1, 1]
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])
@@ -261,12 +264,12 @@ def test_answers_that_the_tokenizer_changes_are_found(lower: Auditor) -> None:
 def test_of_the_evaluation_the_first_answer_is_looked_at_whatever_is_trained(
     lower: Auditor,
 ) -> None:
-    for number, row in enumerate(lower.eval):
-        row["answers"] = ["Paris", *(f"{number} other" for _ in range(30))]
+    for row in lower.eval:
+        row["answers"] = ["paris", *["Other"] * 30]
     for row in lower.train:
         row["answers"] = ["other " * 2, *["Paris"] * 30]
     found = lower.run(target="random")
-    assert found["changed_answers", "eval"]["count"] == 3
+    assert found["changed_answers", "eval"]["count"] == 0
     assert found["changed_answers", "train"]["examples"][0]["text"] == "Paris"
 
 
