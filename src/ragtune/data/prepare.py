@@ -13,6 +13,7 @@ import numpy as np
 
 from ragtune.console import note, progress, warn
 from ragtune.data import aio
+from ragtune.data.audit import Audits, Selected
 from ragtune.data.encode import EncodedPrompt, Encoder
 from ragtune.data.example import Example, parse_example
 from ragtune.data.read import read_examples
@@ -51,10 +52,11 @@ def prepare(recipe: Recipe, encoder: Encoder, folder: Path) -> dict[str, Any]:
             "max_prompt_tokens": encoder.max_prompt,
             "stop_token": encoder.tokenizer.convert_ids_to_tokens(encoder.stop_id),
         }
+        audits = Audits(encoder, partial / "train.jsonl")
         for split, hub_split in (("train", "train"), ("eval", "validation")):
             source = source_of(recipe.data, split)
             counts = _Counts(source)
-            rows = _rows(recipe, encoder, source, split, hub_split, counts)
+            rows = _rows(recipe, encoder, source, split, hub_split, counts, audits)
             write_jsonl(partial / f"{split}.jsonl", rows)
             report[split] = counts.report()
             _tell(split, report[split])
@@ -65,6 +67,8 @@ def prepare(recipe: Recipe, encoder: Encoder, folder: Path) -> dict[str, Any]:
                     f"Nothing of {source} is selected: {_dropped_text(report[split]['dropped'])}.",
                     _advice(counts.dropped),
                 )
+        report["audits"] = audits.report()
+        audits.tell()
         write_json(partial / "report.json", report)
     return report
 
@@ -132,7 +136,13 @@ def _lengths(values: list[int]) -> dict[str, float]:
 
 
 def _rows(
-    recipe: Recipe, encoder: Encoder, source: str, split: str, hub_split: str, counts: _Counts
+    recipe: Recipe,
+    encoder: Encoder,
+    source: str,
+    split: str,
+    hub_split: str,
+    counts: _Counts,
+    audits: Audits,
 ) -> Iterator[dict[str, Any]]:
     with progress(f"reading {split}", None) as update:
         done = total = 0
@@ -142,9 +152,9 @@ def _rows(
             done, total = now, of
 
         for batch in _ahead(read_examples(source, hub_split, tick), BATCH):
-            yield from _chosen(recipe, encoder, split, batch, counts)
+            yield from _chosen(recipe, encoder, split, batch, counts, audits)
             update(done, f"{counts.read:,} records, {counts.selected:,} selected", total)
-        yield from _refusals(recipe, counts)
+        yield from _refusals(recipe, counts, audits)
         update(
             total or counts.read,
             f"{counts.read:,} records, {counts.selected:,} selected",
@@ -153,7 +163,12 @@ def _rows(
 
 
 def _chosen(
-    recipe: Recipe, encoder: Encoder, split: str, batch: list[Example], counts: _Counts
+    recipe: Recipe,
+    encoder: Encoder,
+    split: str,
+    batch: list[Example],
+    counts: _Counts,
+    audits: Audits,
 ) -> Iterator[dict[str, Any]]:
     """The rows that a split's file gets of a batch."""
     reasons = [rejection(example, recipe.data.max_passages) for example in batch]
@@ -166,6 +181,7 @@ def _chosen(
     prompts = dict(zip((e.qid for e in measured), encoder.prompts(measured), strict=True))
     selected = [e for e, r in zip(batch, reasons, strict=True) if r in (None, _SPARE)]
     targets = dict(zip((e.qid for e in selected), encoder.targets(selected), strict=True))
+    chosen: list[Selected] = []
     for example, dropped in zip(batch, reasons, strict=True):
         reason = dropped
         counts.read += 1
@@ -184,6 +200,7 @@ def _chosen(
                 continue
             else:
                 counts.select(example, prompt, completion)
+                chosen.append(Selected(example, prompt, completion))
                 counts.special_text += encoder.holds_special_text(example)
         elif split == "eval" and prompt is None:
             reason = "question_too_long"  # not even evaluate.questions: all can ask it
@@ -195,6 +212,7 @@ def _chosen(
             yield {k: v for k, v in row.items() if k != "reason" or v}
         elif reason is None:
             yield example.first_passages(recipe.data.max_passages).to_dict()
+    audits.add(split, chosen)
 
 
 def _hide_answers(
@@ -213,14 +231,16 @@ def _hide_answers(
     return found, reasons
 
 
-def _refusals(recipe: Recipe, counts: _Counts) -> Iterator[dict[str, Any]]:
+def _refusals(recipe: Recipe, counts: _Counts, audits: Audits) -> Iterator[dict[str, Any]]:
     """The rows of as many of the spare examples as the recipe wants, drawn by the seed."""
     count = wanted(counts.selected, recipe.data.unanswerable)
     counts.spare.sort(key=lambda spare: (spare[0], spare[1].qid))
     counts.dropped["no_answer"] += max(0, len(counts.spare) - count)
-    for _, example, prompt, completion in counts.spare[:count]:
+    taken = counts.spare[:count]
+    for _, example, prompt, completion in taken:
         counts.select(example, prompt, completion)
         yield example.to_dict()
+    audits.add("train", [Selected(example, prompt, ids) for _, example, prompt, ids in taken])
     counts.spare.clear()
 
 
