@@ -40,6 +40,7 @@ class Run(Workspace):
         """Answer the questions `before` or `after` tuning."""
         from ragtune.evaluation.evaluate import (
             ask,
+            ask_endpoint,
             load_predictions,
             show_answers,
             write_evaluation,
@@ -50,20 +51,33 @@ class Run(Workspace):
             self.prepare()
             if which == "after":
                 self.train()
-            model = self.base if which == "before" else self.tuned
-            plan = self.plan
-            self._keep_plan(plan)
+            remote = self.recipe.evaluate.engine == "openai"
+            if not remote:
+                model = self.base if which == "before" else self.tuned
+                plan = self.plan
+                self._keep_plan(plan)
             with self.stage(which, f"Answers {which} tuning"):
                 partial = self.dir.work / f"{which}.jsonl"
-                predictions = ask(
-                    self.recipe,
-                    model,
-                    self.encoder,
-                    self.prompts,
-                    (plan.evaluation_batch, plan.cache_tokens),
-                    partial,
-                    f"answering ({which})",
-                )
+                if remote:
+                    predictions = ask_endpoint(
+                        self.recipe,
+                        which,
+                        self.encoder,
+                        self.examples("eval"),
+                        self.source.path,
+                        self.dir.path,
+                        partial,
+                    )
+                else:
+                    predictions = ask(
+                        self.recipe,
+                        model,
+                        self.encoder,
+                        self.prompts,
+                        (plan.evaluation_batch, plan.cache_tokens),
+                        partial,
+                        f"answering ({which})",
+                    )
                 write_evaluation(folder, predictions, self.examples("eval"))
                 partial.unlink()
                 show_answers(self.examples("eval"), load_predictions(folder))
@@ -133,6 +147,8 @@ class Run(Workspace):
         from ragtune.publish.merge import merge
 
         whole = (self.dir.merged / "config.json").exists()
+        if self.recipe.evaluate.engine == "openai":
+            return self._merge_alone(whole=whole)
         if not whole or "merge" not in self.dir.read_state():
             self.evaluate("after")
             with self.stage("merge", "Merged model"):
@@ -172,6 +188,19 @@ class Run(Workspace):
                     f"the adapter; {metric} {result['metrics'][metric]:.1%}."
                 )
         return dict(self.dir.read_state()["merge"])
+
+    def _merge_alone(self, *, whole: bool) -> dict[str, Any]:
+        """Merge without asking: the answers after tuning are a server's, perhaps of this very model."""
+        from ragtune.publish.merge import merge
+
+        if not whole:
+            self.train()
+            with self.stage("merge", "Merged model"):
+                self._made.pop("tuned", None)
+                free_gpu()
+                merge(self.source, self.dir.adapter, self.encoder, self.dir.merged)
+                note(f"Merged: {self.dir.merged}")
+        return {}
 
     def push(self) -> str:
         """Publish the merged model or the adapter, with its card."""

@@ -155,13 +155,7 @@ class Encoder:
 
     def prompts(self, examples: Sequence[Example]) -> list[EncodedPrompt | None]:
         """The prompts of several examples: as `prompt`, but encoded together."""
-        data = self.recipe.data
-        shown = [
-            shown_passages(
-                e, data.max_passages, shuffle=data.shuffle_passages, seed=self.recipe.seed
-            )
-            for e in examples
-        ]
+        shown = [self._shown(e) for e in examples]
         kept = [len(passages) for passages in shown]
         ids: dict[int, list[int]] = {}
         todo = list(range(len(examples)))
@@ -174,6 +168,20 @@ class Encoder:
         return [
             self._cut_to_fit(e.question, shown[i], kept[i], ids[i]) for i, e in enumerate(examples)
         ]
+
+    def messages(self, example: Example, prompt: EncodedPrompt) -> list[dict[str, str]]:
+        """The conversation that an example's encoded prompt holds, cut as the prompt is."""
+        passages = list(self._shown(example)[: prompt.passages_shown])
+        if prompt.characters_cut:
+            last = passages[-1]
+            passages[-1] = _cut(last, len(last.text) - prompt.characters_cut)
+        return self.builder.messages(example.question, passages)
+
+    def _shown(self, example: Example) -> tuple[Passage, ...]:
+        data = self.recipe.data
+        return shown_passages(
+            example, data.max_passages, shuffle=data.shuffle_passages, seed=self.recipe.seed
+        )
 
     def _cut_to_fit(
         self, question: str, passages: Sequence[Passage], kept: int, ids: list[int]

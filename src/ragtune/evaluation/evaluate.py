@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ragtune.console import note, progress
-from ragtune.data.encode import Encoder
+from ragtune.data.encode import EncodedPrompt, Encoder
 from ragtune.data.example import Example
 from ragtune.errors import RagtuneError
 from ragtune.evaluation.compare import compare
+from ragtune.evaluation.endpoint import ask_server, how_to_serve, served_name
 from ragtune.evaluation.generate import Prediction, answer
 from ragtune.evaluation.metrics import score, summary
 from ragtune.files import making_folder, read_jsonl, write_json, write_jsonl
@@ -18,20 +19,31 @@ from ragtune.recipe import Recipe
 
 
 def encode_prompts(encoder: Encoder, examples: Sequence[Example]) -> list[tuple[str, list[int]]]:
-    """The examples' (qid, prompt ids).
+    """The examples' (qid, prompt ids). Raises as `conversations` does."""
+    return [(example.qid, prompt.ids) for example, prompt in _fitting(encoder, examples)]
+
+
+def conversations(
+    encoder: Encoder, examples: Sequence[Example]
+) -> list[tuple[str, list[dict[str, str]]]]:
+    """The examples' (qid, messages), cut as their encoded prompts are.
 
     Raises:
         RagtuneError: a question of the prepared data no longer fits (another tokenizer).
     """
-    prompts = []
+    return [(e.qid, encoder.messages(e, prompt)) for e, prompt in _fitting(encoder, examples)]
+
+
+def _fitting(
+    encoder: Encoder, examples: Sequence[Example]
+) -> Iterator[tuple[Example, EncodedPrompt]]:
     for example, prompt in zip(examples, encoder.prompts(examples), strict=True):
         if prompt is None:
             raise RagtuneError(
                 f"The question {example.qid} no longer fits into the model's context.",
                 "Run `ragtune prepare` again: the prepared data belong to another model.",
             )
-        prompts.append((example.qid, prompt.ids))
-    return prompts
+        yield example, prompt
 
 
 def ask(
@@ -59,6 +71,32 @@ def ask(
         )
 
 
+def ask_endpoint(
+    recipe: Recipe,
+    which: str,
+    encoder: Encoder,
+    examples: Sequence[Example],
+    base: str,
+    run: Path,
+    partial: Path,
+) -> list[Prediction]:
+    """The answers of the recipe's server; `base` and `run` are for advice on how to serve."""
+    asked = conversations(encoder, examples)
+    name = served_name(recipe, which)
+    note(f"Asking {recipe.evaluate.endpoint} for {name}")
+    with progress(f"answering ({which})", len(asked)) as update:
+        return ask_server(
+            recipe.evaluate.endpoint or "",
+            name,
+            asked,
+            max_new_tokens=recipe.evaluate.max_new_tokens,
+            concurrency=recipe.evaluate.concurrency,
+            partial=partial,
+            advice=how_to_serve(recipe, which, base, run),
+            tick=lambda done: update(done, ""),
+        )
+
+
 def write_evaluation(
     folder: Path, predictions: Sequence[Prediction], examples: Sequence[Example]
 ) -> dict[str, Any]:
@@ -74,7 +112,10 @@ def write_evaluation(
             **summary(scores),
             "asked": len(predictions),
             "stopped": sum(p.stopped for p, _ in chosen),
-            "new_tokens": sum(len(p.token_ids) + p.stopped for p, _ in chosen),
+            # A server does not say which tokens it wrote.
+            "new_tokens": sum(len(p.token_ids) + p.stopped for p, _ in chosen)
+            if any(p.token_ids for p in predictions)
+            else None,
         }
         write_json(partial / "metrics.json", metrics)
     return metrics
