@@ -290,7 +290,8 @@ class _Server:
         unlisted = listed is not None and self.model not in listed
         # transformers' server answers 400 to another name than the one that it was started with.
         pinned = f"requested '{self.model}'" in said
-        if {HTTPStatus.NOT_FOUND: unlisted, HTTPStatus.BAD_REQUEST: pinned}.get(status):
+        unknown: dict[int, bool] = {HTTPStatus.NOT_FOUND: unlisted, HTTPStatus.BAD_REQUEST: pinned}
+        if unknown.get(status):
             return UsageError(
                 f"{self.endpoint} does not serve {self.model} "
                 f"({status}: {said}){_list(listed)}{_did_you_mean(self.model, listed)}",
