@@ -126,7 +126,10 @@ def how_to_serve(recipe: Recipe, which: str, base: str, run: Path) -> str:
     name = served_name(recipe, which)
     if which == "before":
         command = shlex.join(["vllm", "serve", base, "--served-model-name", name])
-        return f"Serve it, for example: {command}\nThe same command then goes on."
+        return (
+            f"Serve it, for example: {command}\n"
+            "or set evaluate.endpoint or evaluate.served_before. The same command then goes on."
+        )
     rank = next((r for r in _LORA_RANKS if r >= recipe.lora.rank), recipe.lora.rank)
     adapter, merged = f"{name}={run / 'adapter'}", str(run / "merged")
     options = ["--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", adapter]
