@@ -7,6 +7,7 @@ writes the tables of docs/recipe.md again.
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shlex
@@ -131,6 +132,13 @@ def test_a_command_is_one_that_there_is(line: str) -> None:
             load_recipe(ROOT / target, given["overrides"])
         else:
             load_recipe(ROOT / "recipes/quickstart.yaml", given.get("overrides"))
+    elif program in ("vllm", "transformers"):
+        assert arguments[0] == "serve"
+        if program == "transformers":
+            from transformers.cli.serve import Serve
+
+            known = inspect.signature(Serve.__init__).parameters
+            assert all(a[2:] in known for a in arguments if a.startswith("--"))
     else:
         assert line == "hf auth login"
 

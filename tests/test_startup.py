@@ -10,7 +10,7 @@ import pytest
 
 HEAVY = {
     "accelerate", "bitsandbytes", "datasets", "gguf", "httpx", "huggingface_hub", "jinja2",
-    "matplotlib", "numpy", "pandas", "peft", "pyarrow", "pydantic", "rich", "safetensors",
+    "matplotlib", "numpy", "openai", "pandas", "peft", "pyarrow", "pydantic", "rich", "safetensors",
     "tokenizers", "torch", "transformers", "yaml",
 }  # fmt: skip
 """What some stage needs, and neither the import nor the help."""

@@ -53,6 +53,11 @@ def check(run: Run) -> None:
         )
     check_targets(skeleton(run.config), recipe.lora)
     _plan(run, looked_at)
+    if recipe.evaluate.engine == "openai":
+        from ragtune.evaluation.endpoint import check_server
+
+        answered = (run.dir.predictions("before") / "metrics.json").exists()
+        check_server(recipe, needed=not answered)
     if recipe.publish.format == "merged":
         _room_for_merging(run)
     if recipe.publish.repo:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ from ragtune.data.read import read_examples, records
 from ragtune.data.select import rejection
 from ragtune.errors import UsageError
 from ragtune.evaluation.compare import compare
-from ragtune.evaluation.controls import AS_ASKED, control_figures, key
 from ragtune.evaluation.score import Scored, load_predictions, metrics_of, score_answers
 from ragtune.files import making_folder, write_json, write_jsonl
 from ragtune.pipeline import Run
@@ -31,28 +29,23 @@ def controls(run: Run) -> dict[str, Any]:
     The model is loaded once: for `before` its adapter is switched off. Writes controls/ and
     controls.json, and returns the latter.
     """
-    from ragtune.evaluation.evaluate import ask, encode_controls
-    from ragtune.model.plan import plan_answers
+    from ragtune.evaluation.controls import AS_ASKED, control_examples, control_figures, key
 
     run.prepare()
     tuned = run.dir.adapter.exists()
     answers: dict[str, dict[str, str]] = {}
-    prompts: list[tuple[str, list[int]]] = []
+    variants: list[Example] = []
     examples = [e for e in run.examples("eval") if e.extra["selected"]]
     for which in ("before", "after") if tuned else ("before",):
         run.evaluate(which)
         folder = run.dir.path / "controls" / which
         if not folder.exists():
-            prompts = prompts or encode_controls(run.recipe, run.encoder, examples)
-            model = run.tuned if tuned else run.base
-            off = model.disable_adapter() if tuned and which == "before" else None
-            stage = run.stage(f"controls_{which}", f"Controls {which} tuning")
-            with stage, off or contextlib.nullcontext():
+            variants = variants or control_examples(run.encoder, examples)
+            if not run.remote:
+                _ = run.tuned if tuned else run.base  # loading is a stage of its own
+            with run.stage(f"controls_{which}", f"Controls {which} tuning"):
                 partial = run.dir.work / f"controls.{which}.jsonl"
-                lengths = [len(ids) for _, ids in prompts]
-                limits = plan_answers(run.recipe, run.hardware, run.config, lengths)
-                title = f"answering ({which})"
-                found = ask(run.recipe, model, run.encoder, prompts, limits, partial, title)
+                found = run.ask(which, variants, partial, as_given=True)
                 with making_folder(folder) as unfinished:
                     write_jsonl(unfinished / "predictions.jsonl", (p.to_dict() for p in found))
                 partial.unlink()

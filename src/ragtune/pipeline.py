@@ -37,11 +37,7 @@ class Run(Workspace):
 
     def evaluate(self, which: str) -> dict[str, Any]:
         """Answer the questions `before` or `after` tuning."""
-        from ragtune.evaluation.evaluate import (
-            ask,
-            show_answers,
-            write_evaluation,
-        )
+        from ragtune.evaluation.evaluate import show_answers, write_evaluation
         from ragtune.evaluation.score import load_predictions
 
         folder = self.dir.predictions(which)
@@ -49,23 +45,16 @@ class Run(Workspace):
             self.prepare()
             if which == "after":
                 self.train()
-            model = self.base if which == "before" else self.tuned
-            plan = self.plan
-            self._keep_plan(plan)
+            questions = self.examples("eval")
+            if not self.remote:
+                _ = self.base if which == "before" else self.tuned  # loading is a stage of its own
+                self._keep_plan(self.plan)
             with self.stage(which, f"Answers {which} tuning"):
                 partial = self.dir.work / f"{which}.jsonl"
-                predictions = ask(
-                    self.recipe,
-                    model,
-                    self.encoder,
-                    self.prompts,
-                    (plan.evaluation_batch, plan.cache_tokens),
-                    partial,
-                    f"answering ({which})",
-                )
+                predictions = self.ask(which, questions, partial)
                 write_evaluation(self.recipe, folder, predictions, self.questions)
                 partial.unlink()
-                show_answers(self.examples("eval"), load_predictions(folder))
+                show_answers(questions, load_predictions(folder))
         return read_json(folder / "metrics.json")
 
     def train(self) -> dict[str, Any]:
@@ -132,6 +121,8 @@ class Run(Workspace):
         from ragtune.publish.merge import merge
 
         whole = (self.dir.merged / "config.json").exists()
+        if self.recipe.evaluate.engine == "openai":
+            return self._merge_alone(whole=whole)
         if not whole or "merge" not in self.dir.read_state():
             self.evaluate("after")
             with self.stage("merge", "Merged model"):
@@ -171,6 +162,18 @@ class Run(Workspace):
                     f"the adapter; {metric} {result['metrics'][metric]:.1%}."
                 )
         return dict(self.dir.read_state()["merge"])
+
+    def _merge_alone(self, *, whole: bool) -> dict[str, Any]:
+        """Merge without asking: the answers after tuning are a server's, perhaps of this very model."""
+        from ragtune.publish.merge import merge
+
+        if not whole:
+            self.train()
+            with self.stage("merge", "Merged model"):
+                self.forget_models()
+                merge(self.source, self.dir.adapter, self.encoder, self.dir.merged)
+                note(f"Merged: {self.dir.merged}")
+        return {}
 
     def push(self) -> str:
         """Publish the merged model or the adapter, with its card."""

@@ -53,7 +53,8 @@ class RunDir:
     def verify(self, recipe: Recipe) -> None:
         """See that what the directory holds was made by this recipe.
 
-        What `publish` says may change at any time; anything else would mix two runs.
+        What `publish` says and where a server is may change at any time, and a served name until its
+        first answer; anything else would mix two runs.
 
         Raises:
             UsageError: the directory holds results of another recipe.
@@ -62,10 +63,17 @@ class RunDir:
         if self.recipe.exists() and any(path.exists() for path in results):
             old = _flat(load_recipe(self.recipe).model_dump(mode="json"))
             new = _flat(recipe.model_dump(mode="json"))
+            free = (
+                "publish.",
+                "name",
+                "evaluate.endpoint",
+                "evaluate.concurrency",
+                *self._unasked(),
+            )
             changed = [
                 f"{key}: {old.get(key)!r} there, {new.get(key)!r} now"
                 for key in sorted(old.keys() | new.keys())
-                if old.get(key) != new.get(key) and not key.startswith(("publish.", "name"))
+                if old.get(key) != new.get(key) and not key.startswith(free)
             ]
             if changed:
                 raise UsageError(
@@ -73,6 +81,17 @@ class RunDir:
                     "Give this run its own directory (name=ANOTHER on the command line, or --run-dir), "
                     "or delete the old one.",
                 )
+
+    def _unasked(self) -> list[str]:
+        """The keys of served names under which nothing was answered yet."""
+        free = []
+        for which in ("before", "after"):
+            partial = self.work / f"{which}.jsonl"
+            if not self.predictions(which).exists() and not (
+                partial.exists() and partial.stat().st_size
+            ):
+                free.append(f"evaluate.served_{which}")
+        return free
 
     def claim(self, recipe: Recipe) -> None:
         """Make the directory this recipe's. Raises as `verify` does."""

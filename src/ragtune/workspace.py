@@ -150,6 +150,43 @@ class Workspace:
             del self._made["base"]
         return self._made["tuned"]
 
+    @property
+    def remote(self) -> bool:
+        """Whether a server answers, and not a model that is loaded here."""
+        return self.recipe.evaluate.engine == "openai"
+
+    def ask(self, which: str, questions: Any, partial: Path, *, as_given: bool = False) -> Any:
+        """Predictions of the model `before` or `after` tuning.
+
+        Args:
+            which: one of the two; `before` with the tuned model loaded, its adapter is switched off.
+            questions: the examples.
+            partial: where unfinished work is kept.
+            as_given: show every passage of an example, not the first ones.
+        """
+        from ragtune.evaluation.evaluate import ask, ask_endpoint, encode_prompts
+        from ragtune.model.plan import plan_answers
+
+        encoder = self.encoder.showing_all() if as_given else self.encoder
+        if self.remote:
+            base, run = self.source.path, self.dir.path
+            return ask_endpoint(self.recipe, which, encoder, questions, base, run, partial)
+        if as_given:
+            prompts = encode_prompts(encoder, questions)
+            lengths = [len(ids) for _, ids in prompts]
+            limits = plan_answers(self.recipe, self.hardware, self.config, lengths)
+        else:
+            prompts = self.prompts
+            limits = (self.plan.evaluation_batch, self.plan.cache_tokens)
+        if which == "after" or "tuned" in self._made:
+            model = self.tuned
+            off = model.disable_adapter() if which == "before" else contextlib.nullcontext()
+        else:
+            model, off = self.base, contextlib.nullcontext()
+        title = f"answering ({which})"
+        with off:
+            return ask(self.recipe, model, encoder, prompts, limits, partial, title)
+
     def forget_models(self) -> None:
         """Give back the memory of the models that were loaded."""
         for name in ("base", "tuned"):

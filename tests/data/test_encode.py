@@ -337,6 +337,7 @@ def test_truncation_drops_passages_then_text_and_nothing_else(
     elif prompt.passages_dropped:
         assert len(ids(shown[: prompt.passages_shown + 1])) > room
     assert prompt.ids == ids(kept)
+    assert one.messages(each, prompt) == one.builder.messages(question, kept)
     assert question in one.tokenizer.decode(prompt.ids)
     assert sample
     assert sample.prompt_ids == prompt.ids

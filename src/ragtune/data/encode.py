@@ -6,7 +6,9 @@ as it continues the prompt's tail, and the stop token follows: nothing is search
 
 from __future__ import annotations
 
+import copy
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -146,6 +148,15 @@ class Encoder:
         Where it does not (a template that adds an empty think block to the generation prompt only,
         say), the generation prompt is what is trained on: it is what the model will see."""
 
+    def showing_all(self) -> Encoder:
+        """The same encoder for examples of which every passage is shown, in its place."""
+        data = {"max_passages": sys.maxsize, "shuffle_passages": False}
+        other = copy.copy(self)
+        other.recipe = self.recipe.model_copy(
+            update={"data": self.recipe.data.model_copy(update=data)}
+        )
+        return other
+
     def prompt(self, example: Example) -> EncodedPrompt | None:
         """The prompt's ids, cut to `max_prompt`; None if the question alone is too long.
 
@@ -155,19 +166,7 @@ class Encoder:
 
     def prompts(self, examples: Sequence[Example]) -> list[EncodedPrompt | None]:
         """The prompts of several examples: as `prompt`, but encoded together."""
-        data = self.recipe.data
-        shown = [
-            shown_passages(
-                e, data.max_passages, shuffle=data.shuffle_passages, seed=self.recipe.seed
-            )
-            for e in examples
-        ]
-        return self.prompts_of(examples, shown)
-
-    def prompts_of(
-        self, examples: Sequence[Example], shown: Sequence[Sequence[Passage]]
-    ) -> list[EncodedPrompt | None]:
-        """The prompts of examples with these passages instead of their own."""
+        shown = [self._shown(e) for e in examples]
         kept = [len(passages) for passages in shown]
         ids: dict[int, list[int]] = {}
         todo = list(range(len(examples)))
@@ -180,6 +179,20 @@ class Encoder:
         return [
             self._cut_to_fit(e.question, shown[i], kept[i], ids[i]) for i, e in enumerate(examples)
         ]
+
+    def messages(self, example: Example, prompt: EncodedPrompt) -> list[dict[str, str]]:
+        """The conversation that an example's encoded prompt holds, cut as the prompt is."""
+        passages = list(self._shown(example)[: prompt.passages_shown])
+        if prompt.characters_cut:
+            last = passages[-1]
+            passages[-1] = _cut(last, len(last.text) - prompt.characters_cut)
+        return self.builder.messages(example.question, passages)
+
+    def _shown(self, example: Example) -> tuple[Passage, ...]:
+        data = self.recipe.data
+        return shown_passages(
+            example, data.max_passages, shuffle=data.shuffle_passages, seed=self.recipe.seed
+        )
 
     def _cut_to_fit(
         self, question: str, passages: Sequence[Passage], kept: int, ids: list[int]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ragtune.console import warn
+from ragtune.data.encode import Encoder
 from ragtune.data.example import Example, Passage
+from ragtune.errors import UsageError
 from ragtune.evaluation.metrics import METRICS, accepted, refused, score
 from ragtune.evaluation.statistics import Figure, figures
 from ragtune.recipe import Recipe
@@ -73,6 +77,34 @@ def _first(example: Example, depth: int) -> Shown | None:
 def key(condition: str, qid: str) -> str:
     """Names a question under a condition, as a qid of its own."""
     return f"{condition}/{qid}"
+
+
+def control_examples(encoder: Encoder, examples: Sequence[Example]) -> list[Example]:
+    """The examples under every condition, each with `key` for its qid and what is shown for passages.
+
+    What does not fit into the model's context is left out, and what had to be cut is said.
+
+    Args:
+        encoder: of the recipe.
+        examples: the selected questions.
+    """
+    found = []
+    for name, (title, show) in conditions(encoder.recipe.data.max_passages).items():
+        variants = [
+            dataclasses.replace(e, qid=key(name, e.qid), passages=passages)
+            for e in examples
+            if (passages := show(e)) is not None
+        ]
+        try:
+            prompts = encoder.showing_all().prompts(variants)
+        except UsageError as error:  # the user's template may need a passage
+            warn(f"Control left out: {title}. {error.message}")
+            continue
+        fitting = [(v, p) for v, p in zip(variants, prompts, strict=True) if p is not None]
+        found += [variant for variant, _ in fitting]
+        if cut := sum(bool(p.passages_dropped or p.characters_cut) for _, p in fitting):
+            warn(f"{title}: {cut:,} prompts were too long and lost passages or text.")
+    return found
 
 
 def control_figures(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ragtune.console import note, progress, warn
-from ragtune.data.encode import Encoder
+from ragtune.console import note, progress
+from ragtune.data.encode import EncodedPrompt, Encoder
 from ragtune.data.example import Example
-from ragtune.errors import RagtuneError, UsageError
+from ragtune.errors import RagtuneError
 from ragtune.evaluation.compare import compare
-from ragtune.evaluation.controls import conditions, key
+from ragtune.evaluation.endpoint import ask_server, how_to_serve, served_name
 from ragtune.evaluation.generate import Prediction, answer
 from ragtune.evaluation.score import load_predictions, metrics_of, score_answers
 from ragtune.files import making_folder, write_json, write_jsonl
@@ -19,42 +19,31 @@ from ragtune.recipe import Recipe
 
 
 def encode_prompts(encoder: Encoder, examples: Sequence[Example]) -> list[tuple[str, list[int]]]:
-    """The examples' (qid, prompt ids).
+    """The examples' (qid, prompt ids). Raises as `conversations` does."""
+    return [(example.qid, prompt.ids) for example, prompt in _fitting(encoder, examples)]
+
+
+def conversations(
+    encoder: Encoder, examples: Sequence[Example]
+) -> list[tuple[str, list[dict[str, str]]]]:
+    """The examples' (qid, messages), cut as their encoded prompts are.
 
     Raises:
         RagtuneError: a question of the prepared data no longer fits (another tokenizer).
     """
-    prompts = []
+    return [(e.qid, encoder.messages(e, prompt)) for e, prompt in _fitting(encoder, examples)]
+
+
+def _fitting(
+    encoder: Encoder, examples: Sequence[Example]
+) -> Iterator[tuple[Example, EncodedPrompt]]:
     for example, prompt in zip(examples, encoder.prompts(examples), strict=True):
         if prompt is None:
             raise RagtuneError(
                 f"The question {example.qid} no longer fits into the model's context.",
                 "Run `ragtune prepare` again: the prepared data belong to another model.",
             )
-        prompts.append((example.qid, prompt.ids))
-    return prompts
-
-
-def encode_controls(
-    recipe: Recipe, encoder: Encoder, examples: Sequence[Example]
-) -> list[tuple[str, list[int]]]:
-    """The prompts of every control's questions, by `controls.key`."""
-    prompts = []
-    for name, (title, show) in conditions(recipe.data.max_passages).items():
-        shown = [(e, passages) for e in examples if (passages := show(e)) is not None]
-        try:
-            encoded = encoder.prompts_of([e for e, _ in shown], [p for _, p in shown])
-        except UsageError as error:  # the user's template may need a passage
-            warn(f"Control left out: {title}. {error.message}")
-            continue
-        cut = 0
-        for (example, _), prompt in zip(shown, encoded, strict=True):
-            if prompt is not None:
-                prompts.append((key(name, example.qid), prompt.ids))
-                cut += bool(prompt.passages_dropped or prompt.characters_cut)
-        if cut:
-            warn(f"{title}: {cut:,} prompts were too long and lost passages or text.")
-    return prompts
+        yield example, prompt
 
 
 def ask(
@@ -82,6 +71,32 @@ def ask(
         )
 
 
+def ask_endpoint(
+    recipe: Recipe,
+    which: str,
+    encoder: Encoder,
+    examples: Sequence[Example],
+    base: str,
+    run: Path,
+    partial: Path,
+) -> list[Prediction]:
+    """The answers of the recipe's server; `base` and `run` are for advice on how to serve."""
+    asked = conversations(encoder, examples)
+    name = served_name(recipe, which)
+    note(f"Asking {recipe.evaluate.endpoint} for {name}")
+    with progress(f"answering ({which})", len(asked)) as update:
+        return ask_server(
+            recipe.evaluate.endpoint or "",
+            name,
+            asked,
+            max_new_tokens=recipe.evaluate.max_new_tokens,
+            concurrency=recipe.evaluate.concurrency,
+            partial=partial,
+            advice=how_to_serve(recipe, which, base, run),
+            tick=lambda done: update(done, ""),
+        )
+
+
 def write_evaluation(
     recipe: Recipe, folder: Path, predictions: Sequence[Prediction], examples: Sequence[Example]
 ) -> dict[str, Any]:
@@ -102,7 +117,10 @@ def write_evaluation(
             **metrics_of(scored),
             "asked": len(predictions),
             "stopped": sum(p.stopped for p in chosen),
-            "new_tokens": sum(len(p.token_ids) + p.stopped for p in chosen),
+            # A server does not say which tokens it wrote.
+            "new_tokens": sum(len(p.token_ids) + p.stopped for p in chosen)
+            if any(p.token_ids for p in predictions)
+            else None,
         }
         write_json(partial / "metrics.json", metrics)
     return metrics

@@ -75,7 +75,7 @@ def answer(
     Raises:
         RagtuneError: memory does not do for a single question.
     """
-    done = {p.qid: p for p in _read_partial(partial)}
+    done = {p.qid: p for p in read_partial(partial)}
     order = sorted(prompts, key=lambda prompt: (-len(prompt[1]), prompt[0]))
     batches = list(_batches(order, batch_size, cache_tokens, max_new_tokens))
     model.eval()
@@ -130,7 +130,7 @@ def _unless_out_of_memory(run: Callable[[], list[list[int]]]) -> list[list[int]]
     return None
 
 
-def _read_partial(path: Path) -> Iterator[Prediction]:
+def read_partial(path: Path) -> Iterator[Prediction]:
     """The whole lines of an unfinished predictions file; a half-written last one is cut off."""
     if not path.exists():
         return

@@ -1,0 +1,381 @@
+"""Asking a server with OpenAI's interface: several questions at a time, and going on after a break."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from ragtune.console import note, warn
+from ragtune.errors import RagtuneError, UsageError
+from ragtune.evaluation.generate import Prediction, read_partial
+from ragtune.files import disk_errors, json_line
+from ragtune.recipe import Recipe
+from ragtune.recipe_file import nearest
+
+if TYPE_CHECKING:
+    from openai import APIError, AsyncOpenAI
+
+T = TypeVar("T")
+Messages = list[dict[str, str]]
+
+RETRIES = 5
+"""How often a question is asked again, with growing pauses (16 s in all, or what the server says)."""
+TIMEOUT = 300.0
+"""Seconds for one answer: the first may have to wait until a model is loaded."""
+LIST_TIMEOUT = 30.0
+"""Seconds for the list of models."""
+GOES_ON = "What is answered is kept; the same command goes on."
+
+_ADDRESS = "evaluate.endpoint is the address up to /v1, such as http://localhost:8000/v1."
+_SHOWN = 300
+"""How much of a server's words a message shows, in characters."""
+_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes as --max-lora-rank."""
+
+
+def ask_server(
+    endpoint: str,
+    model: str,
+    conversations: Sequence[tuple[str, Messages]],
+    *,
+    max_new_tokens: int,
+    concurrency: int,
+    partial: Path,
+    advice: str = "",
+    tick: Callable[[int], None] = lambda _: None,
+) -> list[Prediction]:
+    """Have a server answer every conversation greedily.
+
+    Every answer is written to `partial` as it comes, and not asked for again. A busy or failing
+    server is asked again, with growing pauses. The key is that of OPENAI_API_KEY, if it is set.
+
+    Args:
+        endpoint: the server's address, up to /v1.
+        model: the name under which the server has the model.
+        conversations: (qid, messages) pairs.
+        max_new_tokens: the longest answer.
+        concurrency: questions at a time.
+        partial: where unfinished work is kept.
+        advice: how to serve the model, for when it isn't.
+        tick: called with the number answered.
+
+    Returns:
+        The predictions in the order of `conversations`, without token ids.
+
+    Raises:
+        UsageError: the server does not know the model or refuses the key.
+        RagtuneError: the server can't be reached, or fails at a question again and again.
+    """
+    server = _Server(_checked(endpoint), model, advice)
+    done = {p.qid: p for p in read_partial(partial)}
+    pending = [(qid, messages) for qid, messages in conversations if qid not in done]
+    with disk_errors(partial):
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("a", encoding="utf-8", newline="\n") as file:
+
+            def keep(prediction: Prediction) -> None:
+                done[prediction.qid] = prediction
+                file.write(json_line(prediction.to_dict()))
+                file.flush()
+                tick(len(done))
+
+            if pending:
+                _wait_for(lambda: server.ask_all(pending, max_new_tokens, concurrency, keep))
+    return [done[qid] for qid, _ in conversations]
+
+
+def served_models(endpoint: str) -> list[str] | None:
+    """The names that a server lists; None if it has no list.
+
+    Raises:
+        UsageError: the server refuses the key.
+        RagtuneError: the server can't be reached.
+    """
+    server = _Server(_checked(endpoint))
+
+    async def ask() -> list[str] | None:
+        async with server.client() as client:
+            return await server.listed(client)
+
+    return _wait_for(ask)
+
+
+def served_name(recipe: Recipe, which: str) -> str:
+    """The name under which the server has the model `before` or `after` tuning.
+
+    Raises:
+        UsageError: the recipe does not say.
+    """
+    name = recipe.evaluate.served_before if which == "before" else recipe.evaluate.served_after
+    if not name:
+        raise UsageError(
+            f"evaluate.served_{which} is not set.",
+            f"Set it to the name under which the server has (or will have) the model {which} tuning.",
+        )
+    return name
+
+
+def how_to_serve(recipe: Recipe, which: str, base: str, run: Path) -> str:
+    """Commands that serve the model `before` or `after` tuning, from the run directory `run`."""
+    name = served_name(recipe, which)
+    if which == "before":
+        command = shlex.join(["vllm", "serve", base, "--served-model-name", name])
+        return (
+            f"Serve it, for example: {command}\n"
+            "or set evaluate.endpoint or evaluate.served_before. The same command then goes on."
+        )
+    rank = next((r for r in _LORA_RANKS if r >= recipe.lora.rank), recipe.lora.rank)
+    adapter, merged = f"{name}={run / 'adapter'}", str(run / "merged")
+    options = ["--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", adapter]
+    with_adapter = shlex.join(["vllm", "serve", base, *options])
+    merge = shlex.join(["ragtune", "merge", str(run)])
+    with_merged = shlex.join(["vllm", "serve", merged, "--served-model-name", name])
+    plain = shlex.join(["transformers", "serve", merged])
+    return (
+        f"Serve the adapter: {with_adapter}\n"
+        f"or the merged model: {merge}, then: {with_merged}\n"
+        f"(or: {plain}, with evaluate.served_after={merged}).\n"
+        "The same command then goes on."
+    )
+
+
+def check_server(recipe: Recipe, *, needed: bool) -> None:
+    """Say whether the endpoint answers and what it lists.
+
+    Args:
+        recipe: with `engine: openai`.
+        needed: whether the run would fail without the server; otherwise it is only said.
+
+    Raises:
+        UsageError, RagtuneError: a name is not set, or the server is needed and does not answer.
+    """
+    endpoint = recipe.evaluate.endpoint or ""
+    names = {which: served_name(recipe, which) for which in ("before", "after")}
+    try:
+        listed = served_models(endpoint)
+    except RagtuneError as error:
+        if needed:
+            raise
+        warn(error.message)
+        return
+    note(f"Server: {endpoint} answers{_list(listed)}.")
+    if listed is not None and names["before"] not in listed:
+        # transformers' server takes a folder, too, and lists only what the Hub's cache holds.
+        near = _did_you_mean(names["before"], listed)
+        warn(f"evaluate.served_before, {names['before']}, is not in the list{near}")
+    note("The chat template, the stop token and the number format of the answers are the server's.")
+    if recipe.prompt.chat_template:
+        warn("prompt.chat_template is not sent: the server must be started with it, too.")
+
+
+@dataclass(frozen=True)
+class _Server:
+    """A server, and the model that is wanted of it."""
+
+    endpoint: str
+    model: str = ""
+    advice: str = ""
+
+    def client(self) -> AsyncOpenAI:
+        from openai import AsyncOpenAI
+
+        # The library insists on a key; a server without keys reads none.
+        return AsyncOpenAI(
+            base_url=self.endpoint,
+            api_key=_key() or "no-key",
+            max_retries=RETRIES,
+            timeout=TIMEOUT,
+        )
+
+    async def ask_all(
+        self,
+        pending: Sequence[tuple[str, Messages]],
+        max_new_tokens: int,
+        concurrency: int,
+        keep: Callable[[Prediction], None],
+    ) -> None:
+        """Ask `concurrency` at a time. After a failure none is begun; those begun are waited for."""
+        from anyio import create_task_group
+        from openai import APIError
+
+        todo = iter(pending)
+        failures: list[Exception] = []
+        async with self.client() as client:
+            listed = await self.listed(client)
+
+            async def work() -> None:
+                for qid, messages in todo:
+                    try:
+                        keep(await self.ask(client, qid, messages, max_new_tokens))
+                    except APIError as error:
+                        failures.append(self.fault(error, qid, listed))
+                    except Exception as error:  # noqa: BLE001 - raised below, when the others are done
+                        failures.append(error)
+                    if failures:
+                        return
+
+            async with create_task_group() as group:
+                for _ in range(min(concurrency, len(pending))):
+                    group.start_soon(work)
+        if failures:
+            raise failures[0] from None
+
+    async def ask(
+        self, client: AsyncOpenAI, qid: str, messages: Messages, max_new_tokens: int
+    ) -> Prediction:
+        """One answer, asked for greedily."""
+        request: dict[str, Any] = {
+            "model": self.model,
+            "messages": messages,
+            "temperature": 0,
+            "max_tokens": max_new_tokens,
+        }
+        try:
+            reply = await client.chat.completions.create(**request)
+        except ValueError:  # no JSON, whatever it says of itself
+            reply = None
+        choice = next(iter(getattr(reply, "choices", None) or ()), None)
+        message = getattr(choice, "message", None)
+        if choice is None or message is None:
+            raise RagtuneError(
+                f"What {self.endpoint} answers to the question {qid} is no chat completion.",
+                _ADDRESS,
+            )
+        stopped = choice.finish_reason == "stop"
+        return Prediction(qid, getattr(message, "content", None) or "", [], stopped)
+
+    async def listed(self, client: AsyncOpenAI) -> list[str] | None:
+        """The names that the server lists; None if it has no list. Raises as `served_models` does."""
+        from openai import APIConnectionError, APIError, AuthenticationError, PermissionDeniedError
+
+        try:
+            page = await client.with_options(max_retries=1, timeout=LIST_TIMEOUT).models.list()
+            return [model.id for model in page.data]
+        except APIConnectionError:
+            raise RagtuneError(
+                f"No server answers at {self.endpoint}.",
+                self.advice or "Start it, or set evaluate.endpoint.",
+            ) from None
+        except (AuthenticationError, PermissionDeniedError) as error:
+            raise self.refused(error.status_code) from None
+        # Some servers have no list, and transformers' fails where there is no cache of the Hub.
+        except (APIError, ValueError, AttributeError, TypeError):
+            return None
+
+    def fault(self, error: APIError, qid: str, listed: list[str] | None) -> RagtuneError:
+        """What an error of the library means, after it has tried again where that makes sense."""
+        from openai import APIConnectionError, APIStatusError, APITimeoutError
+
+        if isinstance(error, APITimeoutError):
+            return RagtuneError(
+                f"{self.endpoint} gave no answer to the question {qid} in {TIMEOUT:g} s, "
+                f"{RETRIES + 1} times.",
+                f"Set evaluate.concurrency lower, or look at the server's log. {GOES_ON}",
+            )
+        if isinstance(error, APIConnectionError):
+            return RagtuneError(
+                f"The connection to {self.endpoint} broke at the question {qid}, "
+                f"{RETRIES + 1} times.",
+                f"See whether the server still runs. {GOES_ON}",
+            )
+        if not isinstance(error, APIStatusError):
+            return RagtuneError(f"{self.endpoint}, question {qid}: {_words(error)}", GOES_ON)
+        status = error.status_code
+        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            return self.refused(status)
+        said = _words(error)
+        unlisted = listed is not None and self.model not in listed
+        # transformers' server answers 400 to another name than the one that it was started with.
+        pinned = f"requested '{self.model}'" in said
+        unknown: dict[int, bool] = {HTTPStatus.NOT_FOUND: unlisted, HTTPStatus.BAD_REQUEST: pinned}
+        if unknown.get(status):
+            return UsageError(
+                f"{self.endpoint} does not serve {self.model} "
+                f"({status}: {said}){_list(listed)}{_did_you_mean(self.model, listed)}",
+                self.advice or "Set the name that the server lists.",
+            )
+        return RagtuneError(
+            f"{self.endpoint} failed at the question {qid} ({status}: {said})"
+            + (f"; it does not list {self.model}." if unlisted else "."),
+            f"{_what_to_do(status)} {GOES_ON}",
+        )
+
+    def refused(self, status: int) -> UsageError:
+        sent = "the key in OPENAI_API_KEY" if _key() else "to answer without a key"
+        return UsageError(
+            f"{self.endpoint} refuses {sent} ({status}).",
+            "Set the environment variable OPENAI_API_KEY to a key that the server accepts.",
+        )
+
+
+def _what_to_do(status: int) -> str:
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return "Set evaluate.concurrency lower."
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return "Look at the server's log."
+    if status == HTTPStatus.NOT_FOUND:
+        return f"{_ADDRESS} Or the server knows no such model."
+    return (
+        "If the prompt is too long for the server, it was started with a shorter context than the "
+        "model's: start it with a longer one, or set prompt.max_tokens."
+    )
+
+
+def _checked(endpoint: str) -> str:
+    """The address, if it is one, and holds no password: it is shown and written to files."""
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(
+            f"evaluate.endpoint: {endpoint!r} is no address of a server.",
+            "Write it as http://localhost:8000/v1.",
+        )
+    if parts.username or parts.password:
+        raise UsageError(
+            "evaluate.endpoint holds a user's name or password.",
+            "Leave it out and put the key into the environment variable OPENAI_API_KEY.",
+        )
+    return endpoint
+
+
+def _wait_for(function: Callable[[], Awaitable[T]]) -> T:
+    """Run to the end on a loop of its own, so that a notebook's is not in the way."""
+    try:
+        import openai  # noqa: F401 - whether it is there
+        from anyio.from_thread import start_blocking_portal
+    except ImportError:
+        raise UsageError(
+            "evaluate.engine: openai needs the package openai, which is not installed.",
+            "Run: pip install openai",
+        ) from None
+    with start_blocking_portal() as portal:
+        return portal.call(function)
+
+
+def _key() -> str:
+    return os.environ.get("OPENAI_API_KEY", "").strip()
+
+
+def _words(error: APIError) -> str:
+    """What the server said, without the key, which some servers repeat."""
+    said = error.body
+    if isinstance(said, dict):
+        said = said.get("message") or said.get("detail") or said.get("error") or said
+    text = " ".join(str(said or error.message).split())
+    if _key():
+        text = text.replace(_key(), "[key]")
+    return text[:_SHOWN].rstrip(".")
+
+
+def _list(listed: list[str] | None) -> str:
+    return f"; it lists {', '.join(listed) or 'no model'}" if listed is not None else ""
+
+
+def _did_you_mean(name: str, listed: list[str] | None) -> str:
+    near = nearest(name, listed) if listed else None
+    return f"; did you mean {near}?" if near else "."

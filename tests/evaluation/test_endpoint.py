@@ -1,0 +1,348 @@
+"""Asking a server: against a stand-in on 127.0.0.1 that misbehaves as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+
+from ragtune.errors import RagtuneError, UsageError
+from ragtune.evaluation import endpoint
+from ragtune.evaluation.endpoint import ask_server, served_models
+from ragtune.evaluation.generate import Prediction
+
+KEY = "sk-this-is-a-secret"
+
+
+class Chat:
+    """A server with OpenAI's interface; a context manager.
+
+    It answers `re: ` and the last message. `faults` holds, for a message, what is answered first in
+    place of an answer: a status with a body (and headers), `cut` (the connection) or `hang`; with
+    `late` it takes its time.
+    """
+
+    def __init__(self, *models: str) -> None:
+        self.models: list[str] | int = [*models]
+        self.faults: dict[str, list[Any]] = {}
+        self.asked: list[str] = []
+        self.bodies: list[dict[str, Any]] = []
+        self.keys: set[str | None] = set()
+        self.active = self.most = 0
+        self.together: threading.Barrier | None = None
+        self.lock = threading.Lock()
+        self.end = threading.Event()
+
+    def __enter__(self) -> Self:
+        chat = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                chat.keys.add(self.headers["Authorization"])
+                if isinstance(chat.models, int):
+                    self.reply(chat.models, {"error": "no list"})
+                else:
+                    rows = [{"id": m, "object": "model"} for m in chat.models]
+                    self.reply(200, {"object": "list", "data": rows})
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                said = body["messages"][-1]["content"]
+                with chat.lock:
+                    chat.keys.add(self.headers["Authorization"])
+                    chat.bodies.append(body)
+                    chat.asked.append(said)
+                    chat.active += 1
+                    chat.most = max(chat.most, chat.active)
+                    fault = (chat.faults.get(said) or [None]).pop(0)
+                if chat.together:
+                    chat.together.wait(10)
+                    chat.end.wait(0.05)  # time for one too many to come
+                with chat.lock:
+                    chat.active -= 1
+                self.answer(body, said, fault)
+
+            def answer(self, body: dict[str, Any], said: str, fault: Any) -> None:
+                if fault == "late":
+                    chat.end.wait(0.3)
+                if fault == "cut":
+                    self.close_connection = True
+                elif fault == "hang":
+                    chat.end.wait(30)
+                    self.close_connection = True
+                elif fault is not None and fault != "late":
+                    self.reply(*fault)
+                elif isinstance(chat.models, list) and body["model"] not in chat.models:
+                    self.reply(404, {"error": {"message": "The model does not exist."}})
+                else:
+                    choice = {
+                        "index": 0,
+                        "message": {"role": "assistant", "content": f"re: {said}"},
+                        "finish_reason": "length" if "long" in said else "stop",
+                    }
+                    self.reply(200, {"object": "chat.completion", "choices": [choice]})
+
+            def reply(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
+                data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+                self.send_response(status)
+                headers = {"Content-Type": "application/json", **(headers or {})}
+                for name, value in {**headers, "Content-Length": str(len(data))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(data)
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.http.server_port}/v1"
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end.set()
+        self.http.shutdown()
+        self.http.server_close()
+
+
+@pytest.fixture
+def chat() -> Iterator[Chat]:
+    with Chat("base") as one:
+        yield one
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that the library would make before it asks again."""
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    made: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        made.append(seconds)
+
+    monkeypatch.setattr("anyio.sleep", pause)
+    return made
+
+
+def talk(*texts: str) -> list[tuple[str, list[dict[str, str]]]]:
+    return [(f"id-{text}", [{"role": "user", "content": text}]) for text in texts]
+
+
+def ask(chat: Chat, partial: Path, *texts: str, **options: Any) -> list[Prediction]:
+    defaults: dict[str, Any] = {"max_new_tokens": 5, "concurrency": 2}
+    model = options.pop("model", "base")
+    return ask_server(
+        chat.endpoint, model, talk(*texts), partial=partial, **{**defaults, **options}
+    )
+
+
+def test_the_answers_come_in_the_order_of_the_questions(chat: Chat, tmp_path: Path) -> None:
+    ticks: list[int] = []
+    found = ask(chat, tmp_path / "a", "1", "2 long", "3", tick=ticks.append)
+    assert found == [
+        Prediction("id-1", "re: 1", [], stopped=True),
+        Prediction("id-2 long", "re: 2 long", [], stopped=False),
+        Prediction("id-3", "re: 3", [], stopped=True),
+    ]
+    assert ticks == [1, 2, 3]
+    body = next(b for b in chat.bodies if b["messages"][0]["content"] == "1")
+    assert body == {
+        "model": "base",
+        "messages": [{"role": "user", "content": "1"}],
+        "temperature": 0,
+        "max_tokens": 5,
+    }
+
+
+def test_as_many_questions_at_a_time_as_is_said(chat: Chat, tmp_path: Path) -> None:
+    chat.together = threading.Barrier(4)
+    found = ask(chat, tmp_path / "a", *map(str, range(12)), concurrency=4)
+    assert [p.qid for p in found] == [f"id-{i}" for i in range(12)]
+    assert chat.most == 4
+
+
+def test_a_busy_or_failing_server_is_asked_again(
+    chat: Chat, tmp_path: Path, pauses: list[float]
+) -> None:
+    chat.faults = {
+        "1": [(429, {}, {"Retry-After": "7"})],
+        "2": [(500, {}), (503, {})],
+        "3": ["cut"],
+    }
+    found = ask(chat, tmp_path / "a", "1", "2", "3", "4")
+    assert [p.prediction for p in found] == ["re: 1", "re: 2", "re: 3", "re: 4"]
+    assert sorted(chat.asked) == ["1", "1", "2", "2", "2", "3", "3", "4"]
+    assert pauses.count(7) == 1
+    assert len(pauses) == 4
+
+
+@pytest.mark.parametrize(
+    ("fault", "said", "advice"),
+    [
+        ((500, {"error": {"message": "boom"}}), "the question id-2 (500: boom)", "server's log"),
+        ((429, {"error": "slow down"}), "the question id-2 (429: slow down)", "concurrency lower"),
+        ("cut", "broke at the question id-2", "still runs"),
+    ],
+)
+def test_what_is_answered_stays_and_only_the_rest_is_asked_again(
+    chat: Chat, tmp_path: Path, fault: Any, said: str, advice: str
+) -> None:
+    texts = [str(i) for i in range(5)]
+    chat.faults = {"2": [fault] * (endpoint.RETRIES + 1)}
+    with pytest.raises(RagtuneError) as error:
+        ask(chat, tmp_path / "a", *texts, concurrency=1)
+    assert said in error.value.message
+    assert advice in error.value.advice
+    assert "the same command goes on" in error.value.advice
+    assert chat.asked == ["0", "1"] + ["2"] * 6
+    rows = [json.loads(line) for line in (tmp_path / "a").read_text("utf-8").splitlines()]
+    assert [row["qid"] for row in rows] == ["id-0", "id-1"]
+    chat.asked.clear()
+    with (tmp_path / "a").open("a") as file:  # as a kill leaves it
+        file.write('{"qid":"id-2","predi')
+    found = ask(chat, tmp_path / "a", *texts)
+    assert [p.prediction for p in found] == [f"re: {text}" for text in texts]
+    assert sorted(chat.asked) == ["2", "3", "4"]
+
+
+def test_the_answers_under_way_are_waited_for_when_another_fails(
+    chat: Chat, tmp_path: Path
+) -> None:
+    chat.faults = {"0": [(422, {"detail": "no"})], "1": ["late"]}
+    with pytest.raises(RagtuneError, match=r"id-0 \(422: no\)"):
+        ask(chat, tmp_path / "a", "0", "1", "2", "3")
+    assert '"qid":"id-1"' in (tmp_path / "a").read_text("utf-8")
+
+
+def test_a_server_that_never_answers(
+    chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "TIMEOUT", 0.2)
+    monkeypatch.setattr(endpoint, "RETRIES", 1)
+    chat.faults = {"1": ["hang"] * 2}
+    with pytest.raises(RagtuneError, match=r"question id-1 in 0.2 s, 2 times") as error:
+        ask(chat, tmp_path / "a", "1")
+    assert "evaluate.concurrency" in error.value.advice
+
+
+def test_no_server(tmp_path: Path) -> None:
+    with Chat() as gone:
+        pass
+    with pytest.raises(RagtuneError, match=r"No server answers at http://127\.0\.0\.1") as error:
+        ask(gone, tmp_path / "a", "1", advice="Serve it so.")
+    assert error.value.advice == "Serve it so."
+    with pytest.raises(RagtuneError, match="No server answers"):
+        served_models(gone.endpoint)
+
+
+def test_an_unknown_name_lists_the_known_ones(chat: Chat, tmp_path: Path) -> None:
+    chat.models = ["tuned-model", "base"]
+    with pytest.raises(UsageError) as error:
+        ask(chat, tmp_path / "a", "1", model="tuned-mdel", advice="Serve it so.")
+    assert "does not serve tuned-mdel" in error.value.message
+    assert "it lists tuned-model, base; did you mean tuned-model?" in error.value.message
+    assert error.value.advice == "Serve it so."
+
+
+def test_a_server_started_with_another_model(chat: Chat, tmp_path: Path) -> None:
+    """What transformers' server says; its list holds only what is in the Hub's cache."""
+    chat.models = 500
+    chat.faults = {"1": [(400, {"detail": "Server is pinned to 'base'; requested 'other'."})]}
+    with pytest.raises(UsageError, match=r"does not serve other .400: Server is pinned to 'base'"):
+        ask(chat, tmp_path / "a", "1", model="other")
+
+
+def test_a_server_without_a_list_is_asked_all_the_same(chat: Chat, tmp_path: Path) -> None:
+    for status in (404, 500):
+        chat.models = status
+        assert served_models(chat.endpoint) is None
+    assert ask(chat, tmp_path / "a", "1")[0].prediction == "re: 1"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        (200, "<html>hello</html>", {"Content-Type": "text/html"}),
+        (200, "{no json"),
+        (200, {}),
+        (200, {"choices": []}),
+        (200, [1]),
+    ],
+)
+def test_what_is_no_chat_completion(chat: Chat, tmp_path: Path, reply: Any) -> None:
+    chat.faults = {"1": [reply] * 10}
+    with pytest.raises(RagtuneError, match="question id-1 is no chat completion") as error:
+        ask(chat, tmp_path / "a", "1")
+    assert "up to /v1" in error.value.advice
+
+
+def test_a_list_that_is_none(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat, "models", 200)
+    assert served_models(chat.endpoint) is None
+
+
+@pytest.mark.parametrize("address", ["localhost:8000/v1", "ftp://host/v1", "http:///v1"])
+def test_an_address_that_is_none(tmp_path: Path, address: str) -> None:
+    with pytest.raises(UsageError, match="is no address of a server"):
+        served_models(address)
+
+
+def test_a_password_in_the_address_is_refused_and_not_shown() -> None:
+    with pytest.raises(UsageError) as error:
+        served_models(f"http://me:{KEY}@localhost:1/v1")
+    assert KEY not in str(error.value)
+    assert "OPENAI_API_KEY" in error.value.advice
+
+
+def test_in_a_notebook_there_is_a_loop_already(chat: Chat, tmp_path: Path) -> None:
+    async def cell() -> list[Prediction]:
+        return ask(chat, tmp_path / "a", "1")
+
+    assert asyncio.run(cell())[0].prediction == "re: 1"
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_is_named_by_its_variable(
+    chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    chat.models = status
+    with pytest.raises(UsageError, match=f"refuses to answer without a key .{status}"):
+        served_models(chat.endpoint)
+    chat.models = ["base"]
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    chat.faults = {"1": [(status, {"error": {"message": f"Wrong key: {KEY}"}})]}
+    with pytest.raises(UsageError, match="refuses the key in OPENAI_API_KEY") as error:
+        ask(chat, tmp_path / "a", "1")
+    assert "OPENAI_API_KEY" in error.value.advice
+    assert KEY not in str(error.value)
+
+
+def test_the_key_is_in_no_message(
+    chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\n")  # as $(cat key) leaves it in some shells
+    chat.faults = {"1": [(400, {"error": {"message": f"Not with {KEY}."}})]}
+    with pytest.raises(RagtuneError, match=r"400: Not with \[key\]") as error:
+        ask(chat, tmp_path / "a", "1")
+    assert KEY not in str(error.value)
+    assert chat.keys == {f"Bearer {KEY}"}
