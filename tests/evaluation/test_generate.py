@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from transformers.models.llama import modeling_llama
 
+from ragtune.errors import RagtuneError
 from ragtune.evaluation import generate
-from ragtune.evaluation.generate import Prediction, answer
-from ragtune.evaluation.ragged import Ragged, unfit
+from ragtune.evaluation.generate import Prediction, _settings, answer
+from ragtune.evaluation.ragged import Ragged, probe_generate, unfit
+from ragtune.model.load import _fuse_kernels, _rotary
 from tests.conftest import tiny_model
 
 
@@ -207,9 +210,10 @@ def test_a_batch_is_cut_by_the_tokens_of_its_longest(
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("liger", [False, True])
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3"])
 def test_answers_on_cuda_are_those_on_a_cpu(
-    tmp_path: Path, chatml_tokenizer: Any, monkeypatch: pytest.MonkeyPatch, family: str
+    tmp_path: Path, chatml_tokenizer: Any, monkeypatch: pytest.MonkeyPatch, family: str, liger: bool
 ) -> None:
     """With the kernel for new tokens, and from captured graphs: batches are dropped from, too."""
     model = tiny_model(family)
@@ -222,6 +226,50 @@ def test_answers_on_cuda_are_those_on_a_cpu(
     monkeypatch.setattr(
         torch.cuda.CUDAGraph, "replay", lambda self: (replays.append(1), original(self))[1]
     )
-    found = ask(model.to("cuda"), chatml_tokenizer, asked, tmp_path / "b", **options)
+    model.to("cuda")
+    if liger:
+        _fuse_kernels(model)
+    assert unfit(model, _settings(model, chatml_tokenizer, 1, 24)) is None
+    assert probe_generate(model) is None
+    found = ask(model, chatml_tokenizer, asked, tmp_path / "b", **options)
     assert found == expected
     assert len(replays) > 10
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3", "gemma2", "gpt_oss", "lfm2"])
+def test_transformers_own_cache_is_right(family: str) -> None:
+    assert probe_generate(tiny_model(family)) is None
+
+
+def test_a_model_whose_cache_is_wrong_is_refused(
+    tmp_path: Path, chatml_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a kernel that reads new tokens from the wrong place: a score would mean nothing."""
+    model = tiny_model("llama")
+    plain = modeling_llama.apply_rotary_pos_emb
+
+    def wrong(q: Any, k: Any, cos: Any, sin: Any, *rest: Any, **named: Any) -> Any:
+        if q.shape[2] == 1:
+            q, k = q[:1].expand_as(q), k[:1].expand_as(k)
+        return plain(q, k, cos, sin, *rest, **named)
+
+    monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", wrong)
+    with pytest.raises(RagtuneError, match="can't be trusted here"):
+        ask(model, chatml_tokenizer, prompts(4), tmp_path / "a")
+
+
+def test_rows_of_one_position_have_their_own_stride() -> None:
+    """Liger's kernel takes the stride of the positions for that of a row."""
+    rows: list[tuple[int, ...]] = []
+    apply = _rotary(lambda q, k: rows.append((q.stride(), k.stride())) or (q, k))
+    query = torch.arange(3 * 4 * 8.0).view(
+        3, 4, 1, 8
+    )  # as a norm behind the transposition leaves it
+    key = query[:, :2].contiguous()
+    q, k = apply(query, key)
+    assert torch.equal(q, query)
+    assert torch.equal(k, key)
+    for strides, heads in zip(rows[0], (4, 2), strict=True):
+        assert strides == (heads * 8, 8, heads * 8, 1)
+    long = query.expand(3, 4, 5, 8)
+    assert apply(long, long)[0] is long

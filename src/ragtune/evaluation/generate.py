@@ -14,7 +14,7 @@ import torch
 
 from ragtune.console import warn
 from ragtune.errors import RagtuneError, is_out_of_memory
-from ragtune.evaluation.ragged import Ragged, autocast, unfit
+from ragtune.evaluation.ragged import Ragged, autocast, probe_generate, unfit
 from ragtune.files import disk_errors, json_line
 from ragtune.gpu import free_gpu
 from ragtune.model.fused import forget
@@ -73,7 +73,7 @@ def answer(
         The predictions in the order of `prompts`.
 
     Raises:
-        RagtuneError: memory does not do for a single question.
+        RagtuneError: memory does not do for a single question, or the model's cache is wrong.
     """
     done = {p.qid: p for p in read_partial(partial)}
     order = sorted(prompts, key=lambda prompt: (-len(prompt[1]), prompt[0]))
@@ -84,6 +84,12 @@ def answer(
     ragged = None if reason else Ragged(model, settings)
     if reason:
         warn(f"Answers through transformers' generate, which is slower: {reason}.")
+        if wrong := probe_generate(model):
+            raise RagtuneError(
+                f"This model's answers can't be trusted here: with transformers' own cache, too, {wrong}.",
+                "Try model.dtype=float32, another version of transformers, or remove liger-kernel; "
+                "please report it.",
+            )
     with disk_errors(partial):
         partial.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("a", encoding="utf-8", newline="\n") as file:

@@ -68,6 +68,25 @@ def _probe_cache(model: Any) -> str | None:
             if is_out_of_memory(error):
                 raise
             return f"it fails on a ragged cache ({(str(error).splitlines() or ['?'])[0][:120]})"
+    return _differs(model, grown, whole)
+
+
+def probe_generate(model: Any) -> str | None:
+    """Why transformers' own answers to a batch can't be trusted: what its cache gets wrong; or None."""
+    generator = torch.Generator().manual_seed(1)
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    device = model.get_input_embeddings().weight.device
+    texts = torch.randint(vocabulary, (3, 9), generator=generator).to(device)
+    with torch.inference_mode(), autocast(model):
+        whole = model(texts, use_cache=False).logits[:, -1]
+        past = getattr(model(texts[:, :-1], use_cache=True), "past_key_values", None)
+        if past is None:  # a model with a state of its own kind
+            return None
+        grown = model(texts[:, -1:], past_key_values=past, use_cache=True).logits[:, -1]
+    return _differs(model, grown, whole)
+
+
+def _differs(model: Any, grown: Tensor, whole: Tensor) -> str | None:
     difference = (grown.float() - whole.float()).norm(dim=-1) / whole.float().norm(dim=-1)
     worst = float(difference.max())
     allowed = 1e-3 if model.dtype == torch.float32 else 0.1

@@ -231,7 +231,8 @@ def _fuse_kernels(model: Any) -> None:
         if isinstance(original, type):
             setattr(family, name, original)
         elif original is not changed and callable(original):
-            setattr(family, name, _on_cuda(changed, original))
+            kernel = _rotary(changed) if name == "apply_rotary_pos_emb" else changed
+            setattr(family, name, _on_cuda(kernel, original))
 
 
 def _on_cuda(kernel: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
@@ -239,6 +240,25 @@ def _on_cuda(kernel: Callable[..., Any], plain: Callable[..., Any]) -> Callable[
         return (kernel if first.is_cuda else plain)(first, *rest, **named)
 
     return choose
+
+
+def _rotary(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """Liger's rotary embedding for queries and keys [samples, heads, positions, size].
+
+    It takes the stride of the positions for that of a row, also where there is one position and the
+    stride may be anything: after Gemma 3's norm every sample but the first was read from the wrong
+    place.
+    """
+
+    def apply(query: Any, key: Any, *rest: Any, **named: Any) -> Any:
+        if query.shape[2] == 1:
+            query, key = (
+                x.reshape(x.shape[0], 1, x.shape[1], x.shape[3]).transpose(1, 2)
+                for x in (query, key)
+            )
+        return kernel(query, key, *rest, **named)
+
+    return apply
 
 
 def _round_to_nf4(model: Any) -> None:

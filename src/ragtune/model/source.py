@@ -179,5 +179,36 @@ def _from_gguf(path: Path) -> ModelSource:
         with making_folder(folder) as partial:
             model.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
+            _check_tokenizer(AutoTokenizer.from_pretrained(partial), path)
             write_json(partial / "source.json", {"file": path.name, "sha256": fingerprint})
     return source
+
+
+def _check_tokenizer(tokenizer: Any, path: Path) -> None:
+    """See that a converted tokenizer still joins letters to the tokens of its vocabulary.
+
+    Some versions of transformers lose the merges of Gemma's: every letter becomes a token, and the
+    model answers, badly.
+
+    Raises:
+        RagtuneError: most words of the vocabulary are cut into pieces.
+    """
+    known = tokenizer.get_vocab()
+    words = sorted(w for w in known if w.isascii() and w.isalpha() and len(w) == _WORD)[::_EVERY]
+    whole = sum(tokenizer.encode(w, add_special_tokens=False) == [known[w]] for w in words)
+    if words and whole < len(words) / 2:
+        from transformers import __version__ as version
+
+        shown = next(
+            w for w in words if tokenizer.encode(w, add_special_tokens=False) != [known[w]]
+        )
+        count = len(tokenizer.encode(shown, add_special_tokens=False))
+        raise RagtuneError(
+            f"{path} can't be converted: transformers {version} cuts words of the model's "
+            f"vocabulary into pieces ({shown!r} into {count}).",
+            "Run: pip install -U transformers. Or use the model's safetensors.",
+        )
+
+
+_WORD, _EVERY = 5, 7
+"""Of the vocabulary's words with so many letters, every so manieth is looked at."""
