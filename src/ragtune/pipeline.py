@@ -96,21 +96,17 @@ class Run(Workspace):
 
     def report(self, *, again: bool = False) -> dict[str, Any]:
         """Compare before with after, and write the report; `again` says no word about it."""
-        from ragtune.evaluation.evaluate import compare_folders
+        from ragtune.reporting.answers import answer_rows
         from ragtune.reporting.html import write_report
-        from ragtune.reporting.table import answer_rows, comparison_table
+        from ragtune.reporting.table import comparison_table
 
-        comparison: dict[str, Any] | None = None
         with self.stage("report", "" if again else "Report"):
-            before, after = (self.dir.predictions(w) for w in ("before", "after"))
-            if not (self.dir.data / "report.json").exists():
-                raise UsageError(f"{self.dir.path} has no data yet.", "Run `ragtune run` first.")
-            if all((f / "metrics.json").exists() for f in (before, after)):
-                comparison = compare_folders(self.recipe, self.questions, before, after)
-                write_json(self.dir.comparison, comparison)
-                if not again:
-                    console.print(comparison_table(comparison))
+            comparison = self._compare()
+            if comparison and not again:
+                console.print(comparison_table(comparison))
             log = self.dir.adapter / "train_log.jsonl"
+            before, after = (self.dir.predictions(w) for w in ("before", "after"))
+            asked = self.examples("eval")
             write_report(
                 self.dir.report,
                 recipe=self.recipe,
@@ -118,11 +114,41 @@ class Run(Workspace):
                 data_report=read_json(self.dir.data / "report.json"),
                 comparison=comparison,
                 log=list(read_jsonl(log)) if log.exists() else [],
-                answers=answer_rows(self.recipe, self.examples("eval"), before, after),
+                answers=answer_rows(self.recipe, asked, before, after, self.prompt_texts()),
+                controls=self._controls(),
             )
             if not again:
                 note(f"Report: {self.dir.report}")
         return comparison or {}
+
+    def summary(self) -> str:
+        """The comparison in Markdown, for a pull request."""
+        from ragtune.reporting.markdown import summary
+
+        comparison = self._compare()
+        if comparison is None:
+            raise UsageError(
+                f"{self.dir.path} has no answers before and after tuning to compare.",
+                "Run `ragtune run` first.",
+            )
+        return summary(self.recipe.name, comparison, self._controls())
+
+    def _compare(self) -> dict[str, Any] | None:
+        """Write comparison.json and return it; None while there are not both evaluations."""
+        from ragtune.evaluation.evaluate import compare_folders
+
+        before, after = (self.dir.predictions(w) for w in ("before", "after"))
+        if not (self.dir.data / "report.json").exists():
+            raise UsageError(f"{self.dir.path} has no data yet.", "Run `ragtune run` first.")
+        if not all((f / "metrics.json").exists() for f in (before, after)):
+            return None
+        comparison = compare_folders(self.recipe, self.questions, before, after)
+        write_json(self.dir.comparison, comparison)
+        return comparison
+
+    def _controls(self) -> dict[str, Any] | None:
+        path = self.dir.path / "controls.json"
+        return read_json(path) if path.exists() else None
 
     def merge(self) -> dict[str, Any]:
         """Merge the adapter into the base, and count the answers that this changed."""
