@@ -28,6 +28,7 @@ def render(folder: Path, **changes: Any) -> str:
 class Reader(HTMLParser):
     """The visible text, and the tags: opened and closed in order."""
 
+    APART = frozenset({"td", "th", "small", "dt", "dd", "li", "p", "span"})
     VOID = frozenset({"meta", "br", "link", "img", "input"})
 
     def __init__(self) -> None:
@@ -38,6 +39,7 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
         self.tags.add(tag)
+        self.text.append(" " if tag in self.APART else "")
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -82,13 +84,16 @@ def test_headline_and_figures(tmp_path: Path) -> None:
     text, _ = read(render(tmp_path))
     found = compared(a_recipe(), rows(), unasked=1)
     old = found["intervals"]["before"]["contains"]
-    assert "Exact match, AI王’s rule aio_em 50.0 %before tuning (0.0 … 100.0) → 50.0 %after" in text
+    assert (
+        "Exact match, AI王’s rule aio_em 50.0 % before tuning (0.0 … 100.0) → 50.0 % after" in text
+    )
     assert "Difference 0.0 points, 95 % interval" in text
     assert "n = 4 questions. The interval includes 0." in text
     assert "1 fixed, 1 broken: McNemar’s exact p = 1.000." in text
     assert "Accepted: every answer of each record (evaluate.answers: all)." in text
     assert (
-        f"contains {100 * old['value']:.1f}{100 * old['low']:.1f} … {100 * old['high']:.1f}" in text
+        f"contains {100 * old['value']:.1f} {100 * old['low']:.1f} … {100 * old['high']:.1f}"
+        in text
     )
     assert "1 right both times 1 fixed 1 broken 1 still wrong" in text
     assert "The text of 3 of 4 answers changed; mean length 2.8 → 8.5 characters." in text
@@ -108,7 +113,7 @@ def test_what_the_figures_are_over(tmp_path: Path) -> None:
         "Of 20 evaluation questions 9 are selected: those with a passage among the first 3 that "
         "holds an accepted answer. 4 of these 9 were asked (evaluate.limit: 4)." in text
     )
-    assert "4 answerable questionsthat were selected and asked 50.0" in text
+    assert "4 answerable questions that were selected and asked 50.0" in text
     assert "Retrieval ceiling 100.0 %" in text
     assert "5 questions, all of the set" in text
     assert "lower bound: the 1 that were not asked count as wrong 40.0" in text
@@ -124,9 +129,7 @@ def test_what_the_figures_are_over(tmp_path: Path) -> None:
 def test_the_headline_under_each_choice_of_answers(tmp_path: Path) -> None:
     changed = dataclasses.replace(rows()[0], after="東京都")  # the second of two answers
     text, _ = read(render(tmp_path, answers=[changed, *rows()[1:]]))
-    assert "first the first answer of each record 50.0 25.0 −25.0" in text.replace(
-        "record50", "record 50"
-    ).replace("firstthe", "first the")
+    assert "first the first answer of each record 50.0 25.0 −25.0" in text
     assert "every answer of each record: the headline 50.0 50.0 0.0" in text
 
 
@@ -150,8 +153,8 @@ def test_what_the_gain_is_made_of(tmp_path: Path) -> None:
 
 def test_controls_are_shown(tmp_path: Path) -> None:
     text, _ = read(render(tmp_path, controls=controls()))
-    assert "As asked 4 25.020.0 … 30.0 50.045.0 … 55.0 +25.0+20.0 … +30.0 12.5 → –" in text
-    assert "No passages 3 – 10.05.0 … 15.0 – – → –" in text
+    assert "As asked 4 25.0 20.0 … 30.0 50.0 45.0 … 55.0 +25.0 +20.0 … +30.0 12.5 → –" in text
+    assert "No passages 3 – 10.0 5.0 … 15.0 – –" in text
     assert "After tuning: It reads." in text
     assert "Controls" not in read(render(tmp_path))[0]
 
@@ -168,7 +171,7 @@ def test_refusals_are_shown(tmp_path: Path) -> None:
     every = [*rows(), made.unanswerable()]
     text, _ = read(render(tmp_path, answers=every))
     assert "A refusal is the answer 回答できません." in text
-    assert "higher is better. 1 0.00.0 … 0.0 100.0100.0 … 100.0 +100.0" in text
+    assert "higher is better. 1 0.0 0.0 … 0.0 100.0 100.0 … 100.0 +100.0" in text
     assert "lower is better. 4 0.0" in text
     assert "from −100 to +100. 5 −20.0" in text
     # A kind may be missing, and all of it.
@@ -186,10 +189,10 @@ def test_audits_and_alternatives(tmp_path: Path) -> None:
     page = render(tmp_path, answers=[also, *rows()[1:]], data_report=data)
     text, _ = read(page)
     assert (
-        "Asked in training, too evaluation1 of 20 By the text. 1 example 日本の首都は？東京q1 and t1"
-        in " ".join(text.split())
+        "Asked in training, too evaluation 1 of 20 By the text."
+        "1 example 日本の首都は？ 東京 q1 and t1" in text
     )
-    assert "Odd training0 of 9" in text
+    assert "Odd training 0 of 9" in text
     assert (
         "1 asked question names accepted answers beside answers. They do not count as right here"
         in text
@@ -237,12 +240,12 @@ def test_many_rows_lie_in_chunks(tmp_path: Path) -> None:
 
 def test_data_recipe_and_machine(tmp_path: Path) -> None:
     text, _ = read(render(tmp_path))
-    assert "Dropped: no passage contains an answer7" in text
-    assert "prompt25.591,23412,345" in text
+    assert "Dropped: no passage contains an answer 7" in text
+    assert "prompt 2 5.5 9 1,234 12,345" in text
     assert "3 prompts were too long and lost 2 passages and 71 characters (q7, …)." in text
     assert "20 records had no positive_passage_indices" in text
     assert "system: 簡潔に <答え> を" in text
-    assert "training1 min 23 s" in text
+    assert "training 1 min 23 s" in text
     assert "4,884,480" in text
     assert "one sample each: softcap" in text
     assert "step 4: out of memory, 2 samples a row" in text

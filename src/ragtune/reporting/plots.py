@@ -103,7 +103,8 @@ def gain_chart(comparison: dict[str, Any], *, width: float) -> str:
             )
         ends = [start + (0 if name == "lost" else size) for name, start, size, _, _ in bars]
         for row, end in enumerate(ends[:-1]):
-            axes.plot([end, end], [row, row + 1], color=_LINE, linewidth=1, zorder=0)
+            thin = {"linewidth": 1, "zorder": 0, "clip_on": False}
+            axes.plot([end, end], [row, row + 1], color=_LINE, **thin)
         axes.set_ylim(len(bars) - 0.5, -0.5)
         # Of the whole only as much as is needed: a small gain is still seen.
         axes.set_xlim(0, min(100, max(10, 10 * math.ceil(top / 10))))
