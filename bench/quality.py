@@ -31,8 +31,8 @@ from ragtune.data.prompt import CHAT_TEMPLATES, PRESETS
 from ragtune.evaluation.compare import compare
 from ragtune.evaluation.evaluate import ask
 from ragtune.evaluation.score import load_predictions, metrics_of, score_answers
-from ragtune.pipeline import Run
 from ragtune.recipe_file import load_recipe
+from ragtune.stages import Run
 
 BATCH, RATE, RANK, SEED = 16, 1e-4, 128, 42
 ALONE = 200  # questions that are asked again, one at a time

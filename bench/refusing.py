@@ -19,8 +19,8 @@ import torch
 
 from ragtune import measure, rundir
 from ragtune.files import read_json, write_json
-from ragtune.pipeline import Run
 from ragtune.recipe_file import load_recipe
+from ragtune.stages import Run
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "refuse.yaml"
 

@@ -8,7 +8,7 @@ import pytest
 
 import ragtune
 from ragtune.errors import UsageError
-from ragtune.pipeline import Run
+from ragtune.stages import Run
 
 
 def test_check_sees_layers_that_the_model_lacks(

@@ -23,8 +23,8 @@ from ragtune.evaluation.endpoint import served_models
 from ragtune.files import read_jsonl
 from ragtune.model.attention import probe
 from ragtune.model.source import _check_tokenizer, resolve
-from ragtune.pipeline import Run
 from ragtune.recipe import Model
+from ragtune.stages import Run
 
 pytestmark = pytest.mark.slow
 RECIPES = Path(__file__).parents[1] / "recipes"

@@ -11,7 +11,7 @@ import pytest
 
 import ragtune
 from ragtune.errors import RagtuneError, UsageError
-from ragtune.pipeline import Run
+from ragtune.stages import Run
 from tests.evaluation.test_endpoint import KEY, Chat, chat, pauses  # noqa: F401 - fixtures
 
 

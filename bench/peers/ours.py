@@ -14,7 +14,7 @@ from typing import Any
 from peers.common import Job, device_name, emit, limit_memory, peak_gib, row
 from peers.samples import write_samples
 from ragtune.files import read_json, read_jsonl
-from ragtune.pipeline import Run
+from ragtune.stages import Run
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from ragtune.files import existing_parent
 
 if TYPE_CHECKING:
     from ragtune.data.example import Example
-    from ragtune.pipeline import Run
+    from ragtune.stages import Run
 
 
 LOOK = 100

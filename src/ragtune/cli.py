@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +36,13 @@ Overrides = Annotated[
 RunDir = Annotated[
     Path | None, typer.Option("--run-dir", help="Where the run lies; runs/NAME by default.")
 ]
+
+
+class ReportFormat(StrEnum):
+    """What `report` makes."""
+
+    HTML = "html"
+    MARKDOWN = "md"
 
 
 OUT_OF_MEMORY = (
@@ -88,7 +96,7 @@ def prepare(
     ] = 0,
 ) -> None:
     """Read the data, select the examples, and count what was dropped and why."""
-    from ragtune.pipeline import Run
+    from ragtune.stages import Run
 
     one = Run(target, overrides, run_dir)
     one.prepare()
@@ -192,11 +200,26 @@ def compare(
 
 
 @app.command()
-def report(target: Target, overrides: Overrides = None, run_dir: RunDir = None) -> None:
-    """Write report.html and comparison.json of what there is."""
-    from ragtune import pipeline
+def report(
+    target: Target,
+    overrides: Overrides = None,
+    run_dir: RunDir = None,
+    form: Annotated[
+        ReportFormat,
+        typer.Option("--format", help="html: write report.html; md: print a summary in Markdown."),
+    ] = ReportFormat.HTML,
+) -> None:
+    """Write report.html and comparison.json of what there is, or print a summary."""
+    from ragtune.console import to_stderr
+    from ragtune.stages import Run
 
-    pipeline.report(target, *(overrides or []), run_dir=run_dir)
+    one = Run(target, overrides, run_dir)
+    if form is ReportFormat.HTML:
+        one.report()
+        return
+    with to_stderr(wanted=True):
+        text = one.summary()
+    typer.echo(text, nl=False)
 
 
 @app.command()

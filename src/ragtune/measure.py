@@ -18,9 +18,9 @@ from ragtune.errors import UsageError
 from ragtune.evaluation.compare import compare
 from ragtune.evaluation.score import Scored, load_predictions, metrics_of, score_answers
 from ragtune.files import making_folder, write_json, write_jsonl
-from ragtune.pipeline import Run
 from ragtune.recipe import Recipe
 from ragtune.recipe_file import load_recipe
+from ragtune.stages import Run
 
 
 def controls(run: Run) -> dict[str, Any]:

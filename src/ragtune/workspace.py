@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ragtune.console import heading, note, warn
-from ragtune.files import full_disk
+from ragtune.errors import RagtuneError
+from ragtune.files import full_disk, read_json
 from ragtune.gpu import free_gpu, gpu_peak, reset_gpu_peak
 from ragtune.recipe import Recipe
 from ragtune.recipe_file import load_recipe
@@ -98,6 +99,37 @@ class Workspace:
         from ragtune.evaluation.evaluate import encode_prompts
 
         return self._once("prompts", lambda: encode_prompts(self.encoder, self.examples("eval")))
+
+    def prompt_texts(self) -> dict[str, str] | None:
+        """The prompts of the questions that are asked, as the model reads them, by qid.
+
+        They are made by the tokenizer that lies beside the adapter, so that nothing of the base model
+        is needed any more. None where that is not there, or no longer fits the data.
+        """
+        from ragtune.data.encode import Encoder, prepare_tokenizer
+        from ragtune.evaluation.evaluate import encode_prompts
+        from ragtune.model.load import load_tokenizer
+        from ragtune.model.source import ModelSource
+
+        try:
+            if "encoder" in self._made:
+                encoder, prompts = self.encoder, self.prompts
+            elif (self.dir.adapter / "tokenizer_config.json").exists():
+                tokenizer = load_tokenizer(ModelSource(str(self.dir.adapter), None))
+                longest = read_json(self.dir.data / "report.json")["max_prompt_tokens"]
+                encoder = Encoder(
+                    prepare_tokenizer(tokenizer, self.recipe),
+                    self.recipe,
+                    longest + self.recipe.evaluate.max_new_tokens,
+                )
+                prompts = encode_prompts(encoder, self.examples("eval"))
+            else:
+                return None
+        except RagtuneError as error:
+            note(f"The report shows no prompts: {error}")
+            return None
+        exact = {"clean_up_tokenization_spaces": False}
+        return {qid: encoder.tokenizer.decode(ids, **exact) for qid, ids in prompts}
 
     @property
     def plan(self) -> Any:

@@ -8,10 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
+from ragtune.data.example import Example
 from ragtune.data.prompt import PRESETS
 from ragtune.evaluation.compare import compare
+from ragtune.evaluation.metrics import METRICS
+from ragtune.evaluation.score import score_answers
 from ragtune.recipe_file import load_recipe
 from ragtune.reporting.card import write_card
+from tests.reporting.made import a_recipe
 
 BASE = "owner/base-model"
 REPORT = {
@@ -20,12 +24,18 @@ REPORT = {
 }
 
 
-def scores(right: int) -> dict[str, list[float]]:
-    values = [1.0] * right + [0.0] * (10 - right)
-    return {"strict_em": values, "squad_em": values}
+def comparison(right_before: int = 2, right_after: int = 7, **evaluate: Any) -> dict[str, Any]:
+    """Ten questions, the first ones answered rightly, and two that were not asked."""
+    recipe = a_recipe(metric="strict_em", **evaluate)
+    examples = [Example(f"q{i}", "?", ("x",), (), (), (), {"selected": i < 10}) for i in range(12)]
+    before, after = (
+        {f"q{i}": "x" if i < right else "no" for i in range(10)}
+        for right in (right_before, right_after)
+    )
+    return compare(score_answers(recipe, examples, before), score_answers(recipe, examples, after))
 
 
-COMPARISON = compare(scores(2), scores(7), [("a", "b")] * 10, metric="strict_em", seed=1)
+COMPARISON = comparison()
 
 
 def card(folder: Path, recipe: dict[str, Any], **changes: Any) -> str:
@@ -131,17 +141,20 @@ def test_figures_have_intervals(tmp_path: Path, tiny_recipe: dict[str, Any]) -> 
     before, after = (COMPARISON["intervals"][w]["strict_em"] for w in ("before", "after"))
     change = COMPARISON["difference"]["strict_em"]
     row = (
-        f"| strict_em | 20.0 ({100 * before['low']:.1f} … {100 * before['high']:.1f}) "
+        f"| strict_em (headline) | 20.0 ({100 * before['low']:.1f} … {100 * before['high']:.1f}) "
         f"| 70.0 ({100 * after['low']:.1f} … {100 * after['high']:.1f}) "
         f"| +50.0 ({100 * change['low']:+.1f} … {100 * change['high']:+.1f}) |"
     )
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert table[0] == "| metric | before | after | difference |"
     assert row in table
-    assert len(table) == 4  # no blank line inside: it would end the table
+    assert len(table) == 2 + len(METRICS)  # no blank line inside: it would end the table
     assert "\n".join(table) in text
     assert "10 evaluation questions" in text
     assert "10 of 12 in the evaluation set." in text
+    assert "Accepted: every answer of each record (`evaluate.answers: all`)." in text
+    assert "Over all 12 questions of the set, those that were not asked counted as wrong," in text
+    assert "strict_em went from 16.7 % to 58.3 %." in text
     assert "Training data: 24 of 30 examples (sha256 of the selected: `abababababababab…`)." in text
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
+import hashlib
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,132 +14,21 @@ from typing import Any
 import pytest
 
 from ragtune.data.example import Passage
-from ragtune.evaluation.compare import compare
-from ragtune.recipe import Recipe
-from ragtune.recipe_file import load_recipe
-from ragtune.reporting.html import (
-    AnswerRow,
-    count,
-    duration,
-    outcomes,
-    pieces,
-    points,
-    write_report,
-)
-from ragtune.reporting.plots import loss_curve
-
-SCRIPT = "<script>alert('x')</script>"
-LOG: list[dict[str, Any]] = [
-    {"step": 1, "loss": 3.0, "grad_norm": 1.0, "learning_rate": 1e-4},
-    {"step": 2, "loss": 2.0, "grad_norm": 1.0, "learning_rate": 1e-4},
-    {"step": 2, "eval_loss": 2.5},
-    {"step": 3, "loss": float("nan")},
-]
+from ragtune.reporting.answers import AnswerRow, island, outcomes, pieces
+from ragtune.reporting.plots import controls_chart, gain_chart, loss_curve
+from ragtune.reporting.wording import METRICS, count, duration, points, probability
+from tests.reporting import made
+from tests.reporting.made import LOG, STATE, a_recipe, compared, controls, rows
 
 
-@pytest.fixture
-def recipe() -> Recipe:
-    return load_recipe(
-        {
-            "name": "百科",
-            "model": {"id": "someone/model"},
-            "data": {"train": "train.jsonl", "eval": "eval.jsonl", "max_passages": 3},
-            "prompt": {"preset": "aio", "system": "簡潔に <答え> を"},
-            "train": {"steps": 3, "log_every": 2},
-            "evaluate": {"limit": 4, "metric": "aio_em"},
-        }
-    )
-
-
-def rows() -> list[AnswerRow]:
-    ja = Passage("東京都は日本の首都である。東京の人口は多い。", "東京")
-    bad = Passage(f"Paris {SCRIPT} & more", SCRIPT)
-    return [
-        AnswerRow("q1", "日本の首都は？", ("東京", "東京都"), (ja,), "大阪", "東京", False, True),
-        AnswerRow("q2", f"Which city? {SCRIPT}", ("Paris",), (bad,), "Paris", SCRIPT, True, False),
-        AnswerRow("q3", "Both?", ("yes",), (Passage("p"),), "yes", "yes", True, True),
-        AnswerRow("q4", "Neither?", ("yes",), (), " ", "no", False, False),
-    ]
-
-
-def comparison() -> dict[str, Any]:
-    before, after = [0.0, 1.0, 1.0, 0.0], [1.0, 0.0, 1.0, 0.0]
-    names = ("strict_em", "squad_em", "aio_em", "contains")
-    changed = dict.fromkeys(names, after) | {"contains": [1.0, 1.0, 1.0, 1.0]}
-    texts = [(r.before or "", r.after or "") for r in rows()]
-    return compare(dict.fromkeys(names, before), changed, texts, metric="aio_em", seed=1)
-
-
-def split_report(**changes: Any) -> dict[str, Any]:
-    lengths = {"min": 2, "median": 5.5, "p95": 9.0, "max": 1234, "total": 12345}
-    return {
-        "source": "eval.jsonl",
-        "read": 20,
-        "selected": 9,
-        "dropped": {"no_positive": 7, "positive_too_low": 4},
-        "positives_computed": 0,
-        "prompt_tokens": lengths,
-        "completion_tokens": lengths,
-        "truncated": {"examples": 0, "passages_dropped": 0, "characters_cut": 0, "qids": []},
-        **changes,
-    }
-
-
-def data_report() -> dict[str, Any]:
-    cut = {"examples": 3, "passages_dropped": 2, "characters_cut": 71, "qids": ["q7"]}
-    return {
-        "max_passages": 3,
-        "max_prompt_tokens": 2016,
-        "stop_token": "</s>",
-        "train": split_report(source="train.jsonl", truncated=cut, positives_computed=20),
-        "eval": split_report(),
-    }
-
-
-STATE: dict[str, Any] = {
-    "versions": {"ragtune": "0.1.0", "torch": "2.13.0"},
-    "plan": {
-        "device": "CPU, 2 threads",
-        "dtype": "float32",
-        "quantization": None,
-        "packed": False,
-        "packed_reason": "softcap",
-        "samples_per_row": 1,
-        "recompute": True,
-        "optimizer": "adamw",
-        "evaluation_batch": 10,
-        "changes": ["step 4: out of memory, 2 samples a row"],
-    },
-    "times": {"prepare": 1.5, "train": 83.0},
-    "train": {
-        "steps": 3,
-        "samples": 48,
-        "tokens": 34567,
-        "seconds": 83.0,
-        "tokens_a_second": 416.5,
-        "final_loss": 2.5,
-        "trainable_parameters": 4884480,
-    },
-    "merge": {"asked": 4, "n": 4, "changed": 1, "metrics": {"aio_em": 0.5}},
-}
-
-
-def render(folder: Path, recipe: Recipe, **changes: Any) -> str:
-    values: dict[str, Any] = {
-        "state": STATE,
-        "data_report": data_report(),
-        "comparison": comparison(),
-        "log": LOG,
-        "answers": rows(),
-        **changes,
-    }
-    write_report(folder / "report.html", recipe=recipe, **values)
-    return (folder / "report.html").read_text(encoding="utf-8")
+def render(folder: Path, **changes: Any) -> str:
+    return made.render(folder, **changes).read_text(encoding="utf-8")
 
 
 class Reader(HTMLParser):
     """The visible text, and the tags: opened and closed in order."""
 
+    APART = frozenset({"td", "th", "small", "dt", "dd", "li", "p", "span"})
     VOID = frozenset({"meta", "br", "link", "img", "input"})
 
     def __init__(self) -> None:
@@ -146,6 +39,7 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
         self.tags.add(tag)
+        self.text.append(" " if tag in self.APART else "")
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -156,116 +50,296 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
+        if self.open[-1:] not in (["style"], ["script"]):
             self.text.append(data)
+
+    @classmethod
+    def of(cls, page: str) -> Reader:
+        reader = cls()
+        reader.feed(page)
+        reader.close()
+        assert reader.open == []
+        return reader
 
 
 def read(page: str) -> tuple[str, set[str]]:
     """The text, white space collapsed, and the names of the elements; every one is closed."""
-    reader = Reader()
-    reader.feed(page)
-    reader.close()
-    assert reader.open == []
+    reader = Reader.of(page)
     return " ".join("".join(reader.text).split()), reader.tags
 
 
-def test_headline_and_figures(tmp_path: Path, recipe: Recipe) -> None:
-    text, _ = read(render(tmp_path, recipe))
-    found = comparison()["difference"]["contains"]
-    assert "Exact match, AI王’s rule aio_em 50.0 %before tuning → 50.0 %after tuning" in text
+def listed(page: str) -> list[dict[str, Any]]:
+    found = re.search(r'<script type="application/json" id="rows">(.*?)</script>', page, re.DOTALL)
+    assert found
+    value: list[dict[str, Any]] = json.loads(found[1])
+    return value
+
+
+def opened(page: str) -> list[dict[str, Any]]:
+    found = re.findall(r'<script type="application/json" class="chunk">(.*?)</script>', page)
+    return [row for chunk in found for row in json.loads(chunk)]
+
+
+def test_headline_and_figures(tmp_path: Path) -> None:
+    text, _ = read(render(tmp_path))
+    found = compared(a_recipe(), rows(), unasked=1)
+    old = found["intervals"]["before"]["contains"]
+    assert (
+        "Exact match, AI王’s rule aio_em 50.0 % before tuning (0.0 … 100.0) → 50.0 % after" in text
+    )
     assert "Difference 0.0 points, 95 % interval" in text
     assert "n = 4 questions. The interval includes 0." in text
-    assert f"+50.0{points(found['low'])} … {points(found['high'])}" in text
-    assert "1 right both times 1 fixed 1 broken 1 wrong both times" in text
-    assert "The text of 3 of 4 answers changed." in text
-    for name in ("strict_em", "squad_em", "aio_em", "contains"):
+    assert "1 fixed, 1 broken: McNemar’s exact p = 1.000." in text
+    assert "Accepted: every answer of each record (evaluate.answers: all)." in text
+    assert (
+        f"contains {100 * old['value']:.1f} {100 * old['low']:.1f} … {100 * old['high']:.1f}"
+        in text
+    )
+    assert "1 right both times 1 fixed 1 broken 1 still wrong" in text
+    assert "The text of 3 of 4 answers changed; mean length 2.8 → 8.5 characters." in text
+    for name in METRICS:
         assert text.count(name) >= 2  # in the table and defined
 
 
-def test_what_the_figures_are_over(tmp_path: Path, recipe: Recipe) -> None:
-    text, _ = read(render(tmp_path, recipe))
+def test_a_graded_headline_has_its_own_words(tmp_path: Path) -> None:
+    text, _ = read(render(tmp_path, recipe=a_recipe(metric="token_f1")))
+    assert "became better" in text
+    assert "1 right both times 1 fixed" in text
+
+
+def test_what_the_figures_are_over(tmp_path: Path) -> None:
+    text, _ = read(render(tmp_path))
     assert (
-        "Figures are over the 4 selected questions that were asked. Of 20 evaluation questions 9 "
-        "are selected: those with a passage among the first 3 that holds an accepted answer. "
-        "4 of these 9 were asked (evaluate.limit: 4)." in text
+        "Of 20 evaluation questions 9 are selected: those with a passage among the first 3 that "
+        "holds an accepted answer. 4 of these 9 were asked (evaluate.limit: 4)." in text
     )
+    assert "4 answerable questions that were selected and asked 50.0" in text
+    assert "Retrieval ceiling 100.0 %" in text
+    assert "5 questions, all of the set" in text
+    assert "lower bound: the 1 that were not asked count as wrong 40.0" in text
     assert "Asked besides" not in text
-    extra = AnswerRow("q5", "?", (), (), "a", "b", before_right=False, after_right=False)
-    text, _ = read(render(tmp_path, recipe, answers=[*rows(), extra]))
-    assert "Asked besides, without being selected: 1. They count in no figure." in text
+    every = [*rows(), made.unanswerable()]
+    text, _ = read(render(tmp_path, answers=every, comparison=compared(a_recipe(), every)))
+    assert "Retrieval ceiling 80.0 %" in text
+    assert "all were asked 40.0" in text
+    assert "lower bound" not in text
+    assert "Asked besides, without being selected: 1." in text
 
 
-def test_answers_are_marked(tmp_path: Path, recipe: Recipe) -> None:
-    page = render(tmp_path, recipe)
+def test_the_headline_under_each_choice_of_answers(tmp_path: Path) -> None:
+    changed = dataclasses.replace(rows()[0], after="東京都")  # the second of two answers
+    text, _ = read(render(tmp_path, answers=[changed, *rows()[1:]]))
+    assert "first the first answer of each record 50.0 25.0 −25.0" in text
+    assert "every answer of each record: the headline 50.0 50.0 0.0" in text
+
+
+def test_what_the_gain_is_made_of(tmp_path: Path) -> None:
+    text, tags = read(render(tmp_path))
+    assert (
+        "Strict exact match went from 50.0 % to 50.0 %: 0.0 points = format 0.0 + reading 25.0 − lost 25.0."
+        in text
+    )
+    assert "the answer before already held an accepted one" in text
+    assert "svg" in tags
+    drawing = gain_chart(compared(a_recipe(), rows()), width=9.0)
+    assert re.findall(r">([+−]?[\d.]+)</text>", drawing)[-5:] == [
+        "50.0",
+        "+0.0",
+        "+25.0",
+        "−25.0",
+        "50.0",
+    ]
+
+
+def test_controls_are_shown(tmp_path: Path) -> None:
+    text, _ = read(render(tmp_path, controls=controls()))
+    assert "As asked 4 25.0 20.0 … 30.0 50.0 45.0 … 55.0 +25.0 +20.0 … +30.0 12.5 → –" in text
+    assert "No passages 3 – 10.0 5.0 … 15.0 – –" in text
+    assert "After tuning: It reads." in text
+    assert "Controls" not in read(render(tmp_path))[0]
+
+
+def test_a_control_without_figures_is_not_drawn() -> None:
+    empty = [{**c, "before": None, "after": None} for c in controls()["conditions"]]
+    assert controls_chart({"metric": "aio_em", "conditions": empty}, width=9.0) is None
+    drawing = controls_chart(controls("$a_b$ <b> --> 'x'"), width=3.7)
+    assert drawing is not None
+    assert "$a_b$ &lt;b&gt; --&gt; 'x'</text>" in drawing
+
+
+def test_refusals_are_shown(tmp_path: Path) -> None:
+    every = [*rows(), made.unanswerable()]
+    text, _ = read(render(tmp_path, answers=every))
+    assert "A refusal is the answer 回答できません." in text
+    assert "higher is better. 1 0.0 0.0 … 0.0 100.0 100.0 … 100.0 +100.0" in text
+    assert "lower is better. 4 0.0" in text
+    assert "from −100 to +100. 5 −20.0" in text
+    # A kind may be missing, and all of it.
+    text, _ = read(render(tmp_path))
+    assert "Refused where the passages hold no accepted answer" not in text
+    without = a_recipe().model_copy(
+        update={"data": a_recipe().data.model_copy(update={"refusal": None})}
+    )
+    assert "A refusal is" not in read(render(tmp_path, recipe=without))[0]
+
+
+def test_audits_and_alternatives(tmp_path: Path) -> None:
+    also = dataclasses.replace(rows()[0], alternatives=("東亰", "Tokyo"), others=("東亰", "Tokyo"))
+    data = made.data_report(audits=made.audits())
+    page = render(tmp_path, answers=[also, *rows()[1:]], data_report=data)
     text, _ = read(page)
-    assert "日本の首都は？ accepted東京 東京都 before ✗ wrong 大阪 after ✓ right 東京" in text
-    assert "before ✗ wrong (empty)" in text
-    assert re.findall(r'<li class="card (\w+)"', page) == ["fixed", "broken", "right", "wrong"]
-    assert page.count('lang="ja"') == 1
-    assert "<mark>東京都</mark>は日本の首都である。<mark>東京</mark>の人口" in page
+    assert (
+        "Asked in training, too evaluation 1 of 20 By the text."
+        "1 example 日本の首都は？ 東京 q1 and t1" in text
+    )
+    assert "Odd training 0 of 9" in text
+    assert (
+        "1 asked question names accepted answers beside answers. They do not count as right here"
+        in text
+    )
+    assert "東亰 · Tokyo" in text
+    assert opened(page)[0]["others"] == ["東亰", "Tokyo"]
+    text, _ = read(render(tmp_path))
+    assert "Audits" not in text
+    assert "Alternatives" not in text
 
 
-def test_data_recipe_and_machine(tmp_path: Path, recipe: Recipe) -> None:
-    text, _ = read(render(tmp_path, recipe))
-    assert "Dropped: no passage contains an answer7" in text
-    assert "prompt25.591,23412,345" in text
+def test_the_rows_are_there_for_the_script(tmp_path: Path) -> None:
+    every = [dataclasses.replace(r, prompt=f"<s>{r.question}") for r in rows()]
+    page = render(tmp_path, answers=[*every, made.unanswerable()])
+    found = listed(page)
+    assert [r["outcome"] for r in found] == ["fixed", "broken", "right", "wrong", "fixed"]
+    assert [r["kinds"] for r in found] == [
+        ["fixed"], ["broken"], ["right"], ["wrong"], ["refused", "unanswerable"],
+    ]  # fmt: skip
+    assert [r["lang"] for r in found] == ["ja", None, None, None, None]
+    details = opened(page)
+    assert details[0]["passages"] == [
+        ["東京", ["", "東京都", "は日本の首都である。", "東京", "の人口は多い。"]]
+    ]
+    assert [d["prompt"] for d in details] == [*(r.prompt for r in every), None]
+    assert re.findall(r'data-kind="(\w*)"', page) == [
+        "", "fixed", "broken", "wrong", "right", "refused", "unanswerable",
+    ]  # fmt: skip
+    assert "scripts are switched off" in page
+
+
+def test_it_says_that_prompts_are_missing(tmp_path: Path) -> None:
+    missing = "The prompts are not shown"
+    assert missing in render(tmp_path)
+    with_prompt = [dataclasses.replace(rows()[0], prompt="?"), *rows()[1:]]
+    assert missing not in render(tmp_path, answers=with_prompt)
+
+
+def test_many_rows_lie_in_chunks(tmp_path: Path) -> None:
+    many = [dataclasses.replace(rows()[2], qid=f"m{i}", prompt=f"p{i}") for i in range(60)]
+    page = render(tmp_path, answers=many, comparison=None)
+    assert page.count('class="chunk"') == 3
+    assert [d["prompt"] for d in opened(page)] == [f"p{i}" for i in range(60)]
+
+
+def test_data_recipe_and_machine(tmp_path: Path) -> None:
+    text, _ = read(render(tmp_path))
+    assert "Dropped: no passage contains an answer 7" in text
+    assert "prompt 2 5.5 9 1,234 12,345" in text
     assert "3 prompts were too long and lost 2 passages and 71 characters (q7, …)." in text
     assert "20 records had no positive_passage_indices" in text
     assert "system: 簡潔に <答え> を" in text
-    assert "training1 min 23 s" in text
+    assert "training 1 min 23 s" in text
     assert "4,884,480" in text
     assert "one sample each: softcap" in text
     assert "step 4: out of memory, 2 samples a row" in text
     assert "gives 1 of 4 answers otherwise than the adapter; aio_em 50.0 % (n = 4)." in text
 
 
-def test_script_shows_as_text(tmp_path: Path, recipe: Recipe) -> None:
-    page = render(tmp_path, recipe)
+HOSTILE = "</script><!--<script>x\u2028y\u2029&'\"<img src=x onerror=alert(1)>"
+
+
+def test_data_are_text_everywhere(tmp_path: Path) -> None:
+    row = AnswerRow(
+        HOSTILE, HOSTILE, (HOSTILE,), (Passage(HOSTILE, HOSTILE),), HOSTILE, HOSTILE, True, True,
+        prompt=HOSTILE, others=(HOSTILE,), alternatives=(HOSTILE,),
+    )  # fmt: skip
+    recipe = a_recipe()
+    recipe = recipe.model_copy(
+        update={
+            "model": recipe.model.model_copy(update={"id": HOSTILE}),
+            "data": recipe.data.model_copy(update={"refusal": HOSTILE}),
+        }
+    )
+    audit = {"split": HOSTILE, "title": HOSTILE, "count": 1, "of": 1, "note": HOSTILE}
+    example = {"qid": HOSTILE, "text": HOSTILE, "detail": HOSTILE, "other_qid": HOSTILE}
+    page = render(
+        tmp_path,
+        recipe=recipe,
+        answers=[row],
+        data_report=made.data_report(audits=[{**audit, "examples": [example]}]),
+        controls=controls(HOSTILE),
+    )
     text, tags = read(page)
-    assert "<script" not in page
-    assert "script" not in tags
-    assert text.count(SCRIPT) == 4  # question, answer, title, passage
+    assert "<!--" not in page
+    assert "img" not in tags
+    assert page.count("</script>") == page.count("<script") == 3  # rows, one chunk, the script
+    assert HOSTILE in "".join(Reader.of(page).text)
+    assert listed(page)[0]["qid"] == HOSTILE
+    assert opened(page)[0]["prompt"] == HOSTILE
+    inside = "".join(re.findall(r'<script type="application/json".*?</script>', page, re.DOTALL))
+    assert "\u2028" not in inside
+    assert "\u2029" not in inside
+    assert "x\\u2028y" in inside
+    assert text
 
 
-def test_nothing_is_fetched(tmp_path: Path, recipe: Recipe) -> None:
-    page = render(tmp_path, recipe)
+def test_an_island_reads_back() -> None:
+    assert json.loads(island(["</script>", "\u2028", "&lt;"])) == ["</script>", "\u2028", "&lt;"]
+    assert not set("<>&\u2028\u2029") & set(island(["<!--", "-->", "\u2028\u2029&"]))
+
+
+def test_nothing_is_fetched_and_one_script_may_run(tmp_path: Path) -> None:
+    page = render(tmp_path, controls=controls())
     for sign in ("http://", "https://", "src=", "@import", "url(", "<link", "javascript:"):
         assert sign not in page
+    sections = ("results", "gain", "controls", "refusals", "answers", "training", "data")
     assert set(re.findall(r'href="([^"]*)"', page)) <= {
-        *(f"#{s}" for s in ("results", "training", "answers", "data", "recipe", "machine")),
-        *re.findall(r'"(#m[0-9a-f]+)"', page),  # markers within the drawing
+        *(f"#{s}" for s in (*sections, "recipe", "machine")),
+        *re.findall(r'"(#m[0-9a-f]+)"', page),  # markers within the drawings
     }
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    assert len(scripts) == 1
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
+    assert policy
+    assert policy[1].startswith("default-src &#39;none&#39;; style-src &#39;unsafe-inline&#39;;")
+    assert f"script-src &#39;sha256-{digest}&#39;" in policy[1]
 
 
-def test_same_values_give_the_same_bytes(tmp_path: Path, recipe: Recipe) -> None:
-    assert render(tmp_path, recipe) == render(tmp_path, recipe)
+def test_same_values_give_the_same_bytes(tmp_path: Path) -> None:
+    assert render(tmp_path, controls=controls()) == render(tmp_path, controls=controls())
 
 
-def test_before_alone(tmp_path: Path, recipe: Recipe) -> None:
-    alone = [
-        AnswerRow(r.qid, r.question, r.answers, r.passages, r.before, None, r.before_right, False)
-        for r in rows()
-    ]
-    page = render(tmp_path, recipe, comparison=None, log=[], answers=alone, state={})
+def test_before_alone(tmp_path: Path) -> None:
+    alone = [dataclasses.replace(r, after=None, after_right=False) for r in rows()]
+    page = render(tmp_path, log=[], answers=alone, state={})
     text, tags = read(page)
     assert "There is no comparison yet" in text
     assert "2 of 4 answers before tuning are right." in text
     assert "answers after tuning are right" not in text
-    assert "after not asked" in text
+    assert listed(page)[0]["after"] is None
+    assert 'data-kind="fixed"' not in page
     assert "There is no training log yet." in text
     assert "svg" not in tags
 
 
-def test_nothing_yet(tmp_path: Path, recipe: Recipe) -> None:
-    text, _ = read(render(tmp_path, recipe, comparison=None, log=[], answers=[], state={}))
+def test_nothing_yet(tmp_path: Path) -> None:
+    text, _ = read(render(tmp_path, log=[], answers=[], state={}))
     assert "No question has been asked yet." in text
 
 
 @pytest.mark.parametrize("key", ["versions", "plan", "times", "train", "merge"])
-def test_any_part_of_the_state_may_be_missing(tmp_path: Path, recipe: Recipe, key: str) -> None:
-    read(render(tmp_path, recipe, state={k: v for k, v in STATE.items() if k != key}))
-    read(render(tmp_path, recipe, state={key: STATE[key]}))
-    read(render(tmp_path, recipe, state={key: {}}))
+def test_any_part_of_the_state_may_be_missing(tmp_path: Path, key: str) -> None:
+    read(render(tmp_path, state={k: v for k, v in STATE.items() if k != key}))
+    read(render(tmp_path, state={key: STATE[key]}))
+    read(render(tmp_path, state={key: {}}))
 
 
 def test_loss_curve() -> None:
@@ -280,24 +354,35 @@ def test_loss_curve() -> None:
     assert loss_curve([{"step": 1, "eval_loss": 2.0}], window=2, width=7.0) is not None
 
 
-def test_outcomes_add_up() -> None:
-    found = outcomes({**comparison(), "n": 3, "before": {"aio_em": 2 / 3}, "fixed": 0})
-    assert found == {"right": 1, "fixed": 0, "broken": 1, "wrong": 1}
+def test_drawings_have_the_colours_of_the_page() -> None:
+    for svg in (
+        gain_chart(compared(a_recipe(), rows()), width=3.7),
+        controls_chart(controls(), width=9),
+    ):
+        assert svg
+        assert not re.search(r"#[0-9a-f]{6}\b", svg)
+        assert "var(--accent)" in svg
+
+
+def test_outcomes_are_over_the_selected() -> None:
+    found = outcomes([*rows(), made.unanswerable()])
+    assert found == {"right": 1, "fixed": 1, "broken": 1, "wrong": 1}
 
 
 def test_pieces_keep_the_text() -> None:
-    assert list(pieces("a東京都b", ("東京", "東京都"))) == [
-        ("a", False),
-        ("東京都", True),
-        ("b", False),
-    ]
-    assert list(pieces("1+1", ("+", ""))) == [("1", False), ("+", True), ("1", False)]
-    assert list(pieces("text", ("", " "))) == [("text", False)]
+    assert pieces("a東京都b", ("東京", "東京都")) == ["a", "東京都", "b"]
+    assert pieces("1+1", ("+", "")) == ["1", "+", "1"]
+    assert pieces("text", ("", " ")) == ["text"]
 
 
 def test_figures_in_words() -> None:
     assert [points(v) for v in (0.125, -0.02, 0.0, -0.0001)] == ["+12.5", "−2.0", "0.0", "0.0"]
     assert [count(v) for v in (12345, 301.29999, 213.0)] == ["12,345", "301.3", "213"]
+    assert [probability(p) for p in (1.0, 0.0312, 0.0004)] == [
+        "p = 1.000",
+        "p = 0.031",
+        "p < 0.001",
+    ]
     assert [duration(v) for v in (1.09, 59.97, 83, 3725)] == [
         "1.1 s",
         "60.0 s",

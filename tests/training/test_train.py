@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from ragtune.errors import RagtuneError, UsageError
 from ragtune.model.attention import probe
 from ragtune.model.lora import attach, trainable_parameters
-from ragtune.pipeline import Run
 from ragtune.recipe import Lora
+from ragtune.stages import Run
 from ragtune.training import trainer as trainer_module
 from ragtune.training.rows import PackedRows
 from tests.conftest import tiny_model

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment
 
 from ragtune.data.prompt import PromptBuilder
 from ragtune.data.read import locate
 from ragtune.errors import UsageError
 from ragtune.files import writing
 from ragtune.recipe import Recipe
+from ragtune.reporting.wording import environment
 
 
 def write_card(
@@ -40,24 +39,26 @@ def write_card(
     if base_model:
         metadata["base_model"] = base_model
         metadata["base_model_relation"] = "finetune" if merged else "adapter"
-    template = resources.files("ragtune.reporting").joinpath("card.md.j2").read_text("utf-8")
-    markdown = Environment(autoescape=False, trim_blocks=True, lstrip_blocks=True)  # noqa: S701
-    text = markdown.from_string(template).render(
-        metadata=yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).strip(),
-        recipe=recipe,
-        recipe_yaml=yaml.safe_dump(
-            _public(recipe, base_model), sort_keys=False, allow_unicode=True
-        ).strip(),
-        prompt=PromptBuilder.of(recipe.prompt).template,
-        name=repo.rpartition("/")[2],
-        repo=repo,
-        merged=merged,
-        base_model=base_model,
-        data=data_report,
-        fingerprints=state.get("data", {}),
-        merge=state.get("merge") if merged else None,
-        comparison=comparison,
-        versions=json.dumps(state.get("versions", {})),
+    text = (
+        environment(html=False)
+        .get_template("card.md.j2")
+        .render(
+            metadata=yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).strip(),
+            recipe=recipe,
+            recipe_yaml=yaml.safe_dump(
+                _public(recipe, base_model), sort_keys=False, allow_unicode=True
+            ).strip(),
+            prompt=PromptBuilder.of(recipe.prompt).template,
+            name=repo.rpartition("/")[2],
+            repo=repo,
+            merged=merged,
+            base_model=base_model,
+            data=data_report,
+            fingerprints=state.get("data", {}),
+            merge=state.get("merge") if merged else None,
+            comparison=comparison,
+            versions=json.dumps(state.get("versions", {})),
+        )
     )
     with writing(folder / "README.md") as file:
         file.write(text.rstrip() + "\n")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import re
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 # Stand-ins that Matplotlib can parse; in the SVG they become the page's own variables, so that one
@@ -16,17 +18,22 @@ _COLOURS = {
     "#030303": "var(--before)",
     "#040404": "var(--accent)",
     "#050505": "var(--second)",
+    "#060606": "var(--text)",
+    "#070707": "var(--good)",
+    "#080808": "var(--bad)",
 }
-_MUTED, _LINE, _FAINT, _ACCENT, _SECOND = _COLOURS
+_MUTED, _LINE, _FAINT, _ACCENT, _SECOND, _TEXT, _GOOD, _BAD = _COLOURS
 _POINTS = 1000
 """More points than this can't be told apart in the width of a page."""
+_PHONE = 5.0
+"""Inches: a narrower drawing has its labels above the bars instead of beside them."""
 
 
 def loss_curve(log: Sequence[dict[str, Any]], *, window: int, width: float) -> str | None:
     """The loss over the steps as an `<svg>` element; None where there is nothing to draw.
 
-    The same log gives the same bytes. The element refers to nothing outside of it but the variables
-    --muted, --line, --before, --accent and --second of the page.
+    The same log gives the same bytes. The element refers to nothing outside of it but the colour
+    variables of the page; this holds for every drawing here.
 
     Args:
         log: rows {step, loss?, eval_loss?}; values that are not finite are left out.
@@ -37,58 +44,153 @@ def loss_curve(log: Sequence[dict[str, Any]], *, window: int, width: float) -> s
     eval_steps, eval_losses = _series(log, "eval_loss")
     if not steps and not eval_steps:
         return None
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    settings = {
-        "svg.fonttype": "none",  # text stays text, in the page's font
-        "svg.hashsalt": f"ragtune loss {width}",  # else ids are drawn anew each time
-        "font.size": 10.5,
-        "axes.linewidth": 0.8,
-    }
     height = 2.7
-    with mpl.rc_context(settings):
-        figure = Figure(figsize=(width, height))
+    with _drawing("loss", width, height) as (figure, file):
         axes = figure.add_axes((0.55 / width, 0.5 / height, 1 - 0.75 / width, 1 - 0.65 / height))
         every = -(-len(steps) // _POINTS) or 1
-        axes.plot(
-            steps[::every], losses[::every], color=_FAINT, linewidth=1, alpha=0.75, clip_on=False
-        )
-        means = _trailing_means(losses, window)
-        alone = "o" if len(steps) == 1 else ""
-        axes.plot(
-            steps[::every],
-            means[::every],
-            color=_ACCENT,
-            linewidth=2.2,
-            marker=alone,
-            clip_on=False,
-        )
-        axes.plot(
-            eval_steps,
-            eval_losses,
-            color=_SECOND,
-            linewidth=1.6,
-            marker="o",
-            markersize=5,
-            clip_on=False,
-        )
+        thin = {"linewidth": 1, "alpha": 0.75, "clip_on": False}
+        axes.plot(steps[::every], losses[::every], color=_FAINT, **thin)
+        means = _trailing_means(losses, window)[::every]
+        strong = {"linewidth": 2.2, "marker": "o" if len(steps) == 1 else "", "clip_on": False}
+        axes.plot(steps[::every], means, color=_ACCENT, **strong)
+        dotted = {"linewidth": 1.6, "marker": "o", "markersize": 5, "clip_on": False}
+        axes.plot(eval_steps, eval_losses, color=_SECOND, **dotted)
         axes.set_ylim(bottom=0 if min(losses + eval_losses) >= 0 else None)
         ticks = {"steps": [1, 2, 5, 10]}
         axes.xaxis.set_major_locator(MaxNLocator(max(4, round(width)), integer=True, **ticks))
         axes.yaxis.set_major_locator(MaxNLocator(5, **ticks))
         axes.set_xlabel("step", color=_MUTED)
-        axes.tick_params(length=0, colors=_MUTED, pad=6)
-        axes.grid(axis="y", color=_LINE, linewidth=0.8, clip_on=False)
-        axes.set_axisbelow(True)
-        for side in ("top", "left", "right"):
-            axes.spines[side].set_visible(False)
+        _plain(axes, "y")
+        axes.spines["bottom"].set_visible(True)
         axes.spines["bottom"].set_color(_LINE)
-        file = io.StringIO()
+    return _inline(file.getvalue())
+
+
+def gain_chart(comparison: dict[str, Any], *, width: float) -> str:
+    """Strict exact match before, what was won and lost, and after: each bar begins where one ends.
+
+    Args:
+        comparison: comparison.json.
+        width: in inches.
+    """
+    figures = comparison["intervals"]
+    old, new = (100 * figures[w]["strict_em"]["value"] for w in ("before", "after"))
+    won, read, lost = (100 * figures["gain"][p]["value"] for p in ("format", "reading", "lost"))
+    top = old + won + read
+    bars = [
+        ("before", 0.0, old, _FAINT, ""),
+        ("format", old, won, _SECOND, "+"),
+        ("reading", old + won, read, _GOOD, "+"),
+        ("lost", top - lost, lost, _BAD, "−"),
+        ("after", 0.0, new, _ACCENT, ""),
+    ]
+    height = 2.75
+    with _drawing("gain", width, height) as (figure, file):
+        left, right = 0.75, 0.75
+        axes = figure.add_axes(
+            (left / width, 0.4 / height, 1 - (left + right) / width, 1 - 0.45 / height)
+        )
+        for row, (name, start, length, colour, sign) in enumerate(bars):
+            axes.barh(row, length, left=start, height=0.56, color=colour, clip_on=False)
+            where = {"xycoords": "data", "textcoords": "offset points", "va": "center_baseline"}
+            axes.annotate(
+                f"{sign}{length:.1f}", (start + length, row), (6, 0), color=_TEXT, **where
+            )
+            axes.annotate(
+                name, (0, row), (-left * 72, 0), color=_TEXT, annotation_clip=False, **where
+            )
+        ends = [start + (0 if name == "lost" else size) for name, start, size, _, _ in bars]
+        for row, end in enumerate(ends[:-1]):
+            thin = {"linewidth": 1, "zorder": 0, "clip_on": False}
+            axes.plot([end, end], [row, row + 1], color=_LINE, **thin)
+        axes.set_ylim(len(bars) - 0.5, -0.5)
+        # Of the whole only as much as is needed: a small gain is still seen.
+        axes.set_xlim(0, min(100, max(10, 10 * math.ceil(top / 10))))
+        axes.set_yticks([])
+        axes.xaxis.set_major_formatter("{x:.0f} %")
+        _plain(axes, "x")
+    return _inline(file.getvalue())
+
+
+def controls_chart(controls: dict[str, Any], *, width: float) -> str | None:
+    """The headline under each condition before and after, with intervals; None without figures.
+
+    Args:
+        controls: controls.json.
+        width: in inches.
+    """
+    metric = controls["metric"]
+    rows = [
+        (one["title"], [(one.get(which) or {}).get(metric) for which in ("before", "after")])
+        for one in controls["conditions"]
+    ]
+    rows = [(title, pair) for title, pair in rows if any(pair)]
+    if not rows:
+        return None
+    above = width < _PHONE
+    each, bottom = (0.62 if above else 0.44), 0.4
+    height = each * len(rows) + bottom + 0.1
+    with _drawing("controls", width, height) as (figure, file):
+        left = 0.12 if above else 2.9
+        axes = figure.add_axes(
+            (left / width, bottom / height, 1 - (left + 0.3) / width, each * len(rows) / height)
+        )
+        for row, (title, pair) in enumerate(rows):
+            for shift, colour, found in zip((-0.12, 0.12), (_FAINT, _ACCENT), pair, strict=True):
+                if found:
+                    y = row + shift + (0.18 if above else 0)
+                    ends = [100 * found["low"], 100 * found["high"]]
+                    line = {"linewidth": 2, "alpha": 0.6, "solid_capstyle": "round"}
+                    axes.plot(ends, [y, y], color=colour, clip_on=False, **line)
+                    dot = {"marker": "o", "markersize": 7, "clip_on": False}
+                    axes.plot(100 * found["value"], y, color=colour, **dot)
+            axes.annotate(
+                textwrap.shorten(title, 44, placeholder=" …"),
+                (0, row - (0.28 if above else 0)),
+                (-left * 72 + 4, 0),
+                textcoords="offset points",
+                va="center_baseline",
+                color=_TEXT,
+                annotation_clip=False,
+                parse_math=False,  # a title may hold a dollar sign
+            )
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlim(0, 100)
+        axes.set_yticks([])
+        axes.xaxis.set_major_formatter("{x:.0f} %")
+        _plain(axes, "x")
+    return _inline(file.getvalue())
+
+
+@contextlib.contextmanager
+def _drawing(name: str, width: float, height: float) -> Iterator[tuple[Any, io.StringIO]]:
+    """An empty figure, and a file that holds it as SVG when the block has drawn."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    settings = {
+        "svg.fonttype": "none",  # text stays text, in the page's font
+        "svg.hashsalt": f"ragtune {name} {width}",  # else ids are drawn anew each time
+        "font.size": 10.5,
+        "axes.linewidth": 0.8,
+    }
+    file = io.StringIO()
+    with mpl.rc_context(settings):
+        figure = Figure(figsize=(width, height))
+        yield figure, file
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-    return _inline(file.getvalue())
+
+
+def _plain(axes: Any, grid: str) -> None:
+    """Axes of which only the grid and the numbers are seen."""
+    axes.tick_params(length=0, colors=_MUTED, pad=6)
+    axes.grid(axis=grid, color=_LINE, linewidth=0.8, clip_on=False)
+    axes.set_axisbelow(True)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
 
 
 def _series(log: Sequence[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:

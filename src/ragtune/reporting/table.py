@@ -1,27 +1,23 @@
-"""The figures for the terminal, and the rows of answers for the report."""
+"""The figures for the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from ragtune.data.example import Example
-from ragtune.data.select import shown_passages
-from ragtune.evaluation.metrics import accepted, refused, score
-from ragtune.evaluation.score import load_predictions
-from ragtune.recipe import Recipe
-from ragtune.reporting.html import AnswerRow
+from ragtune.reporting.wording import GRADED, probability
 
 
 def comparison_table(comparison: dict[str, Any]) -> Table:
     """Before, after and difference, each with its 95 % interval, in %."""
+    up, down = ("better", "worse") if comparison["metric"] in GRADED else ("fixed", "broken")
     table = Table(
         title=f"{comparison['n']} questions, in % (95 % interval)",
         caption=(
-            f"by {comparison['metric']}: {comparison['fixed']} fixed, {comparison['broken']} broken; "
+            f"by {comparison['metric']}, accepted answers: {comparison['answers']}; "
+            f"{comparison['fixed']} {up}, {comparison['broken']} {down} "
+            f"(McNemar's {probability(comparison['mcnemar_p'])}); "
             f"{comparison['changed']} answers changed"
         ),
     )
@@ -83,43 +79,3 @@ def _or_dash(figure: dict[str, float] | None, sign: str = "") -> str:
 def _with_interval(figure: dict[str, float], sign: str = "") -> str:
     value, low, high = (f"{100 * figure[k]:{sign}.1f}" for k in ("value", "low", "high"))
     return f"{value} ({low} … {high})"
-
-
-def answer_rows(
-    recipe: Recipe, examples: Sequence[Example], before: Path, after: Path
-) -> list[AnswerRow]:
-    """Each asked question with its passages and its answers, as far as there are any."""
-    old, new = (
-        load_predictions(f) if (f / "metrics.json").exists() else {} for f in (before, after)
-    )
-    rows = []
-    for example in examples:
-        first, second = old.get(example.qid), new.get(example.qid)
-        passages = shown_passages(
-            example,
-            recipe.data.max_passages,
-            shuffle=recipe.data.shuffle_passages,
-            seed=recipe.seed,
-        )
-        rows.append(
-            AnswerRow(
-                example.qid,
-                example.question,
-                example.answers,
-                passages,
-                before=first,
-                after=second,
-                before_right=_right(recipe, first, example),
-                after_right=_right(recipe, second, example),
-            )
-        )
-    return rows
-
-
-def _right(recipe: Recipe, text: str | None, example: Example) -> bool:
-    if text is None:
-        return False
-    if not example.answers:
-        return recipe.data.refusal is not None and refused(text, recipe.data.refusal)
-    metric = recipe.evaluate.metric
-    return score([text], [accepted(example, recipe)], (metric,))[metric][0] == 1

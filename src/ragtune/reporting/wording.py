@@ -1,0 +1,146 @@
+"""Figures and metrics in words, the same in the report, the summary and the model card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+METRICS = {
+    "strict_em": (
+        "Exact match, strict",
+        "The answer is an accepted answer, character for character.",
+    ),
+    "squad_em": (
+        "Exact match, SQuAD’s rule",
+        "The answer is an accepted one but for case, punctuation and articles (SQuAD v1.1).",
+    ),
+    "aio_em": (
+        "Exact match, AI王’s rule",
+        "The answer after NFKC is an accepted one but for case, spaces, ・=- and 「」『』.",
+    ),
+    "jsquad_em": (
+        "Exact match, JSQuAD’s rule",
+        "The answer is an accepted one by the rule of JGLUE’s JSQuAD.",
+    ),
+    "token_f1": (
+        "F1 over words",
+        "How far the words of the answer are those of the accepted answer that fits best (SQuAD).",
+    ),
+    "char_f1": (
+        "F1 over characters",
+        "How far the characters of the answer are those of the accepted answer that fits best (JSQuAD).",
+    ),
+    "contains": (
+        "Contains an answer",
+        "An accepted answer stands somewhere in the answer, both by AI王’s rule.",
+    ),
+}
+GRADED = ("token_f1", "char_f1")
+"""Metrics with values between 0 and 1: an answer can become better without becoming right."""
+
+ACCEPTED = {
+    "first": "the first answer of each record",
+    "all": "every answer of each record",
+    "all+alternatives": "every answer of each record and the alternatives it names",
+}
+GAIN = {
+    "format": "Exact now, and the answer before already held an accepted one: what changed is its form.",
+    "reading": "Exact now, and the answer before held no accepted one: the passages were read better.",
+    "lost": "Exact before, and not any more.",
+}
+REFUSALS = {
+    "unanswerable": (
+        "Refused where the passages hold no accepted answer",
+        "Each of these questions should be refused: higher is better.",
+    ),
+    "answerable": (
+        "Refused although an answer stands in the passages",
+        "None of these should be refused: lower is better.",
+    ),
+    "crag": (
+        "CRAG’s score over all that were asked",
+        "A right answer counts 1, a refusal 0, a wrong answer −1: from −100 to +100.",
+    ),
+}
+STAGES = {
+    "prepare": "reading and selecting the data",
+    "before": "answers before tuning",
+    "train": "training",
+    "after": "answers after tuning",
+    "merge": "merging, and answers of the merged model",
+    "report": "report",
+    "push": "publishing",
+}
+_MINUTE, _HOUR = 60, 3600
+_TINY = 0.001
+
+
+def rate(value: float) -> str:
+    """0.4375 as 43.8 (percent)."""
+    return f"{100 * value:.1f}"
+
+
+def points(value: float) -> str:
+    """A difference of rates in percentage points, with its sign: -0.02 as −2.0."""
+    text = f"{100 * value:+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "−")
+
+
+def count(value: float) -> str:
+    """12345 as 12,345; a fraction keeps at most one digit."""
+    return f"{value:,.1f}".removesuffix(".0")
+
+
+def duration(seconds: float) -> str:
+    """83 as 1 min 23 s."""
+    if seconds < _MINUTE:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
+    return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
+
+
+def probability(p: float) -> str:
+    """A p-value: 0.0312 as p = 0.031."""
+    return "p < 0.001" if p < _TINY else f"p = {p:.3f}"
+
+
+def one_or_many(number: int, one: str, many: str) -> str:
+    """1 question, 2 questions."""
+    return f"{count(number)} {one if number == 1 else many}"
+
+
+def cell(text: object) -> str:
+    """Text as it can stand in a cell of a Markdown table."""
+    return " ".join(str(text).split()).replace("|", "\\|")
+
+
+def environment(*, html: bool) -> Environment:
+    """Jinja2 for this package's templates; in HTML every value is escaped."""
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    made = Environment(
+        autoescape=html,  # noqa: S701 - Markdown has nothing to escape
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(package_text),
+    )
+    filters: Sequence[Any] = (rate, points, count, duration, probability, one_or_many, cell)
+    made.filters |= {f.__name__: f for f in filters}
+    words = {
+        "METRICS": METRICS, "GRADED": GRADED, "ACCEPTED": ACCEPTED, "GAIN": GAIN,
+        "REFUSALS": REFUSALS, "STAGES": STAGES,
+    }  # fmt: skip
+    made.globals |= words
+    return made
+
+
+def package_text(name: str) -> str:
+    """A file of this package, as text."""
+    return resources.files("ragtune.reporting").joinpath(name).read_text("utf-8")

@@ -1,0 +1,279 @@
+"""The stages in order, each of which goes on after a break.
+
+A stage that is finished is not repeated; what it needs from earlier stages is made first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from typing import Any
+
+from ragtune.console import console, heading, note
+from ragtune.errors import UsageError
+from ragtune.files import read_json, read_jsonl, sha256, write_json
+from ragtune.workspace import Workspace
+
+
+class Run(Workspace):
+    """The stages of a recipe. Each returns what it found out; one that is finished is not repeated."""
+
+    def prepare(self) -> dict[str, Any]:
+        from ragtune.data.prepare import prepare
+
+        self.dir.claim(self.recipe)
+        if not (self.dir.data / "report.json").exists():
+            with self.stage("prepare", "Data"):
+                self.dir.forget("before", "after", "merged", "controls", "checkpoints", "plan")
+                self._made.pop("plan", None)
+                prepare(self.recipe, self.encoder, self.dir.data)
+                self.dir.update(
+                    data={s: sha256(self.dir.data / f"{s}.jsonl") for s in ("train", "eval")}
+                )
+        return read_json(self.dir.data / "report.json")
+
+    def evaluate(self, which: str) -> dict[str, Any]:
+        """Answer the questions `before` or `after` tuning."""
+        from ragtune.evaluation.evaluate import show_answers, write_evaluation
+        from ragtune.evaluation.score import load_predictions
+
+        folder = self.dir.predictions(which)
+        if not (folder / "metrics.json").exists():
+            self.prepare()
+            if which == "after":
+                self.train()
+            questions = self.examples("eval")
+            if not self.remote:
+                _ = self.base if which == "before" else self.tuned  # loading is a stage of its own
+                self._keep_plan(self.plan)
+            with self.stage(which, f"Answers {which} tuning"):
+                partial = self.dir.work / f"{which}.jsonl"
+                predictions = self.ask(which, questions, partial)
+                write_evaluation(self.recipe, folder, predictions, self.questions)
+                partial.unlink()
+                show_answers(questions, load_predictions(folder))
+        return read_json(folder / "metrics.json")
+
+    def train(self) -> dict[str, Any]:
+        from ragtune.training.train import train
+
+        if not self.dir.adapter.exists():
+            self.prepare()
+            base = self.base
+            with self.stage("train", "Training"):
+                self.dir.forget("after", "merged", "controls", "checkpoints")
+                self._made["tuned"], result = train(
+                    self.recipe,
+                    self.hardware,
+                    base,
+                    self.encoder,
+                    self.steps,
+                    [e for e in self.examples("eval") if e.extra["selected"]],
+                    self.dir.adapter,
+                    self.dir.checkpoints,
+                    self.source.name,
+                    self.plan,
+                    self._keep_plan,
+                )
+                del self._made["base"]
+                self.dir.update(train=dataclasses.asdict(result))
+        return dict(self.dir.read_state().get("train", {}))
+
+    def report(self, *, again: bool = False) -> dict[str, Any]:
+        """Compare before with after, and write the report; `again` says no word about it."""
+        from ragtune.reporting.answers import answer_rows
+        from ragtune.reporting.html import write_report
+        from ragtune.reporting.table import comparison_table
+
+        with self.stage("report", "" if again else "Report"):
+            comparison = self._compare()
+            if comparison and not again:
+                console.print(comparison_table(comparison))
+            log = self.dir.adapter / "train_log.jsonl"
+            before, after = (self.dir.predictions(w) for w in ("before", "after"))
+            asked = self.examples("eval")
+            write_report(
+                self.dir.report,
+                recipe=self.recipe,
+                state=self.dir.read_state(),
+                data_report=read_json(self.dir.data / "report.json"),
+                comparison=comparison,
+                log=list(read_jsonl(log)) if log.exists() else [],
+                answers=answer_rows(self.recipe, asked, before, after, self.prompt_texts()),
+                controls=self._controls(),
+            )
+            if not again:
+                note(f"Report: {self.dir.report}")
+        return comparison or {}
+
+    def summary(self) -> str:
+        """The comparison in Markdown, for a pull request."""
+        from ragtune.reporting.markdown import summary
+
+        comparison = self._compare()
+        if comparison is None:
+            raise UsageError(
+                f"{self.dir.path} has no answers before and after tuning to compare.",
+                "Run `ragtune run` first.",
+            )
+        return summary(self.recipe.name, comparison, self._controls())
+
+    def _compare(self) -> dict[str, Any] | None:
+        """Write comparison.json and return it; None while there are not both evaluations."""
+        from ragtune.evaluation.evaluate import compare_folders
+
+        before, after = (self.dir.predictions(w) for w in ("before", "after"))
+        if not (self.dir.data / "report.json").exists():
+            raise UsageError(f"{self.dir.path} has no data yet.", "Run `ragtune run` first.")
+        if not all((f / "metrics.json").exists() for f in (before, after)):
+            return None
+        comparison = compare_folders(self.recipe, self.questions, before, after)
+        write_json(self.dir.comparison, comparison)
+        return comparison
+
+    def _controls(self) -> dict[str, Any] | None:
+        path = self.dir.path / "controls.json"
+        return read_json(path) if path.exists() else None
+
+    def merge(self) -> dict[str, Any]:
+        """Merge the adapter into the base, and count the answers that this changed."""
+        from ragtune.evaluation.evaluate import ask
+        from ragtune.evaluation.score import load_predictions, metrics_of, score_answers
+        from ragtune.model.load import choose_hardware, plain
+        from ragtune.model.plan import plan_answers
+        from ragtune.publish.merge import merge
+
+        whole = (self.dir.merged / "config.json").exists()
+        if self.recipe.evaluate.engine == "openai":
+            return self._merge_alone(whole=whole)
+        if not whole or "merge" not in self.dir.read_state():
+            self.evaluate("after")
+            with self.stage("merge", "Merged model"):
+                # The tuned model's memory is needed for the base in bfloat16.
+                self.forget_models()
+                if not whole:
+                    self.dir.forget("merged")
+                    merge(self.source, self.dir.adapter, self.encoder, self.dir.merged)
+                partial = self.dir.work / "merged.jsonl"
+                # The merged model is not quantised, and answers on a machine without a GPU, too.
+                simple = plain(self.recipe)
+                hardware = choose_hardware(simple)
+                lengths = [len(ids) for _, ids in self.prompts]
+                found = ask(
+                    self.recipe,
+                    self._load(str(self.dir.merged), hardware),
+                    self.encoder,
+                    self.prompts,
+                    plan_answers(simple, hardware, self.config, lengths),
+                    partial,
+                    "answering (merged)",
+                )
+                after = load_predictions(self.dir.predictions("after"))
+                changed = sum(p.prediction != after[p.qid] for p in found)
+                answers = {p.qid: p.prediction for p in found}
+                scored = metrics_of(score_answers(self.recipe, self.questions, answers))
+                result = {
+                    "asked": len(found),
+                    "changed": changed,
+                    **{k: scored[k] for k in ("n", "metrics", "intervals")},
+                }
+                self.dir.update(merge=result)
+                partial.unlink()
+                metric = self.recipe.evaluate.metric
+                note(
+                    f"The merged model gives {changed} of {len(found)} answers otherwise than "
+                    f"the adapter; {metric} {result['metrics'][metric]:.1%}."
+                )
+        return dict(self.dir.read_state()["merge"])
+
+    def _merge_alone(self, *, whole: bool) -> dict[str, Any]:
+        """Merge without asking: the answers after tuning are a server's, perhaps of this very model."""
+        from ragtune.publish.merge import merge
+
+        if not whole:
+            self.train()
+            with self.stage("merge", "Merged model"):
+                self.forget_models()
+                merge(self.source, self.dir.adapter, self.encoder, self.dir.merged)
+                note(f"Merged: {self.dir.merged}")
+        return {}
+
+    def push(self) -> str:
+        """Publish the merged model or the adapter, with its card."""
+        from ragtune.publish.hub import check_access, push
+        from ragtune.reporting.card import write_card
+
+        repo = self.recipe.publish.repo
+        if repo is None:
+            raise UsageError(
+                "publish.repo is not set.", "Name it: ragtune push RECIPE publish.repo=owner/name"
+            )
+        # Asked first: what is to be published may not be made yet.
+        access = check_access(repo, private=self.recipe.publish.private)
+        merged = self.recipe.publish.format == "merged"
+        folder = self.dir.merged if merged else self.dir.adapter
+        if merged:
+            self.merge()
+        else:
+            self.train()
+        with self.stage("push", "Publishing"):
+            note(f"{access}.")
+            write_card(
+                folder,
+                recipe=self.recipe,
+                state=self.dir.read_state(),
+                data_report=read_json(self.dir.data / "report.json"),
+                comparison=read_json(self.dir.comparison) if self.dir.comparison.exists() else None,
+                base_model=self.source.name,
+                repo=repo,
+            )
+            address = push(
+                folder,
+                repo,
+                private=self.recipe.publish.private,
+                command=shlex.join(["ragtune", "push", str(self.dir.path), f"publish.repo={repo}"]),
+            )
+            self.dir.update(push={"repo": repo, "address": address})
+            note(f"Published: {address}")
+        return address
+
+    def check(self) -> None:
+        from ragtune.checks import check
+
+        heading("Check")
+        check(self)
+
+    def run(self) -> dict[str, Any]:
+        """Everything, in order; what is finished is not repeated."""
+        self.check()
+        self.prepare()
+        self.evaluate("before")
+        self.train()
+        self.evaluate("after")
+        comparison = self.report()
+        if self.recipe.publish.format == "merged":
+            self.merge()
+            self.report(again=True)  # with what merging changed
+        if self.recipe.publish.repo:
+            self.push()
+        self._where()
+        return comparison
+
+    def _where(self) -> None:
+        heading("Where everything lies")
+        for path, what in (
+            (self.dir.report, "the report, for a browser"),
+            (self.dir.comparison, "the figures"),
+            (self.dir.predictions("after") / "predictions.jsonl", "every answer after tuning"),
+            (self.dir.adapter, "the adapter and its tokenizer"),
+            (self.dir.merged, "the merged model"),
+            (self.dir.recipe, "the recipe with every value: runs again"),
+        ):
+            if path.exists():
+                note(f"  {path}  {what}")
+        state = self.dir.read_state()
+        total = sum(state.get("times", {}).values())
+        note(f"{total:.0f} s in all.")
+        if not self.recipe.publish.repo:
+            command = shlex.join(["ragtune", "push", str(self.dir.path)])
+            note(f"To publish: {command} publish.repo=YOUR-NAME/MODEL")

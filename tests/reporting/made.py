@@ -1,0 +1,178 @@
+"""A small made-up run, with everything that a report can show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ragtune.data.example import Example, Passage
+from ragtune.evaluation.compare import compare
+from ragtune.evaluation.score import score_answers
+from ragtune.recipe import Recipe
+from ragtune.recipe_file import load_recipe
+from ragtune.reporting.answers import AnswerRow
+from ragtune.reporting.html import write_report
+
+SCRIPT = "<script>alert('x')</script>"
+REFUSAL = "回答できません"
+LOG: list[dict[str, Any]] = [
+    {"step": 1, "loss": 3.0, "grad_norm": 1.0, "learning_rate": 1e-4},
+    {"step": 2, "loss": 2.0, "grad_norm": 1.0, "learning_rate": 1e-4},
+    {"step": 2, "eval_loss": 2.5},
+    {"step": 3, "loss": float("nan")},
+]
+
+
+def a_recipe(**evaluate: Any) -> Recipe:
+    return load_recipe(
+        {
+            "name": "百科",
+            "model": {"id": "someone/model"},
+            "data": {
+                "train": "train.jsonl",
+                "eval": "eval.jsonl",
+                "max_passages": 3,
+                "refusal": REFUSAL,
+            },
+            "prompt": {"preset": "aio", "system": "簡潔に <答え> を"},
+            "train": {"steps": 3, "log_every": 2},
+            "evaluate": {"limit": 4, "metric": "aio_em", **evaluate},
+        }
+    )
+
+
+def rows() -> list[AnswerRow]:
+    ja = Passage("東京都は日本の首都である。東京の人口は多い。", "東京")
+    bad = Passage(f"Paris {SCRIPT} & more", SCRIPT)
+    return [
+        AnswerRow("q1", "日本の首都は？", ("東京", "東京都"), (ja,), "大阪", "東京", False, True),
+        AnswerRow("q2", f"Which city? {SCRIPT}", ("Paris",), (bad,), "Paris", SCRIPT, True, False),
+        AnswerRow("q3", "Both?", ("yes",), (Passage("p"),), "yes", "yes", True, True),
+        AnswerRow("q4", "Neither?", ("yes",), (), " ", "no", False, False),
+    ]
+
+
+def unanswerable() -> AnswerRow:
+    return AnswerRow(
+        "q5", "Unasked?", (), (), "a", REFUSAL, False, True, selected=False, refused=True
+    )
+
+
+def compared(recipe: Recipe, answers: list[AnswerRow], unasked: int = 0) -> dict[str, Any]:
+    """The comparison of these rows; as many questions as `unasked` says were not asked."""
+
+    def example(row: AnswerRow) -> Example:
+        more = {"selected": row.selected}
+        return Example(row.qid, row.question, row.answers, row.passages, (), (), more)
+
+    examples = [example(row) for row in answers]
+    others = [
+        Example(f"u{i}", "?", ("x",), (), (), (), {"selected": i == 0}) for i in range(unasked)
+    ]
+    old, new = ({r.qid: getattr(r, w) for r in answers} for w in ("before", "after"))
+    everything = [*examples, *others]
+    return compare(score_answers(recipe, everything, old), score_answers(recipe, everything, new))
+
+
+def _split(**changes: Any) -> dict[str, Any]:
+    lengths = {"min": 2, "median": 5.5, "p95": 9.0, "max": 1234, "total": 12345}
+    return {
+        "source": "eval.jsonl",
+        "read": 20,
+        "selected": 9,
+        "dropped": {"no_positive": 7, "positive_too_low": 4},
+        "positives_computed": 0,
+        "prompt_tokens": lengths,
+        "completion_tokens": lengths,
+        "truncated": {"examples": 0, "passages_dropped": 0, "characters_cut": 0, "qids": []},
+        **changes,
+    }
+
+
+def data_report(**more: Any) -> dict[str, Any]:
+    cut = {"examples": 3, "passages_dropped": 2, "characters_cut": 71, "qids": ["q7"]}
+    return {
+        "max_passages": 3,
+        "max_prompt_tokens": 2016,
+        "stop_token": "</s>",
+        "train": _split(source="train.jsonl", truncated=cut, positives_computed=20),
+        "eval": _split(),
+        **more,
+    }
+
+
+def audits() -> list[dict[str, Any]]:
+    examples = [{"qid": "q1", "other_qid": "t1", "text": "日本の首都は？", "detail": "東京"}]
+    first = {"name": "twins", "split": "eval", "title": "Asked in training, too", "count": 1}
+    second = {"name": "x", "split": "train", "title": "Odd", "count": 0, "of": 9, "examples": []}
+    return [{**first, "of": 20, "note": "By the text.", "examples": examples}, second]
+
+
+def a_figure(value: float) -> dict[str, dict[str, float]]:
+    return {"aio_em": {"value": value, "low": value - 0.05, "high": value + 0.05}}
+
+
+def controls(title: str = "As asked") -> dict[str, Any]:
+    asked = {
+        "name": "as_asked",
+        "title": title,
+        "n": 4,
+        "before": a_figure(0.25),
+        "after": a_figure(0.5),
+        "difference": a_figure(0.25),
+        "refused": {"before": 0.125, "after": None},
+    }
+    none = dict.fromkeys(("before", "difference", "refused"))
+    alone = {"name": "no_passages", "title": "No passages", "n": 3, "after": a_figure(0.1), **none}
+    return {
+        "format": 1,
+        "metric": "aio_em",
+        "conditions": [asked, alone],
+        "reading": {"before": None, "after": "It reads."},
+    }
+
+
+STATE: dict[str, Any] = {
+    "versions": {"ragtune": "0.1.0", "torch": "2.13.0"},
+    "plan": {
+        "device": "CPU, 2 threads",
+        "dtype": "float32",
+        "quantization": None,
+        "packed": False,
+        "packed_reason": "softcap",
+        "samples_per_row": 1,
+        "recompute": True,
+        "optimizer": "adamw",
+        "evaluation_batch": 10,
+        "changes": ["step 4: out of memory, 2 samples a row"],
+    },
+    "times": {"prepare": 1.5, "train": 83.0},
+    "train": {
+        "steps": 3,
+        "samples": 48,
+        "tokens": 34567,
+        "seconds": 83.0,
+        "tokens_a_second": 416.5,
+        "final_loss": 2.5,
+        "trainable_parameters": 4884480,
+    },
+    "merge": {"asked": 4, "n": 4, "changed": 1, "metrics": {"aio_em": 0.5}},
+}
+
+
+def render(folder: Path, **changes: Any) -> Path:
+    """Write a report of the made-up run, with changes to what is in it; return its path."""
+    recipe = changes.get("recipe") or a_recipe()
+    answers = changes.get("answers", rows())
+    whole = all(r.before is not None and r.after is not None for r in answers) and answers
+    values: dict[str, Any] = {
+        "recipe": recipe,
+        "state": STATE,
+        "data_report": data_report(),
+        "log": LOG,
+        "answers": answers,
+        **changes,
+    }
+    values.setdefault("comparison", compared(recipe, answers, unasked=1) if whole else None)
+    write_report(folder / "report.html", **values)
+    return folder / "report.html"

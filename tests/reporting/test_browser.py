@@ -1,0 +1,253 @@
+"""The report in a browser: what a reader can do with it, with the mouse and without."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ragtune.data.example import Passage
+from ragtune.reporting.answers import AnswerRow
+from tests.reporting import made
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+HOSTILE = (
+    '</script><!-- <img src=x onerror="window.hurt=1"> <script>window.hurt=1</script> \'\u2028&amp;'
+)
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium here: apt-get install chromium"
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="no Playwright here")
+    with api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def show(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Opens a report of the made-up run; nothing may be fetched, nor an error be logged."""
+    asked: list[str] = []
+    said: list[str] = []
+    contexts = []
+
+    def open_page(options: dict[str, Any] | None = None, **changes: Any) -> Any:
+        path = made.render(tmp_path, **changes)
+        context = browser.new_context(**(options or {}))
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(path.as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert set(asked) == {(tmp_path / "report.html").as_uri()}
+    assert said == []
+
+
+def many() -> list[AnswerRow]:
+    """60 questions: every third fixed, the rest wrong; then the made-up ones and an unanswerable."""
+    found = []
+    for i in range(60):
+        text = f"House {i} is red."
+        found.append(
+            AnswerRow(
+                f"m{i}",
+                f"What colour is house {i}?",
+                ("red",),
+                (Passage(text, f"House {i}"),),
+                "blue",
+                "red" if i % 3 == 0 else "green",
+                before_right=False,
+                after_right=i % 3 == 0,
+                prompt=f"<s>{text}\n\nWhat colour is house {i}?",
+            )
+        )
+    return [*found, *made.rows(), made.unanswerable()]
+
+
+def questions(page: Any) -> list[str]:
+    return page.locator("table.answers .question").all_inner_texts()
+
+
+def counts(page: Any) -> dict[str, str]:
+    texts = page.locator(".filters button").all_inner_texts()
+    return {t.rpartition(" ")[0]: t.rpartition(" ")[2] for t in texts}
+
+
+def test_filters_and_search(show: Callable[..., Any]) -> None:
+    page = show(answers=many())
+    assert counts(page) == {
+        "All": "65",
+        "Fixed": "21",
+        "Broken": "1",
+        "Still wrong": "41",
+        "Right both times": "1",
+        "Refused": "1",
+        "Unanswerable": "1",
+    }
+    assert len(questions(page)) == 50
+    assert page.inner_text("#shown") == "65 of 65 questions"
+    page.click("#more")
+    assert len(questions(page)) == 65
+    assert page.evaluate("document.activeElement.textContent") == "What colour is house 50?"
+    assert page.is_hidden("#more")
+    page.click("button[data-kind=fixed]")
+    assert page.get_attribute("button[data-kind=fixed]", "aria-pressed") == "true"
+    assert page.get_attribute("button[data-kind='']", "aria-pressed") == "false"
+    assert page.inner_text("#shown") == "21 of 65 questions"
+    page.fill("#search", "ＨＯＵＳＥ 3?")  # full-width capitals, and words in any place
+    assert questions(page) == [f"What colour is house {n}?" for n in (3, 33)]
+    assert counts(page)["All"] == "6"  # 3, 13, 23, … 53
+    page.fill("#search", "大阪")  # stands in an answer before tuning
+    assert questions(page) == ["日本の首都は？"]
+    page.fill("#search", "nothing like it")
+    assert page.inner_text("#shown") == "No question is like that."
+    page.press("#search", "Escape")
+    assert page.input_value("#search") == ""
+    for kind, expected in (("refused", ["Unasked?"]), ("unanswerable", ["Unasked?"])):
+        page.click(f"button[data-kind={kind}]")
+        assert questions(page) == expected
+
+
+def test_a_row_opens(show: Callable[..., Any]) -> None:
+    page = show(answers=many())
+    assert page.locator(".detail:visible").count() == 0
+    button = page.get_by_role("button", name="What colour is house 27?", exact=True)
+    button.click()
+    assert button.get_attribute("aria-expanded") == "true"
+    detail = page.locator(f"#{button.get_attribute('aria-controls')}")
+    assert detail.locator("mark").all_inner_texts() == ["red"]
+    assert detail.locator(".passage p").inner_text() == "House 27 is red."
+    assert detail.locator("pre").text_content() == "<s>House 27 is red.\n\nWhat colour is house 27?"
+    assert "qid m27" in detail.inner_text()
+    button.click()
+    assert button.get_attribute("aria-expanded") == "false"
+    assert detail.is_hidden()
+    page.fill("#search", "日本")
+    page.locator(".question").click()
+    assert page.locator(".detail mark").all_inner_texts() == ["東京都", "東京"]
+    assert page.locator("table.answers tbody").get_attribute("lang") == "ja"
+    assert page.locator(".detail pre").count() == 0  # this one has no prompt
+
+
+def test_the_keyboard_is_enough(show: Callable[..., Any]) -> None:
+    page = show(answers=many())
+    page.focus("#search")
+    for _ in range(2):
+        page.keyboard.press("Tab")
+    focused = "document.activeElement.dataset.kind"
+    assert page.evaluate(focused) == "fixed"
+    outline = "getComputedStyle(document.activeElement).outlineStyle"
+    assert page.evaluate(outline) == "solid"
+    page.keyboard.press("Enter")
+    assert page.inner_text("#shown") == "21 of 65 questions"
+    assert page.evaluate(focused) == "fixed"  # the focus stays
+    for _ in range(6):
+        page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "What colour is house 0?"
+    assert page.evaluate(outline) == "solid"
+    page.keyboard.press("Space")
+    assert page.locator(".detail:visible mark").all_inner_texts() == ["red"]
+    assert page.get_attribute("#shown", "aria-live") == "polite"
+
+
+def test_text_of_the_data_stays_text(show: Callable[..., Any]) -> None:
+    row = AnswerRow(
+        HOSTILE, HOSTILE, (HOSTILE,), (Passage(f"a {HOSTILE} b", HOSTILE),), HOSTILE, HOSTILE, True, True,
+        prompt=HOSTILE, others=(HOSTILE,), alternatives=(HOSTILE,),
+    )  # fmt: skip
+    audit = {"name": "x", "split": "eval", "title": HOSTILE, "count": 1, "of": 1, "note": HOSTILE}
+    page = show(
+        answers=[row, *made.rows()],
+        controls=made.controls(HOSTILE),
+        data_report=made.data_report(
+            audits=[{**audit, "examples": [{"qid": "1", "text": HOSTILE}]}]
+        ),
+    )
+    page.locator(".question").first.click()
+    for place in (
+        ".question",
+        ".said",
+        ".accepted div",
+        ".passage b",
+        ".passage mark",
+        "bdi",
+        "pre",
+    ):
+        assert page.locator(f"table.answers {place}").first.text_content() == HOSTILE, place
+    assert HOSTILE in page.locator(".audit").text_content()
+    assert page.evaluate("window.hurt") is None
+    assert page.locator("img").count() == 0
+
+
+def test_a_script_that_is_not_the_page_s_own_does_not_run(browser: Any, tmp_path: Path) -> None:
+    path = made.render(tmp_path)
+    text = path.read_text("utf-8").replace("<main>", "<main><script>window.hurt=1</script>")
+    path.write_text(text, "utf-8")
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    assert page.evaluate("window.hurt") is None
+    assert page.inner_text("#shown") == "4 of 4 questions"
+    page.close()
+
+
+def test_a_phone_does_not_scroll_sideways(show: Callable[..., Any]) -> None:
+    long = dataclasses.replace(
+        made.rows()[0], question="x" * 300, before="W" * 400, prompt="y" * 500
+    )
+    page = show(
+        {"viewport": {"width": 360, "height": 740}},
+        answers=[long, *many()],
+        controls=made.controls("A rather long name of a condition, longer than a phone is wide"),
+        data_report=made.data_report(audits=made.audits()),
+    )
+    page.locator(".question").first.click()
+    for details in page.locator("summary").all():
+        details.click()
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    for size, shown in (("narrow", True), ("wide", False)):
+        assert page.locator(f"#gain figure .{size}").is_visible() is shown
+
+
+def test_light_dark_and_motion(show: Callable[..., Any]) -> None:
+    colours = {}
+    for scheme in ("light", "dark"):
+        page = show({"color_scheme": scheme, "reduced_motion": "reduce"})
+        script = "getComputedStyle(document.body).{}"
+        colours[scheme] = [page.evaluate(script.format(k)) for k in ("backgroundColor", "color")]
+        root = "getComputedStyle(document.documentElement).scrollBehavior"
+        assert page.evaluate(root) == "auto"
+    assert not set(colours["light"]) & set(colours["dark"])
+
+
+def test_print_has_figures_and_the_first_answers(show: Callable[..., Any]) -> None:
+    page = show(answers=many())
+    assert page.is_hidden("#printed")
+    page.emulate_media(media="print")
+    assert page.inner_text("#printed") == (
+        "The first 20 of 65 answers are printed; the others are in the file."
+    )
+    assert page.locator("table.answers tbody:visible").count() == 20
+    assert page.is_hidden("#search")
+    assert page.locator("#gain svg").first.is_visible()
+
+
+def test_without_scripts_it_says_so(show: Callable[..., Any]) -> None:
+    page = show({"java_script_enabled": False})
+    assert "scripts are switched off" in page.inner_text("#answers")
+    assert page.is_hidden("#search")
+    assert page.is_visible(".headline")

@@ -1,0 +1,48 @@
+"""The summary for a pull request."""
+
+from __future__ import annotations
+
+import re
+
+from ragtune.evaluation.metrics import METRICS
+from ragtune.reporting.markdown import summary
+from tests.reporting import made
+from tests.reporting.made import a_recipe, compared, controls, rows
+
+
+def tables(text: str) -> list[list[str]]:
+    """The tables' lines; each table has as many cells in every line."""
+    found = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    for table in found:
+        assert re.fullmatch(r"\|(---\|)+", table[1])
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
+    return found
+
+
+def test_the_figures_are_in_it() -> None:
+    text = summary("百科", compared(a_recipe(), rows(), unasked=1))
+    assert text.startswith("## 百科: aio_em 50.0 % → 50.0 %\n\n**0.0 points** (95 % interval ")
+    assert "1 fixed, 1 broken, McNemar's exact p = 1.000." in text
+    assert "Accepted: every answer of each record (`all`)." in text
+    metrics, over, refusals = tables(text)
+    assert [line.split()[1] for line in metrics[2:]] == list(METRICS)
+    assert over[2].startswith("| answerable questions | 4 | 50.0 (0.0 … 100.0) |")
+    assert over[3].startswith(
+        "| all questions (lower bound: those not asked count as wrong) | 5 | 40.0"
+    )
+    assert "- Retrieval ceiling: 100.0 % of all" in text
+    assert "- Strict EM gain 0.0 = format 0.0 + reading 25.0 − lost 25.0.\n" in text
+    assert "first 50.0 → 50.0, all 50.0 → 50.0, all+alternatives 50.0 → 50.0.\n- Mean" in text
+    assert len(refusals) == 4  # nothing unanswerable was asked
+    assert "\n\n\n" not in text
+    assert text.endswith("|\n")
+
+
+def test_controls_are_in_it() -> None:
+    every = [*rows(), made.unanswerable()]
+    text = summary("x", compared(a_recipe(), every), controls("As | asked\nhere"))
+    assert "lower bound" not in text
+    *_, refusals, last = tables(text)
+    assert len(refusals) == 5
+    assert last[2].startswith(r"| As \| asked here | 4 | 25.0 (20.0 … 30.0) | 50.0")
+    assert last[3] == "| No passages | 3 | – | 10.0 (5.0 … 15.0) | – |"
