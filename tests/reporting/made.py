@@ -128,7 +128,15 @@ def controls(title: str = "As asked") -> dict[str, Any]:
         "format": 1,
         "metric": "aio_em",
         "conditions": [asked, alone],
-        "reading": {"before": None, "after": "It reads."},
+        "effects": [
+            {
+                "name": "passages",
+                "title": "what the passages add",
+                "n": 3,
+                "before": None,
+                "after": {"value": 0.4, "low": 0.1, "high": 0.7},
+            }
+        ],
     }
 
 

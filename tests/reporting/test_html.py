@@ -155,7 +155,7 @@ def test_controls_are_shown(tmp_path: Path) -> None:
     text, _ = read(render(tmp_path, controls=controls()))
     assert "As asked 4 25.0 20.0 … 30.0 50.0 45.0 … 55.0 +25.0 +20.0 … +30.0 12.5 → –" in text
     assert "No passages 3 – 10.0 5.0 … 15.0 – –" in text
-    assert "After tuning: It reads." in text
+    assert "what the passages add 3 – +40.0 +10.0 … +70.0" in text
     assert "Controls" not in read(render(tmp_path))[0]
 
 

@@ -42,7 +42,8 @@ def test_controls_are_in_it() -> None:
     every = [*rows(), made.unanswerable()]
     text = summary("x", compared(a_recipe(), every), controls("As | asked\nhere"))
     assert "lower bound" not in text
-    *_, refusals, last = tables(text)
+    *_, refusals, last, effects = tables(text)
     assert len(refusals) == 5
     assert last[2].startswith(r"| As \| asked here | 4 | 25.0 (20.0 … 30.0) | 50.0")
     assert last[3] == "| No passages | 3 | – | 10.0 (5.0 … 15.0) | – |"
+    assert effects[2] == "| what the passages add | 3 | – | +40.0 (+10.0 … +70.0) |"

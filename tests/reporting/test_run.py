@@ -84,7 +84,7 @@ def test_the_summary_is_alone_on_standard_output(
     assert not leave("report", str(run), "--format", "md")
     out = capsys.readouterr().out
     assert out.startswith("## tiny: strict_em ")
-    assert out.splitlines()[-1].startswith("| No passages |")
+    assert out.splitlines()[-1].startswith("| what the passages add |")
     assert not (run / "report.html").exists()
     assert not leave("report", str(run))
     assert "report.html" in capsys.readouterr().out
