@@ -1,22 +1,94 @@
+"""What is found out before anything costs time, all at once."""
+
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import ragtune
+from ragtune import checks
+from ragtune.cli import main
 from ragtune.errors import UsageError
+from ragtune.publish import merge
 from ragtune.stages import Run
+from tests.conftest import make_records, write_records
 
 
-def test_check_sees_layers_that_the_model_lacks(
-    tiny_recipe: dict[str, Any], tmp_path: Path
+def found(
+    recipe: dict[str, Any], tmp_path: Path, *overrides: str
+) -> dict[str, list[dict[str, str]]]:
+    by_name: dict[str, list[dict[str, str]]] = {}
+    for one in ragtune.check(recipe, *overrides, run_dir=tmp_path / "run"):
+        assert set(one) == {"name", "level", "message", "advice"}
+        by_name.setdefault(one["name"], []).append(one)
+    return by_name
+
+
+def levels(by_name: dict[str, list[dict[str, str]]]) -> dict[str, str]:
+    order = ["ok", "warning", "fail"]
+    return {n: max((f["level"] for f in fs), key=order.index) for n, fs in by_name.items()}
+
+
+def test_a_good_recipe_is_ok_in_everything(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    page = found(tiny_recipe, tmp_path, "train.steps=6")
+    assert set(levels(page).values()) == {"ok"}
+    assert list(page) == [
+        "recipe", "run directory", "hardware", "data.train", "data.eval", "model", "template", "mask",
+        "truncation", "adapter", "memory", "merging", "disk",
+    ]  # fmt: skip
+    assert "24 of 24 records are selected; sha256 " in page["data.train"][0]["message"]
+    (mask,) = page["mask"]
+    assert mask["message"].startswith("of q0 ")
+    assert "|<|im_end|> (the last one is the stop token)" in mask["message"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_that_is_wrong_is_said_at_once(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    page = found(
+        tiny_recipe, tmp_path, "data.eval=gone.jsonl", "lora.target_modules=[query_key_value]",
+        "train.report_to=[nothing]", "publish.repo=me/model",
+    )  # fmt: skip
+    wrong = {n for n, level in levels(page).items() if level == "fail"}
+    assert wrong == {"data.eval", "adapter", "trackers"}
+    assert levels(page)["hub"] == "warning"  # the tests are offline
+    assert all(f["advice"] for n in wrong for f in page[n])
+    assert "memory" not in page  # it needs them
+    assert levels(page)["mask"] == "ok"
+
+
+def test_a_recipe_that_can_t_be_read_is_the_only_finding(tmp_path: Path) -> None:
+    (one,) = ragtune.check(str(tmp_path / "none.yaml"))
+    assert (one["name"], one["level"]) == ("recipe", "fail")
+
+
+def test_the_command_prints_json_and_exits_with_1(
+    tiny_recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(tiny_recipe), "utf-8")
+    place = ["--run-dir", str(tmp_path / "run"), "--json"]
+    for change, code in (("train.steps=6", 0), ("data.eval=gone.jsonl", 1)):
+        with pytest.raises(SystemExit) as end:
+            main(["check", str(path), change, *place])
+        assert (end.value.code or 0) == code
+        page = json.loads(capsys.readouterr().out)
+        assert any(one["level"] == "fail" for one in page) == bool(code)
+
+
+def test_a_run_stops_at_a_failure_and_prints_the_page(
+    tiny_recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny_recipe["lora"]["target_modules"] = ["q_proj", "query_key_value"]
     with pytest.raises(UsageError, match="has no query_key_value"):
-        Run(tiny_recipe, run_dir=tmp_path / "run").check()
+        ragtune.run(tiny_recipe, run_dir=tmp_path / "run")
+    out = capsys.readouterr().out
+    assert "will fail  adapter: " in out
+    assert "ok  data.train: " in out
+    assert not (tmp_path / "run" / "data").exists()
 
 
 def test_a_check_decides_nothing(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
@@ -28,11 +100,66 @@ def test_a_check_decides_nothing(tiny_recipe: dict[str, Any], tmp_path: Path) ->
     assert "plan" in one.dir.read_state()
 
 
-def test_check_refuses_data_of_which_nothing_would_be_selected(
+def test_data_of_which_nothing_would_be_selected(
     tiny_recipe: dict[str, Any], tmp_path: Path
 ) -> None:
-    path = Path(tiny_recipe["data"]["eval"])
-    rows = [json.loads(line) | {"answers": []} for line in path.read_text("utf-8").splitlines()]
-    path.write_text("".join(json.dumps(r) + "\n" for r in rows), "utf-8")
-    with pytest.raises(UsageError, match="would be selected"):
-        ragtune.check(tiny_recipe, run_dir=tmp_path / "run")
+    rows = [r | {"answers": []} for r in make_records(5)]
+    tiny_recipe["data"]["eval"] = str(write_records(tmp_path / "none.jsonl", rows))
+    (one,) = found(tiny_recipe, tmp_path)["data.eval"]
+    assert one["level"] == "fail"
+    assert "would be selected (5 records)" in one["message"]
+
+
+def test_a_bad_line_far_on_is_found(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "long.jsonl"
+    write_records(path, make_records(300))
+    path.write_text(path.read_text("utf-8") + "{\n", "utf-8")
+    tiny_recipe["data"]["train"] = str(path)
+    (one,) = found(tiny_recipe, tmp_path)["data.train"]
+    assert one["level"] == "fail"
+    assert "long.jsonl:301" in one["message"]
+
+
+def test_of_a_large_file_the_first_records_are_read(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "WHOLE", 10)
+    tiny_recipe["data"]["train"] = str(write_records(tmp_path / "long.jsonl", make_records(400)))
+    message = found(tiny_recipe, tmp_path)["data.train"][0]["message"]
+    assert "of the first 100 records 100 are selected, of about 4" in message
+
+
+def test_training_on_the_evaluation_set_is_warned_of(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    tiny_recipe["data"]["eval"] = str(
+        shutil.copy(tiny_recipe["data"]["train"], tmp_path / "copy.jsonl")
+    )
+    page = found(tiny_recipe, tmp_path)
+    assert levels(page)["data"] == "warning"
+    assert "the same file" in page["data"][0]["message"]
+
+
+def test_many_epochs_are_warned_of(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    page = found(tiny_recipe, tmp_path, "train.steps=1000")
+    assert page["training"][0]["message"] == "each of 24 examples is trained 167 times"
+    assert levels(page)["training"] == "warning"
+
+
+def test_prompts_that_are_cut_are_warned_of(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    page = found(tiny_recipe, tmp_path, "prompt.max_tokens=60")
+    assert levels(page)["truncation"] == "warning"
+    assert "34 of 34 prompts lose passages or text" in page["truncation"][0]["message"]
+
+
+def test_memory_and_disk_that_don_t_do(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merge, "available_memory", lambda: 1000)
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    page = found(tiny_recipe, tmp_path)
+    assert levels(page)["merging"] == levels(page)["disk"] == "fail"
+    assert "publish.format=adapter" in page["merging"][0]["advice"]
+    assert "checkpoints" in page["disk"][0]["message"]
+    page = found(tiny_recipe, tmp_path, "publish.format=adapter")
+    assert "merging" not in page

@@ -1,45 +1,209 @@
-"""What can be found out before anything costs time."""
+"""What can be found out before anything costs time: one page of findings, all at once."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
-from ragtune.console import note, warn
+from ragtune.console import console
 from ragtune.data.read import locate
 from ragtune.data.select import rejection
-from ragtune.errors import UsageError
-from ragtune.files import existing_parent
+from ragtune.errors import RagtuneError, UsageError
+from ragtune.files import existing_parent, sha256
 
 if TYPE_CHECKING:
     from ragtune.data.example import Example
     from ragtune.stages import Run
 
+Level = Literal["ok", "warning", "fail"]
 
+WHOLE = 64 * 2**20
+"""Bytes of a file up to which every record is read; of larger ones, and of Hub datasets, the first LOOK."""
 LOOK = 100
-"""Records of a file that are looked at before a run; the rest is read when it is prepared."""
+_SHOWN = 200
+"""Selected examples of a split that are encoded."""
+_MANY_EPOCHS = 20
+_GIB = 2**30
 
 
-def check(run: Run) -> None:
-    """Look at hardware, model, data, memory, disk and Hub, and say what was found and chosen.
+@dataclass(frozen=True)
+class Finding:
+    """What a check found: `fail` means that the run would not get to its end."""
 
-    Raises:
-        UsageError, RagtuneError: the run would fail.
-    """
-    from ragtune.model.load import skeleton
-    from ragtune.model.lora import check_targets
+    name: str
+    level: Level
+    message: str
+    advice: str = ""
 
-    recipe = run.recipe
-    note(f"Run directory: {run.dir.path}")
-    hardware = run.hardware
-    note(f"Hardware: {hardware.name}; {hardware.dtype_name} ({hardware.reason})")
-    if recipe.train.report_to:
+
+@dataclass
+class Look:
+    """A run that is looked at, and what was found so far."""
+
+    run: Run
+    findings: list[Finding] = field(default_factory=list)
+    missing: set[str] = field(default_factory=set)
+    """Checks that failed, or that could not be made because another failed."""
+    error: RagtuneError | None = None
+    """The first failure, as it was raised."""
+    examples: dict[str, list[Example]] = field(default_factory=dict)
+    """Selected examples by split; empty where the data are prepared already."""
+    fingerprints: dict[str, str] = field(default_factory=dict)
+
+    def say(self, name: str, message: str, level: Level = "ok", advice: str = "") -> None:
+        self.findings.append(Finding(name, level, message, advice))
+
+    def fail(self, name: str, error: RagtuneError) -> None:
+        self.say(name, error.message, "fail", error.advice)
+        self.missing.add(name)
+        self.error = self.error or error
+
+
+def look(run: Run) -> Look:
+    """Make every check that can be made; one that fails stops only those that need it."""
+    found = Look(run)
+    for name, needs, check in CHECKS:
+        if found.missing & set(needs):
+            found.missing.add(name)
+            continue
+        try:
+            check(found)
+        except RagtuneError as error:
+            found.fail(name, error)
+    return found
+
+
+def show(findings: list[Finding]) -> None:
+    """Print the page."""
+    marks = {
+        "ok": ("ok", "green"),
+        "warning": ("warning", "yellow"),
+        "fail": ("will fail", "bold red"),
+    }
+    for finding in findings:
+        mark, style = marks[finding.level]
+        console.print(f"{mark:>9}", style=style, end="  ")
+        soft = not console.is_terminal
+        console.print(f"{finding.name}: {finding.message}", markup=False, soft_wrap=soft)
+        if finding.advice and finding.level != "ok":
+            console.print(f"{'':11}{finding.advice}", markup=False, soft_wrap=soft)
+
+
+def _recipe(look: Look) -> None:
+    recipe = look.run.recipe
+    long = (
+        f"{recipe.train.steps} steps" if recipe.train.steps else f"{recipe.train.epochs:g} epochs"
+    )
+    look.say("recipe", f"{recipe.name}: {long} of {recipe.train.batch_size} samples")
+    look.say("run directory", str(look.run.dir.path))
+
+
+def _hardware(look: Look) -> None:
+    hardware, recipe = look.run.hardware, look.run.recipe
+    words = f"{hardware.name}; {hardware.dtype_name} ({hardware.reason})"
+    look.say("hardware", words + (", weights in NF4" if recipe.model.quantization else ""))
+
+
+def _trackers(look: Look) -> None:
+    if look.run.recipe.train.report_to:
         from ragtune.training.trainer import check_trackers
 
-        check_trackers(recipe.train.report_to)
-    looked_at = _data(run)
-    encoder = run.encoder
-    stop = encoder.tokenizer.convert_ids_to_tokens(encoder.stop_id)
-    note(f"Model: {recipe.model.id}; context {encoder.context:,} tokens; a turn ends with {stop}")
+        check_trackers(look.run.recipe.train.report_to)
+        look.say("trackers", ", ".join(look.run.recipe.train.report_to))
+
+
+def _data(look: Look, split: str) -> None:
+    """See that a split can be read, how much of it is selected, and what its file's sha256 is."""
+    from ragtune.data.prepare import source_of
+    from ragtune.data.read import read_examples
+
+    run, name = look.run, f"data.{split}"
+    if (run.dir.data / "report.json").exists():
+        look.say(name, "prepared already")
+        return
+    named = run.recipe.data.train if split == "train" else run.recipe.data.eval
+    # What has no name is downloaded: training needs it anyway.
+    source = named if named is not None else source_of(run.recipe.data, split)
+    path = locate(source)
+    every = path is not None and path.stat().st_size <= WHOLE
+    read, total, where = 0, 0, (0, 0)
+
+    def tick(done: int, of: int) -> None:
+        nonlocal where
+        where = (done, of)
+
+    reasons: dict[str | None, int] = {}
+    selected: list[Example] = []
+    for example in read_examples(source, "train" if split == "train" else "validation", tick):
+        read += 1
+        reason = rejection(example, run.recipe.data.max_passages)
+        reasons[reason] = reasons.get(reason, 0) + 1
+        if reason is None and len(selected) < _SHOWN:
+            selected.append(example)
+        if read == LOOK and not every:
+            total = round(read * where[1] / where[0]) if where[0] and where[1] else 0
+            break
+    chosen = reasons.get(None, 0)
+    whole = not total and (every or read < LOOK)
+    if not chosen and whole:
+        raise UsageError(
+            f"Nothing of {source} would be selected ({read} records).",
+            "Each question needs an answer that stands in one of its first data.max_passages passages.",
+        )
+    look.examples[split] = selected
+    words = f"{source}; " + (
+        f"{chosen:,} of {read:,} records are selected"
+        if whole
+        else f"of the first {read} records {chosen} are selected"
+        + (f", of about {total:,}" if total else "")
+    )
+    if path is not None:
+        look.fingerprints[split] = sha256(path)
+        words += f"; sha256 {look.fingerprints[split][:12]}"
+    look.say(name, words)
+    if whole and split == "train":
+        _epochs(look, chosen)
+
+
+def _epochs(look: Look, chosen: int) -> None:
+    train = look.run.recipe.train
+    epochs = train.epochs or (train.steps or 0) * train.batch_size / chosen
+    if epochs > _MANY_EPOCHS:
+        look.say(
+            "training", f"each of {chosen:,} examples is trained {epochs:.0f} times", "warning",
+            "So few examples are learnt by heart: lower train.steps, or bring more.",
+        )  # fmt: skip
+
+
+def _apart(look: Look) -> None:
+    prints = look.fingerprints
+    if "train" in prints and prints["train"] == prints.get("eval"):
+        look.say(
+            "data", "training and evaluation are the same file", "warning",
+            "The figures would say how well answers were learnt by heart: set data.eval to other questions.",
+        )  # fmt: skip
+
+
+def _model(look: Look) -> None:
+    run = look.run
+    config = run.config
+    look.say("model", f"{run.recipe.model.id} ({config.model_type})")
+    if run.source.path == run.source.name and not _offline():
+        from ragtune.model.facts import model_facts
+
+        licence, gated = model_facts(run.source.name, run.source.revision)
+        words = f"licence {licence}" if licence else "its page names no licence"
+        look.say("licence", words + (", gated; this token may read it" if gated else ""))
+
+
+def _template(look: Look) -> None:
+    """The chat template, and what is trained of an example."""
+    run, encoder = look.run, look.run.encoder
+    recipe, tokenizer = run.recipe, encoder.tokenizer
+    stop = tokenizer.convert_ids_to_tokens(encoder.stop_id)
+    look.say("template", f"a turn ends with {stop}; the model reads {encoder.context:,} tokens")
     if encoder.max_prompt < 1:
         raise UsageError(
             f"The model reads {encoder.context} tokens and evaluate.max_new_tokens is "
@@ -47,103 +211,166 @@ def check(run: Run) -> None:
             "Lower evaluate.max_new_tokens, or choose a model with a longer context.",
         )
     if not encoder.prefix_holds:
-        warn(
-            "The chat template writes a finished turn otherwise than the generation prompt; what is "
-            "trained follows the generation prompt. See `ragtune prepare --show 1`."
+        look.say(
+            "template", "it writes a finished turn otherwise than the generation prompt", "warning",
+            "What is trained follows the generation prompt. See `ragtune prepare --show 1`.",
+        )  # fmt: skip
+
+
+def _mask(look: Look) -> None:
+    encoder = look.run.encoder
+    samples = encoder.samples(look.examples.get("train", [])[:1])
+    if samples and samples[0] is not None:
+        sample = samples[0]
+        tokens = [encoder.tokenizer.decode([i]) for i in sample.completion_ids]
+        stop = "the last one is the stop token" if tokens and (
+            sample.completion_ids[-1] == encoder.stop_id
+        ) else "the stop token is not among them"  # fmt: skip
+        look.say(
+            "mask",
+            f"of {sample.qid} {len(sample.prompt_ids):,} prompt tokens are read and "
+            f"{len(tokens)} trained: {'|'.join(tokens)} ({stop})".replace("\n", "⏎"),
         )
-    check_targets(skeleton(run.config), recipe.lora)
-    _plan(run, looked_at)
-    if recipe.evaluate.engine == "openai":
-        from ragtune.evaluation.endpoint import check_server
-
-        answered = (run.dir.predictions("before") / "metrics.json").exists()
-        check_server(recipe, needed=not answered)
-    if recipe.publish.format == "merged":
-        _room_for_merging(run)
-    if recipe.publish.repo:
-        from ragtune.publish.hub import check_access
-
-        note(f"Hub: {check_access(recipe.publish.repo, private=recipe.publish.private)}")
 
 
-def _plan(run: Run, looked_at: dict[str, list[Example]]) -> None:
-    """Say what memory the run will need and how it is laid out.
+def _truncation(look: Look) -> None:
+    prompts = [p for one in look.examples.values() for p in look.run.encoder.prompts(one)]
+    if not prompts:
+        return
+    cut = sum(p is None or bool(p.passages_dropped or p.characters_cut) for p in prompts)
+    if cut:
+        look.say(
+            "truncation", f"{cut:,} of {len(prompts):,} prompts lose passages or text", "warning",
+            f"Prompts may have {look.run.encoder.max_prompt:,} tokens: lower data.max_passages, or raise "
+            "prompt.max_tokens as far as the model reads.",
+        )  # fmt: skip
+    else:
+        look.say("truncation", f"none of {len(prompts):,} prompts is cut")
 
-    Before the data are prepared the first records' lengths stand for all.
 
-    Raises:
-        UsageError: the model does not fit.
-    """
-    from ragtune.model.plan import describe, make_plan
+def _adapter(look: Look) -> None:
+    from ragtune.model.load import skeleton
+    from ragtune.model.lora import check_targets
 
-    if not looked_at:
+    check_targets(skeleton(look.run.config), look.run.recipe.lora)
+    lora = look.run.recipe.lora
+    look.say("adapter", f"rank {lora.rank} on {', '.join(lora.target_modules)}")
+
+
+def _plan(look: Look) -> None:
+    """What memory the run will need; before the data are prepared the first records stand for all."""
+    from ragtune.model.plan import describe, is_tight, make_plan
+
+    run, train, questions = look.run, look.examples.get("train"), look.examples.get("eval")
+    if not train or not questions:
         plan = run.plan
     else:
-        encoder, size = run.encoder, run.recipe.train.batch_size
-        lengths = [len(s) for s in encoder.samples(looked_at["train"]) if s is not None]
-        prompts = [len(p.ids) for p in encoder.prompts(looked_at["eval"]) if p is not None]
+        size = run.recipe.train.batch_size
+        lengths = [len(s) for s in run.encoder.samples(train) if s is not None]
+        prompts = [len(p.ids) for p in run.encoder.prompts(questions) if p is not None]
         steps = [(lengths * size)[i : i + size] for i in range(0, len(lengths), size)]
         plan = make_plan(run.recipe, run.hardware, run.config, steps, prompts)
     for line in describe(plan):
-        note(line)
-    note("Whether the model can be packed is tried when it is loaded; if not: one sample a row.")
+        look.say("memory", line.rstrip("."), "warning" if is_tight(plan) else "ok")
+    look.say(
+        "memory",
+        "whether the model can be packed is tried when it is loaded; if not: one sample a row",
+    )
 
 
-def _data(run: Run) -> dict[str, list[Example]]:
-    """See that the files are there and that their first records can be used.
+def _merging(look: Look) -> None:
+    from ragtune.publish.merge import available_memory, memory_needed
 
-    Returns:
-        The selected ones of those that were looked at, by split; nothing if the data are prepared.
-    """
-    from ragtune.data.prepare import source_of
-    from ragtune.data.read import read_examples
-
-    if (run.dir.data / "report.json").exists():
-        note("Data: prepared already")
-        return {}
-    found: dict[str, list[Example]] = {}
-    for split, hub_split in (("train", "train"), ("eval", "validation")):
-        named = run.recipe.data.train if split == "train" else run.recipe.data.eval
-        if named is None:
-            source = source_of(run.recipe.data, split)  # downloads what training needs anyway
-        else:
-            source = named
-            locate(source)
-        looked = 0
-        selected = found[split] = []
-        for example in read_examples(source, hub_split):
-            looked += 1
-            if rejection(example, run.recipe.data.max_passages) is None:
-                selected.append(example)
-            if looked == LOOK:
-                break
-        if not selected and looked < LOOK:
-            raise UsageError(
-                f"Nothing of {source} would be selected ({looked} records).",
-                "Each question needs an answer that stands in one of its first data.max_passages passages.",
-            )
-        note(f"Data, {split}: {source}; of the first {looked} records {len(selected)} are selected")
-    return found
-
-
-def _room_for_merging(run: Run) -> None:
-    from ragtune.publish.merge import available_memory, free_disk, memory_needed
-
-    if run.dir.merged.exists():
+    run = look.run
+    if run.recipe.publish.format != "merged" or run.dir.merged.exists():
         return
     needed, available = memory_needed(run.config), available_memory()
-    note(f"Merging: needs about {needed / 2**30:.1f} GiB of memory, and disk")
     if available is not None and needed > available:
         raise UsageError(
-            f"Merging needs about {needed / 2**30:.1f} GiB of memory; "
-            f"{available / 2**30:.1f} GiB are available here.",
+            f"Merging needs about {needed / _GIB:.1f} GiB of memory; "
+            f"{available / _GIB:.1f} GiB are available here.",
             "Set publish.format=adapter: the adapter alone can be published from here, and merged on "
             "another machine with `ragtune merge`.",
         )
-    free = free_disk(existing_parent(run.dir.path))
+    look.say("merging", f"needs about {needed / _GIB:.1f} GiB of memory")
+
+
+def _disk(look: Look) -> None:
+    """Checkpoints, adapter and merged model against the space that is free."""
+    from ragtune.model.plan import estimate_of
+    from ragtune.publish.merge import memory_needed
+
+    run = look.run
+    estimate = estimate_of(run.recipe, run.hardware, run.config)
+    moments = {"adamw": 2.0}.get(run.recipe.train.optimizer, 0.5)
+    # One more than is kept: a checkpoint is whole before an older one goes.
+    checkpoints = estimate.adapter * (1 + moments) * (run.recipe.train.keep_checkpoints + 1)
+    parts = {"checkpoints": checkpoints, "adapter": estimate.adapter}
+    if run.recipe.publish.format == "merged" and not run.dir.merged.exists():
+        parts["merged model"] = float(memory_needed(run.config))
+    needed, free = sum(parts.values()), shutil.disk_usage(existing_parent(run.dir.path)).free
+    words = ", ".join(f"{name} {size / _GIB:.1f}" for name, size in parts.items())
     if needed > free:
         raise UsageError(
-            f"The merged model needs about {needed / 2**30:.1f} GiB of disk; {free / 2**30:.1f} GiB "
+            f"The run needs about {needed / _GIB:.1f} GiB of disk ({words}); {free / _GIB:.1f} GiB "
             f"are free at {run.dir.path}.",
-            "Choose another place with --run-dir, or set publish.format=adapter.",
+            "Choose another place with --run-dir, set publish.format=adapter, or lower "
+            "train.keep_checkpoints.",
         )
+    look.say("disk", f"about {needed / _GIB:.1f} of {free / _GIB:.1f} free GiB: {words}")
+
+
+def _server(look: Look) -> None:
+    if look.run.remote:
+        from ragtune.evaluation.endpoint import check_server
+
+        answered = (look.run.dir.predictions("before") / "metrics.json").exists()
+        words, warnings = check_server(look.run.recipe, needed=not answered)
+        look.say("server", words)
+        for warning in warnings:
+            look.say("server", warning, "warning")
+
+
+def _hub(look: Look) -> None:
+    publish = look.run.recipe.publish
+    if not publish.repo:
+        return
+    if _offline():
+        look.say(
+            "hub",
+            "not asked: offline",
+            "warning",
+            f"Whether {publish.repo} can be written is unknown.",
+        )
+        return
+    from ragtune.publish.hub import check_access
+
+    look.say("hub", check_access(publish.repo, private=publish.private))
+
+
+def _offline() -> bool:
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+Check = Callable[[Look], Any]
+CHECKS: tuple[tuple[str, tuple[str, ...], Check], ...] = (
+    ("recipe", (), _recipe),
+    ("hardware", (), _hardware),
+    ("trackers", (), _trackers),
+    ("data.train", (), lambda one: _data(one, "train")),
+    ("data.eval", (), lambda one: _data(one, "eval")),
+    ("data", (), _apart),
+    ("model", (), _model),
+    ("template", ("model",), _template),
+    ("mask", ("template", "data.train"), _mask),
+    ("truncation", ("template",), _truncation),
+    ("adapter", ("model",), _adapter),
+    ("memory", ("hardware", "template", "adapter", "data.train", "data.eval"), _plan),
+    ("merging", ("model",), _merging),
+    ("disk", ("hardware", "adapter"), _disk),
+    ("server", (), _server),
+    ("hub", (), _hub),
+)
+"""Each check, and those that it needs."""

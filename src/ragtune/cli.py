@@ -76,11 +76,28 @@ def run(target: Target, overrides: Overrides = None, run_dir: RunDir = None) -> 
 
 
 @app.command()
-def check(target: Target, overrides: Overrides = None, run_dir: RunDir = None) -> None:
-    """Find out before anything costs time whether a run would work."""
+def check(
+    target: Target,
+    overrides: Overrides = None,
+    run_dir: RunDir = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Find out before anything costs time whether a run would work; exit code 1 if not."""
     from ragtune import pipeline
+    from ragtune.checks import Finding, show
+    from ragtune.console import note, to_stderr
 
-    pipeline.check(target, *(overrides or []), run_dir=run_dir)
+    with to_stderr(wanted=as_json):
+        found = pipeline.check(target, *(overrides or []), run_dir=run_dir)
+    if as_json:
+        typer.echo(json.dumps(found, ensure_ascii=False, indent=1))
+    else:
+        show([Finding(**one) for one in found])  # type: ignore[arg-type]
+    failures = sum(one["level"] == "fail" for one in found)
+    if failures:
+        if not as_json:
+            note(f"The run would fail: {failures} of {len(found)} findings say so.")
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
-from ragtune.errors import UsageError
+from ragtune.errors import RagtuneError, UsageError
 from ragtune.stages import Run
 from ragtune.workspace import Target
 
@@ -28,9 +29,21 @@ def run(target: Target, *overrides: str, run_dir: str | Path | None = None) -> d
     return Run(target, list(overrides), run_dir).run()
 
 
-def check(target: Target, *overrides: str, run_dir: str | Path | None = None) -> None:
-    """Find out, before anything costs time, whether a run would work. Raises as `run` does."""
-    Run(target, list(overrides), run_dir).check()
+def check(
+    target: Target, *overrides: str, run_dir: str | Path | None = None
+) -> list[dict[str, str]]:
+    """Find out, before anything costs time, whether a run would work.
+
+    Returns:
+        The findings, {name, level, message, advice}; with a `level` of `fail` the run would fail.
+    """
+    from ragtune.checks import Finding, look
+
+    try:
+        found = look(Run(target, list(overrides), run_dir)).findings
+    except RagtuneError as error:  # without a recipe there is nothing else to look at
+        found = [Finding("recipe", "fail", error.message, error.advice)]
+    return [dataclasses.asdict(finding) for finding in found]
 
 
 def prepare(target: Target, *overrides: str, run_dir: str | Path | None = None) -> dict[str, Any]:

@@ -238,10 +238,18 @@ class Run(Workspace):
         return address
 
     def check(self) -> None:
-        from ragtune.checks import check
+        """Print what can be found out before anything costs time.
+
+        Raises:
+            RagtuneError: the first of the findings with which the run would fail.
+        """
+        from ragtune.checks import look, show
 
         heading("Check")
-        check(self)
+        found = look(self)
+        show(found.findings)
+        if found.error:
+            raise found.error
 
     def run(self) -> dict[str, Any]:
         """Everything, in order; what is finished is not repeated."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from ragtune.console import note, warn
 from ragtune.errors import RagtuneError, UsageError
 from ragtune.evaluation.generate import Prediction, read_partial
 from ragtune.files import disk_errors, json_line
@@ -145,33 +144,36 @@ def how_to_serve(recipe: Recipe, which: str, base: str, run: Path) -> str:
     )
 
 
-def check_server(recipe: Recipe, *, needed: bool) -> None:
-    """Say whether the endpoint answers and what it lists.
+def check_server(recipe: Recipe, *, needed: bool) -> tuple[str, list[str]]:
+    """Ask whether the endpoint answers and what it lists.
 
     Args:
         recipe: with `engine: openai`.
-        needed: whether the run would fail without the server; otherwise it is only said.
+        needed: whether the run would fail without the server; otherwise its silence is a warning.
+
+    Returns:
+        What was found, and warnings.
 
     Raises:
         UsageError, RagtuneError: a name is not set, or the server is needed and does not answer.
     """
     endpoint = recipe.evaluate.endpoint or ""
     names = {which: served_name(recipe, which) for which in ("before", "after")}
+    warnings = []
     try:
         listed = served_models(endpoint)
     except RagtuneError as error:
         if needed:
             raise
-        warn(error.message)
-        return
-    note(f"Server: {endpoint} answers{_list(listed)}.")
+        return "what it still has to answer can wait", [error.message.rstrip(".")]
     if listed is not None and names["before"] not in listed:
         # transformers' server takes a folder, too, and lists only what the Hub's cache holds.
         near = _did_you_mean(names["before"], listed)
-        warn(f"evaluate.served_before, {names['before']}, is not in the list{near}")
-    note("The chat template, the stop token and the number format of the answers are the server's.")
+        warnings.append(f"evaluate.served_before, {names['before']}, is not in the list{near}")
     if recipe.prompt.chat_template:
-        warn("prompt.chat_template is not sent: the server must be started with it, too.")
+        warnings.append("prompt.chat_template is not sent: the server must be started with it, too")
+    found = f"{endpoint} answers{_list(listed)}; chat template and stop token are its own"
+    return found, warnings
 
 
 @dataclass(frozen=True)

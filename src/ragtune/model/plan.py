@@ -283,7 +283,6 @@ def describe(plan: Plan) -> list[str]:
     form = ""
     if plan.quantization == "nf4":
         form = " in NF4, kept dequantised" if plan.dequantized else " in NF4"
-    tight = m["training"] > m["available"] * _SPARE or m["evaluation"] > m["available"] * _SPARE
     return [
         f"{rows}; questions of {plan.cache_tokens:,} tokens in all at a time",
         (
@@ -293,5 +292,11 @@ def describe(plan: Plan) -> list[str]:
             f"working copies {m['working']:.1f}"
         ),
         f"Memory to answer: {m['evaluation']:.1f} GiB, keys and values {m['cache']:.1f} of it",
-        *(["This may be too much: what does not fit is halved then."] if tight else []),
+        *(["This may be too much: what does not fit is halved then."] if is_tight(plan) else []),
     ]
+
+
+def is_tight(plan: Plan) -> bool:
+    """Whether more memory is predicted than should be taken."""
+    m = plan.memory
+    return bool(m) and max(m["training"], m["evaluation"]) > m["available"] * _SPARE
