@@ -70,7 +70,7 @@ def test_a_run_stops_until_the_tuned_model_is_served(
     assert "The same command then goes on." in error.value.advice
     out = " ".join(capsys.readouterr().out.split())
     assert "answers; it lists base;" in out
-    assert "stop token and the number format of the answers are the server's" in out
+    assert "chat template and stop token are its own" in out
     trained = (run / "adapter/adapter_model.safetensors").stat().st_mtime_ns
     # The advice can be followed: merging does not ask.
     assert ragtune.merge(run) == {}
