@@ -169,7 +169,7 @@ def test_the_headline_is_given_under_every_way_to_accept_answers() -> None:
     )  # fmt: skip
     for text, expected in (("a", (1, 1, 1)), ("b", (0, 1, 1)), ("c", (0, 0, 1))):
         found = metrics_of(scored([text], [one], evaluate={"answers": "first"}))
-        assert tuple(found["by_answers"].values()) == expected
+        assert tuple(f["value"] for f in found["by_answers"].values()) == expected
         assert found["metrics"]["strict_em"] == expected[0]
         assert found["answers"] == "first"
 

@@ -129,8 +129,14 @@ def test_what_the_figures_are_over(tmp_path: Path) -> None:
 def test_the_headline_under_each_choice_of_answers(tmp_path: Path) -> None:
     changed = dataclasses.replace(rows()[0], after="東京都")  # the second of two answers
     text, _ = read(render(tmp_path, answers=[changed, *rows()[1:]]))
-    assert "first the first answer of each record 50.0 25.0 −25.0" in text
-    assert "every answer of each record: the headline 50.0 50.0 0.0" in text
+    figure = r"(\S+) \S+ … \S+ "
+    for words, expected in (
+        ("first the first answer of each record ", ("50.0", "25.0", "−25.0")),
+        ("every answer of each record: the headline ", ("50.0", "50.0", "0.0")),
+    ):
+        found = re.search(words + figure * 3, text)
+        assert found
+        assert found.groups() == expected
 
 
 def test_what_the_gain_is_made_of(tmp_path: Path) -> None:

@@ -30,6 +30,11 @@ def compare(before: Scored, after: Scored) -> dict[str, Any]:
             **_named("difference", _less(after.values, before.values)),
             **_named("gain", gain),
             **_named("length", {"before": before.lengths, "after": after.lengths}),
+            **{
+                name: values
+                for choice in CHOICES
+                for name, values in _named(choice, _choice(before, after, choice)).items()
+            },
         },
         recipe.seed,
     )
@@ -50,16 +55,17 @@ def compare(before: Scored, after: Scored) -> dict[str, Any]:
         "gain": {part: f["value"] for part, f in _part("gain", every).items()},
         "denominators": {"answerable": n, "all": after.total},
         "all": _whole(before, after),
-        "by_answers": {
-            choice: {
-                which: sum(one.by_choice[choice]) / max(1, n)
-                for which, one in (("before", before), ("after", after))
-            }
-            for choice in CHOICES
-        },
+        "by_answers": {choice: _part(choice, every) for choice in CHOICES},
         "length": _part("length", every),
         "refusals": _refusals(before, after),
     }
+
+
+def _choice(before: Scored, after: Scored, choice: str) -> dict[str, list[float]]:
+    """The headline under one way to accept answers."""
+    old, new = before.by_choice[choice], after.by_choice[choice]
+    difference = [a - b for a, b in zip(new, old, strict=True)]
+    return {"before": old, "after": new, "difference": difference}
 
 
 def gain_columns(

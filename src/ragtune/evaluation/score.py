@@ -133,8 +133,9 @@ def _refusals(
 def metrics_of(scored: Scored) -> dict[str, Any]:
     """The figures of metrics.json."""
     seed = scored.recipe.seed
-    every = figures({**scored.values, "length": scored.lengths}, seed)
+    every = figures({**scored.values, "length": scored.lengths, **scored.by_choice}, seed)
     length = every.pop("length", None)
+    by_answers = {choice: every.pop(choice) for choice in CHOICES if choice in every}
     result: dict[str, Any] = {
         "n": len(scored.chosen),
         "metrics": {m: f["value"] for m, f in every.items()},
@@ -142,7 +143,7 @@ def metrics_of(scored: Scored) -> dict[str, Any]:
         "answers": scored.recipe.evaluate.answers,
         "normalisers": VERSIONS,
         "length": length,
-        "by_answers": {c: _mean(v) for c, v in scored.by_choice.items()},
+        "by_answers": by_answers,
         "all": whole_set(scored, figures(scored.everywhere, seed)),
     }
     if scored.refusals:
@@ -168,7 +169,3 @@ def refusal_figures(scored: Scored) -> dict[str, Any]:
         for kind, values in scored.refusals.items()
         if values
     }
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0

@@ -92,9 +92,7 @@ def plain(recipe: Recipe) -> Recipe:
 
 def _need_bitsandbytes(cuda: bool, what: str, instead: str) -> None:
     if not cuda:
-        raise UsageError(
-            f"{what} needs an NVIDIA GPU, and there is none here.", f"Set {instead}."
-        )
+        raise UsageError(f"{what} needs an NVIDIA GPU, and there is none here.", f"Set {instead}.")
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UsageError(
             f"{what} needs bitsandbytes.", f"Run: pip install bitsandbytes. Or set {instead}."
