@@ -14,15 +14,16 @@ from ragtune.errors import RagtuneError, UsageError
 from ragtune.files import existing_parent, sha256
 
 if TYPE_CHECKING:
+    from ragtune.data.encode import EncodedPrompt
     from ragtune.data.example import Example
     from ragtune.stages import Run
 
 Level = Literal["ok", "warning", "fail"]
 
-WHOLE = 64 * 2**20
+WHOLE = 16 * 2**20
 """Bytes of a file up to which every record is read; of larger ones, and of Hub datasets, the first LOOK."""
 LOOK = 100
-_SHOWN = 200
+_SHOWN = 100
 """Selected examples of a split that are encoded."""
 _MANY_EPOCHS = 20
 _GIB = 2**30
@@ -51,6 +52,8 @@ class Look:
     examples: dict[str, list[Example]] = field(default_factory=dict)
     """Selected examples by split; empty where the data are prepared already."""
     fingerprints: dict[str, str] = field(default_factory=dict)
+    prompts: dict[str, list[EncodedPrompt | None]] = field(default_factory=dict)
+    """Of these examples."""
 
     def say(self, name: str, message: str, level: Level = "ok", advice: str = "") -> None:
         self.findings.append(Finding(name, level, message, advice))
@@ -234,7 +237,9 @@ def _mask(look: Look) -> None:
 
 
 def _truncation(look: Look) -> None:
-    prompts = [p for one in look.examples.values() for p in look.run.encoder.prompts(one)]
+    for split, examples in look.examples.items():
+        look.prompts[split] = look.run.encoder.prompts(examples)
+    prompts = [prompt for split in look.prompts.values() for prompt in split]
     if not prompts:
         return
     cut = sum(p is None or bool(p.passages_dropped or p.characters_cut) for p in prompts)
@@ -266,8 +271,9 @@ def _plan(look: Look) -> None:
         plan = run.plan
     else:
         size = run.recipe.train.batch_size
-        lengths = [len(s) for s in run.encoder.samples(train) if s is not None]
-        prompts = [len(p.ids) for p in run.encoder.prompts(questions) if p is not None]
+        pairs = zip(look.prompts["train"], run.encoder.targets(train), strict=True)
+        lengths = [len(p.ids) + len(target) for p, target in pairs if p is not None]
+        prompts = [len(p.ids) for p in look.prompts["eval"] if p is not None]
         steps = [(lengths * size)[i : i + size] for i in range(0, len(lengths), size)]
         plan = make_plan(run.recipe, run.hardware, run.config, steps, prompts)
     for line in describe(plan):
@@ -367,7 +373,7 @@ CHECKS: tuple[tuple[str, tuple[str, ...], Check], ...] = (
     ("mask", ("template", "data.train"), _mask),
     ("truncation", ("template",), _truncation),
     ("adapter", ("model",), _adapter),
-    ("memory", ("hardware", "template", "adapter", "data.train", "data.eval"), _plan),
+    ("memory", ("hardware", "truncation", "adapter", "data.train", "data.eval"), _plan),
     ("merging", ("model",), _merging),
     ("disk", ("hardware", "adapter"), _disk),
     ("server", (), _server),
