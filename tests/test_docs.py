@@ -102,11 +102,13 @@ def test_the_readmes_commands_run(
                 )
                 assert found == 1
             recipe.write_text(text, "utf-8")
-    assert ran == 6
+    assert ran == 9
     assert (tmp_path / "runs/my-run/report.html").exists()
     assert (tmp_path / "runs/shorter/merged/model.safetensors").exists()
-    last = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert last["n"] == 2
+    out = capsys.readouterr().out
+    assert '{"n": 2, "metrics": {' in out
+    assert "\n## my-run: strict_em " in out
+    assert (tmp_path / "runs/my-run/controls.json").exists()
 
 
 @pytest.mark.parametrize("line", sorted({line for page in PAGES for line in commands(page)}))
