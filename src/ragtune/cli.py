@@ -131,6 +131,13 @@ def train(target: Target, overrides: Overrides = None, run_dir: RunDir = None) -
     pipeline.train(target, *(overrides or []), run_dir=run_dir)
 
 
+def _one_of(given: list[str]) -> None:
+    if len(given) > 1:
+        from ragtune.errors import UsageError
+
+        raise UsageError(f"{' and '.join(given)} don't go together.", "Give one of them.")
+
+
 @app.command()
 def evaluate(
     target: Target,
@@ -156,11 +163,17 @@ def evaluate(
 ) -> None:
     """Answer and score the questions, with the adapter if there is one."""
     from ragtune import pipeline
-    from ragtune.console import console, note, to_stderr
+    from ragtune.console import console, to_stderr
+    from ragtune.reporting.table import controls_table, metrics_table
 
+    given = {
+        "--base": base,
+        "--checkpoint": checkpoint is not None,
+        "--controls": controls,
+        "--predictions": predictions is not None,
+    }
+    _one_of([name for name, there in given.items() if there])
     if controls:
-        from ragtune.reporting.table import controls_table
-
         with to_stderr(wanted=as_json):
             found = pipeline.controls(target, *(overrides or []), run_dir=run_dir)
             if not as_json:
@@ -180,10 +193,7 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps({k: metrics[k] for k in ("n", "metrics")}))
     else:
-        note(
-            f"{metrics['n']} questions: "
-            + ", ".join(f"{m} {v:.1%}" for m, v in metrics["metrics"].items())
-        )
+        console.print(metrics_table(metrics))
 
 
 @app.command()
@@ -204,9 +214,11 @@ def compare(
     from ragtune.console import console, to_stderr
     from ragtune.reporting.table import runs_table
 
-    runs = [t for t in targets if "=" not in t]
+    runs = [t for t in targets if "=" not in t or Path(t).exists()]
     with to_stderr(wanted=as_json):
         if len(runs) > 1:
+            changes = [t for t in targets if t not in runs]
+            _one_of(["several runs", *changes, *(["--run-dir"] if run_dir else [])])
             found = pipeline.compare_runs(*map(Path, runs))
             if not as_json:
                 console.print(runs_table(found))

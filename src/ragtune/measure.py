@@ -17,7 +17,7 @@ from ragtune.data.select import rejection
 from ragtune.errors import UsageError
 from ragtune.evaluation.compare import compare
 from ragtune.evaluation.score import Scored, load_predictions, metrics_of, score_answers
-from ragtune.files import making_folder, write_json, write_jsonl
+from ragtune.files import making_folder, read_json, write_json, write_jsonl
 from ragtune.recipe import Recipe
 from ragtune.recipe_file import load_recipe
 from ragtune.stages import Run
@@ -34,13 +34,15 @@ def controls(run: Run) -> dict[str, Any]:
     run.prepare()
     tuned = run.dir.adapter.exists()
     answers: dict[str, dict[str, str]] = {}
-    variants: list[Example] = []
+    made: tuple[list[Example], dict[str, int]] | None = None
+    left_out: dict[str, int] = {}
     examples = [e for e in run.examples("eval") if e.extra["selected"]]
     for which in ("before", "after") if tuned else ("before",):
         run.evaluate(which)
         folder = run.dir.path / "controls" / which
         if not folder.exists():
-            variants = variants or control_examples(run.encoder, examples)
+            made = made or control_examples(run.encoder, examples)
+            variants, left_out = made
             if not run.remote:
                 _ = run.tuned if tuned else run.base  # loading is a stage of its own
             with run.stage(f"controls_{which}", f"Controls {which} tuning"):
@@ -48,11 +50,13 @@ def controls(run: Run) -> dict[str, Any]:
                 found = run.ask(which, variants, partial, as_given=True)
                 with making_folder(folder) as unfinished:
                     write_jsonl(unfinished / "predictions.jsonl", (p.to_dict() for p in found))
+                    write_json(unfinished / "left_out.json", {"questions": left_out})
                 partial.unlink()
         plain = load_predictions(run.dir.predictions(which))
         answers[which] = {key(AS_ASKED, qid): text for qid, text in plain.items()}
         answers[which] |= load_predictions(folder)
-    result = control_figures(run.recipe, examples, answers)
+        left_out = read_json(folder / "left_out.json")["questions"]
+    result = control_figures(run.recipe, examples, answers, left_out)
     write_json(run.dir.controls, result)
     return result
 
@@ -64,11 +68,15 @@ def evaluate_checkpoint(run: Run, step: int) -> dict[str, Any]:
         UsageError: there is no whole checkpoint of that step.
     """
     from ragtune.evaluation.evaluate import ask, write_evaluation
-    from ragtune.files import read_json
     from ragtune.model.fused import fuse
     from ragtune.model.lora import load_adapter
     from ragtune.training.checkpoint import is_whole
 
+    if run.remote:
+        raise UsageError(
+            "A checkpoint can't be asked with evaluate.engine=openai.",
+            "Serve it under a name of its own and set evaluate.served_after, in another run directory.",
+        )
     folder = run.dir.path / "checkpoints" / str(step)
     if not (folder / "metrics.json").exists():
         checkpoint = run.dir.checkpoints / f"checkpoint-{step}"
@@ -128,16 +136,26 @@ def score_file(recipe: Recipe, path: str, prepared: Path | None = None) -> dict[
         seen[qid], found[qid] = where, text
     if not found:
         raise UsageError(f"{path} holds no prediction.", "Each line is {qid, prediction}.")
-    wanted = asked(recipe, questions)
-    missing = [e.qid for e in wanted if e.qid not in found]
+    wanted = {e.qid for e in asked(recipe, questions)}
+    missing = [e.qid for e in questions if e.qid in wanted and e.qid not in found]
     if missing:
         warn(
             f"{len(missing):,} of {len(wanted):,} questions have no prediction and count as wrong: "
             f"{', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}"  # noqa: PLR2004
         )
-    return metrics_of(
-        score_answers(recipe, questions, {e.qid: found.get(e.qid, "") for e in wanted})
-    )
+    if more := len(found.keys() - wanted):
+        note(
+            f"{more:,} predictions are of questions that the recipe does not ask: they count among all."
+        )
+    return metrics_of(score_answers(recipe, questions, found, wanted=wanted))
+
+
+def prepared_questions(recipe: Recipe, folder: Path) -> Path | None:
+    """The prepared evaluation questions of a run over the same data; None if there are none."""
+    prepared, written = folder / "data" / "eval.jsonl", folder / "recipe.yaml"
+    if not prepared.exists() or not written.exists():
+        return None
+    return prepared if load_recipe(written).data == recipe.data else None
 
 
 def _questions(recipe: Recipe) -> list[Example]:
@@ -192,14 +210,13 @@ def compare_runs(paths: Sequence[Path]) -> dict[str, Any]:
     """
     everyone = [_answers(path) for path in paths]
     first = everyone[0]
-    common = _common(everyone)
+    for one in everyone[1:]:
+        _same_scoring(first, one)
+    questions, asked = _common(everyone)
     scored = [
-        score_answers(first.recipe, common, {e.qid: one.predictions[e.qid] for e in common})
+        score_answers(first.recipe, questions, {qid: one.predictions[qid] for qid in asked})
         for one in everyone
     ]
-    for one in everyone[1:]:
-        if one.recipe.evaluate.metric != first.recipe.evaluate.metric:
-            note(f"{one.name} is scored as {first.name}, by {first.recipe.evaluate.metric}.")
     return {
         "metric": first.recipe.evaluate.metric,
         "answers": first.recipe.evaluate.answers,
@@ -210,6 +227,28 @@ def compare_runs(paths: Sequence[Path]) -> dict[str, Any]:
             for one, s in zip(everyone[1:], scored[1:], strict=True)
         ],
     }
+
+
+def _same_scoring(first: _Answers, other: _Answers) -> None:
+    """Say where another run would be scored otherwise.
+
+    Raises:
+        UsageError: the two refuse in other words, so that no one text tells refusals.
+    """
+    mine, theirs = first.recipe, other.recipe
+    if mine.data.refusal != theirs.data.refusal:
+        raise UsageError(
+            f"{first.name} refuses with {mine.data.refusal!r}, {other.name} with "
+            f"{theirs.data.refusal!r}.",
+            "Runs with different data.refusal can't be compared: neither text tells both's refusals.",
+        )
+    for key, own, others in (
+        ("evaluate.metric", mine.evaluate.metric, theirs.evaluate.metric),
+        ("evaluate.answers", mine.evaluate.answers, theirs.evaluate.answers),
+        ("data.alternatives", mine.data.alternatives, theirs.data.alternatives),
+    ):
+        if own != others:
+            note(f"{other.name} is scored as {first.name}, with {key}={own}; its own is {others}.")
 
 
 def _summary(name: str, scored: Scored) -> dict[str, Any]:
@@ -235,21 +274,21 @@ def _answers(path: Path) -> _Answers:
     )
 
 
-def _common(everyone: Sequence[_Answers]) -> list[Example]:
-    """The questions that all were asked and that are selected in all; they must be the same."""
+def _common(everyone: Sequence[_Answers]) -> tuple[list[Example], list[str]]:
+    """The questions of all evaluation sets, and the qids that all runs asked.
+
+    A question counts as selected if it is in every run.
+
+    Raises:
+        UsageError: a question differs, or none was asked of all.
+    """
     first, *others = everyone
     known = [{e.qid: e for e in one.questions} for one in others]
-    found, left_out = [], 0
+    found = []
     for example in first.questions:
         theirs = [k.get(example.qid) for k in known]
-        everywhere = [example, *(e for e in theirs if e is not None)]
-        if not all(e.extra["selected"] for e in everywhere) or not all(
-            example.qid in one.predictions for one in everyone
-        ):
-            left_out += example.qid in first.predictions
-            continue
         for one, other in zip(others, theirs, strict=True):
-            if other is None or (other.question, other.answers) != (
+            if other is not None and (other.question, other.answers) != (
                 example.question,
                 example.answers,
             ):
@@ -257,12 +296,15 @@ def _common(everyone: Sequence[_Answers]) -> list[Example]:
                     f"{first.name} and {one.name} differ in the question {example.qid}.",
                     "Only runs over the same evaluation data can be compared.",
                 )
-        found.append(example)
-    if not found:
+        if all(other is not None for other in theirs):
+            selected = all(e.extra["selected"] for e in (example, *theirs) if e is not None)
+            found.append(dataclasses.replace(example, extra=example.extra | {"selected": selected}))
+    asked = [e.qid for e in found if all(e.qid in one.predictions for one in everyone)]
+    if not asked:
         raise UsageError(
             "The runs have no question in common.",
             "Only runs over the same evaluation data can be compared.",
         )
-    if left_out:
-        note(f"{left_out:,} questions of {first.name} were not asked or not selected in all runs.")
-    return found
+    if left_out := len(first.predictions) - len(asked):
+        note(f"{left_out:,} questions of {first.name} were not asked of all runs.")
+    return found, asked

@@ -8,7 +8,7 @@ from typing import Any
 
 from ragtune.errors import RagtuneError, UsageError
 from ragtune.stages import Run
-from ragtune.workspace import Target
+from ragtune.workspace import Target, find_recipe
 
 
 def run(target: Target, *overrides: str, run_dir: str | Path | None = None) -> dict[str, Any]:
@@ -78,13 +78,12 @@ def evaluate(
         As metrics.json. Raises as `run` does.
     """
     from ragtune import measure
+    from ragtune.measure import prepared_questions
 
-    one = Run(target, list(overrides), run_dir)
     if predictions is not None:
-        prepared = one.dir.data / "eval.jsonl"
-        return measure.score_file(
-            one.recipe, str(predictions), prepared if prepared.exists() else None
-        )
+        recipe, folder = find_recipe(target, list(overrides), run_dir)
+        return measure.score_file(recipe, str(predictions), prepared_questions(recipe, folder))
+    one = Run(target, list(overrides), run_dir)
     if checkpoint is not None:
         return measure.evaluate_checkpoint(one, checkpoint)
     return one.evaluate("before" if base or not one.dir.adapter.exists() else "after")

@@ -84,6 +84,10 @@ class Data(Section):
         if self.source is None and (self.train is None or self.eval is None):
             missing = " and ".join(k for k in ("train", "eval") if getattr(self, k) is None)
             raise ValueError(f"{missing} must be given, unless source is aio")
+        if self.refusal is not None and not any(map(str.isalnum, self.refusal)):
+            raise ValueError(
+                "refusal needs a letter: answers are compared without signs and spaces"
+            )
         if self.unanswerable and self.refusal is None:
             raise ValueError("unanswerable needs refusal, the text that is to be answered then")
         return self

@@ -20,6 +20,18 @@ from ragtune.rundir import RunDir
 Target = str | Path | dict[str, Any] | Recipe
 
 
+def find_recipe(
+    target: Target, overrides: list[str] | None, run_dir: str | Path | None
+) -> tuple[Recipe, Path]:
+    """The recipe that a target names, changed, and the directory of its run."""
+    folder = None
+    if isinstance(target, (str, Path)) and (Path(target) / "recipe.yaml").is_file():
+        folder = Path(target)
+        target = folder / "recipe.yaml"
+    recipe = load_recipe(target, overrides)
+    return recipe, Path(run_dir or folder or Path("runs") / recipe.name)
+
+
 class Workspace:
     """A recipe in its run directory, with what the stages share.
 
@@ -29,12 +41,8 @@ class Workspace:
     def __init__(
         self, target: Target, overrides: list[str] | None = None, run_dir: str | Path | None = None
     ) -> None:
-        folder = None
-        if isinstance(target, (str, Path)) and (Path(target) / "recipe.yaml").is_file():
-            folder = Path(target)
-            target = folder / "recipe.yaml"
-        self.recipe = load_recipe(target, overrides)
-        self.dir = RunDir(Path(run_dir or folder or Path("runs") / self.recipe.name))
+        self.recipe, folder = find_recipe(target, overrides, run_dir)
+        self.dir = RunDir(folder)
         self.dir.verify(self.recipe)
         self._made: dict[str, Any] = {}
 

@@ -88,7 +88,7 @@ def test_positives_are_removed_from_about_the_share(tmp_path: Path, chatml_token
     options = {"refusal": REFUSAL, "unanswerable": 0.4}
     _, report, _ = prepared(tmp_path, chatml_tokenizer, make_records(60), **options)
     assert report["train"]["selected"] == 60
-    assert 12 <= report["train"]["unanswerable"] <= 36
+    assert report["train"]["unanswerable"] == 24
     for row in read_jsonl(tmp_path / "out" / "train.jsonl"):
         if not row["answers"]:
             assert row["removed_answers"]

@@ -129,7 +129,7 @@ def test_what_was_not_asked_counts_as_wrong_among_all() -> None:
     assert found["metrics"]["strict_em"] == 1
     whole = found["all"]
     assert (whole["n"], whole["asked"], whole["lower_bound"]) == (7, 4, True)
-    assert whole["ceiling"] == pytest.approx(5 / 7)
+    assert whole["ceiling"]["value"] == whole["reachable"] == pytest.approx(5 / 7)
     assert whole["intervals"]["strict_em"]["value"] == pytest.approx(4 / 7)
 
 
@@ -160,6 +160,9 @@ def test_refusals_are_counted_where_there_was_no_answer_and_where_there_was_one(
     # Among all questions a refusal is right where there is no answer.
     assert metrics_of(after)["all"]["intervals"]["strict_em"]["value"] == pytest.approx(2 / 5)
     assert compare(scored(["x"] * 5, examples), scored(["x"] * 5, examples))["refusals"] is None
+    # What can be right: three with an answer, two to be refused.
+    assert metrics_of(after)["all"]["ceiling"]["value"] == pytest.approx(3 / 5)
+    assert metrics_of(after)["all"]["reachable"] == 1
 
 
 def test_the_headline_is_given_under_every_way_to_accept_answers() -> None:

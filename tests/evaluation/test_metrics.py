@@ -86,6 +86,12 @@ def test_exact_matches_by_each_rule() -> None:
     assert jsquad_em("東京。", "東京") == 1
     assert contains("答えは東京タワーです", "東京 タワー") == 1
     assert contains("東京", "東京タワー") == 0
+    # A Latin word or a number is whole or not there; white space, which the rule deletes, parts words.
+    assert contains("he saw the rapist", "therapist") == 0
+    assert contains("born 1978", "7") == 0
+    assert contains("born in 1978年", "1978") == 1
+    assert contains("It is New  York.", "new york") == 1
+    assert contains("「 a」b", "ab") == 1  # equal after the rule
 
 
 def test_f1_by_hand() -> None:

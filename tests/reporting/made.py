@@ -117,16 +117,25 @@ def controls(title: str = "As asked") -> dict[str, Any]:
         "name": "as_asked",
         "title": title,
         "n": 4,
+        "left_out": 0,
         "before": a_figure(0.25),
         "after": a_figure(0.5),
         "difference": a_figure(0.25),
-        "refused": {"before": 0.125, "after": None},
+        "refused": {"before": {"value": 0.125, "low": 0.0, "high": 0.25}, "after": None},
     }
     none = dict.fromkeys(("before", "difference", "refused"))
-    alone = {"name": "no_passages", "title": "No passages", "n": 3, "after": a_figure(0.1), **none}
+    alone = {
+        "name": "no_passages",
+        "title": "No passages",
+        "n": 3,
+        "left_out": 2,
+        "after": a_figure(0.1),
+        **none,
+    }
     return {
         "format": 1,
         "metric": "aio_em",
+        "answers": "all",
         "conditions": [asked, alone],
         "effects": [
             {
@@ -164,7 +173,13 @@ STATE: dict[str, Any] = {
         "final_loss": 2.5,
         "trainable_parameters": 4884480,
     },
-    "merge": {"asked": 4, "n": 4, "changed": 1, "metrics": {"aio_em": 0.5}},
+    "merge": {
+        "asked": 4,
+        "n": 4,
+        "changed": 1,
+        "metrics": {"aio_em": 0.5},
+        "intervals": {"aio_em": {"value": 0.5, "low": 0.25, "high": 0.75}},
+    },
 }
 
 

@@ -159,8 +159,11 @@ def test_what_the_gain_is_made_of(tmp_path: Path) -> None:
 
 def test_controls_are_shown(tmp_path: Path) -> None:
     text, _ = read(render(tmp_path, controls=controls()))
-    assert "As asked 4 25.0 20.0 … 30.0 50.0 45.0 … 55.0 +25.0 +20.0 … +30.0 12.5 → –" in text
-    assert "No passages 3 – 10.0 5.0 … 15.0 – –" in text
+    assert (
+        "As asked 4 25.0 20.0 … 30.0 50.0 45.0 … 55.0 +25.0 +20.0 … +30.0 12.5 0.0 … 25.0 → –"
+        in text
+    )
+    assert "No passages 2 left out: prompt too long 3 – 10.0 5.0 … 15.0 – –" in text
     assert "what the passages add 3 – +40.0 +10.0 … +70.0" in text
     assert "Controls" not in read(render(tmp_path))[0]
 
@@ -255,7 +258,10 @@ def test_data_recipe_and_machine(tmp_path: Path) -> None:
     assert "4,884,480" in text
     assert "one sample each: softcap" in text
     assert "step 4: out of memory, 2 samples a row" in text
-    assert "gives 1 of 4 answers otherwise than the adapter; aio_em 50.0 % (n = 4)." in text
+    assert (
+        "gives 1 of 4 answers otherwise than the adapter; aio_em 50.0 % (25.0 … 75.0), n = 4."
+        in text
+    )
 
 
 HOSTILE = "</script><!--<script>x\u2028y\u2029&'\"<img src=x onerror=alert(1)>"

@@ -178,7 +178,8 @@ class Audits:
 
     def _trained(self, key: int, example: Example) -> None:
         answers = frozenset(question_key(answer) for answer in example.answers)
-        before = self._answers.setdefault(key, answers)
+        # One whose answers were hidden says nothing of what they are.
+        before = self._answers.setdefault(key, answers) if answers else answers
         number = len(self._qids["train"])
         if before and answers and not before & answers:
             self._findings["conflicting_answers", "train"].add(
@@ -260,9 +261,12 @@ class Audits:
         data, seed = encoder.recipe.data, encoder.recipe.seed
         if split == "train":
             answer, ids = target_answer(one.example, data, seed), one.completion
+        elif not one.example.answers:
+            return
         else:
             answer = one.example.answers[0]
-            ids = one.completion if data.target == "first" else encoder.completion(answer)
+            ids = one.completion if data.target == "first" else []
+            ids = ids or encoder.completion(answer)
         # As predictions are: up to the stop token, without special tokens.
         ids = ids[: ids.index(encoder.stop_id)]
         back = encoder.tokenizer.decode(ids, skip_special_tokens=True)

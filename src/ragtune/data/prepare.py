@@ -89,6 +89,9 @@ class _Counts:
         self.characters_cut = 0
         self.special_text = 0
         self.unanswerable = 0
+        self.seen = 0
+        self.hidden = 0
+        """Training examples that could be trained so far, and those of them whose answers were hidden."""
         self.spare: list[tuple[float, Example, EncodedPrompt, list[int]]] = []
         """Training examples without an answer, of which the share that the recipe wants is taken."""
 
@@ -173,15 +176,15 @@ def _chosen(
     """The rows that a split's file gets of a batch."""
     reasons = [rejection(example, recipe.data.max_passages) for example in batch]
     if split == "train" and recipe.data.unanswerable:
-        batch, reasons = _hide_answers(recipe, batch, reasons)
+        batch, reasons = _hide_answers(recipe, batch, reasons, counts)
     # Of the evaluation split, a question that is not selected may be asked all the same.
     measured = [
         e for e, r in zip(batch, reasons, strict=True) if split == "eval" or r in (None, _SPARE)
     ]
-    prompts = dict(zip((e.qid for e in measured), encoder.prompts(measured), strict=True))
+    prompts = dict(zip((e.qid for e in measured), _prompts(encoder, measured), strict=True))
     selected = [e for e, r in zip(batch, reasons, strict=True) if r in (None, _SPARE)]
     targets = dict(zip((e.qid for e in selected), encoder.targets(selected), strict=True))
-    chosen: list[Selected] = []
+    chosen: list[Selected] = []  # and what else is asked of the evaluation set
     for example, dropped in zip(batch, reasons, strict=True):
         reason = dropped
         counts.read += 1
@@ -204,6 +207,8 @@ def _chosen(
                 counts.special_text += encoder.holds_special_text(example)
         elif split == "eval" and prompt is None:
             reason = "question_too_long"  # not even evaluate.questions: all can ask it
+        elif split == "eval" and prompt is not None and _asked_too(recipe, dropped):
+            chosen.append(Selected(example, prompt, []))
         if reason:
             counts.dropped[reason] += 1
         if split == "eval":
@@ -215,19 +220,37 @@ def _chosen(
     audits.add(split, chosen)
 
 
+def _prompts(encoder: Encoder, examples: list[Example]) -> list[EncodedPrompt | None]:
+    """The examples' prompts; a template that fails is named with the record that it fails for."""
+    try:
+        return encoder.prompts(examples)
+    except UsageError:
+        for example in examples:
+            try:
+                encoder.prompt(example)
+            except UsageError as error:
+                raise UsageError(f"Question {example.qid}: {error.message}", error.advice) from None
+        raise
+
+
 def _hide_answers(
-    recipe: Recipe, batch: list[Example], reasons: list[str | None]
+    recipe: Recipe, batch: list[Example], reasons: list[str | None], counts: _Counts
 ) -> tuple[list[Example], list[str | None]]:
-    """Make unanswerable examples of some that are selected, or set those without an answer aside."""
+    """Make unanswerable examples of some that are selected, or set those without an answer aside.
+
+    The share holds over all batches so far, to one example; which of a batch, the seed draws.
+    """
     data = recipe.data
     if data.unanswerable_from == "real":
         return batch, [_SPARE if r == "no_answer" else r for r in reasons]
-    found = []
-    for example, reason in zip(batch, reasons, strict=True):
-        hidden = None
-        if reason is None and draw("removed", recipe.seed, example.qid) < data.unanswerable:
-            hidden = without_positives(example, data.max_passages)
-        found.append(hidden or example)
+    selected = [i for i, reason in enumerate(reasons) if reason is None]
+    counts.seen += len(selected)
+    hidden = {i: without_positives(batch[i], data.max_passages) for i in selected}
+    can = [i for i in selected if hidden[i] is not None]
+    can.sort(key=lambda i: draw("removed", recipe.seed, batch[i].qid))
+    taken = set(can[: max(0, round(data.unanswerable * counts.seen) - counts.hidden)])
+    counts.hidden += len(taken)
+    found = [(i in taken and hidden[i]) or example for i, example in enumerate(batch)]
     return found, reasons
 
 
@@ -297,7 +320,7 @@ def _check_share(data: Data, report: dict[str, Any]) -> None:
         more = (
             "there are no more records with `answers: []`"
             if data.unanswerable_from == "real"
-            else "the others have no passage but positives"
+            else "of the others every passage holds an answer"
         )
         warn(
             f"data.unanswerable asks for {data.unanswerable:.1%}, and "
@@ -308,6 +331,8 @@ def _check_share(data: Data, report: dict[str, Any]) -> None:
 def _advice(dropped: Counter[str]) -> str:
     """What to do when nothing is selected, by the reason that most were dropped for."""
     (reason, _), *_ = dropped.most_common(1)
+    if set(dropped) == {"no_answer"}:
+        return "The figures need questions with an answer; those without one are asked beside them."
     if reason.endswith("_too_long"):
         return "Raise prompt.max_tokens, or choose a model with a longer context."
     return "Raise data.max_passages, or look at answers and positive_passage_indices."
@@ -324,23 +349,26 @@ def load_examples(path: Path) -> list[Example]:
     ]
 
 
+def _asked_too(recipe: Recipe, reason: str | None) -> bool:
+    """Whether a question that is not selected, for this reason, is asked all the same."""
+    if reason is None or reason == "question_too_long":
+        return False
+    refused = recipe.data.refusal is not None and reason == "no_answer"
+    return recipe.evaluate.questions == "all" or refused
+
+
 def asked(recipe: Recipe, examples: list[Example]) -> list[Example]:
     """The evaluation questions that are asked, in the order of the file.
 
     Those are the selected ones; with a refusal also those that have no answer.
     """
-    everything = recipe.evaluate.questions == "all"
-    refusing = recipe.data.refusal is not None
-    chosen = []
-    for example in examples:
-        reason = example.extra.get("reason")
-        wanted_too = everything or (refusing and reason == "no_answer")
-        if example.extra["selected"] or (wanted_too and reason != "question_too_long"):
-            chosen.append(example)
+    chosen = [
+        e for e in examples if e.extra["selected"] or _asked_too(recipe, e.extra.get("reason"))
+    ]
     chosen = chosen[: recipe.evaluate.limit]
     if not any(e.extra["selected"] for e in chosen):
         raise UsageError(
             f"None of the first {len(chosen)} questions is selected, so there is nothing to score.",
-            "Raise evaluate.limit, or set evaluate.questions=selected.",
+            "Raise evaluate.limit: the figures need questions with an answer in their passages.",
         )
     return chosen

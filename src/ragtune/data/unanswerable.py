@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Sequence
 
-from ragtune.data.example import Example
+from ragtune.data.example import Example, Passage
 
 
 def draw(kind: str, seed: int, qid: str) -> float:
     """A number in [0, 1) that depends on nothing but its arguments, so on no order of a file."""
     return random.Random(f"{kind}:{seed}:{qid}").random()
+
+
+def holds(passage: Passage, answers: Sequence[str]) -> bool:
+    """Whether one of the answers stands in a passage or its title."""
+    return any(a in passage.text or a in passage.title for a in answers)
 
 
 def without_positives(example: Example, max_passages: int) -> Example | None:
@@ -24,8 +30,7 @@ def without_positives(example: Example, max_passages: int) -> Example | None:
     left = [
         passage
         for index, passage in enumerate(example.passages)
-        if index not in positive
-        and not any(a in passage.text or a in passage.title for a in example.answers)
+        if index not in positive and not holds(passage, example.answers)
     ]
     if not left:
         return None

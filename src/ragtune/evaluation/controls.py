@@ -9,6 +9,7 @@ from typing import Any
 from ragtune.console import warn
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example, Passage
+from ragtune.data.unanswerable import holds
 from ragtune.errors import UsageError
 from ragtune.evaluation.metrics import METRICS, accepted, refused, score
 from ragtune.evaluation.statistics import Figure, figures
@@ -20,27 +21,43 @@ AS_ASKED = "as_asked"
 DEPTHS = (1, 3, 5, 10)
 
 
-def conditions(max_passages: int) -> dict[str, tuple[str, Callable[[Example], Shown | None]]]:
+def conditions(recipe: Recipe) -> dict[str, tuple[str, Callable[[Example], Shown | None]]]:
     """Each control's title, and what it shows of an example: None where the example can't give it."""
+    max_passages = recipe.data.max_passages
     middle = max_passages // 2
+
+    def distractors(example: Example) -> list[Passage]:
+        """The passages, best first, that are no positives and hold no answer that could be accepted."""
+        positive = set(example.positive_passage_indices)
+        every = accepted(example, recipe, "all+alternatives")
+        return [
+            p for i, p in enumerate(example.passages) if i not in positive and not holds(p, every)
+        ]
+
+    def placed(example: Example, place: int) -> Shown | None:
+        others = distractors(example)[: max_passages - 1]
+        if len(others) < max_passages - 1:
+            return None
+        return (*others[:place], _positive(example), *others[place:])
+
     found: dict[str, tuple[str, Callable[[Example], Shown | None]]] = {
         "no_passages": ("no passages", lambda _: ()),
         "positive_alone": ("the positive alone", lambda e: (_positive(e),)),
         "distractors_alone": (
             "distractors alone",
-            lambda e: tuple(_distractors(e)[:max_passages]) or None,
+            lambda e: tuple(distractors(e)[:max_passages]) or None,
         ),
     }
     if max_passages > 1:
-        found["positive_first"] = ("the positive first", lambda e: _placed(e, 0, max_passages))
+        found["positive_first"] = ("the positive first", lambda e: placed(e, 0))
         if max_passages > 2:  # noqa: PLR2004 - of two passages none is in the middle
             found["positive_middle"] = (
                 "the positive in the middle",
-                lambda e: _placed(e, middle, max_passages),
+                lambda e: placed(e, middle),
             )
         found["positive_last"] = (
             "the positive last",
-            lambda e: _placed(e, max_passages - 1, max_passages),
+            lambda e: placed(e, max_passages - 1),
         )
     for depth in DEPTHS:
         if depth != max_passages:
@@ -53,23 +70,6 @@ def _positive(example: Example) -> Passage:
     return example.passages[min(example.positive_passage_indices)]
 
 
-def _distractors(example: Example) -> list[Passage]:
-    """The passages, best first, that are no positives and hold no accepted answer."""
-    positive = set(example.positive_passage_indices)
-    return [
-        p
-        for i, p in enumerate(example.passages)
-        if i not in positive and not any(a in p.text for a in example.answers)
-    ]
-
-
-def _placed(example: Example, place: int, count: int) -> Shown | None:
-    others = _distractors(example)[: count - 1]
-    if len(others) < count - 1:
-        return None
-    return (*others[:place], _positive(example), *others[place:])
-
-
 def _first(example: Example, depth: int) -> Shown | None:
     return example.passages[:depth] if len(example.passages) >= depth else None
 
@@ -79,17 +79,23 @@ def key(condition: str, qid: str) -> str:
     return f"{condition}/{qid}"
 
 
-def control_examples(encoder: Encoder, examples: Sequence[Example]) -> list[Example]:
+def control_examples(
+    encoder: Encoder, examples: Sequence[Example]
+) -> tuple[list[Example], dict[str, int]]:
     """The examples under every condition, each with `key` for its qid and what is shown for passages.
 
-    What does not fit into the model's context is left out, and what had to be cut is said.
+    A prompt that would have to be cut is left out: it would not show what its condition says.
 
     Args:
         encoder: of the recipe.
         examples: the selected questions.
+
+    Returns:
+        The examples, and how many of each condition were left out.
     """
-    found = []
-    for name, (title, show) in conditions(encoder.recipe.data.max_passages).items():
+    found: list[Example] = []
+    left_out = {}
+    for name, (title, show) in conditions(encoder.recipe).items():
         variants = [
             dataclasses.replace(e, qid=key(name, e.qid), passages=passages)
             for e in examples
@@ -100,15 +106,23 @@ def control_examples(encoder: Encoder, examples: Sequence[Example]) -> list[Exam
         except UsageError as error:  # the user's template may need a passage
             warn(f"Control left out: {title}. {error.message}")
             continue
-        fitting = [(v, p) for v, p in zip(variants, prompts, strict=True) if p is not None]
-        found += [variant for variant, _ in fitting]
-        if cut := sum(bool(p.passages_dropped or p.characters_cut) for _, p in fitting):
-            warn(f"{title}: {cut:,} prompts were too long and lost passages or text.")
-    return found
+        fitting = [
+            variant
+            for variant, p in zip(variants, prompts, strict=True)
+            if p is not None and not p.passages_dropped and not p.characters_cut
+        ]
+        found += fitting
+        left_out[name] = len(variants) - len(fitting)
+        if left_out[name]:
+            warn(f"{title}: {left_out[name]:,} questions left out, whose prompts are too long.")
+    return found, left_out
 
 
 def control_figures(
-    recipe: Recipe, examples: Sequence[Example], answers: Mapping[str, Mapping[str, str]]
+    recipe: Recipe,
+    examples: Sequence[Example],
+    answers: Mapping[str, Mapping[str, str]],
+    left_out: Mapping[str, int],
 ) -> dict[str, Any]:
     """controls.json: every condition's figures before and after, and what they say.
 
@@ -117,14 +131,17 @@ def control_figures(
         examples: the questions, all of them selected.
         answers: of `before` and, if there is an adapter, `after`: predictions by `key`, those of the
             questions as they were asked included.
+        left_out: questions of each condition whose prompts were too long.
     """
     titles = {AS_ASKED: f"as asked ({recipe.data.max_passages} passages)"}
-    titles |= {name: title for name, (title, _) in conditions(recipe.data.max_passages).items()}
+    titles |= {name: title for name, (title, _) in conditions(recipe).items()}
     table = [_condition(recipe, name, title, examples, answers) for name, title in titles.items()]
     return {
         "metric": recipe.evaluate.metric,
         "answers": recipe.evaluate.answers,
-        "conditions": [one for one in table if one["n"]],
+        "conditions": [
+            {**one, "left_out": left_out.get(one["name"], 0)} for one in table if one["n"]
+        ],
         "effects": [
             one
             for name, title, more, less in EFFECTS
@@ -136,7 +153,7 @@ def control_figures(
 EFFECTS = (
     ("passages", "what the passages add: as asked, less without passages", AS_ASKED, "no_passages"),
     ("distractors", "what distractors cost: the positive alone, less as asked", "positive_alone", AS_ASKED),
-    ("position", "what the place matters: the positive first, less last", "positive_first", "positive_last"),
+    ("position", "what the place costs: the positive first, less last", "positive_first", "positive_last"),
 )  # fmt: skip
 """Differences between two conditions over the questions that both have."""
 
@@ -157,18 +174,17 @@ def _condition(
         result[which] = figures(values[which], recipe.seed) if which in values else None
     result["difference"] = None
     if "after" in values and "before" in values:
-        columns = {
+        differences = {
             m: [b - a for a, b in zip(values["before"][m], values["after"][m], strict=True)]
             for m in METRICS
         }
-        result["difference"] = figures(columns, recipe.seed)
+        result["difference"] = figures(differences, recipe.seed)
     refusal = recipe.data.refusal
     result["refused"] = None
     if refusal is not None and asked:
-        result["refused"] = {
-            w: sum(refused(t, refusal) for t in texts[w]) / len(asked) if w in texts else None
-            for w in ("before", "after")
-        }
+        columns = {w: [float(refused(x, refusal)) for x in t] for w, t in texts.items()}
+        found = figures(columns, recipe.seed)
+        result["refused"] = {w: found.get(w) for w in ("before", "after")}
     return result
 
 

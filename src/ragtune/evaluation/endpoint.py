@@ -250,7 +250,9 @@ class _Server:
                 _ADDRESS,
             )
         stopped = choice.finish_reason == "stop"
-        return Prediction(qid, getattr(message, "content", None) or "", [], stopped)
+        text = getattr(message, "content", None) or ""
+        # Half a character, which an answer that is cut off may end with, can't be written.
+        return Prediction(qid, text.encode("utf-8", "replace").decode(), [], stopped)
 
     async def listed(self, client: AsyncOpenAI) -> list[str] | None:
         """The names that the server lists; None if it has no list. Raises as `served_models` does."""

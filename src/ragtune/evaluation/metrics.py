@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import string
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -42,12 +44,40 @@ def char_f1(prediction: str, answer: str) -> float:
 
 
 def contains(prediction: str, answer: str) -> float:
-    """1 if the answer stands in the prediction, both by AI王's rule.
+    """1 if the answer stands in the prediction, both by AI王's rule, but no part of a Latin word or number.
 
     An answer of which nothing is left (・, say) matches only a prediction of which nothing is.
     """
-    inside, gold = _aio(prediction), _aio(answer)
-    return float(gold in inside if gold else not inside)
+    gold = _aio(answer)
+    if not gold or gold == _aio(prediction):
+        return float(gold == _aio(prediction))
+    return float(_within(answer).search(_spaced(prediction)) is not None)
+
+
+@lru_cache(65_536)
+def _within(answer: str) -> re.Pattern[str]:
+    """Finds an answer between whole words; AI王's rule deletes white space, so it may be or not."""
+    parts: list[str] = []
+    last = ""
+    for word in _spaced(answer).split():
+        for place, sign in enumerate(word):
+            together = place > 0 and sign in _LATIN and last in _LATIN
+            parts += [re.escape(sign)] if together or not parts else [r"\s*", re.escape(sign)]
+            last = sign
+    whole = "".join(parts)
+    first = next(iter(_aio(answer)), "")
+    return re.compile(
+        r"(?<![a-z0-9])" * (first in _LATIN) + whole + r"(?![a-z0-9])" * (last in _LATIN)
+    )
+
+
+@lru_cache(65_536)
+def _spaced(text: str) -> str:
+    """A text by AI王's rule, but with its white space, which parts words."""
+    return "\n".join(aio(line) for line in text.split()) if text.split() else ""
+
+
+_LATIN = frozenset(string.ascii_lowercase + string.digits)
 
 
 _squad, _aio, _jsquad = (lru_cache(65_536)(rule) for rule in (squad, aio, jsquad))

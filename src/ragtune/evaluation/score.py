@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ CHOICES = ("first", "all", "all+alternatives")
 class Scored:
     """What the answers to an evaluation set score.
 
-    `chosen` are the questions that the figures are over: selected and asked, an answer stands among
-    the passages that were shown. `everywhere` is over all questions of the set: one that was not
-    asked counts as wrong, one without any accepted answer as right if it was refused.
+    `chosen` are the questions that the figures are over: selected (an answer stands among the passages
+    that are shown, as far as prompt.max_tokens leaves them) and asked. `everywhere` is over all
+    questions of the set: one that was not asked counts as wrong, one without any accepted answer as
+    right if it was refused.
     """
 
     recipe: Recipe
@@ -34,8 +35,10 @@ class Scored:
     values: Columns
     everywhere: Columns
     asked: int
-    ceiling: float
-    """The share of all questions with an answer among the passages that are shown."""
+    ceiling: list[float]
+    """1 for each of all questions with an answer among the passages that are shown."""
+    reachable: float
+    """The share of all questions that can be right: those, and with a refusal those without any answer."""
     by_choice: dict[str, list[float]]
     """The headline metric under each way to accept answers."""
     refusals: dict[str, list[float]]
@@ -59,7 +62,10 @@ def load_predictions(folder: Path) -> dict[str, str]:
 
 
 def score_answers(
-    recipe: Recipe, examples: Sequence[Example], predictions: Mapping[str, str]
+    recipe: Recipe,
+    examples: Sequence[Example],
+    predictions: Mapping[str, str],
+    wanted: Collection[str] | None = None,
 ) -> Scored:
     """Score predictions by qid.
 
@@ -67,19 +73,31 @@ def score_answers(
         recipe: which answers are accepted, the headline, the refusal.
         examples: every question of the evaluation set, asked or not.
         predictions: the answers to those that were asked.
+        wanted: qids of the questions that the figures are over, those without a prediction as wrong;
+            by default the questions with one.
     """
     asked = [e for e in examples if e.qid in predictions]
-    chosen = [e for e in asked if e.extra["selected"]]
-    texts = [predictions[e.qid] for e in chosen]
-    values = score(texts, [accepted(e, recipe) for e in chosen])
+    wanted = predictions.keys() if wanted is None else wanted
+    chosen = [e for e in examples if e.extra["selected"] and e.qid in wanted]
+    texts = [predictions.get(e.qid, "") for e in chosen]
     headline = recipe.evaluate.metric
+    answered = [float(e.qid in predictions) for e in chosen]
+
+    def values_of(choice: str, names: Sequence[str] = ()) -> Columns:
+        found = score(texts, [accepted(e, recipe, choice) for e in chosen], names)
+        return {
+            m: [v * there for v, there in zip(c, answered, strict=True)] for m, c in found.items()
+        }
+
+    values = values_of(recipe.evaluate.answers)
     by_choice = {
         choice: values[headline]
         if choice == recipe.evaluate.answers
-        else score(texts, [accepted(e, recipe, choice) for e in chosen], (headline,))[headline]
+        else values_of(choice, (headline,))[headline]
         for choice in CHOICES
     }
-    others = [e for e in asked if not e.extra["selected"]]
+    there = {e.qid for e in chosen}
+    others = [e for e in asked if e.qid not in there]
     each = _each(recipe, others, predictions)
     each |= {
         e.qid: {m: values[m][i] for m in METRICS} for i, e in enumerate(chosen)
@@ -91,7 +109,11 @@ def score_answers(
         values=values,
         everywhere={m: [each[e.qid][m] if e.qid in each else 0.0 for e in examples] for m in METRICS},
         asked=len(asked),
-        ceiling=sum(bool(e.extra["selected"]) for e in examples) / len(examples),
+        ceiling=[float(e.extra["selected"]) for e in examples],
+        reachable=sum(
+            bool(e.extra["selected"] or (recipe.data.refusal and not e.answers)) for e in examples
+        )
+        / len(examples),
         by_choice=by_choice,
         refusals=_refusals(recipe, asked, predictions, {q: v[headline] for q, v in each.items()}),
     )  # fmt: skip
@@ -157,7 +179,8 @@ def whole_set(scored: Scored, figures_: Mapping[str, Any]) -> dict[str, Any]:
         "n": scored.total,
         "asked": scored.asked,
         "lower_bound": scored.asked < scored.total,
-        "ceiling": scored.ceiling,
+        "ceiling": figures({"ceiling": scored.ceiling}, scored.recipe.seed)["ceiling"],
+        "reachable": scored.reachable,
         "intervals": dict(figures_),
     }
 

@@ -27,13 +27,38 @@ def comparison_table(comparison: dict[str, Any]) -> Table:
         mark = "bold" if metric == comparison["metric"] else ""
         cells = [_with_interval(comparison["intervals"][w][metric]) for w in ("before", "after")]
         table.add_row(metric, *cells, _with_interval(difference, sign="+"), style=mark)
+    table.add_section()
+    whole, metric = comparison["all"], comparison["metric"]
+    cells = [_with_interval(whole["intervals"][w][metric]) for w in ("before", "after")]
+    change = _with_interval(whole["intervals"]["difference"][metric], sign="+")
+    table.add_row(f"{metric}, {_of_all(whole)}", *cells, change)
     return table
+
+
+def metrics_table(metrics: dict[str, Any]) -> Table:
+    """Metrics.json: each metric over the answerable questions and over all, in %."""
+    table = Table(title="in % (95 % interval)", caption=f"accepted answers: {metrics['answers']}")
+    table.add_column("metric")
+    table.add_column(f"{metrics['n']:,} answerable", justify="right")
+    table.add_column(_of_all(metrics["all"]), justify="right")
+    for metric, figure in metrics["intervals"].items():
+        whole = metrics["all"]["intervals"][metric]
+        table.add_row(metric, _with_interval(figure), _with_interval(whole))
+    return table
+
+
+def _of_all(whole: dict[str, Any]) -> str:
+    bound = " (at least)" if whole["lower_bound"] else ""
+    return f"all {whole['n']:,}{bound}"
 
 
 def runs_table(result: dict[str, Any]) -> Table:
     """Runs against the first of them, by the headline metric, in %."""
     metric = result["metric"]
-    table = Table(title=f"{metric}, {result['n']} questions in common, in % (95 % interval)")
+    table = Table(
+        title=f"{metric}, {result['n']} questions in common, in % (95 % interval)",
+        caption=f"accepted answers: {result['answers']}",
+    )
     for name in ("run", metric, "less the first", "fixed", "broken", "p"):
         table.add_column(name, justify="left" if name == "run" else "right")
     first, *others = result["runs"]
@@ -53,7 +78,10 @@ def runs_table(result: dict[str, Any]) -> Table:
 def controls_table(controls: dict[str, Any]) -> Table:
     """The headline metric of every control, before and after, in %."""
     metric = controls["metric"]
-    table = Table(title=f"{metric} with other passages, in % (95 % interval)")
+    table = Table(
+        title=f"{metric} with other passages, in % (95 % interval)",
+        caption=f"accepted answers: {controls['answers']}",
+    )
     for name in ("passages", "n", "before", "after", "difference"):
         table.add_column(name, justify="left" if name == "passages" else "right")
     rows = [
