@@ -2,17 +2,20 @@
 
 It speaks what `HfApi` needs to look at a token, make a repository and upload a folder through LFS,
 and keeps what it is sent. Users upload through Xet, which is switched off here: of a real push that
-leaves the transfer of the large files untested. Unlike the Hub's, its addresses are http, and the
+leaves the transfer of the large files untested (docs/publishing.md). Unlike the Hub's, its addresses are http, and the
 client turns a 401 into RepositoryNotFoundError only for https.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import io
 import json
 import os
 import re
+import socket
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,7 +29,34 @@ CODES = {
     401: "Invalid username or password.",
     403: "You are not allowed to do this.",
     404: "Not found.",
+    409: "The repository is being changed.",
+    429: "Too many requests.",
+    500: "Internal error.",
+    503: "The service is not available.",
 }
+
+
+@dataclass
+class Fault:
+    """How an answer goes wrong.
+
+    Args:
+        code: the status that is answered in place of an answer, if any.
+        headers: of that answer, such as Retry-After.
+        times: how many requests it befalls; None: every one.
+        cut: the connection is cut after so many bytes of the request's body.
+        lost: the request is done, and the connection is cut before the answer.
+        slow: seconds of silence before the request is done.
+        expires: from this request on the token is no longer valid.
+    """
+
+    code: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    times: int | None = None
+    cut: int | None = None
+    lost: bool = False
+    slow: float = 0.0
+    expires: bool = False
 
 
 @dataclass
@@ -42,8 +72,8 @@ class Repo:
 class Hub:
     """The server; a context manager.
 
-    `fail` maps a pattern over `METHOD /path` to the status that is answered in place of an answer:
-    `hub.fail["PUT /lfs/"] = 401`. `requests` lists what came in, in that form.
+    `fail` maps a pattern over `METHOD /path` to a fault, or to the status that is answered in place of
+    an answer: `hub.fail["PUT /lfs/"] = 401`. `requests` lists what came in, in that form.
     """
 
     def __init__(self) -> None:
@@ -56,8 +86,10 @@ class Hub:
         }
         self.repos: dict[str, Repo] = {}
         self.objects: dict[str, bytes] = {}
-        self.fail: dict[str, int] = {}
+        self.fail: dict[str, int | Fault] = {}
+        self.expired = False
         self.requests: list[str] = []
+        self.closing = threading.Event()
 
     @property
     def role(self) -> str:
@@ -69,6 +101,21 @@ class Hub:
 
     def may_write(self, repo: str) -> bool:
         return self.role != "read" and repo.partition("/")[0] in ("alice", "lab")
+
+    def fault(self, request: str) -> Fault:
+        """What befalls this request; counts it."""
+        for pattern, found in self.fail.items():
+            fault = Fault(found) if isinstance(found, int) else found
+            if fault.times != 0 and re.search(pattern, request):
+                fault.times = fault.times and fault.times - 1
+                self.expired |= fault.expires
+                return fault
+        return Fault()
+
+    def heal(self) -> None:
+        """From here on nothing goes wrong, and the token is a valid one again."""
+        self.fail.clear()
+        self.expired = False
 
     def __enter__(self) -> Self:
         self.server = ThreadingHTTPServer(
@@ -84,6 +131,7 @@ class Hub:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.closing.set()
         self.server.shutdown()
         self.server.server_close()
 
@@ -118,23 +166,42 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_any(self) -> None:
         path = self.path.partition("?")[0]
         request = f"{self.command} {path}"
-        # The whole body is read before anything is answered, as a proxy in front of the Hub does.
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.hub.requests.append(request)
-        for pattern, code in self.hub.fail.items():
-            if re.search(pattern, request):
-                self.refuse(code)
-                return
+        fault = self.hub.fault(request)
+        length = int(self.headers.get("Content-Length") or 0)
+        # The whole body is read before anything is answered, as a proxy in front of the Hub does.
+        body = self.rfile.read(length if fault.cut is None else min(fault.cut, length))
+        if fault.cut is not None:
+            self.cut()
+            return
+        self.hub.closing.wait(fault.slow)
+        if fault.code:
+            self.refuse(fault.code, **fault.headers)
+            return
         stored = path.startswith("/lfs/")  # such addresses are signed and need no token
-        if not stored and self.headers.get("Authorization") != f"Bearer {self.hub.token}":
+        valid = self.headers.get("Authorization") == f"Bearer {self.hub.token}"
+        if not stored and (self.hub.expired or not valid):
             self.refuse(401)
             return
+        if fault.lost:
+            self.wfile = io.BytesIO()
         for pattern, route in _ROUTES.items():
             match = re.fullmatch(pattern, request)
             if match:
                 route(self, body, **match.groupdict())
-                return
-        self.refuse(404)
+                break
+        else:
+            self.refuse(404)
+        if fault.lost:
+            self.cut()
+
+    def cut(self) -> None:
+        self.connection.shutdown(socket.SHUT_RDWR)
+        self.close_connection = True
+
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):  # the client did not wait
+            super().handle()
 
     do_GET = do_POST = do_PUT = handle_any  # noqa: N815 - http.server's names
 

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from ragtune.errors import RagtuneError, UsageError
-from ragtune.publish.hub import check_access, hub_errors, push
+from ragtune.publish import client
+from ragtune.publish.client import hub_errors
+from ragtune.publish.hub import Published, check_access, push
 from ragtune.recipe import Recipe
 from ragtune.rundir import RunDir
 from tests.standin import TOKEN, Hub, Repo
@@ -25,6 +27,14 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with Hub() as hub:
         hub.stand_in(monkeypatch)
         yield hub
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that would be waited."""
+    waits: list[float] = []
+    monkeypatch.setattr(client, "sleep", waits.append)
+    return waits
 
 
 @pytest.fixture
@@ -183,10 +193,12 @@ def test_exception_classes() -> None:
     cut = module.ReadError("the line was cut")
     wrapped = RuntimeError("Error while uploading 'model.safetensors' to the Hub.")
     wrapped.__cause__ = cut
-    reached = f"The Hub can't be reached: ReadError: the line was cut\nCheck the network. {end}"
-    assert text(cut) == text(wrapped) == reached
+    was_cut = (
+        f"The connection to the Hub was cut: ReadError: the line was cut.\nCheck the network. {end}"
+    )
+    assert text(cut) == text(wrapped) == was_cut
     assert text(PermissionError("token refresh refused")) == (
-        "The Hub refused: token refresh refused\nThe token is wrong or has expired: run `hf auth "
+        "The Hub refused: token refresh refused.\nThe token is wrong or has expired: run `hf auth "
         f"login`, or set HF_TOKEN, with a token that may write. {end}"
     )
     assert text(json.JSONDecodeError("Expecting value", "<html>", 0)).startswith(
@@ -212,8 +224,8 @@ def test_token_is_struck_out_of_messages(hub: Hub) -> None:
 
 
 def test_folder_arrives_whole(hub: Hub, folder: Path) -> None:
-    address = push(folder, "alice/model", private=True, command=COMMAND)
-    assert address == f"{hub.url}/alice/model"
+    done = push(folder, "alice/model", private=True, command=COMMAND)
+    assert done == Published(f"{hub.url}/alice/model", changed=True)
     repo = hub.repos["alice/model"]
     assert repo.files == published(folder)
     assert repo.lfs == {f"model-0000{i}-of-00002.safetensors" for i in (1, 2)}
@@ -229,7 +241,9 @@ def test_public(hub: Hub, folder: Path) -> None:
 def test_pushing_twice_sends_nothing_again(hub: Hub, folder: Path) -> None:
     push(folder, "alice/model", private=True, command=COMMAND)
     hub.requests.clear()
-    push(folder, "alice/model", private=True, command=COMMAND)
+    again = push(folder, "alice/model", private=True, command=COMMAND)
+    assert not again.changed
+    assert hub.repos["alice/model"].commits == ["Upload by ragtune"]
     assert hub.repos["alice/model"].files == published(folder)
     assert not [r for r in hub.requests if r.startswith("PUT") or "/commit/" in r]
 
