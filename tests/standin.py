@@ -46,8 +46,9 @@ class Fault:
         times: how many requests it befalls; None: every one.
         cut: the connection is cut after so many bytes of the request's body.
         lost: the request is done, and the connection is cut before the answer.
-        slow: seconds of silence before the request is done.
+        slow: seconds of silence, after which the connection is cut.
         expires: from this request on the token is no longer valid.
+        says: the message of the answer with a code.
     """
 
     code: int | None = None
@@ -57,6 +58,7 @@ class Fault:
     lost: bool = False
     slow: float = 0.0
     expires: bool = False
+    says: str = ""
 
 
 @dataclass
@@ -86,8 +88,10 @@ class Hub:
         }
         self.repos: dict[str, Repo] = {}
         self.objects: dict[str, bytes] = {}
+        self.verified: set[str] = set()
         self.fail: dict[str, int | Fault] = {}
         self.expired = False
+        self.writable = {"alice", "lab"}
         self.requests: list[str] = []
         self.closing = threading.Event()
 
@@ -100,7 +104,7 @@ class Hub:
         self.user["auth"]["accessToken"]["role"] = role  # type: ignore[index]
 
     def may_write(self, repo: str) -> bool:
-        return self.role != "read" and repo.partition("/")[0] in ("alice", "lab")
+        return self.role != "read" and repo.partition("/")[0] in self.writable
 
     def fault(self, request: str) -> Fault:
         """What befalls this request; counts it."""
@@ -171,12 +175,12 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         # The whole body is read before anything is answered, as a proxy in front of the Hub does.
         body = self.rfile.read(length if fault.cut is None else min(fault.cut, length))
-        if fault.cut is not None:
+        if fault.cut is not None or fault.slow:
+            self.hub.closing.wait(fault.slow)
             self.cut()
             return
-        self.hub.closing.wait(fault.slow)
         if fault.code:
-            self.refuse(fault.code, **fault.headers)
+            self.refuse(fault.code, fault.says, **fault.headers)
             return
         stored = path.startswith("/lfs/")  # such addresses are signed and need no token
         valid = self.headers.get("Authorization") == f"Bearer {self.hub.token}"
@@ -203,7 +207,7 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(ConnectionError):  # the client did not wait
             super().handle()
 
-    do_GET = do_POST = do_PUT = handle_any  # noqa: N815 - http.server's names
+    do_GET = do_HEAD = do_POST = do_PUT = handle_any  # noqa: N815 - http.server's names
 
     def answer(self, value: Any, code: int = 200, headers: dict[str, str] | None = None) -> None:
         body = json.dumps(value).encode()
@@ -214,9 +218,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def refuse(self, code: int, **headers: str) -> None:
+    def refuse(self, code: int, says: str = "", **headers: str) -> None:
         named = {k.replace("_", "-"): v for k, v in headers.items()}
-        self.answer({"error": CODES.get(code, "The stand-in was told to fail.")}, code, named)
+        words = says or CODES.get(code, "The stand-in was told to fail.")
+        self.answer({"error": words}, code, named)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         pass
@@ -263,6 +268,23 @@ class _Handler(BaseHTTPRequestHandler):
             sha = hashlib.sha1(str(len(found.commits)).encode()).hexdigest()
             self.answer({"id": repo, "sha": sha, "private": found.private, "siblings": []})
 
+    def resolve(self, _: bytes, repo: str, path: str) -> None:
+        found = self.repo(repo)
+        if found and path not in found.files:
+            self.refuse(404, X_Error_Code="EntryNotFound")
+        elif found:
+            content = found.files[path]
+            self.send_response(200)
+            for name, text in {
+                "ETag": f'"{hashlib.sha1(content).hexdigest()}"',
+                "X-Repo-Commit": hashlib.sha1(b"0").hexdigest(),
+                "Content-Length": str(len(content)),
+            }.items():
+                self.send_header(name, text)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
     def validate(self, _: bytes) -> None:
         self.answer({"errors": [], "warnings": []})
 
@@ -284,7 +306,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.repo(repo, write=True):
             objects = json.loads(body)["objects"]
             for wanted in objects:
-                if wanted["oid"] not in self.hub.objects:
+                if wanted["oid"] not in self.hub.verified:
                     wanted["actions"] = {
                         "upload": {"href": f"{self.hub.url}/lfs/{wanted['oid']}"},
                         "verify": {"href": f"{self.hub.url}/verify"},
@@ -301,6 +323,7 @@ class _Handler(BaseHTTPRequestHandler):
     def verify(self, body: bytes) -> None:
         wanted = json.loads(body)
         if len(self.hub.objects.get(wanted["oid"], b"")) == wanted["size"]:
+            self.hub.verified.add(wanted["oid"])
             self.answer({})
         else:
             self.refuse(404)
@@ -341,6 +364,7 @@ _ROUTES: dict[str, Any] = {
     f"GET /api/models/{_NAME}/auth-check(?P<write>/write)?": _Handler.auth_check,
     f"GET /api/models/{_NAME}(?:/revision/[^/]+)?": _Handler.info,
     "POST /api/repos/create": _Handler.create,
+    f"(?:GET|HEAD) /{_NAME}/resolve/[^/]+/(?P<path>.+)": _Handler.resolve,
     "POST /api/validate-yaml": _Handler.validate,
     f"POST /api/models/{_NAME}/preupload/[^/]+": _Handler.preupload,
     f"POST /api/models/{_NAME}/commit/[^/]+": _Handler.commit,

@@ -61,7 +61,7 @@ def ask(act: Callable[[], T], repo: str, finish: str = "") -> T:
     Raises:
         UsageError, RagtuneError: as `hub_errors`.
     """
-    with hub_errors(repo, finish), _session():
+    with hub_errors(repo, finish), failing_at_once():
         for attempt in itertools.count(1):
             try:
                 return act()
@@ -76,7 +76,7 @@ def ask(act: Callable[[], T], repo: str, finish: str = "") -> T:
 
 
 @contextmanager
-def _session() -> Iterator[None]:
+def failing_at_once() -> Iterator[None]:
     """Let huggingface_hub's requests have a time-out, and fail at once: `ask` alone retries.
 
     Its own retries are silent, cover some requests only, and wait as long as a server asks them to.
@@ -88,7 +88,7 @@ def _session() -> Iterator[None]:
 
     def factory() -> Any:
         client: Any = before()
-        client.send = _failing_at_once(client.send)
+        client.send = _send_once(client.send)
         return client
 
     set_client_factory(factory)
@@ -98,7 +98,7 @@ def _session() -> Iterator[None]:
         set_client_factory(before)
 
 
-def _failing_at_once(send: Callable[..., Any]) -> Callable[..., Any]:
+def _send_once(send: Callable[..., Any]) -> Callable[..., Any]:
     from huggingface_hub import errors
     from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
 

@@ -144,7 +144,7 @@ def _card(run: Run, repo: str, *, ask: bool) -> str:
         data_report=read_json(report),
         comparison=read_json(run.dir.comparison) if run.dir.comparison.exists() else None,
         base_model=base,
-        licence=base_licence(run.recipe.model, run.source, ask=ask),
+        licence=base_licence(run.recipe.model, run.source, ask=ask and base is not None),
         origins=data_origins(run.recipe.data),
         repo=repo,
     )

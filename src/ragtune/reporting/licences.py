@@ -104,13 +104,16 @@ def _is_hub_dataset(source: str) -> bool:
 
 
 def _cached_card(name: str, kind: str, revision: str | None, *, ask: bool) -> Path | None:
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import try_to_load_from_cache
+
+    from ragtune.publish.client import api, failing_at_once
 
     where: dict[str, Any] = {"repo_type": kind, "revision": revision}
     try:
         found = try_to_load_from_cache(name, "README.md", **where)
         if found is None and ask:
-            found = hf_hub_download(name, "README.md", **where)
+            with failing_at_once():
+                found = api().hf_hub_download(name, "README.md", **where)
     except Exception:  # noqa: BLE001 - a licence that can't be found is said to be unknown
         return None
     return Path(found) if isinstance(found, str) else None
