@@ -41,7 +41,7 @@ class Origin:
 
 
 # Of the files in ragtune/data/samples; its README.md names authors and changes.
-_SAMPLES = {
+_SAMPLES: dict[str, tuple[str, Licence | None]] = {
     "squad2": (
         "SQuAD 2.0",
         Licence("cc-by-sa-4.0", link="https://creativecommons.org/licenses/by-sa/4.0/"),
@@ -87,8 +87,8 @@ def _origin(source: str | None, split: str) -> Origin:
         return _AIO
     if source.startswith("sample:"):
         name = source.removeprefix("sample:")
-        of, licence = _SAMPLES[name.partition(".")[0]]
-        return Origin(f"ragtune’s sample {name}, of {of}", licence=licence)
+        of, licence = _SAMPLES.get(name.partition(".")[0], ("", None))
+        return Origin(f"ragtune’s sample {name}" + (of and f", of {of}"), licence=licence)
     if not _is_hub_dataset(source):
         return Origin(Path(source).name)
     name, _, named = source.partition(":")
