@@ -237,6 +237,16 @@ def test_a_repository_of_somebody_else(hub: Hub, run_dir: RunDir, folder: Path) 
     assert hub.repos["bob/model"].files == published(folder)
 
 
+def test_a_token_that_expires_while_access_is_asked_for(hub: Hub) -> None:
+    """Over https the client makes "there is no such repository" of a 401."""
+    hub.fail["/auth-check/"] = Fault(401, {"X-Error-Code": "RepoNotFound"}, expires=True)
+    with pytest.raises(RagtuneError, match=r"^The Hub refused \(401\): Invalid user token"):
+        check_access(REPO, private=True)
+    hub.heal()
+    hub.fail["/auth-check/"] = Fault(401, {"X-Error-Code": "RepoNotFound"})
+    assert check_access(REPO, private=True) == f"{REPO} will be made by alice"
+
+
 @pytest.mark.parametrize("name", ["alice/a--b", "alice/model.git", "alice/.model", "alice/モデル"])
 def test_an_illegal_name(hub: Hub, run_dir: RunDir, folder: Path, name: str) -> None:
     with pytest.raises(RagtuneError, match=r"^publish\.repo: .*\nName it owner/name: letters"):

@@ -13,6 +13,9 @@ from ragtune.publish.client import api, ask, hub_errors
 _NEVER = ["*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*train_log.jsonl", "*.partial"]
 
 
+_UNAUTHORIZED = 401
+
+
 def check_name(repo: str) -> None:
     """See that a repository may have this name; nobody is asked.
 
@@ -79,7 +82,9 @@ def _may_write(repo: str, user: str, own: bool, mine: list[str], *, private: boo
             )
     except GatedRepoError:
         raise
-    except RepositoryNotFoundError:
+    except RepositoryNotFoundError as error:
+        if error.response.status_code == _UNAUTHORIZED:
+            hub.whoami()  # the client takes a token that has just expired for this, too
         if not own:
             raise RagtuneError(
                 f"{repo} does not exist, and the token of {user} can't make it: it may create "
