@@ -2,17 +2,20 @@
 
 It speaks what `HfApi` needs to look at a token, make a repository and upload a folder through LFS,
 and keeps what it is sent. Users upload through Xet, which is switched off here: of a real push that
-leaves the transfer of the large files untested. Unlike the Hub's, its addresses are http, and the
+leaves the transfer of the large files untested (docs/publishing.md). Unlike the Hub's, its addresses are http, and the
 client turns a 401 into RepositoryNotFoundError only for https.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import io
 import json
 import os
 import re
+import socket
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,7 +29,36 @@ CODES = {
     401: "Invalid username or password.",
     403: "You are not allowed to do this.",
     404: "Not found.",
+    409: "The repository is being changed.",
+    429: "Too many requests.",
+    500: "Internal error.",
+    503: "The service is not available.",
 }
+
+
+@dataclass
+class Fault:
+    """How an answer goes wrong.
+
+    Args:
+        code: the status that is answered in place of an answer, if any.
+        headers: of that answer, such as Retry-After.
+        times: how many requests it befalls; None: every one.
+        cut: the connection is cut after so many bytes of the request's body.
+        lost: the request is done, and the connection is cut before the answer.
+        slow: seconds of silence, after which the connection is cut.
+        expires: from this request on the token is no longer valid.
+        says: the message of the answer with a code.
+    """
+
+    code: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    times: int | None = None
+    cut: int | None = None
+    lost: bool = False
+    slow: float = 0.0
+    expires: bool = False
+    says: str = ""
 
 
 @dataclass
@@ -42,8 +74,8 @@ class Repo:
 class Hub:
     """The server; a context manager.
 
-    `fail` maps a pattern over `METHOD /path` to the status that is answered in place of an answer:
-    `hub.fail["PUT /lfs/"] = 401`. `requests` lists what came in, in that form.
+    `fail` maps a pattern over `METHOD /path` to a fault, or to the status that is answered in place of
+    an answer: `hub.fail["PUT /lfs/"] = 401`. `requests` lists what came in, in that form.
     """
 
     def __init__(self) -> None:
@@ -56,8 +88,12 @@ class Hub:
         }
         self.repos: dict[str, Repo] = {}
         self.objects: dict[str, bytes] = {}
-        self.fail: dict[str, int] = {}
+        self.verified: set[str] = set()
+        self.fail: dict[str, int | Fault] = {}
+        self.expired = False
+        self.writable = {"alice", "lab"}
         self.requests: list[str] = []
+        self.closing = threading.Event()
 
     @property
     def role(self) -> str:
@@ -68,7 +104,22 @@ class Hub:
         self.user["auth"]["accessToken"]["role"] = role  # type: ignore[index]
 
     def may_write(self, repo: str) -> bool:
-        return self.role != "read" and repo.partition("/")[0] in ("alice", "lab")
+        return self.role != "read" and repo.partition("/")[0] in self.writable
+
+    def fault(self, request: str) -> Fault:
+        """What befalls this request; counts it."""
+        for pattern, found in self.fail.items():
+            fault = Fault(found) if isinstance(found, int) else found
+            if fault.times != 0 and re.search(pattern, request):
+                fault.times = fault.times and fault.times - 1
+                self.expired |= fault.expires
+                return fault
+        return Fault()
+
+    def heal(self) -> None:
+        """From here on nothing goes wrong, and the token is a valid one again."""
+        self.fail.clear()
+        self.expired = False
 
     def __enter__(self) -> Self:
         self.server = ThreadingHTTPServer(
@@ -84,6 +135,7 @@ class Hub:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.closing.set()
         self.server.shutdown()
         self.server.server_close()
 
@@ -118,25 +170,44 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_any(self) -> None:
         path = self.path.partition("?")[0]
         request = f"{self.command} {path}"
-        # The whole body is read before anything is answered, as a proxy in front of the Hub does.
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.hub.requests.append(request)
-        for pattern, code in self.hub.fail.items():
-            if re.search(pattern, request):
-                self.refuse(code)
-                return
+        fault = self.hub.fault(request)
+        length = int(self.headers.get("Content-Length") or 0)
+        # The whole body is read before anything is answered, as a proxy in front of the Hub does.
+        body = self.rfile.read(length if fault.cut is None else min(fault.cut, length))
+        if fault.cut is not None or fault.slow:
+            self.hub.closing.wait(fault.slow)
+            self.cut()
+            return
+        if fault.code:
+            self.refuse(fault.code, fault.says, **fault.headers)
+            return
         stored = path.startswith("/lfs/")  # such addresses are signed and need no token
-        if not stored and self.headers.get("Authorization") != f"Bearer {self.hub.token}":
+        valid = self.headers.get("Authorization") == f"Bearer {self.hub.token}"
+        if not stored and (self.hub.expired or not valid):
             self.refuse(401)
             return
+        if fault.lost:
+            self.wfile = io.BytesIO()
         for pattern, route in _ROUTES.items():
             match = re.fullmatch(pattern, request)
             if match:
                 route(self, body, **match.groupdict())
-                return
-        self.refuse(404)
+                break
+        else:
+            self.refuse(404)
+        if fault.lost:
+            self.cut()
 
-    do_GET = do_POST = do_PUT = handle_any  # noqa: N815 - http.server's names
+    def cut(self) -> None:
+        self.connection.shutdown(socket.SHUT_RDWR)
+        self.close_connection = True
+
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):  # the client did not wait
+            super().handle()
+
+    do_GET = do_HEAD = do_POST = do_PUT = handle_any  # noqa: N815 - http.server's names
 
     def answer(self, value: Any, code: int = 200, headers: dict[str, str] | None = None) -> None:
         body = json.dumps(value).encode()
@@ -147,9 +218,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def refuse(self, code: int, **headers: str) -> None:
+    def refuse(self, code: int, says: str = "", **headers: str) -> None:
         named = {k.replace("_", "-"): v for k, v in headers.items()}
-        self.answer({"error": CODES.get(code, "The stand-in was told to fail.")}, code, named)
+        words = says or CODES.get(code, "The stand-in was told to fail.")
+        self.answer({"error": words}, code, named)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         pass
@@ -196,6 +268,23 @@ class _Handler(BaseHTTPRequestHandler):
             sha = hashlib.sha1(str(len(found.commits)).encode()).hexdigest()
             self.answer({"id": repo, "sha": sha, "private": found.private, "siblings": []})
 
+    def resolve(self, _: bytes, repo: str, path: str) -> None:
+        found = self.repo(repo)
+        if found and path not in found.files:
+            self.refuse(404, X_Error_Code="EntryNotFound")
+        elif found:
+            content = found.files[path]
+            self.send_response(200)
+            for name, text in {
+                "ETag": f'"{hashlib.sha1(content).hexdigest()}"',
+                "X-Repo-Commit": hashlib.sha1(b"0").hexdigest(),
+                "Content-Length": str(len(content)),
+            }.items():
+                self.send_header(name, text)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
     def validate(self, _: bytes) -> None:
         self.answer({"errors": [], "warnings": []})
 
@@ -217,7 +306,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.repo(repo, write=True):
             objects = json.loads(body)["objects"]
             for wanted in objects:
-                if wanted["oid"] not in self.hub.objects:
+                if wanted["oid"] not in self.hub.verified:
                     wanted["actions"] = {
                         "upload": {"href": f"{self.hub.url}/lfs/{wanted['oid']}"},
                         "verify": {"href": f"{self.hub.url}/verify"},
@@ -234,6 +323,7 @@ class _Handler(BaseHTTPRequestHandler):
     def verify(self, body: bytes) -> None:
         wanted = json.loads(body)
         if len(self.hub.objects.get(wanted["oid"], b"")) == wanted["size"]:
+            self.hub.verified.add(wanted["oid"])
             self.answer({})
         else:
             self.refuse(404)
@@ -274,6 +364,7 @@ _ROUTES: dict[str, Any] = {
     f"GET /api/models/{_NAME}/auth-check(?P<write>/write)?": _Handler.auth_check,
     f"GET /api/models/{_NAME}(?:/revision/[^/]+)?": _Handler.info,
     "POST /api/repos/create": _Handler.create,
+    f"(?:GET|HEAD) /{_NAME}/resolve/[^/]+/(?P<path>.+)": _Handler.resolve,
     "POST /api/validate-yaml": _Handler.validate,
     f"POST /api/models/{_NAME}/preupload/[^/]+": _Handler.preupload,
     f"POST /api/models/{_NAME}/commit/[^/]+": _Handler.commit,

@@ -260,11 +260,18 @@ def merge(target: Target, overrides: Overrides = None, run_dir: RunDir = None) -
 
 
 @app.command()
-def push(target: Target, overrides: Overrides = None, run_dir: RunDir = None) -> None:
+def push(
+    target: Target,
+    overrides: Overrides = None,
+    run_dir: RunDir = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would go; ask nobody, send nothing.")
+    ] = False,
+) -> None:
     """Publish the merged model or the adapter on the Hub (publish.repo=owner/name)."""
     from ragtune import pipeline
 
-    pipeline.push(target, *(overrides or []), run_dir=run_dir)
+    pipeline.push(target, *(overrides or []), run_dir=run_dir, dry_run=dry_run)
 
 
 @app.command()

@@ -136,8 +136,17 @@ def merge(target: Target, *overrides: str, run_dir: str | Path | None = None) ->
     return Run(target, list(overrides), run_dir).merge()
 
 
-def push(target: Target, *overrides: str, run_dir: str | Path | None = None) -> str:
-    """Publish the result on the Hub; returns the repository's address. Raises as `run` does."""
+def push(
+    target: Target,
+    *overrides: str,
+    run_dir: str | Path | None = None,
+    dry_run: bool = False,
+) -> str:
+    """Publish the result on the Hub; returns the repository's address. Raises as `run` does.
+
+    With `dry_run` it is only shown what would go: nobody is asked, nothing is written.
+    """
     one = Run(target, list(overrides), run_dir)
-    one.dir.claim(one.recipe)
-    return one.push()
+    if not dry_run:
+        one.dir.claim(one.recipe)
+    return one.push(dry_run=dry_run)

@@ -198,44 +198,11 @@ class Run(Workspace):
                 note(f"Merged: {self.dir.merged}")
         return {}
 
-    def push(self) -> str:
-        """Publish the merged model or the adapter, with its card."""
-        from ragtune.publish.hub import check_access, push
-        from ragtune.reporting.card import write_card
+    def push(self, *, dry_run: bool = False) -> str:
+        """Publish the merged model or the adapter, with its card; `dry_run` shows what would go."""
+        from ragtune.publish.stage import preview, publish
 
-        repo = self.recipe.publish.repo
-        if repo is None:
-            raise UsageError(
-                "publish.repo is not set.", "Name it: ragtune push RECIPE publish.repo=owner/name"
-            )
-        # Asked first: what is to be published may not be made yet.
-        access = check_access(repo, private=self.recipe.publish.private)
-        merged = self.recipe.publish.format == "merged"
-        folder = self.dir.merged if merged else self.dir.adapter
-        if merged:
-            self.merge()
-        else:
-            self.train()
-        with self.stage("push", "Publishing"):
-            note(f"{access}.")
-            write_card(
-                folder,
-                recipe=self.recipe,
-                state=self.dir.read_state(),
-                data_report=read_json(self.dir.data / "report.json"),
-                comparison=read_json(self.dir.comparison) if self.dir.comparison.exists() else None,
-                base_model=self.source.name,
-                repo=repo,
-            )
-            address = push(
-                folder,
-                repo,
-                private=self.recipe.publish.private,
-                command=shlex.join(["ragtune", "push", str(self.dir.path), f"publish.repo={repo}"]),
-            )
-            self.dir.update(push={"repo": repo, "address": address})
-            note(f"Published: {address}")
-        return address
+        return preview(self) if dry_run else publish(self)
 
     def check(self) -> None:
         """Print what can be found out before anything costs time.

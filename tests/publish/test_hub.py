@@ -5,51 +5,19 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ragtune.errors import RagtuneError, UsageError
-from ragtune.publish.hub import check_access, hub_errors, push
-from ragtune.recipe import Recipe
+from ragtune.publish.client import hub_errors
+from ragtune.publish.hub import Published, check_access, push
 from ragtune.rundir import RunDir
+from tests.publish.conftest import contents, published
 from tests.standin import TOKEN, Hub, Repo
 
 COMMAND = "ragtune push runs/tiny publish.repo=alice/model"
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with Hub() as hub:
-        hub.stand_in(monkeypatch)
-        yield hub
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """What a finished merge leaves, and what must not leave the machine."""
-    folder = tmp_path / "merged"
-    folder.mkdir()
-    (folder / "model-00001-of-00002.safetensors").write_bytes(os.urandom(300_000))
-    (folder / "model-00002-of-00002.safetensors").write_bytes(os.urandom(1_000))
-    (folder / "config.json").write_text('{"model_type": "llama"}', "utf-8")
-    (folder / "chat_template.jinja").write_text("{{ 'こんにちは' }}", "utf-8")
-    (folder / "README.md").write_text("---\nlibrary_name: transformers\n---\n# model\n", "utf-8")
-    for name in ("training_args.bin", "optimizer.pt", "rng_state.pth", "train_log.jsonl", "x.pkl"):
-        (folder / name).write_bytes(b"secret")
-    (folder / "checkpoint-5").mkdir()
-    (folder / "checkpoint-5" / "optimizer.pt").write_bytes(b"secret")
-    return folder
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def published(folder: Path) -> dict[str, bytes]:
-    return {name: content for name, content in contents(folder).items() if content != b"secret"}
 
 
 def refusal(act: Any, *arguments: Any, **named: Any) -> str:
@@ -183,10 +151,12 @@ def test_exception_classes() -> None:
     cut = module.ReadError("the line was cut")
     wrapped = RuntimeError("Error while uploading 'model.safetensors' to the Hub.")
     wrapped.__cause__ = cut
-    reached = f"The Hub can't be reached: ReadError: the line was cut\nCheck the network. {end}"
-    assert text(cut) == text(wrapped) == reached
+    was_cut = (
+        f"The connection to the Hub was cut: ReadError: the line was cut.\nCheck the network. {end}"
+    )
+    assert text(cut) == text(wrapped) == was_cut
     assert text(PermissionError("token refresh refused")) == (
-        "The Hub refused: token refresh refused\nThe token is wrong or has expired: run `hf auth "
+        "The Hub refused: token refresh refused.\nThe token is wrong or has expired: run `hf auth "
         f"login`, or set HF_TOKEN, with a token that may write. {end}"
     )
     assert text(json.JSONDecodeError("Expecting value", "<html>", 0)).startswith(
@@ -212,8 +182,8 @@ def test_token_is_struck_out_of_messages(hub: Hub) -> None:
 
 
 def test_folder_arrives_whole(hub: Hub, folder: Path) -> None:
-    address = push(folder, "alice/model", private=True, command=COMMAND)
-    assert address == f"{hub.url}/alice/model"
+    done = push(folder, "alice/model", private=True, command=COMMAND)
+    assert done == Published(f"{hub.url}/alice/model", changed=True)
     repo = hub.repos["alice/model"]
     assert repo.files == published(folder)
     assert repo.lfs == {f"model-0000{i}-of-00002.safetensors" for i in (1, 2)}
@@ -229,7 +199,9 @@ def test_public(hub: Hub, folder: Path) -> None:
 def test_pushing_twice_sends_nothing_again(hub: Hub, folder: Path) -> None:
     push(folder, "alice/model", private=True, command=COMMAND)
     hub.requests.clear()
-    push(folder, "alice/model", private=True, command=COMMAND)
+    again = push(folder, "alice/model", private=True, command=COMMAND)
+    assert not again.changed
+    assert hub.repos["alice/model"].commits == ["Upload by ragtune"]
     assert hub.repos["alice/model"].files == published(folder)
     assert not [r for r in hub.requests if r.startswith("PUT") or "/commit/" in r]
 
@@ -275,18 +247,6 @@ def test_unreachable_when_pushing(hub: Hub, folder: Path, monkeypatch: pytest.Mo
 
 
 # The command, in a process of its own.
-
-
-@pytest.fixture
-def run_dir(tmp_path: Path, tiny_recipe: dict[str, Any], folder: Path) -> RunDir:
-    """A run that is finished up to the push."""
-    run_dir = RunDir(tmp_path)
-    run_dir.claim(Recipe.model_validate(tiny_recipe))
-    run_dir.update(merge={"asked": 10, "changed": 0, "metrics": {}})
-    split = {"selected": 10, "read": 10}
-    run_dir.data.mkdir()
-    (run_dir.data / "report.json").write_text(json.dumps({"train": split, "eval": split}), "utf-8")
-    return run_dir
 
 
 def command(hub: Hub, line: str, **environment: str) -> subprocess.CompletedProcess[str]:

