@@ -37,7 +37,7 @@ def test_a_good_recipe_is_ok_in_everything(tiny_recipe: dict[str, Any], tmp_path
     page = found(tiny_recipe, tmp_path, "train.steps=6")
     assert set(levels(page).values()) == {"ok"}
     assert list(page) == [
-        "recipe", "run directory", "hardware", "data.train", "data.eval", "model", "template", "mask",
+        "recipe", "run directory", "hardware", "data.train", "data.eval", "model", "licence", "template", "mask",
         "truncation", "adapter", "memory", "merging", "disk",
     ]  # fmt: skip
     assert "24 of 24 records are selected; sha256 " in page["data.train"][0]["message"]
@@ -52,6 +52,7 @@ def test_all_that_is_wrong_is_said_at_once(tiny_recipe: dict[str, Any], tmp_path
         tiny_recipe, tmp_path, "data.eval=gone.jsonl", "lora.target_modules=[query_key_value]",
         "train.report_to=[nothing]", "publish.repo=me/model",
     )  # fmt: skip
+    assert levels(page)["licence"] == "warning"  # what would be published is of unknown licence
     wrong = {n for n, level in levels(page).items() if level == "fail"}
     assert wrong == {"data.eval", "adapter", "trackers"}
     assert levels(page)["hub"] == "warning"  # the tests are offline

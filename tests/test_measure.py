@@ -331,7 +331,9 @@ def test_a_missing_prediction_is_wrong_even_where_nothing_would_be_right(
     assert (found["n"], found["all"]["asked"]) == (6, 3)
     assert found["metrics"]["strict_em"] == pytest.approx(1 / 6)
     assert found["all"]["intervals"]["strict_em"]["value"] == pytest.approx(3 / 14)
-    assert found["refusals"]["unanswerable"]["n"] == 2  # nor has the third an answer in its passages
+    assert (
+        found["refusals"]["unanswerable"]["n"] == 2
+    )  # nor has the third an answer in its passages
     out = " ".join(capsys.readouterr().out.split())
     assert "8 of 10 questions have no prediction" in out
     assert "1 predictions are of questions that the recipe does not ask" in out

@@ -193,12 +193,20 @@ def _model(look: Look) -> None:
     run = look.run
     config = run.config
     look.say("model", f"{run.recipe.model.id} ({config.model_type})")
+    from ragtune.reporting.licences import base_licence
+
+    found: Any = base_licence(run.recipe.model, run.source, ask=False)
+    gated = False
     if run.source.path == run.source.name and not _offline():
         from ragtune.model.facts import model_facts
 
-        licence, gated = model_facts(run.source.name, run.source.revision)
-        words = f"licence {licence}" if licence else "its page names no licence"
-        look.say("licence", words + (", gated; this token may read it" if gated else ""))
+        found, gated = model_facts(run.source.name, run.source.revision)
+    words = str(found) if found else "nothing here names the base model's licence"
+    level: Level = "warning" if run.recipe.publish.repo and not found else "ok"
+    look.say(
+        "licence", words + ("; gated, and this token may read it" if gated else ""), level,
+        "What is published stays under it: look it up at the model's source.",
+    )  # fmt: skip
 
 
 def _template(look: Look) -> None:
