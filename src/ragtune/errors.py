@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ragtune.tokens import hide
+
 
 class RagtuneError(Exception):
     """A failure that the user can understand and act on (exit code 1).
@@ -14,6 +16,8 @@ class RagtuneError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, advice: str = "") -> None:
+        # Libraries and servers repeat what they were sent.
+        message, advice = hide(message), hide(advice)
         super().__init__(message)
         self.message = message
         self.advice = advice

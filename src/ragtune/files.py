@@ -111,7 +111,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise RagtuneError(
             f"{path} can't be read: {error}.",
             "Delete it and run the same command again: the stage that makes it is then repeated.",
@@ -150,7 +150,9 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(file, 1):
             try:
                 value = json.loads(line.decode("utf-8"))
-            except ValueError as error:
+                if not isinstance(value, dict):
+                    raise ValueError("no object")  # noqa: TRY004 - told below, with the place
+            except (ValueError, RecursionError) as error:
                 raise RagtuneError(
                     f"{path}:{number}: damaged line ({error}).",
                     "Delete the file and run the same command again.",

@@ -128,8 +128,10 @@ def read_template(text: str, key: str) -> tuple[str, str]:
     path = Path(text).expanduser()
     try:
         return path.read_text(encoding="utf-8").removesuffix("\n"), str(path)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        if isinstance(error, UnicodeDecodeError):
+            reason = "not UTF-8"
         raise UsageError(f"{key}: {path} can't be read ({reason}).") from None
 
 
