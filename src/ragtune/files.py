@@ -150,14 +150,18 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(file, 1):
             try:
                 value = json.loads(line.decode("utf-8"))
-                if not isinstance(value, dict):
-                    raise ValueError("no object")  # noqa: TRY004 - told below, with the place
             except (ValueError, RecursionError) as error:
-                raise RagtuneError(
-                    f"{path}:{number}: damaged line ({error}).",
-                    "Delete the file and run the same command again.",
-                ) from error
+                raise _damaged_line(path, number, str(error)) from error
+            if not isinstance(value, dict):
+                raise _damaged_line(path, number, "no object")
             yield value
+
+
+def _damaged_line(path: Path, number: int, problem: str) -> RagtuneError:
+    return RagtuneError(
+        f"{path}:{number}: damaged line ({problem}).",
+        "Delete the file and run the same command again.",
+    )
 
 
 @contextlib.contextmanager

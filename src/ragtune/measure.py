@@ -22,7 +22,6 @@ from ragtune.recipe import Recipe
 from ragtune.recipe_file import load_recipe
 from ragtune.stages import Run
 
-
 _LONGEST_QID = 200
 """Characters of a qid for which a similar one is looked for."""
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from jinja2 import StrictUndefined, TemplateSyntaxError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateSyntaxError
 
 from ragtune.data.example import Passage
+from ragtune.data.template import compiled
 from ragtune.errors import UsageError
 from ragtune.recipe import Prompt
 
@@ -62,7 +60,8 @@ CHAT_TEMPLATES = {
 class PromptBuilder:
     """Renders a recipe's prompt.
 
-    Templates run in Jinja's immutable sandbox: they can't reach Python, files or the network.
+    Templates run in Jinja's immutable sandbox: they can't reach Python, files or the network, nor
+    go on without end.
     """
 
     template: str
@@ -91,15 +90,14 @@ class PromptBuilder:
     def text(self, question: str, passages: Sequence[Passage]) -> str:
         """The user's message."""
         try:
-            text: str = _compile(self.template).render(
-                question=question, passages=[p.to_dict() for p in passages]
+            environment, template = compiled(self.template)
+            return environment.rendered(
+                template, question=question, passages=[p.to_dict() for p in passages]
             )
         except TemplateSyntaxError as error:
             problem = f"line {error.lineno}: {error.message}"
         except Exception as error:  # noqa: BLE001 - what a template computes may raise anything
             problem = str(error) or type(error).__name__
-        else:
-            return text
         raise UsageError(f"{self.where}: {problem.rstrip('.')}.", _TEMPLATE_ADVICE)
 
     def messages(self, question: str, passages: Sequence[Passage]) -> list[dict[str, str]]:
@@ -111,14 +109,6 @@ class PromptBuilder:
 _TEMPLATE_ADVICE = (
     "A prompt template is Jinja over `question` and `passages`; a passage has `title` and `text`."
 )
-
-
-@lru_cache(maxsize=8)
-def _compile(text: str) -> Any:
-    environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, keep_trailing_newline=False, autoescape=False
-    )
-    return environment.from_string(text)
 
 
 def read_template(text: str, key: str) -> tuple[str, str]:

@@ -80,7 +80,9 @@ def locate(source: str) -> Path | None:
         return path
     if is_folder:
         raise UsageError(f"{source} is a folder.", f"Name the file in it ({', '.join(SUFFIXES)}).")
-    if source.endswith(SUFFIXES) or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?(:\w[\w.-]*)?", source):
+    if source.endswith(SUFFIXES) or not re.fullmatch(
+        r"\w[\w.-]*(/\w[\w.-]*)?(:\w[\w.-]*)?", source
+    ):
         raise UsageError(
             f"{source} does not exist.", f"Paths are relative to the current folder, {Path.cwd()}."
         )
@@ -170,12 +172,7 @@ def _parquet(path: Path, tick: Tick) -> Iterator[tuple[str, Any]]:
         with pa.parquet.ParquetFile(path, pre_buffer=False) as file:
             total = file.metadata.num_rows
             for batch in file.iter_batches(batch_size=64):
-                if batch.nbytes > MAX_JSON:
-                    raise UsageError(
-                        f"{path}: the {batch.num_rows} rows after row {number} hold more than "
-                        f"{_mib(MAX_JSON)}.",
-                        "A row holds one record: a question and its passages.",
-                    )
+                _check_batch(batch, path, number)
                 for record in batch.to_pylist():
                     number += 1
                     tick(number, total)
@@ -184,8 +181,23 @@ def _parquet(path: Path, tick: Tick) -> Iterator[tuple[str, Any]]:
     except UsageError:
         raise
     # pyarrow's own, and what Python can't make of a value: text that is no UTF-8, the year 10000.
-    except (pa.ArrowException, OSError, ValueError, ArithmeticError, LookupError, TypeError) as error:
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        ArithmeticError,
+        LookupError,
+        TypeError,
+    ) as error:
         raise _damaged(path, error, f" after row {number}" if number else "") from None
+
+
+def _check_batch(batch: Any, path: Path, before: int) -> None:
+    if batch.nbytes > MAX_JSON:
+        raise UsageError(
+            f"{path}: the {batch.num_rows} rows after row {before} hold more than {_mib(MAX_JSON)}.",
+            "A row holds one record: a question and its passages.",
+        )
 
 
 def _hub(source: str, split: str, tick: Tick) -> Iterator[tuple[str, Any]]:
@@ -246,7 +258,9 @@ def _shallow(value: Any, where: str) -> Any:
         ]
         if not level:
             return value
-    raise UsageError(f"{where}: nested more than {MAX_DEPTH} deep.", "A record is flat: see data.md.")
+    raise UsageError(
+        f"{where}: nested more than {MAX_DEPTH} deep.", "A record is flat: see data.md."
+    )
 
 
 def shortened(text: str) -> str:

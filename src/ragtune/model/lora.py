@@ -107,7 +107,9 @@ def load_adapter(model: Any, folder: Path) -> Any:
     """
     from peft import PeftModel
 
-    if not (folder / "adapter_model.safetensors").is_file():  # PEFT would read a pickle in its place
+    if not (
+        folder / "adapter_model.safetensors"
+    ).is_file():  # PEFT would read a pickle in its place
         raise RagtuneError(
             f"{folder} holds no adapter_model.safetensors.",
             "Delete the folder and run the same command again. An adapter_model.bin is a pickle, which "
