@@ -12,8 +12,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from ragtune.errors import RagtuneError
+from ragtune.errors import RagtuneError, UsageError
 
+_SHOWN = 60
+"""How much of a wrong path an error message shows, in characters."""
 FORMAT = 1
 """Version of every JSON file that ragtune writes."""
 
@@ -69,6 +71,27 @@ def disk_errors(path: Path) -> Iterator[None]:
                 "Move that file away, or choose another run directory with --run-dir.",
             ) from error
         raise
+
+
+def named_path(text: str, key: str = "") -> Path:
+    """The path that a user named.
+
+    Args:
+        text: it may begin with ~.
+        key: the recipe's key that holds it, for the message.
+
+    Raises:
+        UsageError: no system could have it: too long, a user that isn't there.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, ValueError, RuntimeError) as error:
+        shown = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+        problem = getattr(error, "strerror", None) or str(error).rstrip(".")
+        where = f"{key}: " if key else ""
+        raise UsageError(f"{where}{shown!r} can't be a path ({problem}).", "Correct it.") from None
+    return path
 
 
 def existing_parent(path: Path) -> Path:

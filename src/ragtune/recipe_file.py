@@ -20,7 +20,11 @@ from ragtune.recipe import Recipe, all_keys, describe_key, field_of, section_of,
 
 _SHOWN = 60
 """How much of a wrong value an error message shows, in characters."""
-_LARGEST = 1 << 20
+_LONGEST_KEY = 200
+"""How much of an unknown key is looked at and shown, in characters."""
+_PROBLEMS = 50
+"""How many wrong keys a message names."""
+_LARGEST = 256 << 10
 """Bytes of the largest recipe."""
 
 
@@ -49,6 +53,15 @@ def _text(dumper: Any, value: str) -> Any:
 
 _Dumper.add_representer(str, _text)
 
+
+def _integer(loader: _Loader, node: yaml.ScalarNode) -> Any:
+    if len(node.value) > _SHOWN:  # one of thousands of digits can't even be shown
+        raise yaml.constructor.ConstructorError(None, None, "a number too long", node.start_mark)
+    return loader.construct_yaml_int(node)  # type: ignore[no-untyped-call]
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+
 for _class in (_Loader, _Dumper):
     _class.add_implicit_resolver(
         "tag:yaml.org,2002:float",
@@ -65,7 +78,8 @@ def _parse(text: str) -> tuple[Any, Any]:
         return node, None if node is None else loader.construct_document(node)
     except RecursionError:
         raise yaml.YAMLError("it is nested too deeply") from None
-    except (ValueError, OverflowError, LookupError, TypeError) as error:  # 2024-13-45, say
+    # What PyYAML raises for 2024-13-45, 0x_ and the like.
+    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
         raise yaml.YAMLError(str(error)) from None
     finally:
         loader.dispose()
@@ -115,8 +129,11 @@ def load_recipe(
         by_key: dict[str, list[Any]] = {}
         for problem in error.errors():
             by_key.setdefault(_key_of(problem["loc"]), []).append(problem)
+        shown = list(by_key.items())[:_PROBLEMS]
+        more = len(by_key) - len(shown)
         raise UsageError(
-            "\n".join(_describe(key, found, where, lines) for key, found in by_key.items()),
+            "\n".join(_describe(key, found, where, lines) for key, found in shown)
+            + (f"\n{where}: and {more:,} problems more." if more else ""),
             "`ragtune schema` lists every key, `ragtune init` writes a commented recipe.",
         ) from None
     _refuse_tokens(recipe.model_dump(mode="json"), where, lines)  # of template files, too
@@ -158,7 +175,7 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         if path.is_file() and path.stat().st_size > _LARGEST:
             raise UsageError(
-                f"Recipe {path} can't be read: it has more than {_LARGEST // 2**20} MiB.",
+                f"Recipe {path} can't be read: it has more than {_LARGEST // 2**10} KiB.",
                 "A recipe is a YAML file of some lines; data are named in it, not held.",
             )
         text = path.read_text(encoding="utf-8")
@@ -276,9 +293,9 @@ def _describe(dotted: str, found: list[Any], where: str, lines: dict[str, str]) 
     place = next((lines[p] for p in (dotted, dotted.rpartition(".")[0]) if p in lines), where)
     kind, value = found[0]["type"], found[0]["input"]
     if kind == "extra_forbidden":
-        near = nearest(dotted, all_keys())
+        near = nearest(dotted[:_LONGEST_KEY], all_keys())
         hint = f" Did you mean {near}?" if near else ""
-        return f"{place}: unknown key {dotted}.{hint}"
+        return f"{place}: unknown key {dotted[:_LONGEST_KEY]}.{hint}"
     if kind == "missing":
         return f"{place}: {dotted} is missing ({describe_key(dotted)})."
     if kind == "value_error":

@@ -78,7 +78,7 @@ def scan(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
             pending += [(key, inner) for inner in value]
         elif value not in (None, "") and named_as_secret(key):
             yield key, "by its name, a secret"
-        elif kind := kind_of(str(value), known):
+        elif isinstance(value, str) and (kind := kind_of(value, known)):
             yield key, kind
 
 

@@ -156,7 +156,9 @@ def test_repeats_are_counted_to_the_limit() -> None:
 def test_chat_templates_are_looked_at_before_transformers_renders_them(
     tiny_recipe: dict[str, Any],
 ) -> None:
-    bomb = CHATML + "{% set r = range(9999) %}{% for i in r %}{% for j in r %}{% endfor %}{% endfor %}"
+    bomb = (
+        CHATML + "{% set r = range(9999) %}{% for i in r %}{% for j in r %}{% endfor %}{% endfor %}"
+    )
     tokenizer = build_tokenizer(
         specials={"eos_token": "<|im_end|>", "start": "<|im_start|>"}, template=bomb
     )

@@ -176,7 +176,7 @@ def _predictions() -> Iterator[Input]:
     yield Input("predictions", "unknown", good.replace(b"e0", b"e00"))
     yield Input("predictions", "a surrogate", good.replace(b"red", b"\\ud800"))
     yield Input("predictions", "a surrogate as qid", good.replace(b"e0", b"\\ud800"))
-    yield Input("predictions", "a long qid", good.replace(b"e0", b"e" * 300_000))
+    yield Input("predictions", "a very long qid", good.replace(b"e0", b"e" * 300_000))
 
 
 def _gzips() -> Iterator[Input]:

@@ -78,9 +78,9 @@ def test_a_models_code_is_not_run_unasked(folder: Path, mark: Path) -> None:
 def test_a_models_code_runs_when_it_is_asked_for_and_that_is_said(
     folder: Path, mark: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ragtune.model.load import Hardware
-
     import torch
+
+    from ragtune.model.load import Hardware
 
     add_code(folder, mark)
     source = resolve(Model(id=str(folder), trust_remote_code=True))

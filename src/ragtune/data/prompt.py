@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from jinja2 import TemplateSyntaxError
 
 from ragtune.data.example import Passage
 from ragtune.data.template import compiled
 from ragtune.errors import UsageError
+from ragtune.files import named_path
 from ragtune.recipe import Prompt
 
 PRESETS = {
@@ -115,7 +115,7 @@ def read_template(text: str, key: str) -> tuple[str, str]:
     """A template given inline or as the path of a .jinja file; and what to call it in messages."""
     if not text.endswith((".jinja", ".j2")):
         return text, key
-    path = Path(text).expanduser()
+    path = named_path(text, key)
     try:
         return path.read_text(encoding="utf-8").removesuffix("\n"), str(path)
     except (OSError, ValueError) as error:

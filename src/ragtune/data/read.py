@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 from ragtune.data.example import Example, parse_example
 from ragtune.errors import UsageError
+from ragtune.files import named_path
 
 Tick = Callable[[int, int], None]
 """Called with bytes (or records) read so far and their total (0: unknown)."""
@@ -71,14 +72,10 @@ def locate(source: str) -> Path | None:
         if name not in names:
             raise UsageError(f"There is no sample {name!r}.", f"There are: {', '.join(names)}.")
         return folder / f"{name}.jsonl.gz"
-    try:
-        path = Path(source).expanduser()
-        is_file, is_folder = path.is_file(), path.is_dir()
-    except (OSError, ValueError, RuntimeError) as error:  # too long a name, no such user
-        raise UsageError(f"{shortened(source)!r} is no path: {_first_line(error)}.") from None
-    if is_file:
+    path = named_path(source)
+    if path.is_file():
         return path
-    if is_folder:
+    if path.is_dir():
         raise UsageError(f"{source} is a folder.", f"Name the file in it ({', '.join(SUFFIXES)}).")
     if source.endswith(SUFFIXES) or not re.fullmatch(
         r"\w[\w.-]*(/\w[\w.-]*)?(:\w[\w.-]*)?", source
@@ -164,22 +161,22 @@ def _json(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _parquet(path: Path, tick: Tick) -> Iterator[tuple[str, Any]]:
     import pyarrow as pa
-    import pyarrow.parquet
+
+    from ragtune.data.parquet import TooLargeError, rows
 
     number = 0
     try:
-        # Without buffering ahead: that would hold a whole row group.
-        with pa.parquet.ParquetFile(path, pre_buffer=False) as file:
-            total = file.metadata.num_rows
-            for batch in file.iter_batches(batch_size=64):
-                _check_batch(batch, path, number)
-                for record in batch.to_pylist():
-                    number += 1
-                    tick(number, total)
-                    where = f"{path}: row {number}"
-                    yield where, _shallow(record, where)
+        for number, total, record in rows(path, MAX_JSON):  # noqa: B007 - told when it fails
+            tick(number, total)
+            where = f"{path}: row {number}"
+            yield where, _shallow(record, where)
     except UsageError:
         raise
+    except TooLargeError as error:
+        raise UsageError(
+            f"{path}: the {error.rows} rows after row {error.before} hold more than {_mib(MAX_JSON)}.",
+            "A row holds one record: a question and its passages.",
+        ) from None
     # pyarrow's own, and what Python can't make of a value: text that is no UTF-8, the year 10000.
     except (
         pa.ArrowException,
@@ -190,14 +187,6 @@ def _parquet(path: Path, tick: Tick) -> Iterator[tuple[str, Any]]:
         TypeError,
     ) as error:
         raise _damaged(path, error, f" after row {number}" if number else "") from None
-
-
-def _check_batch(batch: Any, path: Path, before: int) -> None:
-    if batch.nbytes > MAX_JSON:
-        raise UsageError(
-            f"{path}: the {batch.num_rows} rows after row {before} hold more than {_mib(MAX_JSON)}.",
-            "A row holds one record: a question and its passages.",
-        )
 
 
 def _hub(source: str, split: str, tick: Tick) -> Iterator[tuple[str, Any]]:

@@ -230,7 +230,7 @@ def _check_format(text: str) -> None:
 class _Generation(Extension):
     """transformers' {% generation %}, which marks what is trained and changes no text."""
 
-    tags = frozenset(["generation"])
+    tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
 
     def parse(self, parser: Any) -> Any:
         next(parser.stream)

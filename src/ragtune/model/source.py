@@ -15,7 +15,15 @@ from typing import Any
 
 from ragtune.console import note, warn
 from ragtune.errors import RagtuneError, UsageError
-from ragtune.files import cache_dir, disk_errors, making_folder, read_json, sha256, write_json
+from ragtune.files import (
+    cache_dir,
+    disk_errors,
+    making_folder,
+    named_path,
+    read_json,
+    sha256,
+    write_json,
+)
 from ragtune.recipe import Model
 
 # What this package declares would compile for minutes and is not needed for its file.
@@ -58,7 +66,7 @@ def resolve(model: Model) -> ModelSource:
         package = model.id.removeprefix("package:")
         source = _from_gguf(_packaged_gguf(package))
         return ModelSource(source.path, _BASE_MODELS.get(package))
-    path = Path(model.id).expanduser()
+    path = named_path(model.id, "model.id")
     if path.suffix == ".gguf":
         if not path.is_file():
             raise UsageError(f"model.id: {path} does not exist.", f"Current folder: {Path.cwd()}.")
