@@ -30,8 +30,8 @@ TIMEOUT = 600.0
 """Seconds for the service."""
 
 COMPATIBLE = (
-    "0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "CNRI-Python", "HPND", "ISC", "MIT",
-    "MIT-0", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Python-2.0", "Unlicense", "Zlib",
+    "0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "CNRI-Python", "HPND", "ISC",
+    "MIT", "MIT-0", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Python-2.0", "Unlicense", "Zlib",
 )  # fmt: skip
 """SPDX names of licences under which code may be used by a program under Apache-2.0."""
 
@@ -84,7 +84,7 @@ def licence(metadata: Any) -> str:
     classifiers = [
         c.rpartition(" :: ")[2]
         for c in metadata.get_all("Classifier") or ()
-        if c.startswith("License :: ") and not c.endswith(" approved") and "OSI Approved" != c[-12:]
+        if c.startswith("License :: ") and not c.lower().endswith(" approved")
     ]
     if classifiers:
         return " AND ".join(classifiers)
@@ -144,7 +144,7 @@ def vulnerabilities(packages: Iterator[importlib.metadata.Distribution]) -> int:
             "--progress-spinner=off", "--format=json", "-r", str(listed),
         ]  # fmt: skip
         try:
-            done = subprocess.run(
+            done = subprocess.run(  # noqa: S603 - this very Python
                 command, check=False, capture_output=True, text=True, timeout=TIMEOUT
             )
         except subprocess.TimeoutExpired:

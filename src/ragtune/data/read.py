@@ -166,7 +166,7 @@ def _parquet(path: Path, tick: Tick) -> Iterator[tuple[str, Any]]:
 
     number = 0
     try:
-        for number, total, record in rows(path, MAX_JSON):  # noqa: B007 - told when it fails
+        for number, total, record in rows(path, MAX_JSON):
             tick(number, total)
             where = f"{path}: row {number}"
             yield where, _shallow(record, where)

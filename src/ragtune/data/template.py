@@ -8,8 +8,9 @@ from inspect import unwrap
 from typing import Any
 
 from jinja2 import StrictUndefined, Template, nodes
+from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MAX_REPEATS = 100_000
 """Turns of loops and calls of macros, in one rendering."""
@@ -93,7 +94,9 @@ class Bounded(ImmutableSandboxedEnvironment):
 
     def _generate(self, source: nodes.Template, *rest: Any, **named: Any) -> str:
         """Jinja's hook between reading a template and compiling it."""
-        for node in list(source.find_all((nodes.For, nodes.Macro, nodes.CallBlock))):
+        for node in list(source.find_all(nodes.Stmt)):
+            if not isinstance(node, nodes.For | nodes.Macro | nodes.CallBlock):
+                continue
             size = sum(len(data.data) for part in node.body for data in _constants(part))
             node.body.insert(0, nodes.Output([_call("repeated", [nodes.Const(size)])]))
         _watch(source)
