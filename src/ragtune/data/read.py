@@ -248,7 +248,7 @@ def _shallow(value: Any, where: str) -> Any:
         if not level:
             return value
     raise UsageError(
-        f"{where}: nested more than {MAX_DEPTH} deep.", "A record is flat: see data.md."
+        f"{where}: nested more than {MAX_DEPTH} deep.", "A record is an object of fields."
     )
 
 
