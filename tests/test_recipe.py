@@ -187,7 +187,8 @@ def test_a_mapping_is_left_as_it_was() -> None:
         ("name: small", "name: 'small", "small.yaml:"),
         ("  preset", "\tpreset", "small.yaml:8: not valid YAML: found character '\\t' that cannot start"),
         ("name: small", "name: !!python/name:os.system", "small.yaml:1: not valid YAML: could not determ"),
-        ("name: small", "name: &a [*a]\n---\nb: 1", "small.yaml:2: not valid YAML"),
+        ("name: small", "name: small\n---\nb: 1", "small.yaml:2: not valid YAML"),
+        ("name: small", "name: &a [*a]", "small.yaml:1: not valid YAML: a recipe takes no alias"),
         ("name: small", "name: \x00", "small.yaml: not valid YAML: unacceptable character #x0000"),
     ],
 )  # fmt: skip

@@ -8,8 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ragtune.errors import RagtuneError, UsageError
+from ragtune.offline import no_telemetry
 
 __version__ = "0.1.0"
+
+no_telemetry()
 
 __all__ = [
     "RagtuneError",

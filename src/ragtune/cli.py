@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
+import traceback
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +13,8 @@ import typer
 
 from ragtune import __version__
 from ragtune.errors import RagtuneError, is_out_of_memory
+from ragtune.offline import go_offline, need_network
+from ragtune.tokens import hide
 
 app = typer.Typer(
     name="ragtune",
@@ -56,6 +58,9 @@ def root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
     debug: Annotated[  # noqa: ARG001 - `main` reads it
         bool, typer.Option("--debug", help="Show the traceback of a failure.")
+    ] = False,
+    offline: Annotated[  # noqa: ARG001 - `main` reads it
+        bool, typer.Option("--offline", help="Make no connection at all.")
     ] = False,
 ) -> None:
     """Read by `main` before anything runs; here for the help."""
@@ -271,6 +276,8 @@ def push(
     """Publish the merged model or the adapter on the Hub (publish.repo=owner/name)."""
     from ragtune import pipeline
 
+    if not dry_run:
+        need_network("Publishing asks the Hub")
     pipeline.push(target, *(overrides or []), run_dir=run_dir, dry_run=dry_run)
 
 
@@ -309,8 +316,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code: 0, 1 (failure), 2 (usage), 130 (Ctrl-C)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
-    arguments = [a for a in arguments if a != "--debug"]
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if "--offline" in arguments:
+        go_offline()
+    arguments = [a for a in arguments if a not in ("--debug", "--offline")]
     try:
         code: Any = app(arguments, standalone_mode=True)
     except KeyboardInterrupt:
@@ -320,13 +328,11 @@ def main(arguments: list[str] | None = None) -> None:
         if code == 130:  # noqa: PLR2004 - how Typer ends on Ctrl-C
             _stopped()
     except RagtuneError as error:
-        if debug:
-            raise
+        _traceback(wanted=debug)
         _tell(error)
         code = error.exit_code
-    except Exception as error:
-        if debug:
-            raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, it ends in a message
+        _traceback(wanted=debug)
         text = (str(error).strip().splitlines() or [""])[0]
         if is_out_of_memory(error):
             _tell(RagtuneError(f"The memory does not do: {text}", OUT_OF_MEMORY))
@@ -350,6 +356,12 @@ def _tell(error: RagtuneError) -> None:
     console.print(error.message, markup=False, soft_wrap=True)
     if error.advice:
         console.print(error.advice, markup=False, soft_wrap=True)
+
+
+def _traceback(*, wanted: bool) -> None:
+    """Show where the error being handled comes from; what it was sent may hold a token."""
+    if wanted:
+        sys.stderr.write(hide(traceback.format_exc()))
 
 
 def _stopped() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+from ragtune.tokens import hide
+
 
 class RagtuneError(Exception):
     """A failure that the user can understand and act on (exit code 1).
@@ -14,6 +18,8 @@ class RagtuneError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, advice: str = "") -> None:
+        # Libraries and servers repeat what they were sent, and messages show what files hold.
+        message, advice = hide(showable(message)), hide(showable(advice))
         super().__init__(message)
         self.message = message
         self.advice = advice
@@ -22,6 +28,13 @@ class RagtuneError(Exception):
         return f"{self.message}\n{self.advice}" if self.advice else self.message
 
 
+def showable(text: str) -> str:
+    """A text that a terminal shows as it is: control characters and halves of surrogates escaped."""
+    text = _CONTROLS.sub(lambda match: repr(match[0])[1:-1], text)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _OUT_OF_MEMORY = (
     "can't allocate memory",
     "not enough memory",

@@ -12,8 +12,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from ragtune.errors import RagtuneError
+from ragtune.errors import RagtuneError, UsageError
 
+_SHOWN = 60
+"""How much of a wrong path an error message shows, in characters."""
 FORMAT = 1
 """Version of every JSON file that ragtune writes."""
 
@@ -71,6 +73,27 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise
 
 
+def named_path(text: str, key: str = "") -> Path:
+    """The path that a user named.
+
+    Args:
+        text: it may begin with ~.
+        key: the recipe's key that holds it, for the message.
+
+    Raises:
+        UsageError: no system could have it: too long, a user that isn't there.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, ValueError, RuntimeError) as error:
+        shown = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+        problem = getattr(error, "strerror", None) or str(error).rstrip(".")
+        where = f"{key}: " if key else ""
+        raise UsageError(f"{where}{shown!r} can't be a path ({problem}).", "Correct it.") from None
+    return path
+
+
 def existing_parent(path: Path) -> Path:
     """The nearest folder on the way to `path` that exists."""
     path = path.absolute()
@@ -111,7 +134,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise RagtuneError(
             f"{path} can't be read: {error}.",
             "Delete it and run the same command again: the stage that makes it is then repeated.",
@@ -150,12 +173,18 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(file, 1):
             try:
                 value = json.loads(line.decode("utf-8"))
-            except ValueError as error:
-                raise RagtuneError(
-                    f"{path}:{number}: damaged line ({error}).",
-                    "Delete the file and run the same command again.",
-                ) from error
+            except (ValueError, RecursionError) as error:
+                raise _damaged_line(path, number, str(error)) from error
+            if not isinstance(value, dict):
+                raise _damaged_line(path, number, "no object")
             yield value
+
+
+def _damaged_line(path: Path, number: int, problem: str) -> RagtuneError:
+    return RagtuneError(
+        f"{path}:{number}: damaged line ({problem}).",
+        "Delete the file and run the same command again.",
+    )
 
 
 @contextlib.contextmanager

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ragtune.console import note, warn
-from ragtune.data.example import Example
+from ragtune.data.example import Example, is_text
 from ragtune.data.prepare import asked, load_examples, source_of
-from ragtune.data.read import read_examples, records
+from ragtune.data.read import read_examples, records, shortened
 from ragtune.data.select import rejection
 from ragtune.errors import UsageError
 from ragtune.evaluation.compare import compare
@@ -21,6 +21,9 @@ from ragtune.files import making_folder, read_json, write_json, write_jsonl
 from ragtune.recipe import Recipe
 from ragtune.recipe_file import load_recipe
 from ragtune.stages import Run
+
+_LONGEST_QID = 200
+"""Characters of a qid for which a similar one is looked for."""
 
 
 def controls(run: Run) -> dict[str, Any]:
@@ -123,14 +126,15 @@ def score_file(recipe: Recipe, path: str, prepared: Path | None = None) -> dict[
         qid, text = _prediction(record, where)
         if qid in seen:
             raise UsageError(
-                f"{where}: qid {qid!r} was already used at {seen[qid]}.",
+                f"{where}: qid {shortened(qid)!r} was already used at {seen[qid]}.",
                 "A question has one prediction: remove one of the two.",
             )
         if qid not in known:
-            near = difflib.get_close_matches(qid, known, 1)
+            # Of long texts it would take hours.
+            near = difflib.get_close_matches(qid, known, 1) if len(qid) <= _LONGEST_QID else []
             hint = f"Did you mean {near[0]!r}? " if near else ""
             raise UsageError(
-                f"{where}: data.eval has no question {qid!r}.",
+                f"{where}: data.eval has no question {shortened(qid)!r}.",
                 f"{hint}The predictions must be of {recipe.data.eval or 'data.source'}.",
             )
         seen[qid], found[qid] = where, text
@@ -181,6 +185,11 @@ def _prediction(record: Any, where: str) -> tuple[str, str]:
         raise UsageError(f"{where}: qid is neither a string nor a number.")
     if not isinstance(text, str):
         raise UsageError(f"{where}: prediction is no string.", "Write what the model answered.")
+    if not is_text(text):
+        raise UsageError(
+            f"{where}: prediction holds half of a surrogate pair, which is no text.",
+            "Write the file again as valid UTF-8.",
+        )
     return str(qid), text
 
 

@@ -40,6 +40,10 @@ class Model(Section):
     quantization: Literal["nf4"] | None = Field(
         None, description="nf4: frozen weights in 4 bits (QLoRA), on CUDA with bitsandbytes"
     )
+    trust_remote_code: bool = Field(
+        False,
+        description="run the Python code that the model brings, with all your rights here; read it first",
+    )
 
 
 class Data(Section):
@@ -240,6 +244,7 @@ class Recipe(Section):
 
     format: Literal[1] = Field(1, description="version of this file's format")
     name: str = Field(
+        max_length=100,
         pattern=r"^\w[\w.-]*$",
         description="names the run directory: runs/NAME (letters, digits, . _ -)",
     )

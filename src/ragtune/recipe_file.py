@@ -13,16 +13,32 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from ragtune import tokens
 from ragtune.errors import UsageError
 from ragtune.files import writing
 from ragtune.recipe import Recipe, all_keys, describe_key, field_of, section_of, sections
 
 _SHOWN = 60
 """How much of a wrong value an error message shows, in characters."""
+_LONGEST_KEY = 200
+"""How much of an unknown key is looked at and shown, in characters."""
+_PROBLEMS = 50
+"""How many wrong keys a message names."""
+_LARGEST = 256 << 10
+"""Bytes of the largest recipe."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads 5e-4 as a number, as YAML 1.2 does; PyYAML's 1.1 wants 5.0e-4."""
+    """Reads 5e-4 as a number, as YAML 1.2 does; PyYAML's 1.1 wants 5.0e-4.
+
+    Aliases are refused: a few lines of them stand for more values than any memory holds.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "a recipe takes no alias (*name)", mark)
+        return super().compose_node(parent, index)  # type: ignore[no-untyped-call]
 
 
 class _Dumper(yaml.SafeDumper):
@@ -36,6 +52,15 @@ def _text(dumper: Any, value: str) -> Any:
 
 
 _Dumper.add_representer(str, _text)
+
+
+def _integer(loader: _Loader, node: yaml.ScalarNode) -> Any:
+    if len(node.value) > _SHOWN:  # one of thousands of digits can't even be shown
+        raise yaml.constructor.ConstructorError(None, None, "a number too long", node.start_mark)
+    return loader.construct_yaml_int(node)  # type: ignore[no-untyped-call]
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 for _class in (_Loader, _Dumper):
     _class.add_implicit_resolver(
@@ -51,6 +76,11 @@ def _parse(text: str) -> tuple[Any, Any]:
     try:
         node = loader.get_single_node()
         return node, None if node is None else loader.construct_document(node)
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
+    # What PyYAML raises for 2024-13-45, 0x_ and the like.
+    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
+        raise yaml.YAMLError(str(error)) from None
     finally:
         loader.dispose()
 
@@ -88,19 +118,44 @@ def load_recipe(
         where = str(source)
         values, lines = _read_yaml(Path(source))
     for override in overrides or []:
+        _refuse_tokens_in_override(override)
         _override(values, override, lines)
+    _refuse_tokens(values, where, lines)
     # A section whose keys are all commented out is read as null.
     values = {k: v for k, v in values.items() if v is not None or k not in sections()}
     try:
-        return _with_templates(Recipe.model_validate(values))
+        recipe = _with_templates(Recipe.model_validate(values))
     except ValidationError as error:
         by_key: dict[str, list[Any]] = {}
         for problem in error.errors():
             by_key.setdefault(_key_of(problem["loc"]), []).append(problem)
+        shown = list(by_key.items())[:_PROBLEMS]
+        more = len(by_key) - len(shown)
         raise UsageError(
-            "\n".join(_describe(key, found, where, lines) for key, found in by_key.items()),
+            "\n".join(_describe(key, found, where, lines) for key, found in shown)
+            + (f"\n{where}: and {more:,} problems more." if more else ""),
             "`ragtune schema` lists every key, `ragtune init` writes a commented recipe.",
         ) from None
+    _refuse_tokens(recipe.model_dump(mode="json"), where, lines)  # of template files, too
+    return recipe
+
+
+def _refuse_tokens(values: dict[str, Any], where: str, lines: dict[str, str]) -> None:
+    """See that no value is a token or a password. Raises UsageError without showing it."""
+    for key, kind in tokens.scan(values):
+        place = lines.get(key) or lines.get(key.partition(".")[0]) or where
+        shown = "a key" if tokens.kind_of(key) else key
+        raise UsageError(f"{place}: {shown} holds {kind}.", tokens.ADVICE)
+
+
+def _refuse_tokens_in_override(override: str) -> None:
+    key, _, value = override.partition("=")
+    kind = tokens.kind_of(override) or (
+        "by its name, a secret" if value.strip() and tokens.named_as_secret(key.strip()) else None
+    )
+    if kind:
+        name = "an override" if tokens.kind_of(key) else f"the override of {key.strip()}"
+        raise UsageError(f"Command line: {name} holds {kind}.", tokens.ADVICE)
 
 
 def _with_templates(recipe: Recipe) -> Recipe:
@@ -118,6 +173,11 @@ def _with_templates(recipe: Recipe) -> Recipe:
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """The values of a YAML file and, for each dotted key, the place where it stands."""
     try:
+        if path.is_file() and path.stat().st_size > _LARGEST:
+            raise UsageError(
+                f"Recipe {path} can't be read: it has more than {_LARGEST // 2**10} KiB.",
+                "A recipe is a YAML file of some lines; data are named in it, not held.",
+            )
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         near = difflib.get_close_matches(
@@ -133,10 +193,14 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
             f"{path} is a folder without a recipe.yaml, so it is no run directory.",
             "Name a recipe, or the directory of a run.",
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(
             f"Recipe {path} can't be read: {error}.", "A recipe is a YAML file in UTF-8."
         ) from error
+    if kind := tokens.kind_of(text):
+        numbered = enumerate(text.split("\n"), 1)
+        number = next((number for number, line in numbered if tokens.kind_of(line)), 1)
+        raise UsageError(f"{path}:{number}: this line holds {kind}.", tokens.ADVICE)
     try:
         node, values = _parse(text)
     except yaml.YAMLError as error:
@@ -229,9 +293,9 @@ def _describe(dotted: str, found: list[Any], where: str, lines: dict[str, str]) 
     place = next((lines[p] for p in (dotted, dotted.rpartition(".")[0]) if p in lines), where)
     kind, value = found[0]["type"], found[0]["input"]
     if kind == "extra_forbidden":
-        near = nearest(dotted, all_keys())
+        near = nearest(dotted[:_LONGEST_KEY], all_keys())
         hint = f" Did you mean {near}?" if near else ""
-        return f"{place}: unknown key {dotted}.{hint}"
+        return f"{place}: unknown key {dotted[:_LONGEST_KEY]}.{hint}"
     if kind == "missing":
         return f"{place}: {dotted} is missing ({describe_key(dotted)})."
     if kind == "value_error":

@@ -286,7 +286,7 @@ def test_a_folder_and_an_unknown_suffix_are_told(tmp_path: Path) -> None:
 def test_a_file_that_may_not_be_read_is_told(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(self: Path, mode: str) -> None:
+    def refuse(self: Path, *_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
     WRITERS[name](tmp_path / name, RECORDS)

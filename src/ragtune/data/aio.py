@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from ragtune.errors import RagtuneError
 from ragtune.files import cache_dir, disk_errors
+from ragtune.offline import need_network
 
 if TYPE_CHECKING:
     import httpx
@@ -53,6 +54,7 @@ def fetch(
     name = FILES[split]
     path = cache_dir() / "aio" / name
     if not path.exists():
+        need_network(f"{name} has to be downloaded")
         base = base_url or os.environ.get("RAGTUNE_AIO_URL", BASE_URL)
         download(f"{base.rstrip('/')}/{name}", path, tick)
     return path

@@ -16,6 +16,7 @@ from typing import Any
 from ragtune.data.example import Example, Passage
 from ragtune.data.prompt import PromptBuilder, chat_template
 from ragtune.data.select import shown_passages, target_answer
+from ragtune.data.template import unbounded
 from ragtune.errors import UsageError
 from ragtune.recipe import Recipe
 
@@ -58,7 +59,7 @@ def prepare_tokenizer(tokenizer: Any, recipe: Recipe) -> Any:
     """Give a tokenizer the recipe's chat template.
 
     Raises:
-        UsageError: it has none and the recipe names none.
+        UsageError: it has none and the recipe names none, or it goes on without end.
     """
     if recipe.prompt.chat_template:
         tokenizer.chat_template = chat_template(recipe.prompt.chat_template)
@@ -66,6 +67,15 @@ def prepare_tokenizer(tokenizer: Any, recipe: Recipe) -> Any:
         raise UsageError(
             f"The tokenizer of {recipe.model.id} has no chat template.",
             "Set prompt.chat_template: aio (the book's), plain (English), or a .jinja file.",
+        )
+    turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
+    known = {**tokenizer.special_tokens_map, "add_generation_prompt": False}
+    if isinstance(tokenizer.chat_template, str) and (
+        reason := unbounded(tokenizer.chat_template, messages=turns, **known)
+    ):
+        raise UsageError(
+            f"The chat template can't be used: {reason}.",
+            "Set prompt.chat_template to another one; do not trust a model that comes with such a one.",
         )
     return tokenizer
 

@@ -192,12 +192,18 @@ def _indices(record: dict[str, Any], name: str, count: int, where: str) -> tuple
 def _of_type(value: Any, kind: type[str | list[Any]], name: str, where: str) -> Any:
     if not isinstance(value, kind):
         raise _wrong_type(value, "a string" if kind is str else "a list", name, where)
-    if isinstance(value, str) and not value.isascii():
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError:
-            raise _no_text(name, where) from None
+    if isinstance(value, str) and not is_text(value):
+        raise _no_text(name, where)
     return value
+
+
+def is_text(value: str) -> bool:
+    """Whether a string can be written as UTF-8: half of a surrogate pair can't."""
+    try:
+        value.isascii() or value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _no_text(name: str, where: str) -> UsageError:
@@ -208,7 +214,7 @@ def _no_text(name: str, where: str) -> UsageError:
 
 
 def _missing(record: dict[str, Any], name: str, where: str) -> UsageError:
-    found = ", ".join(list(record)[:8]) or "none"
+    found = ", ".join(str(name)[:_SHOWN] for name in list(record)[:8]) or "none"
     return UsageError(
         f"{where}: field {name} is missing (fields found: {found}).",
         "Each record holds question (string), answers (list of strings) and passages (list of "

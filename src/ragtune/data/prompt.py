@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
-from jinja2 import StrictUndefined, TemplateSyntaxError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateSyntaxError
 
 from ragtune.data.example import Passage
+from ragtune.data.template import compiled
 from ragtune.errors import UsageError
+from ragtune.files import named_path
 from ragtune.recipe import Prompt
 
 PRESETS = {
@@ -62,7 +60,8 @@ CHAT_TEMPLATES = {
 class PromptBuilder:
     """Renders a recipe's prompt.
 
-    Templates run in Jinja's immutable sandbox: they can't reach Python, files or the network.
+    Templates run in Jinja's immutable sandbox: they can't reach Python, files or the network, nor
+    go on without end.
     """
 
     template: str
@@ -91,15 +90,14 @@ class PromptBuilder:
     def text(self, question: str, passages: Sequence[Passage]) -> str:
         """The user's message."""
         try:
-            text: str = _compile(self.template).render(
-                question=question, passages=[p.to_dict() for p in passages]
+            environment, template = compiled(self.template)
+            return environment.rendered(
+                template, question=question, passages=[p.to_dict() for p in passages]
             )
         except TemplateSyntaxError as error:
             problem = f"line {error.lineno}: {error.message}"
         except Exception as error:  # noqa: BLE001 - what a template computes may raise anything
             problem = str(error) or type(error).__name__
-        else:
-            return text
         raise UsageError(f"{self.where}: {problem.rstrip('.')}.", _TEMPLATE_ADVICE)
 
     def messages(self, question: str, passages: Sequence[Passage]) -> list[dict[str, str]]:
@@ -113,23 +111,17 @@ _TEMPLATE_ADVICE = (
 )
 
 
-@lru_cache(maxsize=8)
-def _compile(text: str) -> Any:
-    environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, keep_trailing_newline=False, autoescape=False
-    )
-    return environment.from_string(text)
-
-
 def read_template(text: str, key: str) -> tuple[str, str]:
     """A template given inline or as the path of a .jinja file; and what to call it in messages."""
     if not text.endswith((".jinja", ".j2")):
         return text, key
-    path = Path(text).expanduser()
+    path = named_path(text, key)
     try:
         return path.read_text(encoding="utf-8").removesuffix("\n"), str(path)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        if isinstance(error, UnicodeDecodeError):
+            reason = "not UTF-8"
         raise UsageError(f"{key}: {path} can't be read ({reason}).") from None
 
 

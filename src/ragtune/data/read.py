@@ -14,12 +14,22 @@ from typing import Any, BinaryIO
 
 from ragtune.data.example import Example, parse_example
 from ragtune.errors import UsageError
+from ragtune.files import named_path
 
 Tick = Callable[[int, int], None]
 """Called with bytes (or records) read so far and their total (0: unknown)."""
 
 _SHOWN = 60
 """How much of a line that is no JSON an error message shows, in characters."""
+
+MAX_RECORD = 16 << 20
+"""Bytes of the longest line of a .jsonl file; parsed, one takes up to some 30 times as much."""
+MAX_JSON = 128 << 20
+"""Bytes of the largest .json file, unpacked."""
+MAX_EMPTY = 100_000
+"""Empty lines in a row; more are no data, and a small .gz can hold billions."""
+MAX_DEPTH = 100
+"""How deep a record may be nested: other stages and libraries follow it by recursion."""
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 
@@ -40,7 +50,7 @@ def read_examples(source: str, split: str, tick: Tick = lambda *_: None) -> Iter
         example = parse_example(record, where)
         if example.qid in seen:
             raise UsageError(
-                f"{where}: qid {example.qid!r} was already used at {seen[example.qid]}.",
+                f"{where}: qid {shortened(example.qid)!r} was already used at {seen[example.qid]}.",
                 "A qid names one question: remove one of the two, or leave qid out.",
             )
         seen[example.qid] = where
@@ -62,12 +72,14 @@ def locate(source: str) -> Path | None:
         if name not in names:
             raise UsageError(f"There is no sample {name!r}.", f"There are: {', '.join(names)}.")
         return folder / f"{name}.jsonl.gz"
-    path = Path(source).expanduser()
+    path = named_path(source)
     if path.is_file():
         return path
     if path.is_dir():
         raise UsageError(f"{source} is a folder.", f"Name the file in it ({', '.join(SUFFIXES)}).")
-    if source.endswith(SUFFIXES) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:\w[\w.-]*)?", source):
+    if source.endswith(SUFFIXES) or not re.fullmatch(
+        r"\w[\w.-]*(/\w[\w.-]*)?(:\w[\w.-]*)?", source
+    ):
         raise UsageError(
             f"{source} does not exist.", f"Paths are relative to the current folder, {Path.cwd()}."
         )
@@ -102,28 +114,41 @@ def _jsonl(path: Path, tick: Tick) -> Iterator[tuple[str, Any]]:
     with _open(path) as raw:
         total = path.stat().st_size
         lines = gzip.GzipFile(fileobj=raw) if path.name.endswith(".gz") else raw
+        empty = 0
         for number in itertools.count(1):
+            where = f"{path}:{number}"
             try:
-                line = lines.readline()
+                line = lines.readline(MAX_RECORD + 1)
             except (OSError, EOFError, zlib.error) as error:
                 raise _damaged(path, error, f" after line {number - 1}") from None
             if not line:
                 return
+            if len(line) > MAX_RECORD:
+                raise UsageError(
+                    f"{where}: a line of more than {_mib(MAX_RECORD)}.",
+                    "A .jsonl file holds one record a line: a question and its passages.",
+                )
             tick(raw.tell(), total)
-            where = f"{path}:{number}"
             text = _decode(line, where)
-            if text.strip():
+            empty = 0 if text.strip() else empty + 1
+            if empty > MAX_EMPTY:
+                raise UsageError(f"{where}: {MAX_EMPTY:,} empty lines in a row.", "Remove them.")
+            if not empty:
                 yield where, _loads(text, where)
 
 
 def _json(path: Path) -> Iterator[tuple[str, Any]]:
-    with _open(path) as file:
-        content = file.read()
-    try:
-        if path.name.endswith(".gz"):
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise _damaged(path, error) from None
+    with _open(path) as raw:
+        try:
+            file = gzip.GzipFile(fileobj=raw) if path.name.endswith(".gz") else raw
+            content = file.read(MAX_JSON + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise _damaged(path, error) from None
+    if len(content) > MAX_JSON:
+        raise UsageError(
+            f"{path}: more than {_mib(MAX_JSON)} of JSON, which is read as a whole.",
+            "Write it as .jsonl (one record a line): that is read line by line, whatever its size.",
+        )
     value = _loads(_decode(content, str(path)), str(path))
     if not isinstance(value, list):
         raise UsageError(
@@ -136,18 +161,32 @@ def _json(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _parquet(path: Path, tick: Tick) -> Iterator[tuple[str, Any]]:
     import pyarrow as pa
-    import pyarrow.parquet
 
+    from ragtune.data.parquet import TooLargeError, rows
+
+    number = 0
     try:
-        with pa.parquet.ParquetFile(path) as file:
-            number, total = 0, file.metadata.num_rows
-            for batch in file.iter_batches(batch_size=64):
-                for record in batch.to_pylist():
-                    number += 1
-                    tick(number, total)
-                    yield f"{path}: row {number}", record
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from None
+        for number, total, record in rows(path, MAX_JSON):
+            tick(number, total)
+            where = f"{path}: row {number}"
+            yield where, _shallow(record, where)
+    except UsageError:
+        raise
+    except TooLargeError as error:
+        raise UsageError(
+            f"{path}: the {error.rows} rows after row {error.before} hold more than {_mib(MAX_JSON)}.",
+            "A row holds one record: a question and its passages.",
+        ) from None
+    # pyarrow's own, and what Python can't make of a value: text that is no UTF-8, the year 10000.
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        ArithmeticError,
+        LookupError,
+        TypeError,
+    ) as error:
+        raise _damaged(path, error, f" after row {number}" if number else "") from None
 
 
 def _hub(source: str, split: str, tick: Tick) -> Iterator[tuple[str, Any]]:
@@ -185,16 +224,41 @@ def _decode(content: bytes, where: str) -> str:
 
 def _loads(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        return _shallow(json.loads(text), where)
     except json.JSONDecodeError as error:
-        shown = text.strip()
-        shown = shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
         raise UsageError(
-            f"{where}: not JSON ({error.msg}, column {error.colno}): {shown}",
+            f"{where}: not JSON ({error.msg}, column {error.colno}): {shortened(text.strip())}",
             "A .jsonl file holds one JSON object a line.",
         ) from None
     except (RecursionError, ValueError) as error:
         raise UsageError(f"{where}: not readable as JSON ({_first_line(error)}).") from None
+
+
+def _shallow(value: Any, where: str) -> Any:
+    """The value, if it is not nested too deeply."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list | tuple)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list | tuple)
+        ]
+        if not level:
+            return value
+    raise UsageError(
+        f"{where}: nested more than {MAX_DEPTH} deep.", "A record is an object of fields."
+    )
+
+
+def shortened(text: str) -> str:
+    """As much of a text as an error message shows."""
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def _mib(size: int) -> str:
+    return f"{size >> 20} MiB"
 
 
 def _damaged(path: Path, error: BaseException, after: str = "") -> UsageError:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from ragtune.errors import RagtuneError, UsageError
 from ragtune.evaluation.generate import Prediction, read_partial
 from ragtune.files import disk_errors, json_line
+from ragtune.offline import need_network
 from ragtune.recipe import Recipe
 from ragtune.recipe_file import nearest
 
@@ -333,6 +334,7 @@ def _what_to_do(status: int) -> str:
 
 def _checked(endpoint: str) -> str:
     """The address, if it is one, and holds no password: it is shown and written to files."""
+    need_network("evaluate.engine: openai asks a server", "Set evaluate.engine=local.")
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(

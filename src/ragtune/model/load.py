@@ -16,7 +16,7 @@ import torch
 
 from ragtune.data.encode import Encoder
 from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
-from ragtune.model.source import ModelSource
+from ragtune.model.source import INSTEAD, PICKLE, ModelSource
 from ragtune.recipe import Recipe
 
 # Long and short rows leave fewer gaps in memory that grows in place.
@@ -139,7 +139,21 @@ def _loading(what: str, source: ModelSource) -> Iterator[None]:
             ) from error
         if not isinstance(error, (OSError, ValueError, ImportError, KeyError)):
             raise
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+        text = str(error).strip()
+        if "trust_remote_code" in text and not source.trust_remote_code:
+            raise UsageError(
+                f"model.id: the {what} of {source.path} needs Python code that comes with it, which "
+                "ragtune does not run unasked.",
+                "Choose a model that transformers knows itself. Or read that code (.py files), and if you "
+                "trust it, set model.trust_remote_code=true, and model.revision to the commit you read.",
+            ) from error
+        if "file named model.safetensors" in text:
+            raise UsageError(
+                f"model.id: {source.path} has no model.safetensors. Weights may be there as a pickle. "
+                f"{PICKLE}",
+                INSTEAD,
+            ) from error
+        lines = text.splitlines() or [type(error).__name__]
         raise UsageError(
             f"model.id: the {what} of {source.path} can't be loaded: {lines[0]}",
             "Check the name, your network and token (gated models need both), and that the folder "
@@ -156,11 +170,16 @@ def load_tokenizer(source: ModelSource) -> Any:
     from transformers import AutoTokenizer
 
     with _loading("tokenizer", source):
-        tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
+        tokenizer = AutoTokenizer.from_pretrained(source.path, **_where(source))
     if tokenizer.pad_token_id is None:
         # Padding is masked everywhere, so any token serves.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     return tokenizer
+
+
+def _where(source: ModelSource) -> dict[str, Any]:
+    """What every `from_pretrained` gets. Left out, trust_remote_code would be asked on the screen."""
+    return {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
 
 
 def load_config(source: ModelSource) -> Any:
@@ -172,7 +191,7 @@ def load_config(source: ModelSource) -> Any:
     from transformers import AutoConfig
 
     with _loading("configuration", source):
-        return AutoConfig.from_pretrained(source.path, revision=source.revision)
+        return AutoConfig.from_pretrained(source.path, **_where(source))
 
 
 def skeleton(config: Any) -> Any:
@@ -185,7 +204,9 @@ def skeleton(config: Any) -> Any:
 
     try:
         with quiet(), torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config)
+            # A configuration of such a module means that its code was trusted, and ran, already.
+            trusted = type(config).__module__.startswith("transformers_modules.")
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=trusted)
     except ValueError as error:
         raise UsageError(
             f"model.id: no causal language model: {str(error).splitlines()[0]}",
@@ -313,7 +334,7 @@ def load_model(
     with _loading("model", source):
         model = AutoModelForCausalLM.from_pretrained(
             source.path,
-            revision=source.revision,
+            **_where(source),
             dtype=hardware.dtype,
             use_safetensors=True,
             **options,

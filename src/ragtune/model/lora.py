@@ -107,6 +107,14 @@ def load_adapter(model: Any, folder: Path) -> Any:
     """
     from peft import PeftModel
 
+    if not (
+        folder / "adapter_model.safetensors"
+    ).is_file():  # PEFT would read a pickle in its place
+        raise RagtuneError(
+            f"{folder} holds no adapter_model.safetensors.",
+            "Delete the folder and run the same command again. An adapter_model.bin is a pickle, which "
+            "could run any code when it is read: ragtune never does.",
+        )
     try:
         with quiet():
             return PeftModel.from_pretrained(model, str(folder))

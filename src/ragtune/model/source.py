@@ -13,9 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ragtune.console import note
+from ragtune.console import note, warn
 from ragtune.errors import RagtuneError, UsageError
-from ragtune.files import cache_dir, disk_errors, making_folder, sha256, write_json
+from ragtune.files import (
+    cache_dir,
+    disk_errors,
+    making_folder,
+    named_path,
+    read_json,
+    sha256,
+    write_json,
+)
 from ragtune.recipe import Model
 
 # What this package declares would compile for minutes and is not needed for its file.
@@ -32,43 +40,92 @@ class ModelSource:
     """A model as `from_pretrained` takes it.
 
     `path` is a folder or a Hub id; `name` is what people call it, for the model card (None when
-    only a local path is known).
+    only a local path is known). `trust_remote_code` says whether Python code beside the weights is
+    run.
     """
 
     path: str
     name: str | None
     revision: str | None = None
+    trust_remote_code: bool = False
 
 
 def resolve(model: Model) -> ModelSource:
     """Find a model; a GGUF file is converted once to plain safetensors in the cache.
 
     Raises:
-        UsageError: no such file, folder or package.
+        UsageError: no such file, folder or package, or its weights are no safetensors or GGUF.
         RagtuneError: the conversion fails.
     """
+    if model.trust_remote_code:
+        warn(
+            f"model.trust_remote_code is on: Python code that comes with {model.id} runs here, with all "
+            "your rights."
+        )
     if model.id.startswith("package:"):
         package = model.id.removeprefix("package:")
         source = _from_gguf(_packaged_gguf(package))
         return ModelSource(source.path, _BASE_MODELS.get(package))
-    path = Path(model.id).expanduser()
+    path = named_path(model.id, "model.id")
     if path.suffix == ".gguf":
         if not path.is_file():
             raise UsageError(f"model.id: {path} does not exist.", f"Current folder: {Path.cwd()}.")
         return _from_gguf(path)
+    if path.suffix in PICKLES:
+        raise UsageError(f"model.id: {path} is a pickle. {PICKLE}", INSTEAD)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise UsageError(
                 f"model.id: {path} holds no config.json.",
                 "Name a folder that save_pretrained wrote, or a .gguf file.",
             )
-        return ModelSource(str(path), None)
+        _check_weights(path)
+        return ModelSource(str(path), None, trust_remote_code=model.trust_remote_code)
     if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", model.id):
         raise UsageError(
             f"model.id: {model.id} is no folder, no GGUF file and no Hub id (owner/name).",
             f"Paths are relative to the current folder, {Path.cwd()}.",
         )
-    return ModelSource(model.id, model.id, model.revision)
+    if model.revision and (".." in model.revision or not _REVISION.fullmatch(model.revision)):
+        raise UsageError(
+            f"model.revision: {model.revision!r} is no branch, tag or commit.",
+            "Copy it from the model's page on the Hub.",
+        )
+    return ModelSource(model.id, model.id, model.revision, model.trust_remote_code)
+
+
+def _check_weights(folder: Path) -> None:
+    """See that a model's weights are safetensors, in this folder.
+
+    Raises:
+        UsageError: they are pickles, or the index names files elsewhere.
+    """
+    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES and p.is_file())
+    if not any(folder.glob("*.safetensors")):
+        weights = [name for name in pickles if name not in NO_WEIGHTS]
+        if weights:
+            raise UsageError(f"model.id: {folder / weights[0]} is a pickle. {PICKLE}", INSTEAD)
+    elif any(name.startswith("adapter_model.") for name in pickles):
+        raise UsageError(f"model.id: {folder} holds an adapter as a pickle. {PICKLE}", INSTEAD)
+    for index in folder.glob("*.index.json"):
+        named = read_json(index).get("weight_map")
+        for name in set(map(str, named.values())) if isinstance(named, dict) else ():
+            if Path(name).name != name or not name.endswith((".safetensors", *PICKLES)):
+                raise UsageError(
+                    f"model.id: {index} names {name!r}, which is no file of this folder.",
+                    "The model is damaged or was made to read other files: get it again.",
+                )
+
+
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
+"""What a trainer leaves beside weights, and nobody reads."""
+PICKLE = "It could run any code when it is read, so ragtune reads safetensors and GGUF only."
+INSTEAD = (
+    "Use a version of the model with .safetensors files; or, if you know where it comes from, convert "
+    "it: load it with transformers and call save_pretrained."
+)
+_REVISION = re.compile(r"\w[\w./+-]*")
 
 
 def gguf_file(model: Model) -> Path | None:
@@ -170,6 +227,8 @@ def _from_gguf(path: Path) -> ModelSource:
                 "pretrained_model_name_or_path": str(path.parent),
                 "gguf_file": path.name,
             }
+            # Code beside the file is not run, and whether it may be is not asked on the screen.
+            where["trust_remote_code"] = False
             tokenizer = AutoTokenizer.from_pretrained(**where)
             model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
         # What transformers raises for a family, a tensor or a file that it can't read.

@@ -18,6 +18,7 @@ from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
 from ragtune.model.fused import forget
 from ragtune.model.load import Hardware
 from ragtune.model.plan import Plan
+from ragtune.offline import check_tracker_is_local
 from ragtune.recipe import Recipe
 from ragtune.training.checkpoint import is_whole, keep_newest, seal
 from ragtune.training.flat import flat_optimizer
@@ -34,8 +35,10 @@ def check_trackers(names: list[str]) -> None:
     """See that the trackers of `train.report_to` are installed.
 
     Raises:
-        UsageError: one is not, or transformers knows none of that name.
+        UsageError: one is not, or transformers knows none of that name, or it would need the network
+            with --offline.
     """
+    check_tracker_is_local(names)
     from transformers.integrations import get_available_reporting_integrations
 
     missing = sorted(set(names) - set(get_available_reporting_integrations()))

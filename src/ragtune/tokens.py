@@ -1,0 +1,100 @@
+"""Tokens and passwords: refused in a recipe, hidden in messages, without ever being shown."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+HIDDEN = "[hidden]"
+_SHORTEST = 8
+"""A shorter value of a variable is no token, and hiding it would garble messages."""
+
+_TOKENS = re.compile(
+    r"\b(hf_\w{12,}"  # Hugging Face
+    r"|api_org_\w{12,}"
+    r"|sk-[\w-]{12,}"  # OpenAI and others
+    r"|gh[pousr]_\w{16,}|github_pat_\w{16,}"
+    r"|AKIA[0-9A-Z]{16}"  # AWS
+    r"|xox[abprs]-[\w-]{10,}"  # Slack
+    r"|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]+)"  # a JSON web token
+)
+_IN_ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s/?#@]+@", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"(^|[._-])(token|password|passwd|passphrase|secret|api[_-]?key|access[_-]?key|private[_-]?key"
+    r"|credentials?)$",
+    re.IGNORECASE,
+)
+_SECRET_VARIABLE = re.compile(r"(TOKEN|_KEY|SECRET|PASSWORD)$")
+
+ADVICE = (
+    "A recipe is written into run directories, reports and model cards. Remove it there, and make a "
+    "new one if others could have seen it. The Hub's token belongs in `hf auth login` or the "
+    "environment variable HF_TOKEN, a server's key in OPENAI_API_KEY."
+)
+
+
+def kind_of(text: str, known: Sequence[str] | None = None) -> str | None:
+    """What a text holds that nobody else should see, in words, or None.
+
+    Args:
+        text: a value, or a line.
+        known: the tokens of this machine, to look them up only once for many texts.
+    """
+    if _TOKENS.search(text):
+        return "what looks like a token"
+    if _IN_ADDRESS.search(text):
+        return "an address with a user's name or password"
+    if any(token in text for token in (_known() if known is None else known)):
+        return "a token of this machine"
+    return None
+
+
+def named_as_secret(key: str) -> bool:
+    """Whether a key's name says that its value is secret: `token`, `hub.password`, `api_key`."""
+    return _SECRET_NAME.search(key) is not None
+
+
+def hide(text: str) -> str:
+    """A text without the tokens of this machine's environment and of the Hub's store."""
+    for token in _known():
+        for form in {token, quote(token, safe=""), quote_plus(token), repr(token)[1:-1]}:
+            text = text.replace(form, HIDDEN)
+    return _IN_ADDRESS.sub(lambda m: f"{m[0].partition('://')[0]}://{HIDDEN}@", text)
+
+
+def scan(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The (dotted key, what it holds) of every value of a mapping that nobody else should see."""
+    known = _known()
+    pending: list[tuple[str, Any]] = [("", values)]
+    while pending:
+        key, value = pending.pop()
+        if isinstance(value, dict):
+            pending += [(f"{key}.{name}".removeprefix("."), v) for name, v in value.items()]
+        elif isinstance(value, list):
+            pending += [(key, inner) for inner in value]
+        elif value not in (None, "") and named_as_secret(key):
+            yield key, "by its name, a secret"
+        elif isinstance(value, str) and (kind := kind_of(value, known)):
+            yield key, kind
+
+
+def _known() -> list[str]:
+    """The tokens that this process could see, the longest first."""
+    found = {
+        value.strip()
+        for name, value in os.environ.items()
+        if _SECRET_VARIABLE.search(name) and len(value.strip()) >= _SHORTEST
+    }
+    home = os.environ.get("HF_HOME", "~/.cache/huggingface")
+    store = Path(os.environ.get("HF_TOKEN_PATH") or Path(home) / "token").expanduser()
+    try:
+        stored = store.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        stored = ""
+    if len(stored) >= _SHORTEST:
+        found.add(stored)
+    return sorted(found, key=len, reverse=True)

@@ -1,0 +1,175 @@
+"""Fuzz the readers for as long as one likes.
+
+    python -m tests.fuzz.run --minutes 10
+    python -m tests.fuzz.run --minutes 1 --engine atheris --reader recipe
+
+Half of the time goes to Hypothesis, half to atheris where it is installed. What fails is written to
+tests/fuzz/corpus/failed.jsonl, which the tests read from then on. The exit code is 1 if anything did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.fuzz.inputs import Input, corpus, keep
+from tests.fuzz.readers import KINDS
+
+ROOT = Path(__file__).parents[2]
+LONGEST = 8192
+"""Bytes of the longest input that atheris makes."""
+SLOWEST, MOST_MEMORY = 20, 3000
+"""Seconds and MiB that one input may take under atheris."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How often a reader was called, and an input that failed, if one did."""
+
+    calls: int
+    seconds: float
+    failed: Input | None = None
+    why: str = ""
+
+
+def with_hypothesis(kind: str, seconds: float, *, seed: int | None = None) -> Outcome:
+    """Call a reader with what Hypothesis makes, and make a failing input as small as it can be."""
+    from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis import seed as seeded
+
+    from tests.fuzz.readers import Reader
+    from tests.fuzz.strategies import contents
+
+    known = corpus()
+    start, calls, last = time.monotonic(), 0, b""
+    with tempfile.TemporaryDirectory() as folder:
+        reader = Reader(kind, Path(folder))
+
+        @settings(
+            max_examples=300,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate, Phase.shrink],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(contents(kind, known))
+        def once(content: bytes) -> None:
+            nonlocal calls, last
+            calls += 1
+            last = content
+            with contextlib.redirect_stdout(io.StringIO()):
+                reader(content)
+
+        number = seed if seed is not None else int(time.time())
+        while calls == 0 or time.monotonic() - start < seconds:
+            try:
+                seeded(number)(once)()
+            except Exception as error:  # noqa: BLE001 - whatever it is, it was found
+                found = Input(kind, f"Hypothesis: {type(error).__name__}", last)
+                return Outcome(calls, time.monotonic() - start, found, repr(error)[:300])
+            number += 1
+    return Outcome(calls, time.monotonic() - start)
+
+
+def with_atheris(kind: str, seconds: float, *, seed: int | None = None) -> Outcome:
+    """Call a reader with what atheris makes, in a process of its own, watching time and memory."""
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = Path(folder) / "inputs"
+        inputs.mkdir()
+        for number, known in enumerate(i for i in corpus() if i.kind == kind):
+            if len(known.content) <= LONGEST:
+                (inputs / str(number)).write_bytes(known.content)
+        limits = [
+            f"-max_total_time={max(1, int(seconds))}",
+            f"-max_len={LONGEST}",
+            f"-timeout={SLOWEST}",
+            f"-rss_limit_mb={MOST_MEMORY}",
+            f"-artifact_prefix={folder}/found-",
+            "-print_final_stats=1",
+            *([f"-seed={seed}"] if seed is not None else []),
+        ]
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.fuzz.run", "--child", kind, *limits, str(inputs)],
+            check=False,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+        count = re.search(r"number_of_executed_units:\s*(\d+)", done.stderr)
+        calls = int(count[1]) if count else 0
+        spent = time.monotonic() - start
+        found = next(iter(Path(folder).glob("found-*")), None)
+        why = "\n".join(done.stderr.strip().splitlines()[-25:])
+        if found:
+            made = Input(kind, f"atheris: {found.name[6:14]}", found.read_bytes())
+            return Outcome(calls, spent, made, why)
+        if done.returncode or not calls:
+            raise RuntimeError(f"atheris could not run:\n{why}")
+    return Outcome(calls, spent)
+
+
+def _child(kind: str, options: list[str]) -> None:
+    """What runs under atheris; it ends the process itself."""
+    import atheris
+
+    with atheris.instrument_imports(include=["ragtune", "yaml", "json"]):
+        from tests.fuzz.readers import Reader
+    with tempfile.TemporaryDirectory() as folder:
+        reader = Reader(kind, Path(folder))
+
+        def once(content: bytes) -> None:
+            with contextlib.redirect_stdout(io.StringIO()):
+                reader(content)
+
+        atheris.Setup([sys.argv[0], *options], once)
+        atheris.Fuzz()
+
+
+ENGINES: dict[str, Any] = {"hypothesis": with_hypothesis, "atheris": with_atheris}
+
+
+def main(arguments: list[str]) -> int:
+    """Fuzz, say what was done, and return the exit code."""
+    if arguments[:1] == ["--child"]:
+        _child(arguments[1], arguments[2:])
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.run", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=2.0)
+    parser.add_argument("--engine", choices=ENGINES)
+    parser.add_argument("--reader", choices=KINDS)
+    chosen = parser.parse_args(arguments)
+    engines = [chosen.engine] if chosen.engine else list(ENGINES)
+    if not chosen.engine and importlib.util.find_spec("atheris") is None:
+        print("atheris is not installed: Hypothesis alone.")
+        engines.remove("atheris")
+    kinds = [chosen.reader] if chosen.reader else list(KINDS)
+    seconds = chosen.minutes * 60 / len(engines) / len(kinds)
+    failed = 0
+    for engine in engines:
+        for kind in kinds:
+            outcome = ENGINES[engine](kind, seconds)
+            rate = outcome.calls / outcome.seconds
+            print(
+                f"{engine:10} {kind:11} {outcome.calls:9,} inputs, {rate:7,.0f} a second",
+                flush=True,
+            )
+            if outcome.failed:
+                failed += 1
+                keep(outcome.failed)
+                print(f"  FAILED: {outcome.why}\n  {outcome.failed.content[:200]!r}", flush=True)
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,113 @@
+"""What is taken for a token, where it is refused, and that no message shows it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ragtune.errors import RagtuneError, UsageError
+from ragtune.recipe import all_keys
+from ragtune.recipe_file import load_recipe
+from ragtune.tokens import hide, kind_of, named_as_secret
+
+HUB = "hf_abcdefghijklmnopqrstuvwxyzABCDEF"
+TOKENS = [
+    HUB,
+    "sk-abcdefghijklmnopqrst",
+    "sk-proj-abc_DEF-0123456789",
+    "ghp_abcdefghijklmnopqrst",
+    "github_pat_abcdefghijklmnopqrst",
+    "AKIAABCDEFGHIJKLMNOP",
+    "https://user:word@example.org/x",
+    "https://word@example.org/x",
+]
+
+
+@pytest.mark.parametrize("token", TOKENS)
+@pytest.mark.parametrize("where", ["file", "comment", "escaped", "mapping", "override", "template"])
+def test_a_token_is_refused_and_not_shown(
+    tiny_recipe: dict[str, Any], tmp_path: Path, token: str, where: str
+) -> None:
+    path = tmp_path / "r.yaml"
+    overrides: list[str] = []
+    source: Any = path
+    text = json.dumps(tiny_recipe, indent=1)
+    if where == "file":
+        text = text.replace("english", token)
+    elif where == "comment":
+        text += f"\n# {token}\n"
+    elif where == "escaped":
+        escaped = "".join(f"\\u{ord(c):04x}" for c in token)
+        text = text.replace('"preset": "english"', f'"preset": "english", "system": "{escaped}"')
+    elif where == "mapping":
+        source = {**tiny_recipe, "prompt": {"preset": "english", "system": f"x {token} y"}}
+    elif where == "override":
+        overrides = [f"prompt.system=x {token}"]
+    else:
+        (tmp_path / "t.jinja").write_text("{{ question }} " + token, "utf-8")
+        overrides = [f"prompt.template={tmp_path / 't.jinja'}"]
+    path.write_text(text, "utf-8")
+    with pytest.raises(UsageError) as raised:
+        load_recipe(source, overrides)
+    assert token not in str(raised.value)
+    assert "holds" in raised.value.message
+    assert "HF_TOKEN" in raised.value.advice
+    if where == "file":
+        assert raised.value.message.startswith(f"{path}:")
+
+
+@pytest.mark.parametrize(
+    "key", ["token", "hub.token", "password", "api_key", "train.secret", "apikey"]
+)
+def test_a_key_that_is_named_so_is_refused(tiny_recipe: dict[str, Any], key: str) -> None:
+    section, _, inner = key.rpartition(".")
+    values: dict[str, Any] = {**tiny_recipe}
+    values |= {section: {**values.get(section, {}), inner: "short"}} if section else {key: "short"}
+    for source, overrides in ((values, []), (tiny_recipe, [f"{key}=short"])):
+        with pytest.raises(UsageError) as raised:
+            load_recipe(source, overrides)
+        assert f"{key} holds by its name, a secret" in raised.value.message
+        assert "short" not in str(raised.value)
+
+
+def test_a_token_of_this_machine_is_refused_whatever_it_looks_like(
+    tiny_recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("stored-canary-123\n", "utf-8")
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setenv("SERVER_API_KEY", "canary-456-key")
+    for token in ("stored-canary-123", "canary-456-key"):
+        with pytest.raises(UsageError) as raised:
+            load_recipe(tiny_recipe, [f"prompt.system={token}"])
+        assert token not in str(raised.value)
+
+
+def test_no_key_of_a_recipe_is_named_like_a_secret() -> None:
+    assert not [key for key in all_keys() if named_as_secret(key)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["hf_model", "sk-learn", "task-specific-instructions", "https://example.org/@user", "a@b.org", "owner/sk-x",
+     "http://localhost:8000/v1", "desk-abcdefghijklmnopqrst", "What is hf_hub?", "file://x/y@z"],
+)  # fmt: skip
+def test_other_texts_are_no_tokens(text: str) -> None:
+    assert kind_of(text) is None
+
+
+def test_messages_hide_what_they_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "canary/Key+with=signs")
+    for shown in ("canary/Key+with=signs", "canary%2FKey%2Bwith%3Dsigns"):
+        error = RagtuneError(f"refused: Bearer {shown}", f"not {shown}")
+        assert str(error) == "refused: Bearer [hidden]\nnot [hidden]"
+        assert shown not in repr(error)
+    assert hide("see https://me:word@host/x") == "see https://[hidden]@host/x"
+    monkeypatch.setenv("SHORT_TOKEN", "x")
+    assert hide("xyz") == "xyz"
+
+
+def test_messages_hold_no_signs_that_a_terminal_obeys() -> None:
+    assert RagtuneError("a\x1b[2Jb\ud800\n\tc").message == "a\\x1b[2Jb\\ud800\n\tc"
