@@ -163,10 +163,11 @@ def test_another_recipe_is_not_mixed_into_a_run(
     tiny_recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     ragtune.prepare(tiny_recipe, run_dir=tmp_path / "run")
-    with pytest.raises(UsageError, match=r"train.steps: 8 there, 9 now"):
-        ragtune.prepare(tiny_recipe, "train.steps=9", run_dir=tmp_path / "run")
-    # What is published may change.
+    with pytest.raises(UsageError, match=r"data.max_passages: 2 there, 1 now"):
+        ragtune.prepare(tiny_recipe, "data.max_passages=1", run_dir=tmp_path / "run")
+    # What is published may change, and what nothing was made by yet.
     ragtune.prepare(tiny_recipe, "publish.repo=me/model", run_dir=tmp_path / "run")
+    ragtune.prepare(tiny_recipe, "train.steps=9", run_dir=tmp_path / "run")
 
 
 def kill_when(process: subprocess.Popen[str], ready: Any, how: int) -> bool:
@@ -210,7 +211,7 @@ def test_ctrl_c_says_how_to_go_on(tiny_recipe: dict[str, Any], tmp_path: Path) -
     assert kill_when(process, (run / "work" / "checkpoints" / "checkpoint-2").exists, signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130
-    assert "the same command goes on" in errors
+    assert "its checkpoint is kept. The same command goes on: ragtune run" in errors
     assert "Traceback" not in errors
 
 
