@@ -40,7 +40,6 @@ def preload() -> None:
     import transformers
     from transformers import AutoModelForCausalLM, Trainer
 
-
     _ = (AutoModelForCausalLM, Trainer, matplotlib, peft, torch, transformers)
     _ = (transformers.LlamaForCausalLM, transformers.PreTrainedTokenizerFast)
 

@@ -20,6 +20,7 @@ from typing import Any
 from ragtune.console import note, warn
 from ragtune.errors import RagtuneError, UsageError
 from ragtune.files import disk_errors
+from ragtune.stopping import finishing
 
 BEAT = 15.0
 """Seconds between two signs of life."""
@@ -153,13 +154,14 @@ def locked(folder: Path) -> Iterator[Lock]:
         yield held
         return
     lock = Lock(folder)
-    lock.acquire()
-    Lock._held[key] = lock  # noqa: SLF001
     try:
+        lock.acquire()
+        Lock._held[key] = lock  # noqa: SLF001
         yield lock
     finally:
-        del Lock._held[key]  # noqa: SLF001
-        lock.release()
+        with finishing():  # a signal in the middle of this would leave the lock behind
+            Lock._held.pop(key, None)  # noqa: SLF001
+            lock.release()
 
 
 def see_held(folder: Path) -> None:
