@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,18 +16,10 @@ import pytest
 import yaml
 
 import ragtune
+from ragtune import stopping
 from ragtune.errors import RagtuneError, UsageError
 from ragtune.evaluation.metrics import METRICS
-
-DETERMINED = ("data", "adapter", "before", "after", "merged", "comparison.json")
-
-
-def digests(run: Path) -> dict[str, str]:
-    """The files that a recipe determines, byte for byte."""
-    files = [
-        p for name in DETERMINED for p in [run / name, *(run / name).rglob("*")] if p.is_file()
-    ]
-    return {str(p.relative_to(run)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+from tests.faults import digests
 
 
 def command(recipe: dict[str, Any], run: Path, *arguments: str) -> list[str]:
@@ -213,6 +205,81 @@ def test_ctrl_c_says_how_to_go_on(tiny_recipe: dict[str, Any], tmp_path: Path) -
     assert process.returncode == 130
     assert "its checkpoint is kept. The same command goes on: ragtune run" in errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_training_saves_a_checkpoint_and_the_same_command_gives_the_same(
+    tiny_recipe: dict[str, Any], tmp_path: Path, how: int, code: int
+) -> None:
+    tiny_recipe["train"] |= {"steps": 60, "save_every": 10}
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "cut").mkdir()
+    whole, cut = tmp_path / "whole" / "run", tmp_path / "cut" / "run"
+    subprocess.run(command(tiny_recipe, whole, "train"), check=True, capture_output=True)
+    process = subprocess.Popen(
+        command(tiny_recipe, cut, "train"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert kill_when(process, (cut / "work/checkpoints/checkpoint-10").exists, how)
+    _, errors = process.communicate()
+    assert process.returncode == code
+    last = errors.strip().splitlines()[-1]
+    stopped = re.search(r"Training stopped after step (\d+) of 60: its checkpoint is kept\. ", last)
+    assert stopped, errors
+    assert (cut / f"work/checkpoints/checkpoint-{stopped[1]}/manifest.json").exists()
+    arguments = command(tiny_recipe, cut, "train")[3:]
+    assert last.endswith(f"The same command goes on: ragtune {' '.join(arguments)}")
+    again = subprocess.run(
+        command(tiny_recipe, cut, "train"), check=True, capture_output=True, text=True
+    )
+    assert f"Going on from step {stopped[1]}" in again.stdout
+    assert digests(cut) == digests(whole)
+
+
+def test_a_second_ctrl_c_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    stopping.install()
+    try:
+        with stopping.finishing():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stopping.asked()
+            with pytest.raises(stopping.Stopped):
+                os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    finally:
+        stopping.uninstall()
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def test_answers_that_were_begun_are_kept_and_counted(
+    tiny_recipe: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = tmp_path / "run"
+    changes = ("evaluate.batch_size=2",)
+
+    from ragtune.evaluation import generate
+
+    plain = generate.partial_line
+
+    def stop(prediction: Any) -> str:
+        if not stopping.asked():
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(prediction)
+
+    monkeypatch.setattr(generate, "partial_line", stop)
+    stopping.install()
+    try:
+        with pytest.raises(stopping.Stopped):
+            ragtune.evaluate(tiny_recipe, *changes, run_dir=run)
+        assert stopping.last_words() == (143, "SIGTERM", "2 of 10 answers are kept.")
+    finally:
+        stopping.uninstall()
+    monkeypatch.undo()
+    capsys.readouterr()
+    ragtune.evaluate(tiny_recipe, *changes, run_dir=run)
+    assert "Going on: 2 of 10 answers are kept." in capsys.readouterr().out
 
 
 def cli(

@@ -32,14 +32,15 @@ _state = _State()
 
 def install() -> None:
     """Handle SIGINT and SIGTERM from now on; does nothing outside of the main thread."""
-    _state.asked, _state.finishing, _state.kept = None, 0, ""
+    _state.asked, _state.kept = None, ""
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             signal.signal(number, _handle)
 
 
 def uninstall() -> None:
-    """Python's own handlers again."""
+    """Python's own handlers again; what came is forgotten."""
+    _state.asked, _state.kept = None, ""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
