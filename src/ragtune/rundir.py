@@ -196,7 +196,8 @@ class RunDir:
         for name in names:
             files = checksums(self.path / name)
             if name == "data":
-                new = {s: files[f"{s}.jsonl"]["sha256"] for s in ("train", "eval")}
+                splits = [s for s in ("train", "eval") if f"{s}.jsonl" in files]
+                new = {s: files[f"{s}.jsonl"]["sha256"] for s in splits}
                 old = self.read_state().get("data")
                 if old is not None and old != new:
                     self._retire_all_but_data()
