@@ -141,6 +141,21 @@ def test_the_disk_s_errors_are_told(tmp_path: Path, number: int, message: str) -
         raise OSError(number, os.strerror(number))
 
 
+def test_a_full_disk_says_how_much_is_needed_and_keeps_what_was_there(tmp_path: Path) -> None:
+    with making_folder(tmp_path / "run") as partial:
+        (partial / "a").write_text("old")
+
+    def full() -> None:
+        with making_folder(tmp_path / "run", 3 * 2**20) as partial:
+            (partial / "a").write_text("half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(RagtuneError, match=r"about 3 MiB needed, \d+ MiB free"):
+        full()
+    assert (tmp_path / "run" / "a").read_text() == "old"
+    assert names(tmp_path) == ["run"]
+
+
 def test_other_errors_of_the_system_pass(tmp_path: Path) -> None:
     with pytest.raises(ConnectionResetError), disk_errors(tmp_path):
         raise ConnectionResetError(errno.ECONNRESET, "reset")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import traceback
 from enum import StrEnum
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ragtune import __version__
+from ragtune import __version__, stopping
 from ragtune.errors import RagtuneError, is_out_of_memory
 from ragtune.offline import go_offline, need_network
 from ragtune.tokens import hide
@@ -37,6 +38,15 @@ Overrides = Annotated[
 ]
 RunDir = Annotated[
     Path | None, typer.Option("--run-dir", help="Where the run lies; runs/NAME by default.")
+]
+
+Redo = Annotated[
+    bool,
+    typer.Option(
+        "--redo",
+        help="After a change of the recipe or its files: set aside what is no longer valid, and make "
+        "it again.",
+    ),
 ]
 
 
@@ -70,14 +80,16 @@ def root(
 
 
 @app.command()
-def run(target: Target, overrides: Overrides = None, run_dir: RunDir = None) -> None:
+def run(
+    target: Target, overrides: Overrides = None, run_dir: RunDir = None, redo: Redo = False
+) -> None:
     """Do everything: check, data, answers before, training, answers after, merging, report, push.
 
     What is finished is not repeated: after a break the same command goes on.
     """
     from ragtune import pipeline
 
-    pipeline.run(target, *(overrides or []), run_dir=run_dir)
+    pipeline.run(target, *(overrides or []), run_dir=run_dir, redo=redo)
 
 
 @app.command()
@@ -116,11 +128,12 @@ def prepare(
             "--show", min=0, help="Show N training examples: prompt, tokens, what is trained."
         ),
     ] = 0,
+    redo: Redo = False,
 ) -> None:
     """Read the data, select the examples, and count what was dropped and why."""
     from ragtune.stages import Run
 
-    one = Run(target, overrides, run_dir)
+    one = Run(target, overrides, run_dir, redo=redo)
     one.prepare()
     if show:
         from ragtune.reporting.show import show_examples
@@ -129,11 +142,13 @@ def prepare(
 
 
 @app.command()
-def train(target: Target, overrides: Overrides = None, run_dir: RunDir = None) -> None:
+def train(
+    target: Target, overrides: Overrides = None, run_dir: RunDir = None, redo: Redo = False
+) -> None:
     """Train the adapter; after a break it goes on from the last checkpoint."""
     from ragtune import pipeline
 
-    pipeline.train(target, *(overrides or []), run_dir=run_dir)
+    pipeline.train(target, *(overrides or []), run_dir=run_dir, redo=redo)
 
 
 def _one_of(given: list[str]) -> None:
@@ -165,6 +180,7 @@ def evaluate(
             "--predictions", help="Score this file (lines of qid, prediction) and ask nothing."
         ),
     ] = None,
+    redo: Redo = False,
 ) -> None:
     """Answer and score the questions, with the adapter if there is one."""
     from ragtune import pipeline
@@ -180,7 +196,7 @@ def evaluate(
     _one_of([name for name, there in given.items() if there])
     if controls:
         with to_stderr(wanted=as_json):
-            found = pipeline.controls(target, *(overrides or []), run_dir=run_dir)
+            found = pipeline.controls(target, *(overrides or []), run_dir=run_dir, redo=redo)
             if not as_json:
                 console.print(controls_table(found))
         if as_json:
@@ -194,6 +210,7 @@ def evaluate(
             base=base,
             checkpoint=checkpoint,
             predictions=predictions,
+            redo=redo,
         )
     if as_json:
         typer.echo(json.dumps({k: metrics[k] for k in ("n", "metrics")}))
@@ -257,11 +274,13 @@ def report(
 
 
 @app.command()
-def merge(target: Target, overrides: Overrides = None, run_dir: RunDir = None) -> None:
+def merge(
+    target: Target, overrides: Overrides = None, run_dir: RunDir = None, redo: Redo = False
+) -> None:
     """Merge the adapter into the base model, and count the answers that this changes."""
     from ragtune import pipeline
 
-    pipeline.merge(target, *(overrides or []), run_dir=run_dir)
+    pipeline.merge(target, *(overrides or []), run_dir=run_dir, redo=redo)
 
 
 @app.command()
@@ -313,20 +332,21 @@ def init(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with its code: 0, 1 (failure), 2 (usage), 130 (Ctrl-C)."""
+    """Run the command line and exit with its code: 0, 1 (failure), 2 (usage), 130 or 143 (stopped)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     if "--offline" in arguments:
         go_offline()
     arguments = [a for a in arguments if a not in ("--debug", "--offline")]
+    stopping.install()
     try:
         code: Any = app(arguments, standalone_mode=True)
     except KeyboardInterrupt:
-        _stopped()
+        code = _stopped(arguments)
     except SystemExit as stop:
         code = stop.code
         if code == 130:  # noqa: PLR2004 - how Typer ends on Ctrl-C
-            _stopped()
+            code = _stopped(arguments)
     except RagtuneError as error:
         _traceback(wanted=debug)
         _tell(error)
@@ -345,6 +365,8 @@ def main(arguments: list[str] | None = None) -> None:
                 )
             )
         code = 1
+    finally:
+        stopping.uninstall()
     sys.exit(code)
 
 
@@ -364,6 +386,12 @@ def _traceback(*, wanted: bool) -> None:
         sys.stderr.write(hide(traceback.format_exc()))
 
 
-def _stopped() -> None:
-    sys.stderr.write("\nStopped. What is finished is kept; the same command goes on.\n")
-    sys.exit(130)
+def _stopped(arguments: list[str]) -> int:
+    """Say how to go on; returns the exit code."""
+    code, name, kept = stopping.last_words()
+    command = shlex.join(["ragtune", *arguments])
+    sys.stderr.write(
+        f"\nStopped by {name}. {kept or 'What is finished is kept.'} "
+        f"The same command goes on: {command}\n"
+    )
+    return code

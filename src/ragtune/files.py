@@ -26,16 +26,19 @@ os.umask(_UMASK)
 
 
 @contextlib.contextmanager
-def full_disk(path: Path) -> Iterator[None]:
-    """Turn a full disk into a message with the path and the space left."""
+def full_disk(path: Path, needed: int | None = None) -> Iterator[None]:
+    """Turn a full disk into a message with the path, the space left, and the bytes needed if known."""
     try:
         yield
     except Exception as error:
         if not _is_full_disk(error, path):
             raise
+        named = getattr(error, "filename", None)  # a download lies elsewhere than the run
+        path = Path(named) if isinstance(named, str) else path
         free = shutil.disk_usage(existing_parent(path)).free
+        about = f"about {needed / 2**20:.0f} MiB needed, " if needed else ""
         raise RagtuneError(
-            f"The disk is full: could not write {path} ({free / 2**20:.0f} MiB free).",
+            f"The disk is full: could not write {path} ({about}{free / 2**20:.0f} MiB free).",
             "Free some space or choose another run directory with --run-dir; "
             "the same command then goes on from what is finished.",
         ) from error
@@ -54,10 +57,10 @@ def _is_full_disk(error: Exception, path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path, needed: int | None = None) -> Iterator[None]:
     """Turn a full disk, or a folder that can't be written or made, into a message."""
     try:
-        with full_disk(path):
+        with full_disk(path, needed):
             yield
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
@@ -188,10 +191,15 @@ def _damaged_line(path: Path, number: int, problem: str) -> RagtuneError:
 
 
 @contextlib.contextmanager
-def making_folder(path: Path) -> Iterator[Path]:
-    """Fill a folder under a temporary name; it gets its own name only when it is whole."""
+def making_folder(path: Path, needed: int | None = None) -> Iterator[Path]:
+    """Fill a folder under a temporary name; it gets its own name only when it is whole.
+
+    Args:
+        path: its own name; what is there stays until the new one is whole.
+        needed: the bytes that it will take, for the message on a full disk.
+    """
     partial = path.with_name(f".{path.name}.partial")
-    with disk_errors(path):
+    with disk_errors(path, needed):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
@@ -204,8 +212,13 @@ def making_folder(path: Path) -> Iterator[Path]:
                 # safetensors makes its files readable for their owner alone.
                 file.chmod(0o666 & ~_UMASK)
         if path.exists():
-            shutil.rmtree(path)
-        partial.replace(path)
+            old = path.with_name(f".{path.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            path.replace(old)
+            partial.replace(path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            partial.replace(path)
 
 
 def sha256(path: Path) -> str:

@@ -17,28 +17,28 @@ from ragtune.data.select import rejection
 from ragtune.errors import UsageError
 from ragtune.evaluation.compare import compare
 from ragtune.evaluation.score import Scored, load_predictions, metrics_of, score_answers
-from ragtune.files import making_folder, read_json, write_json, write_jsonl
+from ragtune.files import making_folder, read_json, read_jsonl, write_json, write_jsonl
 from ragtune.recipe import Recipe
 from ragtune.recipe_file import load_recipe
 from ragtune.stages import Run
+from ragtune.workspace import Workspace, alone
 
 _LONGEST_QID = 200
 """Characters of a qid for which a similar one is looked for."""
 
 
+@alone()
 def controls(run: Run) -> dict[str, Any]:
     """Ask the same questions with other passages, before and (with an adapter) after tuning.
 
     The model is loaded once: for `before` its adapter is switched off. Writes controls/ and
     controls.json, and returns the latter.
     """
-    from ragtune.evaluation.controls import AS_ASKED, control_examples, control_figures, key
+    from ragtune.evaluation.controls import control_examples
 
     run.prepare()
     tuned = run.dir.adapter.exists()
-    answers: dict[str, dict[str, str]] = {}
     made: tuple[list[Example], dict[str, int]] | None = None
-    left_out: dict[str, int] = {}
     examples = [e for e in run.examples("eval") if e.extra["selected"]]
     for which in ("before", "after") if tuned else ("before",):
         run.evaluate(which)
@@ -54,16 +54,53 @@ def controls(run: Run) -> dict[str, Any]:
                 with making_folder(folder) as unfinished:
                     write_jsonl(unfinished / "predictions.jsonl", (p.to_dict() for p in found))
                     write_json(unfinished / "left_out.json", {"questions": left_out})
+                run.dir.record(f"controls/{which}")
                 partial.unlink()
-        plain = load_predictions(run.dir.predictions(which))
-        answers[which] = {key(AS_ASKED, qid): text for qid, text in plain.items()}
-        answers[which] |= load_predictions(folder)
-        left_out = read_json(folder / "left_out.json")["questions"]
+    return _score_controls(run)
+
+
+def _score_controls(run: Workspace) -> dict[str, Any]:
+    """Score the answers in controls/; writes controls.json and returns it."""
+    from ragtune.evaluation.controls import AS_ASKED, control_figures, key
+
+    answers: dict[str, dict[str, str]] = {}
+    left_out: dict[str, int] = {}
+    for which in ("before", "after"):
+        folder = run.dir.path / "controls" / which
+        if folder.exists():
+            plain = load_predictions(run.dir.predictions(which))
+            answers[which] = {key(AS_ASKED, qid): text for qid, text in plain.items()}
+            answers[which] |= load_predictions(folder)
+            left_out = read_json(folder / "left_out.json")["questions"]
+    examples = [e for e in run.examples("eval") if e.extra["selected"]]
     result = control_figures(run.recipe, examples, answers, left_out)
     write_json(run.dir.controls, result)
     return result
 
 
+def score_again(run: Workspace) -> None:
+    """Score the answers that are there as the recipe now says; none is asked for again."""
+    from ragtune.evaluation.evaluate import figures_of
+    from ragtune.evaluation.generate import Prediction
+
+    folders = [f for f in map(run.dir.path.__truediv__, run.dir.results()) if f.name != "data"]
+    for folder in [f for f in folders if (f / "metrics.json").exists()]:
+        name = str(folder.relative_to(run.dir.path))
+        rows = [Prediction(**row) for row in read_jsonl(folder / "predictions.jsonl")]
+        run.dir.unrecord(name)
+        write_json(folder / "metrics.json", figures_of(run.recipe, rows, run.questions))
+        run.dir.record(name)
+        note(
+            f"{name}: scored again by {run.recipe.evaluate.metric}, {run.recipe.evaluate.answers}."
+        )
+    if run.dir.controls.exists():
+        _score_controls(run)
+    merged = run.dir.read_state().get("merge")
+    if merged and merged.get("answers") != run.recipe.evaluate.answers:
+        run.dir.forget("merge")  # its answers are not kept: it is asked again
+
+
+@alone()
 def evaluate_checkpoint(run: Run, step: int) -> dict[str, Any]:
     """Answer and score the questions with the adapter of a checkpoint: checkpoints/STEP/.
 
@@ -103,6 +140,7 @@ def evaluate_checkpoint(run: Run, step: int) -> dict[str, Any]:
             title = f"answering (step {step})"
             found = ask(run.recipe, model, run.encoder, run.prompts, limits, partial, title)
             write_evaluation(run.recipe, folder, found, run.questions)
+            run.dir.record(f"checkpoints/{step}")
             partial.unlink()
     return read_json(folder / "metrics.json")
 

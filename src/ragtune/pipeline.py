@@ -11,13 +11,16 @@ from ragtune.stages import Run
 from ragtune.workspace import Target, find_recipe
 
 
-def run(target: Target, *overrides: str, run_dir: str | Path | None = None) -> dict[str, Any]:
+def run(
+    target: Target, *overrides: str, run_dir: str | Path | None = None, redo: bool = False
+) -> dict[str, Any]:
     """Do everything, from data to report and, if the recipe names a repository, to the Hub.
 
     Args:
         target: a recipe (path, mapping or Recipe) or a run directory.
         overrides: `section.key=value` changes to it.
         run_dir: where the run lies; runs/NAME by default.
+        redo: set aside what a changed recipe or file makes invalid, and make it again.
 
     Returns:
         The comparison, as in comparison.json.
@@ -26,7 +29,7 @@ def run(target: Target, *overrides: str, run_dir: str | Path | None = None) -> d
         UsageError: the recipe or the data must be changed.
         RagtuneError: something failed; its message says what to do.
     """
-    return Run(target, list(overrides), run_dir).run()
+    return Run(target, list(overrides), run_dir, redo=redo).run()
 
 
 def check(
@@ -46,14 +49,18 @@ def check(
     return [dataclasses.asdict(finding) for finding in found]
 
 
-def prepare(target: Target, *overrides: str, run_dir: str | Path | None = None) -> dict[str, Any]:
+def prepare(
+    target: Target, *overrides: str, run_dir: str | Path | None = None, redo: bool = False
+) -> dict[str, Any]:
     """Read and select the data; returns data/report.json. Raises as `run` does."""
-    return Run(target, list(overrides), run_dir).prepare()
+    return Run(target, list(overrides), run_dir, redo=redo).prepare()
 
 
-def train(target: Target, *overrides: str, run_dir: str | Path | None = None) -> dict[str, Any]:
+def train(
+    target: Target, *overrides: str, run_dir: str | Path | None = None, redo: bool = False
+) -> dict[str, Any]:
     """Train the adapter; returns what it took. Raises as `run` does."""
-    return Run(target, list(overrides), run_dir).train()
+    return Run(target, list(overrides), run_dir, redo=redo).train()
 
 
 def evaluate(
@@ -63,6 +70,7 @@ def evaluate(
     base: bool = False,
     checkpoint: int | None = None,
     predictions: str | Path | None = None,
+    redo: bool = False,
 ) -> dict[str, Any]:
     """Answer and score the questions: with the adapter if there is one, else (or with `base`) without.
 
@@ -73,6 +81,7 @@ def evaluate(
         base: without the adapter.
         checkpoint: with the adapter of this step instead.
         predictions: a file of {qid, prediction} lines: it is scored, and nothing is asked.
+        redo: as for `run`.
 
     Returns:
         As metrics.json. Raises as `run` does.
@@ -83,20 +92,22 @@ def evaluate(
     if predictions is not None:
         recipe, folder = find_recipe(target, list(overrides), run_dir)
         return measure.score_file(recipe, str(predictions), prepared_questions(recipe, folder))
-    one = Run(target, list(overrides), run_dir)
+    one = Run(target, list(overrides), run_dir, redo=redo)
     if checkpoint is not None:
         return measure.evaluate_checkpoint(one, checkpoint)
     return one.evaluate("before" if base or not one.dir.adapter.exists() else "after")
 
 
-def controls(target: Target, *overrides: str, run_dir: str | Path | None = None) -> dict[str, Any]:
+def controls(
+    target: Target, *overrides: str, run_dir: str | Path | None = None, redo: bool = False
+) -> dict[str, Any]:
     """Ask the questions with other passages, before and after tuning; returns controls.json.
 
     Raises as `run` does.
     """
     from ragtune import measure
 
-    one = Run(target, list(overrides), run_dir)
+    one = Run(target, list(overrides), run_dir, redo=redo)
     result = measure.controls(one)
     one.report(again=True)
     return result
@@ -131,9 +142,11 @@ def report(target: Target, *overrides: str, run_dir: str | Path | None = None) -
     return one.dir.report
 
 
-def merge(target: Target, *overrides: str, run_dir: str | Path | None = None) -> dict[str, Any]:
+def merge(
+    target: Target, *overrides: str, run_dir: str | Path | None = None, redo: bool = False
+) -> dict[str, Any]:
     """Merge the adapter into the base; returns the number of answers that changed, and the score."""
-    return Run(target, list(overrides), run_dir).merge()
+    return Run(target, list(overrides), run_dir, redo=redo).merge()
 
 
 def push(
@@ -146,7 +159,4 @@ def push(
 
     With `dry_run` it is only shown what would go: nobody is asked, nothing is written.
     """
-    one = Run(target, list(overrides), run_dir)
-    if not dry_run:
-        one.dir.claim(one.recipe)
-    return one.push(dry_run=dry_run)
+    return Run(target, list(overrides), run_dir).push(dry_run=dry_run)

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import platform
 import shutil
 from pathlib import Path
 from typing import Any
 
-from ragtune.errors import UsageError
+from ragtune.checksums import Files, checksums, difference, set_aside
+from ragtune.console import warn
+from ragtune.errors import RagtuneError, UsageError
 from ragtune.files import disk_errors, read_json, write_json
 from ragtune.recipe import Recipe
 from ragtune.recipe_file import load_recipe, save_recipe
+from ragtune.validity import (
+    DEPENDS,
+    PLAN_FREE,
+    SCORING,
+    Change,
+    flat,
+    input_changes,
+    recipe_changes,
+    there,
+)
 
 _LIBRARIES = (
     "ragtune",
@@ -50,52 +63,204 @@ class RunDir:
         """The folder of the answers before or after."""
         return self.path / which
 
-    def verify(self, recipe: Recipe) -> None:
-        """See that what the directory holds was made by this recipe.
+    def changes(self, recipe: Recipe) -> list[Change]:
+        """What of the recipe differs from that by which the directory's results were made."""
+        if not self.recipe.exists():
+            return []
+        return recipe_changes(self.path, load_recipe(self.recipe), recipe)
 
-        What `publish` says and where a server is may change at any time, and a served name until its
-        first answer; anything else would mix two runs.
+    def refuse(self, changes: list[Change]) -> None:
+        """See that there are none.
 
         Raises:
-            UsageError: the directory holds results of another recipe.
+            UsageError: there are; it says which stages are no longer valid, and why.
         """
-        results = (self.data, self.adapter, *map(self.predictions, ("before", "after")))
-        if self.recipe.exists() and any(path.exists() for path in results):
-            old = _flat(load_recipe(self.recipe).model_dump(mode="json"))
-            new = _flat(recipe.model_dump(mode="json"))
-            free = (
-                "publish.",
-                "name",
-                "evaluate.endpoint",
-                "evaluate.concurrency",
-                *self._unasked(),
+        if changes:
+            listed = [f"{one.words}: no longer valid: {', '.join(one.stages)}" for one in changes]
+            raise UsageError(
+                f"{self.path} holds results of another recipe, or of other files:\n  "
+                + "\n  ".join(listed),
+                "With --redo (of run, prepare, train, evaluate and merge) these stages are set aside in "
+                f"{self.path}/old-N and made again. Or give this run its own directory: name=ANOTHER "
+                "on the command line, or --run-dir.",
             )
-            changed = [
-                f"{key}: {old.get(key)!r} there, {new.get(key)!r} now"
-                for key in sorted(old.keys() | new.keys())
-                if old.get(key) != new.get(key) and not key.startswith(free)
-            ]
-            if changed:
-                raise UsageError(
-                    f"{self.path} holds a run of another recipe:\n  " + "\n  ".join(changed),
-                    "Give this run its own directory (name=ANOTHER on the command line, or --run-dir), "
-                    "or delete the old one.",
-                )
 
-    def _unasked(self) -> list[str]:
-        """The keys of served names under which nothing was answered yet."""
-        free = []
-        for which in ("before", "after"):
-            partial = self.work / f"{which}.jsonl"
-            if not self.predictions(which).exists() and not (
-                partial.exists() and partial.stat().st_size
-            ):
-                free.append(f"evaluate.served_{which}")
-        return free
+    def settle(self, recipe: Recipe, *, redo: bool, making: bool) -> bool:
+        """Leave in the directory only what is whole and of this recipe; needs the lock.
+
+        Args:
+            recipe: the present one.
+            redo: set aside what is no longer valid, instead of refusing.
+            making: whether something may be made from the input files, so that they count as well.
+
+        Returns:
+            Whether something went.
+
+        Raises:
+            UsageError: something is no longer valid, and `redo` is false.
+        """
+        if not self.recipe.exists():
+            return False
+        state = self._whole_state()
+        changes = self.changes(recipe)
+        recorded = state.get("inputs", {})
+        if making:
+            changes += input_changes(self.path, recorded, recipe)
+        if changes and not redo:
+            self.refuse(changes)
+        stages = {stage for one in changes for stage in one.stages}
+        if stages:
+            self.retire([stage for stage in DEPENDS if stage in stages])
+        elif recorded:
+            self.update(inputs=recorded)  # with the new times of files whose content is the same
+        if self._differs(recipe, but=PLAN_FREE):
+            self._pop("plan")
+        damaged = self._set_damaged_aside()
+        return bool(stages) or damaged
+
+    def scored_otherwise(self, recipe: Recipe) -> bool:
+        """Whether the recipe scores the answers that are there in another way."""
+        return self.recipe.exists() and self._differs(recipe, only=SCORING)
+
+    def _differs(
+        self, recipe: Recipe, *, but: tuple[str, ...] = (), only: tuple[str, ...] = ("",)
+    ) -> bool:
+        old, new = (flat(r.model_dump(mode="json")) for r in (load_recipe(self.recipe), recipe))
+        keys = [k for k in old.keys() | new.keys() if old.get(k) != new.get(k)]
+        return any(k.startswith(only) and not k.startswith(but) for k in keys)
+
+    def _pop(self, key: str) -> None:
+        state = self.read_state()
+        if key in state:
+            del state[key]
+            state.pop("format", None)
+            write_json(self.state, state)
+
+    def _whole_state(self) -> dict[str, Any]:
+        try:
+            return self.read_state()
+        except RagtuneError as error:
+            set_aside(self.state, error.message)
+            write_json(self.state, {"versions": versions()})
+            return {}
+
+    def retire(self, stages: list[str]) -> None:
+        """Move what stages made, with a copy of recipe and state, into old-1, old-2 and so on."""
+        numbers = [int(p.name[4:]) for p in self.path.glob("old-*") if p.name[4:].isdigit()]
+        old = self.path / f"old-{max(numbers, default=0) + 1}"
+        derived = {"before", "after"} & set(stages) and [self.comparison, self.report]
+        found = [path for stage in stages for path in there(self.path, stage)]
+        found += [path for path in derived or [] if path.exists()]
+        with disk_errors(old):
+            old.mkdir(parents=True)
+            for path in (self.recipe, self.state):
+                if path.exists():
+                    shutil.copy2(path, old / path.name)
+            for path in found:
+                target = old / path.relative_to(self.path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(target)
+        self._drop(*stages)
+        warn(f"Set aside in {old}: {', '.join(stages)}. Delete it when you don't need it.")
+
+    def _drop(self, *stages: str) -> None:
+        """Take what run.json says of stages out of it."""
+        state = self.read_state()
+        if not state:
+            return
+        of = {"data": ("data", "inputs", "plan"), "adapter": ("train",), "after": ("merge",),
+              "merged": ("merge",)}  # fmt: skip
+        for stage in stages:
+            for key in of.get(stage, ()):
+                state.pop(key, None)
+            state.get("times", {}).pop(
+                {"adapter": "train", "merged": "merge"}.get(stage, stage), None
+            )
+            files = state.get("files", {})
+            for name in [n for n in files if n.split("/")[0] == stage]:
+                del files[name]
+        state.pop("format", None)
+        write_json(self.state, state)
+
+    def results(self) -> list[str]:
+        """The finished folders, as names below the run directory."""
+        named = [*(self.path / n for n in ("data", "before", "adapter", "after", "merged"))]
+        named += sorted(p for n in ("controls", "checkpoints") for p in self.path.glob(f"{n}/*"))
+        return [str(p.relative_to(self.path)) for p in named if p.is_dir() and p.name[0] != "."]
+
+    def record(self, *names: str) -> None:
+        """Note the checksums of finished folders in run.json.
+
+        Data that are not those of which later stages were made take these away.
+        """
+        for name in names:
+            files = checksums(self.path / name)
+            if name == "data":
+                splits = [s for s in ("train", "eval") if f"{s}.jsonl" in files]
+                new = {s: files[f"{s}.jsonl"]["sha256"] for s in splits}
+                old = self.read_state().get("data")
+                if old is not None and old != new:
+                    self._retire_all_but_data()
+                self.update(data=new)
+            state = self.read_state().get("files", {}) | {name: files}
+            self.update(files=state)
+
+    def unrecord(self, name: str) -> None:
+        """Forget the checksums of a folder that is about to change."""
+        state = self.read_state()
+        if state.get("files", {}).pop(name, None) is not None:
+            state.pop("format", None)
+            write_json(self.state, state)
+
+    def _retire_all_but_data(self) -> None:
+        later = [s for s in DEPENDS if s != "data" and there(self.path, s)]
+        if later:
+            self.retire(later)
+        self._pop("plan")
+
+    def _set_damaged_aside(self) -> bool:
+        """Set aside the folders that are not as they were when they were finished.
+
+        One without checksums was finished the moment before a kill, or by an older version.
+        """
+        state = self.read_state()
+        recorded: dict[str, Files] = state.get("files", {})
+        there_now = self.results()
+        old = json.dumps(recorded)
+        damaged = False
+        for name, files in list(recorded.items()):
+            if name not in there_now:
+                del recorded[name]
+                continue
+            problem = difference(self.path / name, files)
+            if problem:
+                set_aside(self.path / name, problem)
+                del recorded[name]
+                damaged = True
+        if json.dumps(recorded) != old:
+            state.pop("format", None)
+            write_json(self.state, {**state, "files": recorded})
+        self.record(*(n for n in there_now if n not in recorded and (self.path / n).exists()))
+        return damaged
+
+    def see_whole(self, name: str) -> None:
+        """Read all of a finished folder and compare checksums, before it is given to others.
+
+        Raises:
+            RagtuneError: it is damaged; it has been set aside.
+        """
+        files = self.read_state().get("files", {}).get(name)
+        problem = difference(self.path / name, files, thorough=True) if files else None
+        if problem:
+            set_aside(self.path / name, problem)
+            raise RagtuneError(
+                f"{self.path / name} is damaged: {problem}.",
+                "Nothing was published. Run the same command again: it is made again.",
+            )
 
     def claim(self, recipe: Recipe) -> None:
-        """Make the directory this recipe's. Raises as `verify` does."""
-        self.verify(recipe)
+        """Make the directory this recipe's. Raises as `refuse` does."""
+        self.refuse(self.changes(recipe))
         with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         save_recipe(recipe, self.recipe)
@@ -105,8 +270,11 @@ class RunDir:
     def forget(self, *results: str) -> None:
         """Remove what later stages made of something that is made anew, unfinished work included."""
         state = self.read_state()
+        files = state.get("files", {})
         for name in results:
             state.pop("merge" if name == "merged" else name, None)
+            for one in [n for n in files if n.split("/")[0] == name]:
+                del files[one]
             shutil.rmtree(self.path / name, ignore_errors=True)
             for path in (self.path / f"{name}.json", *self.work.glob(f"{name}*.jsonl")):
                 path.unlink(missing_ok=True)
@@ -135,13 +303,3 @@ def versions(*more: str) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            out |= _flat(value, f"{prefix}{key}.")
-        else:
-            out[f"{prefix}{key}"] = value
-    return out

@@ -11,27 +11,29 @@ from typing import Any
 
 from ragtune.console import console, heading, note
 from ragtune.errors import UsageError
-from ragtune.files import read_json, read_jsonl, sha256, write_json
-from ragtune.workspace import Workspace
+from ragtune.files import read_json, read_jsonl, write_json
+from ragtune.stopping import stop_if_asked
+from ragtune.validity import inputs
+from ragtune.workspace import Workspace, alone
 
 
 class Run(Workspace):
     """The stages of a recipe. Each returns what it found out; one that is finished is not repeated."""
 
+    @alone()
     def prepare(self) -> dict[str, Any]:
         from ragtune.data.prepare import prepare
 
         self.dir.claim(self.recipe)
         if not (self.dir.data / "report.json").exists():
             with self.stage("prepare", "Data"):
-                self.dir.forget("before", "after", "merged", "controls", "checkpoints", "plan")
                 self._made.pop("plan", None)
+                self.dir.update(inputs=inputs(self.recipe))
                 prepare(self.recipe, self.encoder, self.dir.data)
-                self.dir.update(
-                    data={s: sha256(self.dir.data / f"{s}.jsonl") for s in ("train", "eval")}
-                )
+                self.dir.record("data")
         return read_json(self.dir.data / "report.json")
 
+    @alone()
     def evaluate(self, which: str) -> dict[str, Any]:
         """Answer the questions `before` or `after` tuning."""
         from ragtune.evaluation.evaluate import show_answers, write_evaluation
@@ -50,10 +52,12 @@ class Run(Workspace):
                 partial = self.dir.work / f"{which}.jsonl"
                 predictions = self.ask(which, questions, partial)
                 write_evaluation(self.recipe, folder, predictions, self.questions)
+                self.dir.record(which)
                 partial.unlink()
                 show_answers(questions, load_predictions(folder))
         return read_json(folder / "metrics.json")
 
+    @alone()
     def train(self) -> dict[str, Any]:
         from ragtune.training.train import train
 
@@ -62,7 +66,7 @@ class Run(Workspace):
             base = self.base
             with self.stage("train", "Training"):
                 self.dir.forget("after", "merged", "controls", "checkpoints")
-                self._made["tuned"], result = train(
+                self._made["tuned"] = train(
                     self.recipe,
                     self.hardware,
                     base,
@@ -74,11 +78,13 @@ class Run(Workspace):
                     self.source.name,
                     self.plan,
                     self._keep_plan,
+                    lambda result: self.dir.update(train=dataclasses.asdict(result)),
                 )
                 del self._made["base"]
-                self.dir.update(train=dataclasses.asdict(result))
+                self.dir.record("adapter")
         return dict(self.dir.read_state().get("train", {}))
 
+    @alone(making=False)
     def report(self, *, again: bool = False) -> dict[str, Any]:
         """Compare before with after, and write the report; `again` says no word about it."""
         from ragtune.reporting.answers import answer_rows
@@ -110,7 +116,7 @@ class Run(Workspace):
         """The comparison in Markdown, for a pull request."""
         from ragtune.reporting.markdown import summary
 
-        comparison = self._compare()
+        comparison = self._compare(write=False)
         if comparison is None:
             raise UsageError(
                 f"{self.dir.path} has no answers before and after tuning to compare.",
@@ -118,7 +124,7 @@ class Run(Workspace):
             )
         return summary(self.recipe.name, comparison, self._controls())
 
-    def _compare(self) -> dict[str, Any] | None:
+    def _compare(self, *, write: bool = True) -> dict[str, Any] | None:
         """Write comparison.json and return it; None while there are not both evaluations."""
         from ragtune.evaluation.evaluate import compare_folders
 
@@ -128,13 +134,15 @@ class Run(Workspace):
         if not all((f / "metrics.json").exists() for f in (before, after)):
             return None
         comparison = compare_folders(self.recipe, self.questions, before, after)
-        write_json(self.dir.comparison, comparison)
+        if write:
+            write_json(self.dir.comparison, comparison)
         return comparison
 
     def _controls(self) -> dict[str, Any] | None:
         path = self.dir.path / "controls.json"
         return read_json(path) if path.exists() else None
 
+    @alone()
     def merge(self) -> dict[str, Any]:
         """Merge the adapter into the base, and count the answers that this changed."""
         from ragtune.evaluation.evaluate import ask
@@ -154,6 +162,7 @@ class Run(Workspace):
                 if not whole:
                     self.dir.forget("merged")
                     merge(self.source, self.dir.adapter, self.encoder, self.dir.merged)
+                    self.dir.record("merged")
                 partial = self.dir.work / "merged.jsonl"
                 # The merged model is not quantised, and answers on a machine without a GPU, too.
                 simple = plain(self.recipe)
@@ -175,7 +184,7 @@ class Run(Workspace):
                 result = {
                     "asked": len(found),
                     "changed": changed,
-                    **{k: scored[k] for k in ("n", "metrics", "intervals")},
+                    **{k: scored[k] for k in ("n", "metrics", "intervals", "answers")},
                 }
                 self.dir.update(merge=result)
                 partial.unlink()
@@ -195,6 +204,7 @@ class Run(Workspace):
             with self.stage("merge", "Merged model"):
                 self.forget_models()
                 merge(self.source, self.dir.adapter, self.encoder, self.dir.merged)
+                self.dir.record("merged")
                 note(f"Merged: {self.dir.merged}")
         return {}
 
@@ -202,7 +212,10 @@ class Run(Workspace):
         """Publish the merged model or the adapter, with its card; `dry_run` shows what would go."""
         from ragtune.publish.stage import preview, publish
 
-        return preview(self) if dry_run else publish(self)
+        if dry_run:
+            return preview(self)
+        with self.writing(making=False):
+            return publish(self)
 
     def check(self) -> None:
         """Print what can be found out before anything costs time.
@@ -218,8 +231,11 @@ class Run(Workspace):
         if found.error:
             raise found.error
 
+    @alone()
     def run(self) -> dict[str, Any]:
         """Everything, in order; what is finished is not repeated."""
+        if self._finished():
+            note(f"The run in {self.dir.path} is finished: no stage is repeated.")
         self.check()
         self.prepare()
         self.evaluate("before")
@@ -231,8 +247,17 @@ class Run(Workspace):
             self.report(again=True)  # with what merging changed
         if self.recipe.publish.repo:
             self.push()
+        stop_if_asked()
         self._where()
         return comparison
+
+    def _finished(self) -> bool:
+        """Whether nothing is left to be made."""
+        folders = [self.dir.data, self.dir.adapter, *map(self.dir.predictions, ("before", "after"))]
+        if self.recipe.publish.format == "merged":
+            folders.append(self.dir.merged)
+        pushed = self.dir.read_state().get("push", {}).get("repo")
+        return all(f.exists() for f in folders) and pushed == self.recipe.publish.repo
 
     def _where(self) -> None:
         heading("Where everything lies")

@@ -4,20 +4,44 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ragtune.console import heading, note, warn
 from ragtune.errors import RagtuneError
 from ragtune.files import full_disk, read_json
 from ragtune.gpu import free_gpu, gpu_peak, reset_gpu_peak
+from ragtune.lock import Lock, locked, see_held
 from ragtune.recipe import Recipe
 from ragtune.recipe_file import load_recipe
 from ragtune.rundir import RunDir
+from ragtune.stopping import stop_if_asked
 
 Target = str | Path | dict[str, Any] | Recipe
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def alone(
+    *, making: bool = True
+) -> Callable[
+    [Callable[Concatenate[Any, P], T]],
+    Callable[Concatenate[Any, P], T],
+]:
+    """For a method of `Workspace` that writes: it runs within `writing`."""
+
+    def wrap(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
+        @functools.wraps(method)
+        def inner(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            with self.writing(making=making):
+                return method(self, *args, **kwargs)
+
+        return inner
+
+    return wrap
 
 
 def find_recipe(
@@ -39,12 +63,45 @@ class Workspace:
     """
 
     def __init__(
-        self, target: Target, overrides: list[str] | None = None, run_dir: str | Path | None = None
+        self,
+        target: Target,
+        overrides: list[str] | None = None,
+        run_dir: str | Path | None = None,
+        *,
+        redo: bool = False,
     ) -> None:
         self.recipe, folder = find_recipe(target, overrides, run_dir)
         self.dir = RunDir(folder)
-        self.dir.verify(self.recipe)
+        self.redo = redo
+        if not redo:
+            self.dir.refuse(self.dir.changes(self.recipe))
         self._made: dict[str, Any] = {}
+        self._lock: Lock | None = None
+
+    @contextlib.contextmanager
+    def writing(self, *, making: bool) -> Iterator[None]:
+        """Alone in the run directory, and on nothing but whole results of this recipe.
+
+        Args:
+            making: whether stages may be made, and not only read.
+        """
+        with locked(self.dir.path) as lock:
+            if lock is self._lock:  # a stage within a stage
+                yield
+                return
+            self._lock = lock
+            try:
+                if self.dir.settle(self.recipe, redo=self.redo, making=making):
+                    self._made.clear()
+                if self.dir.scored_otherwise(self.recipe):
+                    from ragtune.measure import score_again
+
+                    score_again(self)
+                if self.dir.recipe.exists():
+                    self.dir.claim(self.recipe)
+                yield
+            finally:
+                self._lock = None
 
     def _once(self, name: str, make: Callable[[], Any]) -> Any:
         if name not in self._made:
@@ -278,6 +335,8 @@ class Workspace:
     @contextlib.contextmanager
     def stage(self, name: str, title: str) -> Iterator[None]:
         """A stage's heading, and its time and GPU memory in run.json."""
+        stop_if_asked()
+        see_held(self.dir.path)
         if title:
             heading(title)
         start = time.monotonic()

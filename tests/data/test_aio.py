@@ -138,7 +138,7 @@ def test_whole_file(url: str, handler: type[Handler], path: Path) -> None:
     ticks: list[tuple[int, int]] = []
     download(url, path, lambda *at: ticks.append(at))
     assert path.read_bytes() == WHOLE
-    assert [p.name for p in path.parent.iterdir()] == ["file.gz"]
+    assert sorted(p.name for p in path.parent.iterdir()) == ["file.gz", "file.gz.manifest.json"]
     assert handler.requests == [("/file.gz", None)]
     assert ticks[-1] == (SIZE, SIZE)
     assert {total for _, total in ticks} == {SIZE}

@@ -120,6 +120,7 @@ def test_out_of_memory_halves_the_batch(
 def test_predictions_are_plain_json(tmp_path: Path, chatml_tokenizer: Any) -> None:
     found = ask(tiny_model("llama"), chatml_tokenizer, prompts(2), tmp_path / "a")
     rows = [json.loads(line) for line in (tmp_path / "a").read_text("utf-8").splitlines()]
+    assert all(isinstance(row.pop("check"), int) for row in rows)
     assert sorted(rows, key=lambda r: r["qid"]) == [p.to_dict() for p in found]
     assert set(rows[0]) == {"qid", "prediction", "token_ids", "stopped"}
 

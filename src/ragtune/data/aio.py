@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ragtune.checksums import cached, seal
 from ragtune.errors import RagtuneError
 from ragtune.files import cache_dir, disk_errors
 from ragtune.offline import need_network
@@ -41,7 +42,8 @@ def fetch(
     """The path of a split's file, downloaded into the cache if it is not there yet.
 
     A broken download goes on where it stopped, also in a later call. The file gets its name only
-    after its size and its gzip checksum have been found right.
+    after its size and its gzip checksum have been found right; one that was damaged since is set
+    aside and downloaded again.
 
     Args:
         split: train or eval.
@@ -53,7 +55,7 @@ def fetch(
     """
     name = FILES[split]
     path = cache_dir() / "aio" / name
-    if not path.exists():
+    if not cached(path):
         need_network(f"{name} has to be downloaded")
         base = base_url or os.environ.get("RAGTUNE_AIO_URL", BASE_URL)
         download(f"{base.rstrip('/')}/{name}", path, tick)
@@ -88,6 +90,7 @@ def download(url: str, path: Path, tick: Callable[[int, int], None]) -> None:
             partial.unlink()
             raise RagtuneError(f"{url}: what came is damaged ({problem}); it was deleted.", manual)
         partial.replace(path)
+        seal(path)
 
 
 def _stream(url: str, partial: Path, tick: Callable[[int, int], None]) -> None:
@@ -108,7 +111,8 @@ def _stream(url: str, partial: Path, tick: Callable[[int, int], None]) -> None:
         resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
         have = have if resumed else 0
         total = _total(response, have)
-        with partial.open("ab" if resumed else "wb") as file:
+        missing = total - have if total else None
+        with disk_errors(partial, missing), partial.open("ab" if resumed else "wb") as file:
             for chunk in response.iter_raw():  # in larger pieces a cut would lose the last one
                 file.write(chunk)
                 have += len(chunk)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from ragtune.errors import RagtuneError, UsageError
-from ragtune.evaluation.generate import Prediction, read_partial
-from ragtune.files import disk_errors, json_line
+from ragtune.evaluation.generate import Prediction, kept_answers, partial_line
+from ragtune.files import disk_errors
 from ragtune.offline import need_network
 from ragtune.recipe import Recipe
 from ragtune.recipe_file import nearest
@@ -73,7 +73,7 @@ def ask_server(
         RagtuneError: the server can't be reached, or fails at a question again and again.
     """
     server = _Server(_checked(endpoint), model, advice)
-    done = {p.qid: p for p in read_partial(partial)}
+    done = kept_answers(partial, [qid for qid, _ in conversations])
     pending = [(qid, messages) for qid, messages in conversations if qid not in done]
     with disk_errors(partial):
         partial.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def ask_server(
 
             def keep(prediction: Prediction) -> None:
                 done[prediction.qid] = prediction
-                file.write(json_line(prediction.to_dict()))
+                file.write(partial_line(prediction))
                 file.flush()
                 tick(len(done))
 

@@ -108,22 +108,29 @@ def write_evaluation(
         predictions: the answers.
         examples: every question of the evaluation set, asked or not.
     """
+    metrics = figures_of(recipe, predictions, examples)
+    with making_folder(folder) as partial:
+        write_jsonl(partial / "predictions.jsonl", (p.to_dict() for p in predictions))
+        write_json(partial / "metrics.json", metrics)
+    return metrics
+
+
+def figures_of(
+    recipe: Recipe, predictions: Sequence[Prediction], examples: Sequence[Example]
+) -> dict[str, Any]:
+    """The content of metrics.json; the arguments are those of `write_evaluation`."""
     scored = score_answers(recipe, examples, {p.qid: p.prediction for p in predictions})
     selected = {e.qid for e in scored.chosen}
     chosen = [p for p in predictions if p.qid in selected]
-    with making_folder(folder) as partial:
-        write_jsonl(partial / "predictions.jsonl", (p.to_dict() for p in predictions))
-        metrics = {
-            **metrics_of(scored),
-            "asked": len(predictions),
-            "stopped": sum(p.stopped for p in chosen),
-            # A server does not say which tokens it wrote.
-            "new_tokens": sum(len(p.token_ids) + p.stopped for p in chosen)
-            if any(p.token_ids for p in predictions)
-            else None,
-        }
-        write_json(partial / "metrics.json", metrics)
-    return metrics
+    return {
+        **metrics_of(scored),
+        "asked": len(predictions),
+        "stopped": sum(p.stopped for p in chosen),
+        # A server does not say which tokens it wrote.
+        "new_tokens": sum(len(p.token_ids) + p.stopped for p in chosen)
+        if any(p.token_ids for p in predictions)
+        else None,
+    }
 
 
 def compare_folders(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
+import os
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Any
 
 import torch
 
-from ragtune.console import warn
+from ragtune.console import note, warn
 from ragtune.errors import RagtuneError, is_out_of_memory
 from ragtune.evaluation.ragged import Ragged, autocast, probe_generate, unfit
 from ragtune.files import disk_errors, json_line
 from ragtune.gpu import free_gpu
 from ragtune.model.fused import forget
+from ragtune.stopping import finishing, stop_if_asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def answer(
     Raises:
         RagtuneError: memory does not do for a single question, or the model's cache is wrong.
     """
-    done = {p.qid: p for p in read_partial(partial)}
+    done = kept_answers(partial, [qid for qid, _ in prompts])
     order = sorted(prompts, key=lambda prompt: (-len(prompt[1]), prompt[0]))
     batches = list(_batches(order, batch_size, cache_tokens, max_new_tokens))
     model.eval()
@@ -92,7 +94,7 @@ def answer(
             )
     with disk_errors(partial):
         partial.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("a", encoding="utf-8", newline="\n") as file:
+        with partial.open("a", encoding="utf-8", newline="\n") as file, finishing():
             # A batch is asked whole or not at all: half-precision answers depend on their batch.
             pending = [b for b in batches if not all(qid in done for qid, _ in b)]
             while pending:
@@ -120,9 +122,10 @@ def answer(
                 for (qid, _), row in zip(batch, rows, strict=True):
                     prediction = _prediction(qid, row, tokenizer, settings)
                     done[prediction.qid] = prediction
-                    file.write(json_line(prediction.to_dict()))
+                    file.write(partial_line(prediction))
                 file.flush()
                 tick(len(done))
+                stop_if_asked(f"{len(done)} of {len(prompts)} answers are kept.")
     return [done[qid] for qid, _ in prompts]
 
 
@@ -143,10 +146,44 @@ def read_partial(path: Path) -> Iterator[Prediction]:
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
-        path.write_bytes(whole)
+        os.truncate(path, len(whole))  # not written anew: on a full disk that would lose it
+    damaged = 0
     for line in whole.decode("utf-8", "replace").split("\n")[:-1]:
-        with contextlib.suppress(ValueError, TypeError):  # a damaged line is asked again
-            yield Prediction(**json.loads(line))
+        prediction = _read_line(line)
+        if prediction is None:
+            damaged += 1
+        else:
+            yield prediction
+    if damaged:
+        warn(f"{path}: {damaged} damaged lines; those questions are asked again.")
+
+
+def _read_line(line: str) -> Prediction | None:
+    try:
+        row = json.loads(line)
+        check = row.pop("check", None)  # older versions wrote none
+        return Prediction(**row) if check in (None, _check(row)) else None
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def kept_answers(partial: Path, qids: Sequence[str]) -> dict[str, Prediction]:
+    """The answers that an earlier run left unfinished, by qid; how many is said."""
+    wanted = set(qids)
+    done = {p.qid: p for p in read_partial(partial) if p.qid in wanted}
+    if done:
+        note(f"Going on: {len(done):,} of {len(wanted):,} answers are kept.")
+    return done
+
+
+def partial_line(prediction: Prediction) -> str:
+    """A line of an unfinished predictions file, with a checksum."""
+    row = prediction.to_dict()
+    return json_line({**row, "check": _check(row)})
+
+
+def _check(row: dict[str, Any]) -> int:
+    return zlib.crc32(json_line(row).encode())
 
 
 def _settings(model: Any, tokenizer: Any, stop_id: int, max_new_tokens: int) -> Any:

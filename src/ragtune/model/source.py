@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ragtune.checksums import cached, seal
 from ragtune.console import note, warn
 from ragtune.errors import RagtuneError, UsageError
 from ragtune.files import (
@@ -175,8 +176,8 @@ def _packaged_gguf(package: str) -> Path:
     parts.sort(key=lambda p: p.name)
     target = cache_dir() / "gguf" / re.sub(r"\.part\d+$", "", parts[0].name)
     size = sum(p.stat().st_size for p in parts)
-    if not target.exists() or target.stat().st_size != size:
-        with disk_errors(target):
+    if not cached(target) or target.stat().st_size != size:
+        with disk_errors(target, size):
             target.parent.mkdir(parents=True, exist_ok=True)
             partial = target.with_suffix(".partial")
             with partial.open("wb") as out:
@@ -184,6 +185,7 @@ def _packaged_gguf(package: str) -> Path:
                     with part.open("rb") as file:
                         shutil.copyfileobj(file, out, 1 << 20)
             partial.replace(target)
+            seal(target)
     return target
 
 
@@ -205,7 +207,7 @@ def _from_gguf(path: Path) -> ModelSource:
     fingerprint = sha256(path)
     folder = cache_dir() / "models" / f"{path.stem}-{fingerprint[:12]}"
     source = ModelSource(str(folder), None)
-    if (folder / "config.json").is_file():
+    if cached(folder):
         return source
     if importlib.util.find_spec("gguf") is None:
         raise UsageError(
@@ -243,11 +245,12 @@ def _from_gguf(path: Path) -> ModelSource:
         for attribute in ("quantization_config", "_pre_quantization_dtype"):
             if hasattr(model.config, attribute):
                 delattr(model.config, attribute)
-        with making_folder(folder) as partial:
+        with making_folder(folder, 4 * model.num_parameters()) as partial:
             model.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
             _check_tokenizer(AutoTokenizer.from_pretrained(partial), path)
             write_json(partial / "source.json", {"file": path.name, "sha256": fingerprint})
+            seal(partial)
     return source
 
 

@@ -54,7 +54,7 @@ def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) ->
             f"The merged weights are not finite: {error}.", "The adapter diverged; train it again."
         ) from error
     stop_generation_at(merged, encoder)
-    with making_folder(folder) as partial, quiet():
+    with making_folder(folder, 2 * merged.num_parameters()) as partial, quiet():
         merged.save_pretrained(partial, max_shard_size=SHARD_SIZE)
         encoder.tokenizer.save_pretrained(partial)
 

@@ -36,6 +36,7 @@ def publish(run: Run) -> str:
             same_score(merged, run.evaluate("after"), run.recipe.evaluate.metric, command)
     else:
         run.train()
+    run.dir.see_whole(folder.name)
     with run.stage("push", "Publishing"):
         note(f"{access}.")
         card = _card(run, repo, ask=True)

@@ -7,38 +7,14 @@ true one is set aside.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from pathlib import Path
 
+from ragtune.checksums import MANIFEST, is_whole, seal
 from ragtune.console import warn
-from ragtune.files import sha256, write_json
 
-MANIFEST = "manifest.json"
-
-
-def seal(folder: Path) -> None:
-    """Write a checkpoint's manifest, last."""
-    files = {
-        str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": sha256(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
-    }
-    write_json(folder / MANIFEST, {"files": files})
-
-
-def is_whole(folder: Path) -> bool:
-    """Whether a checkpoint is exactly what its manifest says."""
-    try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        return bool(files) and all(
-            (folder / name).stat().st_size == entry["size"]
-            and sha256(folder / name) == entry["sha256"]
-            for name, entry in files.items()
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+__all__ = ["MANIFEST", "checkpoints", "is_whole", "keep_newest", "newest_whole", "seal"]
 
 
 def checkpoints(folder: Path) -> list[tuple[int, Path]]:

@@ -24,6 +24,7 @@ from ragtune.model.load import Hardware, quiet
 from ragtune.model.lora import attach, save_adapter, trainable_parameters
 from ragtune.model.plan import Plan, describe
 from ragtune.recipe import Recipe
+from ragtune.stopping import finishing, stop_if_asked
 from ragtune.training.checkpoint import newest_whole
 from ragtune.training.rows import PackedRows, draw_steps, split_rows
 from ragtune.training.trainer import PackedTrainer, Watch, set_recompute, training_arguments
@@ -89,7 +90,8 @@ def train(
     base_name: str | None,
     plan: Plan,
     on_plan: Callable[[Plan], None],
-) -> tuple[Any, TrainResult]:
+    on_result: Callable[[TrainResult], None],
+) -> Any:
     """Train an adapter and save it with the tokenizer and the log of its loss.
 
     Args:
@@ -104,12 +106,14 @@ def train(
         base_name: the base model's Hub id, if it has one.
         plan: how the work is laid out.
         on_plan: is given every change of the plan before it is used.
+        on_result: is given what the training took, before the adapter has its name.
 
     Returns:
-        The model with its trained adapter, and what it took.
+        The model with its trained adapter.
 
     Raises:
         RagtuneError: the loss is not finite, or memory does not do for a single sample.
+        Stopped: a signal came; a checkpoint of the last step is there.
     """
     set_seed(recipe.seed)
     own_attention = model.config._attn_implementation  # noqa: SLF001 - no public getter
@@ -128,21 +132,42 @@ def train(
     if plan.packed:
         set_packed(model)
     checkpoint = newest_whole(work)
-    trainer, ends, seconds, tokens = _fit(
-        recipe, plan, on_plan, hardware, tuned, encoder, steps, eval_examples, work, checkpoint
-    )
+    with finishing():
+        trainer, ends, seconds, tokens = _fit(
+            recipe, plan, on_plan, hardware, tuned, encoder, steps, eval_examples, work, checkpoint
+        )
+        result = _save(
+            recipe, encoder, trainer, steps, ends, seconds, tokens, folder, base_name, on_result
+        )
     tuned.eval()
     model.set_attn_implementation(own_attention)
+    note(
+        f"Trained {result.steps} steps, {result.samples} samples, {result.tokens:,} tokens; "
+        + (f"{tokens:,} of them since the break in " if checkpoint else "")
+        + f"{result.seconds:.0f} s, {result.tokens_a_second:,.0f} tokens/s."
+    )
+    return tuned
+
+
+def _save(
+    recipe: Recipe,
+    encoder: Encoder,
+    trainer: PackedTrainer,
+    steps: list[list[Sample]],
+    ends: list[float],
+    seconds: float,
+    tokens: int,
+    folder: Path,
+    base_name: str | None,
+    on_result: Callable[[TrainResult], None],
+) -> TrainResult:
+    """Write the adapter, the tokenizer and the log of the loss into a folder."""
+    tuned: Any = trainer.model
     history = [
         {k: entry[k] for k in _LOGGED if k in entry}
         for entry in trainer.state.log_history
         if "loss" in entry or "eval_loss" in entry
     ]
-    with making_folder(folder) as partial:
-        save_adapter(tuned, partial, base_name)
-        encoder.tokenizer.save_pretrained(partial)
-        model.generation_config.save_pretrained(partial)
-        write_jsonl(partial / "train_log.jsonl", history)
     losses = [entry["loss"] for entry in history if "loss" in entry]
     pairs = list(itertools.pairwise(ends))
     result = TrainResult(
@@ -155,12 +180,13 @@ def train(
         final_loss=sum(losses[-recipe.train.log_every :]) / len(losses[-recipe.train.log_every :]),
         trainable_parameters=trainable_parameters(tuned),
     )
-    note(
-        f"Trained {result.steps} steps, {result.samples} samples, {result.tokens:,} tokens; "
-        + (f"{tokens:,} of them since the break in " if checkpoint else "")
-        + f"{result.seconds:.0f} s, {result.tokens_a_second:,.0f} tokens/s."
-    )
-    return tuned, result
+    with making_folder(folder, 4 * result.trainable_parameters) as partial:
+        save_adapter(tuned, partial, base_name)
+        encoder.tokenizer.save_pretrained(partial)
+        tuned.generation_config.save_pretrained(partial)
+        write_jsonl(partial / "train_log.jsonl", history)
+        on_result(result)
+    return result
 
 
 def _describe(plan: Plan, recipe: Recipe, steps: list[list[Sample]], tuned: Any) -> None:
@@ -266,6 +292,11 @@ def _fit(
             if known is None:
                 raise
             raise known from error
+        reached = trainer.state.global_step
+        if reached < len(steps):
+            stop_if_asked(
+                f"Training stopped after step {reached} of {len(steps)}: its checkpoint is kept."
+            )
         if recipe.train.keep == "best":
             trainer.load_best()
         seconds = time.monotonic() - start

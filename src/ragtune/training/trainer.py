@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from ragtune.console import warn
 from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
+from ragtune.files import disk_errors
 from ragtune.model.fused import forget
 from ragtune.model.load import Hardware
 from ragtune.model.plan import Plan
 from ragtune.offline import check_tracker_is_local
 from ragtune.recipe import Recipe
+from ragtune.stopping import asked
 from ragtune.training.checkpoint import is_whole, keep_newest, seal
 from ragtune.training.flat import flat_optimizer
 from ragtune.training.rows import PackedRows, RowCollator, split_rows
@@ -291,9 +294,17 @@ class PackedTrainer(Trainer):
         set_peft_model_state_dict(self.model, load_file(best / "adapter_model.safetensors"))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
         folder = Path(self._get_output_dir(trial=trial))
-        seal(folder / f"checkpoint-{self.state.global_step}")
+        checkpoint = folder / f"checkpoint-{self.state.global_step}"
+        # Weights and AdamW's two averages, in float32.
+        needed = 12 * sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        with disk_errors(checkpoint, needed):
+            try:
+                super()._save_checkpoint(model, trial)
+                seal(checkpoint)
+            except BaseException:
+                shutil.rmtree(checkpoint, ignore_errors=True)  # half of it would fill the disk
+                raise
         # Only now may older ones go: until the manifest stands this one does not count.
         keep_newest(folder, self.keep, self.state.best_global_step)
 
@@ -331,8 +342,11 @@ class Watch(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         # After the last step comes the adapter itself; only the best of several needs a checkpoint.
-        if state.global_step >= state.max_steps and not args.metric_for_best_model:
-            control.should_save = False
+        if state.global_step >= state.max_steps:
+            if not args.metric_for_best_model:
+                control.should_save = False
+        elif asked():
+            control.should_save = control.should_training_stop = True
 
     def on_log(
         self,

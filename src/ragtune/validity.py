@@ -1,0 +1,184 @@
+"""Which stages of an old run directory a changed recipe, or a changed file, leaves valid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ragtune.checksums import Files, checksums, difference
+from ragtune.files import sha256
+from ragtune.recipe import Recipe
+
+_DATA = ("seed", "model.id", "model.revision", "data.", "prompt.")
+_ANSWERS = (
+    "evaluate.limit",
+    "evaluate.questions",
+    "evaluate.max_new_tokens",
+    "evaluate.batch_size",
+    "evaluate.engine",
+)
+_ADAPTER = (*_DATA, "model.", "lora.", "train.")
+
+DEPENDS = {
+    "data": _DATA,
+    "before": (*_DATA, "model.", *_ANSWERS, "evaluate.served_before"),
+    "adapter": _ADAPTER,
+    "after": (*_ADAPTER, *_ANSWERS, "evaluate.served_after"),
+    "merged": _ADAPTER,
+    "controls": (*_ADAPTER, *_ANSWERS, "evaluate.served_"),
+    "checkpoints": (*_ADAPTER, *_ANSWERS),
+}
+"""Each stage's keys of the recipe, or the beginnings of such keys, in the order of the stages."""
+
+PATHS = {
+    "data": ("data",),
+    "before": ("before", "work/before.jsonl"),
+    "adapter": ("adapter", "work/checkpoints"),
+    "after": ("after", "work/after.jsonl", "work/merged.jsonl"),
+    "merged": ("merged",),
+    "controls": ("controls", "controls.json", "work/controls.*.jsonl"),
+    "checkpoints": ("checkpoints", "work/checkpoints.*.jsonl"),
+}
+"""What each stage makes, finished or not, as patterns below the run directory."""
+
+SCORING = ("evaluate.metric", "evaluate.answers")
+"""Keys by which the answers that are there are scored again."""
+
+PLAN_FREE = (
+    "publish.",
+    "name",
+    *SCORING,
+    "evaluate.endpoint",
+    "evaluate.concurrency",
+    "evaluate.served_",
+)
+"""Keys that the plan in run.json does not depend on."""
+
+_WEIGHTS_AND_SETTINGS = {".safetensors", ".json", ".jinja", ".model", ".txt", ".gguf"}
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something that is otherwise than it was, in words, and the stages that it makes invalid."""
+
+    words: str
+    stages: tuple[str, ...]
+
+
+def there(folder: Path, stage: str) -> list[Path]:
+    """What a stage has made in a run directory so far; empty files and folders are nothing."""
+    return [
+        path for pattern in PATHS[stage] for path in sorted(folder.glob(pattern)) if _holds(path)
+    ]
+
+
+def _holds(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.stat().st_size > 0
+
+
+def recipe_changes(folder: Path, old: Recipe, new: Recipe) -> list[Change]:
+    """The keys that differ and on which something in the run directory depends.
+
+    Args:
+        folder: the run directory.
+        old: what it was made by.
+        new: what is wanted.
+    """
+    before, after = (flat(recipe.model_dump(mode="json")) for recipe in (old, new))
+    found = []
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) == after.get(key):
+            continue
+        touched = [stage for stage, keys in DEPENDS.items() if key.startswith(keys)]
+        if key == "evaluate.max_new_tokens" and not _same_prompts(folder, old, new):
+            touched = list(DEPENDS)
+        stages = tuple(stage for stage in touched if there(folder, stage))
+        if stages:
+            words = f"{key}: {before.get(key)!r} there, {after.get(key)!r} now"
+            found.append(Change(words, stages))
+    return found
+
+
+def _same_prompts(folder: Path, old: Recipe, new: Recipe) -> bool:
+    """Whether another room for answers leaves every prompt as it was: none was cut, nor would be."""
+    from ragtune.files import read_json
+
+    path = folder / "data" / "report.json"
+    if not path.exists():
+        return True
+    report = read_json(path)
+    room = report["max_prompt_tokens"] + old.evaluate.max_new_tokens - new.evaluate.max_new_tokens
+    asks_others = new.evaluate.questions == "all" or new.data.refusal is not None
+    return not asks_others and all(
+        not part["truncated"]["examples"]
+        and not {"question_too_long", "answer_too_long"} & part["dropped"].keys()
+        and part["prompt_tokens"].get("max", 0) <= room
+        for part in (report["train"], report["eval"])
+    )
+
+
+def inputs(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """The files of this machine that a run is made from: {key: {path, files}}."""
+    found = {}
+    for key, path in _input_paths(recipe):
+        files: Files = {}
+        for file in _model_files(path) if path.is_dir() else [path]:
+            files |= checksums(file)
+        found[key] = {"path": str(path), "files": files}
+    return found
+
+
+def _input_paths(recipe: Recipe) -> Iterable[tuple[str, Path]]:
+    for key, named in (
+        ("model.id", recipe.model.id),
+        ("data.train", recipe.data.train),
+        ("data.eval", recipe.data.eval),
+    ):
+        if named and (path := Path(named).expanduser()).exists():
+            yield key, path
+
+
+def _model_files(folder: Path) -> list[Path]:
+    return [p for p in sorted(folder.iterdir()) if p.suffix in _WEIGHTS_AND_SETTINGS]
+
+
+def input_changes(
+    folder: Path, recorded: dict[str, dict[str, Any]], recipe: Recipe
+) -> list[Change]:
+    """The files that differ under the same path, with the stages that were made from them.
+
+    A file that is gone is no change: what was made from it stands.
+    """
+    found = []
+    for key, path in _input_paths(recipe):
+        entry = recorded.get(key)
+        if entry is None or entry["path"] != str(path):
+            continue
+        files = {n: e for n, e in entry["files"].items() if _file(path, n).exists()}
+        for name, one in files.items():
+            file = _file(path, name)
+            if difference(file, {name: one}) is None:
+                continue
+            words = (
+                f"{key}: {file} has changed (sha256 {one['sha256'][:12]}… there, "
+                f"{sha256(file)[:12]}… now)"
+            )
+            found.append(Change(words, tuple(s for s in DEPENDS if there(folder, s))))
+    return [change for change in found if change.stages]
+
+
+def _file(path: Path, name: str) -> Path:
+    return path / name if path.is_dir() else path
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A recipe's values by dotted key."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            out |= flat(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = value
+    return out

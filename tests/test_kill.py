@@ -1,0 +1,156 @@
+"""A run that is killed at random moments, and goes on until it is done, gives the same files.
+
+    python -m tests.test_kill --kills 30 --seed 1
+
+does more of them, in a process of its own, as the tests here do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.faults import Faults, digests, full, last_stage, preload, wait
+
+ROOT = Path(__file__).parents[1]
+PER_RUN = 5
+"""A run is killed so often at most before it may finish."""
+
+
+def kills(faults: Faults, count: int) -> str:
+    """Kill runs `count` times in all; each is finished then, and compared. Returns what happened."""
+    done, runs = 0, 0
+    stages: Counter[str] = Counter()
+    while done < count:
+        run = faults.folder / f"cut-{runs}"
+        runs += 1
+        for _ in range(min(count - done, faults.random.randint(1, PER_RUN))):
+            if not faults.kill(run):
+                break
+            done += 1
+            stages[last_stage(run)] += 1
+        assert faults.run(run) == 0, faults.said()[-5000:]
+        _same(faults, run)
+    assert "Traceback" not in faults.said()
+    return f"{done} kills in {runs} runs; the newest thing there: {dict(stages)}"
+
+
+def full_disks(faults: Faults, count: int) -> str:
+    """Fill the disk at `count` moments; what was whole stays, and the run finishes later."""
+    for number in range(count):
+        run = faults.folder / f"full-{number}"
+        moment = faults.random.randint(1, faults.moments)
+        before = len(faults.said())
+        code = wait(faults.start(run, at=moment, act=full))
+        words = faults.said()[before:]
+        assert "Traceback" not in words, words
+        # Some of what is lost to a full disk is only a sign of life, or a removal.
+        assert code == 0 or (code == 1 and "The disk is full" in words), (moment, code, words)
+        _kept(faults, run)
+        assert faults.run(run) == 0, faults.said()[-5000:]
+        _same(faults, run)
+    return f"{count} full disks"
+
+
+def stops(faults: Faults, count: int) -> str:
+    """Stop runs by SIGTERM and SIGINT: a last line with the command, its exit code, no traceback."""
+    for number in range(count):
+        run = faults.folder / f"stopped-{number}"
+        how, code = (
+            (signal.SIGTERM, 143),
+            (signal.SIGINT, 130),
+        )[number % 2]
+        before = len(faults.said())
+        moment = faults.random.randint(1, faults.moments - 1)
+        got = wait(faults.start(run, at=moment, act=_Once(how)))
+        words = faults.said()[before:]
+        assert "Traceback" not in words, words
+        # A stop that comes in the last writes of all may find nothing left to stop.
+        assert got in (code, 0), (moment, got, words)
+        if got:
+            last = words.strip().splitlines()[-1]
+            assert last.endswith(f"goes on: ragtune {' '.join(faults.command(run))}"), words
+        assert not (run / "lock.json").exists()
+        _kept(faults, run)
+        assert faults.run(run) == 0, faults.said()[-5000:]
+        _same(faults, run)
+    return f"{count} stops"
+
+
+class _Once:
+    def __init__(self, how: int) -> None:
+        self.how, self.sent = how, False
+
+    def __call__(self, _: str) -> None:
+        if not self.sent:
+            self.sent = True
+            os.kill(os.getpid(), self.how)
+
+
+def _kept(faults: Faults, run: Path) -> None:
+    """What has its name is whole."""
+    found = digests(run)
+    assert found.items() <= faults.digests.items(), {
+        k for k, v in found.items() if faults.digests.get(k) != v
+    }
+
+
+def _same(faults: Faults, run: Path) -> None:
+    found = digests(run)
+    assert found == faults.digests, {
+        k for k in found.keys() | faults.digests.keys() if found.get(k) != faults.digests.get(k)
+    }
+    left = {p.name for p in run.iterdir() if p.name.startswith((".", "lock", "damaged", "old"))}
+    assert not left, left
+
+
+@pytest.mark.parametrize(("fault", "count"), [("kills", 6), ("full-disks", 4), ("stops", 4)])
+def test_a_run_that_is_cut_off_gives_the_same_files(fault: str, count: int) -> None:
+    """A short version; a process of its own, because a fork of one that has computed may hang."""
+    found = subprocess.run(
+        [sys.executable, "-m", "tests.test_kill", f"--{fault}", str(count), "--seed", "1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-6000:]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--full-disks", type=int, default=0)
+    parser.add_argument("--stops", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=1)
+    chosen = parser.parse_args()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    preload()
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["RAGTUNE_CACHE"] = f"{folder}/cache"
+        faults = Faults(Path(folder).resolve(), chosen.seed)
+        words = [f"one run: {faults.seconds:.1f} s, {faults.moments} moments"]
+        for work, count in (
+            (kills, chosen.kills),
+            (full_disks, chosen.full_disks),
+            (stops, chosen.stops),
+        ):
+            if count:
+                words.append(work(faults, count))
+                sys.stdout.write(f"{words[-1]}\n")
+        sys.stdout.write(f"{'; '.join(words)}; {time.monotonic() - start:.0f} s\n")
+
+
+if __name__ == "__main__":
+    main()

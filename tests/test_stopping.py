@@ -1,0 +1,125 @@
+"""A run that is stopped by a signal or killed goes on by the same command, to the same result."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ragtune
+from ragtune import stopping
+from tests.faults import digests
+from tests.test_pipeline import command
+
+
+def kill_when(process: subprocess.Popen[str], ready: Any, how: int) -> bool:
+    """Send a signal once `ready()`; whether it came before the process was done."""
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if ready():
+            process.send_signal(how)
+            process.wait()
+            return True
+        time.sleep(0.005)
+    return False
+
+
+@pytest.mark.parametrize("step", [4, 10])
+def test_killed_in_the_middle_of_training_the_same_command_gives_the_same_adapter(
+    tiny_recipe: dict[str, Any], tmp_path: Path, step: int
+) -> None:
+    tiny_recipe["train"] |= {"steps": 16, "save_every": 2, "keep_checkpoints": 1}
+    whole, cut = tmp_path / "a" / "run", tmp_path / "b" / "run"
+    for run in (whole, cut):
+        run.parent.mkdir()
+    subprocess.run(command(tiny_recipe, whole), check=True, capture_output=True)
+    process = subprocess.Popen(
+        command(tiny_recipe, cut), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    folder = cut / "work" / "checkpoints" / f"checkpoint-{step}"
+    assert kill_when(process, folder.exists, signal.SIGKILL), process.communicate()[0]
+    assert not (cut / "adapter").exists()
+    again = subprocess.run(command(tiny_recipe, cut), check=True, capture_output=True, text=True)
+    assert "Going on from step" in again.stdout
+    assert digests(cut) == digests(whole)
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_training_saves_a_checkpoint_and_the_same_command_gives_the_same(
+    tiny_recipe: dict[str, Any], tmp_path: Path, how: int, code: int
+) -> None:
+    tiny_recipe["train"] |= {"steps": 60, "save_every": 10}
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "cut").mkdir()
+    whole, cut = tmp_path / "whole" / "run", tmp_path / "cut" / "run"
+    subprocess.run(command(tiny_recipe, whole, "train"), check=True, capture_output=True)
+    process = subprocess.Popen(
+        command(tiny_recipe, cut, "train"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert kill_when(process, (cut / "work/checkpoints/checkpoint-10").exists, how)
+    _, errors = process.communicate()
+    assert process.returncode == code
+    last = errors.strip().splitlines()[-1]
+    stopped = re.search(r"Training stopped after step (\d+) of 60: its checkpoint is kept\. ", last)
+    assert stopped, errors
+    assert (cut / f"work/checkpoints/checkpoint-{stopped[1]}/manifest.json").exists()
+    arguments = command(tiny_recipe, cut, "train")[3:]
+    assert last.endswith(f"The same command goes on: ragtune {' '.join(arguments)}")
+    again = subprocess.run(
+        command(tiny_recipe, cut, "train"), check=True, capture_output=True, text=True
+    )
+    assert f"Going on from step {stopped[1]}" in again.stdout
+    assert digests(cut) == digests(whole)
+
+
+def test_a_second_ctrl_c_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    stopping.install()
+    try:
+        with stopping.finishing():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stopping.asked()
+            with pytest.raises(stopping.Stopped):
+                os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    finally:
+        stopping.uninstall()
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def test_answers_that_were_begun_are_kept_and_counted(
+    tiny_recipe: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = tmp_path / "run"
+    changes = ("evaluate.batch_size=2",)
+
+    from ragtune.evaluation import generate
+
+    plain = generate.partial_line
+
+    def stop(prediction: Any) -> str:
+        if not stopping.asked():
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(prediction)
+
+    monkeypatch.setattr(generate, "partial_line", stop)
+    stopping.install()
+    try:
+        with pytest.raises(stopping.Stopped):
+            ragtune.evaluate(tiny_recipe, *changes, run_dir=run)
+        assert stopping.last_words() == (143, "SIGTERM", "2 of 10 answers are kept.")
+    finally:
+        stopping.uninstall()
+    monkeypatch.undo()
+    capsys.readouterr()
+    ragtune.evaluate(tiny_recipe, *changes, run_dir=run)
+    assert "Going on: 2 of 10 answers are kept." in capsys.readouterr().out
