@@ -42,6 +42,7 @@ def test_the_same_content_again(
 def test_something_new(hub: Hub, run_dir: RunDir, folder: Path) -> None:
     pipeline.push(run_dir.path, REPO)
     (folder / "config.json").write_text("{}", "utf-8")
+    run_dir.record("merged")  # else it would count as damaged
     pipeline.push(run_dir.path)
     assert hub.repos["alice/model"].files == published(folder)
     assert len(hub.repos["alice/model"].commits) == 2
@@ -170,6 +171,7 @@ def test_the_cards_example_runs(
         config = run / "adapter/adapter_config.json"
         values = {**json.loads(config.read_text("utf-8")), "base_model_name_or_path": "owner/base"}
         config.write_text(json.dumps(values), "utf-8")
+        RunDir(run).record("adapter")
     pipeline.push(run, REPO, f"publish.format={kind}")
     repo = hub.repos["alice/model"]
     card = repo.files["README.md"].decode()

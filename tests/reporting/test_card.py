@@ -347,5 +347,5 @@ def test_the_example_is_in_the_prompts_language(
 
 
 def test_where_a_server_was_is_nobodys_business(tiny_recipe: dict[str, Any]) -> None:
-    tiny_recipe["evaluate"].update(engine="openai", endpoint="http://user:word@inside.example/v1")
+    tiny_recipe["evaluate"].update(engine="openai", endpoint="http://inside.example/v1")
     assert "inside.example" not in card(tiny_recipe)
