@@ -45,6 +45,7 @@ WORDS = {
 LOOKED_AT = {
     "nvidia-": "NVIDIA's own terms: libraries of CUDA, which torch brings on GPU machines; not ours to pass on",
     "cuda-": "NVIDIA's own terms, as above",
+    "atheris": "Apache-2.0, by the LICENSE in it; its metadata say nothing",
 }
 """Beginnings of names of packages whose licence a person has read, and what was found."""
 
