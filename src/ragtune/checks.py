@@ -27,6 +27,7 @@ _SHOWN = 100
 """Selected examples of a split that are encoded."""
 _MANY_EPOCHS = 20
 _GIB = 2**30
+_FAULT = "This is a fault of ragtune, or of a library that it uses; please report it."
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,9 @@ def look(run: Run) -> Look:
             check(found)
         except RagtuneError as error:
             found.fail(name, error)
+        except Exception as error:  # noqa: BLE001 - the other findings are worth having
+            text = (str(error).strip().splitlines() or [""])[0]
+            found.fail(name, RagtuneError(f"{type(error).__name__}: {text}", _FAULT))
     return found
 
 

@@ -334,6 +334,7 @@ def init(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code: 0, 1 (failure), 2 (usage), 130 or 143 (stopped)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    given = arguments
     debug = "--debug" in arguments
     if "--offline" in arguments:
         go_offline()
@@ -342,11 +343,11 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code: Any = app(arguments, standalone_mode=True)
     except KeyboardInterrupt:
-        code = _stopped(arguments)
+        code = _stopped(given)
     except SystemExit as stop:
         code = stop.code
         if code == 130:  # noqa: PLR2004 - how Typer ends on Ctrl-C
-            code = _stopped(arguments)
+            code = _stopped(given)
     except RagtuneError as error:
         _traceback(wanted=debug)
         _tell(error)

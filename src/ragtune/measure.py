@@ -71,7 +71,8 @@ def _score_controls(run: Workspace) -> dict[str, Any]:
             plain = load_predictions(run.dir.predictions(which))
             answers[which] = {key(AS_ASKED, qid): text for qid, text in plain.items()}
             answers[which] |= load_predictions(folder)
-            left_out = read_json(folder / "left_out.json")["questions"]
+            counted = folder / "left_out.json"
+            left_out = read_json(counted)["questions"] if counted.exists() else {}
     examples = [e for e in run.examples("eval") if e.extra["selected"]]
     result = control_figures(run.recipe, examples, answers, left_out)
     write_json(run.dir.controls, result)

@@ -214,8 +214,17 @@ class Run(Workspace):
 
         if dry_run:
             return preview(self)
-        with self.writing(making=False):
+        merged = self.recipe.publish.format == "merged"
+        there = self.dir.merged.exists() if merged else self.dir.adapter.exists()
+        # What is still to be made must be made of unchanged inputs; what is there may go out anyway.
+        making = not there or (merged and "merge" not in self.dir.read_state())
+        with self.writing(making=making):
             return publish(self)
+
+    def compare_again(self) -> None:
+        """Let comparison.json be of the answers that are there, or be gone."""
+        if self._compare() is None:
+            self.dir.comparison.unlink(missing_ok=True)
 
     def check(self) -> None:
         """Print what can be found out before anything costs time.
