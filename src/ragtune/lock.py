@@ -130,7 +130,7 @@ class Lock:
             with suppress(OSError):
                 aside.rename(self.path)
             raise _refusal(self.folder, moved)
-        aside.unlink()
+        aside.unlink(missing_ok=True)
         warn(f"Took over the lock of {_name(other)}: {reason}.")
 
     def _beat(self) -> None:

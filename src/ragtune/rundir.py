@@ -186,7 +186,12 @@ class RunDir:
         """The finished folders, as names below the run directory."""
         named = [*(self.path / n for n in ("data", "before", "adapter", "after", "merged"))]
         named += sorted(p for n in ("controls", "checkpoints") for p in self.path.glob(f"{n}/*"))
-        return [str(p.relative_to(self.path)) for p in named if p.is_dir() and p.name[0] != "."]
+        aside = (".", "damaged-")  # unfinished, or set aside
+        return [
+            str(p.relative_to(self.path))
+            for p in named
+            if p.is_dir() and not p.name.startswith(aside)
+        ]
 
     def record(self, *names: str) -> None:
         """Note the checksums of finished folders in run.json.

@@ -12,6 +12,7 @@ from typing import Any
 from ragtune.console import console, heading, note
 from ragtune.errors import UsageError
 from ragtune.files import read_json, read_jsonl, write_json
+from ragtune.offline import is_offline
 from ragtune.stopping import stop_if_asked
 from ragtune.validity import inputs
 from ragtune.workspace import Workspace, alone
@@ -254,7 +255,9 @@ class Run(Workspace):
         if self.recipe.publish.format == "merged":
             self.merge()
             self.report(again=True)  # with what merging changed
-        if self.recipe.publish.repo:
+        if self.recipe.publish.repo and is_offline():
+            note(f"Not published: offline. Later: ragtune push {self.dir.path}")
+        elif self.recipe.publish.repo:
             self.push()
         stop_if_asked()
         self._where()
