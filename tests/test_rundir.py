@@ -217,6 +217,25 @@ def test_another_metric_only_scores_again(
     assert comparison["metric"] == "contains"
 
 
+def test_damaged_answers_are_not_compared(finished: Any, tmp_path: Path) -> None:
+    recipe, run = finished(tmp_path)
+    flip(run / "after" / "predictions.jsonl")
+    with pytest.raises(UsageError, match="no answers before and after tuning"):
+        ragtune.compare(recipe, run_dir=run)
+    assert not (run / "comparison.json").exists()  # it was of answers that are not there any more
+
+
+def test_another_metric_and_damaged_data_end_in_what_to_do(finished: Any, tmp_path: Path) -> None:
+    recipe, run = finished(tmp_path)
+    flip(run / "data" / "eval.jsonl")
+    for _ in range(2):  # it is not stuck, and says the same again
+        with pytest.raises(UsageError, match="without it no answer can be scored") as error:
+            ragtune.run(recipe, "evaluate.metric=contains", run_dir=run)
+        assert "without changing evaluate.metric" in error.value.advice
+    ragtune.prepare(recipe, run_dir=run)
+    assert ragtune.run(recipe, "evaluate.metric=contains", run_dir=run)["metric"] == "contains"
+
+
 def test_unfinished_training_is_not_mixed_either(
     tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

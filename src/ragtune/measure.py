@@ -67,7 +67,7 @@ def _score_controls(run: Workspace) -> dict[str, Any]:
     left_out: dict[str, int] = {}
     for which in ("before", "after"):
         folder = run.dir.path / "controls" / which
-        if folder.exists():
+        if folder.exists() and run.dir.predictions(which).exists():
             plain = load_predictions(run.dir.predictions(which))
             answers[which] = {key(AS_ASKED, qid): text for qid, text in plain.items()}
             answers[which] |= load_predictions(folder)
@@ -80,10 +80,19 @@ def _score_controls(run: Workspace) -> dict[str, Any]:
 
 
 def score_again(run: Workspace) -> None:
-    """Score the answers that are there as the recipe now says; none is asked for again."""
+    """Score the answers that are there as the recipe now says; none is asked for again.
+
+    Raises:
+        UsageError: the questions are gone.
+    """
     from ragtune.evaluation.evaluate import figures_of
     from ragtune.evaluation.generate import Prediction
 
+    if not (run.dir.data / "report.json").exists():
+        raise UsageError(
+            f"{run.dir.data} is gone, and without it no answer can be scored in another way.",
+            "Run `ragtune prepare` without changing evaluate.metric or evaluate.answers, then this again.",
+        )
     folders = [f for f in map(run.dir.path.__truediv__, run.dir.results()) if f.name != "data"]
     for folder in [f for f in folders if (f / "metrics.json").exists()]:
         name = str(folder.relative_to(run.dir.path))

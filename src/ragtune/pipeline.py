@@ -127,12 +127,15 @@ def compare_runs(*runs: str | Path) -> dict[str, Any]:
 def compare(target: Target, *overrides: str, run_dir: str | Path | None = None) -> dict[str, Any]:
     """Compare before with after; returns comparison.json. Raises as `run` does."""
     one = Run(target, list(overrides), run_dir)
-    for which in ("before", "after"):
-        if not (one.dir.predictions(which) / "metrics.json").exists():
-            raise UsageError(
-                f"{one.dir.path} has no answers {which} tuning.", "Run `ragtune run` first."
-            )
-    return one.report()
+    sides = (one.dir.predictions(which) for which in ("before", "after"))
+    # Damaged answers are noticed, and set aside, only by the report.
+    found = one.report() if all((side / "metrics.json").exists() for side in sides) else {}
+    if not found:
+        raise UsageError(
+            f"{one.dir.path} has no answers before and after tuning to compare.",
+            "Run `ragtune run` first.",
+        )
+    return found
 
 
 def report(target: Target, *overrides: str, run_dir: str | Path | None = None) -> Path:

@@ -93,7 +93,7 @@ class Run(Workspace):
         from ragtune.reporting.table import comparison_table
 
         with self.stage("report", "" if again else "Report"):
-            comparison = self._compare()
+            comparison = self.compare_answers()
             if comparison and not again:
                 console.print(comparison_table(comparison))
             log = self.dir.adapter / "train_log.jsonl"
@@ -117,7 +117,7 @@ class Run(Workspace):
         """The comparison in Markdown, for a pull request."""
         from ragtune.reporting.markdown import summary
 
-        comparison = self._compare(write=False)
+        comparison = self.compare_answers(write=False)
         if comparison is None:
             raise UsageError(
                 f"{self.dir.path} has no answers before and after tuning to compare.",
@@ -125,14 +125,16 @@ class Run(Workspace):
             )
         return summary(self.recipe.name, comparison, self._controls())
 
-    def _compare(self, *, write: bool = True) -> dict[str, Any] | None:
-        """Write comparison.json and return it; None while there are not both evaluations."""
+    def compare_answers(self, *, write: bool = True) -> dict[str, Any] | None:
+        """Before against after, in comparison.json too; None, and no file, without both evaluations."""
         from ragtune.evaluation.evaluate import compare_folders
 
         before, after = (self.dir.predictions(w) for w in ("before", "after"))
         if not (self.dir.data / "report.json").exists():
             raise UsageError(f"{self.dir.path} has no data yet.", "Run `ragtune run` first.")
         if not all((f / "metrics.json").exists() for f in (before, after)):
+            if write:
+                self.dir.comparison.unlink(missing_ok=True)
             return None
         comparison = compare_folders(self.recipe, self.questions, before, after)
         if write:
@@ -221,11 +223,6 @@ class Run(Workspace):
         making = not there or (merged and "merge" not in self.dir.read_state())
         with self.writing(making=making):
             return publish(self)
-
-    def compare_again(self) -> None:
-        """Let comparison.json be of the answers that are there, or be gone."""
-        if self._compare() is None:
-            self.dir.comparison.unlink(missing_ok=True)
 
     def check(self) -> None:
         """Print what can be found out before anything costs time.

@@ -37,7 +37,7 @@ def publish(run: Run) -> str:
     else:
         run.train()
     run.dir.see_whole(folder.name)
-    run.compare_again()
+    run.compare_answers()
     with run.stage("push", "Publishing"):
         note(f"{access}.")
         card = _card(run, repo, ask=True)
