@@ -127,6 +127,7 @@ def evaluate_checkpoint(run: Run, step: int) -> dict[str, Any]:
             "A checkpoint can't be asked with evaluate.engine=openai.",
             "Serve it under a name of its own and set evaluate.served_after, in another run directory.",
         )
+    run.prepare()
     folder = run.dir.path / "checkpoints" / str(step)
     if not (folder / "metrics.json").exists():
         checkpoint = run.dir.checkpoints / f"checkpoint-{step}"
