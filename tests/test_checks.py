@@ -16,6 +16,7 @@ from ragtune.errors import UsageError
 from ragtune.publish import merge
 from ragtune.stages import Run
 from tests.conftest import make_records, write_records
+from tests.test_lock import holder
 
 
 def found(
@@ -164,3 +165,58 @@ def test_memory_and_disk_that_don_t_do(
     assert "checkpoints" in page["disk"][0]["message"]
     page = found(tiny_recipe, tmp_path, "publish.format=adapter")
     assert "merging" not in page
+
+
+def test_who_is_at_work_is_found(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    process = holder(tmp_path / "run")
+    try:
+        page = found(tiny_recipe, tmp_path)
+        assert levels(page)["run directory"] == "fail"
+        assert f"process {process.pid} on " in page["run directory"][1]["message"]
+    finally:
+        process.kill()
+        process.wait()
+    assert levels(found(tiny_recipe, tmp_path))["run directory"] == "ok"  # it would be taken over
+    assert (tmp_path / "run" / "lock.json").exists()
+
+
+def test_a_changed_recipe_or_file_is_one_finding_of_many(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    ragtune.prepare(tiny_recipe, run_dir=tmp_path / "run")
+    data = Path(tiny_recipe["data"]["train"])
+    data.write_text(data.read_text("utf-8").replace("colour", "color"), "utf-8")
+    page = found(tiny_recipe, tmp_path, "seed=8", "lora.target_modules=[gone]")
+    wrong = {n for n, level in levels(page).items() if level == "fail"}
+    assert wrong == {"run directory", "adapter"}
+    said = page["run directory"][1]["message"]
+    assert "seed: 7 there, 8 now: no longer valid: data" in said
+    assert "train.jsonl has changed (sha256 " in said
+    assert levels(page)["template"] == "ok"
+
+
+def test_what_is_damaged_is_said_and_left_to_the_run(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    ragtune.evaluate(tiny_recipe, run_dir=run)
+    (run / "before" / "metrics.json").write_text("{}", "utf-8")
+    for file, words in ((None, "before is damaged (metrics.json has "), ("run.json", "run.json")):
+        if file:
+            (run / file).write_text("{", "utf-8")
+        there = sorted(run.iterdir())
+        page = found(tiny_recipe, tmp_path)
+        assert levels(page)["run directory"] == "warning"
+        assert words in page["run directory"][1]["message"]
+        assert sorted(run.iterdir()) == there
+
+
+def test_the_first_records_may_all_be_left_out(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "WHOLE", 10)
+    rows = [r | {"answers": []} for r in make_records(100)] + make_records(3, "good")
+    tiny_recipe["data"]["eval"] = str(write_records(tmp_path / "late.jsonl", rows))
+    page = found(tiny_recipe, tmp_path)
+    assert "of the first 100 records 0 are selected" in page["data.eval"][0]["message"]
+    assert levels(page)["memory"] == "warning"

@@ -334,3 +334,18 @@ def test_schema_is_json() -> None:
     )
     assert "learning_rate" in found.stdout
     json.loads(found.stdout)
+
+
+def test_an_offline_run_is_whole_but_for_the_push_and_says_so(
+    tiny_recipe: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("RAGTUNE_OFFLINE", "1")
+    run = tmp_path / "run"
+    ragtune.run(tiny_recipe, "publish.repo=alice/model", "publish.format=adapter", run_dir=run)
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert f"Not published: offline. Later: ragtune push {run}" in said
+    assert "push" not in json.loads((run / "run.json").read_text("utf-8"))
+    assert (run / "report.html").exists()

@@ -12,6 +12,8 @@ from ragtune.data.read import locate
 from ragtune.data.select import rejection
 from ragtune.errors import RagtuneError, UsageError
 from ragtune.files import existing_parent, sha256
+from ragtune.lock import refusal
+from ragtune.validity import input_changes
 
 if TYPE_CHECKING:
     from ragtune.data.encode import EncodedPrompt
@@ -104,7 +106,31 @@ def _recipe(look: Look) -> None:
         f"{recipe.train.steps} steps" if recipe.train.steps else f"{recipe.train.epochs:g} epochs"
     )
     look.say("recipe", f"{recipe.name}: {long} of {recipe.train.batch_size} samples")
-    look.say("run directory", str(look.run.dir.path))
+
+
+def _run_dir(look: Look) -> None:
+    """Who is at work there, and whether what lies there is whole and of this recipe."""
+    run, there = look.run, look.run.dir
+    look.say("run directory", str(there.path))
+    if run.settled:  # by the run that makes this check
+        return
+    if other := refusal(there.path):
+        raise other
+    if not there.recipe.exists():
+        return
+    state: dict[str, Any] = {}
+    try:
+        state = there.read_state()
+    except RagtuneError as error:
+        look.say(
+            "run directory", error.message, "warning",
+            "It is set aside; the stages stay, but their times and some figures have to be made again.",
+        )  # fmt: skip
+    changes = input_changes(there.path, state.get("inputs", {}), run.recipe)
+    there.refuse([*there.changes(run.recipe), *changes])
+    for name, problem in there.damaged(state).items():
+        words = f"{there.path / name} is damaged ({problem})"
+        look.say("run directory", words, "warning", "It is set aside, and made again.")
 
 
 def _hardware(look: Look) -> None:
@@ -279,8 +305,14 @@ def _plan(look: Look) -> None:
     from ragtune.model.plan import describe, is_tight, make_plan
 
     run, train, questions = look.run, look.examples.get("train"), look.examples.get("eval")
-    if not train or not questions:
+    if (run.dir.data / "report.json").exists():
         plan = run.plan
+    elif not train or not questions:
+        look.say(
+            "memory", "not known yet: none of the first records is selected", "warning",
+            "`ragtune prepare` reads them all; then this check knows.",
+        )  # fmt: skip
+        return
     else:
         size = run.recipe.train.batch_size
         pairs = zip(look.prompts["train"], run.encoder.targets(train), strict=True)
@@ -375,6 +407,7 @@ def _offline() -> bool:
 Check = Callable[[Look], Any]
 CHECKS: tuple[tuple[str, tuple[str, ...], Check], ...] = (
     ("recipe", (), _recipe),
+    ("run directory", (), _run_dir),
     ("hardware", (), _hardware),
     ("trackers", (), _trackers),
     ("data.train", (), lambda one: _data(one, "train")),
@@ -385,7 +418,11 @@ CHECKS: tuple[tuple[str, tuple[str, ...], Check], ...] = (
     ("mask", ("template", "data.train"), _mask),
     ("truncation", ("template",), _truncation),
     ("adapter", ("model",), _adapter),
-    ("memory", ("hardware", "truncation", "adapter", "data.train", "data.eval"), _plan),
+    (
+        "memory",
+        ("run directory", "hardware", "truncation", "adapter", "data.train", "data.eval"),
+        _plan,
+    ),
     ("merging", ("model",), _merging),
     ("disk", ("hardware", "adapter"), _disk),
     ("server", (), _server),

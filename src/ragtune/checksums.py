@@ -20,6 +20,8 @@ MANIFEST = "manifest.json"
 SMALL = 16 * 2**20
 """Bytes up to which a file is read every time: milliseconds each."""
 _NOT_RESULTS = {MANIFEST, "README.md"}  # the card is written when something is published
+ASIDE = (".", "damaged-")
+"""How the names of what is unfinished, or was set aside, begin: such is no result."""
 
 
 def checksums(path: Path) -> Files:
@@ -71,21 +73,20 @@ def seal(path: Path) -> None:
 
 
 def sealed(path: Path) -> Files | None:
-    """What the manifest says; None if there is none or it can't be read."""
+    """What the manifest says; None if there is none, or it is none."""
     try:
         found = json.loads(_manifest(path).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError):
+        entries = [(entry["size"], entry["sha256"]) for entry in found.values()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return found if isinstance(found, dict) and found else None
+    good = all(isinstance(size, int) and isinstance(digest, str) for size, digest in entries)
+    return found if entries and good else None
 
 
 def is_whole(path: Path) -> bool:
     """Whether something is exactly what its manifest says; all of it is read."""
     files = sealed(path)
-    try:
-        return files is not None and difference(path, files, thorough=True) is None
-    except (KeyError, TypeError, AttributeError):
-        return False
+    return files is not None and difference(path, files, thorough=True) is None
 
 
 def cached(path: Path) -> bool:
@@ -95,14 +96,14 @@ def cached(path: Path) -> bool:
     """
     if not path.exists():
         return False
-    files = sealed(path)
-    if files is None:
+    if not _manifest(path).exists():
         seal(path)
         return True
+    files = sealed(path)
     old = json.dumps(files)
-    problem = difference(path, files)
-    if problem:
-        set_aside(path, problem)
+    problem = difference(path, files) if files else "its manifest can't be read"
+    if problem or not files:
+        set_aside(path, str(problem))
         return False
     if json.dumps(files) != old:  # so that the content is not read again next time
         write_json(_manifest(path), {"files": files})
@@ -112,8 +113,10 @@ def cached(path: Path) -> bool:
 def set_aside(path: Path, problem: str) -> Path:
     """Rename something damaged to damaged-NAME, in the place of an earlier one, and say so."""
     aside = path.with_name(f"damaged-{path.name}")
-    if aside.is_dir():
+    if aside.is_dir() and not aside.is_symlink():
         shutil.rmtree(aside)
+    else:
+        aside.unlink(missing_ok=True)
     path.replace(aside)
     warn(f"{path} is damaged ({problem}): set aside as {aside.name}, and made again when needed.")
     return aside

@@ -39,8 +39,8 @@ def full_disk(path: Path, needed: int | None = None) -> Iterator[None]:
         about = f"about {needed / 2**20:.0f} MiB needed, " if needed else ""
         raise RagtuneError(
             f"The disk is full: could not write {path} ({about}{free / 2**20:.0f} MiB free).",
-            "Free some space or choose another run directory with --run-dir; "
-            "the same command then goes on from what is finished.",
+            "Free some space: the same command then goes on from what is finished. Or move the run "
+            "directory to a larger disk, and name it there with --run-dir.",
         ) from error
 
 

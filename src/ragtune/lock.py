@@ -171,6 +171,13 @@ def see_held(folder: Path) -> None:
         held.check()
 
 
+def refusal(folder: Path) -> UsageError | None:
+    """What a run in this directory would be refused with now, or None; nothing is waited for."""
+    held, path = Lock._held.get(folder.resolve()), folder / "lock.json"  # noqa: SLF001
+    other = None if held is not None else _read(path)
+    return _refusal(folder, other) if other is not None and not _gone(path, other) else None
+
+
 def _self() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
@@ -211,19 +218,28 @@ def _alive(other: dict[str, Any]) -> bool:
     return True
 
 
-def _stale(path: Path, other: dict[str, Any]) -> str | None:
-    """Why a lock no longer counts; None if it does."""
-    if other.get("place") == _place() and os.name == "posix":
+def _gone(path: Path, other: dict[str, Any]) -> str | None:
+    """Why a lock seems not to count any more; None if it counts."""
+    if _near(other):
         return None if _alive(other) else "its process is gone"
     silent = _silence(path, other)
-    if silent < SILENT:
-        return None
-    note(f"{path.parent} is locked by {_name(other)}, silent for {silent:.0f} s; watching it …")
+    return None if silent < SILENT else f"it gave no sign of life for {silent:.0f} s"
+
+
+def _stale(path: Path, other: dict[str, Any]) -> str | None:
+    """Why a lock no longer counts; None if it does. One of another machine is watched first."""
+    reason = _gone(path, other)
+    if reason is None or _near(other):
+        return reason
+    note(f"{path.parent} is locked by {_name(other)}, and {reason}; watching it …")
     time.sleep(WATCH)
     now = _read(path)
-    if now is None or now.get("beat") != other.get("beat"):
-        return None
-    return f"it gave no sign of life for {silent:.0f} s"
+    return None if now is None or now.get("beat") != other.get("beat") else reason
+
+
+def _near(other: dict[str, Any]) -> bool:
+    """Whether a lock is of this machine, so that its process can be looked for."""
+    return other.get("place") == _place() and os.name == "posix"
 
 
 def _silence(path: Path, other: dict[str, Any]) -> float:

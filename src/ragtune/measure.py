@@ -61,6 +61,13 @@ def controls(run: Run) -> dict[str, Any]:
 
 def _score_controls(run: Workspace) -> dict[str, Any]:
     """Score the answers in controls/; writes controls.json and returns it."""
+    result = control_results(run)
+    write_json(run.dir.controls, result)
+    return result
+
+
+def control_results(run: Workspace) -> dict[str, Any]:
+    """The figures of the answers in controls/, scored as the recipe now says."""
     from ragtune.evaluation.controls import AS_ASKED, control_figures, key
 
     answers: dict[str, dict[str, str]] = {}
@@ -74,9 +81,7 @@ def _score_controls(run: Workspace) -> dict[str, Any]:
             counted = folder / "left_out.json"
             left_out = read_json(counted)["questions"] if counted.exists() else {}
     examples = [e for e in run.examples("eval") if e.extra["selected"]]
-    result = control_figures(run.recipe, examples, answers, left_out)
-    write_json(run.dir.controls, result)
-    return result
+    return control_figures(run.recipe, examples, answers, left_out)
 
 
 def score_again(run: Workspace) -> None:

@@ -95,7 +95,7 @@ def evaluate(
     one = Run(target, list(overrides), run_dir, redo=redo)
     if checkpoint is not None:
         return measure.evaluate_checkpoint(one, checkpoint)
-    return one.evaluate("before" if base or not one.dir.adapter.exists() else "after")
+    return one.evaluate("before") if base else one.evaluate_latest()
 
 
 def controls(

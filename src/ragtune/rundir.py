@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ragtune.checksums import Files, checksums, difference, set_aside
+from ragtune.checksums import ASIDE, Files, checksums, difference, set_aside
 from ragtune.console import warn
 from ragtune.errors import RagtuneError, UsageError
 from ragtune.files import disk_errors, read_json, write_json
@@ -38,6 +38,10 @@ _LIBRARIES = (
     "liger-kernel",
     "triton",
 )
+
+_TIMES = {"data": "prepare", "adapter": "train", "merged": "merge", "controls": "controls_",
+          "checkpoints": "checkpoint_"}  # fmt: skip
+"""What a stage's times are named, or how their names begin, where it is not the stage's own name."""
 
 
 class RunDir:
@@ -173,9 +177,7 @@ class RunDir:
         for stage in stages:
             for key in of.get(stage, ()):
                 state.pop(key, None)
-            state.get("times", {}).pop(
-                {"adapter": "train", "merged": "merge"}.get(stage, stage), None
-            )
+            _forget_times(state, stage)
             files = state.get("files", {})
             for name in [n for n in files if n.split("/")[0] == stage]:
                 del files[name]
@@ -186,12 +188,21 @@ class RunDir:
         """The finished folders, as names below the run directory."""
         named = [*(self.path / n for n in ("data", "before", "adapter", "after", "merged"))]
         named += sorted(p for n in ("controls", "checkpoints") for p in self.path.glob(f"{n}/*"))
-        aside = (".", "damaged-")  # unfinished, or set aside
         return [
             str(p.relative_to(self.path))
             for p in named
-            if p.is_dir() and not p.name.startswith(aside)
+            if p.is_dir() and not p.name.startswith(ASIDE)
         ]
+
+    def damaged(self, state: dict[str, Any]) -> dict[str, str]:
+        """What is not as it was when it was finished: {folder: in which way}.
+
+        Args:
+            state: what run.json says; the new times of files whose content is the same are put in.
+        """
+        recorded: dict[str, Files] = state.get("files", {})
+        found = {n: difference(self.path / n, recorded[n]) for n in self.results() if n in recorded}
+        return {name: problem for name, problem in found.items() if problem}
 
     def record(self, *names: str) -> None:
         """Note the checksums of finished folders in run.json.
@@ -229,24 +240,18 @@ class RunDir:
         One without checksums was finished the moment before a kill, or by an older version.
         """
         state = self.read_state()
-        recorded: dict[str, Files] = state.get("files", {})
-        there_now = self.results()
-        old = json.dumps(recorded)
-        damaged = False
-        for name, files in list(recorded.items()):
-            if name not in there_now:
-                del recorded[name]
-                continue
-            problem = difference(self.path / name, files)
-            if problem:
-                set_aside(self.path / name, problem)
-                del recorded[name]
-                damaged = True
-        if json.dumps(recorded) != old:
+        old = json.dumps(state)
+        damaged = self.damaged(state)
+        for name, problem in damaged.items():
+            set_aside(self.path / name, problem)
+            _forget_times(state, name)
+        recorded, there_now = state.get("files", {}), self.results()
+        state["files"] = {name: files for name, files in recorded.items() if name in there_now}
+        if json.dumps(state) != old:
             state.pop("format", None)
-            write_json(self.state, {**state, "files": recorded})
-        self.record(*(n for n in there_now if n not in recorded and (self.path / n).exists()))
-        return damaged
+            write_json(self.state, state)
+        self.record(*(name for name in there_now if name not in state["files"]))
+        return bool(damaged)
 
     def see_whole(self, name: str) -> None:
         """Read all of a finished folder and compare checksums, before it is given to others.
@@ -278,6 +283,7 @@ class RunDir:
         files = state.get("files", {})
         for name in results:
             state.pop("merge" if name == "merged" else name, None)
+            _forget_times(state, name)
             for one in [n for n in files if n.split("/")[0] == name]:
                 del files[one]
             shutil.rmtree(self.path / name, ignore_errors=True)
@@ -297,6 +303,15 @@ class RunDir:
         for key, value in values.items():
             state[key] = {**state.get(key, {}), **value} if isinstance(value, dict) else value
         write_json(self.state, state)
+
+
+def _forget_times(state: dict[str, Any], name: str) -> None:
+    """Take the times and peaks of a stage, or of one of its folders (controls/before), out of run.json."""
+    stage, _, part = name.partition("/")
+    first = _TIMES.get(stage, stage) + part
+    for values in (state.get("times", {}), state.get("peak_gib", {})):
+        for one in [n for n in values if n == first or (n.startswith(first) and first[-1] == "_")]:
+            del values[one]
 
 
 def versions(*more: str) -> dict[str, str]:

@@ -59,6 +59,12 @@ class Run(Workspace):
         return read_json(folder / "metrics.json")
 
     @alone()
+    def evaluate_latest(self) -> dict[str, Any]:
+        """Answer with the adapter if there is one, or was when its answers were given; else without."""
+        tuned = self.dir.adapter.exists() or self.dir.predictions("after").exists()
+        return self.evaluate("after" if tuned else "before")
+
+    @alone()
     def train(self) -> dict[str, Any]:
         from ragtune.training.train import train
 
@@ -115,15 +121,20 @@ class Run(Workspace):
 
     def summary(self) -> str:
         """The comparison in Markdown, for a pull request."""
+        from ragtune.measure import control_results
         from ragtune.reporting.markdown import summary
 
+        self.dir.refuse(self.dir.changes(self.recipe))
         comparison = self.compare_answers(write=False)
         if comparison is None:
             raise UsageError(
                 f"{self.dir.path} has no answers before and after tuning to compare.",
                 "Run `ragtune run` first.",
             )
-        return summary(self.recipe.name, comparison, self._controls())
+        controls = self._controls()
+        if controls and self.dir.scored_otherwise(self.recipe):
+            controls = control_results(self)
+        return summary(self.recipe.name, comparison, controls)
 
     def compare_answers(self, *, write: bool = True) -> dict[str, Any] | None:
         """Before against after, in comparison.json too; None, and no file, without both evaluations."""
@@ -217,6 +228,8 @@ class Run(Workspace):
 
         if dry_run:
             return preview(self)
+        with self.writing(making=False):  # what is damaged goes, and then counts as not made
+            pass
         merged = self.recipe.publish.format == "merged"
         there = self.dir.merged.exists() if merged else self.dir.adapter.exists()
         # What is still to be made must be made of unchanged inputs; what is there may go out anyway.

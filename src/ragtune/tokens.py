@@ -36,6 +36,9 @@ ADVICE = (
     "environment variable HF_TOKEN, a server's key in OPENAI_API_KEY."
 )
 
+STRANGE_TOKEN = "The Hub's token holds a character that no token has."  # noqa: S105 - it is none
+TOKEN_ADVICE = "Copy it again: `hf auth login`, or HF_TOKEN."  # noqa: S105
+
 
 def kind_of(text: str, known: Sequence[str] | None = None) -> str | None:
     """What a text holds that nobody else should see, in words, or None.

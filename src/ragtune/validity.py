@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ragtune.checksums import Files, checksums, difference
+from ragtune.checksums import ASIDE, Files, checksums, difference
 from ragtune.files import sha256
 from ragtune.recipe import Recipe
 
@@ -46,10 +46,14 @@ PATHS = {
 SCORING = ("evaluate.metric", "evaluate.answers")
 """Keys by which the answers that are there are scored again."""
 
+_NO_EFFECT = ("train.keep_checkpoints", "train.log_every", "train.report_to")
+"""Keys that say what is kept and shown of a training, and change nothing that it makes."""
+
 PLAN_FREE = (
     "publish.",
     "name",
     *SCORING,
+    *_NO_EFFECT,
     "evaluate.endpoint",
     "evaluate.concurrency",
     "evaluate.served_",
@@ -68,14 +72,16 @@ class Change:
 
 
 def there(folder: Path, stage: str) -> list[Path]:
-    """What a stage has made in a run directory so far; empty files and folders are nothing."""
+    """What a stage has made in a run directory so far; what is empty or set aside is nothing."""
     return [
         path for pattern in PATHS[stage] for path in sorted(folder.glob(pattern)) if _holds(path)
     ]
 
 
 def _holds(path: Path) -> bool:
-    return any(path.iterdir()) if path.is_dir() else path.stat().st_size > 0
+    if path.is_dir():
+        return any(not inner.name.startswith(ASIDE) for inner in path.iterdir())
+    return path.stat().st_size > 0
 
 
 def recipe_changes(folder: Path, old: Recipe, new: Recipe) -> list[Change]:
@@ -89,7 +95,7 @@ def recipe_changes(folder: Path, old: Recipe, new: Recipe) -> list[Change]:
     before, after = (flat(recipe.model_dump(mode="json")) for recipe in (old, new))
     found = []
     for key in sorted(before.keys() | after.keys()):
-        if before.get(key) == after.get(key):
+        if before.get(key) == after.get(key) or key in _NO_EFFECT:
             continue
         touched = [stage for stage, keys in DEPENDS.items() if key.startswith(keys)]
         if key == "evaluate.max_new_tokens" and not _same_prompts(folder, old, new):

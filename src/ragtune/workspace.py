@@ -73,10 +73,13 @@ class Workspace:
         self.recipe, folder = find_recipe(target, overrides, run_dir)
         self.dir = RunDir(folder)
         self.redo = redo
-        if not redo:
-            self.dir.refuse(self.dir.changes(self.recipe))
         self._made: dict[str, Any] = {}
         self._lock: Lock | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether the directory is held by this run, and has only what is whole and of its recipe."""
+        return self._lock is not None
 
     @contextlib.contextmanager
     def writing(self, *, making: bool) -> Iterator[None]:

@@ -78,3 +78,10 @@ def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(RagtuneError, match="can't be asked for open/one"):
         model_facts("open/one", None)
+
+
+def test_a_token_that_can_t_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.utils._headers.get_token", lambda: "hf_ü" + "x" * 20)
+    with pytest.raises(UsageError, match="holds a character that no token has") as error:
+        model_facts("open/one", None)
+    assert "hf_" not in str(error.value)

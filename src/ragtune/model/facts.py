@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ragtune.errors import RagtuneError, UsageError
+from ragtune.tokens import STRANGE_TOKEN, TOKEN_ADVICE
 
 
 def model_facts(name: str, revision: str | None) -> tuple[str | None, bool]:
@@ -32,6 +33,8 @@ def model_facts(name: str, revision: str | None) -> tuple[str | None, bool]:
         ) from None
     except errors.RevisionNotFoundError:
         raise UsageError(f"model.revision: {name} has no {revision}.") from None
+    except UnicodeEncodeError:
+        raise UsageError(STRANGE_TOKEN, TOKEN_ADVICE) from None
     except (transport_error, OSError) as error:
         raise RagtuneError(
             f"The Hub can't be asked for {name}: {type(error).__name__}.",

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from ragtune.console import warn
 from ragtune.errors import RagtuneError, UsageError
+from ragtune.tokens import STRANGE_TOKEN, TOKEN_ADVICE
 
 T = TypeVar("T")
 
@@ -177,6 +178,8 @@ def _explain(root: BaseException, repo: str) -> tuple[str, str]:
         if asked:
             advice = f"It asks to wait {asked:.0f} s."
         reason = f"The Hub refused ({code}): {_line(root.server_message or str(root))}"
+    elif isinstance(root, UnicodeEncodeError):
+        reason, advice = STRANGE_TOKEN, TOKEN_ADVICE
     elif isinstance(root, PermissionError):  # Xet's refusal of the token
         reason, advice = f"The Hub refused: {text}", _ADVICE[401]
     elif "ConnectError" in kinds or "ConnectTimeout" in kinds:

@@ -61,6 +61,7 @@ def preview(run: Run) -> str:
     """
     repo, folder = _target(run)
     check_name(repo)
+    run.dir.refuse(run.dir.changes(run.recipe))
     wanted = run.recipe.publish.format
     if not folder.is_dir():
         first = "merge" if wanted == "merged" else "train"

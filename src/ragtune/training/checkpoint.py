@@ -11,8 +11,7 @@ import re
 import shutil
 from pathlib import Path
 
-from ragtune.checksums import MANIFEST, is_whole, seal
-from ragtune.console import warn
+from ragtune.checksums import MANIFEST, is_whole, seal, set_aside
 
 __all__ = ["MANIFEST", "checkpoints", "is_whole", "keep_newest", "newest_whole", "seal"]
 
@@ -28,12 +27,7 @@ def newest_whole(folder: Path) -> Path | None:
     for _, path in reversed(checkpoints(folder)):
         if is_whole(path):
             return path
-        aside = path.with_name(f"damaged-{path.name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        path.replace(aside)
-        warn(
-            f"{path.name} is not whole (cut off while it was written?); set aside as {aside.name}."
-        )
+        set_aside(path, "not whole; cut off while it was written?")
     return None
 
 
