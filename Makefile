@@ -1,7 +1,6 @@
 # Needs git, make and Python 3.11 or newer. Everything else is installed into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-export TOKENIZERS_PARALLELISM := false
 
 .PHONY: help quickstart quickstart-ja test lint format fuzz audit licences env env-ja dist clean
 

@@ -62,7 +62,6 @@ class Harness:
         self.environment = {
             "CUDA_VISIBLE_DEVICES": "0",
             "HF_HUB_OFFLINE": "1",
-            "TOKENIZERS_PARALLELISM": "false",
             # So small a model gains nothing from threads that wait for each other.
             **({"OMP_NUM_THREADS": "1"} if options.tiny else {}),
             **os.environ,

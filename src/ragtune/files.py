@@ -8,11 +8,15 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from ragtune.errors import RagtuneError, UsageError
+
+T = TypeVar("T")
 
 _SHOWN = 60
 """How much of a wrong path an error message shows, in characters."""
@@ -225,6 +229,24 @@ def sha256(path: Path) -> str:
     """Hex digest of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_AT_A_TIME = threading.Semaphore(4)
+
+
+def later(work: Callable[[], T]) -> Future[T]:
+    """Do something beside everything else, a few such at a time; the end of the program does not wait."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            with _AT_A_TIME:
+                future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - whoever asks for the result gets it
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 def cache_dir() -> Path:

@@ -14,7 +14,7 @@ from ragtune.errors import UsageError
 from ragtune.files import read_json, read_jsonl, write_json
 from ragtune.offline import is_offline
 from ragtune.stopping import stop_if_asked
-from ragtune.validity import inputs
+from ragtune.validity import read_inputs
 from ragtune.workspace import Workspace, alone
 
 
@@ -29,8 +29,10 @@ class Run(Workspace):
         if not (self.dir.data / "report.json").exists():
             with self.stage("prepare", "Data"):
                 self._made.pop("plan", None)
-                self.dir.update(inputs=inputs(self.recipe))
-                prepare(self.recipe, self.encoder, self.dir.data)
+                read = read_inputs(self.recipe)
+                prepare(
+                    self.recipe, self.encoder, self.dir.data, lambda: self.dir.update(inputs=read())
+                )
                 self.dir.record("data")
         return read_json(self.dir.data / "report.json")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ragtune.checksums import ASIDE, Files, checksums, difference
-from ragtune.files import sha256
+from ragtune.files import later, sha256
 from ragtune.recipe import Recipe
 
 _DATA = ("seed", "model.id", "model.revision", "data.", "prompt.")
@@ -125,15 +127,26 @@ def _same_prompts(folder: Path, old: Recipe, new: Recipe) -> bool:
     )
 
 
-def inputs(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """The files of this machine that a run is made from: {key: {path, files}}."""
-    found = {}
+def read_inputs(recipe: Recipe) -> Callable[[], dict[str, dict[str, Any]]]:
+    """Begin to read the files of this machine that a run is made from.
+
+    A large model takes many seconds, in which the data can be prepared.
+
+    Returns:
+        What waits for them, and returns {key: {path, files}}, `files` as of `checksums`.
+    """
+    begun: list[tuple[str, Path, list[Future[Files]]]] = []
     for key, path in _input_paths(recipe):
-        files: Files = {}
-        for file in _model_files(path) if path.is_dir() else [path]:
-            files |= checksums(file)
-        found[key] = {"path": str(path), "files": files}
-    return found
+        files = _model_files(path) if path.is_dir() else [path]
+        begun.append((key, path, [later(partial(checksums, file)) for file in files]))
+
+    def read() -> dict[str, dict[str, Any]]:
+        return {
+            key: {"path": str(path), "files": {k: v for f in files for k, v in f.result().items()}}
+            for key, path, files in begun
+        }
+
+    return read
 
 
 def _input_paths(recipe: Recipe) -> Iterable[tuple[str, Path]]:

@@ -147,6 +147,11 @@ def test_dropout_on_cuda(dtype: torch.dtype) -> None:
     torch.testing.assert_close(once[kept], (x.float() / 0.95).to(dtype)[kept])
     columns = (~kept).float().mean(dim=0)
     assert float(columns.std()) == pytest.approx((0.05 * 0.95 / 1001) ** 0.5, rel=0.1)
+    # Blocks of 1,024 elements share a drawing, and must not share what it gives.
+    flat = (~kept).flatten().float()
+    for away in (1, *range(1024, 8 * 1024, 1024)):
+        both = float((flat[:-away] * flat[away:]).mean())
+        assert both == pytest.approx(0.05**2, abs=0.0002), away
     assert torch.equal(once, dropout.dropout(x, 0.05, seed=9))
     total = torch.ones_like(x)
     dropout.add_dropped(total, x, 0.05, seed=9)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,19 @@ def source_of(data: Data, split: str) -> str:
         return str(aio.fetch(split, lambda done, total: update(done, "", total)))
 
 
-def prepare(recipe: Recipe, encoder: Encoder, folder: Path) -> dict[str, Any]:
+def prepare(
+    recipe: Recipe, encoder: Encoder, folder: Path, on_done: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
     """Write train.jsonl, eval.jsonl and report.json into a folder that appears when it is whole.
+
+    Args:
+        recipe: what is read, and how it is selected.
+        encoder: for prompts and answers.
+        folder: where.
+        on_done: is called before the folder has its name.
+
+    Returns:
+        What report.json holds.
 
     Raises:
         UsageError: bad data, or a split of which nothing is selected.
@@ -70,6 +81,7 @@ def prepare(recipe: Recipe, encoder: Encoder, folder: Path) -> dict[str, Any]:
         report["audits"] = audits.report()
         audits.tell()
         write_json(partial / "report.json", report)
+        on_done()
     return report
 
 

@@ -11,6 +11,10 @@ from torch import Tensor
 from ragtune.gpu import has_triton
 
 _BLOCK = 1024
+_LEVELS = 2**16
+"""A kernel's rates are multiples of 1 / _LEVELS."""
+_ROUNDS = 7
+"""Of Philox: the fewest that pass BigCrush (Salmon et al. 2011, "Parallel random numbers")."""
 
 
 def new_seed() -> int:
@@ -46,5 +50,7 @@ def _mask(x: Tensor, rate: float, seed: int) -> Tensor:
 def _launch(x: Tensor, out: Tensor, rate: float, seed: int, *, add: bool) -> None:
     from ragtune.model import kernels
 
-    count = x.numel()
-    kernels.dropout[(-(-count // (4 * _BLOCK)),)](x, out, count, rate, seed, add, _BLOCK)
+    count, threshold = x.numel(), round(rate * _LEVELS)
+    scale = _LEVELS / (_LEVELS - threshold)
+    grid = (-(-count // (8 * _BLOCK)),)
+    kernels.dropout[grid](x, out, count, threshold, scale, seed, add, _BLOCK, _ROUNDS)

@@ -99,13 +99,16 @@ def _need_bitsandbytes(cuda: bool, what: str, instead: str) -> None:
         )
 
 
+_FEW_CORES = 4
+"""So many are busy with reading and encoding already: a tokenizer's own threads would only disturb them."""
 _NOISY = ("accelerate", "peft", "huggingface_hub", "liger_kernel")
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep the libraries' own bars, warnings and hints off the screen; ours say what matters."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if (os.cpu_count() or 1) <= _FEW_CORES:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils import logging as hf_logging
 
     verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
