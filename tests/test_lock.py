@@ -168,7 +168,7 @@ def test_the_heartbeat_beats_and_notices_that_the_lock_is_lost(
         foreign(tmp_path, 0)
         _until(lambda: held.lost is not None)
         with pytest.raises(RagtuneError, match="taken over by process 1 on elsewhere"):
-            lock.see_held(tmp_path)
+            lock.see_held()
     assert json.loads((tmp_path / "lock.json").read_text("utf-8"))["token"] == "theirs"
 
 
@@ -190,3 +190,35 @@ def _until(ready: Any) -> None:
     while not ready():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_after_a_sleep_the_lock_is_looked_at_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "BEAT", 1000.0)  # the heart does not beat while a machine sleeps
+    with locked(tmp_path) as held:
+        foreign(tmp_path, 0)
+        lock.see_held()  # nothing says so yet
+        held.beat -= 4000
+        with pytest.raises(RagtuneError, match="taken over by process 1 on elsewhere"):
+            lock.see_held()
+
+
+def test_a_training_whose_lock_is_lost_writes_no_more(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    from ragtune.training.trainer import PackedTrainer
+
+    save = PackedTrainer._save_checkpoint
+
+    def save_and_lose(self: Any, *args: Any) -> None:
+        save(self, *args)
+        for held in Lock._held.values():
+            held.lost = "process 1 on elsewhere"
+
+    monkeypatch.setattr(PackedTrainer, "_save_checkpoint", save_and_lose)
+    with pytest.raises(RagtuneError, match="taken over"):
+        ragtune.train(tiny_recipe, run_dir=run)
+    assert [p.name for p in (run / "work" / "checkpoints").iterdir()] == ["checkpoint-2"]
+    assert not (run / "adapter").exists()

@@ -13,7 +13,7 @@ import pytest
 import ragtune
 from ragtune.cli import main
 from ragtune.data.example import Example, Passage
-from ragtune.errors import UsageError
+from ragtune.errors import RagtuneError, UsageError
 from ragtune.evaluation.controls import (
     AS_ASKED,
     conditions,
@@ -24,6 +24,7 @@ from ragtune.evaluation.controls import (
 from ragtune.evaluation.metrics import METRICS
 from ragtune.recipe import Recipe
 from ragtune.recipe_file import load_recipe
+from ragtune.rundir import RunDir
 from ragtune.stages import Run
 from tests.conftest import make_records, write_records
 
@@ -201,6 +202,9 @@ def test_runs_over_other_questions_are_not_compared(run: Path, tmp_path: Path) -
     other = shutil.copytree(run, tmp_path / "other")
     path = other / "data" / "eval.jsonl"
     path.write_text(path.read_text("utf-8").replace("house 3?", "house three?"), "utf-8")
+    with pytest.raises(RagtuneError, match="data is damaged"):
+        ragtune.compare_runs(run, other)
+    RunDir(other).unrecord("data")
     with pytest.raises(UsageError, match="differ in the question e3"):
         ragtune.compare_runs(run, other)
     with pytest.raises(UsageError, match="holds no answers"):
@@ -316,8 +320,8 @@ def test_runs_that_refuse_are_compared_over_all_that_they_asked(
     for name in ("all", "denominators", "refusals", "gain"):
         assert one[name] == comparison[name]
     other = shutil.copytree(refusing, tmp_path / "other")
-    recipe = other / "recipe.yaml"
-    recipe.write_text(recipe.read_text("utf-8").replace("No answer", "Nobody knows"), "utf-8")
+    state = other / "run.json"
+    state.write_text(state.read_text("utf-8").replace("No answer", "Nobody knows"), "utf-8")
     with pytest.raises(UsageError, match="refuses with 'No answer'"):
         ragtune.compare_runs(refusing, other)
 

@@ -13,6 +13,7 @@ from ragtune.data.select import rejection
 from ragtune.errors import RagtuneError, UsageError
 from ragtune.files import existing_parent, sha256
 from ragtune.lock import refusal
+from ragtune.offline import hub_is_offline
 from ragtune.validity import input_changes
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ def _trackers(look: Look) -> None:
 
 def _data(look: Look, split: str) -> None:
     """See that a split can be read, how much of it is selected, and what its file's sha256 is."""
+    from ragtune.data import aio
     from ragtune.data.prepare import source_of
     from ragtune.data.read import read_examples
 
@@ -157,7 +159,10 @@ def _data(look: Look, split: str) -> None:
         look.say(name, "prepared already")
         return
     named = run.recipe.data.train if split == "train" else run.recipe.data.eval
-    # What has no name is downloaded: training needs it anyway.
+    if named is None and not run.settled and not aio.is_there(split):
+        look.say(name, f"{aio.FILES[split]} will be downloaded, and looked at then")
+        return
+    # A run downloads it now: it needs it anyway.
     source = named if named is not None else source_of(run.recipe.data, split)
     path = locate(source)
     every = path is not None and path.stat().st_size <= WHOLE
@@ -227,7 +232,7 @@ def _model(look: Look) -> None:
 
     found: Any = base_licence(run.recipe.model, run.source, ask=False)
     gated = False
-    if run.source.path == run.source.name and not _offline():
+    if run.source.path == run.source.name and not hub_is_offline():
         from ragtune.model.facts import model_facts
 
         found, gated = model_facts(run.source.name, run.source.revision)
@@ -309,7 +314,7 @@ def _plan(look: Look) -> None:
         plan = run.plan
     elif not train or not questions:
         look.say(
-            "memory", "not known yet: none of the first records is selected", "warning",
+            "memory", "not known yet: no record that would be selected was read", "warning",
             "`ragtune prepare` reads them all; then this check knows.",
         )  # fmt: skip
         return
@@ -353,21 +358,33 @@ def _disk(look: Look) -> None:
     run = look.run
     estimate = estimate_of(run.recipe, run.hardware, run.config)
     moments = {"adamw": 2.0}.get(run.recipe.train.optimizer, 0.5)
-    # One more than is kept: a checkpoint is whole before an older one goes.
-    checkpoints = estimate.adapter * (1 + moments) * (run.recipe.train.keep_checkpoints + 1)
-    parts = {"checkpoints": checkpoints, "adapter": estimate.adapter}
+    parts: dict[str, float] = {}
+    if not run.dir.adapter.exists():
+        # One more than is kept: a checkpoint is whole before an older one goes.
+        kept = run.recipe.train.keep_checkpoints + 1
+        parts = {
+            "checkpoints": estimate.adapter * (1 + moments) * kept,
+            "adapter": estimate.adapter,
+        }
     if run.recipe.publish.format == "merged" and not run.dir.merged.exists():
         parts["merged model"] = float(memory_needed(run.config))
     needed, free = sum(parts.values()), shutil.disk_usage(existing_parent(run.dir.path)).free
-    words = ", ".join(f"{name} {size / _GIB:.1f}" for name, size in parts.items())
+    if not parts:
+        look.say("disk", "everything large is there already")
+        return
+    words = ", ".join(f"{name} {_bytes(size)}" for name, size in parts.items())
     if needed > free:
         raise UsageError(
-            f"The run needs about {needed / _GIB:.1f} GiB of disk ({words}); {free / _GIB:.1f} GiB "
-            f"are free at {run.dir.path}.",
+            f"The run needs about {_bytes(needed)} of disk ({words}); {_bytes(free)} are free at "
+            f"{run.dir.path}.",
             "Choose another place with --run-dir, set publish.format=adapter, or lower "
             "train.keep_checkpoints.",
         )
-    look.say("disk", f"about {needed / _GIB:.1f} of {free / _GIB:.1f} free GiB: {words}")
+    look.say("disk", f"about {_bytes(needed)} of {_bytes(free)} that are free: {words}")
+
+
+def _bytes(size: float) -> str:
+    return f"{size / _GIB:.1f} GiB" if size >= _GIB / 10 else f"{size / 2**20:.1f} MiB"
 
 
 def _server(look: Look) -> None:
@@ -385,7 +402,7 @@ def _hub(look: Look) -> None:
     publish = look.run.recipe.publish
     if not publish.repo:
         return
-    if _offline():
+    if hub_is_offline():
         look.say(
             "hub",
             "not asked: offline",
@@ -396,12 +413,6 @@ def _hub(look: Look) -> None:
     from ragtune.publish.hub import check_access
 
     look.say("hub", check_access(publish.repo, private=publish.private))
-
-
-def _offline() -> bool:
-    from huggingface_hub import constants
-
-    return bool(constants.HF_HUB_OFFLINE)
 
 
 Check = Callable[[Look], Any]

@@ -40,6 +40,7 @@ class Lock:
         self.path = folder / "lock.json"
         self.owner = {"token": uuid.uuid4().hex, "since": round(time.time()), **_self()}
         self.lost: str | None = None
+        self.beat = time.time()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lock", daemon=True)
 
@@ -79,6 +80,8 @@ class Lock:
         Raises:
             RagtuneError: another machine took it while this one was asleep.
         """
+        if time.time() - self.beat > 3 * BEAT:  # this machine was asleep
+            self._look()
         if self.lost:
             raise RagtuneError(
                 f"{self.folder} was taken over by {self.lost} while this run gave no sign of life.",
@@ -136,12 +139,17 @@ class Lock:
     def _beat(self) -> None:
         while not self._stop.wait(BEAT):
             with suppress(OSError):  # a full disk or a network that is away for a moment
-                now = _read(self.path)
-                if now is not None and now.get("token") != self.owner["token"]:
-                    self.lost = _name(now)
+                self._look()
+                if self.lost:
                     return
                 with self.path.open("r+b") as file:  # of the same length: nothing is cut off
                     file.write(self._content())
+
+    def _look(self) -> None:
+        now = _read(self.path)
+        if now is not None and now.get("token") != self.owner["token"]:
+            self.lost = _name(now)
+        self.beat = time.time()
 
 
 @contextmanager
@@ -164,10 +172,9 @@ def locked(folder: Path) -> Iterator[Lock]:
             lock.release()
 
 
-def see_held(folder: Path) -> None:
-    """See that a lock of this process, if it has one, is still its own. Raises as `check`."""
-    held = Lock._held.get(folder.resolve())  # noqa: SLF001
-    if held is not None:
+def see_held() -> None:
+    """See that what this process has locked is still its own. Raises as `check`."""
+    for held in Lock._held.values():  # noqa: SLF001
         held.check()
 
 

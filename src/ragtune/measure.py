@@ -20,6 +20,7 @@ from ragtune.evaluation.score import Scored, load_predictions, metrics_of, score
 from ragtune.files import making_folder, read_json, read_jsonl, write_json, write_jsonl
 from ragtune.recipe import Recipe
 from ragtune.recipe_file import load_recipe
+from ragtune.rundir import RunDir
 from ragtune.stages import Run
 from ragtune.workspace import Workspace, alone
 
@@ -98,6 +99,7 @@ def score_again(run: Workspace) -> None:
             f"{run.dir.data} is gone, and without it no answer can be scored in another way.",
             "Run `ragtune prepare` without changing evaluate.metric or evaluate.answers, then this again.",
         )
+    run.dir.update(scoring=True)  # so that a kill in the middle leaves no mixture
     folders = [f for f in map(run.dir.path.__truediv__, run.dir.results()) if f.name != "data"]
     for folder in [f for f in folders if (f / "metrics.json").exists()]:
         name = str(folder.relative_to(run.dir.path))
@@ -113,6 +115,8 @@ def score_again(run: Workspace) -> None:
     merged = run.dir.read_state().get("merge")
     if merged and merged.get("answers") != run.recipe.evaluate.answers:
         run.dir.forget("merge")  # its answers are not kept: it is asked again
+    run.dir.claim(run.recipe)
+    run.dir.pop("scoring")
 
 
 @alone()
@@ -210,10 +214,11 @@ def score_file(recipe: Recipe, path: str, prepared: Path | None = None) -> dict[
 
 def prepared_questions(recipe: Recipe, folder: Path) -> Path | None:
     """The prepared evaluation questions of a run over the same data; None if there are none."""
-    prepared, written = folder / "data" / "eval.jsonl", folder / "recipe.yaml"
-    if not prepared.exists() or not written.exists():
+    prepared = folder / "data" / "eval.jsonl"
+    if not prepared.exists():
         return None
-    return prepared if load_recipe(written).data == recipe.data else None
+    made_by = RunDir(folder).made_by()
+    return prepared if made_by is not None and made_by.data == recipe.data else None
 
 
 def _questions(recipe: Recipe) -> list[Example]:
@@ -329,9 +334,11 @@ def _answers(path: Path) -> _Answers:
             f"{path} holds no answers.",
             "Name a finished run, or a folder of one such as RUN/before or RUN/checkpoints/50.",
         )
+    there = RunDir(run)
+    there.see_unchanged("data", str(folder.resolve().relative_to(run.resolve())))
     return _Answers(
         str(path),
-        load_recipe(run / "recipe.yaml"),
+        there.made_by() or load_recipe(run / "recipe.yaml"),
         load_examples(run / "data" / "eval.jsonl"),
         load_predictions(folder),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from ragtune.errors import UsageError
 
@@ -35,7 +36,18 @@ def go_offline() -> None:
 
 def is_offline() -> bool:
     """Whether --offline was given (or RAGTUNE_OFFLINE is set)."""
-    return os.environ.get("RAGTUNE_OFFLINE", "").lower() not in ("", "0", "false", "no")
+    return _is_set("RAGTUNE_OFFLINE")
+
+
+def hub_is_offline() -> bool:
+    """Whether the Hub must not be asked: nobody may be, or HF_HUB_OFFLINE is set."""
+    constants = sys.modules.get("huggingface_hub.constants")  # once imported, it no longer looks
+    hub = _is_set("HF_HUB_OFFLINE") if constants is None else bool(constants.HF_HUB_OFFLINE)
+    return is_offline() or hub
+
+
+def _is_set(name: str) -> bool:
+    return os.environ.get(name, "").lower() not in ("", "0", "false", "no", "off")
 
 
 def need_network(what: str, advice: str = "") -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import platform
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ragtune.checksums import ASIDE, Files, checksums, difference, set_aside
 from ragtune.console import warn
@@ -44,6 +48,54 @@ _TIMES = {"data": "prepare", "adapter": "train", "merged": "merge", "controls": 
 """What a stage's times are named, or how their names begin, where it is not the stage's own name."""
 
 
+class _Loose(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class _File(_Loose):
+    size: int
+    sha256: str
+
+
+class _Input(_Loose):
+    path: str
+    files: dict[str, _File]
+
+
+class _Merge(_Loose):
+    asked: int
+    changed: int
+    metrics: dict[str, float]
+    intervals: dict[str, Any]
+
+
+class _Plan(_Loose):
+    device: str
+    dtype: str
+    quantization: str | None
+    samples_per_row: int
+    recompute: bool
+    optimizer: str
+    evaluation_batch: int
+
+
+class _State(_Loose):
+    """What run.json holds, as far as a command relies on its form."""
+
+    recipe: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    times: dict[str, float] = {}
+    peak_gib: dict[str, float] = {}
+    files: dict[str, dict[str, _File]] = {}
+    inputs: dict[str, _Input] = {}
+    commit: str = ""
+    data: dict[str, str] = {}
+    plan: _Plan | None = None
+    train: dict[str, float | None] = {}
+    merge: _Merge | None = None
+    push: dict[str, str] = {}
+
+
 class RunDir:
     """Paths and state of a run.
 
@@ -67,11 +119,25 @@ class RunDir:
         """The folder of the answers before or after."""
         return self.path / which
 
+    def made_by(self) -> Recipe | None:
+        """The recipe by which the results were made; None where it is not known.
+
+        run.json has it: recipe.yaml is a copy for people, who may change it.
+        """
+        with contextlib.suppress(RagtuneError):
+            written = self.read_state().get("recipe")
+            if written is not None:
+                return load_recipe(written)
+        return load_recipe(self.recipe) if self.recipe.exists() else None
+
     def changes(self, recipe: Recipe) -> list[Change]:
         """What of the recipe differs from that by which the directory's results were made."""
-        if not self.recipe.exists():
-            return []
-        return recipe_changes(self.path, load_recipe(self.recipe), recipe)
+        old = self.made_by()
+        if old is not None:
+            return recipe_changes(self.path, old, recipe)
+        stages = tuple(stage for stage in DEPENDS if there(self.path, stage))
+        words = "run.json and recipe.yaml are gone, so nobody knows by which recipe these were made"
+        return [Change(words, stages)] if stages else []
 
     def refuse(self, changes: list[Change]) -> None:
         """See that there are none.
@@ -103,7 +169,7 @@ class RunDir:
         Raises:
             UsageError: something is no longer valid, and `redo` is false.
         """
-        if not self.recipe.exists():
+        if not self.path.exists():
             return False
         state = self._whole_state()
         changes = self.changes(recipe)
@@ -118,22 +184,26 @@ class RunDir:
         elif recorded:
             self.update(inputs=recorded)  # with the new times of files whose content is the same
         if self._differs(recipe, but=PLAN_FREE):
-            self._pop("plan")
+            self.pop("plan")
         damaged = self._set_damaged_aside()
         return bool(stages) or damaged
 
     def scored_otherwise(self, recipe: Recipe) -> bool:
-        """Whether the recipe scores the answers that are there in another way."""
-        return self.recipe.exists() and self._differs(recipe, only=SCORING)
+        """Whether the recipe scores the answers that are there in another way, or may."""
+        return "scoring" in self.read_state() or self._differs(recipe, only=SCORING)
 
     def _differs(
         self, recipe: Recipe, *, but: tuple[str, ...] = (), only: tuple[str, ...] = ("",)
     ) -> bool:
-        old, new = (flat(r.model_dump(mode="json")) for r in (load_recipe(self.recipe), recipe))
+        made_by = self.made_by()
+        if made_by is None:
+            return False
+        old, new = (flat(r.model_dump(mode="json")) for r in (made_by, recipe))
         keys = [k for k in old.keys() | new.keys() if old.get(k) != new.get(k)]
         return any(k.startswith(only) and not k.startswith(but) for k in keys)
 
-    def _pop(self, key: str) -> None:
+    def pop(self, key: str) -> None:
+        """Take a key out of run.json."""
         state = self.read_state()
         if key in state:
             del state[key]
@@ -144,8 +214,10 @@ class RunDir:
         try:
             return self.read_state()
         except RagtuneError as error:
+            # The stages are of the recipe that recipe.yaml says, as far as anybody knows.
+            made_by = load_recipe(self.recipe) if self.recipe.exists() else None
             set_aside(self.state, error.message)
-            write_json(self.state, {"versions": versions()})
+            self._write_state(made_by)
             return {}
 
     def retire(self, stages: list[str]) -> None:
@@ -160,11 +232,12 @@ class RunDir:
             for path in (self.recipe, self.state):
                 if path.exists():
                     shutil.copy2(path, old / path.name)
+            # First: after a kill, folders that are still there are found to be invalid again.
+            self._drop(*stages)
             for path in found:
                 target = old / path.relative_to(self.path)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 path.replace(target)
-        self._drop(*stages)
         warn(f"Set aside in {old}: {', '.join(stages)}. Delete it when you don't need it.")
 
     def _drop(self, *stages: str) -> None:
@@ -172,7 +245,7 @@ class RunDir:
         state = self.read_state()
         if not state:
             return
-        of = {"data": ("data", "inputs", "plan"), "adapter": ("train",), "after": ("merge",),
+        of = {"data": ("data", "inputs", "commit", "plan"), "adapter": ("train",), "after": ("merge",),
               "merged": ("merge",)}  # fmt: skip
         for stage in stages:
             for key in of.get(stage, ()):
@@ -232,7 +305,7 @@ class RunDir:
         later = [s for s in DEPENDS if s != "data" and there(self.path, s)]
         if later:
             self.retire(later)
-        self._pop("plan")
+        self.pop("plan")
 
     def _set_damaged_aside(self) -> bool:
         """Set aside the folders that are not as they were when they were finished.
@@ -252,6 +325,20 @@ class RunDir:
             write_json(self.state, state)
         self.record(*(name for name in there_now if name not in state["files"]))
         return bool(damaged)
+
+    def see_unchanged(self, *names: str) -> None:
+        """See that finished folders are as they were; nothing is set aside, so no lock is needed.
+
+        Raises:
+            RagtuneError: one is damaged.
+        """
+        damaged = self.damaged(self.read_state())
+        for name in names:
+            if name in damaged:
+                raise RagtuneError(
+                    f"{self.path / name} is damaged: {damaged[name]}.",
+                    f"`ragtune run {shlex.quote(str(self.path))}` sets it aside, and makes it again.",
+                )
 
     def see_whole(self, name: str) -> None:
         """Read all of a finished folder and compare checksums, before it is given to others.
@@ -274,8 +361,14 @@ class RunDir:
         with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         save_recipe(recipe, self.recipe)
-        if not self.state.exists():
-            write_json(self.state, {"versions": versions()})
+        if self.state.exists():
+            self.update(recipe=recipe.model_dump(mode="json"))
+        else:
+            self._write_state(recipe)
+
+    def _write_state(self, recipe: Recipe | None) -> None:
+        made_by = {"recipe": recipe.model_dump(mode="json")} if recipe else {}
+        write_json(self.state, {"versions": versions(), **made_by})
 
     def forget(self, *results: str) -> None:
         """Remove what later stages made of something that is made anew, unfinished work included."""
@@ -294,7 +387,21 @@ class RunDir:
             write_json(self.state, state)
 
     def read_state(self) -> dict[str, Any]:
-        return read_json(self.state) if self.state.exists() else {}
+        """What run.json says; {} where there is none.
+
+        Raises:
+            RagtuneError: it is damaged.
+        """
+        state = read_json(self.state) if self.state.exists() else {}
+        try:
+            _State.model_validate(state)
+        except ValidationError as error:
+            where = ".".join(map(str, error.errors()[0]["loc"]))
+            raise RagtuneError(
+                f"{self.state} is damaged: {where} is none of its values.",
+                "Run the same command again, without changes: it is set aside then.",
+            ) from None
+        return state
 
     def update(self, **values: Any) -> None:
         """Put values into run.json; a mapping is merged into the one that is there."""

@@ -10,9 +10,10 @@ import shlex
 from typing import Any
 
 from ragtune.console import console, heading, note
-from ragtune.errors import UsageError
+from ragtune.errors import RagtuneError, UsageError
 from ragtune.files import read_json, read_jsonl, write_json
-from ragtune.offline import is_offline
+from ragtune.lock import see_held
+from ragtune.offline import hub_is_offline
 from ragtune.stopping import stop_if_asked
 from ragtune.validity import read_inputs
 from ragtune.workspace import Workspace, alone
@@ -87,11 +88,15 @@ class Run(Workspace):
                     self.source.name,
                     self.plan,
                     self._keep_plan,
-                    lambda result: self.dir.update(train=dataclasses.asdict(result)),
+                    self._trained,
                 )
                 del self._made["base"]
                 self.dir.record("adapter")
         return dict(self.dir.read_state().get("train", {}))
+
+    def _trained(self, result: Any) -> None:
+        see_held()  # another machine may have taken over meanwhile
+        self.dir.update(train=dataclasses.asdict(result))
 
     @alone(making=False)
     def report(self, *, again: bool = False) -> dict[str, Any]:
@@ -127,6 +132,7 @@ class Run(Workspace):
         from ragtune.reporting.markdown import summary
 
         self.dir.refuse(self.dir.changes(self.recipe))
+        self.dir.see_unchanged(*self.dir.results())
         comparison = self.compare_answers(write=False)
         if comparison is None:
             raise UsageError(
@@ -155,8 +161,17 @@ class Run(Workspace):
         return comparison
 
     def _controls(self) -> dict[str, Any] | None:
-        path = self.dir.path / "controls.json"
-        return read_json(path) if path.exists() else None
+        from ragtune.measure import control_results
+
+        if not self.dir.controls.exists():
+            return None
+        try:
+            return read_json(self.dir.controls)
+        except RagtuneError:  # the answers that it was made from are there
+            found = control_results(self)
+            if self.settled:
+                write_json(self.dir.controls, found)
+            return found
 
     @alone()
     def merge(self) -> dict[str, Any]:
@@ -267,7 +282,7 @@ class Run(Workspace):
         if self.recipe.publish.format == "merged":
             self.merge()
             self.report(again=True)  # with what merging changed
-        if self.recipe.publish.repo and is_offline():
+        if self.recipe.publish.repo and hub_is_offline():
             note(f"Not published: offline. Later: ragtune push {self.dir.path}")
         elif self.recipe.publish.repo:
             self.push()

@@ -100,7 +100,7 @@ class Workspace:
                     from ragtune.measure import score_again
 
                     score_again(self)
-                if self.dir.recipe.exists():
+                if self.dir.made_by() is not None:
                     self.dir.claim(self.recipe)
                 yield
             finally:
@@ -339,7 +339,7 @@ class Workspace:
     def stage(self, name: str, title: str) -> Iterator[None]:
         """A stage's heading, and its time and GPU memory in run.json."""
         stop_if_asked()
-        see_held(self.dir.path)
+        see_held()
         if title:
             heading(title)
         start = time.monotonic()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ragtune.files import write_json
 from ragtune.publish import client
 from ragtune.recipe import Recipe
 from ragtune.rundir import RunDir
@@ -69,7 +70,9 @@ def run_dir(
     """A run that is finished up to the push."""
     monkeypatch.setattr("ragtune.workspace.free_gpu", lambda: None)  # slow, and nothing is loaded
     run_dir = RunDir(tmp_path)
-    run_dir.claim(Recipe.model_validate(tiny_recipe))
+    recipe = Recipe.model_validate(tiny_recipe)
+    write_json(run_dir.state, {"recipe": recipe.model_dump(mode="json")})
+    run_dir.claim(recipe)
     run_dir.update(merge={"asked": 10, "changed": 1, **figures(0.5, 0.2, 0.8)})
     split = {"selected": 10, "read": 10}
     written = {

@@ -212,13 +212,18 @@ def test_the_cards_example_runs(
     assert printed
 
 
+def of_another_base(run_dir: RunDir, old: Path, new: str) -> None:
+    """As if the run had been made from another model."""
+    for path in (run_dir.recipe, run_dir.state):
+        path.write_text(path.read_text("utf-8").replace(str(old), new), "utf-8")
+
+
 def test_the_cards_licence_is_the_bases(
     hub: Hub, run_dir: RunDir, tiny_folder: Path, tmp_path: Path
 ) -> None:
     base = shutil.copytree(tiny_folder, tmp_path / "base")
     (base / "README.md").write_text("---\nlicense: mit\n---\n# base\n", "utf-8")
-    recipe = run_dir.recipe.read_text("utf-8").replace(str(tiny_folder), str(base))
-    run_dir.recipe.write_text(recipe, "utf-8")
+    of_another_base(run_dir, tiny_folder, str(base))
     pipeline.push(run_dir.path, REPO)
     card = hub.repos["alice/model"].files["README.md"].decode()
     assert "\nlicense: mit\n" in card
@@ -237,8 +242,7 @@ def test_the_card_of_a_base_on_the_hub_is_asked_for(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     if there:
         hub.repos["owner/base"] = Repo(False, {"README.md": b"---\nlicense: gemma\n---\n"})
-    recipe = run_dir.recipe.read_text("utf-8").replace(str(tiny_folder), "owner/base")
-    run_dir.recipe.write_text(recipe, "utf-8")
+    of_another_base(run_dir, tiny_folder, "owner/base")
     pipeline.push(run_dir.path, REPO)
     card = hub.repos["alice/model"].files["README.md"].decode()
     assert f"| base model | owner/base | {'gemma' if there else 'not known here'}" in card
@@ -256,8 +260,7 @@ def test_a_folder_that_is_gone_does_not_become_a_model_of_the_hub(
     (run_dir.adapter / "adapter_config.json").write_text(
         '{"base_model_name_or_path": null}', "utf-8"
     )
-    recipe = run_dir.recipe.read_text("utf-8").replace(str(tiny_folder), "models/base")
-    run_dir.recipe.write_text(recipe, "utf-8")
+    of_another_base(run_dir, tiny_folder, "models/base")
     pipeline.push(run_dir.path, REPO)
     card = hub.repos["alice/model"].files["README.md"].decode()
     assert "models/base" not in card

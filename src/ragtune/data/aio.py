@@ -36,6 +36,15 @@ _PASSING = {408, 429, 500, 502, 503, 504}
 """HTTP statuses that may be gone at the next attempt."""
 
 
+def is_there(split: str) -> bool:
+    """Whether a split has been downloaded."""
+    return _path(split).exists()
+
+
+def _path(split: str) -> Path:
+    return cache_dir() / "aio" / FILES[split]
+
+
 def fetch(
     split: str, tick: Callable[[int, int], None] = lambda *_: None, base_url: str | None = None
 ) -> Path:
@@ -54,7 +63,7 @@ def fetch(
         RagtuneError: the server can't be reached or sends something else.
     """
     name = FILES[split]
-    path = cache_dir() / "aio" / name
+    path = _path(split)
     if not cached(path):
         need_network(f"{name} has to be downloaded")
         base = base_url or os.environ.get("RAGTUNE_AIO_URL", BASE_URL)

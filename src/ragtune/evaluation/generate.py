@@ -18,6 +18,7 @@ from ragtune.errors import RagtuneError, is_out_of_memory
 from ragtune.evaluation.ragged import Ragged, autocast, probe_generate, unfit
 from ragtune.files import disk_errors, json_line
 from ragtune.gpu import free_gpu
+from ragtune.lock import see_held
 from ragtune.model.fused import forget
 from ragtune.stopping import finishing, stop_if_asked
 
@@ -125,6 +126,7 @@ def answer(
                     file.write(partial_line(prediction))
                 file.flush()
                 tick(len(done))
+                see_held()
                 stop_if_asked(f"{len(done)} of {len(prompts)} answers are kept.")
     return [done[qid] for qid, _ in prompts]
 

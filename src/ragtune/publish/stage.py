@@ -37,10 +37,10 @@ def publish(run: Run) -> str:
     else:
         run.train()
     run.dir.see_whole(folder.name)
-    run.compare_answers()
+    comparison = run.compare_answers()
     with run.stage("push", "Publishing"):
         note(f"{access}.")
-        card = _card(run, repo, ask=True)
+        card = _card(run, repo, comparison, ask=True)
         with writing(folder / CARD) as file:
             file.write(card)
         done = push(folder, repo, private=private, command=shlex.join(command))
@@ -62,11 +62,12 @@ def preview(run: Run) -> str:
     repo, folder = _target(run)
     check_name(repo)
     run.dir.refuse(run.dir.changes(run.recipe))
+    run.dir.see_unchanged(*run.dir.results())
     wanted = run.recipe.publish.format
     if not folder.is_dir():
         first = "merge" if wanted == "merged" else "train"
         raise UsageError(f"{folder} is not there yet.", f"Run `ragtune {first}` first.")
-    card = _card(run, repo, ask=False)
+    card = _card(run, repo, run.compare_answers(write=False), ask=False)
     files = {**files_to_send(folder), CARD: len(card.encode())}
     visible = "private" if run.recipe.publish.private else "public"
     what = "the merged model" if wanted == "merged" else "the adapter"
@@ -133,7 +134,7 @@ def _command(run: Run, repo: str) -> list[str]:
     return ["ragtune", "push", str(run.dir.path), f"publish.repo={repo}"]
 
 
-def _card(run: Run, repo: str, *, ask: bool) -> str:
+def _card(run: Run, repo: str, comparison: dict[str, Any] | None, *, ask: bool) -> str:
     from ragtune.reporting.card import model_card
     from ragtune.reporting.licences import base_licence, data_origins
 
@@ -145,7 +146,7 @@ def _card(run: Run, repo: str, *, ask: bool) -> str:
         recipe=run.recipe,
         state=run.dir.read_state(),
         data_report=read_json(report),
-        comparison=read_json(run.dir.comparison) if run.dir.comparison.exists() else None,
+        comparison=comparison,
         base_model=base,
         licence=base_licence(run.recipe.model, run.source, ask=ask and base is not None),
         origins=data_origins(run.recipe.data),

@@ -17,6 +17,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from ragtune.console import warn
 from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
 from ragtune.files import disk_errors
+from ragtune.lock import see_held
 from ragtune.model.fused import forget
 from ragtune.model.load import Hardware
 from ragtune.model.plan import Plan
@@ -341,6 +342,7 @@ class Watch(TrainerCallback):
         self.overflows = 0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        see_held()  # before a checkpoint that would take the place of another machine's
         # After the last step comes the adapter itself; only the best of several needs a checkpoint.
         if state.global_step >= state.max_steps:
             if not args.metric_for_best_model:

@@ -1,0 +1,138 @@
+"""Nothing is mixed: an edited recipe, a kill in the middle of a change, a state of another shape."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ragtune
+from ragtune import measure
+from ragtune.errors import RagtuneError, UsageError
+from ragtune.stages import Run
+from tests.faults import digests
+from tests.test_rundir import finished, flip
+
+__all__ = ["finished"]
+
+
+def test_an_edited_or_deleted_recipe_in_the_directory_mixes_nothing(
+    finished: Any, tmp_path: Path
+) -> None:
+    recipe, run = finished(tmp_path)
+    whole = digests(run)
+    copy = run / "recipe.yaml"
+    edited = copy.read_text("utf-8").replace("steps: 8", "steps: 9")
+    assert edited != copy.read_text("utf-8")
+    copy.write_text(edited, "utf-8")
+    with pytest.raises(UsageError, match=r"train.steps: 8 there, 9 now: no longer valid: adapter"):
+        ragtune.run(run)
+    copy.unlink()
+    with pytest.raises(UsageError, match="seed: 7 there, 8 now"):
+        ragtune.run(recipe, "seed=8", run_dir=run)
+    ragtune.run(recipe, run_dir=run)
+    assert copy.exists()
+    assert digests(run) == whole
+    copy.write_text("", "utf-8")
+    ragtune.run(recipe, run_dir=run)
+    assert "steps: 8" in copy.read_text("utf-8")
+
+
+def test_results_of_nobody_knows_which_recipe_are_not_used(finished: Any, tmp_path: Path) -> None:
+    recipe, run = finished(tmp_path)
+    (run / "recipe.yaml").unlink()
+    (run / "run.json").unlink()
+    with pytest.raises(UsageError, match="nobody knows by which recipe these were made"):
+        ragtune.run(recipe, run_dir=run)
+    ragtune.run(recipe, run_dir=run, redo=True)
+    assert (run / "old-1" / "adapter").is_dir()
+
+
+@pytest.mark.parametrize("moment", [1, 2, 3])
+def test_a_kill_while_stages_are_set_aside_keeps_no_figures_of_them(
+    finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    recipe, run = finished(tmp_path)
+    replace, left = Path.replace, [moment]
+
+    def cut(self: Path, target: Any) -> Any:
+        if "old-1" in str(target):
+            left[0] -= 1
+            if not left[0]:
+                raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", cut)
+    with pytest.raises(KeyboardInterrupt):
+        ragtune.run(recipe, "evaluate.limit=5", run_dir=run, redo=True)
+    monkeypatch.undo()
+    monkeypatch.setenv("RAGTUNE_CACHE", str(tmp_path / "cache"))
+    ragtune.run(recipe, "evaluate.limit=5", run_dir=run, redo=True)
+    ragtune.run(recipe, "evaluate.limit=5", run_dir=tmp_path / "new")
+    assert digests(run) == digests(tmp_path / "new")
+    assert json.loads((run / "run.json").read_text("utf-8"))["merge"]["asked"] == 5
+
+
+def test_a_kill_while_answers_are_scored_again_leaves_no_mixture(
+    finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, run = finished(tmp_path)
+    whole = digests(run)
+    write, left = measure.write_json, [2]
+
+    def cut(path: Path, value: dict[str, Any]) -> None:
+        left[0] -= path.name == "metrics.json"
+        if not left[0]:
+            raise KeyboardInterrupt
+        write(path, value)
+
+    monkeypatch.setattr(measure, "write_json", cut)
+    with pytest.raises(KeyboardInterrupt):
+        ragtune.run(recipe, "evaluate.answers=first", run_dir=run)
+    monkeypatch.setattr(measure, "write_json", write)
+    ragtune.run(recipe, run_dir=run)
+    assert digests(run) == whole
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": []}, {"times": 3}, {"inputs": [1]}, {"plan": {"x": 1}}, {"train": None}, {"push": None},
+        {"merge": {}}, {"recipe": 1}, {"recipe": {"name": 3}}, {"data": [1]}, {"files": {"data": {"a": 1}}},
+    ],
+)  # fmt: skip
+def test_a_run_json_of_another_shape_is_damaged(
+    finished: Any, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    recipe, run = finished(tmp_path)
+    state = json.loads((run / "run.json").read_text("utf-8"))
+    (run / "run.json").write_text(json.dumps({**state, **change}), "utf-8")
+    ragtune.run(recipe, run_dir=run)
+
+
+def test_who_reads_without_a_lock_reads_nothing_damaged(finished: Any, tmp_path: Path) -> None:
+    recipe, run = finished(tmp_path)
+    flip(run / "after" / "predictions.jsonl")
+    whole = digests(run)
+    with pytest.raises(RagtuneError, match="after is damaged") as error:
+        ragtune.compare_runs(run, run / "before")
+    assert f"ragtune run {run}" in error.value.advice
+    with pytest.raises(RagtuneError, match="after is damaged"):
+        Run(recipe, [], run).summary()
+    with pytest.raises(RagtuneError, match="after is damaged"):
+        ragtune.push(recipe, "publish.repo=alice/model", run_dir=run, dry_run=True)
+    assert digests(run) == whole
+
+
+def test_figures_that_can_be_made_again_are(finished: Any, tmp_path: Path) -> None:
+    recipe, run = finished(tmp_path)
+    made = ragtune.controls(recipe, run_dir=run)
+    (run / "controls.json").write_text("{", "utf-8")
+    (run / "comparison.json").write_text("{", "utf-8")
+    ragtune.push(recipe, "publish.repo=alice/model", run_dir=run, dry_run=True)
+    ragtune.run(recipe, run_dir=run)
+    assert {**json.loads((run / "controls.json").read_text("utf-8")), "format": 1} == {
+        **made, "format": 1
+    }  # fmt: skip
