@@ -8,11 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ragtune.errors import RagtuneError, UsageError
-from ragtune.offline import no_telemetry
+from ragtune.offline import go_offline, is_offline, no_telemetry
 
 __version__ = "0.1.0"
 
 no_telemetry()
+if is_offline():  # the libraries must see it before they are imported
+    go_offline()
 
 __all__ = [
     "RagtuneError",

@@ -31,9 +31,9 @@ class Run(Workspace):
             with self.stage("prepare", "Data"):
                 self._made.pop("plan", None)
                 read = read_inputs(self.recipe)
-                prepare(
-                    self.recipe, self.encoder, self.dir.data, lambda: self.dir.update(inputs=read())
-                )
+                encoder = self.encoder  # with it a Hub model is in the cache
+                self._pin()
+                prepare(self.recipe, encoder, self.dir.data, lambda: self.dir.update(inputs=read()))
                 self.dir.record("data")
         return read_json(self.dir.data / "report.json")
 

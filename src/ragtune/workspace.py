@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from ragtune.checksums import SMALL
 from ragtune.console import heading, note, warn
 from ragtune.errors import RagtuneError
 from ragtune.files import full_disk, read_json
@@ -113,9 +114,28 @@ class Workspace:
 
     @property
     def source(self) -> Any:
+        from ragtune.model.downloaded import set_damaged_aside
         from ragtune.model.source import resolve
 
-        return self._once("source", lambda: resolve(self.recipe.model))
+        def make() -> Any:
+            source, pinned = resolve(self.recipe.model), None
+            with contextlib.suppress(RagtuneError):
+                pinned = self.dir.read_state().get("commit")
+            if pinned:  # what the Hub has by now may be another model
+                source = dataclasses.replace(source, revision=pinned)
+            set_damaged_aside(source, SMALL)
+            return source
+
+        return self._once("source", make)
+
+    def _pin(self) -> None:
+        """Let this run have one commit of a Hub model, now and after a break."""
+        from ragtune.model.downloaded import commit_of
+
+        commit = commit_of(self.source)
+        if commit:
+            self._made["source"] = dataclasses.replace(self.source, revision=commit)
+            self.dir.update(commit=commit)
 
     @property
     def config(self) -> Any:
@@ -144,9 +164,12 @@ class Workspace:
     def base(self) -> Any:
         """The base model, without an adapter."""
         if "base" not in self._made:
+            from ragtune.model.downloaded import set_damaged_aside
+
             nf4 = self.recipe.model.quantization == "nf4"
             dequantized = nf4 and self.plan.dequantized
             with self.stage("load", "Model"):
+                set_damaged_aside(self.source)
                 self._made["base"] = self._load(
                     self.source.path, self.hardware, nf4=nf4, dequantized=dequantized
                 )

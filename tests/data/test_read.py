@@ -271,7 +271,8 @@ def test_a_missing_file_is_told_with_the_folder(
     with pytest.raises(UsageError) as raised:
         read("data/a.jsonl")
     assert str(raised.value) == (
-        f"data/a.jsonl does not exist.\nPaths are relative to the current folder, {tmp_path}."
+        f"data/a.jsonl does not exist.\nPaths are relative to the current folder, {tmp_path}. "
+        "A dataset of the Hub is owner/name."
     )
     assert refusal("./no file") == "./no file does not exist.".replace("./", "")
 

@@ -97,6 +97,17 @@ def test_the_libraries_see_no_telemetry_and_no_network() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_variable_is_the_option() -> None:
+    code = "import ragtune, huggingface_hub.constants as hub; print(hub.HF_HUB_OFFLINE)"
+    for value, offline in (("1", "True"), ("0", "False")):
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+            env={**clean, "RAGTUNE_OFFLINE": value},
+        )  # fmt: skip
+        assert done.stdout.strip() == offline
+
+
 def test_telemetry_is_off_however_the_package_is_used() -> None:
     code = "import ragtune, os; print(os.environ['HF_HUB_DISABLE_TELEMETRY'], os.environ['DO_NOT_TRACK'])"
     clean = {

@@ -77,11 +77,11 @@ def locate(source: str) -> Path | None:
         return path
     if path.is_dir():
         raise UsageError(f"{source} is a folder.", f"Name the file in it ({', '.join(SUFFIXES)}).")
-    if source.endswith(SUFFIXES) or not re.fullmatch(
-        r"\w[\w.-]*(/\w[\w.-]*)?(:\w[\w.-]*)?", source
-    ):
+    # Names without an owner may be ways of `datasets` to read files here: json, text, webdataset.
+    if source.endswith(SUFFIXES) or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(:\w[\w.-]*)?", source):
         raise UsageError(
-            f"{source} does not exist.", f"Paths are relative to the current folder, {Path.cwd()}."
+            f"{source} does not exist.",
+            f"Paths are relative to the current folder, {Path.cwd()}. A dataset of the Hub is owner/name.",
         )
     return None
 

@@ -1,0 +1,100 @@
+"""A model of the Hub in its cache: one commit for one run, and damage is noticed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ragtune.model import downloaded
+from ragtune.model.downloaded import commit_of, set_damaged_aside
+from ragtune.model.source import ModelSource
+from tests.conftest import tiny_model
+
+BASE = ModelSource("owner/base", "owner/base")
+
+
+def snapshot(cache: Path, commit: str, folder: Path) -> Path:
+    """Put a folder into the Hub's cache as a commit, which main then is."""
+    model = cache / "models--owner--base"
+    target = model / "snapshots" / commit
+    target.mkdir(parents=True)
+    (model / "blobs").mkdir(exist_ok=True)
+    (model / "refs").mkdir(exist_ok=True)
+    (model / "refs" / "main").write_text(commit, "utf-8")
+    for file in folder.iterdir():
+        content = file.read_bytes()
+        name = hashlib.sha256(content).hexdigest()
+        if file.suffix == ".json":
+            name = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        (model / "blobs" / name).write_bytes(content)
+        (target / file.name).symlink_to(f"../../blobs/{name}")
+    return target
+
+
+@pytest.fixture
+def cached(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("RAGTUNE_CACHE", str(tmp_path / "cache"))
+    return snapshot(tmp_path / "hub", "a" * 40, tiny_folder)
+
+
+def test_damaged_files_are_set_aside_and_whole_ones_read_once(
+    cached: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert commit_of(BASE) == "a" * 40
+    set_damaged_aside(BASE)
+    assert not capsys.readouterr().out
+    read: list[Path] = []
+    digest = downloaded._digest
+    monkeypatch.setattr(downloaded, "_digest", lambda blob: (read.append(blob), digest(blob))[1])
+    set_damaged_aside(BASE)
+    assert not read
+    for name in ("model.safetensors", "config.json"):
+        blob = (cached / name).resolve()
+        content = bytearray(blob.read_bytes())
+        content[-1] ^= 1
+        blob.write_bytes(content)
+        os.utime(blob, ns=(1, len(read) + 1))
+        set_damaged_aside(BASE, 10_000 if name == "config.json" else 10**9)
+        assert not (cached / name).exists()
+        assert f"{name} of owner/base has another" in capsys.readouterr().out.replace("\n", " ")
+    assert commit_of(BASE) is None
+    set_damaged_aside(ModelSource("/no/folder", None))  # no model of the Hub
+
+
+def test_a_run_stays_with_one_commit(
+    tmp_path: Path, tiny_folder: Path, tiny_recipe: dict[str, Any]
+) -> None:
+    hub, run = tmp_path / "hf" / "hub", tmp_path / "run"
+    snapshot(hub, "a" * 40, tiny_folder)
+    other = shutil.copytree(tiny_folder, tmp_path / "other")
+    tiny_model("llama", initializer_range=0.3, eos_token_id=2).save_pretrained(other)
+    tiny_recipe["model"]["id"] = "owner/base"
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(tiny_recipe), "utf-8")
+
+    def ragtune(*command: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
+        words = [sys.executable, "-m", "ragtune", *command, str(path), "--run-dir", str(run)]
+        return subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+
+    first = ragtune("prepare")
+    assert first.returncode == 0, first.stdout + first.stderr
+    snapshot(hub, "b" * 40, other)
+    second = ragtune("evaluate", "--base", "--json")
+    assert second.returncode == 0, second.stderr
+    assert json.loads((run / "run.json").read_text("utf-8"))["commit"] == "a" * 40
+    before = (run / "before" / "predictions.jsonl").read_bytes()
+    for folder in (run, hub / "models--owner--base" / "snapshots" / ("b" * 40)):
+        shutil.rmtree(folder)
+    (hub / "models--owner--base" / "refs" / "main").write_text("a" * 40, "utf-8")
+    assert ragtune("evaluate", "--base").returncode == 0
+    assert (run / "before" / "predictions.jsonl").read_bytes() == before
