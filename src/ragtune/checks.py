@@ -11,8 +11,9 @@ from ragtune.console import console
 from ragtune.data.read import locate
 from ragtune.data.select import rejection
 from ragtune.errors import RagtuneError, UsageError
-from ragtune.files import existing_parent, sha256
+from ragtune.files import existing_parent, lost_disk, sha256
 from ragtune.lock import refusal
+from ragtune.stopping import stop_if_asked
 from ragtune.validity import input_changes
 
 if TYPE_CHECKING:
@@ -79,8 +80,10 @@ def look(run: Run) -> Look:
         except RagtuneError as error:
             found.fail(name, error)
         except Exception as error:  # noqa: BLE001 - the other findings are worth having
+            stop_if_asked()  # Ctrl-C in the middle of an import looks like one that fails
             text = (str(error).strip().splitlines() or [""])[0]
-            found.fail(name, RagtuneError(f"{type(error).__name__}: {text}", _FAULT))
+            fault = RagtuneError(f"{type(error).__name__}: {text}", _FAULT)
+            found.fail(name, lost_disk(error) or fault)
     return found
 
 

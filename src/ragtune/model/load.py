@@ -18,6 +18,7 @@ from ragtune.data.encode import Encoder
 from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
 from ragtune.model.source import INSTEAD, PICKLE, ModelSource
 from ragtune.recipe import Recipe
+from ragtune.stopping import stop_if_asked
 
 # Long and short rows leave fewer gaps in memory that grows in place.
 if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & set(os.environ):
@@ -135,6 +136,7 @@ def _loading(what: str, source: ModelSource) -> Iterator[None]:
         with quiet():
             yield
     except Exception as error:
+        stop_if_asked()  # Ctrl-C in the middle of an import looks like one that fails
         if is_out_of_memory(error):
             raise RagtuneError(
                 f"There is too little memory for {source.path}.",
