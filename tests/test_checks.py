@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import ragtune
-from ragtune import checks
+from ragtune import capacity, checks
 from ragtune.cli import main
 from ragtune.errors import UsageError
 from ragtune.publish import merge
@@ -158,7 +158,7 @@ def test_memory_and_disk_that_don_t_do(
     tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(merge, "available_memory", lambda: 1000)
-    monkeypatch.setattr(checks.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(capacity.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     page = found(tiny_recipe, tmp_path)
     assert levels(page)["merging"] == levels(page)["disk"] == "fail"
     assert "publish.format=adapter" in page["merging"][0]["advice"]

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ragtune.files import (
     disk_errors,
     existing_parent,
     json_line,
+    lost_disk,
     making_folder,
     read_json,
     read_jsonl,
@@ -154,6 +156,97 @@ def test_a_full_disk_says_how_much_is_needed_and_keeps_what_was_there(tmp_path: 
         full()
     assert (tmp_path / "run" / "a").read_text() == "old"
     assert names(tmp_path) == ["run"]
+
+
+class _Disk:
+    """A disk's free bytes, as they are while something half-written lies there."""
+
+    def __init__(self, part: Path, free: int) -> None:
+        self.part, self.free = part, free
+
+    def usage(self, _: Any) -> Any:
+        return shutil._ntuple_diskusage(0, 0, 0 if self.part.exists() else self.free)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0",
+        "basic_ios::clear: iostream error",
+    ],
+)
+def test_a_full_disk_of_pytorch_is_known_by_what_is_free_before_the_half_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    def full() -> None:
+        with making_folder(tmp_path / "run") as partial:
+            (partial / "half").touch()
+            disk = _Disk(partial / "half", 2**30)
+            monkeypatch.setattr("ragtune.files.shutil.disk_usage", disk.usage)
+            raise RuntimeError(words)
+
+    with pytest.raises(RagtuneError, match=r"The disk is full: .*/run \(0 MiB free\)"):
+        full()
+    assert names(tmp_path) == []
+
+    def roomy() -> None:
+        with making_folder(tmp_path / "run"):
+            raise RuntimeError(words)
+
+    with pytest.raises(RuntimeError, match=r"iostream|enforce"):  # a fault, where there is room
+        roomy()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([{"n": 1}], "at least 1 KiB needed"),
+        ([{"text": "x" * 5000}] * 1000, r"at least \d+ KiB needed"),  # those that came so far
+        ([{"text": "x" * 3 * 2**20}], "at least 3 MiB needed"),
+    ],
+)
+def test_a_file_that_does_not_fit_says_how_much_it_needs(
+    tmp_path: Path, rows: list[dict[str, Any]], words: str
+) -> None:
+    (tmp_path / ".a.jsonl.partial").symlink_to("/dev/full")
+    with pytest.raises(RagtuneError, match=rf"could not write .*a\.jsonl \({words}, \d+ MiB free"):
+        write_jsonl(tmp_path / "a.jsonl", rows)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOTCONN, errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("name", ["there/file", None])
+def test_a_drive_that_goes_away_is_told(tmp_path: Path, number: int, name: str | None) -> None:
+    words = (
+        rf"{name or '.*/run'} can't be reached any more \({os.strerror(number)}\)\.\n.*connect it"
+    )
+    with pytest.raises(RagtuneError, match=words), disk_errors(tmp_path / "run"):
+        raise OSError(number, os.strerror(number), name)
+    assert "A file can't be reached" in str(lost_disk(OSError(number, "x")))
+
+
+def test_what_is_no_lost_disk() -> None:
+    assert lost_disk(FileNotFoundError(errno.ENOENT, "x", "y")) is None
+    assert lost_disk(ValueError("x")) is None
+
+
+@pytest.mark.parametrize("name", ["run", "run/a/b", ".run.partial", ""])
+def test_a_run_directory_that_is_gone_is_told_but_a_missing_file_of_the_users_is_not(
+    tmp_path: Path, name: str
+) -> None:
+    words = r"Could not write .*/run: there is no .*can't be made"
+    with pytest.raises(RagtuneError, match=words), disk_errors(tmp_path / "run"):
+        raise FileNotFoundError(errno.ENOENT, "No such file", str(tmp_path / name))
+    with pytest.raises(FileNotFoundError), disk_errors(tmp_path / "run"):
+        (tmp_path / "train.jsonl").read_bytes()
+
+
+def test_a_name_that_no_disk_can_have(tmp_path: Path) -> None:
+    with pytest.raises(RagtuneError, match="…: a name is too long for the file system") as caught:
+        write_json(tmp_path / ("x" * 300) / "a.json", {})
+    assert len(caught.value.message) < 120
+    assert existing_parent(tmp_path / ("x" * 300) / "a") == tmp_path
 
 
 def test_other_errors_of_the_system_pass(tmp_path: Path) -> None:

@@ -222,3 +222,42 @@ def test_a_training_whose_lock_is_lost_writes_no_more(
         ragtune.train(tiny_recipe, run_dir=run)
     assert [p.name for p in (run / "work" / "checkpoints").iterdir()] == ["checkpoint-2"]
     assert not (run / "adapter").exists()
+
+
+MAKE = """
+import sys, time
+from pathlib import Path
+from ragtune.checksums import cached, seal, unchanged
+from ragtune.files import making_folder
+from ragtune.lock import making
+
+path = Path(sys.argv[1])
+for _ in range(20):
+    if not unchanged(path):
+        with making(path):
+            if not cached(path):
+                with making_folder(path) as partial:
+                    (partial / "weights").write_bytes(b"x" * 1000)
+                    time.sleep(0.01)
+                    seal(partial)
+                print("made")
+    assert (path / "weights").stat().st_size == 1000
+"""
+
+
+def test_of_several_processes_one_makes_what_is_cached_and_the_others_use_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "cache" / "model"
+    (tmp_path / "cache" / ".model.partial").mkdir(parents=True)  # of one that was killed
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", MAKE, str(path)],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for _ in range(4)
+    ]  # fmt: skip
+    said = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, said
+    assert sum(words.splitlines().count("made") for words in said) == 1
+    assert [p.name for p in path.parent.iterdir()] == ["model"]

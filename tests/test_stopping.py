@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from typing import Any
 import pytest
 
 import ragtune
-from ragtune import stopping
+from ragtune import checks, stopping
+from ragtune.model.load import _loading
+from ragtune.model.source import ModelSource
 from tests.faults import digests
 from tests.test_pipeline import command
 
@@ -91,6 +94,84 @@ def test_a_second_ctrl_c_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         stopping.uninstall()
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+BROKEN = """
+import os, signal, typer
+from ragtune import cli, pipeline
+from ragtune.errors import UsageError
+
+def broken(*_, **__):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt as error:
+        raise {error} from error
+
+pipeline.run = broken
+cli.main(["run", "my recipe.yaml"])
+"""
+
+
+@pytest.mark.parametrize(
+    "error", ["ImportError('more than once')", "UsageError('no such model')", "typer.Exit(1)"]
+)
+def test_what_an_interrupt_is_turned_into_is_still_an_interrupt(error: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN.format(error=error)],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 130, done.stderr
+    words = "Stopped by Ctrl-C. What is finished is kept. The same command goes on: "
+    assert done.stderr == f"\n{words}ragtune run 'my recipe.yaml'\n"
+
+
+def test_neither_a_check_nor_a_model_takes_it_for_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Any = None) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise ImportError("cannot load module more than once per process") from error
+
+    def load() -> None:
+        with _loading("model", ModelSource("owner/name", None)):
+            broken()
+
+    monkeypatch.setattr(checks, "CHECKS", (("model", (), broken),))
+    one: Any = None
+    for work in (load, lambda: checks.look(one)):
+        stopping.install()
+        try:
+            with pytest.raises(stopping.Stopped):
+                work()
+        finally:
+            stopping.uninstall()
+
+
+def _hears(process: subprocess.Popen[str]) -> bool:
+    """Whether the handlers are there: Python itself has none for SIGTERM."""
+    status = Path(f"/proc/{process.pid}/status").read_text("utf-8")
+    caught = int(re.findall(r"SigCgt:\s+(\w+)", status)[0], 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="what Linux tells of a process")
+@pytest.mark.parametrize("after", [0.0, 0.03, 0.3, 0.6, 1.0])
+def test_ctrl_c_while_libraries_are_loaded(
+    tiny_recipe: dict[str, Any], tmp_path: Path, after: float
+) -> None:
+    process = subprocess.Popen(
+        command(tiny_recipe, tmp_path / "run"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not _hears(process):
+        time.sleep(0.001)
+    time.sleep(after)
+    process.send_signal(signal.SIGINT)
+    said, errors = process.communicate()
+    assert process.returncode == 130, errors
+    assert errors.startswith("\nStopped by Ctrl-C. "), errors
+    assert "Traceback" not in said + errors
+    assert not (tmp_path / "run").exists()
 
 
 def test_answers_that_were_begun_are_kept_and_counted(

@@ -1,5 +1,28 @@
-"""`python -m ragtune`."""
+"""The program `ragtune`, and `python -m ragtune`: it hears Ctrl-C before it loads anything large."""
 
-from ragtune.cli import main
+import signal
+import sys
 
-main()
+from ragtune import stopping
+
+
+def main() -> None:
+    """Run the command line."""
+    stopping.install()
+    try:
+        from ragtune import cli
+
+        cli.main()
+    except SystemExit:
+        raise
+    except BaseException:
+        if not stopping.asked():
+            raise
+        sys.exit(stopping.farewell(sys.argv[1:]))
+    finally:
+        # Python's own handler would show a traceback while the interpreter is taken apart.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from ragtune import capacity
 from ragtune.console import console
 from ragtune.data.read import locate
 from ragtune.data.select import rejection
 from ragtune.errors import RagtuneError, UsageError
-from ragtune.files import existing_parent, sha256
+from ragtune.files import lost_disk, sha256
 from ragtune.lock import refusal
 from ragtune.offline import hub_is_offline
+from ragtune.stopping import stop_if_asked
 from ragtune.validity import input_changes
 
 if TYPE_CHECKING:
@@ -80,8 +81,10 @@ def look(run: Run) -> Look:
         except RagtuneError as error:
             found.fail(name, error)
         except Exception as error:  # noqa: BLE001 - the other findings are worth having
+            stop_if_asked()  # Ctrl-C in the middle of an import looks like one that fails
             text = (str(error).strip().splitlines() or [""])[0]
-            found.fail(name, RagtuneError(f"{type(error).__name__}: {text}", _FAULT))
+            fault = RagtuneError(f"{type(error).__name__}: {text}", _FAULT)
+            found.fail(name, lost_disk(error) or fault)
     return found
 
 
@@ -305,88 +308,6 @@ def _adapter(look: Look) -> None:
     look.say("adapter", f"rank {lora.rank} on {', '.join(lora.target_modules)}")
 
 
-def _plan(look: Look) -> None:
-    """What memory the run will need; before the data are prepared the first records stand for all."""
-    from ragtune.model.plan import describe, is_tight, make_plan
-
-    run, train, questions = look.run, look.examples.get("train"), look.examples.get("eval")
-    if (run.dir.data / "report.json").exists():
-        plan = run.plan
-    elif not train or not questions:
-        look.say(
-            "memory", "not known yet: no record that would be selected was read", "warning",
-            "`ragtune prepare` reads them all; then this check knows.",
-        )  # fmt: skip
-        return
-    else:
-        size = run.recipe.train.batch_size
-        pairs = zip(look.prompts["train"], run.encoder.targets(train), strict=True)
-        lengths = [len(p.ids) + len(target) for p, target in pairs if p is not None]
-        prompts = [len(p.ids) for p in look.prompts["eval"] if p is not None]
-        steps = [(lengths * size)[i : i + size] for i in range(0, len(lengths), size)]
-        plan = make_plan(run.recipe, run.hardware, run.config, steps, prompts)
-    for line in describe(plan):
-        look.say("memory", line.rstrip("."), "warning" if is_tight(plan) else "ok")
-    look.say(
-        "memory",
-        "whether the model can be packed is tried when it is loaded; if not: one sample a row",
-    )
-
-
-def _merging(look: Look) -> None:
-    from ragtune.publish.merge import available_memory, memory_needed
-
-    run = look.run
-    if run.recipe.publish.format != "merged" or run.dir.merged.exists():
-        return
-    needed, available = memory_needed(run.config), available_memory()
-    if available is not None and needed > available:
-        raise UsageError(
-            f"Merging needs about {needed / _GIB:.1f} GiB of memory; "
-            f"{available / _GIB:.1f} GiB are available here.",
-            "Set publish.format=adapter: the adapter alone can be published from here, and merged on "
-            "another machine with `ragtune merge`.",
-        )
-    look.say("merging", f"needs about {needed / _GIB:.1f} GiB of memory")
-
-
-def _disk(look: Look) -> None:
-    """Checkpoints, adapter and merged model against the space that is free."""
-    from ragtune.model.plan import estimate_of
-    from ragtune.publish.merge import memory_needed
-
-    run = look.run
-    estimate = estimate_of(run.recipe, run.hardware, run.config)
-    moments = {"adamw": 2.0}.get(run.recipe.train.optimizer, 0.5)
-    parts: dict[str, float] = {}
-    if not run.dir.adapter.exists():
-        # One more than is kept: a checkpoint is whole before an older one goes.
-        kept = run.recipe.train.keep_checkpoints + 1
-        parts = {
-            "checkpoints": estimate.adapter * (1 + moments) * kept,
-            "adapter": estimate.adapter,
-        }
-    if run.recipe.publish.format == "merged" and not run.dir.merged.exists():
-        parts["merged model"] = float(memory_needed(run.config))
-    needed, free = sum(parts.values()), shutil.disk_usage(existing_parent(run.dir.path)).free
-    if not parts:
-        look.say("disk", "everything large is there already")
-        return
-    words = ", ".join(f"{name} {_bytes(size)}" for name, size in parts.items())
-    if needed > free:
-        raise UsageError(
-            f"The run needs about {_bytes(needed)} of disk ({words}); {_bytes(free)} are free at "
-            f"{run.dir.path}.",
-            "Choose another place with --run-dir, set publish.format=adapter, or lower "
-            "train.keep_checkpoints.",
-        )
-    look.say("disk", f"about {_bytes(needed)} of {_bytes(free)} that are free: {words}")
-
-
-def _bytes(size: float) -> str:
-    return f"{size / _GIB:.1f} GiB" if size >= _GIB / 10 else f"{size / 2**20:.1f} MiB"
-
-
 def _server(look: Look) -> None:
     if look.run.remote:
         from ragtune.evaluation.endpoint import check_server
@@ -432,10 +353,10 @@ CHECKS: tuple[tuple[str, tuple[str, ...], Check], ...] = (
     (
         "memory",
         ("run directory", "hardware", "truncation", "adapter", "data.train", "data.eval"),
-        _plan,
+        capacity.memory,
     ),
-    ("merging", ("model",), _merging),
-    ("disk", ("hardware", "adapter"), _disk),
+    ("merging", ("model",), capacity.merging),
+    ("disk", ("hardware", "adapter"), capacity.disk),
     ("server", (), _server),
     ("hub", (), _hub),
 )

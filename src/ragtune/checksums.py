@@ -89,6 +89,17 @@ def is_whole(path: Path) -> bool:
     return files is not None and difference(path, files, thorough=True) is None
 
 
+def unchanged(path: Path) -> bool:
+    """Whether something in the cache is just what its manifest says; nothing is written.
+
+    If not, it may be damaged, or another process may be making it: `cached` decides, within `making`
+    of ragtune.lock.
+    """
+    files = sealed(path)
+    old = json.dumps(files)
+    return files is not None and difference(path, files) is None and json.dumps(files) == old
+
+
 def cached(path: Path) -> bool:
     """Whether something in the cache is there and whole; if it is damaged it is set aside.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 import traceback
 from enum import StrEnum
@@ -341,34 +340,41 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = [a for a in arguments if a not in ("--debug", "--offline")]
     stopping.install()
     try:
+        stopping.stop_if_asked()
         code: Any = app(arguments, standalone_mode=True)
     except KeyboardInterrupt:
-        code = _stopped(given)
+        code = stopping.farewell(given)
     except SystemExit as stop:
         code = stop.code
-        if code == 130:  # noqa: PLR2004 - how Typer ends on Ctrl-C
-            code = _stopped(given)
-    except RagtuneError as error:
-        _traceback(wanted=debug)
-        _tell(error)
-        code = error.exit_code
+        if code == 130 or (code and stopping.interrupted()):  # noqa: PLR2004 - how Typer ends on Ctrl-C
+            code = stopping.farewell(given)
     except Exception as error:  # noqa: BLE001 - whatever it is, it ends in a message
         _traceback(wanted=debug)
-        text = (str(error).strip().splitlines() or [""])[0]
-        if is_out_of_memory(error):
-            _tell(RagtuneError(f"The memory does not do: {text}", OUT_OF_MEMORY))
+        if stopping.interrupted():
+            code = stopping.farewell(given)
         else:
-            _tell(
-                RagtuneError(
-                    f"{type(error).__name__}: {text}",
-                    "This is a fault of ragtune, or of a library that it uses. The same command "
-                    "with --debug shows where; please report it.",
-                )
-            )
-        code = 1
+            told = _in_words(error)
+            _tell(told)
+            code = told.exit_code
     finally:
         stopping.uninstall()
     sys.exit(code)
+
+
+def _in_words(error: Exception) -> RagtuneError:
+    """What a failure means to the user."""
+    from ragtune.files import lost_disk
+
+    if isinstance(error, RagtuneError):
+        return error
+    text = (str(error).strip().splitlines() or [""])[0]
+    if is_out_of_memory(error):
+        return RagtuneError(f"The memory does not do: {text}", OUT_OF_MEMORY)
+    return lost_disk(error) or RagtuneError(
+        f"{type(error).__name__}: {text}",
+        "This is a fault of ragtune, or of a library that it uses. The same command with --debug shows "
+        "where; please report it.",
+    )
 
 
 def _tell(error: RagtuneError) -> None:
@@ -385,14 +391,3 @@ def _traceback(*, wanted: bool) -> None:
     """Show where the error being handled comes from; what it was sent may hold a token."""
     if wanted:
         sys.stderr.write(hide(traceback.format_exc()))
-
-
-def _stopped(arguments: list[str]) -> int:
-    """Say how to go on; returns the exit code."""
-    code, name, kept = stopping.last_words()
-    command = shlex.join(["ragtune", *arguments])
-    sys.stderr.write(
-        f"\nStopped by {name}. {kept or 'What is finished is kept.'} "
-        f"The same command goes on: {command}\n"
-    )
-    return code

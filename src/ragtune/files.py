@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -29,9 +30,16 @@ _UMASK = os.umask(0)
 os.umask(_UMASK)
 
 
+Needed = int | Callable[[], int] | None
+"""The bytes that something will take; or what tells how many it takes at least, asked when it failed."""
+
+
 @contextlib.contextmanager
-def full_disk(path: Path, needed: int | None = None) -> Iterator[None]:
-    """Turn a full disk into a message with the path, the space left, and the bytes needed if known."""
+def full_disk(path: Path, needed: Needed = None) -> Iterator[None]:
+    """Turn a full disk into a message with the path, the space left, and the bytes needed if known.
+
+    What was half-written must still be there: that hardly anything is free is a sign.
+    """
     try:
         yield
     except Exception as error:
@@ -39,10 +47,11 @@ def full_disk(path: Path, needed: int | None = None) -> Iterator[None]:
             raise
         named = getattr(error, "filename", None)  # a download lies elsewhere than the run
         path = Path(named) if isinstance(named, str) else path
-        free = shutil.disk_usage(existing_parent(path)).free
-        about = f"about {needed / 2**20:.0f} MiB needed, " if needed else ""
+        how = "at least" if callable(needed) else "about"
+        size = needed() if callable(needed) else needed
+        words = f"{how} {_size(size)} needed, " if size else ""
         raise RagtuneError(
-            f"The disk is full: could not write {path} ({about}{free / 2**20:.0f} MiB free).",
+            f"The disk is full: could not write {path} ({words}{_free(path) / _MIB:.0f} MiB free).",
             "Free some space: the same command then goes on from what is finished. Or move the run "
             "directory to a larger disk, and name it there with --run-dir.",
         ) from error
@@ -53,16 +62,24 @@ def _is_full_disk(error: Exception, path: Path) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     text = str(error)
-    if "No space left on device" in text or "os error 28" in text:
+    if any(sign in text for sign in ("No space left on device", "os error 28", "os error 122")):
         return True
     # torch.save says only that it could not write; then hardly anything is free.
-    free = shutil.disk_usage(existing_parent(path)).free
-    return "inline_container" in text and free < 64 * 2**20
+    unsaid = "inline_container" in text or "iostream error" in text
+    return unsaid and _free(path) < 64 * _MIB
+
+
+def _free(path: Path) -> int:
+    return shutil.disk_usage(existing_parent(path)).free
+
+
+def _size(count: int) -> str:
+    return f"{count / _MIB:.0f} MiB" if count >= _MIB else f"{-(-count // 1024)} KiB"
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path, needed: int | None = None) -> Iterator[None]:
-    """Turn a full disk, or a folder that can't be written or made, into a message."""
+def disk_errors(path: Path, needed: Needed = None) -> Iterator[None]:
+    """Turn a full or lost disk, or a folder that can't be written or made, into a message."""
     try:
         with full_disk(path, needed):
             yield
@@ -77,7 +94,54 @@ def disk_errors(path: Path, needed: int | None = None) -> Iterator[None]:
                 f"Can't make the folder for {path}: {error.filename} is a file.",
                 "Move that file away, or choose another run directory with --run-dir.",
             ) from error
-        raise
+        if error.errno == errno.ENOENT and _concerns(error.filename, path):
+            raise RagtuneError(
+                f"Could not write {path}: there is no {error.filename}, and it can't be made.",
+                f"{_CONNECT} Otherwise choose another run directory with --run-dir.",
+            ) from error
+        lost = lost_disk(error, path)
+        if lost is None:
+            raise
+        raise lost from error
+
+
+def lost_disk(error: Exception, path: Path | None = None) -> RagtuneError | None:
+    """What an error means if a disk, or a Drive, is away, or can't have such a name; None otherwise."""
+    if not isinstance(error, OSError):
+        return None
+    where = error.filename if isinstance(error.filename, str) else path
+    if error.errno in _AWAY:
+        return RagtuneError(
+            f"{where or 'A file'} can't be reached any more ({error.strerror}).", _CONNECT
+        )
+    if error.errno == errno.ENAMETOOLONG:
+        return RagtuneError(
+            f"{_shortened(str(where))}: a name is too long for the file system.",
+            "Choose a shorter one: the recipe's name, or another run directory with --run-dir.",
+        )
+    return None
+
+
+_MIB = 2**20
+_AWAY = (errno.ENOTCONN, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO)
+"""What a mounted Drive, a network's disk or a stick answers when it is gone."""
+_CONNECT = (
+    "If its disk or Drive went away, connect it again: the same command then goes on from what is "
+    "finished."
+)
+
+
+def _concerns(name: Any, path: Path) -> bool:
+    """Whether a file is `path`, in it, on the way to it, or its unfinished form."""
+    if not isinstance(name, str):
+        return False
+    file = Path(name)
+    unfinished = file.parent == path.parent and file.name.startswith(f".{path.name}.")
+    return unfinished or file.is_relative_to(path) or path.is_relative_to(file)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def named_path(text: str, key: str = "") -> Path:
@@ -94,29 +158,49 @@ def named_path(text: str, key: str = "") -> Path:
         path = Path(text).expanduser()
         path.exists()
     except (OSError, ValueError, RuntimeError) as error:
-        shown = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
         problem = getattr(error, "strerror", None) or str(error).rstrip(".")
         where = f"{key}: " if key else ""
-        raise UsageError(f"{where}{shown!r} can't be a path ({problem}).", "Correct it.") from None
+        raise UsageError(
+            f"{where}{_shortened(text)!r} can't be a path ({problem}).", "Correct it."
+        ) from None
     return path
 
 
 def existing_parent(path: Path) -> Path:
     """The nearest folder on the way to `path` that exists."""
     path = path.absolute()
-    while not path.exists():
+    while not _there(path):
         path = path.parent
     return path
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, a Drive that is gone
+        return False
+
+
+class _Counted(io.FileIO):
+    """A file that knows how many bytes it has, or would have with those that it could not write."""
+
+    needed = 0
+
+    def write(self, data: Any) -> int:
+        self.needed = self.tell() + memoryview(data).nbytes
+        return super().write(data)
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[IO[str]]:
     """Open a text file for writing that appears under its name only when it is whole."""
     partial = path.with_name(f".{path.name}.partial")
-    with disk_errors(path):
+    raw: _Counted | None = None
+    with disk_errors(path, lambda: raw.needed if raw else 0):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with partial.open("w", encoding="utf-8", newline="\n") as file:
+            raw = _Counted(partial, "w")
+            with io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", newline="\n") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -203,14 +287,15 @@ def making_folder(path: Path, needed: int | None = None) -> Iterator[Path]:
         needed: the bytes that it will take, for the message on a full disk.
     """
     partial = path.with_name(f".{path.name}.partial")
-    with disk_errors(path, needed):
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
-            yield partial
-        except BaseException:  # Ctrl-C, too, leaves nothing half-written
+    try:
+        with disk_errors(path, needed):
             shutil.rmtree(partial, ignore_errors=True)
-            raise
+            partial.mkdir(parents=True)
+            yield partial
+    except BaseException:  # Ctrl-C, too, leaves nothing half-written
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    with disk_errors(path):
         for file in partial.rglob("*"):
             if file.is_file():
                 # safetensors makes its files readable for their owner alone.

@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ SILENT = 120.0
 """Seconds of silence after which the lock of another machine counts as stale."""
 WATCH = 20.0
 """Seconds that a silent lock of another machine is watched: its clock may differ from ours."""
+
+_PAUSE = 0.5
+"""Seconds between two looks whether another process is done."""
 
 
 class Lock:
@@ -52,7 +55,6 @@ class Lock:
             RagtuneError: the directory can't be written.
         """
         with disk_errors(self.path):
-            self.folder.mkdir(parents=True, exist_ok=True)
             while not self._create():
                 other = _read(self.path)
                 if other is not None:
@@ -90,11 +92,18 @@ class Lock:
 
     def _create(self) -> bool:
         """Make the lock file, whole at once; False if there is one."""
-        ready = self.path.with_name(f".lock.{self.owner['token']}")
-        ready.write_bytes(self._content())
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            if os.path.lexists(self.folder) and not self.folder.is_dir():
+                raise
+            return False  # it was there, and who gave it back has removed it
+        ready = self.path.with_name(f".lock.{self.owner['token']}")
+        try:
+            ready.write_bytes(self._content())
             os.link(ready, self.path)
-        except (FileExistsError, FileNotFoundError):  # the latter: swept away by who has the lock
+        except (FileExistsError, FileNotFoundError):
+            # The latter: swept away by who has the lock, or with the folder by who gave it back.
             return False
         except OSError:  # a Drive has no links
             return self._create_in_place()
@@ -105,7 +114,7 @@ class Lock:
     def _create_in_place(self) -> bool:
         try:
             descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-        except FileExistsError:
+        except (FileExistsError, FileNotFoundError):
             return False
         try:
             os.write(descriptor, self._content())
@@ -170,6 +179,27 @@ def locked(folder: Path) -> Iterator[Lock]:
         with finishing():  # a signal in the middle of this would leave the lock behind
             Lock._held.pop(key, None)  # noqa: SLF001
             lock.release()
+
+
+@contextmanager
+def making(path: Path) -> Iterator[None]:
+    """Make something in the cache alone; while another process makes it, wait.
+
+    Who comes second has to look whether it is there by now.
+    """
+    folder = path.with_name(f".{path.name}.lock")
+    told = False
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked(folder))
+                break
+            except UsageError:
+                if not told:
+                    note(f"Another run is making {path}; waiting for it …")
+                told = True
+                time.sleep(_PAUSE)
+        yield
 
 
 def see_held() -> None:

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from ragtune.checksums import ASIDE, Files, checksums, difference, set_aside
 from ragtune.console import warn
@@ -19,6 +19,7 @@ from ragtune.errors import RagtuneError, UsageError
 from ragtune.files import disk_errors, read_json, write_json
 from ragtune.recipe import Recipe
 from ragtune.recipe_file import load_recipe, save_recipe
+from ragtune.run_state import RunState
 from ragtune.validity import (
     DEPENDS,
     PLAN_FREE,
@@ -46,54 +47,6 @@ _LIBRARIES = (
 _TIMES = {"data": "prepare", "adapter": "train", "merged": "merge", "controls": "controls_",
           "checkpoints": "checkpoint_"}  # fmt: skip
 """What a stage's times are named, or how their names begin, where it is not the stage's own name."""
-
-
-class _Loose(BaseModel):
-    model_config = ConfigDict(extra="allow")
-
-
-class _File(_Loose):
-    size: int
-    sha256: str
-
-
-class _Input(_Loose):
-    path: str
-    files: dict[str, _File]
-
-
-class _Merge(_Loose):
-    asked: int
-    changed: int
-    metrics: dict[str, float]
-    intervals: dict[str, Any]
-
-
-class _Plan(_Loose):
-    device: str
-    dtype: str
-    quantization: str | None
-    samples_per_row: int
-    recompute: bool
-    optimizer: str
-    evaluation_batch: int
-
-
-class _State(_Loose):
-    """What run.json holds, as far as a command relies on its form."""
-
-    recipe: dict[str, Any] = {}
-    versions: dict[str, str] = {}
-    times: dict[str, float] = {}
-    peak_gib: dict[str, float] = {}
-    files: dict[str, dict[str, _File]] = {}
-    inputs: dict[str, _Input] = {}
-    commit: str = ""
-    data: dict[str, str] = {}
-    plan: _Plan | None = None
-    train: dict[str, float | None] = {}
-    merge: _Merge | None = None
-    push: dict[str, str] = {}
 
 
 class RunDir:
@@ -394,7 +347,7 @@ class RunDir:
         """
         state = read_json(self.state) if self.state.exists() else {}
         try:
-            _State.model_validate(state)
+            RunState.model_validate(state)
         except ValidationError as error:
             where = ".".join(map(str, error.errors()[0]["loc"]))
             raise RagtuneError(

@@ -6,7 +6,9 @@ Handlers are put in place by the command line alone. In a notebook Ctrl-C is Pyt
 from __future__ import annotations
 
 import contextlib
+import shlex
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -21,6 +23,8 @@ class Stopped(KeyboardInterrupt):
 class _State:
     asked: int | None = None
     """The signal that came."""
+    interrupted = False
+    """Whether it broke into whatever was running then."""
     finishing = 0
     """How many loops are running that come to a stop by themselves."""
     kept = ""
@@ -32,7 +36,6 @@ _state = _State()
 
 def install() -> None:
     """Handle SIGINT and SIGTERM from now on; does nothing outside of the main thread."""
-    _state.asked, _state.kept = None, ""
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             signal.signal(number, _handle)
@@ -40,7 +43,7 @@ def install() -> None:
 
 def uninstall() -> None:
     """Python's own handlers again; what came is forgotten."""
-    _state.asked, _state.kept = None, ""
+    _state.asked, _state.interrupted, _state.kept = None, False, ""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -54,6 +57,7 @@ def _handle(number: int, _: Any) -> None:
         for one in SIGNALS:
             signal.signal(one, signal.SIG_DFL)
     if again or not _state.finishing:
+        _state.interrupted = True
         raise Stopped
 
 
@@ -72,6 +76,15 @@ def asked() -> bool:
     return _state.asked is not None
 
 
+def interrupted() -> bool:
+    """Whether a signal broke into something: then what fails, fails for that.
+
+    An import that is cut in two ends in an ImportError, and libraries turn what they don't know into
+    errors of their own.
+    """
+    return _state.interrupted
+
+
 def stop_if_asked(kept: str = "") -> None:
     """Stop here if a signal has come; `kept` is said of what is not finished yet.
 
@@ -88,3 +101,16 @@ def last_words() -> tuple[int, str, str]:
     number = _state.asked or signal.SIGINT
     name = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C"
     return 128 + number, name, _state.kept
+
+
+def farewell(arguments: list[str]) -> int:
+    """Say how to go on; returns the exit code."""
+    for number in SIGNALS:  # one more could only cut these words
+        signal.signal(number, signal.SIG_IGN)
+    code, name, kept = last_words()
+    command = shlex.join(["ragtune", *arguments])
+    sys.stderr.write(
+        f"\nStopped by {name}. {kept or 'What is finished is kept.'} "
+        f"The same command goes on: {command}\n"
+    )
+    return code

@@ -4,6 +4,8 @@ import gzip
 import os
 import random
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -320,3 +322,39 @@ def test_fetch_from_the_release_unless_told_otherwise(
 def test_gzip_problem_of_a_whole_file(tmp_path: Path) -> None:
     (tmp_path / "x.gz").write_bytes(WHOLE)
     assert gzip_problem(tmp_path / "x.gz") is None
+
+
+TWO = """
+import sys
+from ragtune.data import aio
+
+def slowly(*at):
+    time.sleep(0.02)
+
+import time
+print(len(aio.fetch("eval", slowly).read_bytes()))
+"""
+
+
+def test_two_processes_that_need_the_same_file_download_it_once(
+    url: str, handler: type[Handler], tmp_path: Path
+) -> None:
+    environment = os.environ | {
+        "RAGTUNE_CACHE": str(tmp_path / "cache"),
+        "RAGTUNE_AIO_URL": url.rpartition("/")[0],
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    said = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], said
+    assert all(words.splitlines()[-1] == str(SIZE) for words in said)
+    assert len(handler.requests) == 1
+    assert sum("waiting for it" in words for words in said) >= 1
+    names = sorted(p.name for p in (tmp_path / "cache" / "aio").iterdir())
+    assert names == [FILES["eval"], f"{FILES['eval']}.manifest.json"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from ragtune.model.lora import attach, trainable_parameters
 from ragtune.recipe import Lora
 from ragtune.stages import Run
 from ragtune.training import trainer as trainer_module
+from ragtune.training.checkpoint import seal
 from ragtune.training.rows import PackedRows
 from tests.conftest import tiny_model
 
@@ -301,3 +303,30 @@ def test_nf4_with_the_notebooks_optimizer(tiny_recipe: dict[str, Any], tmp_path:
     )
     found = losses(one)
     assert sum(found[-5:]) < 0.98 * sum(found[:5])
+
+
+class _Code:
+    """What a pickle would call when it is read."""
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("was-run"),))
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_checkpoint_that_holds_code_is_refused_and_says_which_folder(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train(tiny_recipe, tmp_path / "run", "train.steps=4")
+    checkpoint = tmp_path / "run/work/checkpoints/checkpoint-2"
+    shutil.rmtree(tmp_path / "run" / "adapter")
+    with (checkpoint / name).open("wb") as file:
+        pickle.dump(_Code(), file)
+    seal(checkpoint)
+    with pytest.raises(RagtuneError, match=r"checkpoint-2 was refused: .* holds code") as caught:
+        train(tiny_recipe, tmp_path / "run", "train.steps=4")
+    assert caught.value.advice.startswith(f"Delete {checkpoint} and run the same command again")
+    assert "weights_only" not in str(caught.value)
+    assert not Path("was-run").exists()
+    shutil.rmtree(checkpoint)
+    train(tiny_recipe, tmp_path / "run", "train.steps=4")

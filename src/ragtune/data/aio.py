@@ -16,9 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ragtune.checksums import cached, seal
+from ragtune.checksums import cached, seal, unchanged
 from ragtune.errors import RagtuneError
 from ragtune.files import cache_dir, disk_errors
+from ragtune.lock import making
 from ragtune.offline import need_network
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def fetch(
 
     A broken download goes on where it stopped, also in a later call. The file gets its name only
     after its size and its gzip checksum have been found right; one that was damaged since is set
-    aside and downloaded again.
+    aside and downloaded again. Of two processes one downloads, and the other waits for it.
 
     Args:
         split: train or eval.
@@ -64,10 +65,13 @@ def fetch(
     """
     name = FILES[split]
     path = _path(split)
-    if not cached(path):
-        need_network(f"{name} has to be downloaded")
-        base = base_url or os.environ.get("RAGTUNE_AIO_URL", BASE_URL)
-        download(f"{base.rstrip('/')}/{name}", path, tick)
+    if unchanged(path):
+        return path
+    with making(path):
+        if not cached(path):
+            need_network(f"{name} has to be downloaded")
+            base = base_url or os.environ.get("RAGTUNE_AIO_URL", BASE_URL)
+            download(f"{base.rstrip('/')}/{name}", path, tick)
     return path
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ragtune.checksums import cached, seal
+from ragtune.checksums import cached, seal, unchanged
 from ragtune.console import note, warn
 from ragtune.errors import RagtuneError, UsageError
 from ragtune.files import (
@@ -25,6 +25,7 @@ from ragtune.files import (
     sha256,
     write_json,
 )
+from ragtune.lock import making
 from ragtune.recipe import Model
 
 # What this package declares would compile for minutes and is not needed for its file.
@@ -176,9 +177,10 @@ def _packaged_gguf(package: str) -> Path:
     parts.sort(key=lambda p: p.name)
     target = cache_dir() / "gguf" / re.sub(r"\.part\d+$", "", parts[0].name)
     size = sum(p.stat().st_size for p in parts)
-    if not cached(target) or target.stat().st_size != size:
-        with disk_errors(target, size):
-            target.parent.mkdir(parents=True, exist_ok=True)
+    if unchanged(target) and target.stat().st_size == size:
+        return target
+    with making(target), disk_errors(target, size):
+        if not cached(target) or target.stat().st_size != size:
             partial = target.with_suffix(".partial")
             with partial.open("wb") as out:
                 for part in parts:
@@ -206,9 +208,14 @@ def _from_gguf(path: Path) -> ModelSource:
     """Convert a GGUF file to safetensors in float32, the precision of its dequantised weights."""
     fingerprint = sha256(path)
     folder = cache_dir() / "models" / f"{path.stem}-{fingerprint[:12]}"
-    source = ModelSource(str(folder), None)
-    if cached(folder):
-        return source
+    if not unchanged(folder):
+        with making(folder):
+            if not cached(folder):
+                _convert(path, folder, fingerprint)
+    return ModelSource(str(folder), None)
+
+
+def _convert(path: Path, folder: Path, fingerprint: str) -> None:
     if importlib.util.find_spec("gguf") is None:
         raise UsageError(
             f"{path.name} is a GGUF file, and the library gguf is not installed.",
@@ -251,7 +258,6 @@ def _from_gguf(path: Path) -> ModelSource:
             _check_tokenizer(AutoTokenizer.from_pretrained(partial), path)
             write_json(partial / "source.json", {"file": path.name, "sha256": fingerprint})
             seal(partial)
-    return source
 
 
 def _check_tokenizer(tokenizer: Any, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import pickle
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -205,8 +206,16 @@ def _describe(plan: Plan, recipe: Recipe, steps: list[list[Sample]], tuned: Any)
         warn(f"One sample a row: {plan.packed_reason}.")
 
 
-def _in_words(error: Exception, work: Path) -> RagtuneError | None:
+def _in_words(error: Exception, work: Path, checkpoint: Path | None) -> RagtuneError | None:
     """What a failure of Trainer means to the user; None if it is a fault."""
+    if isinstance(error, pickle.UnpicklingError) and checkpoint:
+        # PyTorch's own words advise to read it all the same, which would run the code.
+        return RagtuneError(
+            f"{checkpoint} was refused: one of its .pt, .pth or .bin files holds code, which ragtune "
+            "never wrote and does not run, or can't be read.",
+            f"Delete {checkpoint} and run the same command again: it goes on from what is left. Find out "
+            "who else writes to this folder.",
+        )
     if is_out_of_memory(error):
         return RagtuneError(
             "The memory does not do for the optimizer or the evaluation loss.",
@@ -287,8 +296,8 @@ def _fit(
         watch.trainer = trainer
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        except (RuntimeError, ValueError) as error:
-            known = _in_words(error, work)
+        except (RuntimeError, ValueError, pickle.UnpicklingError) as error:
+            known = _in_words(error, work, checkpoint)
             if known is None:
                 raise
             raise known from error

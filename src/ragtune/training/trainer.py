@@ -299,13 +299,13 @@ class PackedTrainer(Trainer):
         checkpoint = folder / f"checkpoint-{self.state.global_step}"
         # Weights and AdamW's two averages, in float32.
         needed = 12 * sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        with disk_errors(checkpoint, needed):
-            try:
+        try:
+            with disk_errors(checkpoint, needed):
                 super()._save_checkpoint(model, trial)
                 seal(checkpoint)
-            except BaseException:
-                shutil.rmtree(checkpoint, ignore_errors=True)  # half of it would fill the disk
-                raise
+        except BaseException:
+            shutil.rmtree(checkpoint, ignore_errors=True)  # half of it would fill the disk
+            raise
         # Only now may older ones go: until the manifest stands this one does not count.
         keep_newest(folder, self.keep, self.state.best_global_step)
 
