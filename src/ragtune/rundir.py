@@ -124,6 +124,7 @@ class RunDir:
         """
         if not self.path.exists():
             return False
+        begun = self.state.exists() or self.recipe.exists()
         state = self._whole_state()
         changes = self.changes(recipe)
         recorded = state.get("inputs", {})
@@ -138,7 +139,7 @@ class RunDir:
             self.update(inputs=recorded)  # with the new times of files whose content is the same
         if self._differs(recipe, but=PLAN_FREE):
             self.pop("plan")
-        damaged = self._set_damaged_aside()
+        damaged = begun and self._set_damaged_aside()
         return bool(stages) or damaged
 
     def scored_otherwise(self, recipe: Recipe) -> bool:
