@@ -26,6 +26,7 @@ import pytest
 
 TOKEN = "hf_standInForARealToken"
 CODES = {
+    400: "A file that is to be deleted does not exist.",
     401: "Invalid username or password.",
     403: "You are not allowed to do this.",
     404: "Not found.",
@@ -266,7 +267,8 @@ class _Handler(BaseHTTPRequestHandler):
         found = self.repo(repo)
         if found:
             sha = hashlib.sha1(str(len(found.commits)).encode()).hexdigest()
-            self.answer({"id": repo, "sha": sha, "private": found.private, "siblings": []})
+            files = [{"rfilename": name} for name in found.files]
+            self.answer({"id": repo, "sha": sha, "private": found.private, "siblings": files})
 
     def resolve(self, _: bytes, repo: str, path: str) -> None:
         found = self.repo(repo)
@@ -332,11 +334,18 @@ class _Handler(BaseHTTPRequestHandler):
         found = self.repo(repo, write=True)
         if not found:
             return
-        for line in body.splitlines():
-            item = json.loads(line)
+        items = [json.loads(line) for line in body.splitlines()]
+        gone = {item["value"]["path"] for item in items if item["key"] == "deletedFile"}
+        if not gone <= found.files.keys():
+            self.refuse(400)  # and nothing of it is done
+            return
+        for item in items:
             value = item["value"]
             if item["key"] == "header":
                 found.commits.append(value["summary"])
+            elif item["key"] == "deletedFile":
+                del found.files[value["path"]]
+                found.lfs.discard(value["path"])
             elif item["key"] == "file":
                 found.files[value["path"]] = base64.b64decode(value["content"])
             else:

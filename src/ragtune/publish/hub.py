@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,13 @@ from ragtune.publish.client import api, ask, hub_errors
 
 # Results are safetensors and text; whatever else may lie in a folder is not for others.
 _NEVER = ["*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*train_log.jsonl", "*.partial"]
-
-
+# Of what an earlier push may have left: transformers takes one file of weights before many, an adapter
+# besides the weights, and settings wherever they come from.
+_LOADED = re.compile(
+    r"adapter_(config\.json|model\.safetensors)"
+    r"|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"
+    r"|(generation_)?config\.json|chat_template\.jinja"
+)
 _UNAUTHORIZED = 401
 
 
@@ -107,17 +113,20 @@ def files_to_send(folder: Path) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Published:
-    """Where a folder lies on the Hub, and whether anything had to be sent."""
+    """Where a folder lies on the Hub, whether anything had to be sent, and what was removed there."""
 
     address: str
     changed: bool
+    removed: tuple[str, ...] = ()
 
 
 def push(folder: Path, repo: str, *, private: bool, command: str) -> Published:
-    """Upload a folder; what is there already is not sent again, and the same content is no commit.
+    """Upload a folder in one commit; what is there already is not sent again.
 
-    A failure that may pass is tried again some times. After another, the same command goes on where
-    this one stopped: a file that arrived whole is not sent a second time.
+    The same content is no commit. What an earlier push left, and would be loaded instead of this folder
+    or besides it, is removed in the same commit. A failure that may pass is tried again some times.
+    After another, the same command goes on where this one stopped: a file that arrived whole is not
+    sent a second time.
 
     Raises:
         RagtuneError: the Hub refuses, or a file holds the token; nothing here is changed.
@@ -126,18 +135,32 @@ def push(folder: Path, repo: str, *, private: bool, command: str) -> Published:
     finish = f"run `{command}` again to finish."
     hub = api()
     address = str(ask(lambda: hub.create_repo(repo, private=private, exist_ok=True), repo, finish))
-    before = ask(lambda: hub.model_info(repo).sha, repo, finish)
-    commit: Any = ask(
-        lambda: hub.upload_folder(
-            repo_id=repo,
-            folder_path=str(folder),
-            commit_message="Upload by ragtune",
-            ignore_patterns=list(_NEVER),
-        ),
+    before = ask(lambda: hub.model_info(repo), repo, finish)
+    commit: Any = ask(lambda: _commit(folder, repo), repo, finish)
+    return Published(address, commit.oid != before.sha, tuple(_left_over(before, folder)))
+
+
+def _commit(folder: Path, repo: str) -> Any:
+    """Make the one commit; upload_folder makes several of what takes long."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    hub = api()
+    # Looked up each time: a commit whose answer was lost has removed them.
+    gone = _left_over(hub.model_info(repo), folder)
+    return hub.create_commit(
         repo,
-        finish,
+        [
+            *(CommitOperationDelete(name) for name in gone),
+            *(CommitOperationAdd(name, folder / name) for name in files_to_send(folder)),
+        ],
+        commit_message="Upload by ragtune",
     )
-    return Published(address, commit.oid != before)
+
+
+def _left_over(info: Any, folder: Path) -> list[str]:
+    """What lies in a repository, is not in the folder, and would be taken for a part of it."""
+    names = {file.rfilename for file in info.siblings or []} - files_to_send(folder).keys()
+    return sorted(name for name in names if _LOADED.fullmatch(name))
 
 
 def _refuse_token(folder: Path) -> None:
