@@ -26,6 +26,7 @@ import pytest
 
 TOKEN = "hf_standInForARealToken"
 CODES = {
+    400: "A file that is to be deleted does not exist.",
     401: "Invalid username or password.",
     403: "You are not allowed to do this.",
     404: "Not found.",
@@ -49,6 +50,7 @@ class Fault:
         slow: seconds of silence, after which the connection is cut.
         expires: from this request on the token is no longer valid.
         says: the message of the answer with a code.
+        answers: what is answered in place of the right thing, with 200.
     """
 
     code: int | None = None
@@ -59,6 +61,7 @@ class Fault:
     slow: float = 0.0
     expires: bool = False
     says: str = ""
+    answers: dict[str, Any] | list[Any] | None = None
 
 
 @dataclass
@@ -76,6 +79,7 @@ class Hub:
 
     `fail` maps a pattern over `METHOD /path` to a fault, or to the status that is answered in place of
     an answer: `hub.fail["PUT /lfs/"] = 401`. `requests` lists what came in, in that form.
+    `only_public`: every repository is made public, as an organisation may have it.
     """
 
     def __init__(self) -> None:
@@ -91,6 +95,7 @@ class Hub:
         self.verified: set[str] = set()
         self.fail: dict[str, int | Fault] = {}
         self.expired = False
+        self.only_public = False
         self.writable = {"alice", "lab"}
         self.requests: list[str] = []
         self.closing = threading.Event()
@@ -102,6 +107,11 @@ class Hub:
     @role.setter
     def role(self, role: str) -> None:
         self.user["auth"]["accessToken"]["role"] = role  # type: ignore[index]
+
+    def grant(self, rights: dict[str, Any] | None) -> None:
+        """Let the token be a fine-grained one; what it is told of may not be what it may do."""
+        self.role = "fineGrained"
+        self.user["auth"]["accessToken"]["fineGrained"] = rights  # type: ignore[index]
 
     def may_write(self, repo: str) -> bool:
         return self.role != "read" and repo.partition("/")[0] in self.writable
@@ -187,6 +197,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not stored and (self.hub.expired or not valid):
             self.refuse(401)
             return
+        if fault.answers is not None:
+            self.answer(fault.answers)
+            return
         if fault.lost:
             self.wfile = io.BytesIO()
         for pattern, route in _ROUTES.items():
@@ -258,7 +271,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             # Clients of 1.x before `visibility` send `private`.
             self.hub.repos[name] = Repo(
-                wanted.get("visibility") == "private" or bool(wanted.get("private"))
+                not self.hub.only_public
+                and (wanted.get("visibility") == "private" or bool(wanted.get("private")))
             )
             self.answer({"url": f"{self.hub.url}/{name}", "name": name})
 
@@ -266,7 +280,8 @@ class _Handler(BaseHTTPRequestHandler):
         found = self.repo(repo)
         if found:
             sha = hashlib.sha1(str(len(found.commits)).encode()).hexdigest()
-            self.answer({"id": repo, "sha": sha, "private": found.private, "siblings": []})
+            files = [{"rfilename": name} for name in found.files]
+            self.answer({"id": repo, "sha": sha, "private": found.private, "siblings": files})
 
     def resolve(self, _: bytes, repo: str, path: str) -> None:
         found = self.repo(repo)
@@ -332,11 +347,18 @@ class _Handler(BaseHTTPRequestHandler):
         found = self.repo(repo, write=True)
         if not found:
             return
-        for line in body.splitlines():
-            item = json.loads(line)
+        items = [json.loads(line) for line in body.splitlines()]
+        gone = {item["value"]["path"] for item in items if item["key"] == "deletedFile"}
+        if not gone <= found.files.keys():
+            self.refuse(400)  # and nothing of it is done
+            return
+        for item in items:
             value = item["value"]
             if item["key"] == "header":
                 found.commits.append(value["summary"])
+            elif item["key"] == "deletedFile":
+                del found.files[value["path"]]
+                found.lfs.discard(value["path"])
             elif item["key"] == "file":
                 found.files[value["path"]] = base64.b64decode(value["content"])
             else:

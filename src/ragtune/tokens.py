@@ -62,11 +62,12 @@ def named_as_secret(key: str) -> bool:
 
 
 def hide(text: str) -> str:
-    """A text without the tokens of this machine's environment and of the Hub's store."""
+    """A text without the tokens of this machine's environment and the Hub's store, and what looks so."""
     for token in _known():
         for form in {token, quote(token, safe=""), quote_plus(token), repr(token)[1:-1]}:
             text = text.replace(form, HIDDEN)
-    return _IN_ADDRESS.sub(lambda m: f"{m[0].partition('://')[0]}://{HIDDEN}@", text)
+    text = _IN_ADDRESS.sub(lambda m: f"{m[0].partition('://')[0]}://{HIDDEN}@", text)
+    return _TOKENS.sub(HIDDEN, text)
 
 
 def scan(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -92,12 +93,19 @@ def _known() -> list[str]:
         for name, value in os.environ.items()
         if _SECRET_VARIABLE.search(name) and len(value.strip()) >= _SHORTEST
     }
-    home = os.environ.get("HF_HOME", "~/.cache/huggingface")
-    store = Path(os.environ.get("HF_TOKEN_PATH") or Path(home) / "token").expanduser()
     try:
-        stored = store.read_text(encoding="utf-8").strip()
+        stored = _store().read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         stored = ""
     if len(stored) >= _SHORTEST:
         found.add(stored)
     return sorted(found, key=len, reverse=True)
+
+
+def _store() -> Path:
+    """The file of the Hub's token: huggingface_hub's own rule, without the time that it takes to load."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = os.environ.get("HF_HOME", f"{cache}/huggingface")
+    path = os.environ.get("HF_TOKEN_PATH", f"{home}/token")
+    # os.path, as Path.expanduser fails where there is no home, and nothing else expands variables.
+    return Path(os.path.expandvars(os.path.expanduser(path)))  # noqa: PTH111

@@ -86,6 +86,13 @@ CASES = {
         r"The Hub did not answer within 0\.2 s\.", "Check the network, or try again later",
         ("asking", "looking", "upload", "commit"), Fault(slow=0.6),
     ),
+    **{
+        f"answer {wrong}": Case(
+            r"The Hub('s answer makes no sense|'s client failed): \w+: ", "Try again later|try again",
+            ("asking", "making", "looking", "listing", "batch", "commit"), Fault(answers=wrong),
+        )
+        for wrong in ({}, [])
+    },
     "a token that expires half-way": Case(
         r"The Hub refused \(401\): Invalid user", "`hf auth login`, or set HF_TOKEN",
         ("listing", "batch", "commit"), Fault(expires=True),

@@ -93,6 +93,61 @@ def test_fine_grained_token_without_write_access(hub: Hub) -> None:
     )
 
 
+def scope(name: str, *permissions: str, of: str = "user") -> dict[str, Any]:
+    return {"entity": {"_id": "1", "type": of, "name": name}, "permissions": list(permissions)}
+
+
+READS, WRITES = "repo.content.read", "repo.write"
+
+
+@pytest.mark.parametrize(
+    "rights",
+    [
+        {"global": [], "scoped": []},
+        {"global": ["discussion.write"], "scoped": [scope("alice", READS)]},
+        {"global": [], "scoped": [scope("lab", READS, WRITES, of="org"), scope("alice", READS)]},
+        {"global": [], "scoped": [scope("alice/other", READS, WRITES, of="model")]},
+    ],
+)
+@pytest.mark.parametrize("exists", [False, True])
+def test_fine_grained_token_that_may_not_write(
+    hub: Hub, rights: dict[str, Any], exists: bool
+) -> None:
+    hub.grant(rights)
+    if exists:
+        hub.repos["alice/model"] = Repo(private=True)
+    assert refusal(check_access, "alice/model", private=True) == (
+        "The Hub token of alice is fine-grained and may not write to alice/model.\nAt the Hub's "
+        "settings, give it write access to the repositories of alice, or make another token; or "
+        "choose another publish.repo."
+    )
+
+
+@pytest.mark.parametrize(
+    "rights",
+    [
+        None,  # not said
+        {"global": [WRITES], "scoped": []},
+        {"global": [], "scoped": [scope("Alice", READS, WRITES)]},
+        {"global": [], "scoped": [scope("some of them", WRITES, of="resource-group")]},
+    ],
+)
+def test_fine_grained_token_that_may_write(hub: Hub, rights: dict[str, Any] | None) -> None:
+    hub.grant(rights)
+    assert check_access("alice/model", private=True) == "alice/model will be made by alice"
+
+
+def test_fine_grained_token_for_one_repository(hub: Hub) -> None:
+    hub.grant({"scoped": [scope("alice/model", WRITES, of="model")]})
+    assert refusal(check_access, "alice/model", private=True) == (
+        "alice/model does not exist, and the token of alice can't make it: it may create "
+        "repositories of nobody.\nAt the Hub's settings, give it write access to the repositories of "
+        "alice."
+    )
+    hub.repos["alice/model"] = Repo(private=True)
+    assert check_access("alice/model", private=True) == "alice may write to alice/model"
+
+
 @pytest.mark.parametrize("owner", ["bob", "club"])  # club: a member who may only read
 def test_foreign_owner(hub: Hub, owner: str) -> None:
     assert refusal(check_access, f"{owner}/model", private=True) == (
@@ -210,8 +265,23 @@ def test_existing_repository_keeps_its_other_files(hub: Hub, folder: Path) -> No
     hub.repos["alice/model"] = Repo(
         private=False, files={".gitattributes": b"x", "config.json": b"{}"}
     )
-    push(folder, "alice/model", private=True, command=COMMAND)
+    push(folder, "alice/model", private=False, command=COMMAND)
     assert hub.repos["alice/model"].files == {".gitattributes": b"x", **published(folder)}
+
+
+def test_what_is_private_goes_to_no_repository_that_was_made_public(hub: Hub, folder: Path) -> None:
+    hub.only_public = True
+    text = refusal(push, folder, "lab/model", private=True, command=COMMAND)
+    assert text == (
+        "lab/model is public, though it was to be made private: its owner's settings may make every "
+        "repository public. Nothing was sent.\nMake it private in its settings on the Hub, or choose "
+        "another publish.repo, or set publish.private=false to publish there."
+    )
+    assert hub.repos["lab/model"] == Repo(private=False)
+    assert not [r for r in hub.requests if r.startswith("PUT") or "/preupload/" in r]
+    hub.repos["lab/model"].private = True  # as the advice says
+    push(folder, "lab/model", private=True, command=COMMAND)
+    assert hub.repos["lab/model"].files == published(folder)
 
 
 @pytest.mark.parametrize(

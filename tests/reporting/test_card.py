@@ -347,5 +347,25 @@ def test_the_example_is_in_the_prompts_language(
 
 
 def test_where_a_server_was_is_nobodys_business(tiny_recipe: dict[str, Any]) -> None:
-    tiny_recipe["evaluate"].update(engine="openai", endpoint="http://inside.example/v1")
-    assert "inside.example" not in card(tiny_recipe)
+    tiny_recipe["evaluate"].update(
+        engine="openai",
+        endpoint="http://inside.example/v1",
+        served_before="/home/me/base",
+        served_after="secret-project",
+    )
+    text = card(tiny_recipe)
+    for mine in ("inside.example", "/home/me", "secret-project", "served_", "endpoint"):
+        assert mine not in text
+
+
+@pytest.mark.parametrize("folder", ["/home/me/", "~/", "C:\\Users\\me\\", "\\\\server\\share\\"])
+def test_a_path_of_this_machine_in_the_recipe(tiny_recipe: dict[str, Any], folder: str) -> None:
+    tiny_recipe["model"]["revision"] = f"{folder}branch"
+    tiny_recipe["train"]["report_to"] = ["tensorboard", f"{folder}logs"]
+    tiny_recipe["prompt"] = {"preset": "english", "system": "/no_think"}
+    text = card(tiny_recipe)
+    recipe = yaml.safe_load(fenced(text, "yaml"))
+    assert folder not in text
+    assert recipe["model"]["revision"] == "branch"
+    assert recipe["train"]["report_to"] == ["tensorboard", "logs"]
+    assert recipe["prompt"]["system"] == "/no_think"  # no path

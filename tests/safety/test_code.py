@@ -166,6 +166,19 @@ def test_an_index_that_leaves_its_folder_is_refused(folder: Path, name: str) -> 
         resolve(Model(id=str(folder)))
 
 
+def test_an_adapter_beside_the_base_is_refused(folder: Path) -> None:
+    resolve(Model(id=str(folder)))
+    save_adapter(attach(tiny_model("llama"), Lora(rank=2), 0), folder, None)
+    with pytest.raises(UsageError) as raised:
+        resolve(Model(id=str(folder)))
+    assert raised.value.message == (
+        f"model.id: {folder} holds an adapter (adapter_config.json) beside the model."
+    )
+    for file in folder.glob("adapter_*"):  # as the advice says
+        file.unlink()
+    assert resolve(Model(id=str(folder))).path == str(folder)
+
+
 def test_a_pickled_adapter_is_refused(tmp_path: Path, mark: Path) -> None:
     adapter = tmp_path / "adapter"
     adapter.mkdir()

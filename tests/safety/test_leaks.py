@@ -18,10 +18,11 @@ from tests.safety.children import run_all, write_recipe
 
 ENVIRONMENT = "hf_CanaryOfTheEnvironment0123456789"
 STORE = "hf_CanaryOfTheStore0123456789abcdef"
+CACHE = "hub-canaryOfTheCache0123456789abcdef"  # no pattern knows it
 KEY = "sk-canary/Key+with=signs&more%0123456789"
 RECIPE = "hf_CanaryOfTheRecipe0123456789abcde"
 PASSWORD = "canaryPasswordOfAnAddress"
-CANARIES = (ENVIRONMENT, STORE, KEY, RECIPE, PASSWORD)
+CANARIES = (ENVIRONMENT, STORE, CACHE, KEY, RECIPE, PASSWORD)
 
 
 def forms(token: str) -> set[bytes]:
@@ -155,6 +156,30 @@ def test_no_token_is_written_or_said(
     mine = {Path(tokens), Path(unknown), broken, template, given / "bad.jsonl", store}
     for path in set(written) - mine:
         assert not leaks(path.read_bytes()), path
+
+
+def test_the_token_of_another_cache_is_not_said(
+    tiny_recipe: dict[str, Any], tmp_path: Path, echo: ThreadingHTTPServer
+) -> None:
+    store = tmp_path / "xdg" / "huggingface" / "token"
+    store.parent.mkdir(parents=True)
+    store.write_text(f"{CACHE}\n", "utf-8")
+    recipe = write_recipe(tmp_path / "given" / "r.yaml", tiny_recipe)
+    environment = {
+        "XDG_CACHE_HOME": str(tmp_path / "xdg"),
+        "HF_ENDPOINT": f"http://127.0.0.1:{echo.server_port}",
+        "NO_PROXY": "127.0.0.1",
+        "RAGTUNE_CACHE": str(tmp_path / "cache"),
+    }
+    commands: list[tuple[dict[str, str | None], list[str]]] = [
+        ({}, ["--debug", "check", recipe, "publish.repo=alice/x"]),
+        ({}, ["--debug", "check", recipe, "model.id=some/gated"]),
+    ]
+    codes, outputs, errors = run_all(tmp_path / "out", commands, environment)
+    assert all(codes), outputs
+    assert f"Bearer {CACHE}" in echo.asked  # type: ignore[attr-defined]
+    for text in (*outputs, *errors):
+        assert not leaks(text.encode())
 
 
 def test_nothing_of_the_data_is_used_as_a_path(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:

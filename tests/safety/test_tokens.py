@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +86,40 @@ def test_a_token_of_this_machine_is_refused_whatever_it_looks_like(
         with pytest.raises(UsageError) as raised:
             load_recipe(tiny_recipe, [f"prompt.system={token}"])
         assert token not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("variables", "path"),
+    [
+        ({}, "home/.cache/huggingface/token"),
+        ({"XDG_CACHE_HOME": "{}/xdg"}, "xdg/huggingface/token"),
+        ({"XDG_CACHE_HOME": "$ROOT/xdg"}, "xdg/huggingface/token"),
+        ({"XDG_CACHE_HOME": "{}/xdg", "HF_HOME": "~/hf"}, "home/hf/token"),
+        ({"HF_HOME": "{}/hf", "HF_TOKEN_PATH": "~/my-token"}, "home/my-token"),
+    ],
+)
+def test_the_token_in_the_hubs_store_is_hidden(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variables: dict[str, str], path: str
+) -> None:
+    for name in ("XDG_CACHE_HOME", "HF_HOME", "HF_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"HOME": "{}/home", "ROOT": "{}", **variables}.items():
+        monkeypatch.setenv(name, value.format(tmp_path))
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_text("stored-canary-123\n", "utf-8")
+    asked = "from huggingface_hub import get_token; print(get_token())"
+    environment = {k: v for k, v in os.environ.items() if k not in ("HF_TOKEN", "HF_OIDC_RESOURCE")}
+    done = subprocess.run(
+        [sys.executable, "-c", asked], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "stored-canary-123"  # the rule is the client's own
+    assert hide("Bearer stored-canary-123") == "Bearer [hidden]"
+
+
+@pytest.mark.parametrize("token", TOKENS)
+def test_what_looks_like_a_token_is_hidden(token: str) -> None:
+    assert "[hidden]" in hide(f"KeyError: '{token}'")
+    assert token not in hide(f"KeyError: '{token}'")
 
 
 def test_no_key_of_a_recipe_is_named_like_a_secret() -> None:

@@ -97,10 +97,10 @@ def resolve(model: Model) -> ModelSource:
 
 
 def _check_weights(folder: Path) -> None:
-    """See that a model's weights are safetensors, in this folder.
+    """See that a model's weights are safetensors, in this folder, and that no adapter is beside them.
 
     Raises:
-        UsageError: they are pickles, or the index names files elsewhere.
+        UsageError: they are pickles, or the index names files elsewhere, or there is an adapter.
     """
     pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES and p.is_file())
     if not any(folder.glob("*.safetensors")):
@@ -109,6 +109,13 @@ def _check_weights(folder: Path) -> None:
             raise UsageError(f"model.id: {folder / weights[0]} is a pickle. {PICKLE}", INSTEAD)
     elif any(name.startswith("adapter_model.") for name in pickles):
         raise UsageError(f"model.id: {folder} holds an adapter as a pickle. {PICKLE}", INSTEAD)
+    # transformers would load it without a word, and this run's adapter would be for another model.
+    if (folder / "adapter_config.json").exists():
+        raise UsageError(
+            f"model.id: {folder} holds an adapter (adapter_config.json) beside the model.",
+            "Move adapter_config.json and adapter_model.* to a folder of their own to tune the model "
+            "alone; or merge them into it with peft (merge_and_unload), and save that to a new folder.",
+        )
     for index in folder.glob("*.index.json"):
         named = read_json(index).get("weight_map")
         for name in set(map(str, named.values())) if isinstance(named, dict) else ():

@@ -18,6 +18,9 @@ from ragtune.tokens import STRANGE_TOKEN, TOKEN_ADVICE
 
 T = TypeVar("T")
 
+_SENSELESS = (KeyError, IndexError, TypeError, AttributeError)
+"""What is raised while an answer is read that holds something other than it should."""
+
 TIMEOUT = 120.0
 """Seconds that the Hub may be silent while it is sent to or read from; huggingface_hub has no limit."""
 CONNECT_TIMEOUT = 20.0
@@ -145,7 +148,7 @@ def hub_errors(repo: str, finish: str) -> Iterator[None]:
             f"publish.repo: {error}",
             "Name it owner/name: letters, digits, and single - _ . inside.",
         ) from error
-    except (errors.HTTPError, OSError, RuntimeError, ValueError) as error:  # type: ignore[attr-defined]
+    except (errors.HTTPError, OSError, RuntimeError, ValueError, *_SENSELESS) as error:  # type: ignore[attr-defined]
         root = _root(error)
         if isinstance(root, OSError) and root.filename is not None:
             raise  # a file here, not the Hub
@@ -190,6 +193,9 @@ def _explain(root: BaseException, repo: str) -> tuple[str, str]:
     elif isinstance(root, (errors.HTTPError, ConnectionError, TimeoutError)):  # type: ignore[attr-defined]
         reason = f"The connection to the Hub was cut: {name}: {text}"
         advice = "Check the network."
+    elif isinstance(root, _SENSELESS):
+        reason = f"The Hub's answer makes no sense: {name}: {text}"
+        advice = "Try again later; if HF_ENDPOINT is set, see that a Hub is there."
     else:
         reason = f"The Hub's client failed: {name}: {text}"
         advice = "Check the network and try again."

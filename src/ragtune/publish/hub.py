@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,17 @@ from ragtune.publish.client import api, ask, hub_errors
 
 # Results are safetensors and text; whatever else may lie in a folder is not for others.
 _NEVER = ["*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*train_log.jsonl", "*.partial"]
-
-
+# Of what an earlier push may have left: transformers takes one file of weights before many, an adapter
+# besides the weights, and settings wherever they come from.
+_LOADED = re.compile(
+    r"adapter_(config\.json|model\.safetensors)"
+    r"|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"
+    r"|(generation_)?config\.json|chat_template\.jinja"
+)
 _UNAUTHORIZED = 401
+_WRITE = "repo.write"
+_NAMED = {"user", "org", "model", "dataset", "space"}
+"""What a fine-grained token's right may be for, and has the name of an owner or a repository."""
 
 
 def check_name(repo: str) -> None:
@@ -56,20 +65,52 @@ def check_access(repo: str, *, private: bool) -> str:
             "Copy it again: run `hf auth login`, or set HF_TOKEN.",
         )
     check_name(repo)  # the Hub's auth_check takes any name
-    who = ask(api().whoami, repo)
-    user = who["name"]
+    user, mine = ask(lambda: _owners(repo), repo)
+    return ask(lambda: _may_write(repo, user, mine, private=private), repo)
+
+
+def _owners(repo: str) -> tuple[str, list[str]]:
+    """The user whose token it is, and whose repositories it may make.
+
+    Raises:
+        RagtuneError: the token can't write to `repo`.
+    """
+    who = api().whoami()
+    user = str(who["name"])
     access = (who.get("auth") or {}).get("accessToken") or {}
     if access.get("role") == "read":
         raise RagtuneError(
             f"The Hub token of {user} may only read.",
             "Make a token with write access at the Hub's settings, then `hf auth login`.",
         )
-    owner = repo.partition("/")[0]
     mine = [user, *(o["name"] for o in who.get("orgs") or [] if o.get("roleInOrg") != "read")]
-    return ask(lambda: _may_write(repo, user, owner in mine, mine, private=private), repo)
+    writable = _writable(access)
+    if writable is None:
+        return user, mine
+    owner = repo.partition("/")[0]
+    if not writable & {owner.lower(), repo.lower()}:
+        raise RagtuneError(
+            f"The Hub token of {user} is fine-grained and may not write to {repo}.",
+            f"At the Hub's settings, give it write access to the repositories of {owner}, or make "
+            "another token; or choose another publish.repo.",
+        )
+    return user, [name for name in mine if name.lower() in writable]
 
 
-def _may_write(repo: str, user: str, own: bool, mine: list[str], *, private: bool) -> str:
+def _writable(access: dict[str, Any]) -> set[str] | None:
+    """The owners and repositories that a fine-grained token may write to; None if that isn't clear."""
+    rights = access.get("fineGrained")
+    if access.get("role") != "fineGrained" or not rights:
+        return None
+    if _WRITE in (rights.get("global") or []):
+        return None
+    scopes = [s["entity"] for s in rights.get("scoped") or [] if _WRITE in s["permissions"]]
+    if any(entity["type"] not in _NAMED for entity in scopes):
+        return None  # a group of an organisation's repositories, for example
+    return {str(entity["name"]).lower() for entity in scopes}
+
+
+def _may_write(repo: str, user: str, mine: list[str], *, private: bool) -> str:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     hub = api()
@@ -85,11 +126,14 @@ def _may_write(repo: str, user: str, own: bool, mine: list[str], *, private: boo
     except RepositoryNotFoundError as error:
         if error.response.status_code == _UNAUTHORIZED:
             hub.whoami()  # the client takes a token that has just expired for this, too
-        if not own:
+        owner, _, name = repo.partition("/")
+        if owner not in mine:
             raise RagtuneError(
                 f"{repo} does not exist, and the token of {user} can't make it: it may create "
-                f"repositories of {', '.join(mine)}.",
-                f"Set publish.repo={user}/{repo.partition('/')[2]}.",
+                f"repositories of {', '.join(mine) or 'nobody'}.",
+                f"Set publish.repo={mine[0]}/{name}."
+                if mine
+                else f"At the Hub's settings, give it write access to the repositories of {owner}.",
             ) from None
         return f"{repo} will be made by {user}"
     return f"{user} may write to {repo}"
@@ -107,37 +151,62 @@ def files_to_send(folder: Path) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Published:
-    """Where a folder lies on the Hub, and whether anything had to be sent."""
+    """Where a folder lies on the Hub, whether anything had to be sent, and what was removed there."""
 
     address: str
     changed: bool
+    removed: tuple[str, ...] = ()
 
 
 def push(folder: Path, repo: str, *, private: bool, command: str) -> Published:
-    """Upload a folder; what is there already is not sent again, and the same content is no commit.
+    """Upload a folder in one commit; what is there already is not sent again.
 
-    A failure that may pass is tried again some times. After another, the same command goes on where
-    this one stopped: a file that arrived whole is not sent a second time.
+    The same content is no commit. What an earlier push left, and would be loaded instead of this folder
+    or besides it, is removed in the same commit. A failure that may pass is tried again some times.
+    After another, the same command goes on where this one stopped: a file that arrived whole is not
+    sent a second time.
 
     Raises:
-        RagtuneError: the Hub refuses, or a file holds the token; nothing here is changed.
+        RagtuneError: the Hub refuses, or what is to be private would be public, or a file holds the
+            token; nothing here is changed.
     """
     _refuse_token(folder)
     finish = f"run `{command}` again to finish."
     hub = api()
     address = str(ask(lambda: hub.create_repo(repo, private=private, exist_ok=True), repo, finish))
-    before = ask(lambda: hub.model_info(repo).sha, repo, finish)
-    commit: Any = ask(
-        lambda: hub.upload_folder(
-            repo_id=repo,
-            folder_path=str(folder),
-            commit_message="Upload by ragtune",
-            ignore_patterns=list(_NEVER),
-        ),
+    before = ask(lambda: hub.model_info(repo), repo, finish)
+    if private and not before.private:
+        raise RagtuneError(
+            f"{repo} is public, though it was to be made private: its owner's settings may make every "
+            "repository public. Nothing was sent.",
+            "Make it private in its settings on the Hub, or choose another publish.repo, or set "
+            "publish.private=false to publish there.",
+        )
+    commit: Any = ask(lambda: _commit(folder, repo), repo, finish)
+    return Published(address, commit.oid != before.sha, tuple(_left_over(before, folder)))
+
+
+def _commit(folder: Path, repo: str) -> Any:
+    """Make the one commit; upload_folder makes several of what takes long."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    hub = api()
+    # Looked up each time: a commit whose answer was lost has removed them.
+    gone = _left_over(hub.model_info(repo), folder)
+    return hub.create_commit(
         repo,
-        finish,
+        [
+            *(CommitOperationDelete(name) for name in gone),
+            *(CommitOperationAdd(name, folder / name) for name in files_to_send(folder)),
+        ],
+        commit_message="Upload by ragtune",
     )
-    return Published(address, commit.oid != before)
+
+
+def _left_over(info: Any, folder: Path) -> list[str]:
+    """What lies in a repository, is not in the folder, and would be taken for a part of it."""
+    names = {file.rfilename for file in info.siblings or []} - files_to_send(folder).keys()
+    return sorted(name for name in names if _LOADED.fullmatch(name))
 
 
 def _refuse_token(folder: Path) -> None:

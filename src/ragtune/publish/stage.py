@@ -45,6 +45,11 @@ def publish(run: Run) -> str:
             file.write(card)
         done = push(folder, repo, private=private, command=shlex.join(command))
         run.dir.update(push={"repo": repo, "address": done.address})
+        if done.removed:
+            note(
+                "Removed there, as it would be loaded instead of this or besides it: "
+                f"{', '.join(done.removed)}."
+            )
         if done.changed:
             note(f"Published: {done.address}")
         else:

@@ -208,11 +208,25 @@ def _example(recipe: Recipe, report: dict[str, Any], base_model: str | None, rep
 
 def _public(recipe: Recipe, base_model: str | None, origins: dict[str, Origin]) -> dict[str, Any]:
     """The recipe without what it says of this machine: of a path, only the file's name is left."""
-    public = recipe.model_dump(mode="json", exclude={"publish": True, "evaluate": {"endpoint"}})
+    served = {"endpoint", "served_before", "served_after"}
+    public = recipe.model_dump(mode="json", exclude={"publish": True, "evaluate": served})
     if not recipe.model.id.startswith("package:"):
         public["model"]["id"] = base_model or "(a local model)"
     for split in ("train", "eval"):
         source = public["data"][split]
         if source and not source.startswith("sample:"):
             public["data"][split] = source if origins[split].hub else origins[split].name
+    for name, section in public.items():
+        # The prompt is text, its files are read when the recipe is: "/no_think" is no path.
+        if isinstance(section, dict) and name != "prompt":
+            section |= {key: _without_folder(value) for key, value in section.items()}
     return public
+
+
+def _without_folder(value: Any) -> Any:
+    """A value; only the last name of a path that starts at a root or at home."""
+    if isinstance(value, list):
+        return [_without_folder(inner) for inner in value]
+    if isinstance(value, str) and re.match(r"[/~\\]|[A-Za-z]:[/\\]|file:", value):
+        return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
+    return value
