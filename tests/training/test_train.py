@@ -163,14 +163,19 @@ def test_evaluation_loss_is_watched_and_the_best_is_kept(
     tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = trainer_module.PackedTrainer
-    evaluate = trainer.evaluate
+    log, evaluate = trainer.log, trainer.evaluate
 
-    def best_at_four(self: Any, *args: Any, **options: Any) -> Any:
-        # Which step would be the best by itself depends on a machine's rounding.
-        found = evaluate(self, *args, **options)
-        return found | {"eval_loss": abs(self.state.global_step - 4) + 1.0}
+    # Which step would be the best by itself depends on a machine's rounding.
+    def best_at_four(self: Any, found: dict[str, float]) -> dict[str, float]:
+        loss = {"eval_loss": abs(self.state.global_step - 4) + 1.0}
+        return found | (loss if "eval_loss" in found else {})
 
-    monkeypatch.setattr(trainer, "evaluate", best_at_four)
+    monkeypatch.setattr(
+        trainer, "log", lambda self, logs, *rest: log(self, best_at_four(self, logs), *rest)
+    )
+    monkeypatch.setattr(
+        trainer, "evaluate", lambda self, *a: best_at_four(self, evaluate(self, *a))
+    )
     last = train(tiny_recipe, tmp_path / "last", *RISING)
     best = train(tiny_recipe, tmp_path / "best", *RISING, "train.keep=best")
     assert best_step(best) == 4
