@@ -170,12 +170,14 @@ def test_evaluation_loss_is_watched_and_the_best_is_kept(
         loss = {"eval_loss": abs(self.state.global_step - 4) + 1.0}
         return found | (loss if "eval_loss" in found else {})
 
-    monkeypatch.setattr(
-        trainer, "log", lambda self, logs, *rest: log(self, best_at_four(self, logs), *rest)
-    )
-    monkeypatch.setattr(
-        trainer, "evaluate", lambda self, *a: best_at_four(self, evaluate(self, *a))
-    )
+    def log_it(self: Any, logs: dict[str, float], *rest: Any) -> None:
+        log(self, best_at_four(self, logs), *rest)
+
+    def evaluate_it(self: Any, **options: Any) -> dict[str, float]:
+        return best_at_four(self, evaluate(self, **options))
+
+    monkeypatch.setattr(trainer, "log", log_it)
+    monkeypatch.setattr(trainer, "evaluate", evaluate_it)
     last = train(tiny_recipe, tmp_path / "last", *RISING)
     best = train(tiny_recipe, tmp_path / "best", *RISING, "train.keep=best")
     assert best_step(best) == 4
