@@ -8,6 +8,7 @@ does more of them, in a process of its own, as the tests here do.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -43,6 +44,24 @@ def kills(faults: Faults, count: int) -> str:
         _same(faults, run)
     assert "Traceback" not in faults.said()
     return f"{done} kills in {runs} runs; the newest thing there: {dict(stages)}"
+
+
+def redos(faults: Faults, count: int) -> str:
+    """Kill what makes a changed recipe's stages again, or scores again; nothing old is left in it."""
+    change = ("evaluate.limit=5", "evaluate.answers=first")
+    reference = faults.folder / "changed"
+    assert faults.run(reference, *change) == 0, faults.said()[-5000:]
+    wanted, done = digests(reference), 0
+    for number in range(count):
+        run = faults.folder / f"redo-{number}"
+        shutil.copytree(faults.whole, run)
+        moment = faults.random.randint(1, faults.moments * 2 // 3)
+        done += wait(faults.start(run, *change, "--redo", at=moment)) == -signal.SIGKILL
+        assert faults.run(run, *change, "--redo") == 0, faults.said()[-5000:]
+        assert digests(run) == wanted, moment
+        merge = [json.loads((r / "run.json").read_text("utf-8"))["merge"] for r in (run, reference)]
+        assert merge[0] == merge[1], moment
+    return f"{done} kills in {count} changed runs"
 
 
 def full_disks(faults: Faults, count: int) -> str:
@@ -157,7 +176,8 @@ def _same(faults: Faults, run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "count"), [("kills", 6), ("full-disks", 4), ("small-disks", 4), ("stops", 4)]
+    ("fault", "count"),
+    [("kills", 6), ("redos", 3), ("full-disks", 4), ("small-disks", 4), ("stops", 4)],
 )
 def test_a_run_that_is_cut_off_gives_the_same_files(fault: str, count: int) -> None:
     """A short version; a process of its own, because a fork of one that has computed may hang."""
@@ -176,6 +196,7 @@ def test_a_run_that_is_cut_off_gives_the_same_files(fault: str, count: int) -> N
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--redos", type=int, default=0)
     parser.add_argument("--full-disks", type=int, default=0)
     parser.add_argument("--small-disks", type=int, default=0)
     parser.add_argument("--stops", type=int, default=0)
@@ -191,6 +212,7 @@ def main() -> None:
         words = [f"one run: {faults.seconds:.1f} s, {faults.moments} moments"]
         for work, count in (
             (kills, chosen.kills),
+            (redos, chosen.redos),
             (full_disks, chosen.full_disks),
             (small_disks, chosen.small_disks),
             (stops, chosen.stops),
