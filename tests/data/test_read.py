@@ -101,6 +101,12 @@ def test_a_sample_is_shipped(name: str) -> None:
     assert example.passages
 
 
+def test_of_the_sample_for_refusing_half_has_no_answer() -> None:
+    examples = list(read_examples("sample:squad2.refuse", "validation"))
+    assert [bool(e.answers) for e in examples].count(True) == 60
+    assert len(examples) == 120
+
+
 def test_an_unknown_sample_lists_those_there_are() -> None:
     with pytest.raises(
         UsageError, match=r"no sample 'squad'\.\nThere are: jaquad\.dev, jaquad\.train, squad2"
