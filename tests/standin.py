@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import pytest
+import yaml
 
 TOKEN = "hf_standInForARealToken"
 CODES = {
@@ -281,7 +282,14 @@ class _Handler(BaseHTTPRequestHandler):
         if found:
             sha = hashlib.sha1(str(len(found.commits)).encode()).hexdigest()
             files = [{"rfilename": name} for name in found.files]
-            self.answer({"id": repo, "sha": sha, "private": found.private, "siblings": files})
+            card = found.files.get("README.md", b"").decode().split("---\n")
+            said = yaml.safe_load(card[1]) if len(card) > 2 else {}
+            self.answer(
+                {
+                    "id": repo, "sha": sha, "private": found.private, "siblings": files,
+                    "tags": said.get("tags", []),
+                }
+            )  # fmt: skip
 
     def resolve(self, _: bytes, repo: str, path: str) -> None:
         found = self.repo(repo)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ragtune import pipeline
+from ragtune.errors import RagtuneError
 from ragtune.publish.hub import push
 from ragtune.rundir import RunDir
 from tests.publish.conftest import published
@@ -44,7 +45,8 @@ def made(folder: Path, kind: str) -> Path:
     """A folder to push, with new content."""
     folder.mkdir()
     for name in (*FOLDERS[kind], "tokenizer.json", "README.md"):
-        text = json.dumps({"x": os.urandom(4).hex()}) if name != "README.md" else f"# {kind}\n"
+        card = f"---\ntags: [ragtune]\n---\n# {kind}\n"
+        text = json.dumps({"x": os.urandom(4).hex()}) if name != "README.md" else card
         (folder / name).write_text(text, "utf-8")
     return folder
 
@@ -120,3 +122,11 @@ def test_it_is_said(
         }[kind]
         line = f"Removed there, as it would be loaded instead of this or besides it: {gone}"
         assert (line in said) == (len(hub.repos[REPO].commits) > 1)
+
+
+def test_what_another_put_there_is_not_removed(hub: Hub, tmp_path: Path) -> None:
+    theirs = {"model.safetensors": b"theirs", "README.md": b"---\ntags: [llama]\n---\n# theirs\n"}
+    hub.repos[REPO] = Repo(private=True, files=dict(theirs))
+    with pytest.raises(RagtuneError, match=r"holds model\.safetensors, which would be loaded"):
+        push(made(tmp_path / "new", "adapter"), REPO, private=True, command="x")
+    assert hub.repos[REPO].files == theirs

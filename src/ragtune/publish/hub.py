@@ -20,6 +20,8 @@ _LOADED = re.compile(
     r"|(generation_)?config\.json|chat_template\.jinja"
 )
 _UNAUTHORIZED = 401
+_TAG = "ragtune"
+"""In the card of everything that was pushed from here."""
 _WRITE = "repo.write"
 _NAMED = {"user", "org", "model", "dataset", "space"}
 """What a fine-grained token's right may be for, and has the name of an owner or a repository."""
@@ -181,6 +183,13 @@ def push(folder: Path, repo: str, *, private: bool, command: str) -> Published:
             "repository public. Nothing was sent.",
             "Make it private in its settings on the Hub, or choose another publish.repo, or set "
             "publish.private=false to publish there.",
+        )
+    strange = [] if _TAG in (before.tags or []) else _left_over(before, folder)
+    if strange:
+        raise RagtuneError(
+            f"{repo} holds {', '.join(strange)}, which would be loaded instead of this model or besides "
+            "it, and its card does not say that ragtune put it there. Nothing was sent.",
+            "Choose another publish.repo. Or remove these files there, if nobody needs them.",
         )
     commit: Any = ask(lambda: _commit(folder, repo), repo, finish)
     return Published(address, commit.oid != before.sha, tuple(_left_over(before, folder)))
