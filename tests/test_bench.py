@@ -48,7 +48,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     systems = ["ragtune", *(["trl"] if TRL else []), *(["unsloth"] if MISSING else []), "notebook"]
     screen = call(
         "bench/side_by_side.py", "--model", model, "--data", data, "--out", str(out), "--tiny",
-        "--systems", ",".join(systems), "--work", str(folder / "work"),
+        "--systems", ",".join(systems), "--work", str(folder / "work"), "--budget", "1500",
     )  # fmt: skip
     built = json.loads((Path(model) / "build.json").read_text("utf-8"))
     assert built["entries"] == built["shape"]["vocab_size"]

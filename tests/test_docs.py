@@ -179,7 +179,14 @@ def test_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if not target.startswith(("http://", "https://")):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+            name, _, anchor = target.partition("#")
+            assert (page.parent / name).exists(), f"{page.name}: {target}"
+            if anchor:
+                heads = re.findall(
+                    r"^#+ (.+)$", (page.parent / name).read_text("utf-8"), re.MULTILINE
+                )
+                names = [re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in heads]
+                assert anchor in names, f"{page.name}: {target}"
 
 
 def test_every_page_is_linked_from_the_readme() -> None:
@@ -199,9 +206,9 @@ def test_keys_that_the_pages_name_are_there() -> None:
     names = "|".join(sections())
     for page in PAGES:
         for key in re.findall(rf"`((?:{names})\.[a-z_]+)(?:[:=` ])", page.read_text("utf-8")):
-            assert key in all_keys() or key.endswith((".jsonl", ".json", ".parquet")), (
-                f"{page.name}: {key}"
-            )
+            assert key in all_keys() or key.endswith(
+                (".jsonl", ".json", ".parquet", ".safetensors")
+            ), f"{page.name}: {key}"
 
 
 def test_the_recipe_page_is_in_step_with_the_code() -> None:
