@@ -14,7 +14,7 @@ _SHORTEST = 8
 """A shorter value of a variable is no token, and hiding it would garble messages."""
 
 _TOKENS = re.compile(
-    r"\b(hf_\w{12,}"  # Hugging Face
+    r"\b(hf_\w{12,}(\.[\w-]{20,})*"  # Hugging Face; of a login in the browser a JSON web token follows
     r"|api_org_\w{12,}"
     r"|sk-[\w-]{12,}"  # OpenAI and others
     r"|gh[pousr]_\w{16,}|github_pat_\w{16,}"
@@ -29,6 +29,8 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 _SECRET_VARIABLE = re.compile(r"(TOKEN|_KEY|SECRET|PASSWORD)$")
+_STORED = re.compile(r"^(?:hf|refresh)_token *= *(\S+)", re.MULTILINE)
+"""In the file of all tokens that the user ever logged in with."""
 
 ADVICE = (
     "A recipe is written into run directories, reports and model cards. Remove it there, and make a "
@@ -93,19 +95,24 @@ def _known() -> list[str]:
         for name, value in os.environ.items()
         if _SECRET_VARIABLE.search(name) and len(value.strip()) >= _SHORTEST
     }
-    try:
-        stored = _store().read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
-        stored = ""
-    if len(stored) >= _SHORTEST:
-        found.add(stored)
+    store = _store()
+    stored = [_read(store), *_STORED.findall(_read(store.parent / "stored_tokens"))]
+    found |= {token for token in stored if len(token) >= _SHORTEST}
     return sorted(found, key=len, reverse=True)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def _store() -> Path:
     """The file of the Hub's token: huggingface_hub's own rule, without the time that it takes to load."""
+    # os.path: an empty variable is the current folder, Path.expanduser fails where there is no home, and
+    # nothing else expands variables.
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    home = os.environ.get("HF_HOME", f"{cache}/huggingface")
-    path = os.environ.get("HF_TOKEN_PATH", f"{home}/token")
-    # os.path, as Path.expanduser fails where there is no home, and nothing else expands variables.
+    home = os.environ.get("HF_HOME", os.path.join(cache, "huggingface"))  # noqa: PTH118
+    path = os.environ.get("HF_TOKEN_PATH", os.path.join(home, "token"))  # noqa: PTH118
     return Path(os.path.expandvars(os.path.expanduser(path)))  # noqa: PTH111

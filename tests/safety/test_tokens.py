@@ -17,8 +17,12 @@ from ragtune.recipe_file import load_recipe
 from ragtune.tokens import hide, kind_of, named_as_secret
 
 HUB = "hf_abcdefghijklmnopqrstuvwxyzABCDEF"
+WEB = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiI2MDAwMDAwMDAwIn0.c2lnbmF0dXJl-X2Fub3RoZXI"
 TOKENS = [
     HUB,
+    f"hf_oauth_{WEB}",
+    f"hf_jwt_{WEB}",
+    WEB,
     "sk-abcdefghijklmnopqrst",
     "sk-proj-abc_DEF-0123456789",
     "ghp_abcdefghijklmnopqrst",
@@ -95,6 +99,8 @@ def test_a_token_of_this_machine_is_refused_whatever_it_looks_like(
         ({"XDG_CACHE_HOME": "{}/xdg"}, "xdg/huggingface/token"),
         ({"XDG_CACHE_HOME": "$ROOT/xdg"}, "xdg/huggingface/token"),
         ({"XDG_CACHE_HOME": "{}/xdg", "HF_HOME": "~/hf"}, "home/hf/token"),
+        ({"XDG_CACHE_HOME": ""}, "here/huggingface/token"),
+        ({"HF_HOME": ""}, "here/token"),
         ({"HF_HOME": "{}/hf", "HF_TOKEN_PATH": "~/my-token"}, "home/my-token"),
     ],
 )
@@ -105,21 +111,42 @@ def test_the_token_in_the_hubs_store_is_hidden(
         monkeypatch.delenv(name, raising=False)
     for name, value in {"HOME": "{}/home", "ROOT": "{}", **variables}.items():
         monkeypatch.setenv(name, value.format(tmp_path))
-    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / path).write_text("stored-canary-123\n", "utf-8")
-    asked = "from huggingface_hub import get_token; print(get_token())"
+    (tmp_path / path).with_name("stored_tokens").write_text(
+        "[at work]\nhf_token = other-canary-456\nrefresh_token = fresh-canary-789\n"
+        "expires_at = 1795699999\n\n",
+        "utf-8",
+    )
+    asked = (
+        "from huggingface_hub import get_token; from huggingface_hub.utils import get_stored_tokens; "
+        "print(get_token(), *get_stored_tokens().values())"
+    )
     environment = {k: v for k, v in os.environ.items() if k not in ("HF_TOKEN", "HF_OIDC_RESOURCE")}
     done = subprocess.run(
         [sys.executable, "-c", asked], env=environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == "stored-canary-123"  # the rule is the client's own
-    assert hide("Bearer stored-canary-123") == "Bearer [hidden]"
+    # The rule is the client's own.
+    assert done.stdout.split() == ["stored-canary-123", "other-canary-456"]
+    for token in ("stored-canary-123", "other-canary-456", "fresh-canary-789"):
+        assert hide(f"Bearer {token}") == "Bearer [hidden]"
+    assert hide("at 1795699999") == "at 1795699999"
+
+
+@pytest.mark.parametrize("path", ["", "/", "\udcff", "no-such-folder/token"])
+def test_a_store_that_is_none_hinders_no_message(
+    monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN_PATH", path)
+    assert hide("see x") == "see x"
 
 
 @pytest.mark.parametrize("token", TOKENS)
 def test_what_looks_like_a_token_is_hidden(token: str) -> None:
-    assert "[hidden]" in hide(f"KeyError: '{token}'")
-    assert token not in hide(f"KeyError: '{token}'")
+    shown = "[hidden]" if "//" not in token else "https://[hidden]@example.org/x"
+    assert hide(f"KeyError: '{token}'.") == f"KeyError: '{shown}'."
 
 
 def test_no_key_of_a_recipe_is_named_like_a_secret() -> None:
