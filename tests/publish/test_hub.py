@@ -215,8 +215,11 @@ def test_exception_classes() -> None:
         f"login`, or set HF_TOKEN, with a token that may write. {end}"
     )
     assert text(json.JSONDecodeError("Expecting value", "<html>", 0)).startswith(
-        "The Hub's client failed: JSONDecodeError: Expecting value"
+        "The Hub's answer makes no sense: JSONDecodeError: Expecting value"
     )
+    assert text(ValueError("Invalid metadata in README.md.\n- x")).startswith(
+        "The Hub's client failed: ValueError: Invalid metadata in README.md.\nCheck"
+    )  # the card's fault
     assert "LocalTokenNotFoundError: none" in text(LocalTokenNotFoundError("none"))
 
 
@@ -230,7 +233,7 @@ def test_token_is_struck_out_of_messages(hub: Hub) -> None:
         with hub_errors("alice/model", ""):
             raise RuntimeError(f"header Authorization: Bearer {TOKEN}")
 
-    assert "Bearer …" in refusal(act)
+    assert "Bearer [hidden]" in refusal(act)
 
 
 # Pushing.

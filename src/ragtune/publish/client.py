@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import time
@@ -14,12 +15,14 @@ from typing import Any, TypeVar
 
 from ragtune.console import warn
 from ragtune.errors import RagtuneError, UsageError
-from ragtune.tokens import STRANGE_TOKEN, TOKEN_ADVICE
+from ragtune.tokens import HIDDEN, STRANGE_TOKEN, TOKEN_ADVICE, hide
 
 T = TypeVar("T")
 
-_SENSELESS = (KeyError, IndexError, TypeError, AttributeError)
+_SENSELESS = (KeyError, IndexError, TypeError, AttributeError, json.JSONDecodeError)
 """What is raised while an answer is read that holds something other than it should."""
+_MALFORMED = re.compile(r"improperly formatted|[Mm]alformed response")
+"""What huggingface_hub says of such an answer, by a ValueError, where it looks."""
 
 TIMEOUT = 120.0
 """Seconds that the Hub may be silent while it is sent to or read from; huggingface_hub has no limit."""
@@ -193,7 +196,7 @@ def _explain(root: BaseException, repo: str) -> tuple[str, str]:
     elif isinstance(root, (errors.HTTPError, ConnectionError, TimeoutError)):  # type: ignore[attr-defined]
         reason = f"The connection to the Hub was cut: {name}: {text}"
         advice = "Check the network."
-    elif isinstance(root, _SENSELESS):
+    elif isinstance(root, _SENSELESS) or _MALFORMED.search(text):
         reason = f"The Hub's answer makes no sense: {name}: {text}"
         advice = "Try again later; if HF_ENDPOINT is set, see that a Hub is there."
     else:
@@ -240,5 +243,5 @@ def _line(text: str) -> str:
     """The first line of a message, without a token."""
     from huggingface_hub import get_token
 
-    line = (text.strip().splitlines() or [""])[0].replace(get_token() or "\0", "…")
-    return re.sub(r"\bhf_\w{8,}", "…", line)
+    # The client's may be of neither the environment nor the store: it also asks for short-lived ones.
+    return hide((text.strip().splitlines() or [""])[0].replace(get_token() or "\0", HIDDEN))
