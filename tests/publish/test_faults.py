@@ -244,6 +244,34 @@ def test_a_repository_of_somebody_else(hub: Hub, run_dir: RunDir, folder: Path) 
     assert hub.repos["bob/model"].files == published(folder)
 
 
+def test_a_repository_that_was_made_public(
+    hub: Hub, run_dir: RunDir, folder: Path, waits: list[float]
+) -> None:
+    def command(*more: str) -> None:
+        pipeline.push(run_dir.path, f"publish.repo={REPO}", *more)
+
+    hub.only_public = True
+    public = (
+        rf"^{REPO} is public, though it was to be made private: .*\. Nothing was sent\.\n.*delete"
+    )
+    with pytest.raises(RagtuneError, match=public):
+        command()
+    assert hub.repos[REPO] == Repo(private=False)
+    assert not [r for r in hub.requests if r.startswith("PUT") or "/preupload/" in r]
+    with pytest.raises(
+        RagtuneError, match=rf"^{REPO} is public, and publish\.private is true\.\nSet"
+    ):
+        command()  # it is there now
+    assert waits == []
+    command("publish.private=false")
+    assert hub.repos[REPO].files == published(folder)
+
+    del hub.repos[REPO]
+    hub.only_public = False
+    command("publish.private=true")  # the last answer is kept in run.json
+    assert hub.repos[REPO].private
+
+
 def test_a_token_that_expires_while_access_is_asked_for(hub: Hub) -> None:
     """Over https the client makes "there is no such repository" of a 401."""
     hub.fail["/auth-check/"] = Fault(401, {"X-Error-Code": "RepoNotFound"}, expires=True)

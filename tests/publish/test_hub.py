@@ -277,8 +277,9 @@ def test_what_is_private_goes_to_no_repository_that_was_made_public(hub: Hub, fo
     text = refusal(push, folder, "lab/model", private=True, command=COMMAND)
     assert text == (
         "lab/model is public, though it was to be made private: its owner's settings may make every "
-        "repository public. Nothing was sent.\nMake it private in its settings on the Hub, or choose "
-        "another publish.repo, or set publish.private=false to publish there."
+        "repository public. Nothing was sent.\nIn its settings on the Hub make it private, or delete "
+        "it if this push made it; or choose another publish.repo, or set publish.private=false to "
+        "publish there."
     )
     assert hub.repos["lab/model"] == Repo(private=False)
     assert not [r for r in hub.requests if r.startswith("PUT") or "/preupload/" in r]

@@ -181,8 +181,8 @@ def push(folder: Path, repo: str, *, private: bool, command: str) -> Published:
         raise RagtuneError(
             f"{repo} is public, though it was to be made private: its owner's settings may make every "
             "repository public. Nothing was sent.",
-            "Make it private in its settings on the Hub, or choose another publish.repo, or set "
-            "publish.private=false to publish there.",
+            "In its settings on the Hub make it private, or delete it if this push made it; or choose "
+            "another publish.repo, or set publish.private=false to publish there.",
         )
     strange = [] if _TAG in (before.tags or []) else _left_over(before, folder)
     if strange:
