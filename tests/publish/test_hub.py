@@ -126,15 +126,42 @@ def test_fine_grained_token_that_may_not_write(
 @pytest.mark.parametrize(
     "rights",
     [
-        None,  # not said
         {"global": [WRITES], "scoped": []},
         {"global": [], "scoped": [scope("Alice", READS, WRITES)]},
+        {"scoped": [scope("some of them", WRITES, of="resource-group"), scope("alice", WRITES)]},
+    ],
+)
+def test_fine_grained_token_that_may_write(
+    hub: Hub, rights: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.grant(rights)
+    assert check_access("alice/model", private=True) == "alice/model will be made by alice"
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "rights",
+    [
+        None,
+        {},
+        {"canReadGatedRepos": True, "global": []},
         {"global": [], "scoped": [scope("some of them", WRITES, of="resource-group")]},
     ],
 )
-def test_fine_grained_token_that_may_write(hub: Hub, rights: dict[str, Any] | None) -> None:
+def test_fine_grained_token_of_which_too_little_is_said(
+    hub: Hub, rights: dict[str, Any] | None, capsys: pytest.CaptureFixture[str]
+) -> None:
     hub.grant(rights)
-    assert check_access("alice/model", private=True) == "alice/model will be made by alice"
+    said = "lab/model will be made by alice, if the token may"
+    assert check_access("lab/model", private=True) == said
+    assert " ".join(capsys.readouterr().out.split()) == (
+        "! The Hub does not say clearly what the fine-grained token of alice may write to: the push to "
+        "lab/model may be refused. To be sure, give the token write access to the repositories of lab "
+        "at the Hub's settings."
+    )
+    hub.repos["lab/model"] = Repo(private=True)  # the Hub knows then
+    assert check_access("lab/model", private=True) == "alice may write to lab/model"
+    assert capsys.readouterr().out == ""
 
 
 def test_fine_grained_token_for_one_repository(hub: Hub) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ragtune.console import warn
 from ragtune.errors import RagtuneError
 from ragtune.publish.client import api, ask, hub_errors
 
@@ -67,12 +68,22 @@ def check_access(repo: str, *, private: bool) -> str:
             "Copy it again: run `hf auth login`, or set HF_TOKEN.",
         )
     check_name(repo)  # the Hub's auth_check takes any name
-    user, mine = ask(lambda: _owners(repo), repo)
-    return ask(lambda: _may_write(repo, user, mine, private=private), repo)
+    user, mine, sure = ask(lambda: _owners(repo), repo)
+    exists = ask(lambda: _may_write(repo, user, mine, private=private), repo)
+    if exists:
+        return f"{user} may write to {repo}"
+    if sure:
+        return f"{repo} will be made by {user}"
+    warn(
+        f"The Hub does not say clearly what the fine-grained token of {user} may write to: the push to "
+        f"{repo} may be refused. To be sure, give the token write access to the repositories of "
+        f"{repo.partition('/')[0]} at the Hub's settings."
+    )
+    return f"{repo} will be made by {user}, if the token may"
 
 
-def _owners(repo: str) -> tuple[str, list[str]]:
-    """The user whose token it is, and whose repositories it may make.
+def _owners(repo: str) -> tuple[str, list[str], bool]:
+    """The user whose token it is, whose repositories it may make, and whether that is sure.
 
     Raises:
         RagtuneError: the token can't write to `repo`.
@@ -86,33 +97,31 @@ def _owners(repo: str) -> tuple[str, list[str]]:
             "Make a token with write access at the Hub's settings, then `hf auth login`.",
         )
     mine = [user, *(o["name"] for o in who.get("orgs") or [] if o.get("roleInOrg") != "read")]
-    writable = _writable(access)
-    if writable is None:
-        return user, mine
+    rights = access.get("fineGrained") or {}
+    if access.get("role") != "fineGrained" or _WRITE in (rights.get("global") or []):
+        return user, mine, True
     owner = repo.partition("/")[0]
+    scopes = [s["entity"] for s in rights.get("scoped") or [] if _WRITE in s["permissions"]]
+    named = [entity for entity in scopes if entity["type"] in _NAMED]
+    writable = {str(entity["name"]).lower() for entity in named}
+    # Not clear: nothing is said, or of a group of an organisation's repositories, for example.
+    if "scoped" not in rights or named != scopes:
+        return user, mine, owner.lower() in writable
     if not writable & {owner.lower(), repo.lower()}:
         raise RagtuneError(
             f"The Hub token of {user} is fine-grained and may not write to {repo}.",
             f"At the Hub's settings, give it write access to the repositories of {owner}, or make "
             "another token; or choose another publish.repo.",
         )
-    return user, [name for name in mine if name.lower() in writable]
+    return user, [name for name in mine if name.lower() in writable], True
 
 
-def _writable(access: dict[str, Any]) -> set[str] | None:
-    """The owners and repositories that a fine-grained token may write to; None if that isn't clear."""
-    rights = access.get("fineGrained")
-    if access.get("role") != "fineGrained" or not rights:
-        return None
-    if _WRITE in (rights.get("global") or []):
-        return None
-    scopes = [s["entity"] for s in rights.get("scoped") or [] if _WRITE in s["permissions"]]
-    if any(entity["type"] not in _NAMED for entity in scopes):
-        return None  # a group of an organisation's repositories, for example
-    return {str(entity["name"]).lower() for entity in scopes}
+def _may_write(repo: str, user: str, mine: list[str], *, private: bool) -> bool:
+    """Whether the repository exists.
 
-
-def _may_write(repo: str, user: str, mine: list[str], *, private: bool) -> str:
+    Raises:
+        RagtuneError: the token can't write to it or make it, or it is public and should not be.
+    """
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     hub = api()
@@ -137,8 +146,8 @@ def _may_write(repo: str, user: str, mine: list[str], *, private: bool) -> str:
                 if mine
                 else f"At the Hub's settings, give it write access to the repositories of {owner}.",
             ) from None
-        return f"{repo} will be made by {user}"
-    return f"{user} may write to {repo}"
+        return False
+    return True
 
 
 def files_to_send(folder: Path) -> dict[str, int]:
