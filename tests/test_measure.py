@@ -335,9 +335,8 @@ def test_a_missing_prediction_is_wrong_even_where_nothing_would_be_right(
     assert (found["n"], found["all"]["asked"]) == (6, 3)
     assert found["metrics"]["strict_em"] == pytest.approx(1 / 6)
     assert found["all"]["intervals"]["strict_em"]["value"] == pytest.approx(3 / 14)
-    assert (
-        found["refusals"]["unanswerable"]["n"] == 2
-    )  # nor has the third an answer in its passages
+    # Four that are asked, and the third, which has no answer in its passages either.
+    assert found["refusals"]["unanswerable"]["n"] == 5
     out = " ".join(capsys.readouterr().out.split())
     assert "8 of 10 questions have no prediction" in out
     assert "1 predictions are of questions that the recipe does not ask" in out
@@ -378,3 +377,28 @@ def test_a_prompt_that_would_be_cut_shows_no_condition(run: Path) -> None:
         prompt = one.encoder.showing_all().prompt(example)
         assert prompt is not None
         assert not prompt.passages_dropped
+
+
+def test_what_is_not_predicted_is_neither_refused_nor_right(refusing: Path, tmp_path: Path) -> None:
+    wanted = [json.loads(x) for x in (refusing / "after" / "predictions.jsonl").open()]
+    rows = [{"qid": wanted[0]["qid"], "prediction": "no answer"}]
+    found = ragtune.evaluate(refusing, predictions=lines(tmp_path / "p.jsonl", *rows))
+    crag = found["refusals"]["crag"]
+    assert crag["n"] == len(wanted)
+    assert crag["value"] == pytest.approx(-(len(wanted) - 1) / len(wanted))
+
+
+def test_a_data_file_that_has_changed_since_counts_for_predictions(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    ragtune.prepare(tiny_recipe, run_dir=tmp_path / "run")
+    rows = lines(tmp_path / "p.jsonl", {"qid": "e0", "prediction": "violet"})
+    data = Path(tiny_recipe["data"]["eval"])
+    scored = []
+    for _ in range(2):
+        found = ragtune.evaluate(tiny_recipe, run_dir=tmp_path / "run", predictions=rows)
+        scored.append(found["metrics"]["strict_em"])
+        text = data.read_text("utf-8")
+        data.write_text(text.replace("House 0 is red", "House 0 is violet").replace(
+            '"answers": ["red"]', '"answers": ["violet"]', 1), "utf-8")  # fmt: skip
+    assert scored == [0, 0.1]

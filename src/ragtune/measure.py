@@ -22,6 +22,7 @@ from ragtune.recipe import Recipe
 from ragtune.recipe_file import load_recipe
 from ragtune.rundir import RunDir
 from ragtune.stages import Run
+from ragtune.validity import input_changes
 from ragtune.workspace import Workspace, alone
 
 _LONGEST_QID = 200
@@ -217,8 +218,12 @@ def prepared_questions(recipe: Recipe, folder: Path) -> Path | None:
     prepared = folder / "data" / "eval.jsonl"
     if not prepared.exists():
         return None
-    made_by = RunDir(folder).made_by()
-    return prepared if made_by is not None and made_by.data == recipe.data else None
+    there = RunDir(folder)
+    made_by = there.made_by()
+    if made_by is None or made_by.data != recipe.data:
+        return None
+    # Of a file that has changed since, the file counts.
+    return None if input_changes(folder, there.read_state().get("inputs", {}), recipe) else prepared
 
 
 def _questions(recipe: Recipe) -> list[Example]:
@@ -370,9 +375,10 @@ def _common(everyone: Sequence[_Answers]) -> tuple[list[Example], list[str]]:
             selected = all(e.extra["selected"] for e in (example, *theirs) if e is not None)
             found.append(dataclasses.replace(example, extra=example.extra | {"selected": selected}))
     asked = [e.qid for e in found if all(e.qid in one.predictions for one in everyone)]
-    if not asked:
+    there = set(asked)
+    if not any(e.extra["selected"] for e in found if e.qid in there):
         raise UsageError(
-            "The runs have no question in common.",
+            "The runs have no selected question in common.",
             "Only runs over the same evaluation data can be compared.",
         )
     if left_out := len(first.predictions) - len(asked):

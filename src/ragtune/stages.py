@@ -204,7 +204,7 @@ class Run(Workspace):
                     self._load(str(self.dir.merged), hardware),
                     self.encoder,
                     self.prompts,
-                    plan_answers(simple, hardware, self.config, lengths),
+                    plan_answers(simple, hardware, self.config, lengths, dequantized=False),
                     partial,
                     "answering (merged)",
                 )

@@ -297,7 +297,9 @@ class Workspace:
         if as_given:
             prompts = encode_prompts(encoder, questions)
             lengths = [len(ids) for _, ids in prompts]
-            limits = plan_answers(self.recipe, self.hardware, self.config, lengths)
+            limits = plan_answers(
+                self.recipe, self.hardware, self.config, lengths, dequantized=self.plan.dequantized
+            )
         else:
             prompts = self.prompts
             limits = (self.plan.evaluation_batch, self.plan.cache_tokens)

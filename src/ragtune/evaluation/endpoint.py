@@ -251,7 +251,10 @@ class _Server:
                 _ADDRESS,
             )
         stopped = choice.finish_reason == "stop"
-        text = getattr(message, "content", None) or ""
+        content = getattr(message, "content", None) or ""
+        if isinstance(content, list):  # of parts, of which some may be text
+            content = "".join(part.get("text") or "" for part in content if isinstance(part, dict))
+        text = str(content)
         # Half a character, which an answer that is cut off may end with, can't be written.
         return Prediction(qid, text.encode("utf-8", "replace").decode(), [], stopped)
 

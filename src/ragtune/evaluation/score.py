@@ -115,7 +115,12 @@ def score_answers(
         )
         / len(examples),
         by_choice=by_choice,
-        refusals=_refusals(recipe, asked, predictions, {q: v[headline] for q, v in each.items()}),
+        refusals=_refusals(
+            recipe,
+            [e for e in examples if e.qid in wanted or e.qid in predictions],
+            predictions,
+            {q: v[headline] for q, v in each.items()},
+        ),
     )  # fmt: skip
 
 
@@ -146,9 +151,11 @@ def _refusals(
         return {}
     found: dict[str, list[float]] = {"unanswerable": [], "answerable": [], "crag": []}
     for example in asked:
-        no = refused(predictions[example.qid], refusal)
+        # One without a prediction is wrong, and no refusal.
+        text = predictions.get(example.qid)
+        no = text is not None and refused(text, refusal)
         found["answerable" if example.extra["selected"] else "unanswerable"].append(float(no))
-        found["crag"].append(0.0 if no else 1.0 if right[example.qid] == 1 else -1.0)
+        found["crag"].append(0.0 if no else 1.0 if right.get(example.qid) == 1 else -1.0)
     return found
 
 

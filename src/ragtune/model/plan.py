@@ -156,13 +156,22 @@ def make_plan(
 
 
 def plan_answers(
-    recipe: Recipe, hardware: Hardware, config: Any, prompts: Sequence[int]
+    recipe: Recipe, hardware: Hardware, config: Any, prompts: Sequence[int], *, dequantized: bool
 ) -> tuple[int, int | None]:
-    """Questions, and tokens of them in the cache, at a time: for a model that is not trained here."""
+    """Questions, and tokens of them in the cache, at a time, for other prompts than the run's own.
+
+    Args:
+        recipe: of the run.
+        hardware: where.
+        config: the model's.
+        prompts: tokens of each.
+        dequantized: whether NF4 weights are kept dequantised.
+    """
     if hardware.device.type != "cuda":
         return _batch(recipe, CPU_EVALUATION_BATCH), None
     budget = available(hardware.device) * _SPARE
-    return _answers(recipe, estimate_of(recipe, hardware, config), prompts, budget)[:2]
+    estimate = dataclasses.replace(estimate_of(recipe, hardware, config), dequantized=dequantized)
+    return _answers(recipe, estimate, prompts, budget)[:2]
 
 
 def _batch(recipe: Recipe, automatic: int) -> int:

@@ -70,6 +70,7 @@ def write_report(
             train=state.get("train") or {},
             merge=state.get("merge") or {},
             times=state.get("times") or {},
+            peaks=state.get("peak_gib") or {},
             versions=state.get("versions") or {},
             data=data_report,
             comparison=comparison,
