@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import ragtune
 from ragtune import measure
@@ -40,14 +41,34 @@ def test_an_edited_or_deleted_recipe_in_the_directory_mixes_nothing(
     assert "steps: 8" in copy.read_text("utf-8")
 
 
-def test_results_of_nobody_knows_which_recipe_are_not_used(finished: Any, tmp_path: Path) -> None:
+def test_somebody_elses_folder_is_not_touched(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    (project / "data").mkdir(parents=True)
+    (project / "data" / "notes.txt").write_text("mine", "utf-8")
+    (project / "recipe.yaml").write_text(f"# my comments\n{yaml.safe_dump(tiny_recipe)}", "utf-8")
+    files = {p: p.read_bytes() for p in project.rglob("*") if p.is_file()}
+    for target, place in ((project, None), (project / "recipe.yaml", project)):
+        for redo in (False, True):
+            with pytest.raises(UsageError, match=r"holds recipe\.yaml, data and no run\.json"):
+                ragtune.run(target, run_dir=place, redo=redo)
+        (bad,) = [f for f in ragtune.check(target, run_dir=place) if f["level"] == "fail"]
+        assert bad["name"] == "run directory"
+    assert {p: p.read_bytes() for p in project.rglob("*") if p.is_file()} == files
+
+
+def test_another_name_is_another_run(finished: Any, tmp_path: Path) -> None:
+    _, run = finished(tmp_path)
+    ragtune.prepare(run, "name=second", "seed=8")
+    assert (tmp_path / "second" / "data").is_dir()
+    assert "seed: 7" in (run / "recipe.yaml").read_text("utf-8")
+
+
+def test_what_was_set_aside_can_be_compared(finished: Any, tmp_path: Path) -> None:
     recipe, run = finished(tmp_path)
-    (run / "recipe.yaml").unlink()
-    (run / "run.json").unlink()
-    with pytest.raises(UsageError, match="nobody knows by which recipe these were made"):
-        ragtune.run(recipe, run_dir=run)
-    ragtune.run(recipe, run_dir=run, redo=True)
-    assert (run / "old-1" / "adapter").is_dir()
+    ragtune.run(recipe, "train.steps=4", run_dir=run, redo=True)
+    assert "steps: 8" in (run / "old-1" / "recipe.yaml").read_text("utf-8")
+    found = ragtune.compare_runs(run / "old-1", run)
+    assert found["n"] == 10
 
 
 @pytest.mark.parametrize("moment", [1, 2, 3])

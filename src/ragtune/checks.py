@@ -120,7 +120,8 @@ def _run_dir(look: Look) -> None:
         return
     if other := refusal(there.path):
         raise other
-    if not there.recipe.exists():
+    there.see_ours()
+    if not there.state.exists():
         return
     state: dict[str, Any] = {}
     try:

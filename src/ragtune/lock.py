@@ -290,7 +290,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     for _ in range(3):  # one that was made this moment is still empty
         try:
             value = json.loads(path.read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError:
             time.sleep(0.1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -339,12 +340,17 @@ def _answers(path: Path) -> _Answers:
             f"{path} holds no answers.",
             "Name a finished run, or a folder of one such as RUN/before or RUN/checkpoints/50.",
         )
+    questions = run / "data" / "eval.jsonl"
+    if not questions.exists() and re.fullmatch(r"old-\d+", run.name):
+        questions = run.parent / "data" / "eval.jsonl"  # they were not set aside: they are the same
+    if not questions.exists():
+        raise UsageError(f"{run} has no data, so nobody knows what was asked.", "Name another run.")
     there = RunDir(run)
     there.see_unchanged("data", str(folder.resolve().relative_to(run.resolve())))
     return _Answers(
         str(path),
         there.made_by() or load_recipe(run / "recipe.yaml"),
-        load_examples(run / "data" / "eval.jsonl"),
+        load_examples(questions),
         load_predictions(folder),
     )
 

@@ -22,6 +22,7 @@ from ragtune.recipe_file import load_recipe, save_recipe
 from ragtune.run_state import RunState
 from ragtune.validity import (
     DEPENDS,
+    PATHS,
     PLAN_FREE,
     SCORING,
     Change,
@@ -108,6 +109,24 @@ class RunDir:
                 "on the command line, or --run-dir.",
             )
 
+    def see_ours(self) -> None:
+        """See that nobody else's files are in the way: a run directory has a run.json.
+
+        Raises:
+            UsageError: there is none, and names that ragtune uses are taken.
+        """
+        if self.state.exists() or (self.path / "damaged-run.json").exists():
+            return
+        own = (self.recipe, self.report, self.comparison, *map(self.path.__truediv__, PATHS))
+        found = [path.name for path in own if path.exists()]
+        if found:
+            raise UsageError(
+                f"{self.path} holds {', '.join(found)} and no run.json: it is no run directory, and these "
+                "may be somebody's own.",
+                "Choose another directory with --run-dir; a recipe is named as a file, "
+                "FOLDER/recipe.yaml. If it was a run, move what it holds away.",
+            )
+
     def settle(self, recipe: Recipe, *, redo: bool, making: bool) -> bool:
         """Leave in the directory only what is whole and of this recipe; needs the lock.
 
@@ -124,6 +143,7 @@ class RunDir:
         """
         if not self.path.exists():
             return False
+        self.see_ours()
         begun = self.state.exists() or self.recipe.exists()
         state = self._whole_state()
         changes = self.changes(recipe)
@@ -183,9 +203,11 @@ class RunDir:
         found += [path for path in derived or [] if path.exists()]
         with disk_errors(old):
             old.mkdir(parents=True)
-            for path in (self.recipe, self.state):
-                if path.exists():
-                    shutil.copy2(path, old / path.name)
+            if self.state.exists():
+                shutil.copy2(self.state, old / self.state.name)
+            made_by = self.made_by()
+            if made_by is not None:
+                save_recipe(made_by, old / self.recipe.name)
             # First: after a kill, folders that are still there are found to be invalid again.
             self._drop(*stages)
             for path in found:
@@ -314,11 +336,11 @@ class RunDir:
         self.refuse(self.changes(recipe))
         with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        save_recipe(recipe, self.recipe)
         if self.state.exists():
             self.update(recipe=recipe.model_dump(mode="json"))
         else:
             self._write_state(recipe)
+        save_recipe(recipe, self.recipe)
 
     def _write_state(self, recipe: Recipe | None) -> None:
         made_by = {"recipe": recipe.model_dump(mode="json")} if recipe else {}

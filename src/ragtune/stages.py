@@ -241,10 +241,13 @@ class Run(Workspace):
 
     def push(self, *, dry_run: bool = False) -> str:
         """Publish the merged model or the adapter, with its card; `dry_run` shows what would go."""
-        from ragtune.publish.stage import preview, publish
+        from ragtune.publish.stage import may_publish, preview, publish
 
         if dry_run:
             return preview(self)
+        self.dir.refuse(self.dir.changes(self.recipe))
+        # Asked first: what is to be published may not be made yet, and a wrong name is not kept.
+        access = may_publish(self)
         with self.writing(making=False):  # what is damaged goes, and then counts as not made
             pass
         merged = self.recipe.publish.format == "merged"
@@ -252,7 +255,7 @@ class Run(Workspace):
         # What is still to be made must be made of unchanged inputs; what is there may go out anyway.
         making = not there or (merged and "merge" not in self.dir.read_state())
         with self.writing(making=making):
-            return publish(self)
+            return publish(self, access)
 
     def check(self) -> None:
         """Print what can be found out before anything costs time.

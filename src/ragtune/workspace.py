@@ -54,6 +54,8 @@ def find_recipe(
         folder = Path(target)
         target = folder / "recipe.yaml"
     recipe = load_recipe(target, overrides)
+    if folder and any(one.startswith("name=") for one in overrides or []):
+        folder = folder.parent / recipe.name  # another name is another run
     return recipe, Path(run_dir or folder or Path("runs") / recipe.name)
 
 

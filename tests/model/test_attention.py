@@ -163,3 +163,13 @@ def test_a_rotary_embedding_that_depends_on_the_row_is_not_packed() -> None:
     assert probe(model) is None
     model.config.rope_parameters = {"full": {"rope_type": "longrope", "factor": 2.0}}
     assert "rotary" in (probe(model) or "")
+
+
+def test_a_window_that_is_in_the_mask_alone_is_not_packed() -> None:
+    import transformers as hf
+
+    shape = {"sliding_window": 16, "num_local_experts": 2, "num_experts_per_tok": 1, "hidden_size": 32,
+             "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 64,
+             "num_key_value_heads": 2, "max_position_embeddings": 256, "bos_token_id": 1, "eos_token_id": 2}  # fmt: skip
+    model = hf.AutoModelForCausalLM.from_config(hf.PhimoeConfig(**shape)).float().eval()
+    assert probe(model) == "its sliding window is in the mask alone"

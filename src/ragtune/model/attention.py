@@ -38,6 +38,10 @@ _PROBE_LENGTHS = (5, 11, 3)
 _KERNEL_BLOCK = 64  # positions that the kernel for new tokens looks at together
 
 
+_windows: set[int | None] = set()
+"""The sliding windows that packed attention was given since a probe began."""
+
+
 class PackedAttentionError(ValueError):
     """The model asks for something that packed attention does not implement."""
 
@@ -120,6 +124,7 @@ def packed_attention(
         raise PackedAttentionError(
             f"{type(module).__name__} asks for {', '.join(refused)}, which packed attention lacks"
         )
+    _windows.add(sliding_window)
     if getattr(module, "is_causal", True) is False:
         raise PackedAttentionError(f"{type(module).__name__} is not causal")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
@@ -280,6 +285,7 @@ def probe(model: Any, *, training: bool = False) -> str | None:
                 [model(input_ids=s, use_cache=False).logits[0].float() for s in (first, *rest)]
             )
             set_packed(model)
+            _windows.clear()
             if model.config._attn_implementation != NAME:  # noqa: SLF001
                 return "its attention can't be replaced"
             packed = _packed_logits(model, [first, *rest])
@@ -295,6 +301,8 @@ def probe(model: Any, *, training: bool = False) -> str | None:
     finally:
         model.set_attn_implementation(before)
         model.train(was_training)
+    if _window(model.config) and not any(_windows):
+        return "its sliding window is in the mask alone"  # and longer than any probe
     # float32 agrees to rounding; half precision rounds differently in another kernel.
     allowed = 1e-3 if model.dtype == torch.float32 else 0.1
     worst = _relative(packed, alone)
@@ -305,6 +313,18 @@ def probe(model: Any, *, training: bool = False) -> str | None:
     if not leak <= 1e-6:  # noqa: PLR2004 - the same operations on the same numbers
         return f"samples of a row see each other (logits change by {leak:.2g})"
     return None
+
+
+def _window(config: Any) -> int | None:
+    """The sliding window that some layer of a model has; None where rows can't be as long."""
+    text = config.get_text_config()
+    window = getattr(text, "sliding_window", None)
+    kinds = getattr(text, "layer_types", None)
+    if not window or getattr(text, "use_sliding_window", True) is False:
+        return None
+    if kinds is not None and "sliding_attention" not in kinds:
+        return None
+    return window if window < getattr(text, "max_position_embeddings", window + 1) else None
 
 
 def _rope_types(config: Any) -> set[str]:

@@ -19,17 +19,29 @@ _SHOWN = 30
 CARD = "README.md"
 
 
-def publish(run: Run) -> str:
-    """Push what the recipe names, and return the repository's address.
+def may_publish(run: Run) -> str:
+    """Who may write to the repository that the recipe names, in words.
 
     Raises:
         UsageError: publish.repo is not set, or is no name.
+        RagtuneError: the Hub refuses.
+    """
+    repo, _ = _target(run)
+    return check_access(repo, private=run.recipe.publish.private)
+
+
+def publish(run: Run, access: str) -> str:
+    """Push what the recipe names, and return the repository's address.
+
+    Args:
+        run: what is not made yet is made first.
+        access: as `may_publish` said.
+
+    Raises:
         RagtuneError: the Hub refuses, or the merged model is not what was measured.
     """
     repo, folder = _target(run)
     private, command = run.recipe.publish.private, _command(run, repo)
-    # Asked first: what is to be published may not be made yet.
-    access = check_access(repo, private=private)
     if run.recipe.publish.format == "merged":
         merged = run.merge()
         if merged:
