@@ -195,6 +195,8 @@ class Harness:
         folder = self.work / work
         if (self.full / "data" / "report.json").exists():
             shutil.copytree(self.full / "data", folder / "data", dirs_exist_ok=True)
+            for name in ("run.json", "recipe.yaml"):  # which say of what recipe the data are
+                shutil.copy(self.full / name, folder / name)
         path = self.recipe(work, f"train.steps={steps}", *changes)
         job = self.job(work)
         command = [sys.executable, "-m", "peers.ours", str(job), str(path), str(folder), work]
