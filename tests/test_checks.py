@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -220,3 +221,15 @@ def test_the_first_records_may_all_be_left_out(
     page = found(tiny_recipe, tmp_path)
     assert "of the first 100 records 0 are selected" in page["data.eval"][0]["message"]
     assert levels(page)["memory"] == "warning"
+
+
+def test_weights_that_are_cut_off_or_missing_are_found(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    model = shutil.copytree(tiny_recipe["model"]["id"], tmp_path / "model")
+    tiny_recipe["model"]["id"] = str(model)
+    weights = model / "model.safetensors"
+    os.truncate(weights, 1000)
+    assert "model.safetensors is damaged" in found(tiny_recipe, tmp_path)["model"][-1]["message"]
+    weights.unlink()
+    assert "holds no .safetensors file" in found(tiny_recipe, tmp_path)["model"][-1]["message"]

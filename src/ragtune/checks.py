@@ -232,7 +232,10 @@ def _model(look: Look) -> None:
     run = look.run
     config = run.config
     look.say("model", f"{run.recipe.model.id} ({config.model_type})")
+    from ragtune.model.load import see_weights
     from ragtune.reporting.licences import base_licence
+
+    see_weights(run.source)
 
     found: Any = base_licence(run.recipe.model, run.source, ask=False)
     gated = False

@@ -191,6 +191,29 @@ def _damaged(source: ModelSource, problem: str) -> RagtuneError:
     return RagtuneError(f"model.id: {folder} is damaged ({problem}).", advice)
 
 
+def see_weights(source: ModelSource) -> None:
+    """See that a folder's weights are there and begin as safetensors do: milliseconds, nothing is loaded.
+
+    Raises:
+        UsageError: there are none.
+        RagtuneError: a file is cut off or damaged.
+    """
+    folder = Path(source.path)
+    if not folder.is_dir():
+        return
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise UsageError(
+            f"model.id: {folder} holds no .safetensors file.",
+            "Copy the model to that folder again.",
+        )
+    for file in files:
+        try:
+            safe_open(file, "pt")
+        except (SafetensorError, OSError) as error:
+            raise _damaged(source, str(error)) from None
+
+
 def load_tokenizer(source: ModelSource) -> Any:
     """The tokenizer of a model, with a pad token.
 
