@@ -284,12 +284,8 @@ class _Handler(BaseHTTPRequestHandler):
             files = [{"rfilename": name} for name in found.files]
             card = found.files.get("README.md", b"").decode().split("---\n")
             said = yaml.safe_load(card[1]) if len(card) > 2 else {}
-            self.answer(
-                {
-                    "id": repo, "sha": sha, "private": found.private, "siblings": files,
-                    "tags": said.get("tags", []),
-                }
-            )  # fmt: skip
+            made = {"id": repo, "sha": sha, "private": found.private, "siblings": files}
+            self.answer({**made, "tags": said.get("tags", [])})
 
     def resolve(self, _: bytes, repo: str, path: str) -> None:
         found = self.repo(repo)

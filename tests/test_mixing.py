@@ -130,7 +130,23 @@ def test_a_run_json_of_another_shape_is_damaged(
     recipe, run = finished(tmp_path)
     state = json.loads((run / "run.json").read_text("utf-8"))
     (run / "run.json").write_text(json.dumps({**state, **change}), "utf-8")
+    whole = digests(run)
     ragtune.run(recipe, run_dir=run)
+    assert digests(run) == whole
+    state = json.loads((run / "run.json").read_text("utf-8"))
+    assert state["recipe"]["name"] == recipe["name"]
+
+
+def test_results_of_nobody_knows_which_recipe_are_not_used(finished: Any, tmp_path: Path) -> None:
+    recipe, run = finished(tmp_path)
+    (run / "recipe.yaml").unlink()
+    state = json.loads((run / "run.json").read_text("utf-8"))
+    del state["recipe"]
+    (run / "run.json").write_text(json.dumps(state), "utf-8")
+    with pytest.raises(UsageError, match="nobody knows by which recipe these were made"):
+        ragtune.run(recipe, run_dir=run)
+    ragtune.run(recipe, run_dir=run, redo=True)
+    assert (run / "old-1" / "adapter").is_dir()
 
 
 def test_who_reads_without_a_lock_reads_nothing_damaged(finished: Any, tmp_path: Path) -> None:
@@ -157,3 +173,33 @@ def test_figures_that_can_be_made_again_are(finished: Any, tmp_path: Path) -> No
     assert {**json.loads((run / "controls.json").read_text("utf-8")), "format": 1} == {
         **made, "format": 1
     }  # fmt: skip
+
+
+def test_a_summary_has_all_its_figures_of_one_scoring(finished: Any, tmp_path: Path) -> None:
+    recipe, run = finished(tmp_path)
+    ragtune.controls(recipe, run_dir=run)
+    files = {f: (run / f).read_bytes() for f in ("controls.json", "recipe.yaml", "run.json")}
+    text = Run(recipe, ["evaluate.metric=contains"], run).summary()
+    assert {f: (run / f).read_bytes() for f in files} == files  # it only reads
+    ragtune.report(recipe, "evaluate.metric=contains", run_dir=run)
+    assert text == Run(recipe, ["evaluate.metric=contains"], run).summary()
+    assert "squad_em" not in text.partition("ontrols")[2]
+
+
+def test_what_a_training_keeps_and_shows_may_change(finished: Any, tmp_path: Path) -> None:
+    recipe, run = finished(tmp_path)
+    whole = digests(run)
+    ragtune.run(recipe, "train.log_every=1", "train.keep_checkpoints=9", run_dir=run)
+    assert digests(run) == whole
+    assert "log_every: 1" in (run / "recipe.yaml").read_text("utf-8")
+
+
+def test_times_of_stages_that_are_made_again_begin_anew(finished: Any, tmp_path: Path) -> None:
+    recipe, run = finished(tmp_path)
+    state = json.loads((run / "run.json").read_text("utf-8"))
+    state["times"]["prepare"] = 1000
+    (run / "run.json").write_text(json.dumps(state), "utf-8")
+    ragtune.prepare(recipe, "data.max_passages=1", run_dir=run, redo=True)
+    times = json.loads((run / "run.json").read_text("utf-8"))["times"]
+    assert times["prepare"] < 1000
+    assert not {"before", "train", "after", "merge"} & times.keys()

@@ -18,7 +18,6 @@ from ragtune.errors import RagtuneError, UsageError
 from ragtune.evaluation.generate import Prediction, partial_line, read_partial
 from ragtune.model.source import resolve
 from ragtune.recipe import Model
-from ragtune.stages import Run
 from ragtune.validity import there
 from tests.faults import digests
 
@@ -238,25 +237,6 @@ def test_another_metric_and_damaged_data_end_in_what_to_do(finished: Any, tmp_pa
     assert ragtune.run(recipe, "evaluate.metric=contains", run_dir=run)["metric"] == "contains"
 
 
-def test_a_summary_has_all_its_figures_of_one_scoring(finished: Any, tmp_path: Path) -> None:
-    recipe, run = finished(tmp_path)
-    ragtune.controls(recipe, run_dir=run)
-    files = {f: (run / f).read_bytes() for f in ("controls.json", "recipe.yaml", "run.json")}
-    text = Run(recipe, ["evaluate.metric=contains"], run).summary()
-    assert {f: (run / f).read_bytes() for f in files} == files  # it only reads
-    ragtune.report(recipe, "evaluate.metric=contains", run_dir=run)
-    assert text == Run(recipe, ["evaluate.metric=contains"], run).summary()
-    assert "squad_em" not in text.partition("ontrols")[2]
-
-
-def test_what_a_training_keeps_and_shows_may_change(finished: Any, tmp_path: Path) -> None:
-    recipe, run = finished(tmp_path)
-    whole = digests(run)
-    ragtune.run(recipe, "train.log_every=1", "train.keep_checkpoints=9", run_dir=run)
-    assert digests(run) == whole
-    assert "log_every: 1" in (run / "recipe.yaml").read_text("utf-8")
-
-
 def test_a_damaged_adapter_does_not_make_evaluate_answer_without_it(
     finished: Any, tmp_path: Path
 ) -> None:
@@ -279,17 +259,6 @@ def test_what_was_set_aside_is_no_stage(finished: Any, tmp_path: Path) -> None:
     assert not [p for p in there(run, "controls") if p.is_dir()]
     times = json.loads((run / "run.json").read_text("utf-8"))["times"]
     assert not [name for name in times if name.startswith("controls")]
-
-
-def test_times_of_stages_that_are_made_again_begin_anew(finished: Any, tmp_path: Path) -> None:
-    recipe, run = finished(tmp_path)
-    state = json.loads((run / "run.json").read_text("utf-8"))
-    state["times"]["prepare"] = 1000
-    (run / "run.json").write_text(json.dumps(state), "utf-8")
-    ragtune.prepare(recipe, "data.max_passages=1", run_dir=run, redo=True)
-    times = json.loads((run / "run.json").read_text("utf-8"))["times"]
-    assert times["prepare"] < 1000
-    assert not {"before", "train", "after", "merge"} & times.keys()
 
 
 def test_unfinished_training_is_not_mixed_either(

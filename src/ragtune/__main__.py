@@ -15,7 +15,9 @@ def main() -> None:
         cli.main()
     except SystemExit:
         raise
-    except BaseException:
+    except (
+        BaseException
+    ):  # whatever an interrupt became: an import that it breaks is an ImportError
         if not stopping.asked():
             raise
         sys.exit(stopping.farewell(sys.argv[1:]))

@@ -6,12 +6,10 @@ import shutil
 from typing import TYPE_CHECKING
 
 from ragtune.errors import UsageError
-from ragtune.files import existing_parent
+from ragtune.files import existing_parent, size_of
 
 if TYPE_CHECKING:
     from ragtune.checks import Look
-
-_GIB = 2**30
 
 
 def memory(look: Look) -> None:
@@ -51,12 +49,11 @@ def merging(look: Look) -> None:
     needed, available = memory_needed(run.config), available_memory()
     if available is not None and needed > available:
         raise UsageError(
-            f"Merging needs about {needed / _GIB:.1f} GiB of memory; "
-            f"{available / _GIB:.1f} GiB are available here.",
+            f"Merging needs about {size_of(needed)} of memory; {size_of(available)} are available here.",
             "Set publish.format=adapter: the adapter alone can be published from here, and merged on "
             "another machine with `ragtune merge`.",
         )
-    look.say("merging", f"needs about {needed / _GIB:.1f} GiB of memory")
+    look.say("merging", f"needs about {size_of(needed)} of memory")
 
 
 def disk(look: Look) -> None:
@@ -81,16 +78,12 @@ def disk(look: Look) -> None:
     if not parts:
         look.say("disk", "everything large is there already")
         return
-    words = ", ".join(f"{name} {_bytes(size)}" for name, size in parts.items())
+    words = ", ".join(f"{name} {size_of(size)}" for name, size in parts.items())
     if needed > free:
         raise UsageError(
-            f"The run needs about {_bytes(needed)} of disk ({words}); {_bytes(free)} are free at "
+            f"The run needs about {size_of(needed)} of disk ({words}); {size_of(free)} are free at "
             f"{run.dir.path}.",
             "Choose another place with --run-dir, set publish.format=adapter, or lower "
             "train.keep_checkpoints.",
         )
-    look.say("disk", f"about {_bytes(needed)} of {_bytes(free)} that are free: {words}")
-
-
-def _bytes(size: float) -> str:
-    return f"{size / _GIB:.1f} GiB" if size >= _GIB / 10 else f"{size / 2**20:.1f} MiB"
+    look.say("disk", f"about {size_of(needed)} of {size_of(free)} that are free: {words}")

@@ -30,7 +30,6 @@ LOOK = 100
 _SHOWN = 100
 """Selected examples of a split that are encoded."""
 _MANY_EPOCHS = 20
-_GIB = 2**30
 _FAULT = "This is a fault of ragtune, or of a library that it uses; please report it."
 
 
@@ -232,11 +231,10 @@ def _model(look: Look) -> None:
     run = look.run
     config = run.config
     look.say("model", f"{run.recipe.model.id} ({config.model_type})")
-    from ragtune.model.load import see_weights
+    from ragtune.model.weights import see_weights
     from ragtune.reporting.licences import base_licence
 
     see_weights(run.source)
-
     found: Any = base_licence(run.recipe.model, run.source, ask=False)
     gated = False
     if run.source.path == run.source.name and not hub_is_offline():

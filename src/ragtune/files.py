@@ -49,7 +49,7 @@ def full_disk(path: Path, needed: Needed = None) -> Iterator[None]:
         path = Path(named) if isinstance(named, str) else path
         how = "at least" if callable(needed) else "about"
         size = needed() if callable(needed) else needed
-        words = f"{how} {_size(size)} needed, " if size else ""
+        words = f"{how} {size_of(size)} needed, " if size else ""
         raise RagtuneError(
             f"The disk is full: could not write {path} ({words}{_free(path) / _MIB:.0f} MiB free).",
             "Free some space: the same command then goes on from what is finished. Or move the run "
@@ -73,8 +73,11 @@ def _free(path: Path) -> int:
     return shutil.disk_usage(existing_parent(path)).free
 
 
-def _size(count: int) -> str:
-    return f"{count / _MIB:.0f} MiB" if count >= _MIB else f"{-(-count // 1024)} KiB"
+def size_of(count: float) -> str:
+    """Bytes in words: 12.3 GiB, 293 MiB, 4 KiB."""
+    if count >= 2**30:
+        return f"{count / 2**30:.1f} GiB"
+    return f"{count / _MIB:.0f} MiB" if count >= _MIB else f"{-(-int(count) // 1024)} KiB"
 
 
 @contextlib.contextmanager

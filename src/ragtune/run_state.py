@@ -26,16 +26,6 @@ class _Merge(_Loose):
     intervals: dict[str, Any]
 
 
-class _Plan(_Loose):
-    device: str
-    dtype: str
-    quantization: str | None
-    samples_per_row: int
-    recompute: bool
-    optimizer: str
-    evaluation_batch: int
-
-
 class RunState(_Loose):
     """What run.json holds."""
 
@@ -47,7 +37,7 @@ class RunState(_Loose):
     inputs: dict[str, _Input] = {}
     commit: str = ""
     data: dict[str, str] = {}
-    plan: _Plan | None = None
+    plan: dict[str, Any] = {}
     train: dict[str, float | None] = {}
     merge: _Merge | None = None
     push: dict[str, str] = {}

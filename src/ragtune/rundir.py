@@ -32,18 +32,8 @@ from ragtune.validity import (
     there,
 )
 
-_LIBRARIES = (
-    "ragtune",
-    "torch",
-    "transformers",
-    "peft",
-    "accelerate",
-    "datasets",
-    "huggingface_hub",
-    "bitsandbytes",
-    "liger-kernel",
-    "triton",
-)
+_LIBRARIES = ("ragtune", "torch", "transformers", "peft", "accelerate", "datasets", "huggingface_hub",
+              "bitsandbytes", "liger-kernel", "triton")  # fmt: skip
 
 _TIMES = {"data": "prepare", "adapter": "train", "merged": "merge", "controls": "controls_",
           "checkpoints": "checkpoint_"}  # fmt: skip
@@ -90,7 +80,7 @@ class RunDir:
         if old is not None:
             return recipe_changes(self.path, old, recipe)
         stages = tuple(stage for stage in DEPENDS if there(self.path, stage))
-        words = "run.json and recipe.yaml are gone, so nobody knows by which recipe these were made"
+        words = "nobody knows by which recipe these were made"
         return [Change(words, stages)] if stages else []
 
     def refuse(self, changes: list[Change]) -> None:
@@ -141,10 +131,9 @@ class RunDir:
         Raises:
             UsageError: something is no longer valid, and `redo` is false.
         """
-        if not self.path.exists():
-            return False
         self.see_ours()
-        begun = self.state.exists() or self.recipe.exists()
+        if not (self.state.exists() or self.recipe.exists()):
+            return False
         state = self._whole_state()
         changes = self.changes(recipe)
         recorded = state.get("inputs", {})
@@ -159,7 +148,7 @@ class RunDir:
             self.update(inputs=recorded)  # with the new times of files whose content is the same
         if self._differs(recipe, but=PLAN_FREE):
             self.pop("plan")
-        damaged = begun and self._set_damaged_aside()
+        damaged = self._set_damaged_aside()
         return bool(stages) or damaged
 
     def scored_otherwise(self, recipe: Recipe) -> bool:
@@ -181,8 +170,7 @@ class RunDir:
         state = self.read_state()
         if key in state:
             del state[key]
-            state.pop("format", None)
-            write_json(self.state, state)
+            self._write(state)
 
     def _whole_state(self) -> dict[str, Any]:
         try:
@@ -191,7 +179,7 @@ class RunDir:
             # The stages are of the recipe that recipe.yaml says, as far as anybody knows.
             made_by = load_recipe(self.recipe) if self.recipe.exists() else None
             set_aside(self.state, error.message)
-            self._write_state(made_by)
+            self._begin(made_by)
             return {}
 
     def retire(self, stages: list[str]) -> None:
@@ -230,8 +218,7 @@ class RunDir:
             files = state.get("files", {})
             for name in [n for n in files if n.split("/")[0] == stage]:
                 del files[name]
-        state.pop("format", None)
-        write_json(self.state, state)
+        self._write(state)
 
     def results(self) -> list[str]:
         """The finished folders, as names below the run directory."""
@@ -274,8 +261,7 @@ class RunDir:
         """Forget the checksums of a folder that is about to change."""
         state = self.read_state()
         if state.get("files", {}).pop(name, None) is not None:
-            state.pop("format", None)
-            write_json(self.state, state)
+            self._write(state)
 
     def _retire_all_but_data(self) -> None:
         later = [s for s in DEPENDS if s != "data" and there(self.path, s)]
@@ -297,8 +283,7 @@ class RunDir:
         recorded, there_now = state.get("files", {}), self.results()
         state["files"] = {name: files for name, files in recorded.items() if name in there_now}
         if json.dumps(state) != old:
-            state.pop("format", None)
-            write_json(self.state, state)
+            self._write(state)
         self.record(*(name for name in there_now if name not in state["files"]))
         return bool(damaged)
 
@@ -339,12 +324,16 @@ class RunDir:
         if self.state.exists():
             self.update(recipe=recipe.model_dump(mode="json"))
         else:
-            self._write_state(recipe)
+            self._begin(recipe)
         save_recipe(recipe, self.recipe)
 
-    def _write_state(self, recipe: Recipe | None) -> None:
+    def _begin(self, recipe: Recipe | None) -> None:
         made_by = {"recipe": recipe.model_dump(mode="json")} if recipe else {}
-        write_json(self.state, {"versions": versions(), **made_by})
+        self._write({"versions": versions(), **made_by})
+
+    def _write(self, state: dict[str, Any]) -> None:
+        state.pop("format", None)  # that of what is written now
+        write_json(self.state, state)
 
     def forget(self, *results: str) -> None:
         """Remove what later stages made of something that is made anew, unfinished work included."""
@@ -359,8 +348,7 @@ class RunDir:
             for path in (self.path / f"{name}.json", *self.work.glob(f"{name}*.jsonl")):
                 path.unlink(missing_ok=True)
         if state:
-            state.pop("format")
-            write_json(self.state, state)
+            self._write(state)
 
     def read_state(self) -> dict[str, Any]:
         """What run.json says; {} where there is none.
@@ -382,10 +370,9 @@ class RunDir:
     def update(self, **values: Any) -> None:
         """Put values into run.json; a mapping is merged into the one that is there."""
         state = self.read_state()
-        state.pop("format", None)
         for key, value in values.items():
             state[key] = {**state.get(key, {}), **value} if isinstance(value, dict) else value
-        write_json(self.state, state)
+        self._write(state)
 
 
 def _forget_times(state: dict[str, Any], name: str) -> None:

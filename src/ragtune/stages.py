@@ -5,6 +5,7 @@ A stage that is finished is not repeated; what it needs from earlier stages is m
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
 from typing import Any
@@ -128,7 +129,6 @@ class Run(Workspace):
 
     def summary(self) -> str:
         """The comparison in Markdown, for a pull request."""
-        from ragtune.measure import control_results
         from ragtune.reporting.markdown import summary
 
         self.dir.refuse(self.dir.changes(self.recipe))
@@ -139,10 +139,7 @@ class Run(Workspace):
                 f"{self.dir.path} has no answers before and after tuning to compare.",
                 "Run `ragtune run` first.",
             )
-        controls = self._controls()
-        if controls and self.dir.scored_otherwise(self.recipe):
-            controls = control_results(self)
-        return summary(self.recipe.name, comparison, controls)
+        return summary(self.recipe.name, comparison, self._controls())
 
     def compare_answers(self, *, write: bool = True) -> dict[str, Any] | None:
         """Before against after, in comparison.json too; None, and no file, without both evaluations."""
@@ -165,13 +162,14 @@ class Run(Workspace):
 
         if not self.dir.controls.exists():
             return None
-        try:
-            return read_json(self.dir.controls)
-        except RagtuneError:  # the answers that it was made from are there
-            found = control_results(self)
-            if self.settled:
-                write_json(self.dir.controls, found)
-            return found
+        if not self.dir.scored_otherwise(self.recipe):
+            # Of a damaged one, the answers that it was made from are there.
+            with contextlib.suppress(RagtuneError):
+                return read_json(self.dir.controls)
+        found = control_results(self)
+        if self.settled:
+            write_json(self.dir.controls, found)
+        return found
 
     @alone()
     def merge(self) -> dict[str, Any]:

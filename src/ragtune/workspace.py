@@ -116,8 +116,8 @@ class Workspace:
 
     @property
     def source(self) -> Any:
-        from ragtune.model.downloaded import set_damaged_aside
         from ragtune.model.source import resolve
+        from ragtune.model.weights import set_damaged_aside
 
         def make() -> Any:
             source, pinned = resolve(self.recipe.model), None
@@ -132,7 +132,7 @@ class Workspace:
 
     def _pin(self) -> None:
         """Let this run have one commit of a Hub model, now and after a break."""
-        from ragtune.model.downloaded import commit_of
+        from ragtune.model.weights import commit_of
 
         commit = commit_of(self.source)
         if commit:
@@ -166,7 +166,7 @@ class Workspace:
     def base(self) -> Any:
         """The base model, without an adapter."""
         if "base" not in self._made:
-            from ragtune.model.downloaded import set_damaged_aside
+            from ragtune.model.weights import set_damaged_aside
 
             nf4 = self.recipe.model.quantization == "nf4"
             dequantized = nf4 and self.plan.dequantized

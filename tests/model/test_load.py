@@ -49,6 +49,7 @@ def test_damaged_weights_of_the_hubs_cache_are_those_that_the_link_leads_to(
     for folder in (snapshot, blob.parent, home / "refs"):
         folder.mkdir(parents=True)
     (home / "refs" / "main").write_text(snapshot.name)
+    shutil.copy(tiny_folder / "config.json", snapshot)
     shutil.copy(tiny_folder / "model.safetensors", blob)
     (snapshot / "model.safetensors").symlink_to(cut(blob))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))

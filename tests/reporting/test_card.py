@@ -106,7 +106,7 @@ def test_front_matter_is_valid_for_the_hub(tiny_recipe: dict[str, Any]) -> None:
 
     data = ModelCard(card(tiny_recipe)).data
     assert data.base_model == BASE
-    assert data.library_name == "transformers"
+    assert data.get("library_name") == "transformers"
     assert data.model_name == "model"
 
 

@@ -10,15 +10,15 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from ragtune.data.encode import Encoder
 from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
 from ragtune.model.source import INSTEAD, PICKLE, ModelSource
+from ragtune.model.weights import damaged
 from ragtune.recipe import Recipe
 from ragtune.stopping import stop_if_asked
 
@@ -145,7 +145,7 @@ def _loading(what: str, source: ModelSource) -> Iterator[None]:
                 "Use a smaller model or a larger machine; on a GPU, set model.quantization=nf4.",
             ) from error
         if isinstance(error, SafetensorError):
-            raise _damaged(source, str(error)) from error
+            raise damaged(source, str(error)) from error
         if not isinstance(error, (OSError, ValueError, ImportError, KeyError)):
             raise
         text = str(error).strip()
@@ -168,50 +168,6 @@ def _loading(what: str, source: ModelSource) -> Iterator[None]:
             "Check the name, your network and token (gated models need both), and that the folder "
             "holds config.json, a tokenizer and .safetensors files. --debug shows all of it.",
         ) from error
-
-
-def _damaged(source: ModelSource, problem: str) -> RagtuneError:
-    """What to say of weights that can't be read: which file it is, and where to get it again."""
-    from huggingface_hub import snapshot_download
-
-    folder, advice = Path(source.path), "Copy the model to that folder again."
-    if not folder.is_dir():
-        advice = "Delete it and run the same command again: it is downloaded again."
-        with contextlib.suppress(OSError, ValueError):
-            folder = Path(
-                snapshot_download(source.path, revision=source.revision, local_files_only=True)
-            )
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            safe_open(file, "pt")
-        except (SafetensorError, OSError) as error:
-            # In the Hub's cache the name is only a link, and what it leads to would be used again.
-            folder, problem = file.resolve(), str(error)
-            break
-    return RagtuneError(f"model.id: {folder} is damaged ({problem}).", advice)
-
-
-def see_weights(source: ModelSource) -> None:
-    """See that a folder's weights are there and begin as safetensors do: milliseconds, nothing is loaded.
-
-    Raises:
-        UsageError: there are none.
-        RagtuneError: a file is cut off or damaged.
-    """
-    folder = Path(source.path)
-    if not folder.is_dir():
-        return
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise UsageError(
-            f"model.id: {folder} holds no .safetensors file.",
-            "Copy the model to that folder again.",
-        )
-    for file in files:
-        try:
-            safe_open(file, "pt")
-        except (SafetensorError, OSError) as error:
-            raise _damaged(source, str(error)) from None
 
 
 def load_tokenizer(source: ModelSource) -> Any:

@@ -76,14 +76,13 @@ class Plan:
         return None
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Plan:
-        known = {f.name for f in dataclasses.fields(cls)}
-        return cls(
-            **{
-                **{k: v for k, v in values.items() if k in known},
-                "changes": tuple(values.get("changes", ())),
-            }
-        )
+    def from_dict(cls, values: dict[str, Any]) -> Plan | None:
+        """The plan that a mapping holds; None if a part is missing, so that it is made anew."""
+        known = {k: v for k, v in values.items() if k in {f.name for f in dataclasses.fields(cls)}}
+        try:
+            return cls(**{**known, "changes": tuple(values.get("changes", ()))})
+        except TypeError:  # a field without a default is not there
+            return None
 
 
 def make_plan(

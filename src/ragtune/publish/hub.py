@@ -166,7 +166,7 @@ class Published:
 
     address: str
     changed: bool
-    removed: tuple[str, ...] = ()
+    removed: tuple[str, ...]
 
 
 def push(folder: Path, repo: str, *, private: bool, command: str) -> Published:
@@ -193,15 +193,15 @@ def push(folder: Path, repo: str, *, private: bool, command: str) -> Published:
             "In its settings on the Hub make it private, or delete it if this push made it; or choose "
             "another publish.repo, or set publish.private=false to publish there.",
         )
-    strange = [] if _TAG in (before.tags or []) else _left_over(before, folder)
-    if strange:
+    left = tuple(_left_over(before, folder))
+    if left and _TAG not in (before.tags or []):
         raise RagtuneError(
-            f"{repo} holds {', '.join(strange)}, which would be loaded instead of this model or besides "
+            f"{repo} holds {', '.join(left)}, which would be loaded instead of this model or besides "
             "it, and its card does not say that ragtune put it there. Nothing was sent.",
             "Choose another publish.repo. Or remove these files there, if nobody needs them.",
         )
     commit: Any = ask(lambda: _commit(folder, repo), repo, finish)
-    return Published(address, commit.oid != before.sha, tuple(_left_over(before, folder)))
+    return Published(address, commit.oid != before.sha, left)
 
 
 def _commit(folder: Path, repo: str) -> Any:

@@ -303,7 +303,7 @@ class PackedTrainer(Trainer):
             with disk_errors(checkpoint, needed):
                 super()._save_checkpoint(model, trial)
                 seal(checkpoint)
-        except BaseException:
+        except BaseException:  # a stop, too
             shutil.rmtree(checkpoint, ignore_errors=True)  # half of it would fill the disk
             raise
         # Only now may older ones go: until the manifest stands this one does not count.

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from ragtune.model import downloaded
-from ragtune.model.downloaded import commit_of, set_damaged_aside
+from ragtune.model import weights
 from ragtune.model.source import ModelSource
+from ragtune.model.weights import commit_of, set_damaged_aside
 from tests.conftest import tiny_model
 
 BASE = ModelSource("owner/base", "owner/base")
@@ -53,8 +53,8 @@ def test_damaged_files_are_set_aside_and_whole_ones_read_once(
     set_damaged_aside(BASE)
     assert not capsys.readouterr().out
     read: list[Path] = []
-    digest = downloaded._digest
-    monkeypatch.setattr(downloaded, "_digest", lambda blob: (read.append(blob), digest(blob))[1])
+    digest = weights._digest
+    monkeypatch.setattr(weights, "_digest", lambda blob: (read.append(blob), digest(blob))[1])
     set_damaged_aside(BASE)
     assert not read
     for name in ("model.safetensors", "config.json"):

@@ -1,4 +1,4 @@
-"""A Hub model in the cache: which commit it is, and whether it is still what was downloaded."""
+"""A model's files: which commit of the Hub they are, and whether they are whole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from ragtune.checksums import set_aside
-from ragtune.errors import RagtuneError
+from ragtune.errors import RagtuneError, UsageError
 from ragtune.files import cache_dir, later, read_json, sha256, write_json
 from ragtune.model.source import ModelSource
 
@@ -55,6 +55,49 @@ def set_damaged_aside(source: ModelSource, largest: int = sys.maxsize) -> None:
             link.unlink()
     if begun:
         write_json(memory, {"files": {k: v for k, v in known.items() if Path(k).exists()}})
+
+
+def see_weights(source: ModelSource) -> None:
+    """See that a folder's weights are there and begin as safetensors do: milliseconds, nothing is loaded.
+
+    Raises:
+        UsageError: there are none.
+        RagtuneError: a file is cut off or damaged.
+    """
+    folder = Path(source.path)
+    if not folder.is_dir():
+        return
+    if not any(folder.glob("*.safetensors")):
+        raise UsageError(
+            f"model.id: {folder} holds no .safetensors file.",
+            "Copy the model to that folder again.",
+        )
+    if _unreadable(folder):
+        raise damaged(source, "")
+
+
+def damaged(source: ModelSource, problem: str) -> RagtuneError:
+    """What to say of weights that can't be read: which file it is, and where to get it again."""
+    folder, advice = Path(source.path), "Copy the model to that folder again."
+    snapshot = _snapshot(source)
+    if snapshot:
+        folder = snapshot
+        advice = "Delete it and run the same command again: it is downloaded again."
+    named, problem = _unreadable(folder) or (folder, problem)
+    # In the Hub's cache the name is only a link, and what it leads to would be used again.
+    return RagtuneError(f"model.id: {named.resolve()} is damaged ({problem}).", advice)
+
+
+def _unreadable(folder: Path) -> tuple[Path, str] | None:
+    """The first file of weights that does not begin as safetensors do, and why."""
+    from safetensors import SafetensorError, safe_open
+
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            safe_open(file, "pt")
+        except (SafetensorError, OSError) as error:
+            return file, str(error)
+    return None
 
 
 def _snapshot(source: ModelSource) -> Path | None:
