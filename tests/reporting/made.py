@@ -161,9 +161,11 @@ STATE: dict[str, Any] = {
         "recompute": True,
         "optimizer": "adamw",
         "evaluation_batch": 10,
+        "memory": {"training": 9.25, "evaluation": 4.5},
         "changes": ["step 4: out of memory, 2 samples a row"],
     },
     "times": {"prepare": 1.5, "train": 83.0},
+    "peak_gib": {"train": 9.5},
     "train": {
         "steps": 3,
         "samples": 48,

@@ -254,7 +254,8 @@ def test_data_recipe_and_machine(tmp_path: Path) -> None:
     assert "3 prompts were too long and lost 2 passages and 71 characters (q7, …)." in text
     assert "20 records had no positive_passage_indices" in text
     assert "system: 簡潔に <答え> を" in text
-    assert "training 1 min 23 s" in text
+    assert "training 1 min 23 s 9.5" in text
+    assert "Memory that was planned for training 9.2 GiB, answering 4.5 GiB" in text
     assert "4,884,480" in text
     assert "one sample each: softcap" in text
     assert "step 4: out of memory, 2 samples a row" in text
@@ -347,7 +348,7 @@ def test_nothing_yet(tmp_path: Path) -> None:
     assert "No question has been asked yet." in text
 
 
-@pytest.mark.parametrize("key", ["versions", "plan", "times", "train", "merge"])
+@pytest.mark.parametrize("key", ["versions", "plan", "times", "peak_gib", "train", "merge"])
 def test_any_part_of_the_state_may_be_missing(tmp_path: Path, key: str) -> None:
     read(render(tmp_path, state={k: v for k, v in STATE.items() if k != key}))
     read(render(tmp_path, state={key: STATE[key]}))
