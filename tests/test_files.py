@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ragtune.errors import RagtuneError
 from ragtune.files import (
+    appending,
     cache_dir,
     disk_errors,
     existing_parent,
@@ -282,3 +283,19 @@ def test_the_cache_can_be_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_dir() == Path("/xdg/ragtune")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_dir() == Path.home() / ".cache" / "ragtune"
+
+
+def test_lines_that_do_not_fit_say_how_much_they_need(tmp_path: Path) -> None:
+    path = tmp_path / "work" / "before.jsonl"
+    with appending(path) as file:
+        file.write("first\n")
+    with appending(path) as file:
+        file.write("second\n")
+    assert path.read_text("utf-8") == "first\nsecond\n"
+    path.unlink()
+    path.symlink_to("/dev/full")
+    with (
+        pytest.raises(RagtuneError, match=r"before\.jsonl \(at least 2 KiB needed"),
+        appending(path) as file,
+    ):
+        file.write("x" * 1500)

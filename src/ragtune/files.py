@@ -195,22 +195,38 @@ class _Counted(io.FileIO):
 
 
 @contextlib.contextmanager
+def appending(path: Path) -> Iterator[IO[str]]:
+    """Open a text file to put lines behind those that it has."""
+    with _text(path, path, "a") as file:
+        yield file
+
+
+@contextlib.contextmanager
 def writing(path: Path) -> Iterator[IO[str]]:
     """Open a text file for writing that appears under its name only when it is whole."""
     partial = path.with_name(f".{path.name}.partial")
-    raw: _Counted | None = None
-    with disk_errors(path, lambda: raw.needed if raw else 0):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            raw = _Counted(partial, "w")
-            with io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", newline="\n") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
+    try:
+        with _text(partial, path, "w") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        with disk_errors(path):
             partial.replace(path)
-        except BaseException:  # Ctrl-C, too, leaves nothing half-written
-            partial.unlink(missing_ok=True)
-            raise
+    except BaseException:  # Ctrl-C, too, leaves nothing half-written
+        with contextlib.suppress(OSError):  # its folder could not be made
+            partial.unlink()
+        raise
+
+
+@contextlib.contextmanager
+def _text(path: Path, named: Path, mode: str) -> Iterator[IO[str]]:
+    """Open a text file in UTF-8; if the disk is full, the message says how much it takes at least."""
+    raw: _Counted | None = None
+    with disk_errors(named, lambda: raw.needed if raw else 0):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        raw = _Counted(path, mode)
+        with io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", newline="\n") as file:
+            yield file
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

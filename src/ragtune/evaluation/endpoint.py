@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 from ragtune.errors import RagtuneError, UsageError
 from ragtune.evaluation.generate import Prediction, kept_answers, partial_line
-from ragtune.files import disk_errors
+from ragtune.files import appending
+from ragtune.lock import see_held
 from ragtune.offline import need_network
 from ragtune.recipe import Recipe
 from ragtune.recipe_file import nearest
@@ -75,18 +76,17 @@ def ask_server(
     server = _Server(_checked(endpoint), model, advice)
     done = kept_answers(partial, [qid for qid, _ in conversations])
     pending = [(qid, messages) for qid, messages in conversations if qid not in done]
-    with disk_errors(partial):
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("a", encoding="utf-8", newline="\n") as file:
+    with appending(partial) as file:
 
-            def keep(prediction: Prediction) -> None:
-                done[prediction.qid] = prediction
-                file.write(partial_line(prediction))
-                file.flush()
-                tick(len(done))
+        def keep(prediction: Prediction) -> None:
+            done[prediction.qid] = prediction
+            file.write(partial_line(prediction))
+            file.flush()
+            tick(len(done))
+            see_held()
 
-            if pending:
-                _wait_for(lambda: server.ask_all(pending, max_new_tokens, concurrency, keep))
+        if pending:
+            _wait_for(lambda: server.ask_all(pending, max_new_tokens, concurrency, keep))
     return [done[qid] for qid, _ in conversations]
 
 

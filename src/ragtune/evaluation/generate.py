@@ -16,7 +16,7 @@ import torch
 from ragtune.console import note, warn
 from ragtune.errors import RagtuneError, is_out_of_memory
 from ragtune.evaluation.ragged import Ragged, autocast, probe_generate, unfit
-from ragtune.files import disk_errors, json_line
+from ragtune.files import appending, json_line
 from ragtune.gpu import free_gpu
 from ragtune.lock import see_held
 from ragtune.model.fused import forget
@@ -93,41 +93,39 @@ def answer(
                 "Try model.dtype=float32, another version of transformers, or remove liger-kernel; "
                 "please report it.",
             )
-    with disk_errors(partial):
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("a", encoding="utf-8", newline="\n") as file, finishing():
-            # A batch is asked whole or not at all: half-precision answers depend on their batch.
-            pending = [b for b in batches if not all(qid in done for qid, _ in b)]
-            while pending:
-                batch = pending.pop(0)
-                ids = [ids for _, ids in batch]
-                rows = _unless_out_of_memory(
-                    lambda ids=ids: (  # type: ignore[misc]
-                        ragged.answer(ids) if ragged else _generate(model, ids, settings)
-                    )
+    with appending(partial) as file, finishing():
+        # A batch is asked whole or not at all: half-precision answers depend on their batch.
+        pending = [b for b in batches if not all(qid in done for qid, _ in b)]
+        while pending:
+            batch = pending.pop(0)
+            ids = [ids for _, ids in batch]
+            rows = _unless_out_of_memory(
+                lambda ids=ids: (  # type: ignore[misc]
+                    ragged.answer(ids) if ragged else _generate(model, ids, settings)
                 )
-                if rows is None:
-                    forget(model)
-                    free_gpu()
-                    if len(batch) == 1:
-                        raise RagtuneError(
-                            f"The memory does not do for the question {batch[0][0]} "
-                            f"({len(batch[0][1])} tokens).",
-                            "Set prompt.max_tokens lower, or model.quantization=nf4.",
-                        )
-                    half = len(batch) // 2
-                    warn(f"Out of memory: {half} questions at a time.")
-                    flat = [prompt for one in (batch, *pending) for prompt in one]
-                    pending = [flat[i : i + half] for i in range(0, len(flat), half)]
-                    continue
-                for (qid, _), row in zip(batch, rows, strict=True):
-                    prediction = _prediction(qid, row, tokenizer, settings)
-                    done[prediction.qid] = prediction
-                    file.write(partial_line(prediction))
-                file.flush()
-                tick(len(done))
-                see_held()
-                stop_if_asked(f"{len(done)} of {len(prompts)} answers are kept.")
+            )
+            if rows is None:
+                forget(model)
+                free_gpu()
+                if len(batch) == 1:
+                    raise RagtuneError(
+                        f"The memory does not do for the question {batch[0][0]} "
+                        f"({len(batch[0][1])} tokens).",
+                        "Set prompt.max_tokens lower, or model.quantization=nf4.",
+                    )
+                half = len(batch) // 2
+                warn(f"Out of memory: {half} questions at a time.")
+                flat = [prompt for one in (batch, *pending) for prompt in one]
+                pending = [flat[i : i + half] for i in range(0, len(flat), half)]
+                continue
+            for (qid, _), row in zip(batch, rows, strict=True):
+                prediction = _prediction(qid, row, tokenizer, settings)
+                done[prediction.qid] = prediction
+                file.write(partial_line(prediction))
+            file.flush()
+            tick(len(done))
+            see_held()
+            stop_if_asked(f"{len(done)} of {len(prompts)} answers are kept.")
     return [done[qid] for qid, _ in prompts]
 
 
