@@ -268,7 +268,7 @@ def test_token_is_struck_out_of_messages(hub: Hub) -> None:
 
 def test_folder_arrives_whole(hub: Hub, folder: Path) -> None:
     done = push(folder, "alice/model", private=True, command=COMMAND)
-    assert done == Published(f"{hub.url}/alice/model", changed=True)
+    assert done == Published(f"{hub.url}/alice/model", changed=True, removed=())
     repo = hub.repos["alice/model"]
     assert repo.files == published(folder)
     assert repo.lfs == {f"model-0000{i}-of-00002.safetensors" for i in (1, 2)}
