@@ -42,7 +42,7 @@ format: env
 	$(BIN)/ruff format .
 
 test: lint env-ja
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 
 fuzz: env
 	$(BIN)/python -m tests.fuzz.run --minutes 10
