@@ -32,7 +32,7 @@ from ragtune.model.attention import set_packed
 from ragtune.model.fused import fuse
 from ragtune.model.load import Hardware
 from ragtune.model.lora import attach
-from ragtune.model.plan import Plan, estimate_of, make_plan, row_tokens
+from ragtune.model.plan import Plan, estimate_of, make_plan, row_size
 from ragtune.recipe import Recipe
 from ragtune.training.rows import PackedRows, split_rows
 from ragtune.training.trainer import PackedTrainer, set_recompute, training_arguments
@@ -174,11 +174,12 @@ def train(
         table = profiler.key_averages().table(sort_by="self_cuda_time_total", row_limit=40)
         profile.write_text(table, encoding="utf-8")
     estimate = estimate_of(recipe, hardware, config)
-    tokens = row_tokens([[len(s) for s in step] for step in steps], case["per_row"])
+    sizes = [[(len(s), len(s.completion_ids)) for s in step] for step in steps]
+    tokens, trained = row_size(sizes, case["per_row"])
     estimate = type(estimate)(
         **{**estimate.__dict__, "dequantized": case["dequantized"], "fused_kernels": case["liger"]}
     )
-    predicted = estimate.training(tokens, -(-batch // case["per_row"])) / 2**30
+    predicted = estimate.training(tokens, trained, -(-batch // case["per_row"])) / 2**30
     peak = torch.cuda.max_memory_allocated() / 2**30 if CUDA else 0.0
     return {
         "step_seconds": round(statistics.median(b - a for a, b in itertools.pairwise(ends)), 4),
@@ -213,7 +214,7 @@ def ask(case: dict[str, Any], model: Any, config: Any, *, profile: Path | None) 
         for s in samples(case["questions"], case["longest"], config.vocab_size)
     ]
     plan = make_plan(
-        recipe, hardware, config, [[10]], [len(ids) for _, ids in prompts],
+        recipe, hardware, config, [[(10, 5)]], [len(ids) for _, ids in prompts],
         memory=None if CUDA else 80 * 2**30,
     )  # fmt: skip
     limits = {

@@ -28,9 +28,9 @@ def memory(look: Look) -> None:
     else:
         size = run.recipe.train.batch_size
         pairs = zip(look.prompts["train"], run.encoder.targets(train), strict=True)
-        lengths = [len(p.ids) + len(target) for p, target in pairs if p is not None]
+        sizes = [(len(p.ids) + len(target), len(target)) for p, target in pairs if p is not None]
         prompts = [len(p.ids) for p in look.prompts["eval"] if p is not None]
-        steps = [(lengths * size)[i : i + size] for i in range(0, len(lengths), size)]
+        steps = [(sizes * size)[i : i + size] for i in range(0, len(sizes), size)]
         plan = make_plan(run.recipe, run.hardware, run.config, steps, prompts)
     for line in describe(plan):
         look.say("memory", line.rstrip("."), "warning" if is_tight(plan) else "ok")

@@ -244,7 +244,7 @@ class Workspace:
             self.recipe,
             hardware,
             self.config,
-            [[len(sample) for sample in step] for step in self.steps],
+            [[(len(s), len(s.completion_ids)) for s in step] for step in self.steps],
             [len(ids) for _, ids in self.prompts],
         )
         begun = (self.dir.checkpoints, self.dir.adapter, self.dir.predictions("before"))

@@ -14,7 +14,7 @@ from ragtune.errors import UsageError
 from ragtune.model import memory as memory_module
 from ragtune.model import plan as planning
 from ragtune.model.load import Hardware
-from ragtune.model.plan import Plan, describe, make_plan, row_tokens
+from ragtune.model.plan import Plan, describe, make_plan, row_size
 from ragtune.recipe import Recipe
 from ragtune.recipe_file import load_recipe
 
@@ -41,7 +41,7 @@ def lengths(count: int) -> list[int]:
 
 
 def plan_for(gib: float, *overrides: str) -> Plan:
-    drawn = lengths(1600)
+    drawn = [(tokens, 10) for tokens in lengths(1600)]
     steps = [drawn[i : i + 16] for i in range(0, 1600, 16)]
     return make_plan(notebook(*overrides), GPU, llama(), steps, lengths(637), int(gib * GIB))
 
@@ -74,7 +74,7 @@ def test_what_is_predicted_was_measured(name: str) -> None:
         dequantized=options["dequantized"],
     )
     rows = -(-16 // options["per_row"])
-    predicted = estimate.training(case["row_tokens"], rows) / GIB
+    predicted = estimate.training(case["row_tokens"], 10 * options["per_row"], rows) / GIB
     assert predicted == pytest.approx(case["peak_gib"], rel=0.15)
 
 
@@ -142,7 +142,7 @@ def test_a_model_that_does_not_fit_is_said_before_anything_is_loaded() -> None:
 def test_on_a_cpu_the_recipe_alone_decides() -> None:
     """Nothing of the model is looked at, and every machine gives the same plan."""
     recipe = notebook("model.quantization=null", "train.optimizer=adamw")
-    plan = make_plan(recipe, CPU, None, [[5] * 16], [5])
+    plan = make_plan(recipe, CPU, None, [[(5, 2)] * 16], [5])
     assert (plan.samples_per_row, plan.recompute, plan.cache_tokens) == (2, False, None)
     assert plan.memory == {}
     (line,) = describe(plan)
@@ -169,14 +169,14 @@ def test_on_a_cpu_the_recipe_alone_decides() -> None:
 )  # fmt: skip
 def test_every_family_gets_a_plan(config: Any) -> None:
     recipe = notebook("lora.target_modules=[all-linear]", "model.quantization=null")
-    plan = make_plan(recipe, GPU, config, [[100] * 16], [100], 8 * GIB)
+    plan = make_plan(recipe, GPU, config, [[(100, 5)] * 16], [100], 8 * GIB)
     assert plan.samples_per_row == 16
 
 
 def test_rows_of_a_step_are_dealt_evenly() -> None:
-    assert row_tokens([[5, 4, 3, 2]], 2) == 7
-    assert row_tokens([[5, 4, 3, 2], [9]], 4) == 14
-    assert row_tokens([], 2) == 0
+    assert row_size([[(5, 1), (4, 2), (3, 3), (2, 4)]], 2) == (7, 5)
+    assert row_size([[(5, 1), (4, 1)], [(9, 7)]], 4) == (9, 7)
+    assert row_size([], 2) == (0, 0)
 
 
 def test_a_plan_of_an_older_version_can_be_read() -> None:
@@ -190,8 +190,27 @@ def test_a_plan_of_an_older_version_can_be_read() -> None:
 
 def test_rows_that_the_recipe_names_may_be_long() -> None:
     recipe = notebook("train.samples_per_row=16")
-    plan = make_plan(recipe, GPU, llama(), [[2000] * 16], [100], 141 * GIB)
+    plan = make_plan(recipe, GPU, llama(), [[(2000, 10)] * 16], [100], 141 * GIB)
     assert (plan.samples_per_row, plan.dequantized) == (16, True)
+
+
+def test_long_answers_and_a_large_vocabulary_take_their_room() -> None:
+    """The loss looks at the logits of every trained token: with Gemma's vocabulary 3.7 MB each."""
+    config = hf.Gemma3TextConfig(
+        vocab_size=262_144, hidden_size=640, intermediate_size=2048, num_hidden_layers=18,
+        num_attention_heads=4, num_key_value_heads=1, head_dim=256,
+    )  # fmt: skip
+    recipe = notebook("model.quantization=null")
+
+    def plan(trained: int) -> Plan:
+        return make_plan(recipe, GPU, config, [[(700, trained)] * 16], [100], 24 * GIB)
+
+    short, long = plan(10), plan(500)
+    assert short.samples_per_row == 16
+    assert long.samples_per_row < 16
+    logits = 500 * long.samples_per_row * 262_144 * 14 / GIB
+    assert long.memory["working"] == pytest.approx(logits, abs=0.01)
+    assert long.memory["training"] > logits + long.memory["weights"]
 
 
 def test_no_more_samples_a_row_than_a_step_has() -> None:
@@ -199,7 +218,8 @@ def test_no_more_samples_a_row_than_a_step_has() -> None:
 
 
 def test_one_long_sample_does_not_part_all_the_others() -> None:
-    steps = [[720] * 16] * 10 + [[720] * 15 + [20_000]]
+    usual = (720, 10)
+    steps = [[usual] * 16] * 10 + [[usual] * 15 + [(20_000, 10)]]
     plan = make_plan(notebook(), GPU, llama(), steps, [100], 80 * GIB)
     assert plan.samples_per_row > 1
 

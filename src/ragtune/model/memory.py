@@ -159,13 +159,18 @@ class Estimate:
         weight = s.largest_linear * self.width if self.nf4 and not self.dequantized else 0
         return tokens * (copies + s.hidden) * self.width + weight
 
-    def training(self, tokens: int, rows: int) -> float:
-        """The peak of training with rows of so many tokens, so many rows a step.
+    def logits(self, trained: int) -> float:
+        """What the loss of a row needs: its logits, and of them in float32 three forms at a time."""
+        return trained * self.shape.vocabulary * (self.width + 12)
 
-        A step of one row has no gradients yet when its activations are at their peak.
+    def training(self, tokens: int, trained: int, rows: int) -> float:
+        """The peak of training with rows of so many tokens, `trained` of them, so many rows a step.
+
+        A step of one row has no gradients yet when its activations are at their peak. The logits are
+        gone when the last layer's backward pass begins.
         """
         fixed = self.weights + self.adapter + self.moments
-        backward = self.activations(tokens) + self.working(tokens)
+        backward = self.activations(tokens) + max(self.working(tokens), self.logits(trained))
         if rows > 1:
             backward += self.gradients
         # The optimizer has the gradients and a copy of them, in one piece.

@@ -30,6 +30,9 @@ MAX_ROW_TOKENS = 16_000
 MIN_ROW_TOKENS = 4_000
 """With shorter rows than these a GPU waits for Python; recomputing in longer ones is faster."""
 
+Size = tuple[int, int]
+"""A sample's tokens, and how many of them are trained."""
+
 _SPARE = 0.92
 """Of the memory; the allocator's fragments and the libraries' workspaces need the rest."""
 _GIB = 2**30
@@ -89,7 +92,7 @@ def make_plan(
     recipe: Recipe,
     hardware: Hardware,
     config: Any,
-    steps: Sequence[Sequence[int]],
+    steps: Sequence[Sequence[Size]],
     prompts: Sequence[int],
     memory: int | None = None,
 ) -> Plan:
@@ -99,7 +102,7 @@ def make_plan(
         recipe: the batch size, and what it fixes itself.
         hardware: the device.
         config: the model's configuration.
-        steps: the samples' lengths in tokens, step by step.
+        steps: the samples' sizes, step by step.
         prompts: the evaluation prompts' lengths.
         memory: bytes of GPU memory to plan for; None asks the device.
 
@@ -127,7 +130,7 @@ def make_plan(
     base = estimate_of(recipe, hardware, config)
     question = max(prompts, default=0) + recipe.evaluate.max_new_tokens
     estimate, per_row = _choose(recipe, base, steps, question, budget)
-    tokens = row_tokens(steps, per_row)
+    tokens, trained = row_size(steps, per_row)
     batch, cache_tokens, used = _answers(recipe, estimate, prompts, budget)
     return Plan(
         **fixed,
@@ -145,8 +148,8 @@ def make_plan(
                 "gradients": estimate.gradients,
                 "optimizer": estimate.moments,
                 "activations": estimate.activations(tokens),
-                "working": estimate.working(tokens),
-                "training": estimate.training(tokens, -(-train.batch_size // per_row)),
+                "working": max(estimate.working(tokens), estimate.logits(trained)),
+                "training": estimate.training(tokens, trained, -(-train.batch_size // per_row)),
                 "cache": used * estimate.cached_token,
                 "evaluation": estimate.evaluation(used, min(batch, len(prompts))),
             }.items()
@@ -207,7 +210,7 @@ def _answers(
 
 
 def _choose(
-    recipe: Recipe, base: Estimate, steps: Sequence[Sequence[int]], question: int, budget: float
+    recipe: Recipe, base: Estimate, steps: Sequence[Sequence[Size]], question: int, budget: float
 ) -> tuple[Estimate, int]:
     """The estimate and the samples a row.
 
@@ -217,8 +220,11 @@ def _choose(
     """
     train = recipe.train
     asked = None if train.samples_per_row == "auto" else train.samples_per_row
-    whole = sum(steps[0]) if steps else 0
-    longest = cache(lambda count: row_tokens(steps, count))
+    whole = sum(tokens for tokens, _ in steps[0]) if steps else 0
+    sizes = cache(lambda count: row_size(steps, count))
+
+    def longest(count: int) -> int:
+        return sizes(count)[0]
 
     def rows(estimate: Estimate) -> int:
         """Samples a row that fit; 0 if not even one does."""
@@ -229,9 +235,9 @@ def _choose(
             numbers = range(1, train.batch_size + 1)
             counts = sorted({-(-train.batch_size // n) for n in numbers}, reverse=True)
         for count in counts:
-            tokens = longest(count)
+            tokens, trained = sizes(count)
             fits = max(
-                estimate.training(tokens, -(-train.batch_size // count)),
+                estimate.training(tokens, trained, -(-train.batch_size // count)),
                 estimate.evaluation(question, 1),
             )
             short = asked is not None or tokens <= max(MAX_ROW_TOKENS, longest(1))
@@ -258,7 +264,7 @@ def _choose(
     if fallback:
         return fallback
     smallest = dataclasses.replace(base, recompute=train.recompute is not False)
-    needed = smallest.training(longest(1), train.batch_size)
+    needed = smallest.training(*sizes(1), train.batch_size)
     if smallest.weights + smallest.adapter + smallest.gradients + smallest.moments > budget:
         raise UsageError(
             f"The run needs about {needed / _GIB:.1f} GiB of GPU memory; "
@@ -271,12 +277,13 @@ def _choose(
     return smallest, min(asked or 1, train.batch_size)
 
 
-def row_tokens(steps: Sequence[Sequence[int]], per_row: int) -> int:
-    """Tokens of the longest row when steps of samples of these lengths are dealt into rows."""
-    return max(
-        (sum(row) for step in steps for row in deal(step, -(-len(step) // per_row), lambda n: n)),
-        default=0,
-    )
+def row_size(steps: Sequence[Sequence[Size]], per_row: int) -> Size:
+    """Tokens of the longest row, and most trained ones of a row, when steps are dealt into rows."""
+    rows = [
+        row for step in steps for row in deal(step, -(-len(step) // per_row), lambda size: size[0])
+    ]
+    tokens, trained = ([sum(size[i] for size in row) for row in rows] for i in (0, 1))
+    return max(tokens, default=0), max(trained, default=0)
 
 
 def describe(plan: Plan) -> list[str]:
