@@ -209,7 +209,23 @@ def test_what_is_damaged_is_said_and_left_to_the_run(
         page = found(tiny_recipe, tmp_path)
         assert levels(page)["run directory"] == "warning"
         assert words in page["run directory"][1]["message"]
+        assert "fail" not in levels(page).values()
         assert sorted(run.iterdir()) == there
+
+
+def test_a_run_directory_that_can_t_be_written(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").touch()
+    page = found(tiny_recipe, tmp_path)
+    assert levels(page)["run directory"] == "fail"
+    assert "run is a file" in page["run directory"][1]["message"]
+    (tmp_path / "run").unlink()
+    monkeypatch.setattr("ragtune.files.os.access", lambda *_: False)
+    page = found(tiny_recipe, tmp_path)
+    assert levels(page)["run directory"] == "fail"
+    assert page["run directory"][1]["message"].startswith("Not allowed to write ")
+    assert "--run-dir" in page["run directory"][1]["advice"]
 
 
 def test_the_first_records_may_all_be_left_out(

@@ -124,6 +124,7 @@ def test_a_folder_replaces_the_old_one_and_what_a_kill_left(tmp_path: Path) -> N
     path = tmp_path / "folder"
     (tmp_path / ".folder.partial").mkdir()
     (tmp_path / ".folder.partial" / "left").touch()
+    (tmp_path / ".folder.old").mkdir()
     for name in ("a", "b"):
         with making_folder(path) as partial:
             (partial / name).touch()
@@ -135,13 +136,39 @@ def test_a_folder_replaces_the_old_one_and_what_a_kill_left(tmp_path: Path) -> N
     ("number", "message"),
     [
         (errno.ENOSPC, r"The disk is full: could not write .*/run \(\d+ MiB free\)\.\nFree some space"),
-        (errno.EACCES, r"Not allowed to write .*/run \(Permission denied\)\.\nChoose another run dir"),
+        (errno.EACCES, r"Not allowed to write .*/run \(Permission denied\)\.\n.*another run dir"),
         (errno.EROFS, r"Not allowed to write .*/run \(Read-only file system\)\."),
     ],
 )  # fmt: skip
 def test_the_disk_s_errors_are_told(tmp_path: Path, number: int, message: str) -> None:
     with pytest.raises(RagtuneError, match=message), disk_errors(tmp_path / "a" / "run"):
         raise OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize(
+    ("variable", "folder"),
+    [
+        ("RAGTUNE_CACHE", "cache"),
+        ("HF_HOME", "hub"),
+        ("XDG_CACHE_HOME", "ragtune"),
+        ("XDG_CACHE_HOME", "huggingface"),
+    ],
+)
+def test_where_a_cache_could_be_is_told_by_its_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, folder: str
+) -> None:
+    for name in ("RAGTUNE_CACHE", "HF_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, str(tmp_path if variable.startswith("XDG") else tmp_path / folder))
+    told = {"huggingface": "HF_HOME", "ragtune": "RAGTUNE_CACHE"}.get(folder, variable)
+    for number, words in ((errno.EACCES, "elsewhere"), (errno.ENOSPC, "on a larger disk")):
+        with (
+            pytest.raises(RagtuneError) as caught,
+            disk_errors(tmp_path / folder / "models" / "one"),
+        ):
+            raise OSError(number, os.strerror(number))
+        assert f"set {told} to a folder {words}." in caught.value.advice
+        assert "--run-dir" not in caught.value.advice
 
 
 def test_a_full_disk_says_how_much_is_needed_and_keeps_what_was_there(tmp_path: Path) -> None:

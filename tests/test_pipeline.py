@@ -326,6 +326,12 @@ def test_init_writes_a_recipe_that_is_valid(tmp_path: Path) -> None:
     again = cli(None, tmp_path, "init", "mine.yaml")
     assert again.returncode == 2
     assert "there already" in again.stderr
+    Path(tmp_path / "file").touch()
+    wrong = cli(None, tmp_path, "init", "file/mine.yaml")
+    assert wrong.returncode == 1
+    assert "is a file" in wrong.stderr
+    assert "ragtune init FILE" in wrong.stderr
+    assert "--run-dir" not in wrong.stderr
 
 
 def test_schema_is_json() -> None:

@@ -11,7 +11,7 @@ from ragtune.console import console
 from ragtune.data.read import locate
 from ragtune.data.select import rejection
 from ragtune.errors import RagtuneError, UsageError
-from ragtune.files import lost_disk, sha256
+from ragtune.files import lost_disk, see_writable, sha256
 from ragtune.lock import refusal
 from ragtune.offline import hub_is_offline
 from ragtune.stopping import stop_if_asked
@@ -117,6 +117,7 @@ def _run_dir(look: Look) -> None:
     look.say("run directory", str(there.path))
     if run.settled:  # by the run that makes this check
         return
+    see_writable(there.path)
     if other := refusal(there.path):
         raise other
     there.see_ours()

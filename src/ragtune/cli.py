@@ -323,8 +323,11 @@ def init(
         raise UsageError(f"{output} is a folder.", "Name the file to write.")
     if output.exists() and not force:
         raise UsageError(f"{output} is there already.", "Name another file, or use --force.")
-    with writing(output) as file:
-        file.write(commented_recipe(STARTER))
+    try:
+        with writing(output) as file:
+            file.write(commented_recipe(STARTER))
+    except RagtuneError as error:  # its advice is for a run
+        raise RagtuneError(error.message, "Name a file elsewhere: ragtune init FILE.") from error
     typer.echo(
         f"Wrote {output}. Set model.id, data.train and data.eval, then: ragtune run {output}"
     )

@@ -52,8 +52,8 @@ def full_disk(path: Path, needed: Needed = None) -> Iterator[None]:
         words = f"{how} {size_of(size)} needed, " if size else ""
         raise RagtuneError(
             f"The disk is full: could not write {path} ({words}{_free(path) / _MIB:.0f} MiB free).",
-            "Free some space: the same command then goes on from what is finished. Or move the run "
-            "directory to a larger disk, and name it there with --run-dir.",
+            "Free some space: the same command then goes on from what is finished. "
+            f"Or {_elsewhere(path, larger=True)}.",
         ) from error
 
 
@@ -90,22 +90,32 @@ def disk_errors(path: Path, needed: Needed = None) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise RagtuneError(
                 f"Not allowed to write {path} ({error.strerror}).",
-                "Choose another run directory with --run-dir.",
+                f"See that you may write there, or {_elsewhere(path)}.",
             ) from error
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
             raise RagtuneError(
                 f"Can't make the folder for {path}: {error.filename} is a file.",
-                "Move that file away, or choose another run directory with --run-dir.",
+                f"Move that file away, or {_elsewhere(path)}.",
             ) from error
         if error.errno == errno.ENOENT and _concerns(error.filename, path):
             raise RagtuneError(
                 f"Could not write {path}: there is no {error.filename}, and it can't be made.",
-                f"{_CONNECT} Otherwise choose another run directory with --run-dir.",
+                f"{_CONNECT} Otherwise {_elsewhere(path)}.",
             ) from error
         lost = lost_disk(error, path)
         if lost is None:
             raise
         raise lost from error
+
+
+def _elsewhere(path: Path, *, larger: bool = False) -> str:
+    """Where something that can't be written could be instead; `larger` if its disk is full."""
+    for folder, variable in ((cache_dir(), "RAGTUNE_CACHE"), (_hub_cache(), "HF_HOME")):
+        if path.absolute().is_relative_to(folder.absolute()):
+            return f"set {variable} to a folder {'on a larger disk' if larger else 'elsewhere'}"
+    if larger:
+        return "move the run directory to a larger disk, and name it there with --run-dir"
+    return "choose another run directory with --run-dir"
 
 
 def lost_disk(error: Exception, path: Path | None = None) -> RagtuneError | None:
@@ -175,6 +185,20 @@ def existing_parent(path: Path) -> Path:
     while not _there(path):
         path = path.parent
     return path
+
+
+def see_writable(folder: Path) -> None:
+    """See that a folder can be written, or made; nothing is.
+
+    Raises:
+        RagtuneError: a file is in the way, or it is not allowed.
+    """
+    place = existing_parent(folder)
+    with disk_errors(folder):
+        if not place.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
 
 
 def _there(path: Path) -> bool:
@@ -319,14 +343,12 @@ def making_folder(path: Path, needed: int | None = None) -> Iterator[Path]:
             if file.is_file():
                 # safetensors makes its files readable for their owner alone.
                 file.chmod(0o666 & ~_UMASK)
+        old = path.with_name(f".{path.name}.old")
         if path.exists():
-            old = path.with_name(f".{path.name}.old")
             shutil.rmtree(old, ignore_errors=True)
             path.replace(old)
-            partial.replace(path)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            partial.replace(path)
+        partial.replace(path)
+        shutil.rmtree(old, ignore_errors=True)  # one that a kill left, too
 
 
 def sha256(path: Path) -> str:
@@ -358,5 +380,15 @@ def cache_dir() -> Path:
     named = os.environ.get("RAGTUNE_CACHE")
     if named:
         return Path(named).expanduser()
+    return _user_cache() / "ragtune"
+
+
+def _hub_cache() -> Path:
+    """Where huggingface_hub and datasets keep what they download."""
+    named = os.environ.get("HF_HOME")
+    return Path(named).expanduser() if named else _user_cache() / "huggingface"
+
+
+def _user_cache() -> Path:
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "ragtune"
+    return Path(base) if base else Path.home() / ".cache"

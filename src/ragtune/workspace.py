@@ -120,15 +120,19 @@ class Workspace:
         from ragtune.model.weights import set_damaged_aside
 
         def make() -> Any:
-            source, pinned = resolve(self.recipe.model), None
-            with contextlib.suppress(RagtuneError):
-                pinned = self.dir.read_state().get("commit")
+            source, pinned = resolve(self.recipe.model), self._known().get("commit")
             if pinned:  # what the Hub has by now may be another model
                 source = dataclasses.replace(source, revision=pinned)
             set_damaged_aside(source, SMALL)
             return source
 
         return self._once("source", make)
+
+    def _known(self) -> dict[str, Any]:
+        """What run.json says; nothing if it is damaged: before it is used it is set aside."""
+        with contextlib.suppress(RagtuneError):
+            return self.dir.read_state()
+        return {}
 
     def _pin(self) -> None:
         """Let this run have one commit of a Hub model, now and after a break."""
@@ -234,7 +238,7 @@ class Workspace:
 
         if "plan" in self._made:
             return self._made["plan"]
-        stored = self.dir.read_state().get("plan")
+        stored = self._known().get("plan")
         old = Plan.from_dict(stored) if stored else None
         hardware = self.hardware
         if old and (old.device, old.dtype) == (hardware.name, hardware.dtype_name):
