@@ -249,3 +249,15 @@ def test_weights_that_are_cut_off_or_missing_are_found(
     assert "model.safetensors is damaged" in found(tiny_recipe, tmp_path)["model"][-1]["message"]
     weights.unlink()
     assert "holds no .safetensors file" in found(tiny_recipe, tmp_path)["model"][-1]["message"]
+
+
+def test_offline_a_model_that_is_not_cached_and_a_name_that_the_hub_takes_not(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    page = found(tiny_recipe, tmp_path, "model.id=some/model", "publish.repo=-x/model")
+    assert levels(page)["model"] == levels(page)["hub"] == "fail"
+    assert page["model"][0]["message"] == (
+        "model.id: the configuration of some/model is not in the cache, and offline nothing is "
+        "downloaded."
+    )
+    assert page["hub"][0]["message"].startswith("publish.repo: ")

@@ -179,7 +179,7 @@ def cli(
 @pytest.mark.parametrize(
     ("changes", "code", "named"),
     [
-        ("model.id=nowhere/at-all", 2, "nowhere/at-all can't be loaded"),
+        ("model.id=nowhere/at-all", 2, "nowhere/at-all is not in the cache"),
         ("model.id=./missing", 2, "is no folder"),
         ("model.id=gone.gguf", 2, "gone.gguf does not exist"),
         ("model.id=package:not-there-at-all", 2, "pip install not-there-at-all"),

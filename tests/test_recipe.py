@@ -130,7 +130,7 @@ def test_a_mapping_is_left_as_it_was() -> None:
         ("name:", "batch_size: 8\nname:", "unknown key batch_size. Did you mean train.batch_size?"),
         ("name:", "xyzzy: 1\nname:", "small.yaml:1: unknown key xyzzy."),
         ("  id: some/model", "  dtype: auto", "small.yaml:2: model.id is missing (Hub id, folder,"),
-        ("train:\n  steps: 5\n", "", "small.yaml: train is missing (How the adapter is trained)."),
+        ("train:\n  steps: 5\n", "", "small.yaml: train is missing (How the adapter is trained), such as train: {steps: 100"),
         (
             "steps: 5",
             "steps: many",
@@ -148,8 +148,10 @@ def test_a_mapping_is_left_as_it_was() -> None:
             "name: 7",
             "small.yaml:1: name = 7: input should be a valid string (in quotes) (names the run",
         ),
-        ("name: small", "name: a/b", "small.yaml:1: name = 'a/b': string should match pattern"),
-        ("name: small", "name: ..", "small.yaml:1: name = '..': string should match pattern"),
+        ("name: small", "name: a/b", "small.yaml:1: name = 'a/b' has another form than wanted: names the run dir"),
+        ("name: small", "name: small\npublish: {repo: model}", "publish.repo = 'model' has another form than wanted: owner/name on"),
+        ("name: small", "name: small\nlora: {target_modules: q_proj}", "should be a valid list, such as [q_proj] ("),
+        ("name: small", "name: ..", "small.yaml:1: name = '..' has another form than wanted"),
         ("name:", "format: 2\nname:", "small.yaml:1: format = 2: input should be 1 (version of this"),
         (
             "id: some/model",

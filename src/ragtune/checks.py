@@ -326,6 +326,9 @@ def _hub(look: Look) -> None:
     publish = look.run.recipe.publish
     if not publish.repo:
         return
+    from ragtune.publish.hub import check_access, check_name
+
+    check_name(publish.repo)
     if hub_is_offline():
         look.say(
             "hub",
@@ -334,8 +337,6 @@ def _hub(look: Look) -> None:
             f"Whether {publish.repo} can be written is unknown.",
         )
         return
-    from ragtune.publish.hub import check_access
-
     look.say("hub", check_access(publish.repo, private=publish.private))
 
 

@@ -297,18 +297,23 @@ def _describe(dotted: str, found: list[Any], where: str, lines: dict[str, str]) 
         hint = f" Did you mean {near}?" if near else ""
         return f"{place}: unknown key {dotted[:_LONGEST_KEY]}.{hint}"
     if kind == "missing":
-        return f"{place}: {dotted} is missing ({describe_key(dotted)})."
+        such = f", such as {dotted}: {_scalar(STARTER[dotted])}" if dotted in STARTER else ""
+        return f"{place}: {dotted} is missing ({describe_key(dotted)}){such}."
     if kind == "value_error":
         return f"{place}: {dotted}: {found[0]['ctx']['error']}."
     shown = repr(value)
     shown = shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
     if kind == "model_type":
         return f"{place}: {dotted} = {shown}: a section holds `key: value` lines."
+    if kind == "string_pattern_mismatch":
+        return f"{place}: {dotted} = {shown} has another form than wanted: {describe_key(dotted)}."
     first, *others = dict.fromkeys(e["msg"] for e in found)
     wanted = first[0].lower() + first[1:]
     wanted += "".join(f" or {other.removeprefix('Input should be ')}" for other in others)
     if kind == "string_type" and isinstance(value, int | float):
         wanted += " (in quotes)"
+    if kind == "list_type" and isinstance(value, str):
+        wanted += f", such as [{value}]"
     field = field_of(dotted)
     if field and type(None) in typing.get_args(field.annotation):
         wanted += " or null"
@@ -351,7 +356,13 @@ def commented_recipe(values: dict[str, Any]) -> str:
 
 def _scalar(value: Any) -> str:
     text: str = yaml.dump(
-        value, None, _Dumper, default_flow_style=True, width=10_000, allow_unicode=True
+        value,
+        None,
+        _Dumper,
+        default_flow_style=True,
+        width=10_000,
+        allow_unicode=True,
+        sort_keys=False,
     )
     return text.removesuffix("...\n").strip()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ragtune.data.prepare import asked, load_examples
 from ragtune.data.unanswerable import draw, wanted, without_positives
 from ragtune.errors import UsageError
 from ragtune.files import read_json, read_jsonl
+from ragtune.recipe import Data
 from ragtune.recipe_file import load_recipe
 from tests.conftest import make_records, write_records
 
@@ -26,12 +28,19 @@ def example(texts: list[str], positive: tuple[int, ...]) -> Example:
 
 def test_every_positive_goes_and_what_holds_the_answer_all_the_same() -> None:
     one = example(["a", "gold one", "b", "also gold", "c"], (1,))
-    hidden = without_positives(one, 2)
+    hidden = without_positives(one, Data(source="aio", max_passages=2))
     assert hidden is not None
     assert [p.text for p in hidden.passages] == ["a", "b"]
     assert hidden.answers == hidden.positive_passage_indices == ()
     assert hidden.extra["removed_answers"] == ["gold"]
-    assert without_positives(example(["gold"], (0,)), 2) is None
+    assert without_positives(example(["gold"], (0,)), Data(source="aio", max_passages=2)) is None
+
+
+def test_what_holds_an_alternative_goes_too() -> None:
+    one = dataclasses.replace(example(["a", "Au, say", "b"], ()), extra={"also": "Au, aurum"})
+    hidden = without_positives(one, Data(source="aio", max_passages=2, alternatives="also"))
+    assert hidden is not None
+    assert [p.text for p in hidden.passages] == ["a", "b"]
 
 
 def test_the_draw_is_uniform_and_of_the_seed() -> None:

@@ -9,7 +9,6 @@ from ragtune.evaluation.metrics import (
     METRICS,
     accepted,
     aio_em,
-    alternatives,
     char_f1,
     contains,
     jsquad_em,
@@ -180,10 +179,10 @@ def test_which_answers_are_accepted_is_a_choice() -> None:
 
 def test_alternatives_are_those_of_the_competition_or_of_a_field_that_is_named() -> None:
     text = "正解は別, x"
-    assert alternatives(example(original_additional_info=text), None) == ()
-    assert alternatives(example(competition="abc", original_additional_info=text), None) == ()
-    assert alternatives(example(also=text), "also") == ("正解は別", "x")
-    assert alternatives(example(competition="第1回AI王", original_additional_info=""), None) == ()
+    assert example(original_additional_info=text).alternatives(None) == ()
+    assert example(competition="abc", original_additional_info=text).alternatives(None) == ()
+    assert example(also=text).alternatives("also") == ("正解は別", "x")
+    assert example(competition="第1回AI王", original_additional_info="").alternatives(None) == ()
 
 
 def test_a_refusal_is_known_by_its_text() -> None:

@@ -73,6 +73,20 @@ class Example:
             self.positives_computed,
         )
 
+    def alternatives(self, field: str | None) -> tuple[str, ...]:
+        """Further answers that the record names beside `answers`.
+
+        They stand in `field`, separated by `, `; without a field in `original_additional_info`, but
+        only where `competition` names a round of AI王: elsewhere it holds other things.
+        """
+        if field is None:
+            if "AI王" not in str(self.extra.get("competition", "")):
+                return ()
+            field = "original_additional_info"
+        text = self.extra.get(field)
+        found = text.split(", ") if isinstance(text, str) else ()
+        return tuple(a for a in found if a.strip() and a not in self.answers)
+
 
 def parse_example(record: Any, where: str) -> Example:
     """Check a record and make an Example of it.

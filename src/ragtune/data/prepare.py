@@ -257,7 +257,7 @@ def _hide_answers(
         return batch, [_SPARE if r == "no_answer" else r for r in reasons]
     selected = [i for i, reason in enumerate(reasons) if reason is None]
     counts.seen += len(selected)
-    hidden = {i: without_positives(batch[i], data.max_passages) for i in selected}
+    hidden = {i: without_positives(batch[i], data) for i in selected}
     can = [i for i in selected if hidden[i] is not None]
     can.sort(key=lambda i: draw("removed", recipe.seed, batch[i].qid))
     taken = set(can[: max(0, round(data.unanswerable * counts.seen) - counts.hidden)])

@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 
 from ragtune.data.example import Example, Passage
+from ragtune.recipe import Data
 
 
 def draw(kind: str, seed: int, qid: str) -> float:
@@ -19,27 +20,29 @@ def holds(passage: Passage, answers: Sequence[str]) -> bool:
     return any(a in passage.text or a in passage.title for a in answers)
 
 
-def without_positives(example: Example, max_passages: int) -> Example | None:
-    """The example with every passage removed that is a positive or holds an accepted answer.
+def without_positives(example: Example, data: Data) -> Example | None:
+    """The example with every passage removed that is a positive or holds an answer or an alternative.
 
     Returns:
-        An example without answers, whose first `max_passages` passages are the best ones that are
-        left; None if none is left.
+        An example without answers, whose first `data.max_passages` passages are the best ones that
+        are left; None if none is left.
     """
     positive = set(example.positive_passage_indices)
+    answers = (*example.answers, *example.alternatives(data.alternatives))
+    count = data.max_passages
     left = [
         passage
         for index, passage in enumerate(example.passages)
-        if index not in positive and not holds(passage, example.answers)
+        if index not in positive and not holds(passage, answers)
     ]
     if not left:
         return None
     return dataclasses.replace(
         example,
         answers=(),
-        passages=tuple(left[:max_passages]),
+        passages=tuple(left[:count]),
         positive_passage_indices=(),
-        negative_passage_indices=tuple(range(len(left[:max_passages]))),
+        negative_passage_indices=tuple(range(len(left[:count]))),
         extra=example.extra | {"removed_answers": list(example.answers)},
     )
 

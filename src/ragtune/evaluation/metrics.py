@@ -119,27 +119,12 @@ def score(
     }
 
 
-def alternatives(example: Example, field: str | None) -> tuple[str, ...]:
-    """Further accepted answers that a record names beside `answers`.
-
-    They stand in `field`, separated by `, `; without a field in `original_additional_info`, but only
-    where `competition` names a round of AI王: elsewhere it holds other things.
-    """
-    if field is None:
-        if "AI王" not in str(example.extra.get("competition", "")):
-            return ()
-        field = "original_additional_info"
-    text = example.extra.get(field)
-    found = text.split(", ") if isinstance(text, str) else ()
-    return tuple(a for a in found if a.strip() and a not in example.answers)
-
-
 def accepted(example: Example, recipe: Recipe, choice: str | None = None) -> tuple[str, ...]:
     """The answers that count as right; `choice` is evaluate.answers unless given."""
     choice = choice or recipe.evaluate.answers
     if choice == "first":
         return example.answers[:1]
-    more = alternatives(example, recipe.data.alternatives) if "alternatives" in choice else ()
+    more = example.alternatives(recipe.data.alternatives) if "alternatives" in choice else ()
     return (*example.answers, *more)
 
 

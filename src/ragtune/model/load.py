@@ -19,6 +19,7 @@ from ragtune.data.encode import Encoder
 from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
 from ragtune.model.source import INSTEAD, PICKLE, ModelSource
 from ragtune.model.weights import damaged
+from ragtune.offline import hub_is_offline
 from ragtune.recipe import Recipe
 from ragtune.stopping import stop_if_asked
 
@@ -161,6 +162,15 @@ def _loading(what: str, source: ModelSource) -> Iterator[None]:
                 f"model.id: {source.path} has no model.safetensors. Weights may be there as a pickle. "
                 f"{PICKLE}",
                 INSTEAD,
+            ) from error
+        if source.path == source.name and "cached files" in text:
+            away = (
+                "offline nothing is downloaded" if hub_is_offline() else "the Hub can't be reached"
+            )
+            raise UsageError(
+                f"model.id: the {what} of {source.path} is not in the cache, and {away}.",
+                "Check the name and the network. Where there is none, only a model that was used here "
+                "before, or a folder, will do.",
             ) from error
         lines = text.splitlines() or [type(error).__name__]
         raise UsageError(

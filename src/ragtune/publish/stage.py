@@ -92,6 +92,10 @@ def preview(run: Run) -> str:
     for name, size in sorted(files.items()):
         note(f"  {_size(size):>9}  {name}")
     note(f"  {_size(sum(files.values())):>9}  in {len(files)} files")
+    note(
+        "Nobody was asked what lies there. Of an earlier push by ragtune a push removes what would be "
+        "loaded instead of these files or besides them."
+    )
     lines = card.splitlines()
     note(f"\nThe card ({CARD}) begins:\n")
     for line in lines[:_SHOWN]:

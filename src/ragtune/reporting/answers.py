@@ -12,7 +12,7 @@ from typing import Any
 
 from ragtune.data.example import Example, Passage
 from ragtune.data.select import shown_passages
-from ragtune.evaluation.metrics import accepted, alternatives, refused, score
+from ragtune.evaluation.metrics import accepted, refused, score
 from ragtune.evaluation.score import load_predictions
 from ragtune.recipe import Recipe
 
@@ -83,7 +83,7 @@ def answer_rows(
         first, second = old.get(example.qid), new.get(example.qid)
         last = first if second is None else second
         right = accepted(example, recipe) if example.answers else ()
-        more = alternatives(example, recipe.data.alternatives)
+        more = example.alternatives(recipe.data.alternatives)
         rows.append(
             AnswerRow(
                 example.qid,
