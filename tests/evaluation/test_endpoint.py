@@ -174,6 +174,20 @@ def test_the_answers_come_in_the_order_of_the_questions(chat: Chat, tmp_path: Pa
     }
 
 
+@pytest.mark.parametrize("content", [None, "", [{"type": "text", "text": ""}]])
+def test_answers_that_are_empty_are_said(
+    chat: Chat, tmp_path: Path, content: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    choice = {"index": 0, "message": {"content": content}, "finish_reason": "length"}
+    chat.faults = {"2": [(200, {"choices": [choice]})]}
+    found = ask(chat, tmp_path / "a", "1", "2", "3")
+    assert [p.prediction for p in found] == ["re: 1", "", "re: 3"]
+    words = f"! 1 of 3 answers of {chat.endpoint} are empty"
+    assert words in capsys.readouterr().out
+    ask(chat, tmp_path / "a", "1", "2", "3")
+    assert words in capsys.readouterr().out  # those that were kept, too
+
+
 def test_as_many_questions_at_a_time_as_is_said(chat: Chat, tmp_path: Path) -> None:
     chat.together = threading.Barrier(4)
     found = ask(chat, tmp_path / "a", *map(str, range(12)), concurrency=4)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from ragtune.console import warn
 from ragtune.errors import RagtuneError, UsageError
 from ragtune.evaluation.generate import Prediction, kept_answers, partial_line
 from ragtune.files import appending
@@ -87,6 +88,11 @@ def ask_server(
 
         if pending:
             _wait_for(lambda: server.ask_all(pending, max_new_tokens, concurrency, keep))
+    if empty := sum(not done[qid].prediction for qid, _ in conversations):
+        warn(
+            f"{empty} of {len(conversations)} answers of {endpoint} are empty, and count as such. A model "
+            "that thinks before it answers may need more evaluate.max_new_tokens."
+        )
     return [done[qid] for qid, _ in conversations]
 
 

@@ -22,7 +22,7 @@ def comparison_table(comparison: dict[str, Any]) -> Table:
         ),
     )
     for name in ("metric", "before", "after", "difference"):
-        table.add_column(name, justify="left" if name == "metric" else "right")
+        table.add_column(name, **_column(first=name == "metric"))
     for metric, difference in comparison["difference"].items():
         mark = "bold" if metric == comparison["metric"] else ""
         cells = [_with_interval(comparison["intervals"][w][metric]) for w in ("before", "after")]
@@ -38,9 +38,9 @@ def comparison_table(comparison: dict[str, Any]) -> Table:
 def metrics_table(metrics: dict[str, Any]) -> Table:
     """Metrics.json: each metric over the answerable questions and over all, in %."""
     table = Table(title="in % (95 % interval)", caption=f"accepted answers: {metrics['answers']}")
-    table.add_column("metric")
-    table.add_column(f"{metrics['n']:,} answerable", justify="right")
-    table.add_column(_of_all(metrics["all"]), justify="right")
+    table.add_column("metric", **_column(first=True))
+    for title in (f"{metrics['n']:,} answerable", _of_all(metrics["all"])):
+        table.add_column(title, **_column(first=False))
     for metric, figure in metrics["intervals"].items():
         whole = metrics["all"]["intervals"][metric]
         table.add_row(metric, _with_interval(figure), _with_interval(whole))
@@ -60,7 +60,7 @@ def runs_table(result: dict[str, Any]) -> Table:
         caption=f"accepted answers: {result['answers']}",
     )
     for name in ("run", metric, "less the first", "fixed", "broken", "p"):
-        table.add_column(name, justify="left" if name == "run" else "right")
+        table.add_column(name, **_column(first=name == "run"))
     first, *others = result["runs"]
     table.add_row(first["name"], _with_interval(first["intervals"][metric]), "", "", "", "")
     for one, found in zip(others, result["comparisons"], strict=True):
@@ -83,7 +83,7 @@ def controls_table(controls: dict[str, Any]) -> Table:
         caption=f"accepted answers: {controls['answers']}",
     )
     for name in ("passages", "n", "before", "after", "difference"):
-        table.add_column(name, justify="left" if name == "passages" else "right")
+        table.add_column(name, **_column(first=name == "passages"))
     rows = [
         (one["title"], one["n"], *(one[w] and one[w][metric] for w in _WHICH))
         for one in controls["conditions"]
@@ -97,6 +97,11 @@ def controls_table(controls: dict[str, Any]) -> Table:
     return table
 
 
+def _column(*, first: bool) -> dict[str, Any]:
+    """Figures to the right; what is too long for the terminal goes on in the next line."""
+    return {"justify": "left" if first else "right", "overflow": "fold"}
+
+
 _WHICH = ("before", "after", "difference")
 
 
@@ -106,4 +111,4 @@ def _or_dash(figure: dict[str, float] | None, sign: str = "") -> str:
 
 def _with_interval(figure: dict[str, float], sign: str = "") -> str:
     value, low, high = (f"{100 * figure[k]:{sign}.1f}" for k in ("value", "low", "high"))
-    return f"{value} ({low} … {high})"
+    return f"{value} ({low}…{high})"

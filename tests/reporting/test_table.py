@@ -1,0 +1,59 @@
+"""The tables of the terminal lose nothing where it is narrow."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from ragtune.reporting.table import controls_table, runs_table
+
+NAMES = ("runs/quickstart/before", "runs/one-with-a-long-name/after")
+
+
+def figure(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.05, "high": value + 0.05}
+
+
+def told(table: Any, width: int) -> list[str]:
+    """What a table's columns hold, without its lines, breaks and spaces."""
+    out = io.StringIO()
+    Console(file=out, width=width).print(table)
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    columns = zip(*(one.split("│") for one in lines if one.startswith("│")), strict=True)
+    return ["".join(column).replace(" ", "") for column in columns]
+
+
+@pytest.mark.parametrize("width", [50, 60, 80, 120])
+def test_runs(width: int) -> None:
+    table = runs_table(
+        {
+            "metric": "squad_em", "n": 637, "answers": "all",
+            "runs": [{"name": name, "intervals": {"squad_em": figure(0.5)}} for name in NAMES],
+            "comparisons": [
+                {"difference": {"squad_em": figure(0.1)}, "fixed": 10, "broken": 5, "mcnemar_p": 0.03}
+            ],
+        }
+    )  # fmt: skip
+    assert told(table, width)[1:4] == ["".join(NAMES), "50.0(45.0…55.0)" * 2, "+10.0(+5.0…+15.0)"]
+
+
+@pytest.mark.parametrize("width", [50, 80, 120])
+def test_controls(width: int) -> None:
+    both = {"before": figure(0.1), "after": figure(0.2)}
+    row = {
+        "title": "distractors alone", "n": 100, "difference": {"squad_em": figure(0.1)},
+        **{which: {"squad_em": found} for which, found in both.items()},
+    }  # fmt: skip
+    table = controls_table(
+        {
+            "metric": "squad_em", "answers": "all", "conditions": [row],
+            "effects": [{"title": "first less last", "n": 100, **both}],
+        }
+    )  # fmt: skip
+    columns = told(table, width)
+    assert columns[1] == "distractorsalonefirstlesslast"
+    assert columns[3] == "10.0(5.0…15.0)+10.0(+5.0…+15.0)"
