@@ -91,6 +91,10 @@ def test_exact_matches_by_each_rule() -> None:
     assert contains("born in 1978年", "1978") == 1
     assert contains("It is New  York.", "new york") == 1
     assert contains("「 a」b", "ab") == 1  # equal after the rule
+    # Brackets belong together over several words, too.
+    assert contains("He wrote The Hobbit, too", "『The Hobbit』") == 1
+    assert contains("He wrote 『The Hobbit』.", "the hobbit") == 1
+    assert contains("He wrote 『The Hobbits』.", "the hobbit") == 0
 
 
 def test_f1_by_hand() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from ragtune.data.example import Example
-from ragtune.evaluation.normalise import NORMALISERS, aio, jsquad, squad, strict
+from ragtune.evaluation.normalise import NORMALISERS, aio, aio_spaced, jsquad, squad, strict
 from ragtune.recipe import Recipe
 
 
@@ -71,16 +71,12 @@ def _within(answer: str) -> re.Pattern[str]:
     )
 
 
-@lru_cache(65_536)
-def _spaced(text: str) -> str:
-    """A text by AI王's rule, but with its white space, which parts words."""
-    return "\n".join(aio(line) for line in text.split()) if text.split() else ""
-
-
 _LATIN = frozenset(string.ascii_lowercase + string.digits)
 
 
-_squad, _aio, _jsquad = (lru_cache(65_536)(rule) for rule in (squad, aio, jsquad))
+_squad, _aio, _spaced, _jsquad = (
+    lru_cache(65_536)(rule) for rule in (squad, aio, aio_spaced, jsquad)
+)
 
 
 def _overlap(prediction: list[str], answer: list[str]) -> float:

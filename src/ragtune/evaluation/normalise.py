@@ -27,10 +27,15 @@ def aio(text: str) -> str:
 
     In this order: ～ to 〜, NFKC, lower, 「x」 to x, 『x』 to x, delete ・ = -, delete white space.
     """
+    return re.sub(r"\s", "", aio_spaced(text))
+
+
+def aio_spaced(text: str) -> str:
+    """The same but for its last step: the white space, which parts words, is there."""
     text = unicodedata.normalize("NFKC", text.replace("～", "〜")).lower()
     text = re.sub(r"「(.*?)」", r"\1", text)
     text = re.sub(r"『(.*?)』", r"\1", text)
-    return re.sub(r"\s", "", re.sub(r"[・=\-]", "", text))
+    return re.sub(r"[・=\-]", "", text)
 
 
 def jsquad(text: str) -> str:
