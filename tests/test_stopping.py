@@ -174,6 +174,55 @@ def test_ctrl_c_while_libraries_are_loaded(
     assert not (tmp_path / "run").exists()
 
 
+_SLOW = """
+import os, signal, time
+os.kill(os.getpid(), signal.{first})
+for turn in range(3):
+    try:
+        time.sleep(0.1)
+    except KeyboardInterrupt:
+        print("cut", flush=True)
+        {caught}
+print("whole", flush=True)
+"""
+_MAIN = """
+import time
+from ragtune import stopping
+stopping.install()
+try:
+    import slow
+    time.sleep(30)
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+"""
+
+
+def _said(tmp_path: Path, slow: str) -> list[str]:
+    (tmp_path / "slow.py").write_text(slow, "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", _MAIN], cwd=tmp_path, capture_output=True, text=True, timeout=25,
+        check=False,
+    )  # fmt: skip
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="a clock that Windows lacks")
+@pytest.mark.parametrize("first", ["SIGINT", "SIGTERM"])
+def test_a_module_that_is_being_imported_is_not_cut_in_two(tmp_path: Path, first: str) -> None:
+    """Some would swallow the stop, and some end the process with abort()."""
+    slow = _SLOW.format(first=first, caught="pass")
+    assert _said(tmp_path, slow) == ["whole", "stopped"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="a clock that Windows lacks")
+def test_a_second_ctrl_c_cuts_an_import(tmp_path: Path) -> None:
+    slow = _SLOW.format(first="SIGINT", caught="raise").replace(
+        "time.sleep(0.1)", "os.kill(os.getpid(), signal.SIGINT)"
+    )
+    assert _said(tmp_path, slow) == ["cut", "stopped"]
+
+
 def test_answers_that_were_begun_are_kept_and_counted(
     tiny_recipe: dict[str, Any],
     tmp_path: Path,

@@ -75,6 +75,7 @@ def look(run: Run) -> Look:
         if found.missing & set(needs):
             found.missing.add(name)
             continue
+        stop_if_asked()
         try:
             check(found)
         except RagtuneError as error:

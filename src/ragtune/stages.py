@@ -27,6 +27,7 @@ class Run(Workspace):
     def prepare(self) -> dict[str, Any]:
         from ragtune.data.prepare import prepare
 
+        stop_if_asked()
         self.dir.claim(self.recipe)
         if not (self.dir.data / "report.json").exists():
             with self.stage("prepare", "Data"):

@@ -11,9 +11,13 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ALARM = getattr(signal, "SIGALRM", None)  # Windows has none
+_SHORTLY = 0.05
+"""Seconds between two looks whether an import is done."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -27,6 +31,8 @@ class _State:
     """Whether it broke into whatever was running then."""
     finishing = 0
     """How many loops are running that come to a stop by themselves."""
+    alarm: Any = None
+    """The handler in whose place ours waits for the end of an import."""
     kept = ""
     """What the last line says of unfinished work."""
 
@@ -44,21 +50,60 @@ def install() -> None:
 def uninstall() -> None:
     """Python's own handlers again; what came is forgotten."""
     _state.asked, _state.interrupted, _state.kept = None, False, ""
+    _forget_alarm()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _handle(number: int, _: Any) -> None:
+def _handle(number: int, frame: FrameType | None) -> None:
     again = _state.asked is not None
     _state.asked = _state.asked or number
     if again:
         # Should what is left to do hang as well, a third signal ends the process.
         for one in SIGNALS:
             signal.signal(one, signal.SIG_DFL)
-    if again or not _state.finishing:
-        _state.interrupted = True
-        raise Stopped
+    elif _state.finishing:
+        return
+    elif _ALARM is not None and _importing(frame):
+        _state.alarm = signal.signal(_ALARM, _look_again)
+        signal.setitimer(signal.ITIMER_REAL, _SHORTLY)
+        return
+    _interrupt()
+
+
+def _look_again(_: int, frame: FrameType | None) -> None:
+    """Interrupt what is running, if an import no longer is."""
+    if _importing(frame):
+        signal.setitimer(signal.ITIMER_REAL, _SHORTLY)
+    elif not _state.finishing:
+        _interrupt()
+
+
+def _interrupt() -> None:
+    _forget_alarm()
+    _state.interrupted = True
+    raise Stopped
+
+
+def _forget_alarm() -> None:
+    if _ALARM is not None and _state.alarm is not None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(_ALARM, _state.alarm)
+        _state.alarm = None
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether an import is running: one that is cut in two may end the process, or swallow the stop.
+
+    Compiled modules call Python while they are made; what is raised there some of them take for their
+    own, and others end with abort().
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager
@@ -93,6 +138,7 @@ def stop_if_asked(kept: str = "") -> None:
     """
     if asked():
         _state.kept = kept or _state.kept
+        _forget_alarm()
         raise Stopped
 
 
@@ -105,6 +151,7 @@ def last_words() -> tuple[int, str, str]:
 
 def farewell(arguments: list[str]) -> int:
     """Say how to go on; returns the exit code."""
+    _forget_alarm()
     for number in SIGNALS:  # one more could only cut these words
         signal.signal(number, signal.SIG_IGN)
     code, name, kept = last_words()

@@ -63,7 +63,7 @@ def test_offline_makes_no_connection(tiny_recipe: dict[str, Any], tmp_path: Path
     assert all(codes[2:])
     assert "Publishing asks the Hub, and --offline allows no connection" in errors[2]
     assert "evaluate.engine: openai asks a server, and --offline" in errors[3]
-    assert "some/model can't be loaded" in errors[4]
+    assert "some/model is not in the cache, and offline" in errors[4]
     assert "some/data can't be read" in errors[5]
     assert "has to be downloaded, and --offline" in errors[6]
     assert (out / "runs" / "tiny" / "report.html").exists()
