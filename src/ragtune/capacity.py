@@ -68,8 +68,9 @@ def disk(look: Look) -> None:
     if not run.dir.adapter.exists():
         # One more than is kept: a checkpoint is whole before an older one goes.
         kept = run.recipe.train.keep_checkpoints + 1
+        there = sum(f.stat().st_size for f in run.dir.checkpoints.rglob("*") if f.is_file())
         parts = {
-            "checkpoints": estimate.adapter * (1 + moments) * kept,
+            "checkpoints": max(0.0, estimate.adapter * (1 + moments) * kept - there),
             "adapter": estimate.adapter,
         }
     if run.recipe.publish.format == "merged" and not run.dir.merged.exists():

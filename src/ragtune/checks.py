@@ -314,7 +314,7 @@ def _adapter(look: Look) -> None:
 
 def _server(look: Look) -> None:
     if look.run.remote:
-        from ragtune.evaluation.endpoint import check_server
+        from ragtune.evaluation.serving import check_server
 
         answered = (look.run.dir.predictions("before") / "metrics.json").exists()
         words, warnings = check_server(look.run.recipe, needed=not answered)

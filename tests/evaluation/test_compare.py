@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragtune.data.example import Example
+from ragtune.data.example import Example, Passage
 from ragtune.evaluation.compare import compare, gain_columns
 from ragtune.evaluation.score import Scored, metrics_of, score_answers
 from ragtune.evaluation.statistics import figures, mcnemar
@@ -180,3 +181,32 @@ def test_the_headline_is_given_under_every_way_to_accept_answers() -> None:
 def test_the_length_is_in_characters() -> None:
     found = metrics_of(scored(["東京", "four"], FIVE[:2]))
     assert found["length"]["value"] == 3
+
+
+def test_the_length_is_of_the_answers_that_there_are() -> None:
+    two = {"q0": "four", "q1": "x"}
+    found = metrics_of(score_answers(recipe(), FIVE, two, {e.qid for e in FIVE}))
+    assert found["n"] == 5
+    assert found["length"]["value"] == 2.5
+
+
+def test_an_accepted_alternative_is_within_the_ceiling() -> None:
+    """Nothing that is read can be right beyond it."""
+    hidden = Example(
+        "q", "Who?", ("Isaac Newton",), (Passage("It was Newton."), Passage("Leibniz, too")), (), (),
+        {"selected": False, "also": "Newton, Leibniz"},
+    )  # fmt: skip
+    for choice, count, ceiling in (("all", 1, 0.5), ("all+alternatives", 1, 1.0)):
+        data = {"alternatives": "also", "max_passages": count}
+        found = scored(
+            ["gold", "Newton"], [FIVE[0], hidden], data=data, evaluate={"answers": choice}
+        )
+        whole = metrics_of(found)["all"]
+        assert whole["ceiling"]["value"] == whole["reachable"] == ceiling
+        assert whole["intervals"]["squad_em"]["value"] <= ceiling
+    far = dataclasses.replace(hidden, passages=(Passage("?"), *hidden.passages))
+    data = {"alternatives": "also", "max_passages": 1}
+    found = scored(
+        ["gold", "x"], [FIVE[0], far], data=data, evaluate={"answers": "all+alternatives"}
+    )
+    assert metrics_of(found)["all"]["ceiling"]["value"] == 0.5

@@ -210,6 +210,40 @@ def test_a_busy_or_failing_server_is_asked_again(
     assert len(pauses) == 4
 
 
+def test_a_server_that_calls_the_limit_otherwise(chat: Chat, tmp_path: Path) -> None:
+    words = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+    chat.faults = {"1": [(400, {"error": {"message": words}})]}
+    found = ask(chat, tmp_path / "a", "1", "2", concurrency=1)
+    assert [p.prediction for p in found] == ["re: 1", "re: 2"]
+    assert [b.get("max_tokens") for b in chat.bodies] == [5, None, None]
+    assert [b.get("max_completion_tokens") for b in chat.bodies] == [None, 5, 5]
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("'temperature' does not support 0", "the likeliest answer (temperature 0)"),
+        ("maximum context length is 100 tokens", "prompt.max_tokens"),
+        ("something else", "What is answered is kept"),
+    ],
+)
+def test_a_request_that_is_refused_gets_advice_that_fits(
+    chat: Chat, tmp_path: Path, said: str, advice: str
+) -> None:
+    chat.faults = {"1": [(400, {"error": {"message": said}})]}
+    with pytest.raises(RagtuneError, match="400: ") as error:
+        ask(chat, tmp_path / "a", "1")
+    assert said in error.value.message
+    assert error.value.advice.startswith(advice) or advice in error.value.advice
+    assert ("prompt.max_tokens" in error.value.advice) == ("context" in said)
+
+
+def test_an_error_in_place_of_an_answer_is_told(chat: Chat, tmp_path: Path) -> None:
+    chat.faults = {"1": [(200, {"error": {"message": "Rate limit exceeded"}})]}
+    with pytest.raises(RagtuneError, match="question id-1: Rate limit exceeded"):
+        ask(chat, tmp_path / "a", "1")
+
+
 @pytest.mark.parametrize(
     ("fault", "said", "advice"),
     [
@@ -315,17 +349,28 @@ def test_a_list_that_is_none(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> Non
     assert served_models(chat.endpoint) is None
 
 
-@pytest.mark.parametrize("address", ["localhost:8000/v1", "ftp://host/v1", "http:///v1"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "localhost:8000/v1",
+        "ftp://host/v1",
+        "http:///v1",
+        "http://h:abc/v1",
+        "http://h:99999/v1",
+        "http://[::1/v1",
+    ],
+)
 def test_an_address_that_is_none(tmp_path: Path, address: str) -> None:
     with pytest.raises(UsageError, match="is no address of a server"):
         served_models(address)
 
 
 def test_a_password_in_the_address_is_refused_and_not_shown() -> None:
-    with pytest.raises(UsageError) as error:
-        served_models(f"http://me:{KEY}@localhost:1/v1")
-    assert KEY not in str(error.value)
-    assert "OPENAI_API_KEY" in error.value.advice
+    for address in (f"http://me:{KEY}@localhost:1/v1", f"http://localhost:1/v1?api_key={KEY}"):
+        with pytest.raises(UsageError) as error:
+            served_models(address)
+        assert KEY not in str(error.value)
+        assert "OPENAI_API_KEY" in error.value.advice
 
 
 def test_in_a_notebook_there_is_a_loop_already(chat: Chat, tmp_path: Path) -> None:

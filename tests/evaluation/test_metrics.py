@@ -89,6 +89,18 @@ def test_exact_matches_by_each_rule() -> None:
     assert contains("he saw the rapist", "therapist") == 0
     assert contains("born 1978", "7") == 0
     assert contains("born in 1978年", "1978") == 1
+    assert contains("The population is 1,000", "1") == contains("It is 3.5 metres", "5") == 0
+    assert contains("１，０００人", "１") == contains("２，０００年", "000") == 0
+    assert contains("It is 5, or 6.", "5") == contains("It is 5.", "5") == 1
+    assert contains("in 1966-1967", "1966") == 1
+    assert (
+        contains("un café", "caf") == contains("França", "fran") == contains("Москва", "Моск") == 0
+    )
+    assert contains("un café noir", "CAFÉ") == 1
+    for prediction in ("a spider-man", "a spiderman", "a spider man"):
+        assert contains(prediction, "spider-man") == 1
+    assert contains("a spider-man", "spiderman") == 1
+    assert contains("a spider man", "spiderman") == 0
     assert contains("It is New  York.", "new york") == 1
     assert contains("「 a」b", "ab") == 1  # equal after the rule
     # Brackets belong together over several words, too.

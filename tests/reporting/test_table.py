@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from ragtune.reporting.table import controls_table, runs_table
+from ragtune.reporting.table import comparison_table, controls_table, metrics_table, runs_table
+from tests.reporting import made
 
 NAMES = ("runs/quickstart/before", "runs/one-with-a-long-name/after")
 
@@ -57,3 +58,32 @@ def test_controls(width: int) -> None:
     columns = told(table, width)
     assert columns[1] == "distractorsalonefirstlesslast"
     assert columns[3] == "10.0(5.0…15.0)+10.0(+5.0…+15.0)"
+
+
+def test_a_name_in_brackets_and_a_graded_headline() -> None:
+    table = runs_table(
+        {
+            "metric": "token_f1", "n": 6, "answers": "all",
+            "runs": [{"name": f"runs/ex[{x}]", "intervals": {"token_f1": figure(0.5)}} for x in ("a", "/b")],
+            "comparisons": [
+                {"difference": {"token_f1": figure(0.1)}, "fixed": 1, "broken": 2, "mcnemar_p": 0.3}
+            ],
+        }
+    )  # fmt: skip
+    assert told(table, 100)[1] == "runs/ex[a]runs/ex[/b]"
+    assert [column.header for column in table.columns][3:5] == ["better", "worse"]
+
+
+def test_refusals_are_in_the_tables() -> None:
+    answers = [*made.rows(), made.unanswerable()]
+    comparison = made.compared(made.a_recipe(), answers)
+    columns = told(comparison_table(comparison), 120)
+    assert "refused,noanswerthere,n1refused,ananswerthere,n4CRAG'sscore,-100to100,n5" in columns[1]
+    alone = dict(comparison["all"], intervals=comparison["all"]["intervals"]["after"])
+    metrics = {
+        "n": 4, "answers": "all", "all": alone, "intervals": comparison["intervals"]["after"],
+        "refusals": comparison["refusals"]["after"],
+    }  # fmt: skip
+    assert "refused,noanswerthere,n1" in told(metrics_table(metrics), 120)[1]
+    del metrics["refusals"]
+    assert "refused" not in told(metrics_table(metrics), 120)[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shlex
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -17,7 +17,6 @@ from ragtune.evaluation.generate import Prediction, kept_answers, partial_line
 from ragtune.files import appending
 from ragtune.lock import see_held
 from ragtune.offline import need_network
-from ragtune.recipe import Recipe
 from ragtune.recipe_file import nearest
 
 if TYPE_CHECKING:
@@ -35,10 +34,10 @@ LIST_TIMEOUT = 30.0
 GOES_ON = "What is answered is kept; the same command goes on."
 
 _ADDRESS = "evaluate.endpoint is the address up to /v1, such as http://localhost:8000/v1."
+_NEWER_LIMIT = "max_completion_tokens"
+"""The name that some servers insist on; older ones, and most others, know max_tokens alone."""
 _SHOWN = 300
 """How much of a server's words a message shows, in characters."""
-_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes as --max-lora-rank."""
 
 
 def ask_server(
@@ -112,84 +111,15 @@ def served_models(endpoint: str) -> list[str] | None:
     return _wait_for(ask)
 
 
-def served_name(recipe: Recipe, which: str) -> str:
-    """The name under which the server has the model `before` or `after` tuning.
-
-    Raises:
-        UsageError: the recipe does not say.
-    """
-    name = recipe.evaluate.served_before if which == "before" else recipe.evaluate.served_after
-    if not name:
-        raise UsageError(
-            f"evaluate.served_{which} is not set.",
-            f"Set it to the name under which the server has (or will have) the model {which} tuning.",
-        )
-    return name
-
-
-def how_to_serve(recipe: Recipe, which: str, base: str, run: Path) -> str:
-    """Commands that serve the model `before` or `after` tuning, from the run directory `run`."""
-    name = served_name(recipe, which)
-    if which == "before":
-        command = shlex.join(["vllm", "serve", base, "--served-model-name", name])
-        return (
-            f"Serve it, for example: {command}\n"
-            "or set evaluate.endpoint or evaluate.served_before. The same command then goes on."
-        )
-    rank = next((r for r in _LORA_RANKS if r >= recipe.lora.rank), recipe.lora.rank)
-    adapter, merged = f"{name}={run / 'adapter'}", str(run / "merged")
-    options = ["--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", adapter]
-    with_adapter = shlex.join(["vllm", "serve", base, *options])
-    merge = shlex.join(["ragtune", "merge", str(run)])
-    with_merged = shlex.join(["vllm", "serve", merged, "--served-model-name", name])
-    plain = shlex.join(["transformers", "serve", merged])
-    return (
-        f"Serve the adapter: {with_adapter}\n"
-        f"or the merged model: {merge}, then: {with_merged}\n"
-        f"(or: {plain}, with evaluate.served_after={merged}).\n"
-        "The same command then goes on."
-    )
-
-
-def check_server(recipe: Recipe, *, needed: bool) -> tuple[str, list[str]]:
-    """Ask whether the endpoint answers and what it lists.
-
-    Args:
-        recipe: with `engine: openai`.
-        needed: whether the run would fail without the server; otherwise its silence is a warning.
-
-    Returns:
-        What was found, and warnings.
-
-    Raises:
-        UsageError, RagtuneError: a name is not set, or the server is needed and does not answer.
-    """
-    endpoint = recipe.evaluate.endpoint or ""
-    names = {which: served_name(recipe, which) for which in ("before", "after")}
-    warnings = []
-    try:
-        listed = served_models(endpoint)
-    except RagtuneError as error:
-        if needed:
-            raise
-        return "what it still has to answer can wait", [error.message.rstrip(".")]
-    if listed is not None and names["before"] not in listed:
-        # transformers' server takes a folder, too, and lists only what the Hub's cache holds.
-        near = _did_you_mean(names["before"], listed)
-        warnings.append(f"evaluate.served_before, {names['before']}, is not in the list{near}")
-    if recipe.prompt.chat_template:
-        warnings.append("prompt.chat_template is not sent: the server must be started with it, too")
-    found = f"{endpoint} answers{_list(listed)}; chat template and stop token are its own"
-    return found, warnings
-
-
-@dataclass(frozen=True)
+@dataclass
 class _Server:
     """A server, and the model that is wanted of it."""
 
     endpoint: str
     model: str = ""
     advice: str = ""
+    limit: str = "max_tokens"
+    """What the server calls the longest answer."""
 
     def client(self) -> AsyncOpenAI:
         from openai import AsyncOpenAI
@@ -239,16 +169,26 @@ class _Server:
         self, client: AsyncOpenAI, qid: str, messages: Messages, max_new_tokens: int
     ) -> Prediction:
         """One answer, asked for greedily."""
+        from openai import BadRequestError
+
+        limit = self.limit
         request: dict[str, Any] = {
             "model": self.model,
             "messages": messages,
             "temperature": 0,
-            "max_tokens": max_new_tokens,
+            limit: max_new_tokens,
         }
         try:
             reply = await client.chat.completions.create(**request)
+        except BadRequestError as error:
+            if limit == _NEWER_LIMIT or _NEWER_LIMIT not in _words(error):
+                raise
+            self.limit = _NEWER_LIMIT
+            return await self.ask(client, qid, messages, max_new_tokens)
         except ValueError:  # no JSON, whatever it says of itself
             reply = None
+        if said := getattr(reply, "error", None):
+            raise RagtuneError(f"{self.endpoint}, question {qid}: {_told(said)}", GOES_ON)
         choice = next(iter(getattr(reply, "choices", None) or ()), None)
         message = getattr(choice, "message", None)
         if choice is None or message is None:
@@ -311,13 +251,13 @@ class _Server:
         if unknown.get(status):
             return UsageError(
                 f"{self.endpoint} does not serve {self.model} "
-                f"({status}: {said}){_list(listed)}{_did_you_mean(self.model, listed)}",
+                f"({status}: {said}){names(listed)}{did_you_mean(self.model, listed)}",
                 self.advice or "Set the name that the server lists.",
             )
         return RagtuneError(
             f"{self.endpoint} failed at the question {qid} ({status}: {said})"
             + (f"; it does not list {self.model}." if unlisted else "."),
-            f"{_what_to_do(status)} {GOES_ON}",
+            f"{_what_to_do(status, said)} {GOES_ON}".lstrip(),
         )
 
     def refused(self, status: int) -> UsageError:
@@ -328,31 +268,40 @@ class _Server:
         )
 
 
-def _what_to_do(status: int) -> str:
+def _what_to_do(status: int, said: str) -> str:
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return "Set evaluate.concurrency lower."
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return "Look at the server's log."
     if status == HTTPStatus.NOT_FOUND:
         return f"{_ADDRESS} Or the server knows no such model."
-    return (
-        "If the prompt is too long for the server, it was started with a shorter context than the "
-        "model's: start it with a longer one, or set prompt.max_tokens."
-    )
+    if "temperature" in said:
+        return "ragtune asks for the likeliest answer (temperature 0): choose a model that can be asked so."
+    if re.search(r"context|length|too long|tokens", said):
+        return (
+            "If the prompt is too long for the server, it was started with a shorter context than the "
+            "model's: start it with a longer one, or set prompt.max_tokens."
+        )
+    return ""
 
 
 def _checked(endpoint: str) -> str:
     """The address, if it is one, and holds no password: it is shown and written to files."""
     need_network("evaluate.engine: openai asks a server", "Set evaluate.engine=local.")
-    parts = urlsplit(endpoint)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(endpoint)
+        right = parts.scheme in ("http", "https") and bool(parts.hostname)
+        right = right and (parts.port is None or parts.port > 0)
+    except ValueError:  # a port that is none, half a bracket
+        right = False
+    if not right:
         raise UsageError(
             f"evaluate.endpoint: {endpoint!r} is no address of a server.",
             "Write it as http://localhost:8000/v1.",
         )
-    if parts.username or parts.password:
+    if parts.username or parts.password or parts.query or parts.fragment:
         raise UsageError(
-            "evaluate.endpoint holds a user's name or password.",
+            "evaluate.endpoint holds a user's name or password, or something behind ? or #.",
             "Leave it out and put the key into the environment variable OPENAI_API_KEY.",
         )
     return endpoint
@@ -378,19 +327,24 @@ def _key() -> str:
 
 def _words(error: APIError) -> str:
     """What the server said, without the key, which some servers repeat."""
-    said = error.body
+    return _told(error.body or error.message)
+
+
+def _told(said: Any) -> str:
     if isinstance(said, dict):
         said = said.get("message") or said.get("detail") or said.get("error") or said
-    text = " ".join(str(said or error.message).split())
+    text = " ".join(str(said).split())
     if _key():
         text = text.replace(_key(), "[key]")
     return text[:_SHOWN].rstrip(".")
 
 
-def _list(listed: list[str] | None) -> str:
+def names(listed: list[str] | None) -> str:
+    """What a server lists, in words."""
     return f"; it lists {', '.join(listed) or 'no model'}" if listed is not None else ""
 
 
-def _did_you_mean(name: str, listed: list[str] | None) -> str:
+def did_you_mean(name: str, listed: list[str] | None) -> str:
+    """The name of a list that was probably meant, in words."""
     near = nearest(name, listed) if listed else None
     return f"; did you mean {near}?" if near else "."

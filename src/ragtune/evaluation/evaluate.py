@@ -11,9 +11,10 @@ from ragtune.data.encode import EncodedPrompt, Encoder
 from ragtune.data.example import Example
 from ragtune.errors import RagtuneError
 from ragtune.evaluation.compare import compare
-from ragtune.evaluation.endpoint import ask_server, how_to_serve, served_name
+from ragtune.evaluation.endpoint import ask_server
 from ragtune.evaluation.generate import Prediction, answer
 from ragtune.evaluation.score import load_predictions, metrics_of, score_answers
+from ragtune.evaluation.serving import how_to_serve, served_name
 from ragtune.files import making_folder, write_json, write_jsonl
 from ragtune.recipe import Recipe
 

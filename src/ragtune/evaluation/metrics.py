@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
-import string
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from ragtune.data.example import Example
-from ragtune.evaluation.normalise import NORMALISERS, aio, aio_spaced, jsquad, squad, strict
+from ragtune.evaluation.normalise import (
+    AIO_DELETED,
+    NORMALISERS,
+    aio,
+    aio_undeleted,
+    jsquad,
+    squad,
+    strict,
+)
 from ragtune.recipe import Recipe
 
 
@@ -44,38 +51,50 @@ def char_f1(prediction: str, answer: str) -> float:
 
 
 def contains(prediction: str, answer: str) -> float:
-    """1 if the answer stands in the prediction, both by AI王's rule, but no part of a Latin word or number.
+    """1 if the answer stands in the prediction, both by AI王's rule, but in no word or number of its own.
 
-    An answer of which nothing is left (・, say) matches only a prediction of which nothing is.
+    Whole words count in Latin, Greek and Cyrillic letters, which white space and hyphens part. An
+    answer of which nothing is left (・, say) matches only a prediction of which nothing is.
     """
     gold = _aio(answer)
     if not gold or gold == _aio(prediction):
         return float(gold == _aio(prediction))
-    return float(_within(answer).search(_spaced(prediction)) is not None)
+    return float(_within(answer).search(_undeleted(prediction)) is not None)
 
 
 @lru_cache(65_536)
 def _within(answer: str) -> re.Pattern[str]:
-    """Finds an answer between whole words; AI王's rule deletes white space, so it may be or not."""
+    """Finds an answer between whole words; what AI王's rule deletes may be there or not."""
     parts: list[str] = []
     last = ""
-    for word in _spaced(answer).split():
-        for place, sign in enumerate(word):
-            together = place > 0 and sign in _LATIN and last in _LATIN
-            parts += [re.escape(sign)] if together or not parts else [r"\s*", re.escape(sign)]
-            last = sign
-    whole = "".join(parts)
-    first = next(iter(_aio(answer)), "")
-    return re.compile(
-        r"(?<![a-z0-9])" * (first in _LATIN) + whole + r"(?![a-z0-9])" * (last in _LATIN)
-    )
+    apart = False
+    for sign in _undeleted(answer):
+        if _GAP.fullmatch(sign):
+            apart = True
+            continue
+        together = not apart and bool(_LETTER.fullmatch(sign) and _LETTER.fullmatch(last))
+        parts += [f"[{AIO_DELETED}]*" if together else _GAP.pattern] if parts else []
+        parts.append(re.escape(sign))
+        last, apart = sign, False
+    first = next(sign for sign in _undeleted(answer) if not _GAP.fullmatch(sign))
+    return re.compile(_edge(first, "<") + "".join(parts) + _edge(last, ""))
 
 
-_LATIN = frozenset(string.ascii_lowercase + string.digits)
+def _edge(sign: str, behind: str) -> str:
+    """What may not stand beside an answer's first (behind it: `<`) or last sign."""
+    if not _LETTER.fullmatch(sign):
+        return ""
+    decimal = (r"(?<!\d[.,])" if behind else r"(?![.,]\d)") if sign.isdigit() else ""
+    return f"(?{behind}!{_LETTER.pattern}){decimal}"
 
 
-_squad, _aio, _spaced, _jsquad = (
-    lru_cache(65_536)(rule) for rule in (squad, aio, aio_spaced, jsquad)
+_GAP = re.compile(rf"[\s{AIO_DELETED}]*")
+_LETTER = re.compile(r"[a-z0-9\u00df-\u00f6\u00f8-\u024f\u0300-\u052f\u1e00-\u1fff]")
+"""A letter of a script whose words are parted, an accent (also on its own), or a digit."""
+
+
+_squad, _aio, _undeleted, _jsquad = (
+    lru_cache(65_536)(rule) for rule in (squad, aio, aio_undeleted, jsquad)
 )
 
 
@@ -96,7 +115,8 @@ METRICS: dict[str, Callable[[str, str], float]] = {
     "contains": contains,
 }
 
-VERSIONS = {name: version for name, (_, version) in NORMALISERS.items()}
+VERSIONS = {name: version for name, (_, version) in NORMALISERS.items()} | {"contains": "2"}
+"""Of each rule; `contains` has one of its own: 1 looked at ASCII's words alone, and into numbers."""
 
 
 def score(

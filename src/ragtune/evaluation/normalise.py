@@ -27,15 +27,18 @@ def aio(text: str) -> str:
 
     In this order: ～ to 〜, NFKC, lower, 「x」 to x, 『x』 to x, delete ・ = -, delete white space.
     """
-    return re.sub(r"\s", "", aio_spaced(text))
+    return re.sub(rf"[\s{AIO_DELETED}]", "", aio_undeleted(text))
 
 
-def aio_spaced(text: str) -> str:
-    """The same but for its last step: the white space, which parts words, is there."""
+AIO_DELETED = r"・=\-"
+"""Signs that AI王's rule deletes, as in a character class, beside white space."""
+
+
+def aio_undeleted(text: str) -> str:
+    """The same, before it deletes the signs and the white space that part words."""
     text = unicodedata.normalize("NFKC", text.replace("～", "〜")).lower()
     text = re.sub(r"「(.*?)」", r"\1", text)
-    text = re.sub(r"『(.*?)』", r"\1", text)
-    return re.sub(r"[・=\-]", "", text)
+    return re.sub(r"『(.*?)』", r"\1", text)
 
 
 def jsquad(text: str) -> str:

@@ -32,11 +32,14 @@ class Scored:
     recipe: Recipe
     chosen: list[Example]
     texts: list[str]
+    answered: list[float]
+    """1 for each of the chosen that has a prediction; 0, and an empty text, for the others."""
     values: Columns
     everywhere: Columns
     asked: int
     ceiling: list[float]
-    """1 for each of all questions with an answer among the passages that are shown."""
+    """1 for each of all questions with an answer among the passages that are shown, or an alternative
+    where these are accepted."""
     reachable: float
     """The share of all questions that can be right: those, and with a refusal those without any answer."""
     by_choice: dict[str, list[float]]
@@ -102,16 +105,19 @@ def score_answers(
     each |= {
         e.qid: {m: values[m][i] for m in METRICS} for i, e in enumerate(chosen)
     }  # fmt: skip
+    in_reach = [_in_reach(recipe, e) for e in examples]
     return Scored(
         recipe=recipe,
         chosen=chosen,
         texts=texts,
+        answered=answered,
         values=values,
         everywhere={m: [each[e.qid][m] if e.qid in each else 0.0 for e in examples] for m in METRICS},
         asked=len(asked),
-        ceiling=[float(e.extra["selected"]) for e in examples],
+        ceiling=[float(held) for held in in_reach],
         reachable=sum(
-            bool(e.extra["selected"] or (recipe.data.refusal and not e.answers)) for e in examples
+            held or bool(recipe.data.refusal and not e.answers)
+            for held, e in zip(in_reach, examples, strict=True)
         )
         / len(examples),
         by_choice=by_choice,
@@ -122,6 +128,14 @@ def score_answers(
             {q: v[headline] for q, v in each.items()},
         ),
     )  # fmt: skip
+
+
+def _in_reach(recipe: Recipe, example: Example) -> bool:
+    """Whether an accepted answer stands among the passages that are shown."""
+    if example.extra["selected"]:
+        return True
+    more = set(accepted(example, recipe)) - set(example.answers)
+    return any(a in p.text for p in example.passages[: recipe.data.max_passages] for a in more)
 
 
 def _each(
@@ -162,8 +176,9 @@ def _refusals(
 def metrics_of(scored: Scored) -> dict[str, Any]:
     """The figures of metrics.json."""
     seed = scored.recipe.seed
-    every = figures({**scored.values, "length": scored.lengths, **scored.by_choice}, seed)
-    length = every.pop("length", None)
+    every = figures({**scored.values, **scored.by_choice}, seed)
+    given = [n for n, there in zip(scored.lengths, scored.answered, strict=True) if there]
+    length = figures({"length": given}, seed).get("length")
     by_answers = {choice: every.pop(choice) for choice in CHOICES if choice in every}
     result: dict[str, Any] = {
         "n": len(scored.chosen),

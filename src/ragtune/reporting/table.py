@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
-from ragtune.reporting.wording import GRADED, probability
+from ragtune.reporting.wording import GRADED, REFUSALS, probability
 
 
 def comparison_table(comparison: dict[str, Any]) -> Table:
     """Before, after and difference, each with its 95 % interval, in %."""
-    up, down = ("better", "worse") if comparison["metric"] in GRADED else ("fixed", "broken")
+    up, down = _changes(comparison["metric"])
     table = Table(
         title=f"{comparison['n']} questions, in % (95 % interval)",
         caption=(
@@ -32,7 +33,28 @@ def comparison_table(comparison: dict[str, Any]) -> Table:
     cells = [_with_interval(whole["intervals"][w][metric]) for w in ("before", "after")]
     change = _with_interval(whole["intervals"]["difference"][metric], sign="+")
     table.add_row(f"{metric}, {_of_all(whole)}", *cells, change)
+    found = comparison["refusals"] or {}
+    _add_refusals(table, *(found.get(which, {}) for which in _WHICH))
     return table
+
+
+def _changes(metric: str) -> tuple[str, str]:
+    """What answers became, by a metric."""
+    return ("better", "worse") if metric in GRADED else ("fixed", "broken")
+
+
+def _add_refusals(table: Table, *sides: dict[str, Any]) -> None:
+    """Refusals where there was no answer, and where there was one, and CRAG's score, side by side."""
+    kinds = [kind for kind in REFUSALS if any(kind in side for side in sides)]
+    if kinds:
+        table.add_section()
+    for kind in kinds:
+        n = next(side[kind]["n"] for side in sides if "n" in side.get(kind, {}))
+        cells = (
+            _or_dash(side.get(kind), "+" if kind == "crag" or place == _DIFFERENCE else "")
+            for place, side in enumerate(sides)
+        )
+        table.add_row(f"{_REFUSED[kind]}, n {n:,}", *cells)
 
 
 def metrics_table(metrics: dict[str, Any]) -> Table:
@@ -44,6 +66,7 @@ def metrics_table(metrics: dict[str, Any]) -> Table:
     for metric, figure in metrics["intervals"].items():
         whole = metrics["all"]["intervals"][metric]
         table.add_row(metric, _with_interval(figure), _with_interval(whole))
+    _add_refusals(table, {}, metrics.get("refusals", {}))
     return table
 
 
@@ -59,13 +82,13 @@ def runs_table(result: dict[str, Any]) -> Table:
         title=f"{metric}, {result['n']} questions in common, in % (95 % interval)",
         caption=f"accepted answers: {result['answers']}",
     )
-    for name in ("run", metric, "less the first", "fixed", "broken", "p"):
+    for name in ("run", metric, "less the first", *_changes(metric), "p"):
         table.add_column(name, **_column(first=name == "run"))
     first, *others = result["runs"]
-    table.add_row(first["name"], _with_interval(first["intervals"][metric]), "", "", "", "")
+    table.add_row(escape(first["name"]), _with_interval(first["intervals"][metric]), "", "", "", "")
     for one, found in zip(others, result["comparisons"], strict=True):
         table.add_row(
-            one["name"],
+            escape(one["name"]),
             _with_interval(one["intervals"][metric]),
             _with_interval(found["difference"][metric], sign="+"),
             str(found["fixed"]),
@@ -102,7 +125,13 @@ def _column(*, first: bool) -> dict[str, Any]:
     return {"justify": "left" if first else "right", "overflow": "fold"}
 
 
+_REFUSED = {
+    "unanswerable": "refused, no answer there",
+    "answerable": "refused, an answer there",
+    "crag": "CRAG's score, -100 to 100",
+}
 _WHICH = ("before", "after", "difference")
+_DIFFERENCE = 2
 
 
 def _or_dash(figure: dict[str, float] | None, sign: str = "") -> str:
