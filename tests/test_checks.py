@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,17 @@ def test_memory_and_disk_that_don_t_do(
     assert levels(page)["merging"] == levels(page)["disk"] == "fail"
     assert "publish.format=adapter" in page["merging"][0]["advice"]
     assert "checkpoints" in page["disk"][0]["message"]
+    needed = re.findall(
+        r"checkpoints (\d+) KiB, adapter (\d+) KiB, merged model (\d+) KiB",
+        page["disk"][0]["message"],
+    )
+    checkpoints, _, merged = map(int, needed[0])
+    assert merged == pytest.approx(110, abs=10)  # of the tiny model in bf16
+    there = tmp_path / "run" / "work" / "checkpoints" / "checkpoint-2"
+    there.mkdir(parents=True)
+    (there / "adapter_model.safetensors").write_bytes(bytes(50 * 1024))
+    page = found(tiny_recipe, tmp_path)  # what is written already is not needed again
+    assert f"checkpoints {checkpoints - 50} KiB" in page["disk"][0]["message"]
     page = found(tiny_recipe, tmp_path, "publish.format=adapter")
     assert "merging" not in page
 

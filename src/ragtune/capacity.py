@@ -59,7 +59,6 @@ def merging(look: Look) -> None:
 def disk(look: Look) -> None:
     """Checkpoints, adapter and merged model against the space that is free."""
     from ragtune.model.plan import estimate_of
-    from ragtune.publish.merge import memory_needed
 
     run = look.run
     estimate = estimate_of(run.recipe, run.hardware, run.config)
@@ -74,7 +73,7 @@ def disk(look: Look) -> None:
             "adapter": estimate.adapter,
         }
     if run.recipe.publish.format == "merged" and not run.dir.merged.exists():
-        parts["merged model"] = float(memory_needed(run.config))
+        parts["merged model"] = 2.0 * (estimate.shape.linear + estimate.shape.other)  # in bf16
     needed, free = sum(parts.values()), shutil.disk_usage(existing_parent(run.dir.path)).free
     if not parts:
         look.say("disk", "everything large is there already")
