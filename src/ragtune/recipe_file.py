@@ -70,8 +70,8 @@ for _class in (_Loader, _Dumper):
     )
 
 
-def _parse(text: str) -> tuple[Any, Any]:
-    """The node of a YAML document and its value."""
+def parse_yaml(text: str) -> tuple[Any, Any]:
+    """The node of a YAML document and its value. Raises YAMLError whatever is wrong with it."""
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
@@ -202,7 +202,7 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         number = next((number for number, line in numbered if tokens.kind_of(line)), 1)
         raise UsageError(f"{path}:{number}: this line holds {kind}.", tokens.ADVICE)
     try:
-        node, values = _parse(text)
+        node, values = parse_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -266,7 +266,7 @@ def _override(values: dict[str, Any], override: str, lines: dict[str, str]) -> N
 
 def _override_value(dotted: str, text: str) -> Any:
     try:
-        _, value = _parse(text)
+        _, value = parse_yaml(text)
     except yaml.YAMLError:
         return text
     field = field_of(dotted)

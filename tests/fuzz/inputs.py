@@ -383,6 +383,7 @@ def _recipes() -> Iterator[Input]:
     for name, text in YAMLS.items():
         yield Input("recipe", f"YAML: {name}", text.encode("utf-8"))
         yield Input("recipe", f"YAML after a recipe: {name}", f"{RECIPE}{text}\n".encode())
+        yield Input("card", f"YAML: {name}", f"---\nlicense: mit\n{text}\n---\n".encode())
     for key, values in RECIPE_KEYS.items():
         for number, value in enumerate(values):
             lines = [line for line in RECIPE.splitlines() if not line.startswith(f"{key}:")]

@@ -7,8 +7,10 @@ from pathlib import Path
 from ragtune.data.read import read_examples
 from ragtune.errors import RagtuneError
 from ragtune.measure import score_file
-from ragtune.recipe import Recipe
+from ragtune.model.source import ModelSource
+from ragtune.recipe import Model, Recipe
 from ragtune.recipe_file import load_recipe, save_recipe
+from ragtune.reporting.licences import base_licence
 from tests.conftest import make_records, write_records
 
 KINDS = {
@@ -19,6 +21,7 @@ KINDS = {
     "parquet": "a.parquet",
     "recipe": "a.yaml",
     "predictions": "p.jsonl",
+    "card": "README.md",
 }
 """Each reader, and a name for its files."""
 
@@ -69,6 +72,10 @@ class Reader:
             assert load_recipe(self.folder / "saved.yaml") == recipe
         elif self.kind == "predictions":
             score_file(self.recipe, str(self.path))
+        elif self.kind == "card":  # whatever is wrong with it, its licence is only unknown
+            base = str(self.folder)
+            if base_licence(Model(id=base), ModelSource(base, None), ask=False) is None:
+                raise RagtuneError(f"{self.path} names no licence.")
         else:
             for example in read_examples(str(self.path), "train"):
                 example.to_dict()

@@ -94,5 +94,6 @@ def contents(kind: str, known: list[Input]) -> st.SearchStrategy[bytes]:
         "parquet": table(),
         "recipe": recipe(),
         "predictions": predictions(),
+        "card": recipe().map(lambda content: b"---\nlicense: mit\n" + content + b"\n---\n"),
     }[kind]
     return changed([i for i in known if i.kind == kind]) | made | st.binary(max_size=200)

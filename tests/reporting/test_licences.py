@@ -40,10 +40,21 @@ def test_a_folders_card(tmp_path: Path) -> None:
         "---\nlicense: 'mit | <script>'\n---\n",
         "---\nlicense: !!python/object/apply:os.getcwd []\n---\n",
         b"\xff\xfe---\n",
+        "---\nlicense: mit\ndate: 2024-13-45\n---\n",
+        "---\nlicense: mit\ndate: 0000-00-00\n---\n",
+        "---\nlicense: mit\nx: " + "[" * 3000 + "\n---\n",
+        "---\nlicense: mit\na: &a {x: 1}\nb: {<<: [*a, *a]}\n---\n",  # repeated, it fills the memory
+        "---\nlicense: mit\n" + "a: [x, y, z]\n" * 100_000 + "---\n",
     ],
 )
+@pytest.mark.timeout(10)
 def test_a_card_that_says_nothing_that_can_be_used(tmp_path: Path, card: str | bytes) -> None:
     assert of_folder(tmp_path, card) is None
+
+
+def test_a_long_card_with_short_metadata(tmp_path: Path) -> None:
+    text = "\u3042" * 200_000  # what is read of it ends within a character
+    assert of_folder(tmp_path, f"---\nlicense: mit\n---\n{text}") == Licence("mit")
 
 
 def test_odd_names_and_addresses_are_left_out(tmp_path: Path) -> None:

@@ -14,6 +14,10 @@ from ragtune.data.read import locate
 from ragtune.errors import UsageError
 from ragtune.model.source import ModelSource, gguf_file
 from ragtune.recipe import Data, Model
+from ragtune.recipe_file import parse_yaml
+
+_LARGEST = 256 << 10
+"""Bytes of a card that are looked at: its metadata come first, and a text of megabytes parses for long."""
 
 
 @dataclass(frozen=True)
@@ -120,11 +124,14 @@ def _cached_card(name: str, kind: str, revision: str | None, *, ask: bool) -> Pa
 
 
 def _of_card(path: Path | None) -> Licence | None:
-    """The licence in a card's metadata."""
+    """The licence in a card's metadata; None if it can't be read, as somebody else wrote it."""
+    if path is None:
+        return None
     try:
-        text = path.read_text(encoding="utf-8", errors="replace") if path else ""
+        with path.open("rb") as file:
+            text = file.read(_LARGEST).decode("utf-8", "replace")
         front = re.match(r"---\r?\n(.*?)\r?\n---", text, re.DOTALL)
-        metadata = yaml.safe_load(front[1]) if front else None
+        metadata = parse_yaml(front[1])[1] if front else None
     except (OSError, yaml.YAMLError):
         return None
     if not isinstance(metadata, dict):
