@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,8 @@ from ragtune.data.encode import (
 )
 from ragtune.data.example import Example, Passage, parse_example
 from ragtune.errors import UsageError
+from ragtune.model.load import load_tokenizer
+from ragtune.model.source import ModelSource
 from ragtune.recipe import Recipe
 from ragtune.recipe_file import load_recipe
 from tests.conftest import CHATML, build_tokenizer, make_records
@@ -180,6 +183,38 @@ def test_the_recipe_s_chat_template_overrides_the_tokenizer_s() -> None:
     assert prepare_tokenizer(tokenizer, recipe_of()).chat_template == CHATML
     recipe = recipe_of(prompt={"chat_template": "plain"})
     assert "Assistant" in prepare_tokenizer(tokenizer, recipe).chat_template
+
+
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+
+
+def test_of_several_chat_templates_the_default_is_looked_at_used_and_saved(tmp_path: Path) -> None:
+    tokenizer = build_tokenizer(specials={**EOS, **IM}, template=CHATML)
+    tokenizer.chat_template = {"default": CHATML, "tool_use": ENDLESS}
+    tokenizer.save_pretrained(tmp_path / "given")
+    assert (tmp_path / "given/additional_chat_templates/tool_use.jinja").is_file()
+    loaded = load_tokenizer(ModelSource(str(tmp_path / "given"), None))
+    assert isinstance(loaded.chat_template, dict)
+    prepare_tokenizer(loaded, recipe_of()).save_pretrained(tmp_path / "saved")
+    assert loaded.chat_template == CHATML
+    assert not (tmp_path / "saved/additional_chat_templates").exists()
+    (tmp_path / "given/chat_template.jinja").write_text(ENDLESS, "utf-8")
+    loaded = load_tokenizer(ModelSource(str(tmp_path / "given"), None))
+    with pytest.raises(UsageError, match="repeats something more than 100,000 times"):
+        prepare_tokenizer(loaded, recipe_of())
+
+
+def test_several_chat_templates_without_a_default_are_told() -> None:
+    tokenizer = build_tokenizer(specials=EOS)
+    tokenizer.chat_template = {"tool_use": CHATML, "rag": CHATML}
+    with pytest.raises(UsageError) as raised:
+        prepare_tokenizer(tokenizer, recipe_of())
+    assert str(raised.value) == (
+        "The tokenizer of some/model has several chat templates and none that is the default: rag, "
+        "tool_use.\nSave the one to use as a .jinja file, and name it in prompt.chat_template."
+    )
+    recipe = recipe_of(prompt={"chat_template": "plain"})
+    assert isinstance(prepare_tokenizer(tokenizer, recipe).chat_template, str)
 
 
 def test_a_template_that_refuses_the_system_role_is_told() -> None:

@@ -56,7 +56,7 @@ class Sample:
 
 
 def prepare_tokenizer(tokenizer: Any, recipe: Recipe) -> Any:
-    """Give a tokenizer the recipe's chat template.
+    """Give a tokenizer the recipe's chat template; of several of its own, the default is kept alone.
 
     Raises:
         UsageError: it has none and the recipe names none, or it goes on without end.
@@ -68,16 +68,29 @@ def prepare_tokenizer(tokenizer: Any, recipe: Recipe) -> Any:
             f"The tokenizer of {recipe.model.id} has no chat template.",
             "Set prompt.chat_template: aio (the book's), plain (English), or a .jinja file.",
         )
+    elif isinstance(tokenizer.chat_template, dict):
+        # So that the one that is used is the one that is looked at here, and that is saved.
+        tokenizer.chat_template = _default(tokenizer.chat_template, recipe.model.id)
     turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
     known = {**tokenizer.special_tokens_map, "add_generation_prompt": False}
-    if isinstance(tokenizer.chat_template, str) and (
-        reason := unbounded(tokenizer.chat_template, messages=turns, **known)
-    ):
+    if reason := unbounded(tokenizer.chat_template, messages=turns, **known):
         raise UsageError(
             f"The chat template can't be used: {reason}.",
             "Set prompt.chat_template to another one; do not trust a model that comes with such a one.",
         )
     return tokenizer
+
+
+def _default(templates: dict[str, Any], model: str) -> str:
+    """The one that transformers uses where no other is asked for."""
+    default = templates.get("default")
+    if not isinstance(default, str):
+        raise UsageError(
+            f"The tokenizer of {model} has several chat templates and none that is the default: "
+            f"{', '.join(sorted(map(str, templates)))}.",
+            "Save the one to use as a .jinja file, and name it in prompt.chat_template.",
+        )
+    return default
 
 
 def stop_token_id(tokenizer: Any) -> int:
