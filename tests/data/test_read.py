@@ -246,6 +246,15 @@ def test_a_gzip_with_a_flipped_bit_is_told(tmp_path: Path) -> None:
         read(path)
 
 
+def test_blanks_may_stand_between_records_but_not_without_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    blanks = (b" " * (1 << 20) + b"\n") * 10
+    path.write_bytes(b"".join(line + b"\n" + blanks for line in lines_of(RECORDS).splitlines()))
+    assert len(read(path)) == len(RECORDS)
+    path.write_bytes(lines_of(RECORDS) + blanks * 2)
+    assert refusal(path) == "a.jsonl:21: 16 MiB of empty lines in a row."
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json", "a.parquet"])
 def test_an_empty_split_is_told(tmp_path: Path, name: str) -> None:
     if name == "a.parquet":

@@ -102,6 +102,7 @@ from ragtune.errors import UsageError
 folder = Path(sys.argv[1])
 piece = gzip.compress(bytes(16 << 20), mtime=0)
 lines = gzip.compress(b"\\n" * (16 << 20), mtime=0)
+blank = gzip.compress((b" " * ((16 << 20) - 1) + b"\\n"), mtime=0)
 start = gzip.compress(b'[{"question": "', mtime=0)
 def sparse(name):
     with (folder / name).open("wb") as file:
@@ -111,6 +112,7 @@ sparse("line.jsonl"), sparse("large.json"), sparse("large.yaml"), sparse("large.
 (folder / "line.jsonl.gz").write_bytes(start + piece * 64)
 (folder / "bomb.json.gz").write_bytes(start + piece * 640)
 (folder / "empty.jsonl.gz").write_bytes(lines * 640)
+(folder / "blank.jsonl.gz").write_bytes(blank * 640)
 (folder / "nested.jsonl.gz").write_bytes(gzip.compress(piece * 64, mtime=0))
 table = pyarrow.table({"question": ["x" * (200 << 20)]})
 pyarrow.parquet.write_table(table, folder / "row.parquet")
@@ -148,6 +150,7 @@ def test_lines_and_files_without_end_end_in_a_message(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     found = dict(line.partition(" ")[::2] for line in done.stdout.splitlines())
     assert found == {
+        "blank.jsonl.gz": ":2: 16 MiB of empty lines in a row.",
         "bomb.json.gz": ": more than 128 MiB of JSON, which is read as a whole.",
         "bomb.parquet": ": the 1 rows after row 0 hold more than 128 MiB.",
         "empty.jsonl.gz": ":100001: 100,000 empty lines in a row.",

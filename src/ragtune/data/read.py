@@ -28,6 +28,8 @@ MAX_JSON = 128 << 20
 """Bytes of the largest .json file, unpacked."""
 MAX_EMPTY = 100_000
 """Empty lines in a row; more are no data, and a small .gz can hold billions."""
+MAX_BLANK = 16 << 20
+"""Bytes of empty lines in a row: of blanks, too, a small .gz can hold billions."""
 MAX_DEPTH = 100
 """How deep a record may be nested: other stages and libraries follow it by recursion."""
 
@@ -114,7 +116,7 @@ def _jsonl(path: Path, tick: Tick) -> Iterator[tuple[str, Any]]:
     with _open(path) as raw:
         total = path.stat().st_size
         lines = gzip.GzipFile(fileobj=raw) if path.name.endswith(".gz") else raw
-        empty = 0
+        empty = blank = 0
         for number in itertools.count(1):
             where = f"{path}:{number}"
             try:
@@ -130,9 +132,10 @@ def _jsonl(path: Path, tick: Tick) -> Iterator[tuple[str, Any]]:
                 )
             tick(raw.tell(), total)
             text = _decode(line, where)
-            empty = 0 if text.strip() else empty + 1
-            if empty > MAX_EMPTY:
-                raise UsageError(f"{where}: {MAX_EMPTY:,} empty lines in a row.", "Remove them.")
+            empty, blank = (0, 0) if text.strip() else (empty + 1, blank + len(line))
+            if empty > MAX_EMPTY or blank > MAX_BLANK:
+                many = f"{MAX_EMPTY:,}" if empty > MAX_EMPTY else f"{_mib(MAX_BLANK)} of"
+                raise UsageError(f"{where}: {many} empty lines in a row.", "Remove them.")
             if not empty:
                 yield where, _loads(text, where)
 
