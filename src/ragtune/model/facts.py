@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ragtune.errors import RagtuneError, UsageError
+from ragtune.model.unsafe import see_repository
 from ragtune.tokens import STRANGE_TOKEN, TOKEN_ADVICE
 
 
@@ -12,7 +13,8 @@ def model_facts(name: str, revision: str | None) -> tuple[str | None, bool]:
     """A model's licence, if its page names one, and whether it is gated.
 
     Raises:
-        UsageError: there is no such model, or this token may not read it.
+        UsageError: there is no such model, or this token may not read it, or its files are none that
+            are loaded: pickles, or an adapter among them.
         RagtuneError: the Hub can't be asked.
     """
     from huggingface_hub import HfApi, errors
@@ -40,6 +42,8 @@ def model_facts(name: str, revision: str | None) -> tuple[str | None, bool]:
             f"The Hub can't be asked for {name}: {type(error).__name__}.",
             "Check the network; with the model in the cache, --offline asks nobody.",
         ) from error
+    if found.siblings is not None:
+        see_repository({s.rfilename for s in found.siblings if "/" not in s.rfilename}, name)
     card = found.card_data
     licence = getattr(card, "license_name", None) or getattr(card, "license", None)
     return (str(licence) if licence else None), bool(found.gated)

@@ -17,8 +17,9 @@ from safetensors import SafetensorError
 
 from ragtune.data.encode import Encoder
 from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
-from ragtune.model.source import INSTEAD, PICKLE, ModelSource
-from ragtune.model.weights import damaged
+from ragtune.model.source import ModelSource
+from ragtune.model.unsafe import INSTEAD, PICKLE
+from ragtune.model.weights import commit_of, damaged, see_cached
 from ragtune.offline import hub_is_offline
 from ragtune.recipe import Recipe
 from ragtune.stopping import stop_if_asked
@@ -205,12 +206,14 @@ def load_config(source: ModelSource) -> Any:
     """The model's configuration.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or something is beside it that must not be loaded.
     """
     from transformers import AutoConfig
 
     with _loading("configuration", source):
-        return AutoConfig.from_pretrained(source.path, **_where(source))
+        config = AutoConfig.from_pretrained(source.path, **_where(source))
+        see_cached(source)  # now the commit is known, and nothing has been done yet
+        return config
 
 
 def skeleton(config: Any) -> Any:
@@ -338,7 +341,7 @@ def load_model(
         dequantized: keep what NF4 makes of them in `hardware.dtype`: four times the memory, faster.
 
     Raises:
-        UsageError: it is not found or no causal language model in safetensors.
+        UsageError: it is not found or no causal language model in safetensors, or has an adapter.
         RagtuneError: too little memory.
     """
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -350,7 +353,13 @@ def load_model(
         )
     if hardware.device.type == "cuda":
         options["device_map"] = {"": hardware.device.index or 0}
+    if source.path == source.name and commit_of(source) is None:
+        load_config(source)
     with _loading("model", source):
+        source, asked = see_cached(source)
+        if not asked:
+            # transformers would look for an adapter once more, and the network may be back by then.
+            options |= {"local_files_only": True, "adapter_kwargs": {"local_files_only": True}}
         model = AutoModelForCausalLM.from_pretrained(
             source.path,
             **_where(source),

@@ -21,11 +21,11 @@ from ragtune.files import (
     disk_errors,
     making_folder,
     named_path,
-    read_json,
     sha256,
     write_json,
 )
 from ragtune.lock import making
+from ragtune.model.unsafe import INSTEAD, PICKLE, PICKLES, see_folder
 from ragtune.recipe import Model
 
 # What this package declares would compile for minutes and is not needed for its file.
@@ -81,7 +81,7 @@ def resolve(model: Model) -> ModelSource:
                 f"model.id: {path} holds no config.json.",
                 "Name a folder that save_pretrained wrote, or a .gguf file.",
             )
-        _check_weights(path)
+        see_folder(path)
         return ModelSource(str(path), None, trust_remote_code=model.trust_remote_code)
     if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", model.id):
         raise UsageError(
@@ -96,44 +96,6 @@ def resolve(model: Model) -> ModelSource:
     return ModelSource(model.id, model.id, model.revision, model.trust_remote_code)
 
 
-def _check_weights(folder: Path) -> None:
-    """See that a model's weights are safetensors, in this folder, and that no adapter is beside them.
-
-    Raises:
-        UsageError: they are pickles, or the index names files elsewhere, or there is an adapter.
-    """
-    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES and p.is_file())
-    if not any(folder.glob("*.safetensors")):
-        weights = [name for name in pickles if name not in NO_WEIGHTS]
-        if weights:
-            raise UsageError(f"model.id: {folder / weights[0]} is a pickle. {PICKLE}", INSTEAD)
-    elif any(name.startswith("adapter_model.") for name in pickles):
-        raise UsageError(f"model.id: {folder} holds an adapter as a pickle. {PICKLE}", INSTEAD)
-    # transformers would load it without a word, and this run's adapter would be for another model.
-    if (folder / "adapter_config.json").exists():
-        raise UsageError(
-            f"model.id: {folder} holds an adapter (adapter_config.json) beside the model.",
-            "Move adapter_config.json and adapter_model.* to a folder of their own to tune the model "
-            "alone; or merge them into it with peft (merge_and_unload), and save that to a new folder.",
-        )
-    for index in folder.glob("*.index.json"):
-        named = read_json(index).get("weight_map")
-        for name in set(map(str, named.values())) if isinstance(named, dict) else ():
-            if Path(name).name != name or not name.endswith((".safetensors", *PICKLES)):
-                raise UsageError(
-                    f"model.id: {index} names {name!r}, which is no file of this folder.",
-                    "The model is damaged or was made to read other files: get it again.",
-                )
-
-
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
-"""What a trainer leaves beside weights, and nobody reads."""
-PICKLE = "It could run any code when it is read, so ragtune reads safetensors and GGUF only."
-INSTEAD = (
-    "Use a version of the model with .safetensors files; or, if you know where it comes from, convert "
-    "it: load it with transformers and call save_pretrained."
-)
 _REVISION = re.compile(r"\w[\w./+-]*")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from ragtune.checksums import set_aside
 from ragtune.errors import RagtuneError, UsageError
 from ragtune.files import cache_dir, later, read_json, sha256, write_json
 from ragtune.model.source import ModelSource
+from ragtune.model.unsafe import ADAPTER, named_weights, see_references, see_repository
 
 _SHA1, _SHA256 = 40, 64
 """Characters of the names that the Hub's cache gives to files: git's for small ones, sha256 for large."""
@@ -55,6 +58,44 @@ def set_damaged_aside(source: ModelSource, largest: int = sys.maxsize) -> None:
             link.unlink()
     if begun:
         write_json(memory, {"files": {k: v for k, v in known.items() if Path(k).exists()}})
+
+
+def see_cached(source: ModelSource) -> tuple[ModelSource, bool]:
+    """See that the commit of a Hub model that is in the cache has nothing that must not be loaded.
+
+    Of a repository with an adapter, transformers loads the base model that the adapter names, from
+    anywhere, and the adapter, also a pickle. The small files that say so are fetched to look at them.
+
+    Returns:
+        The source at that commit, and whether its repository was asked: if not, nothing but what is in
+        the cache has been looked at. Of any other model, which `resolve` looks at: itself, True.
+
+    Raises:
+        UsageError: there is an adapter, or an index leads elsewhere or to pickles.
+    """
+    if source.path != source.name:
+        return source, True
+    from huggingface_hub import errors, hf_hub_download, try_to_load_from_cache
+
+    transport_error = errors.HTTPError  # type: ignore[attr-defined]
+    snapshot = _snapshot(source)
+    if snapshot is None:
+        return source, False
+    commit, asked = snapshot.name, True
+    indexes = [n for n in named_weights(snapshot) if n.endswith(".index.json")]
+    for name in (ADAPTER, "model.safetensors.index.json", *indexes):
+        if not asked or try_to_load_from_cache(source.path, name, revision=commit) is not None:
+            continue  # what the commit lacks is in the cache, too
+        try:
+            endpoint = os.environ.get("HF_ENDPOINT") or None
+            hf_hub_download(source.path, name, revision=commit, endpoint=endpoint)
+        except errors.RemoteEntryNotFoundError:
+            pass
+        except (transport_error, OSError):
+            asked = False
+    see_repository({p.name for p in snapshot.iterdir() if p.is_file()}, source.path, whole=False)
+    see_references(snapshot)
+    return dataclasses.replace(source, revision=commit), asked
 
 
 def see_weights(source: ModelSource) -> None:
