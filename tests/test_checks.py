@@ -263,6 +263,29 @@ def test_weights_that_are_cut_off_or_missing_are_found(
     assert "holds no .safetensors file" in found(tiny_recipe, tmp_path)["model"][-1]["message"]
 
 
+def test_a_missing_part_of_the_weights_is_found(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    model = shutil.copytree(tiny_recipe["model"]["id"], tmp_path / "model")
+    tiny_recipe["model"]["id"] = str(model)
+    (model / "model.safetensors").rename(model / "model-00001-of-00003.safetensors")
+    last = found(tiny_recipe, tmp_path)["model"][-1]
+    assert last["level"] == "fail"
+    assert "holds neither model.safetensors nor model.safetensors.index.json" in last["message"]
+    parts = {str(i): f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)}
+    index = model / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": parts}), "utf-8")
+    last = found(tiny_recipe, tmp_path)["model"][-1]
+    assert (last["level"], last["advice"]) == ("fail", "Copy the model to that folder again.")
+    assert last["message"] == (
+        f"model.id: {model} lacks model-00002-of-00003.safetensors and 1 more, a part of the weights by "
+        "model.safetensors.index.json."
+    )
+    for i in (2, 3):
+        shutil.copy(model / parts["1"], model / parts[str(i)])
+    assert levels(found(tiny_recipe, tmp_path))["model"] == "ok"
+
+
 def test_offline_a_model_that_is_not_cached_and_a_name_that_the_hub_takes_not(
     tiny_recipe: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -22,7 +22,8 @@ _APART = (
     "Move adapter_config.json and adapter_model.* to a folder of their own to tune the model "
     "alone; or merge them into it with peft (merge_and_unload), and save that to a new folder."
 )
-_INDEX = ".safetensors.index.json"
+INDEX = "model.safetensors.index.json"
+_AN_INDEX = ".safetensors.index.json"
 _DAMAGED = "The model is damaged or was made to read other files: get it again."
 
 
@@ -91,7 +92,7 @@ def see_references(folder: Path) -> None:
     """
     for name in named_weights(folder):
         # transformers reads such a file first, and one pickle as well: adapter_model.bin.
-        if Path(name).name != name or not name.endswith((".safetensors", _INDEX)):
+        if Path(name).name != name or not name.endswith((".safetensors", _AN_INDEX)):
             raise UsageError(
                 f"model.id: {folder / 'config.json'} names {name!r} as weights, which is no safetensors "
                 "file of this folder.",
@@ -99,7 +100,7 @@ def see_references(folder: Path) -> None:
             )
     for index in folder.glob("*.index.json"):
         named = read_json(index).get("weight_map")
-        kinds = (".safetensors",) if index.name.endswith(_INDEX) else (".safetensors", *PICKLES)
+        kinds = (".safetensors",) if index.name.endswith(_AN_INDEX) else (".safetensors", *PICKLES)
         for name in set(map(str, named.values())) if isinstance(named, dict) else ():
             if Path(name).name != name or not name.endswith(kinds):
                 raise UsageError(

@@ -13,7 +13,7 @@ from ragtune.checksums import set_aside
 from ragtune.errors import RagtuneError, UsageError
 from ragtune.files import cache_dir, later, read_json, sha256, write_json
 from ragtune.model.source import ModelSource
-from ragtune.model.unsafe import ADAPTER, named_weights, see_references, see_repository
+from ragtune.model.unsafe import ADAPTER, INDEX, named_weights, see_references, see_repository
 
 _SHA1, _SHA256 = 40, 64
 """Characters of the names that the Hub's cache gives to files: git's for small ones, sha256 for large."""
@@ -83,7 +83,7 @@ def see_cached(source: ModelSource) -> tuple[ModelSource, bool]:
         return source, False
     commit, asked = snapshot.name, True
     indexes = [n for n in named_weights(snapshot) if n.endswith(".index.json")]
-    for name in (ADAPTER, "model.safetensors.index.json", *indexes):
+    for name in (ADAPTER, INDEX, *indexes):
         if not asked or try_to_load_from_cache(source.path, name, revision=commit) is not None:
             continue  # what the commit lacks is in the cache, too
         try:
@@ -102,7 +102,7 @@ def see_weights(source: ModelSource) -> None:
     """See that a folder's weights are there and begin as safetensors do: milliseconds, nothing is loaded.
 
     Raises:
-        UsageError: there are none.
+        UsageError: there are none, or a part is missing.
         RagtuneError: a file is cut off or damaged.
     """
     folder = Path(source.path)
@@ -111,6 +111,23 @@ def see_weights(source: ModelSource) -> None:
     if not any(folder.glob("*.safetensors")):
         raise UsageError(
             f"model.id: {folder} holds no .safetensors file.",
+            "Copy the model to that folder again.",
+        )
+    usual = ("model.safetensors", INDEX)  # the first that is there is loaded
+    first = next((n for n in (*named_weights(folder), *usual) if (folder / n).is_file()), None)
+    if first is None:
+        raise UsageError(
+            f"model.id: {folder} holds neither model.safetensors nor {INDEX}.",
+            "Copy the model to that folder again.",
+        )
+    parts = read_json(folder / first).get("weight_map") if first.endswith(".index.json") else {}
+    names = set(map(str, parts.values())) if isinstance(parts, dict) else set()
+    missing = sorted(name for name in names if not (folder / name).is_file())
+    if missing:
+        raise UsageError(
+            f"model.id: {folder} lacks {missing[0]}"
+            + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+            + f", a part of the weights by {first}.",
             "Copy the model to that folder again.",
         )
     if _unreadable(folder):
