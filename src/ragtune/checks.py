@@ -338,7 +338,9 @@ def _hub(look: Look) -> None:
             f"Whether {publish.repo} can be written is unknown.",
         )
         return
-    look.say("hub", check_access(publish.repo, private=publish.private))
+    access = check_access(publish.repo, private=publish.private)
+    level: Level = "warning" if access.doubt else "ok"
+    look.say("hub", access.doubt or access.words, level, access.advice)
 
 
 Check = Callable[[Look], Any]

@@ -16,7 +16,7 @@ import pytest
 from ragtune import pipeline
 from ragtune.errors import RagtuneError
 from ragtune.publish import client
-from ragtune.publish.hub import check_access, push
+from ragtune.publish.hub import Access, check_access, push
 from ragtune.rundir import RunDir
 from tests.publish.conftest import contents, published
 from tests.standin import TOKEN, Fault, Hub, Repo
@@ -279,7 +279,7 @@ def test_a_token_that_expires_while_access_is_asked_for(hub: Hub) -> None:
         check_access(REPO, private=True)
     hub.heal()
     hub.fail["/auth-check/"] = Fault(401, {"X-Error-Code": "RepoNotFound"})
-    assert check_access(REPO, private=True) == f"{REPO} will be made by alice"
+    assert check_access(REPO, private=True) == Access(f"{REPO} will be made by alice")
 
 
 @pytest.mark.parametrize("name", ["alice/a--b", "alice/model.git", "alice/.model", "alice/モデル"])

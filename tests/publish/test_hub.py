@@ -12,7 +12,7 @@ import pytest
 
 from ragtune.errors import RagtuneError, UsageError
 from ragtune.publish.client import hub_errors
-from ragtune.publish.hub import Published, check_access, push
+from ragtune.publish.hub import Access, Published, check_access, push
 from ragtune.rundir import RunDir
 from tests.publish.conftest import contents, published
 from tests.standin import TOKEN, Hub, Repo
@@ -32,14 +32,14 @@ def refusal(act: Any, *arguments: Any, **named: Any) -> str:
 
 
 def test_new_repository(hub: Hub) -> None:
-    assert check_access("alice/model", private=True) == "alice/model will be made by alice"
-    assert check_access("lab/model", private=True) == "lab/model will be made by alice"
+    assert check_access("alice/model", private=True) == Access("alice/model will be made by alice")
+    assert check_access("lab/model", private=True) == Access("lab/model will be made by alice")
     assert not hub.repos  # asking makes nothing
 
 
 def test_existing_repository(hub: Hub) -> None:
     hub.repos["alice/model"] = Repo(private=True)
-    assert check_access("alice/model", private=True) == "alice may write to alice/model"
+    assert check_access("alice/model", private=True) == Access("alice may write to alice/model")
 
 
 def test_nothing_private_goes_to_a_public_repository(hub: Hub) -> None:
@@ -47,7 +47,7 @@ def test_nothing_private_goes_to_a_public_repository(hub: Hub) -> None:
     assert "is public, and publish.private is true" in refusal(
         check_access, "alice/model", private=True
     )
-    assert check_access("alice/model", private=False) == "alice may write to alice/model"
+    assert check_access("alice/model", private=False) == Access("alice may write to alice/model")
 
 
 def test_no_token(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +135,7 @@ def test_fine_grained_token_that_may_write(
     hub: Hub, rights: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.grant(rights)
-    assert check_access("alice/model", private=True) == "alice/model will be made by alice"
+    assert check_access("alice/model", private=True) == Access("alice/model will be made by alice")
     assert capsys.readouterr().out == ""
 
 
@@ -152,15 +152,14 @@ def test_fine_grained_token_of_which_too_little_is_said(
     hub: Hub, rights: dict[str, Any] | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.grant(rights)
-    said = "lab/model will be made by alice, if the token may"
-    assert check_access("lab/model", private=True) == said
-    assert " ".join(capsys.readouterr().out.split()) == (
-        "! The Hub does not say clearly what the fine-grained token of alice may write to: the push to "
-        "lab/model may be refused. To be sure, give the token write access to the repositories of lab "
-        "at the Hub's settings."
+    assert check_access("lab/model", private=True) == Access(
+        "lab/model will be made by alice, if the token may",
+        "The Hub does not say clearly what the fine-grained token of alice may write to: the push to "
+        "lab/model may be refused.",
+        "To be sure, give the token write access to the repositories of lab at the Hub's settings.",
     )
     hub.repos["lab/model"] = Repo(private=True)  # the Hub knows then
-    assert check_access("lab/model", private=True) == "alice may write to lab/model"
+    assert check_access("lab/model", private=True) == Access("alice may write to lab/model")
     assert capsys.readouterr().out == ""
 
 
@@ -172,7 +171,7 @@ def test_fine_grained_token_for_one_repository(hub: Hub) -> None:
         "alice."
     )
     hub.repos["alice/model"] = Repo(private=True)
-    assert check_access("alice/model", private=True) == "alice may write to alice/model"
+    assert check_access("alice/model", private=True) == Access("alice may write to alice/model")
 
 
 @pytest.mark.parametrize("owner", ["bob", "club"])  # club: a member who may only read

@@ -48,6 +48,28 @@ def test_something_new(hub: Hub, run_dir: RunDir, folder: Path) -> None:
     assert len(hub.repos["alice/model"].commits) == 2
 
 
+def test_what_the_token_may_is_not_clear(
+    hub: Hub, run_dir: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The push says it on the screen, and check in what it found."""
+    hub.grant(None)
+    doubt = (
+        "The Hub does not say clearly what the fine-grained token of alice may write to: the push to "
+        "alice/model may be refused."
+    )
+    advice = "To be sure, give the token write access to the repositories of alice at the Hub's settings."
+    one = next(f for f in pipeline.check(run_dir.path, REPO) if f["name"] == "hub")
+    assert (one["level"], one["message"], one["advice"]) == ("warning", doubt, advice)
+    capsys.readouterr()
+    pipeline.push(run_dir.path, REPO)
+    out = said(capsys)
+    assert f"! {doubt} {advice}" in out
+    assert "alice/model will be made by alice, if the token may." in out
+    assert next(f for f in pipeline.check(run_dir.path, REPO) if f["name"] == "hub") == {
+        "name": "hub", "level": "ok", "message": "alice may write to alice/model", "advice": "",
+    }  # fmt: skip
+
+
 # The merged model's score.
 
 

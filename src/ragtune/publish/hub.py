@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ragtune.console import warn
 from ragtune.errors import RagtuneError
 from ragtune.publish.client import api, ask, hub_errors
 
@@ -40,7 +39,16 @@ def check_name(repo: str) -> None:
         validate_repo_id(repo)
 
 
-def check_access(repo: str, *, private: bool) -> str:
+@dataclass(frozen=True)
+class Access:
+    """What the Hub says of a push: who may, and what it leaves open, with what to do about that."""
+
+    words: str
+    doubt: str = ""
+    advice: str = ""
+
+
+def check_access(repo: str, *, private: bool) -> Access:
     """Ask the Hub whether a push to `repo` would work: is there a token, whose, may it write there?
 
     Args:
@@ -48,7 +56,7 @@ def check_access(repo: str, *, private: bool) -> str:
         private: what the recipe wants; nothing private is pushed to a repository that is public.
 
     Returns:
-        The user's name, and what was found, in words.
+        The user's name and what was found, in words, and what is not sure.
 
     Raises:
         UsageError: the Hub takes no such name.
@@ -71,15 +79,16 @@ def check_access(repo: str, *, private: bool) -> str:
     user, mine, sure = ask(lambda: _owners(repo), repo)
     exists = ask(lambda: _may_write(repo, user, mine, private=private), repo)
     if exists:
-        return f"{user} may write to {repo}"
+        return Access(f"{user} may write to {repo}")
     if sure:
-        return f"{repo} will be made by {user}"
-    warn(
+        return Access(f"{repo} will be made by {user}")
+    return Access(
+        f"{repo} will be made by {user}, if the token may",
         f"The Hub does not say clearly what the fine-grained token of {user} may write to: the push to "
-        f"{repo} may be refused. To be sure, give the token write access to the repositories of "
-        f"{repo.partition('/')[0]} at the Hub's settings."
+        f"{repo} may be refused.",
+        f"To be sure, give the token write access to the repositories of {repo.partition('/')[0]} at the "
+        "Hub's settings.",
     )
-    return f"{repo} will be made by {user}, if the token may"
 
 
 def _owners(repo: str) -> tuple[str, list[str], bool]:

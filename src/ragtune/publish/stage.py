@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ragtune.console import note
+from ragtune.console import note, warn
 from ragtune.errors import RagtuneError, UsageError
 from ragtune.files import read_json, writing
 from ragtune.publish.hub import check_access, check_name, files_to_send, push
@@ -27,7 +27,10 @@ def may_publish(run: Run) -> str:
         RagtuneError: the Hub refuses.
     """
     repo, _ = _target(run)
-    return check_access(repo, private=run.recipe.publish.private)
+    access = check_access(repo, private=run.recipe.publish.private)
+    if access.doubt:
+        warn(f"{access.doubt} {access.advice}")
+    return access.words
 
 
 def publish(run: Run, access: str) -> str:
