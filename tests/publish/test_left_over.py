@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -31,12 +32,26 @@ FOLDERS = {
     "sharded": SHARDED,
     "more shards": tuple(f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)) + SHARDED[2:],
 }
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "additional_chat_templates/tool_use.jinja",
+)
 OTHERS = {
     ".gitattributes": b"x",
     "LICENSE": b"mine",
     "model.onnx": b"mine",
     "model_card.safetensors": b"mine",
     "old/model.safetensors": b"mine",
+    "old/tokenizer.model": b"mine",
+    "additional_chat_templates/README.md": b"mine",
+    "additional_chat_templates/old/x.jinja": b"mine",
+    "vocab.txt.md": b"mine",
     "old/adapter_config.json": b"mine",
 }
 
@@ -80,6 +95,25 @@ def test_the_content_is_that_of_a_fresh_push(
     again = push(second, REPO, private=True, command="x")
     assert (again.changed, again.removed) == (False, ())
     assert not [r for r in hub.requests if "/commit/" in r]
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_another_tokenizer(hub: Hub, tmp_path: Path, ours: bool) -> None:
+    """Only what the folder lacks goes, and only where the card says that it is ours."""
+    folder = made(tmp_path / "new", "single")
+    card = b"---\ntags: [%s]\n---\n# x\n" % (b"ragtune" if ours else b"llama")
+    old = {**dict.fromkeys(TOKENIZER, b"old"), **OTHERS, "README.md": card}
+    hub.repos[REPO] = Repo(private=True, files=dict(old))
+    gone = tuple(sorted(set(TOKENIZER) - {"tokenizer.json"}))
+    if not ours:
+        with pytest.raises(RagtuneError, match=re.escape(f"holds {', '.join(gone)}, which would")):
+            push(folder, REPO, private=True, command="x")
+        assert hub.repos[REPO].files == old
+        return
+    assert push(folder, REPO, private=True, command="x").removed == gone
+    assert hub.repos[REPO].files == {**published(folder), **OTHERS}
+    (folder / "tokenizer.json").rename(folder / "tokenizer.model")
+    assert push(folder, REPO, private=True, command="x").removed == ("tokenizer.json",)
 
 
 @pytest.mark.parametrize("fault", [Fault(lost=True, times=1), Fault(503, times=1)])

@@ -13,11 +13,13 @@ from ragtune.publish.client import api, ask, hub_errors
 # Results are safetensors and text; whatever else may lie in a folder is not for others.
 _NEVER = ["*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*train_log.jsonl", "*.partial"]
 # Of what an earlier push may have left: transformers takes one file of weights before many, an adapter
-# besides the weights, and settings wherever they come from.
+# besides the weights, and settings, tokens and templates wherever they come from.
 _LOADED = re.compile(
     r"adapter_(config\.json|model\.safetensors)"
     r"|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"
-    r"|(generation_)?config\.json|chat_template\.jinja"
+    r"|(generation_)?config\.json|chat_template\.jinja|additional_chat_templates/[^/]+\.jinja"
+    r"|tokenizer(_config)?\.json|tokenizer\.model|added_tokens\.json|special_tokens_map\.json"
+    r"|vocab\.json|merges\.txt"
 )
 _UNAUTHORIZED = 401
 _TAG = "ragtune"
