@@ -26,6 +26,8 @@ from tests.faults import Faults, digests, full, last_stage, preload, wait
 ROOT = Path(__file__).parents[1]
 PER_RUN = 5
 """A run is killed so often at most before it may finish."""
+SETTING_ASIDE = 40
+"""The moments in which --redo sets everything of a run aside, and some more."""
 
 
 def kills(faults: Faults, count: int) -> str:
@@ -48,20 +50,37 @@ def kills(faults: Faults, count: int) -> str:
 
 def redos(faults: Faults, count: int) -> str:
     """Kill what makes a changed recipe's stages again, or scores again; nothing old is left in it."""
-    change = ("evaluate.limit=5", "evaluate.answers=first")
-    reference = faults.folder / "changed"
+    done = _redos(faults, "recipe", count, "evaluate.limit=5", "evaluate.answers=first")
+    return f"{done} kills in {count} changed runs"
+
+
+def file_redos(faults: Faults, count: int) -> str:
+    """Kill what makes the stages of a changed data file again: only run.json knew that it changed."""
+    file = faults.folder / "train.jsonl"
+    old = file.read_bytes()
+    file.write_bytes(old.replace(b"colour", b"color"))
+    done = _redos(faults, "file", count)
+    file.write_bytes(old)
+    return f"{done} kills in {count} runs of a changed file"
+
+
+def _redos(faults: Faults, what: str, count: int, *change: str) -> int:
+    reference = faults.folder / f"changed-{what}"
     assert faults.run(reference, *change) == 0, faults.said()[-5000:]
     wanted, done = digests(reference), 0
+    assert wanted != faults.digests
     for number in range(count):
-        run = faults.folder / f"redo-{number}"
+        run = faults.folder / f"redo-{what}-{number}"
         shutil.copytree(faults.whole, run)
-        moment = faults.random.randint(1, faults.moments * 2 // 3)
+        # Of the moments, the first are those in which the old stages are set aside.
+        last = (SETTING_ASIDE, faults.moments * 2 // 3)[number % 2]
+        moment = faults.random.randint(1, last)
         done += wait(faults.start(run, *change, "--redo", at=moment)) == -signal.SIGKILL
         assert faults.run(run, *change, "--redo") == 0, faults.said()[-5000:]
         assert digests(run) == wanted, moment
         merge = [json.loads((r / "run.json").read_text("utf-8"))["merge"] for r in (run, reference)]
         assert merge[0] == merge[1], moment
-    return f"{done} kills in {count} changed runs"
+    return done
 
 
 def full_disks(faults: Faults, count: int) -> str:
@@ -179,7 +198,14 @@ def _same(faults: Faults, run: Path) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "count"),
-    [("kills", 6), ("redos", 3), ("full-disks", 4), ("small-disks", 4), ("stops", 4)],
+    [
+        ("kills", 6),
+        ("redos", 3),
+        ("file-redos", 4),
+        ("full-disks", 4),
+        ("small-disks", 4),
+        ("stops", 4),
+    ],
 )
 def test_a_run_that_is_cut_off_gives_the_same_files(fault: str, count: int) -> None:
     """A short version; a process of its own, because a fork of one that has computed may hang."""
@@ -199,6 +225,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--redos", type=int, default=0)
+    parser.add_argument("--file-redos", type=int, default=0)
     parser.add_argument("--full-disks", type=int, default=0)
     parser.add_argument("--small-disks", type=int, default=0)
     parser.add_argument("--stops", type=int, default=0)
@@ -215,6 +242,7 @@ def main() -> None:
         for work, count in (
             (kills, chosen.kills),
             (redos, chosen.redos),
+            (file_redos, chosen.file_redos),
             (full_disks, chosen.full_disks),
             (small_disks, chosen.small_disks),
             (stops, chosen.stops),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +73,7 @@ def test_what_was_set_aside_can_be_compared(finished: Any, tmp_path: Path) -> No
     assert found["n"] == 10
 
 
-@pytest.mark.parametrize("moment", [1, 2, 3])
+@pytest.mark.parametrize("moment", [1, 2, 3, 4, 5])
 def test_a_kill_while_stages_are_set_aside_keeps_no_figures_of_them(
     finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
 ) -> None:
@@ -94,6 +96,72 @@ def test_a_kill_while_stages_are_set_aside_keeps_no_figures_of_them(
     ragtune.run(recipe, "evaluate.limit=5", run_dir=tmp_path / "new")
     assert digests(run) == digests(tmp_path / "new")
     assert json.loads((run / "run.json").read_text("utf-8"))["merge"]["asked"] == 5
+
+
+@contextmanager
+def changed_file(recipe: dict[str, Any]) -> Iterator[None]:
+    """Meanwhile the training data under the same path are others."""
+    file = Path(recipe["data"]["train"])
+    old = file.read_text("utf-8")
+    file.write_text(old.replace("colour", "color"), "utf-8")
+    try:
+        yield
+    finally:
+        file.write_text(old, "utf-8")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the changed file."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    recipe, _ = finished(folder)
+    with changed_file(recipe):
+        ragtune.run(recipe, run_dir=folder / "new")
+    return folder / "new"
+
+
+# 1 is before anything is noted, 2 before the copy of run.json; from 4 on a result is not yet moved;
+# 12 is before run.json forgets what was.
+@pytest.mark.parametrize("moment", [1, 2, 4, 5, 6, 7, 10, 12])
+def test_a_kill_while_the_stages_of_a_changed_file_are_set_aside_mixes_nothing(
+    finished: Any, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    recipe, run = finished(tmp_path)
+    whole = digests(run)
+    with changed_file(recipe):
+        with monkeypatch.context() as patched:
+            cut_at(patched, run, moment)
+            with pytest.raises(KeyboardInterrupt):
+                ragtune.run(recipe, run_dir=run, redo=True)
+        found = [f for f in ragtune.check(recipe, run_dir=run) if f["name"] == "run directory"]
+        if moment == 1:
+            assert "train.jsonl has changed" in found[-1]["message"]
+        else:  # it is known what was begun, and no second --redo is needed
+            assert [f["level"] for f in found] == ["ok", "warning"]
+            assert "a --redo was cut off while it set data, before, adapter" in found[1]["message"]
+        ragtune.run(recipe, run_dir=run, redo=moment % 2 == 1)
+    assert digests(run) == digests(undisturbed) != whole
+    assert digests(run / "old-1") == whole
+    assert not (run / "old-2").exists()
+    states = [json.loads((r / "run.json").read_text("utf-8")) for r in (run, undisturbed)]
+    assert states[0]["merge"] == states[1]["merge"]
+    assert states[0]["data"] == states[1]["data"]
+    inputs = [state["inputs"]["data.train"]["files"]["train.jsonl"]["sha256"] for state in states]
+    assert inputs[0] == inputs[1]
+    assert "retiring" not in states[0]
+
+
+def cut_at(monkeypatch: pytest.MonkeyPatch, run: Path, moment: int) -> None:
+    """Interrupt before one of the renames that give a name in a run directory."""
+    replace, left = Path.replace, [moment]
+
+    def cut(self: Path, target: Any) -> Any:
+        left[0] -= Path(target).is_relative_to(run)
+        if not left[0]:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", cut)
 
 
 def test_a_kill_while_answers_are_scored_again_leaves_no_mixture(
@@ -121,7 +189,7 @@ def test_a_kill_while_answers_are_scored_again_leaves_no_mixture(
     "change",
     [
         {"files": []}, {"times": 3}, {"inputs": [1]}, {"plan": {"x": 1}}, {"train": None}, {"push": None},
-        {"merge": {}}, {"recipe": 1}, {"recipe": {"name": 3}}, {"data": [1]}, {"files": {"data": {"a": 1}}},
+        {"merge": {}}, {"retiring": None}, {"retiring": {"stages": ["data"]}}, {"recipe": 1}, {"recipe": {"name": 3}}, {"data": [1]}, {"files": {"data": {"a": 1}}},
     ],
 )  # fmt: skip
 def test_a_run_json_of_another_shape_is_damaged(

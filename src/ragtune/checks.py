@@ -132,8 +132,14 @@ def _run_dir(look: Look) -> None:
             "run directory", error.message, "warning",
             "It is set aside; the stages stay, but their times and some figures have to be made again.",
         )  # fmt: skip
-    changes = input_changes(there.path, state.get("inputs", {}), run.recipe)
-    there.refuse([*there.changes(run.recipe), *changes])
+    changes = there.changes(run.recipe)
+    changes += input_changes(there.path, state.get("inputs", {}), run.recipe)
+    if going := state.get("retiring", {}).get("stages", []):
+        look.say(
+            "run directory", f"a --redo was cut off while it set {', '.join(going)} aside", "warning",
+            "The next command that writes there sets aside the rest.",
+        )  # fmt: skip
+    there.refuse([left for one in changes if (left := one.without(going)).stages])
     for name, problem in there.damaged(state).items():
         words = f"{there.path / name} is damaged ({problem})"
         look.say("run directory", words, "warning", "It is set aside, and made again.")

@@ -1,5 +1,6 @@
-"""The form of run.json, as far as a command relies on it."""
+"""The form of run.json, as far as a command relies on it, and what is taken out of it with a stage."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -26,6 +27,13 @@ class _Merge(_Loose):
     intervals: dict[str, Any]
 
 
+class _Retiring(_Loose):
+    """The stages that are being moved into old-NUMBER."""
+
+    number: int
+    stages: list[str]
+
+
 class RunState(_Loose):
     """What run.json holds."""
 
@@ -41,3 +49,32 @@ class RunState(_Loose):
     train: dict[str, float | None] = {}
     merge: _Merge | None = None
     push: dict[str, str] = {}
+    retiring: _Retiring = _Retiring(number=0, stages=[])
+
+
+_TIMES = {"data": "prepare", "adapter": "train", "merged": "merge", "controls": "controls_",
+          "checkpoints": "checkpoint_"}  # fmt: skip
+"""What a stage's times are named, or how their names begin, where it is not the stage's own name."""
+_OF = {"data": ("data", "inputs", "commit", "plan"), "adapter": ("train",), "after": ("merge",),
+       "merged": ("merge",)}  # fmt: skip
+"""What else run.json says of a stage."""
+
+
+def forget_stages(state: dict[str, Any], stages: Iterable[str]) -> None:
+    """Take what run.json says of stages out of it."""
+    files = state.get("files", {})
+    for stage in stages:
+        for key in _OF.get(stage, ()):
+            state.pop(key, None)
+        forget_times(state, stage)
+        for name in [n for n in files if n.split("/")[0] == stage]:
+            del files[name]
+
+
+def forget_times(state: dict[str, Any], name: str) -> None:
+    """Take the times and peaks of a stage, or of one of its folders (controls/before), out of run.json."""
+    stage, _, part = name.partition("/")
+    first = _TIMES.get(stage, stage) + part
+    for values in (state.get("times", {}), state.get("peak_gib", {})):
+        for one in [n for n in values if n == first or (n.startswith(first) and first[-1] == "_")]:
+            del values[one]

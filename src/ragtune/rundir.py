@@ -19,7 +19,7 @@ from ragtune.errors import RagtuneError, UsageError
 from ragtune.files import disk_errors, read_json, write_json
 from ragtune.recipe import Recipe
 from ragtune.recipe_file import load_recipe, save_recipe
-from ragtune.run_state import RunState
+from ragtune.run_state import RunState, forget_stages, forget_times
 from ragtune.validity import (
     DEPENDS,
     PATHS,
@@ -34,10 +34,6 @@ from ragtune.validity import (
 
 _LIBRARIES = ("ragtune", "torch", "transformers", "peft", "accelerate", "datasets", "huggingface_hub",
               "bitsandbytes", "liger-kernel", "triton")  # fmt: skip
-
-_TIMES = {"data": "prepare", "adapter": "train", "merged": "merge", "controls": "controls_",
-          "checkpoints": "checkpoint_"}  # fmt: skip
-"""What a stage's times are named, or how their names begin, where it is not the stage's own name."""
 
 
 class RunDir:
@@ -134,9 +130,10 @@ class RunDir:
         self.see_ours()
         if not (self.state.exists() or self.recipe.exists()):
             return False
-        state = self._whole_state()
+        self._see_whole_state()
+        went = self._set_retired_aside()  # of a --redo that was killed
         changes = self.changes(recipe)
-        recorded = state.get("inputs", {})
+        recorded = self.read_state().get("inputs", {})
         if making:
             changes += input_changes(self.path, recorded, recipe)
         if changes and not redo:
@@ -149,7 +146,7 @@ class RunDir:
         if self._differs(recipe, but=PLAN_FREE):
             self.pop("plan")
         damaged = self._set_damaged_aside()
-        return bool(stages) or damaged
+        return went or bool(stages) or damaged
 
     def scored_otherwise(self, recipe: Recipe) -> bool:
         """Whether the recipe scores the answers that are there in another way, or may."""
@@ -172,53 +169,48 @@ class RunDir:
             del state[key]
             self._write(state)
 
-    def _whole_state(self) -> dict[str, Any]:
+    def _see_whole_state(self) -> None:
+        """Set a damaged run.json aside, and begin another."""
         try:
-            return self.read_state()
+            self.read_state()
         except RagtuneError as error:
             # The stages are of the recipe that recipe.yaml says, as far as anybody knows.
             made_by = load_recipe(self.recipe) if self.recipe.exists() else None
             set_aside(self.state, error.message)
             self._begin(made_by)
-            return {}
 
     def retire(self, stages: list[str]) -> None:
         """Move what stages made, with a copy of recipe and state, into old-1, old-2 and so on."""
         numbers = [int(p.name[4:]) for p in self.path.glob("old-*") if p.name[4:].isdigit()]
-        old = self.path / f"old-{max(numbers, default=0) + 1}"
-        derived = {"before", "after"} & set(stages) and [self.comparison, self.report]
+        # First: after a kill nobody would know of the rest that it is to go. A file may have changed,
+        # and what is recorded of it goes with the data that were made of it.
+        self.update(retiring={"number": max(numbers, default=0) + 1, "stages": stages})
+        self._set_retired_aside()
+
+    def _set_retired_aside(self) -> bool:
+        """Move what is to go and is still there, and forget it last; whether something was to go."""
+        state = self.read_state()
+        retiring = state.pop("retiring", None)
+        if not retiring:
+            return False
+        old = self.path / f"old-{retiring['number']}"
+        stages = [stage for stage in DEPENDS if stage in retiring["stages"]]
         found = [path for stage in stages for path in there(self.path, stage)]
-        found += [path for path in derived or [] if path.exists()]
+        if {"before", "after"} & set(stages):
+            found += [path for path in (self.comparison, self.report) if path.exists()]
         with disk_errors(old):
-            old.mkdir(parents=True)
-            if self.state.exists():
-                shutil.copy2(self.state, old / self.state.name)
+            write_json(old / self.state.name, state)
             made_by = self.made_by()
             if made_by is not None:
                 save_recipe(made_by, old / self.recipe.name)
-            # First: after a kill, folders that are still there are found to be invalid again.
-            self._drop(*stages)
             for path in found:
                 target = old / path.relative_to(self.path)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 path.replace(target)
-        warn(f"Set aside in {old}: {', '.join(stages)}. Delete it when you don't need it.")
-
-    def _drop(self, *stages: str) -> None:
-        """Take what run.json says of stages out of it."""
-        state = self.read_state()
-        if not state:
-            return
-        of = {"data": ("data", "inputs", "commit", "plan"), "adapter": ("train",), "after": ("merge",),
-              "merged": ("merge",)}  # fmt: skip
-        for stage in stages:
-            for key in of.get(stage, ()):
-                state.pop(key, None)
-            _forget_times(state, stage)
-            files = state.get("files", {})
-            for name in [n for n in files if n.split("/")[0] == stage]:
-                del files[name]
+        forget_stages(state, stages)
         self._write(state)
+        warn(f"Set aside in {old}: {', '.join(stages)}. Delete it when you don't need it.")
+        return True
 
     def results(self) -> list[str]:
         """The finished folders, as names below the run directory."""
@@ -279,7 +271,7 @@ class RunDir:
         damaged = self.damaged(state)
         for name, problem in damaged.items():
             set_aside(self.path / name, problem)
-            _forget_times(state, name)
+            forget_times(state, name)
         recorded, there_now = state.get("files", {}), self.results()
         state["files"] = {name: files for name, files in recorded.items() if name in there_now}
         if json.dumps(state) != old:
@@ -341,7 +333,7 @@ class RunDir:
         files = state.get("files", {})
         for name in results:
             state.pop("merge" if name == "merged" else name, None)
-            _forget_times(state, name)
+            forget_times(state, name)
             for one in [n for n in files if n.split("/")[0] == name]:
                 del files[one]
             shutil.rmtree(self.path / name, ignore_errors=True)
@@ -373,15 +365,6 @@ class RunDir:
         for key, value in values.items():
             state[key] = {**state.get(key, {}), **value} if isinstance(value, dict) else value
         self._write(state)
-
-
-def _forget_times(state: dict[str, Any], name: str) -> None:
-    """Take the times and peaks of a stage, or of one of its folders (controls/before), out of run.json."""
-    stage, _, part = name.partition("/")
-    first = _TIMES.get(stage, stage) + part
-    for values in (state.get("times", {}), state.get("peak_gib", {})):
-        for one in [n for n in values if n == first or (n.startswith(first) and first[-1] == "_")]:
-            del values[one]
 
 
 def versions(*more: str) -> dict[str, str]:

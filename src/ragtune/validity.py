@@ -72,6 +72,10 @@ class Change:
     words: str
     stages: tuple[str, ...]
 
+    def without(self, stages: Iterable[str]) -> Change:
+        """The same, for the other stages."""
+        return Change(self.words, tuple(stage for stage in self.stages if stage not in stages))
+
 
 def there(folder: Path, stage: str) -> list[Path]:
     """What a stage has made in a run directory so far; what is empty or set aside is nothing."""
