@@ -14,10 +14,11 @@ import pytest
 import ragtune
 from ragtune import capacity, checks
 from ragtune.cli import main
-from ragtune.errors import UsageError
+from ragtune.errors import RagtuneError, UsageError
 from ragtune.publish import merge
 from ragtune.stages import Run
 from tests.conftest import make_records, write_records
+from tests.model.test_weights import snapshot
 from tests.test_lock import holder
 
 
@@ -296,3 +297,30 @@ def test_offline_a_model_that_is_not_cached_and_a_name_that_the_hub_takes_not(
         "downloaded."
     )
     assert page["hub"][0]["message"].startswith("publish.repo: ")
+
+
+def test_a_hub_that_can_t_be_asked_stops_no_run_whose_model_is_in_the_cache(
+    tiny_recipe: dict[str, Any],
+    tmp_path: Path,
+    tiny_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise RagtuneError("The Hub can't be asked.", "Try again later.")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("ragtune.model.facts.model_facts", refuse)
+    monkeypatch.setattr(checks, "hub_is_offline", lambda: False)
+    cached = snapshot(tmp_path / "hub", "a" * 40, tiny_folder)
+    page = found(tiny_recipe, tmp_path, "model.id=owner/base")
+    _, one = page["model"]
+    assert (one["level"], one["message"]) == ("warning", "The Hub can't be asked.")
+    assert one["advice"] == "Try again later. This run takes the model in the cache."
+    assert "fail" not in levels(page).values()
+    assert levels(page)["licence"] == "ok"
+    index = {"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}
+    (cached / "model.safetensors").rename(cached / "model-1-of-2.safetensors")
+    (cached / "model.safetensors.index.json").write_text(json.dumps(index), "utf-8")
+    assert levels(found(tiny_recipe, tmp_path, "model.id=owner/base"))["model"] == "fail"
+    shutil.copy(cached / "model-1-of-2.safetensors", cached / "model-2-of-2.safetensors")
+    assert levels(found(tiny_recipe, tmp_path, "model.id=owner/base"))["model"] == "warning"

@@ -239,7 +239,7 @@ def _model(look: Look) -> None:
     run = look.run
     config = run.config
     look.say("model", f"{run.recipe.model.id} ({config.model_type})")
-    from ragtune.model.weights import see_weights
+    from ragtune.model.weights import loads_without_hub, see_weights
     from ragtune.reporting.licences import base_licence
 
     see_weights(run.source)
@@ -248,7 +248,13 @@ def _model(look: Look) -> None:
     if run.source.path == run.source.name and not hub_is_offline():
         from ragtune.model.facts import model_facts
 
-        found, gated = model_facts(run.source.name, run.source.revision)
+        try:
+            found, gated = model_facts(run.source.name, run.source.revision)
+        except RagtuneError as error:
+            if not loads_without_hub(run.source):
+                raise
+            advice = f"{error.advice} This run takes the model in the cache."
+            look.say("model", error.message, "warning", advice.strip())
     words = str(found) if found else "nothing here names the base model's licence"
     level: Level = "warning" if run.recipe.publish.repo and not found else "ok"
     look.say(

@@ -24,6 +24,11 @@ ANSWERS: dict[str, tuple[int, dict[str, str], Any]] = {
     "gated/one": (403, {"X-Error-Code": "GatedRepo"}, {"error": "gated"}),
     "no/one": (404, {"X-Error-Code": "RepoNotFound"}, {"error": "none"}),
     "ill/one": (500, {}, {"error": "ill"}),
+    "expired/one": (401, {"X-Error-Message": "Invalid credentials in Authorization header"}, {}),
+    "busy/one": (429, {}, {"error": "Too many requests."}),
+    "list/one": (200, {}, [1, 2]),
+    "empty/one": (200, {}, {}),
+    "date/one": (200, {}, {"id": "date/one", "lastModified": "yesterday"}),
 }  # fmt: skip
 
 
@@ -65,9 +70,17 @@ def test_licence_and_gating(name: str, licence: str | None, gated: bool) -> None
     [
         ("gated/one", UsageError, "is gated", "Accept its terms"),
         ("no/one", UsageError, "has no model no/one", "Check the name"),
-        ("ill/one", RagtuneError, "can't be asked", "Check the network"),
+        ("ill/one", RagtuneError, "can't be asked for ill/one: it answers 500, ill", "has a problem"),
+        (
+            "expired/one", RagtuneError,
+            r"it answers 401, Invalid credentials in Authorization header\.\n", "is wrong or has expired",
+        ),
+        ("busy/one", RagtuneError, r"it answers 429, Too many requests\.\n", "wait some minutes"),
+        ("list/one", RagtuneError, "answer about list/one makes no sense", "HF_ENDPOINT"),
+        ("empty/one", RagtuneError, "makes no sense", "HF_ENDPOINT"),
+        ("date/one", RagtuneError, "makes no sense", "HF_ENDPOINT"),
     ],
-)
+)  # fmt: skip
 def test_why_it_can_t_be_had(name: str, kind: type, message: str, advice: str) -> None:
     with pytest.raises(kind, match=message) as error:
         model_facts(name, None)
@@ -76,8 +89,9 @@ def test_why_it_can_t_be_had(name: str, kind: type, message: str, advice: str) -
 
 def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(RagtuneError, match="can't be asked for open/one"):
+    with pytest.raises(RagtuneError, match="can't be asked for open/one") as error:
         model_facts("open/one", None)
+    assert error.value.advice.startswith("Check the network. ")
 
 
 def test_a_token_that_can_t_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,19 @@ def commit_of(source: ModelSource) -> str | None:
     return snapshot.name if snapshot else None
 
 
+def loads_without_hub(source: ModelSource) -> bool:
+    """Whether a Hub model's configuration and all of its weights are in the cache."""
+    snapshot = _snapshot(source)
+    if snapshot is None:
+        return False
+    names: set[str] = {"model.safetensors"}
+    index = snapshot / "model.safetensors.index.json"
+    if not (snapshot / "model.safetensors").is_file() and index.is_file():
+        with contextlib.suppress(RagtuneError, KeyError, TypeError, AttributeError):
+            names = set(map(str, read_json(index)["weight_map"].values()))
+    return all((snapshot / name).is_file() for name in names)
+
+
 def set_damaged_aside(source: ModelSource, largest: int = sys.maxsize) -> None:
     """See that the cached files of a Hub model are what their names say; a damaged one goes.
 
