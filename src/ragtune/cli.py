@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import traceback
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from ragtune import __version__, stopping
-from ragtune.errors import RagtuneError, is_out_of_memory
+from ragtune.errors import RagtuneError, in_words
 from ragtune.offline import go_offline, need_network
 from ragtune.tokens import hide
 
@@ -54,12 +55,6 @@ class ReportFormat(StrEnum):
 
     HTML = "html"
     MARKDOWN = "md"
-
-
-OUT_OF_MEMORY = (
-    "Set train.samples_per_row=1, evaluate.batch_size=1 or prompt.max_tokens to something short, or use "
-    "a smaller model or a larger machine. What is finished is kept."
-)
 
 
 @app.callback(invoke_without_command=True)
@@ -344,19 +339,17 @@ def main(arguments: list[str] | None = None) -> None:
     stopping.install()
     try:
         stopping.stop_if_asked()
-        code: Any = app(arguments, standalone_mode=True)
-    except KeyboardInterrupt:
-        code = stopping.farewell(given)
-    except SystemExit as stop:
-        code = stop.code
+        code = _call(arguments)
         if code == 130 or (code and stopping.interrupted()):  # noqa: PLR2004 - how Typer ends on Ctrl-C
             code = stopping.farewell(given)
+    except KeyboardInterrupt:
+        code = stopping.farewell(given)
     except Exception as error:  # noqa: BLE001 - whatever it is, it ends in a message
         _traceback(wanted=debug)
         if stopping.interrupted():
             code = stopping.farewell(given)
         else:
-            told = _in_words(error)
+            told = in_words(error)
             _tell(told)
             code = told.exit_code
     finally:
@@ -364,20 +357,20 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code)
 
 
-def _in_words(error: Exception) -> RagtuneError:
-    """What a failure means to the user."""
-    from ragtune.files import lost_disk
-
-    if isinstance(error, RagtuneError):
-        return error
-    text = (str(error).strip().splitlines() or [""])[0]
-    if is_out_of_memory(error):
-        return RagtuneError(f"The memory does not do: {text}", OUT_OF_MEMORY)
-    return lost_disk(error) or RagtuneError(
-        f"{type(error).__name__}: {text}",
-        "This is a fault of ragtune, or of a library that it uses. The same command with --debug shows "
-        "where; please report it.",
-    )
+def _call(arguments: list[str]) -> Any:
+    """Run a command and return its exit code; what Typer says of wrong arguments may repeat a token."""
+    try:
+        return app(arguments, standalone_mode=False)
+    except SystemExit as stop:
+        return stop.code
+    except Exception as error:
+        # Typer's own, of a class that is Click's in some versions.
+        if not (hasattr(error, "show") and hasattr(error, "format_message")):
+            raise
+        said = io.StringIO()
+        error.show(file=said)
+        sys.stderr.write(hide(said.getvalue()))
+        return getattr(error, "exit_code", 2)
 
 
 def _tell(error: RagtuneError) -> None:

@@ -44,6 +44,12 @@ _OUT_OF_MEMORY = (
 )
 
 
+_MEMORY_ADVICE = (
+    "Set train.samples_per_row=1, evaluate.batch_size=1 or prompt.max_tokens to something short, or use "
+    "a smaller model or a larger machine. What is finished is kept."
+)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that the machine's or the GPU's memory is used up.
 
@@ -61,3 +67,19 @@ class UsageError(RagtuneError):
     """The recipe, the arguments or the data have to be changed (exit code 2)."""
 
     exit_code = 2
+
+
+def in_words(error: Exception) -> RagtuneError:
+    """What a failure means to the user, whatever it is."""
+    from ragtune.files import lost_disk
+
+    if isinstance(error, RagtuneError):
+        return error
+    text = (str(error).strip().splitlines() or [""])[0]
+    if is_out_of_memory(error):
+        return RagtuneError(f"The memory does not do: {text}", _MEMORY_ADVICE)
+    return lost_disk(error) or RagtuneError(
+        f"{type(error).__name__}: {text}",
+        "This is a fault of ragtune, or of a library that it uses. The same command with --debug shows "
+        "where; please report it.",
+    )

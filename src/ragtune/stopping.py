@@ -150,12 +150,14 @@ def last_words() -> tuple[int, str, str]:
 
 
 def farewell(arguments: list[str]) -> int:
-    """Say how to go on; returns the exit code."""
+    """Say how to go on, without a token that was given; returns the exit code."""
+    from ragtune.tokens import hide
+
     _forget_alarm()
     for number in SIGNALS:  # one more could only cut these words
         signal.signal(number, signal.SIG_IGN)
     code, name, kept = last_words()
-    command = shlex.join(["ragtune", *arguments])
+    command = shlex.join(["ragtune", *map(hide, arguments)])
     sys.stderr.write(
         f"\nStopped by {name}. {kept or 'What is finished is kept.'} "
         f"The same command goes on: {command}\n"

@@ -182,6 +182,40 @@ def test_the_token_of_another_cache_is_not_said(
         assert not leaks(text.encode())
 
 
+STOPPED = """
+from ragtune import pipeline
+def stopped(*_, **__):
+    raise KeyboardInterrupt
+pipeline.run = stopped
+"""
+
+
+def test_no_token_of_the_command_line_is_repeated(tmp_path: Path) -> None:
+    address = f"https://user:{PASSWORD}@example.org/x.jsonl"
+    commands: list[tuple[dict[str, str | None], list[str]]] = [
+        ({}, ["schema", RECIPE]),
+        ({}, [RECIPE]),
+        ({}, ["report", "r.yaml", "--format", KEY]),
+        ({}, ["--debug", "prepare", "r.yaml", f"--{RECIPE}"]),
+        ({}, ["schema", address]),
+        ({}, ["run", "r.yaml", f"data.train={address}", f"model.id={RECIPE}", KEY]),
+    ]
+    codes, outputs, errors = run_all(tmp_path, commands, {"OPENAI_API_KEY": KEY}, STOPPED)
+    assert codes == [2, 2, 2, 2, 2, 130]
+    for text in (*outputs, *errors):
+        assert not leaks(text.encode())
+    assert all("[hidden]" in text for text in errors)
+    assert errors[0].splitlines()[-1] == "Error: Got unexpected extra argument(s) ([hidden])"
+    assert (
+        errors[-1]
+        .splitlines()[-1]
+        .endswith(
+            "goes on: ragtune run r.yaml 'data.train=https://[hidden]@example.org/x.jsonl' "
+            "'model.id=[hidden]' '[hidden]'"
+        )
+    )
+
+
 def test_nothing_of_the_data_is_used_as_a_path(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
     """Every field that could be mistaken for a name is one that leads elsewhere."""
     names = [
