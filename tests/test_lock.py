@@ -146,6 +146,34 @@ def test_a_clock_that_is_behind_does_not_make_a_living_lock_stale(
         pass
 
 
+def test_a_silent_lock_whose_clock_is_ahead_is_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(lock, "WATCH", 0.01)
+    foreign(tmp_path, -7200)
+    with locked(tmp_path):
+        pass
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Took over the lock of process 1 on elsewhere: its last sign of life is dated 7" in said
+
+
+def test_a_living_lock_whose_clock_is_ahead_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = foreign(tmp_path, -7200)
+
+    def beats(_: float) -> None:
+        (tmp_path / "lock.json").write_text(json.dumps({**other, "beat": other["beat"] + 15}))
+
+    monkeypatch.setattr(lock.time, "sleep", beats)
+    with pytest.raises(UsageError, match="elsewhere"), locked(tmp_path):
+        pass
+    monkeypatch.undo()
+    foreign(tmp_path, -lock.BEAT)  # not worth watching
+    with pytest.raises(UsageError, match="elsewhere"), locked(tmp_path):
+        pass
+
+
 def test_of_two_that_take_over_one_wins(tmp_path: Path) -> None:
     """The second renames the first's new lock, sees that it is not the stale one, and puts it back."""
     stale = foreign(tmp_path, lock.SILENT + 60)

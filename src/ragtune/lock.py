@@ -260,6 +260,8 @@ def _gone(path: Path, other: dict[str, Any]) -> str | None:
     if _near(other):
         return None if _alive(other) else "its process is gone"
     silent = _silence(path, other)
+    if silent <= -SILENT:  # how long it is silent can't be told, only watched
+        return f"its last sign of life is dated {-silent:.0f} s ahead of the clock here"
     return None if silent < SILENT else f"it gave no sign of life for {silent:.0f} s"
 
 
