@@ -288,6 +288,51 @@ def test_a_folder_that_is_gone_does_not_become_a_model_of_the_hub(
     assert "models/base" not in card
 
 
+@pytest.mark.parametrize("gone", ["./gone", "./gone.gguf", "package:ragtune-gone"])
+@pytest.mark.parametrize("kind", ["adapter", "merged"])
+def test_a_base_that_is_gone_is_not_needed(
+    hub: Hub,
+    run_dir: RunDir,
+    tiny_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    gone: str,
+    kind: str,
+) -> None:
+    if kind == "adapter":
+        run_dir.adapter.mkdir()
+        (run_dir.adapter / "adapter_config.json").write_text(
+            '{"base_model_name_or_path": null}', "utf-8"
+        )
+    of_another_base(run_dir, tiny_folder, gone)
+    for dry_run in (True, False):
+        pipeline.push(run_dir.path, REPO, f"publish.format={kind}", dry_run=dry_run)
+        assert (
+            "It is not needed to publish, but its licence is not known then: the card says so."
+        ) in said(capsys)
+    card = hub.repos["alice/model"].files["README.md"].decode()
+    assert "| base model | a model that is not on the Hub | not known here" in card
+
+
+def test_a_gguf_file_is_not_converted_for_its_licence(
+    hub: Hub,
+    run_dir: RunDir,
+    tiny_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gguf: Any = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(tmp_path / "base.gguf", "llama")
+    writer.add_license("mit")
+    for write in ("header", "kv_data", "tensors"):
+        getattr(writer, f"write_{write}_to_file")()
+    writer.close()
+    monkeypatch.setattr("ragtune.model.source._convert", None)
+    of_another_base(run_dir, tiny_folder, str(tmp_path / "base.gguf"))
+    pipeline.push(run_dir.path, REPO)
+    card = hub.repos["alice/model"].files["README.md"].decode()
+    assert "| base model | a model that is not on the Hub | mit |" in card
+
+
 def test_the_command_line_has_a_preview(
     run_dir: RunDir, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,6 +107,20 @@ def gguf_file(model: Model) -> Path | None:
     return path if path.suffix == ".gguf" else None
 
 
+def unconverted(model: Model) -> ModelSource | None:
+    """A GGUF file as it lies there, and what its model is called; None for any other model.
+
+    Raises:
+        UsageError: there is no such file or package.
+    """
+    file = gguf_file(model)
+    if file is None:
+        return None
+    if not file.is_file():
+        raise UsageError(f"model.id: {file} does not exist.", f"Current folder: {Path.cwd()}.")
+    return ModelSource(str(file), _BASE_MODELS.get(model.id.removeprefix("package:")))
+
+
 def _packaged_gguf(package: str) -> Path:
     """The GGUF file that an installed package carries, put together if it comes in parts.
 

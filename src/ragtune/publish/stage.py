@@ -12,6 +12,7 @@ from ragtune.files import read_json, writing
 from ragtune.publish.hub import check_access, check_name, files_to_send, push
 
 if TYPE_CHECKING:
+    from ragtune.model.source import ModelSource
     from ragtune.stages import Run
 
 _SHOWN = 30
@@ -165,20 +166,37 @@ def _card(run: Run, repo: str, comparison: dict[str, Any] | None, *, ask: bool) 
     report = run.dir.data / "report.json"
     if not report.exists():
         raise UsageError(f"{run.dir.path} has no data yet.", "Run `ragtune run` first.")
-    base = _base_name(run)
+    source = _base(run)
+    base = _base_name(run, source)
     return model_card(
         recipe=run.recipe,
         state=run.dir.read_state(),
         data_report=read_json(report),
         comparison=comparison,
         base_model=base,
-        licence=base_licence(run.recipe.model, run.source, ask=ask and base is not None),
+        licence=base_licence(run.recipe.model, source, ask=ask and base is not None)
+        if source
+        else None,
         origins=data_origins(run.recipe.data),
         repo=repo,
     )
 
 
-def _base_name(run: Run) -> str | None:
+def _base(run: Run) -> ModelSource | None:
+    """Where the base is, or None, which is said: a card can do without it."""
+    from ragtune.model.source import unconverted
+
+    try:
+        return unconverted(run.recipe.model) or run.source
+    except RagtuneError as error:
+        warn(
+            f"{error.message} It is not needed to publish, but its licence is not known then: the card "
+            "says so."
+        )
+        return None
+
+
+def _base_name(run: Run, source: ModelSource | None) -> str | None:
     """What people call the base; None for a model that only this machine has.
 
     The adapter knows it from when it was trained: a folder that has been moved since would look like a
@@ -188,7 +206,7 @@ def _base_name(run: Run) -> str | None:
     if config.exists():
         name = read_json(config).get("base_model_name_or_path")
         return None if name is None else str(name)
-    return None if run.source.name is None else str(run.source.name)
+    return source.name if source else None
 
 
 def _size(size: int) -> str:

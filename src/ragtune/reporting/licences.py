@@ -145,7 +145,10 @@ def _of_gguf(path: Path) -> Licence | None:
         return None
     from gguf import GGUFReader
 
-    fields = GGUFReader(path).fields
+    try:
+        fields = GGUFReader(path).fields
+    except (OSError, ValueError):
+        return None
     names = (f"general.license{part}" for part in ("", ".name", ".link"))
     return _licence(*(fields[n].contents() if n in fields else None for n in names))
 
