@@ -113,6 +113,26 @@ def test_what_could_not_be_asked_is_not_looked_up_later(
     assert hf_hub_download("owner/base", "adapter_config.json", revision=COMMIT)  # it was there
 
 
+@pytest.mark.parametrize(("code", "asked"), [(404, True), (403, False)])
+def test_an_answer_of_a_mirror(
+    hub: Hub, folder: Path, tmp_path: Path, code: int, asked: bool
+) -> None:
+    """It says 404 without the Hub's own code for a file that is not there."""
+    snapshot(tmp_path / "hub", COMMIT, folder)
+    hub.fail["adapter_config"] = code
+    assert see_cached(BASE) == (ModelSource("owner/base", "owner/base", COMMIT), asked)
+    assert [r for r in hub.requests if "adapter_config" in r]
+
+
+def test_a_repository_that_is_gone_is_read_from_the_cache(
+    hub: Hub, folder: Path, tmp_path: Path
+) -> None:
+    snapshot(tmp_path / "hub", COMMIT, folder)
+    hub.repos.clear()
+    assert not see_cached(BASE)[1]
+    assert load_model(BASE, CPU, nf4=False)
+
+
 @pytest.mark.parametrize("name", ["pytorch_model-00001-of-00001.bin", "../x.safetensors"])
 def test_an_index_that_leads_to_something_else_is_refused(
     hub: Hub, folder: Path, tmp_path: Path, name: str

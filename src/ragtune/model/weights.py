@@ -15,6 +15,7 @@ from ragtune.files import cache_dir, later, read_json, sha256, write_json
 from ragtune.model.source import ModelSource
 from ragtune.model.unsafe import ADAPTER, INDEX, named_weights, see_references, see_repository
 
+_MISSING = 404
 _SHA1, _SHA256 = 40, 64
 """Characters of the names that the Hub's cache gives to files: git's for small ones, sha256 for large."""
 
@@ -102,10 +103,14 @@ def see_cached(source: ModelSource) -> tuple[ModelSource, bool]:
         try:
             endpoint = os.environ.get("HF_ENDPOINT") or None
             hf_hub_download(source.path, name, revision=commit, endpoint=endpoint)
-        except errors.RemoteEntryNotFoundError:
-            pass
-        except (transport_error, OSError):
-            asked = False
+        except (transport_error, OSError) as error:
+            away = isinstance(error, errors.LocalEntryNotFoundError)
+            cause = error.__cause__ if away else error
+            gone = isinstance(cause, (errors.RepositoryNotFoundError, errors.RevisionNotFoundError))
+            # A mirror may say 404 and not of what: whoever asks again is told the same.
+            asked = (
+                getattr(getattr(cause, "response", None), "status_code", 0) == _MISSING and not gone
+            )
     see_repository({p.name for p in snapshot.iterdir() if p.is_file()}, source.path, whole=False)
     see_references(snapshot)
     return dataclasses.replace(source, revision=commit), asked
