@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -271,3 +272,33 @@ def test_times_of_stages_that_are_made_again_begin_anew(finished: Any, tmp_path:
     times = json.loads((run / "run.json").read_text("utf-8"))["times"]
     assert times["prepare"] < 1000
     assert not {"before", "train", "after", "merge"} & times.keys()
+
+
+def test_a_file_that_came_into_the_models_folder_is_a_change(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    model = shutil.copytree(tiny_recipe["model"]["id"], tmp_path / "model")
+    tiny_recipe["model"]["id"] = str(model)
+    # Where the template stands is a matter of transformers' version; here it is in the older place.
+    template = model / "chat_template.jinja"
+    config = json.loads((model / "tokenizer_config.json").read_text("utf-8"))
+    if template.exists():
+        config["chat_template"] = template.read_text("utf-8")
+        template.unlink()
+    (model / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
+    run = tmp_path / "run"
+    ragtune.prepare(tiny_recipe, run_dir=run)
+    old = digests(run)
+    (model / "README.md").write_text("nothing that a model is made of", "utf-8")
+    ragtune.prepare(tiny_recipe, run_dir=run)
+    template.write_text(config["chat_template"].replace("user", "User"), "utf-8")
+    words = r"model\.id: .*/model/chat_template\.jinja is new .*: no longer valid: data\n"
+    with pytest.raises(UsageError, match=words):
+        ragtune.run(tiny_recipe, run_dir=run)
+    (bad,) = [f for f in ragtune.check(tiny_recipe, run_dir=run) if f["level"] == "fail"]
+    assert "chat_template.jinja is new" in bad["message"]
+    assert digests(run) == old
+    ragtune.prepare(tiny_recipe, run_dir=run, redo=True)
+    ragtune.prepare(tiny_recipe, run_dir=run)
+    inputs = json.loads((run / "run.json").read_text("utf-8"))["inputs"]["model.id"]["files"]
+    assert "chat_template.jinja" in inputs

@@ -172,7 +172,8 @@ def input_changes(
 ) -> list[Change]:
     """The files that differ under the same path, with the stages that were made from them.
 
-    A file that is gone is no change: what was made from it stands.
+    A file that is gone is no change: what was made from it stands. One that came into a model's folder
+    is: a chat_template.jinja counts before what tokenizer_config.json says.
     """
     found = []
     for key, path in _input_paths(recipe):
@@ -189,6 +190,10 @@ def input_changes(
                 f"{sha256(file)[:12]}… now)"
             )
             found.append(Change(words, tuple(s for s in DEPENDS if there(folder, s))))
+        for file in _model_files(path) if path.is_dir() else []:
+            if file.is_file() and file.name not in entry["files"]:
+                words = f"{key}: {file} is new (not there when these were made)"
+                found.append(Change(words, tuple(s for s in DEPENDS if there(folder, s))))
     return [change for change in found if change.stages]
 
 
