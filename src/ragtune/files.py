@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -226,9 +227,13 @@ def appending(path: Path) -> Iterator[IO[str]]:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[IO[str]]:
-    """Open a text file for writing that appears under its name only when it is whole."""
-    partial = path.with_name(f".{path.name}.partial")
+def writing(path: Path, *, shared: bool = False) -> Iterator[IO[str]]:
+    """Open a text file for writing that appears under its name only when it is whole.
+
+    If it is `shared`, others may write it at the same time: the last one counts.
+    """
+    # Where one writes alone, a name that stays the same: what a kill left is written over.
+    partial = path.with_name(f".{path.name}.{f'{uuid.uuid4().hex}.' * shared}partial")
     try:
         with _text(partial, path, "w") as file:
             yield file
@@ -253,9 +258,9 @@ def _text(path: Path, named: Path, mode: str) -> Iterator[IO[str]]:
             yield file
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write `value` as indented JSON, with `format` first."""
-    with writing(path) as file:
+def write_json(path: Path, value: dict[str, Any], *, shared: bool = False) -> None:
+    """Write `value` as indented JSON, with `format` first; `shared` as of `writing`."""
+    with writing(path, shared=shared) as file:
         json.dump({"format": FORMAT, **value}, file, ensure_ascii=False, indent=2)
         file.write("\n")
 

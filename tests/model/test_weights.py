@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,22 @@ def test_damaged_files_are_set_aside_and_whole_ones_read_once(
         assert f"{name} of owner/base has another" in capsys.readouterr().out.replace("\n", " ")
     assert commit_of(BASE) is None
     set_damaged_aside(ModelSource("/no/folder", None))  # no model of the Hub
+
+
+def test_two_at_once_remember_what_is_whole(cached: Path, tmp_path: Path) -> None:
+    memory = tmp_path / "cache" / "whole.json"
+    begin = threading.Barrier(2, lambda: memory.unlink(missing_ok=True))
+
+    def look(_: int) -> None:
+        for _ in range(40):
+            begin.wait(20)
+            set_damaged_aside(BASE)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(look, range(2)))
+    known = json.loads(memory.read_text("utf-8"))["files"]
+    assert known.keys() == {str(file.resolve()) for file in cached.iterdir()}
+    assert [file.name for file in memory.parent.iterdir()] == ["whole.json"]
 
 
 def test_a_run_stays_with_one_commit(

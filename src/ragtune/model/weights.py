@@ -71,7 +71,9 @@ def set_damaged_aside(source: ModelSource, largest: int = sys.maxsize) -> None:
             set_aside(blob, f"{link.name} of {source.name} has another checksum")
             link.unlink()
     if begun:
-        write_json(memory, {"files": {k: v for k, v in known.items() if Path(k).exists()}})
+        there = {k: v for k, v in known.items() if Path(k).exists()}
+        # Of two processes at once one forgets what the other found whole: it is read once more.
+        write_json(memory, {"files": there}, shared=True)
 
 
 def see_cached(source: ModelSource) -> tuple[ModelSource, bool]:
