@@ -19,6 +19,7 @@ from ragtune.model import weights
 from ragtune.model.source import ModelSource
 from ragtune.model.weights import commit_of, set_damaged_aside
 from tests.conftest import tiny_model
+from tests.standin import Fault, Hub
 
 BASE = ModelSource("owner/base", "owner/base")
 
@@ -116,3 +117,31 @@ def test_a_run_stays_with_one_commit(
     (hub / "models--owner--base" / "refs" / "main").write_text("a" * 40, "utf-8")
     assert ragtune("evaluate", "--base").returncode == 0
     assert (run / "before" / "predictions.jsonl").read_bytes() == before
+
+
+def test_with_an_expired_token_a_run_takes_the_model_in_the_cache(
+    tmp_path: Path, tiny_folder: Path, tiny_recipe: dict[str, Any]
+) -> None:
+    snapshot(tmp_path / "hf" / "hub", "a" * 40, tiny_folder)
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps({**tiny_recipe, "train": {"steps": 1, "batch_size": 1}}), "utf-8")
+    says = "Invalid credentials in Authorization header"
+    with Hub() as hub:
+        hub.fail["."] = Fault(code=401, headers={"X-Error-Message": says})
+        environment = {**os.environ, **hub.environment(), "HF_HOME": str(tmp_path / "hf")}
+        for command, model, code in (
+            ("run", "owner/base", 0), ("run", "owner/base", 0), ("check", "owner/other", 1),
+        ):  # fmt: skip
+            place = ["--run-dir", str(tmp_path / model)]
+            done = subprocess.run(
+                [sys.executable, "-m", "ragtune", command, str(path), f"model.id={model}", *place],
+                env=environment, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert done.returncode == code, done.stdout + done.stderr
+            mark = "will fail" if code else "warning"
+            assert (
+                f"{mark}  model: The Hub can't be asked for {model}: it answers 401, {says}."
+                in (done.stdout)
+            )
+            assert "The token is wrong or has expired" in done.stdout
+    assert (tmp_path / "owner" / "base" / "report.html").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from ragtune.errors import RagtuneError, UsageError
 from ragtune.model.unsafe import see_repository
@@ -50,14 +51,7 @@ def model_facts(name: str, revision: str | None) -> tuple[str | None, bool]:
     except UnicodeEncodeError:
         raise UsageError(STRANGE_TOKEN, TOKEN_ADVICE) from None
     except errors.HfHubHTTPError as error:
-        code, said = error.response.status_code, _line(error.server_message or str(error))
-        advice = _ADVICE.get(code, "")
-        if code >= _SERVERS_FAULT:
-            advice = "The Hub has a problem: try again later."
-        raise RagtuneError(
-            f"The Hub can't be asked for {name}: it answers {code}, {said.rstrip('.')}.",
-            f"{advice} {_CACHED}".strip(),
-        ) from error
+        raise refused(name, error) from error
     except (transport_error, OSError) as error:
         raise RagtuneError(
             f"The Hub can't be asked for {name}: {type(error).__name__}.",
@@ -72,6 +66,18 @@ def model_facts(name: str, revision: str | None) -> tuple[str | None, bool]:
     if found.siblings is not None:
         see_repository({file for file in files if "/" not in file}, name)
     return facts
+
+
+def refused(name: str, error: Any) -> RagtuneError:
+    """What to say of an answer with a code that is none of the model's own."""
+    code, said = error.response.status_code, _line(error.server_message or str(error))
+    advice = _ADVICE.get(code, "")
+    if code >= _SERVERS_FAULT:
+        advice = "The Hub has a problem: try again later."
+    return RagtuneError(
+        f"The Hub can't be asked for {name}: it answers {code}, {said.rstrip('.')}.",
+        f"{advice} {_CACHED}".strip(),
+    )
 
 
 def _line(text: str) -> str:

@@ -17,9 +17,10 @@ from safetensors import SafetensorError
 
 from ragtune.data.encode import Encoder
 from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
+from ragtune.model.facts import refused
 from ragtune.model.source import ModelSource
 from ragtune.model.unsafe import INSTEAD, PICKLE
-from ragtune.model.weights import commit_of, damaged, see_cached
+from ragtune.model.weights import commit_of, damaged, loads_without_hub, see_cached
 from ragtune.offline import hub_is_offline
 from ragtune.recipe import Recipe
 from ragtune.stopping import stop_if_asked
@@ -173,6 +174,8 @@ def _loading(what: str, source: ModelSource) -> Iterator[None]:
                 "Check the name and the network. Where there is none, only a model that was used here "
                 "before, or a folder, will do.",
             ) from error
+        if "specific connection error" in text and hasattr(error.__cause__, "server_message"):
+            raise refused(source.path, error.__cause__) from error
         lines = text.splitlines() or [type(error).__name__]
         raise UsageError(
             f"model.id: the {what} of {source.path} can't be loaded: {lines[0]}",
@@ -190,16 +193,27 @@ def load_tokenizer(source: ModelSource) -> Any:
     from transformers import AutoTokenizer
 
     with _loading("tokenizer", source):
-        tokenizer = AutoTokenizer.from_pretrained(source.path, **_where(source))
+        tokenizer = _pretrained(AutoTokenizer, source)
     if tokenizer.pad_token_id is None:
         # Padding is masked everywhere, so any token serves.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     return tokenizer
 
 
-def _where(source: ModelSource) -> dict[str, Any]:
-    """What every `from_pretrained` gets. Left out, trust_remote_code would be asked on the screen."""
-    return {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
+def _pretrained(kind: Any, source: ModelSource, **options: Any) -> Any:
+    """What `from_pretrained` makes of a model."""
+    # Left out, trust_remote_code would be asked on the screen.
+    options |= {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
+    try:
+        return kind.from_pretrained(source.path, **options)
+    except OSError:
+        # A Hub that refuses, as it does with a token that has expired, is asked for files that a model
+        # need not have, too; with no network transformers takes the cache by itself.
+        if hub_is_offline() or not loads_without_hub(source):
+            raise
+        with contextlib.suppress(OSError):
+            return kind.from_pretrained(source.path, **options | {"local_files_only": True})
+        raise
 
 
 def load_config(source: ModelSource) -> Any:
@@ -211,7 +225,7 @@ def load_config(source: ModelSource) -> Any:
     from transformers import AutoConfig
 
     with _loading("configuration", source):
-        config = AutoConfig.from_pretrained(source.path, **_where(source))
+        config = _pretrained(AutoConfig, source)
         see_cached(source)  # now the commit is known, and nothing has been done yet
         return config
 
@@ -360,12 +374,8 @@ def load_model(
         if not asked:
             # transformers would look for an adapter once more, and the network may be back by then.
             options |= {"local_files_only": True, "adapter_kwargs": {"local_files_only": True}}
-        model = AutoModelForCausalLM.from_pretrained(
-            source.path,
-            **_where(source),
-            dtype=hardware.dtype,
-            use_safetensors=True,
-            **options,
+        model = _pretrained(
+            AutoModelForCausalLM, source, dtype=hardware.dtype, use_safetensors=True, **options
         )
         if hardware.device.type != "cuda":
             model.to(hardware.device)
