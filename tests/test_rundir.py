@@ -181,6 +181,7 @@ def test_a_changed_recipe_says_which_stages_are_no_longer_valid(
     [
         ("train.steps=9", {"adapter", "after", "merged"}, {"data", "before"}),
         ("evaluate.limit=4", {"before", "after"}, {"data", "adapter", "merged"}),
+        ("seed=8 evaluate.answers=first", {"data", "before", "after", "adapter", "merged"}, set()),
     ],
 )
 def test_redo_sets_aside_and_gives_what_a_new_run_gives(
@@ -188,15 +189,15 @@ def test_redo_sets_aside_and_gives_what_a_new_run_gives(
 ) -> None:
     recipe, run = finished(tmp_path)
     times = {name: (run / name).stat().st_ino for name in kept}
-    ragtune.run(recipe, change, run_dir=run, redo=True)
+    ragtune.run(recipe, *change.split(), run_dir=run, redo=True)
     there = {p.name for p in (run / "old-1").iterdir()}
     assert gone | {"recipe.yaml", "run.json", "comparison.json", "report.html"} <= there
     assert not kept & there
     assert {name: (run / name).stat().st_ino for name in kept} == times
-    ragtune.run(recipe, change, run_dir=tmp_path / "new")
+    ragtune.run(recipe, *change.split(), run_dir=tmp_path / "new")
     assert digests(run) == digests(tmp_path / "new")
     # The recipe is that of what is there now; nothing more is to be done.
-    ragtune.run(recipe, change, run_dir=run, redo=True)
+    ragtune.run(recipe, *change.split(), run_dir=run, redo=True)
     assert not (run / "old-2").exists()
     merge = [
         json.loads((r / "run.json").read_text("utf-8"))["merge"] for r in (run, tmp_path / "new")

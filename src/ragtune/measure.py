@@ -96,14 +96,17 @@ def score_again(run: Workspace) -> None:
     from ragtune.evaluation.evaluate import figures_of
     from ragtune.evaluation.generate import Prediction
 
-    if not (run.dir.data / "report.json").exists():
+    folders = [f for f in map(run.dir.path.__truediv__, run.dir.results()) if f.name != "data"]
+    folders = [f for f in folders if (f / "metrics.json").exists()]
+    merged = run.dir.read_state().get("merge")
+    scored = folders or merged or run.dir.controls.exists()  # not if all of it was set aside
+    if scored and not (run.dir.data / "report.json").exists():
         raise UsageError(
             f"{run.dir.data} is gone, and without it no answer can be scored in another way.",
             "Run `ragtune prepare` without changing evaluate.metric or evaluate.answers, then this again.",
         )
     run.dir.update(scoring=True)  # so that a kill in the middle leaves no mixture
-    folders = [f for f in map(run.dir.path.__truediv__, run.dir.results()) if f.name != "data"]
-    for folder in [f for f in folders if (f / "metrics.json").exists()]:
+    for folder in folders:
         name = str(folder.relative_to(run.dir.path))
         rows = [Prediction(**row) for row in read_jsonl(folder / "predictions.jsonl")]
         run.dir.unrecord(name)
@@ -114,7 +117,6 @@ def score_again(run: Workspace) -> None:
         )
     if run.dir.controls.exists():
         _score_controls(run)
-    merged = run.dir.read_state().get("merge")
     if merged and merged.get("answers") != run.recipe.evaluate.answers:
         run.dir.forget("merge")  # its answers are not kept: it is asked again
     run.dir.claim(run.recipe)

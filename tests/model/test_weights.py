@@ -145,3 +145,24 @@ def test_with_an_expired_token_a_run_takes_the_model_in_the_cache(
             )
             assert "The token is wrong or has expired" in done.stdout
     assert (tmp_path / "owner" / "base" / "report.html").exists()
+
+
+def test_offline_a_check_sees_that_the_weights_are_not_in_the_cache(
+    tmp_path: Path, tiny_folder: Path, tiny_recipe: dict[str, Any]
+) -> None:
+    folder = snapshot(tmp_path / "hf" / "hub", "a" * 40, tiny_folder)
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps({**tiny_recipe, "train": {"steps": 1, "batch_size": 1}}), "utf-8")
+    command = [
+        sys.executable, "-m", "ragtune", "--offline", "check", str(path), "model.id=owner/base",
+        "--run-dir", str(tmp_path / "run"),
+    ]  # fmt: skip
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf")}
+    for code in (0, 1):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stdout + done.stderr
+        for file in folder.glob("*.safetensors"):
+            file.unlink()
+    assert (
+        "will fail  model: model.id: not all weights of owner/base are in the cache" in done.stdout
+    )
