@@ -360,7 +360,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _call(arguments: list[str]) -> Any:
     """Run a command and return its exit code; what Typer says of wrong arguments may repeat a token."""
     try:
-        return app(arguments, standalone_mode=False)
+        return app(arguments, standalone_mode=False) or 0
     except SystemExit as stop:
         return stop.code
     except Exception as error:
