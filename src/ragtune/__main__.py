@@ -15,9 +15,7 @@ def main() -> None:
         cli.main()
     except SystemExit:
         raise
-    except (
-        BaseException
-    ):  # whatever an interrupt became: an import that it breaks is an ImportError
+    except BaseException:  # what an interrupt became: it may have broken an import
         if not stopping.asked():
             raise
         sys.exit(stopping.farewell(sys.argv[1:]))

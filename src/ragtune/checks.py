@@ -246,17 +246,14 @@ def _model(look: Look) -> None:
     found: Any = base_licence(run.recipe.model, run.source, ask=False)
     gated = False
     on_hub = run.source.path == run.source.name
-    if (
-        on_hub
-        and hub_is_offline()
-        and not (run.dir.adapter.exists() or loads_without_hub(run.source))
-    ):
-        raise UsageError(
-            f"model.id: not all weights of {run.source.name} are in the cache, and offline nothing is "
-            "downloaded.",
-            "Run once where there is a network, or name a folder.",
-        )
-    if on_hub and not hub_is_offline():
+    if on_hub and hub_is_offline():
+        if not (run.dir.adapter.exists() or loads_without_hub(run.source)):
+            raise UsageError(
+                f"model.id: not all weights of {run.source.name} are in the cache, and offline nothing is "
+                "downloaded.",
+                "Run once where there is a network, or name a folder.",
+            )
+    elif on_hub:
         from ragtune.model.facts import model_facts
 
         try:

@@ -330,12 +330,9 @@ class RunDir:
     def forget(self, *results: str) -> None:
         """Remove what later stages made of something that is made anew, unfinished work included."""
         state = self.read_state()
-        files = state.get("files", {})
+        forget_stages(state, results)
         for name in results:
-            state.pop("merge" if name == "merged" else name, None)
-            forget_times(state, name)
-            for one in [n for n in files if n.split("/")[0] == name]:
-                del files[one]
+            state.pop(name, None)
             shutil.rmtree(self.path / name, ignore_errors=True)
             for path in (self.path / f"{name}.json", *self.work.glob(f"{name}*.jsonl")):
                 path.unlink(missing_ok=True)

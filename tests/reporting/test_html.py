@@ -15,10 +15,10 @@ import pytest
 
 from ragtune.data.example import Passage
 from ragtune.reporting.answers import AnswerRow, island, outcomes, pieces
-from ragtune.reporting.plots import controls_chart, gain_chart, loss_curve
+from ragtune.reporting.plots import controls_chart, gain_chart
 from ragtune.reporting.wording import METRICS, count, duration, points, probability
 from tests.reporting import made
-from tests.reporting.made import LOG, STATE, a_recipe, compared, controls, rows
+from tests.reporting.made import STATE, a_recipe, compared, controls, rows
 
 
 def render(folder: Path, **changes: Any) -> str:
@@ -360,28 +360,6 @@ def test_any_part_of_the_state_may_be_missing(tmp_path: Path, key: str) -> None:
     read(render(tmp_path, state={k: v for k, v in STATE.items() if k != key}))
     read(render(tmp_path, state={key: STATE[key]}))
     read(render(tmp_path, state={key: {}}))
-
-
-def test_loss_curve() -> None:
-    svg = loss_curve(LOG, window=2, width=7.0)
-    assert svg is not None
-    assert svg == loss_curve(LOG, window=2, width=7.0)
-    assert "nan" not in svg
-    assert not re.search(r"#[0-9a-f]{6}\b", svg)  # only the page's colours
-    assert loss_curve([], window=2, width=7.0) is None
-    assert loss_curve([{"step": 1, "loss": float("inf")}], window=2, width=7.0) is None
-    assert loss_curve([{"step": 1, "loss": 2.0}], window=2, width=7.0) is not None
-    assert loss_curve([{"step": 1, "eval_loss": 2.0}], window=2, width=7.0) is not None
-
-
-def test_drawings_have_the_colours_of_the_page() -> None:
-    for svg in (
-        gain_chart(compared(a_recipe(), rows()), width=3.7),
-        controls_chart(controls(), width=9),
-    ):
-        assert svg
-        assert not re.search(r"#[0-9a-f]{6}\b", svg)
-        assert "var(--accent)" in svg
 
 
 def test_outcomes_are_over_the_selected() -> None:
