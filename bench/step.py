@@ -86,13 +86,14 @@ def build(config: Any, *, nf4: bool, dequantized: bool, liger: bool) -> Any:
     return model.eval()
 
 
-def samples(count: int, longest: int, vocabulary: int) -> list[Sample]:
-    """Samples of about 720 tokens, as the notebook's."""
+def samples(count: int, longest: int, vocabulary: int, trained: int | None = None) -> list[Sample]:
+    """Samples of about 720 tokens, as the notebook's, with short answers or `trained` tokens each."""
     rng = random.Random(0)
     out = []
     for i in range(count):
         n = int(min(1150, max(260, rng.gauss(720, 150))) * longest / 1150)
         k = rng.choice([3, 4, 5, 6, 7, 8, 10])
+        k = k if trained is None else min(trained, n - 1)
         ids = [rng.randrange(5, vocabulary) for _ in range(n)]
         out.append(Sample(str(i), ids[:-k], ids[-k:]))
     return out
@@ -120,7 +121,8 @@ def train(
 ) -> dict[str, Any]:
     batch = 4 if tiny else 16
     recipe = recipe_of(case, batch)
-    data = samples(batch * case["steps"], case["longest"], config.vocab_size)
+    count = batch * case["steps"]
+    data = samples(count, case["longest"], config.vocab_size, case.get("trained"))
     steps = [data[i : i + batch] for i in range(0, len(data), batch)]
     hardware = hardware_here()
     tuned = attach(model, recipe.lora, 42)
@@ -285,6 +287,10 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "m: short, dropout": {"layers": 8, "longest": 300, "dropout": 0.1, "per_row": 16, "steps": 3},
     "m: long, 2 a row": {"layers": 8, "longest": 3500, "per_row": 2, "steps": 3},
+    "m: long answers": {"layers": 8, "trained": 600, "steps": 3},
+    "m: long answers, recompute": {
+        "layers": 8, "trained": 600, "steps": 3, "recompute": True, "per_row": 16,
+    },
     "answer: before": {"answer": True, "adapter": False, "questions": 300},
     "answer: after": {"answer": True, "adapter": True, "questions": 300},
     "answer: NF4": {"answer": True, "adapter": False, "questions": 100, "dequantized": False},
