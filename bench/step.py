@@ -189,6 +189,7 @@ def train(
         "predicted_gib": round(predicted, 2),
         "error": round(predicted / peak - 1, 3) if peak else None,
         "row_tokens": tokens,
+        "row_trained": trained,
         "losses": [round(x, 4) for x in losses],
         "changes": list(trainer.plan.changes),
     }  # fmt: skip

@@ -145,32 +145,31 @@ class Estimate:
         return numbers * self.width + 4 * s.heads + extra
 
     def activations(self, tokens: int) -> float:
-        """What a row keeps: all layers, or the layers' inputs and one layer."""
+        """What a row keeps until the backward pass: all layers, or the layers' inputs alone."""
         s = self.shape
-        ends = s.hidden * self.width  # the last norm's input
-        if self.recompute:
-            return tokens * (s.layers * s.hidden * self.width + self.layer + ends)
-        return tokens * (s.layers * self.layer + ends)
+        kept = s.hidden * self.width if self.recompute else self.layer
+        return tokens * (s.layers * kept + s.hidden * self.width)  # and the last norm's input
 
-    def working(self, tokens: int) -> float:
-        """What one layer's backward pass needs beside: gradients, and copies that live briefly."""
+    def working(self, tokens: int, trained: int) -> float:
+        """What is needed beside for a while: for the loss first, then for a layer's backward pass.
+
+        The loss has the logits of the trained tokens in three forms at a time, in float32. A layer
+        has gradients, copies that live briefly and, recomputed, its activations.
+        """
         s = self.shape
+        loss = trained * s.vocabulary * 12
         copies = 2 * s.inner if self.dropout else s.inner
+        again = self.layer if self.recompute else 0
         weight = s.largest_linear * self.width if self.nf4 and not self.dequantized else 0
-        return tokens * (copies + s.hidden) * self.width + weight
-
-    def logits(self, trained: int) -> float:
-        """What the loss of a row needs: its logits, and of them in float32 three forms at a time."""
-        return trained * self.shape.vocabulary * (self.width + 12)
+        return max(loss, tokens * (again + (copies + s.hidden) * self.width) + weight)
 
     def training(self, tokens: int, trained: int, rows: int) -> float:
         """The peak of training with rows of so many tokens, `trained` of them, so many rows a step.
 
-        A step of one row has no gradients yet when its activations are at their peak. The logits are
-        gone when the last layer's backward pass begins.
+        A step of one row has no gradients yet when its activations are at their peak.
         """
         fixed = self.weights + self.adapter + self.moments
-        backward = self.activations(tokens) + max(self.working(tokens), self.logits(trained))
+        backward = self.activations(tokens) + self.working(tokens, trained)
         if rows > 1:
             backward += self.gradients
         # The optimizer has the gradients and a copy of them, in one piece.

@@ -148,7 +148,7 @@ def make_plan(
                 "gradients": estimate.gradients,
                 "optimizer": estimate.moments,
                 "activations": estimate.activations(tokens),
-                "working": max(estimate.working(tokens), estimate.logits(trained)),
+                "working": estimate.working(tokens, trained),
                 "training": estimate.training(tokens, trained, -(-train.batch_size // per_row)),
                 "cache": used * estimate.cached_token,
                 "evaluation": estimate.evaluation(used, min(batch, len(prompts))),
