@@ -37,7 +37,7 @@ BENCH = Path(__file__).resolve().parent
 RECIPE = BENCH.parent / "recipes" / "aio-swallow-7b.yaml"
 MODULES = {"notebook": "peers.notebook", "trl": "peers.trl_sft", "unsloth": "peers.unsloth_sft"}
 SYSTEMS = ("ragtune", "trl", "notebook", "unsloth")
-RESERVED = {"ragtune": 280, "trl": 260, "notebook": 280, "unsloth": 220}
+RESERVED = {"ragtune": 280, "trl": 260, "notebook": 280, "unsloth": 300}
 """Seconds that the systems before one leave to it."""
 EQUAL_SECONDS = 60
 """What a peer leaves to ragtune's step within its memory."""
