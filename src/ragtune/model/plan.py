@@ -304,7 +304,7 @@ def describe(plan: Plan) -> list[str]:
             f"Memory to train: {m['training']:.1f} of {m['available']:.1f} GiB: weights{form} "
             f"{m['weights']:.1f}, adapter {m['adapter']:.1f}, gradients {m['gradients']:.1f}, "
             f"optimizer {m['optimizer']:.1f}, activations of the longest row {m['activations']:.1f}, "
-            f"working copies {m['working']:.1f}"
+            f"working memory {m['working']:.1f}"
         ),
         f"Memory to answer: {m['evaluation']:.1f} GiB, keys and values {m['cache']:.1f} of it",
         *(["This may be too much: what does not fit is halved then."] if is_tight(plan) else []),
