@@ -122,7 +122,7 @@ def train(
     batch = 4 if tiny else 16
     recipe = recipe_of(case, batch)
     count = batch * case["steps"]
-    data = samples(count, case["longest"], config.vocab_size, case.get("trained"))
+    data = samples(count, case["longest"], config.vocab_size, case["trained"])
     steps = [data[i : i + batch] for i in range(0, len(data), batch)]
     hardware = hardware_here()
     tuned = attach(model, recipe.lora, 42)
@@ -263,7 +263,7 @@ def hardware_here() -> Hardware:
 
 DEFAULT = {
     "layers": 32, "rank": 128, "dropout": 0.0, "nf4": True, "dequantized": True, "recompute": False,
-    "per_row": 8, "fuse": True, "liger": True, "longest": 1150, "steps": 6,
+    "per_row": 8, "fuse": True, "liger": True, "longest": 1150, "trained": None, "steps": 6,
 }  # fmt: skip
 CASES: dict[str, dict[str, Any]] = {
     "kept, 8 a row": {},

@@ -83,8 +83,8 @@ def test_the_file_says_all_that_a_table_needs(measured: tuple[dict[str, Any], st
 
 
 def test_a_system_that_fails_is_noted(measured: tuple[dict[str, Any], str]) -> None:
-    if not MISSING:  # its absence is the failure that is looked at
-        pytest.skip("unsloth is installed")
+    if not MISSING:
+        pytest.skip("unsloth is installed: its absence is the failure that is looked at")
     notes = [n["text"] for n in measured[0]["notes"] if n["system"] == "unsloth"]
     assert len(notes) == 1
     assert "No module named 'unsloth'" in notes[0]

@@ -216,8 +216,8 @@ def test_a_run_that_is_cut_off_gives_the_same_files(fault: str, count: int) -> N
         text=True,
         check=False,
     )
-    if "no small disks" in found.stdout:  # a container may not have the right to mount
-        pytest.skip("no disk may be mounted here")
+    if "no small disks" in found.stdout:
+        pytest.skip("no disk may be mounted here: a container may lack the right")
     assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-6000:]
 
 

@@ -199,8 +199,8 @@ def cli(
 def test_a_users_mistake_gets_a_message_and_no_traceback(
     tiny_recipe: dict[str, Any], tmp_path: Path, changes: str, code: int, named: str
 ) -> None:
-    if "NVIDIA" in named and _cuda():  # then what is asked for is no mistake
-        pytest.skip("there is a GPU here")
+    if "NVIDIA" in named and _cuda():
+        pytest.skip("there is a GPU here: what is asked for is no mistake")
     found = cli(tiny_recipe, tmp_path, "train", changes)
     assert found.returncode == code, found.stderr
     assert named in found.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any, Self
 
 
@@ -100,12 +99,7 @@ class Chat:
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.http.server_port}/v1"
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.end.set()
         self.http.shutdown()
         self.http.server_close()

@@ -63,9 +63,8 @@ def _look(path: Path, most: int) -> None:
         before = 0
         for group in range(file.metadata.num_row_groups):
             done = before
-            # pyarrow has no way to read a group that is only partly written with a dictionary like this:
-            # of such a one nothing can be known beforehand.
-            with contextlib.suppress(pa.ArrowNotImplementedError):
+            # pyarrow can't read a group like this that is only partly written with a dictionary.
+            with contextlib.suppress(pa.ArrowNotImplementedError):  # such a one can't be weighed
                 for batch in file.iter_batches(batch_size=ROWS, row_groups=[group]):
                     if sum(map(_size, batch.columns)) > most:
                         raise TooLargeError(batch.num_rows, done)

@@ -223,8 +223,8 @@ def _convert(path: Path, folder: Path, fingerprint: str) -> None:
             where["trust_remote_code"] = False
             tokenizer = AutoTokenizer.from_pretrained(**where)
             model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+        # What transformers raises for a family, a tensor or a file that it can't read.
         except (ValueError, OSError, KeyError, NotImplementedError) as error:
-            # What transformers raises for a family, a tensor or a file that it can't read.
             raise RagtuneError(
                 f"{path} can't be converted: {str(error).splitlines()[0]}",
                 "transformers reads GGUF files of the common families; use the model's safetensors.",
