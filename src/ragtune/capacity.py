@@ -32,7 +32,7 @@ def memory(look: Look) -> None:
         prompts = [len(p.ids) for p in look.prompts["eval"] if p is not None]
         steps = [(sizes * size)[i : i + size] for i in range(0, len(sizes), size)]
         plan = make_plan(run.recipe, run.hardware, run.config, steps, prompts)
-    for line in describe(plan):
+    for line in describe(plan, run.recipe.train.batch_size):
         look.say("memory", line.rstrip("."), "warning" if is_tight(plan) else "ok")
     look.say(
         "memory",

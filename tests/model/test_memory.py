@@ -145,8 +145,17 @@ def test_on_a_cpu_the_recipe_alone_decides() -> None:
     plan = make_plan(recipe, CPU, None, [[(5, 2)] * 16], [5])
     assert (plan.samples_per_row, plan.recompute, plan.cache_tokens) == (2, False, None)
     assert plan.memory == {}
-    (line,) = describe(plan)
-    assert "2 samples a row" in line
+    (line,) = describe(plan, 16)
+    assert "2 samples a row, 8 rows a step" in line
+
+
+def test_a_plan_says_how_a_step_is_laid_out() -> None:
+    """Samples a row, the accumulation, recomputing, and how much is asked at a time."""
+    line, training, answering = describe(plan_for(38), 16)
+    assert line.startswith("Plan: 6 samples a row, 3 rows a step, activations kept; questions of")
+    assert "optimizer" in training
+    assert "keys and values" in answering
+    assert "16 samples a row, 1 row a step, activations" in describe(plan_for(78), 16)[0]
 
 
 @pytest.mark.parametrize(

@@ -286,11 +286,12 @@ def row_size(steps: Sequence[Sequence[Size]], per_row: int) -> Size:
     return max(tokens, default=0), max(trained, default=0)
 
 
-def describe(plan: Plan) -> list[str]:
-    """The plan in words, a line each; nothing about memory on a CPU."""
+def describe(plan: Plan, batch_size: int) -> list[str]:
+    """The plan for steps of so many samples in words, a line each; nothing about memory on a CPU."""
+    samples, count = plan.max_samples_per_row, plan.rows(batch_size)
     rows = (
-        f"Plan: {plan.max_samples_per_row} sample{'s' * (plan.max_samples_per_row > 1)} a row, activations "
-        f"{'recomputed' if plan.recompute else 'kept'}"
+        f"Plan: {samples} sample{'s' * (samples > 1)} a row, {count} row{'s' * (count > 1)} a step, "
+        f"activations {'recomputed' if plan.recompute else 'kept'}"
     )
     m = plan.memory
     if plan.cache_tokens is None or not m:

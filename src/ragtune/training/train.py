@@ -195,7 +195,7 @@ def _describe(plan: Plan, recipe: Recipe, steps: list[list[Sample]], tuned: Any)
         f"{trainable_parameters(tuned):,} trainable parameters (rank {recipe.lora.rank}). "
         f"{len(steps)} steps of {recipe.train.batch_size} samples."
     )
-    for line in describe(plan):
+    for line in describe(plan, recipe.train.batch_size):
         note(line)
     if recipe.train.keep == "best":
         warn(
