@@ -88,7 +88,7 @@ def test_a_run_stops_at_a_failure_and_prints_the_page(
     tiny_recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny_recipe["lora"]["target_modules"] = ["q_proj", "query_key_value"]
-    with pytest.raises(UsageError, match="has no query_key_value"):
+    with pytest.raises(UsageError, match="has no linear layer query_key_value"):
         ragtune.run(tiny_recipe, run_dir=tmp_path / "run")
     out = capsys.readouterr().out
     assert "will fail  adapter: " in out

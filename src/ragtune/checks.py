@@ -324,12 +324,11 @@ def _truncation(look: Look) -> None:
 
 
 def _adapter(look: Look) -> None:
-    from ragtune.model.load import skeleton
-    from ragtune.model.lora import check_targets
+    from ragtune.model.targets import describe, find_targets
 
-    check_targets(skeleton(look.run.config), look.run.recipe.lora)
-    lora = look.run.recipe.lora
-    look.say("adapter", f"rank {lora.rank} on {', '.join(lora.target_modules)}")
+    targets = find_targets(look.run.config, look.run.recipe.lora)
+    for line in describe(targets, look.run.recipe.lora):
+        look.say("adapter", line)
 
 
 def _server(look: Look) -> None:

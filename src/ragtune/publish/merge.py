@@ -16,10 +16,10 @@ from ragtune.model.load import (
     load_config,
     load_model,
     quiet,
-    skeleton,
     stop_generation_at,
 )
 from ragtune.model.lora import load_adapter
+from ragtune.model.skeleton import skeleton
 from ragtune.model.source import ModelSource
 
 SHARD_SIZE = "2GB"
