@@ -179,6 +179,7 @@ class Run(Workspace):
         from ragtune.evaluation.score import load_predictions, metrics_of, score_answers
         from ragtune.model.load import choose_hardware, plain
         from ragtune.model.plan import plan_answers
+        from ragtune.model.quantized import without_quantization
         from ragtune.publish.merge import merge
 
         whole = (self.dir.merged / "config.json").exists()
@@ -203,7 +204,13 @@ class Run(Workspace):
                     self._load(str(self.dir.merged), hardware),
                     self.encoder,
                     self.prompts,
-                    plan_answers(simple, hardware, self.config, lengths, dequantized=False),
+                    plan_answers(
+                        simple,
+                        hardware,
+                        without_quantization(self.config),
+                        lengths,
+                        dequantized=False,
+                    ),
                     partial,
                     "answering (merged)",
                 )
