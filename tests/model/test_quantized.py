@@ -17,7 +17,7 @@ import ragtune
 from ragtune.errors import UsageError
 from ragtune.model.load import Hardware, load_config, load_model, skeleton
 from ragtune.model.plan import estimate_of, make_plan
-from ragtune.model.quantized import see_quantized, without_quantization
+from ragtune.model.quantized import see_quantized, settle, without_quantization
 from ragtune.model.source import ModelSource
 from ragtune.recipe import Recipe
 from tests.conftest import SHAPE, tiny_model
@@ -103,9 +103,9 @@ def config_of(**values: Any) -> Any:
     [
         (
             {"quant_method": "gptq", "bits": 4},
-            "model.id: the base is quantised (gptq with 4 bits), and transformers can't load it here: "
+            ("model.id: the base is quantised (gptq with 4 bits), and transformers can't load it here: "
             "Loading a GPTQ quantized model requires optimum (`pip install optimum`).\n"
-            "Run: pip install optimum. Or name the model as it was before it was quantised.",
+            "Run: pip install optimum. Or name the model as it was before it was quantised."),
         ),
         (
             {"quant_method": "awq", "bits": 4},
@@ -125,8 +125,8 @@ def config_of(**values: Any) -> Any:
         ),
         (
             {"quant_method": "fbgemm_fp8"},
-            "Using fbgemm fp8 quantization requires a GPU or XPU.\nThere is no NVIDIA GPU here. Name the "
-            "model as it was before it was quantised.",
+            ("Using fbgemm fp8 quantization requires a GPU or XPU.\nThere is no NVIDIA GPU here. Name the "
+            "model as it was before it was quantised."),
         ),
         ({"quant_method": "bitnet"}, "(bitnet), and transformers does not train that.\nName the model"),
         ({"quant_method": "modelopt"}, "(modelopt), which transformers does not know.\nName the model"),
@@ -226,18 +226,17 @@ def test_a_quantised_base_runs_to_the_merged_model(
     said = {f["name"]: f for f in page}
     assert "fail" not in {f["level"] for f in page}
     words = {
-        "fp8": "the base is quantised already (fp8); it is dequantised while it is loaded, and stays so",
-        "mxfp4": "the base is quantised already (mxfp4); it is dequantised while it is loaded, and stays so",
-        "bnb4": "the base is quantised already (bitsandbytes with 4 bits); it is trained as it is, and is "
-        "dequantised to be merged",
-        "bnb8": "the base is quantised already (bitsandbytes with 8 bits); it is trained as it is, and is "
-        "dequantised to be merged",
+        "fp8": "the base is quantised already (fp8); it is dequantised when it is loaded, and stays so",
+        "mxfp4": "the base is quantised already (mxfp4); it is dequantised when it is loaded, and stays so",
+        "bnb4": "the base is quantised already (bitsandbytes with 4 bits); it is dequantised when it is "
+        "loaded, and stays so",
+        "bnb8": "the base is quantised already (bitsandbytes with 8 bits); it is dequantised when it is "
+        "loaded, and stays so",
     }
     assert said["quantization"]["message"] == words[kind]
     ragtune.run(tiny_recipe, run_dir=tmp_path / "run")
     state = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))
-    if kind != "bnb8":  # it computes with products of whole numbers, the merged model doesn't
-        assert state["merge"]["changed"] <= 1
+    assert state["merge"]["changed"] <= 1
     merged = tmp_path / "run" / "merged"
     assert "quantization_config" not in (merged / "config.json").read_text("utf-8")
     assert {w.dtype for w in load_file(merged / "model.safetensors").values()} == {torch.bfloat16}
@@ -247,19 +246,16 @@ def test_a_quantised_base_runs_to_the_merged_model(
 
 
 def test_what_can_t_be_dequantised_is_not_merged(
-    tiny_folder: Path, tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_recipe: dict[str, Any], tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny_recipe["model"]["id"] = str(bnb_folder(tiny_folder, tmp_path / "bnb4", 4))
     tiny_recipe["lora"]["target_modules"] = ["q_proj"]
     # A quantizer that has no way back, as those of GPTQ and AWQ.
     monkeypatch.setattr("ragtune.model.quantized._undoes", lambda _: False)
-    said = {
-        f["name"]: f
-        for f in ragtune.check(
-            tiny_recipe, "publish.format=merged", "model.dtype=bfloat16", run_dir=tmp_path / "run"
-        )
-    }
-    assert said["quantization"]["message"].endswith("an adapter can't be merged into it")
+    page = ragtune.check(tiny_recipe, "publish.format=merged", run_dir=tmp_path / "run")
+    said = {f["name"]: f for f in page}
+    words = "it is trained as it is, and an adapter can't be merged into it"
+    assert said["quantization"]["message"].endswith(words)
     assert said["merging"]["level"] == "fail"
     assert said["merging"]["message"] == (
         "The base is quantised (bitsandbytes with 4 bits), and transformers can't undo that: nothing is "
@@ -274,17 +270,22 @@ def test_memory_counts_what_is_loaded(
     tiny_folder: Path, fp8_folder: Path, tiny_recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     recipe = Recipe.model_validate(tiny_recipe)
-    plain = estimate_of(recipe, HARDWARE, load_config(ModelSource(str(tiny_folder), None)))
-    fp8 = estimate_of(recipe, HARDWARE, load_config(ModelSource(str(fp8_folder), None)))
+    gpu = Hardware(torch.device("cuda", 0), torch.bfloat16, "", "GPU")
+    plain = estimate_of(recipe, gpu, load_config(ModelSource(str(tiny_folder), None)))
+    fp8 = estimate_of(recipe, gpu, load_config(ModelSource(str(fp8_folder), None)))
     assert fp8.weights == plain.weights  # it is dequantised
-    source = ModelSource(str(bnb_folder(tiny_folder, tmp_path / "bnb4", 4)), None)
-    config = load_config(source)
-    packed = estimate_of(recipe, HARDWARE, config)
-    model = load_model(source, HARDWARE, nf4=False)
+    folder = bnb_folder(tiny_folder, tmp_path / "bnb4", 4)
+    config = load_config(ModelSource(str(folder), None))
+    found = see_quantized(config, gpu.device)
+    assert found is not None
+    assert found.words.endswith("it is trained as it is, and is dequantised to be merged")
+    packed = estimate_of(recipe, gpu, config)
+    model = hf.AutoModelForCausalLM.from_pretrained(folder)
+    settle(model, found, torch.bfloat16)
     states = [p.quant_state for p in model.parameters() if hasattr(p, "quant_state")]
     real = sum(p.numel() * p.element_size() for p in model.parameters())
     real += sum(s.absmax.numel() * 4 for s in states)
     assert packed.weights == pytest.approx(real, rel=0.01)
-    plan = make_plan(recipe, HARDWARE, config, [[(10, 2)]], [10], memory=2**30)
+    plan = make_plan(recipe, gpu, config, [[(10, 2)]], [10], memory=2**30)
     assert plan.quantization == "bitsandbytes with 4 bits"
     assert not plan.dequantized

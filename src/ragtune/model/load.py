@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from ragtune.data.encode import Encoder
 from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
 from ragtune.model.facts import refused
-from ragtune.model.quantized import loading, see_plain, see_quantized
+from ragtune.model.quantized import loading, see_quantized, settle
 from ragtune.model.source import ModelSource
 from ragtune.model.unsafe import INSTEAD, PICKLE
 from ragtune.model.weights import damaged, loads_without_hub, see_cached
@@ -386,8 +386,8 @@ def load_model(
                 model.to(hardware.device)
         elif has_liger(model.config):
             _fuse_kernels(model)
-        if quantized and quantized.dequantized:
-            see_plain(model, hardware.dtype)
+        if quantized:
+            settle(model, quantized, hardware.dtype)
         if nf4 and dequantized:
             _round_to_nf4(model)
     model.requires_grad_(requires_grad=False)

@@ -111,12 +111,10 @@ def make_plan(
         UsageError: the device can't hold the model and its adapter.
     """
     train = recipe.train
-    quantized = see_quantized(config, hardware.device, nf4=recipe.model.quantization == "nf4")
-    own = None if quantized is None or quantized.dequantized else quantized.kind
     fixed: dict[str, Any] = {
         "device": hardware.name,
         "dtype": hardware.dtype_name,
-        "quantization": recipe.model.quantization or own,
+        "quantization": recipe.model.quantization,
         "optimizer": train.optimizer,
     }
     if hardware.device.type != "cuda" and memory is None:
@@ -130,6 +128,9 @@ def make_plan(
             evaluation_batch=_batch(recipe, CPU_EVALUATION_BATCH),
         )
     budget = (available(hardware.device) if memory is None else memory) * _SPARE
+    quantized = see_quantized(config, hardware.device, nf4=recipe.model.quantization == "nf4")
+    if quantized and not quantized.dequantized:
+        fixed["quantization"] = quantized.kind
     base = estimate_of(recipe, hardware, config)
     question = max(prompts, default=0) + recipe.evaluate.max_new_tokens
     estimate, per_row = _choose(recipe, base, steps, question, budget)

@@ -1,8 +1,9 @@
 """A base model that comes quantised: what it is, what is needed, how it is loaded and merged.
 
-What transformers can dequantise while it loads (MXFP4, FP8, compressed-tensors) is trained dequantised:
-it is then a plain model. What it can't is trained as it is, if transformers and PEFT say so, and merged
-only if it can be dequantised afterwards (bitsandbytes): nothing is merged into quantised weights.
+What transformers can dequantise while it loads it (MXFP4, FP8, compressed-tensors) is dequantised, and
+is a plain model from then on. So is what it can dequantise afterwards (bitsandbytes), but for 4 bits on a
+GPU, where they save the memory for which they are chosen. The rest is trained as it is, if transformers
+and PEFT say so, and not merged: nothing is merged into quantised weights.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 
 from ragtune.errors import RagtuneError, UsageError
 
-_INSTEAD = "Or name the model as it was before it was quantised"
+_OTHER = "Name the model as it was before it was quantised."
 _SCALE_BYTES = 4 / 64
 """What the scales of a weight take at most: a float32 for 64 of them."""
 
@@ -29,16 +30,16 @@ class Quantized:
     kind: str
     """In words: mxfp4, bitsandbytes with 4 bits, …"""
     dequantized: bool
-    """Whether it is dequantised while it is loaded; if not, it is trained as it is."""
+    """Whether it is dequantised when it is loaded; if not, it is trained as it is."""
     mergeable: bool
-    """Whether an adapter can be merged into what it is when it is dequantised."""
+    """Whether it can be dequantised at all, so that an adapter can be merged into it."""
     linear_bytes: float | None = None
     """Bytes of a weight of the linear layers, on average, where it is trained as it is; None: not known."""
 
     @property
     def words(self) -> str:
         if self.dequantized:
-            return f"quantised already ({self.kind}); it is dequantised while it is loaded, and stays so"
+            return f"quantised already ({self.kind}); it is dequantised when it is loaded, and stays so"
         merging = (
             "is dequantised to be merged"
             if self.mergeable
@@ -67,21 +68,23 @@ def see_quantized(config: Any, device: torch.device, *, nf4: bool = False) -> Qu
     if nf4:
         raise UsageError(
             f"model.quantization: nf4, and {config.name_or_path} is quantised already ({kind}).",
-            f"Set model.quantization=null. {_INSTEAD}.",
+            f"Set model.quantization=null. Or n{_OTHER[1:]}",
         )
     quantizer = _quantizer(values, kind, device)
-    if _can_dequantize(quantizer.quantization_config):
+    bits = _bits(values)
+    undoes = _undoes(quantizer)
+    # With 8 bits bitsandbytes rounds the activations, too, by what else is in the row: an answer would
+    # depend on its neighbours. On a CPU it packs the weights in a way of its own when they are used.
+    kept = device.type == "cuda" and bits == 4  # noqa: PLR2004
+    if _can_dequantize(quantizer.quantization_config) or (undoes and not kept):
         return Quantized(kind, dequantized=True, mergeable=True)
     layers = _adapted(config, quantizer, kind)
-    bits = _bits(values)
     linear_bytes = None
     if bits is not None:
         whole, packed = layers
         width = 2.0  # what is left out of the quantisation is in half precision, or counted too low
         linear_bytes = (packed * (bits / 8 + _SCALE_BYTES) + (whole - packed) * width) / whole
-    return Quantized(
-        kind, dequantized=False, mergeable=_undoes(quantizer), linear_bytes=linear_bytes
-    )
+    return Quantized(kind, dequantized=False, mergeable=undoes, linear_bytes=linear_bytes)
 
 
 def loading(
@@ -91,49 +94,45 @@ def loading(
     config = copy.deepcopy(config)
     values = dict(_values(config) or {})
     if quantized.dequantized:
-        values["dequantize"] = True
+        values["dequantize"] = True  # where that is known
     if "bnb_4bit_compute_dtype" in values:  # the one of the machine that it was quantised on
         values["bnb_4bit_compute_dtype"] = str(dtype).removeprefix("torch.")
     _holder(config).quantization_config = values
     options: dict[str, Any] = {"config": config}
-    if not quantized.dequantized and device.type == "cpu":
+    if "dequantize" not in values and device.type == "cpu":
         options["device_map"] = {"": "cpu"}  # left out, some would go to the GPU by themselves
     return options
 
 
-def see_plain(model: Any, dtype: torch.dtype) -> None:
-    """Let a model that was dequantised while it was loaded be in all as if it had never been quantised.
+def settle(model: Any, quantized: Quantized, dtype: torch.dtype) -> None:
+    """Let a quantised base that was just loaded be as it is used: in one dtype, and plain if dequantised.
 
-    transformers keeps in their own dtype what it did not dequantise, and would quantise again when the
-    model is saved, without saying so in the configuration.
+    transformers leaves what is not quantised in the dtype of the file, and would quantise what it
+    dequantised again when the model is saved, without saying so in the configuration.
 
     Raises:
         RagtuneError: it was not dequantised.
     """
+    if quantized.dequantized and getattr(model, "hf_quantizer", None) is not None:
+        model.dequantize(dtype=dtype)
     single = {*(model._keep_in_fp32_modules or ()), *(model._keep_in_fp32_modules_strict or ())}  # noqa: SLF001 - as transformers' own loading
     for name, parameter in model.named_parameters():
-        if not parameter.is_floating_point() or parameter.dtype.itemsize == 1:
+        number = parameter.is_floating_point() and parameter.dtype.itemsize > 1
+        if quantized.dequantized and not number:
             raise RagtuneError(
-                f"{type(model).__name__}: {name} is still {parameter.dtype} after it was to be dequantised.",
-                f"{_INSTEAD[3:].capitalize()}.",
+                f"{name} of the base is still {parameter.dtype} after it was to be dequantised.",
+                _OTHER,
             )
-        if parameter.dtype != torch.float32 or not single & set(name.split(".")):
+        kept = parameter.dtype == torch.float32 and single & set(name.split("."))
+        if number and type(parameter) is torch.nn.Parameter and not kept:
             parameter.data = parameter.data.to(dtype)
-    from transformers.conversion_mapping import get_model_conversion_mapping
+    if quantized.dequantized:
+        from transformers.conversion_mapping import get_model_conversion_mapping
 
-    used = {tuple(c.target_patterns) for c in model._weight_conversions or ()}  # noqa: SLF001 - no public way
-    model._weight_conversions = [  # noqa: SLF001
-        c for c in get_model_conversion_mapping(model) if tuple(c.target_patterns) in used
-    ]
-
-
-def dequantize(model: Any, dtype: torch.dtype) -> Any:
-    """A model that was trained as it is, dequantised to be merged; any other stays as it is."""
-    if getattr(model, "hf_quantizer", None) is None:
-        return model
-    model.dequantize(dtype=dtype)
-    see_plain(model, dtype)
-    return model
+        used = {tuple(c.target_patterns) for c in model._weight_conversions or ()}  # noqa: SLF001 - no public way
+        model._weight_conversions = [  # noqa: SLF001
+            c for c in get_model_conversion_mapping(model) if tuple(c.target_patterns) in used
+        ]
 
 
 def refuse_merging(quantized: Quantized | None) -> None:
@@ -208,7 +207,7 @@ def _quantizer(values: dict[str, Any], kind: str, device: torch.device) -> Any:
         # transformers would skip it, and take the packed weights for weights.
         raise UsageError(
             f"model.id: the base is quantised ({kind}), which transformers does not know.",
-            f"{_INSTEAD[3:].capitalize()}.",
+            _OTHER,
         )
     place: dict[str, Any] | None = {"": device.index or 0 if device.type == "cuda" else "cpu"}
     try:
@@ -230,7 +229,7 @@ def _quantizer(values: dict[str, Any], kind: str, device: torch.device) -> Any:
     if not trains:
         raise UsageError(
             f"model.id: the base is quantised ({kind}), and transformers does not train that.",
-            f"{_INSTEAD[3:].capitalize()}.",
+            _OTHER,
         )
     return quantizer
 
@@ -241,9 +240,9 @@ def _needed(error: Exception) -> str:
     missing = getattr(error, "name", None)  # of a module that was imported
     if isinstance(error, ImportError) and (wanted or missing):
         packages = shlex.join(shlex.split(wanted[1])) if wanted else missing
-        return f"Run: pip install {packages}. {_INSTEAD}."
+        return f"Run: pip install {packages}. Or n{_OTHER[1:]}"
     here = "" if torch.cuda.is_available() else "There is no NVIDIA GPU here. "
-    return f"{here}{_INSTEAD[3:].capitalize()}."
+    return f"{here}{_OTHER}"
 
 
 def _can_dequantize(asked: Any) -> bool:
@@ -284,6 +283,6 @@ def _adapted(config: Any, quantizer: Any, kind: str) -> tuple[int, int]:
             raise UsageError(
                 f"model.id: the base is quantised ({kind}), and PEFT can't adapt its layers: "
                 f"{str(error).splitlines()[0]}",
-                f"{_INSTEAD[3:].capitalize()}.",
+                _OTHER,
             ) from error
     return sum(sizes.values()), sum(sizes[name] for name in packed)

@@ -20,7 +20,7 @@ from ragtune.model.load import (
     stop_generation_at,
 )
 from ragtune.model.lora import load_adapter
-from ragtune.model.quantized import dequantize, refuse_merging, see_quantized
+from ragtune.model.quantized import refuse_merging, see_quantized
 from ragtune.model.source import ModelSource
 
 SHARD_SIZE = "2GB"
@@ -42,7 +42,6 @@ def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) ->
     try:
         base = load_model(source, hardware, nf4=False)
         with quiet():
-            base = dequantize(base, hardware.dtype)
             tuned = load_adapter(base, adapter)
             _see_finite(tuned)  # looked at before, so that afterwards it can only be the sum
             merged = tuned.merge_and_unload()
