@@ -377,6 +377,7 @@ CHECKS: tuple[tuple[str, tuple[str, ...], Check], ...] = (
     ("template", ("model",), _template),
     ("mask", ("template", "data.train"), _mask),
     ("truncation", ("template",), _truncation),
+    ("vocabulary", ("truncation",), bases.vocabulary),
     ("adapter", ("model",), _adapter),
     (
         "memory",
@@ -384,7 +385,7 @@ CHECKS: tuple[tuple[str, tuple[str, ...], Check], ...] = (
             "run directory",
             "hardware",
             "quantization",
-            "truncation",
+            "vocabulary",
             "adapter",
             "data.train",
             "data.eval",

@@ -35,7 +35,8 @@ class Run(Workspace):
                 read = read_inputs(self.recipe)
                 encoder = self.encoder  # with it a Hub model is in the cache
                 self._pin()
-                prepare(self.recipe, encoder, self.dir.data, lambda: self.dir.update(inputs=read()))
+                done = lambda: self.dir.update(inputs=read())  # noqa: E731
+                prepare(self.recipe, encoder, self.dir.data, done, self.embedding_rows)
                 self.dir.record("data")
         return read_json(self.dir.data / "report.json")
 

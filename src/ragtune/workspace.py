@@ -161,6 +161,16 @@ class Workspace:
         return self._once("encoder", make)
 
     @property
+    def embedding_rows(self) -> int:
+        """Token ids that the model has a row for."""
+        from ragtune.model.load import skeleton
+
+        def make() -> int:
+            return int(skeleton(self.config).get_input_embeddings().weight.shape[0])
+
+        return int(self._once("embedding rows", make))
+
+    @property
     def hardware(self) -> Any:
         from ragtune.model.load import choose_hardware
 
