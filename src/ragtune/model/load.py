@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from ragtune.data.encode import Encoder
 from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
 from ragtune.model.facts import refused
+from ragtune.model.quantized import loading, see_quantized, settle
 from ragtune.model.source import ModelSource
 from ragtune.model.unsafe import INSTEAD, PICKLE
 from ragtune.model.weights import damaged, loads_without_hub, see_cached
@@ -335,7 +336,8 @@ def load_model(
         dequantized: keep what NF4 makes of them in `hardware.dtype`: four times the memory, faster.
 
     Raises:
-        UsageError: it is not found or no causal language model in safetensors, or has an adapter.
+        UsageError: it is not found or no causal language model in safetensors, or has an adapter; it is
+            quantised in a way that can't be trained here.
         RagtuneError: too little memory.
     """
     from transformers import BitsAndBytesConfig
@@ -349,7 +351,11 @@ def load_model(
         )
     if hardware.device.type == "cuda":
         options["device_map"] = {"": hardware.device.index or 0}
-    kind = auto_class(load_config(source))
+    config = load_config(source)
+    kind = auto_class(config)
+    quantized = see_quantized(config, hardware.device, nf4=nf4)
+    if quantized:
+        options |= loading(config, quantized, hardware.device, hardware.dtype)
     with _loading("model", source):
         source, asked = see_cached(source)
         if not asked:
@@ -357,9 +363,12 @@ def load_model(
             options |= {"local_files_only": True, "adapter_kwargs": {"local_files_only": True}}
         model = _pretrained(kind, source, dtype=hardware.dtype, use_safetensors=True, **options)
         if hardware.device.type != "cuda":
-            model.to(hardware.device)
+            if "device_map" not in options:
+                model.to(hardware.device)
         elif has_liger(model.config):
             _fuse_kernels(model)
+        if quantized:
+            settle(model, quantized, hardware.dtype)
         if nf4 and dequantized:
             _round_to_nf4(model)
     model.requires_grad_(requires_grad=False)

@@ -106,10 +106,12 @@ class Estimate:
     dropout: bool
     optimizer: str
     fused_kernels: bool
+    nf4_bytes: float = _NF4_BYTES
+    """Bytes of a weight of the linear layers in NF4, or of those of a base that comes quantised."""
 
     @property
     def weights(self) -> float:
-        linear = _NF4_BYTES if self.nf4 and not self.dequantized else self.width
+        linear = self.nf4_bytes if self.nf4 and not self.dequantized else self.width
         return self.shape.linear * linear + self.shape.other * self.width
 
     @property

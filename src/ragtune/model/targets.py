@@ -13,6 +13,7 @@ from typing import Any
 
 from ragtune.errors import UsageError
 from ragtune.model.experts import joined, mixtures
+from ragtune.model.quantized import without_quantization
 from ragtune.model.skeleton import is_linear, language_model, skeleton
 from ragtune.model.wrapping import adapted_names, trainable_parameters, wrap
 from ragtune.recipe import ALL_LINEAR, Lora
@@ -55,7 +56,7 @@ def find_targets(config: Any, lora: Lora) -> Targets:
     """
     key = (type(config), config.to_json_string(), lora.model_dump_json())
     if key not in _found:
-        _found[key] = _find(skeleton(config), lora)
+        _found[key] = _find(skeleton(without_quantization(config)), lora)
     return _found[key]
 
 
