@@ -46,7 +46,7 @@ class RunState(_Loose):
     commit: str = ""
     data: dict[str, str] = {}
     plan: dict[str, Any] = {}
-    train: dict[str, float | None] = {}
+    train: dict[str, float | str | None] = {}
     merge: _Merge | None = None
     push: dict[str, str] = {}
     retiring: _Retiring = _Retiring(number=0, stages=[])

@@ -22,6 +22,7 @@ from ragtune.model.lora import load_adapter
 from ragtune.model.quantized import refuse_merging, see_quantized
 from ragtune.model.skeleton import skeleton
 from ragtune.model.source import ModelSource
+from ragtune.publish.beside import copy_processors, unread_weights
 
 SHARD_SIZE = "2GB"
 
@@ -31,7 +32,8 @@ def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) ->
 
     The base is loaded again on the CPU: nothing is merged into 4-bit weights. One that is kept in
     float32 is merged in float32 and rounded once, so that a small update is not rounded away. The
-    template's stop token ends generation in the merged model, too.
+    template's stop token ends generation in the merged model, too. What was not tuned comes along: a
+    vision tower, its processors' files, weights that transformers does not read.
 
     Raises:
         RagtuneError: too little memory, or the merge gives values that are not finite.
@@ -56,9 +58,14 @@ def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) ->
             "with more memory: ragtune merge.",
         ) from error
     stop_generation_at(merged, encoder)
-    with making_folder(folder, 2 * merged.num_parameters()) as partial, quiet():
-        merged.save_pretrained(partial, max_shard_size=SHARD_SIZE)
+    unread = unread_weights(source, merged)
+    size = 2 * merged.num_parameters() + sum(t.nbytes for t in unread.values())
+    with making_folder(folder, size) as partial, quiet():
+        merged.save_pretrained(
+            partial, max_shard_size=SHARD_SIZE, state_dict={**merged.state_dict(), **unread}
+        )
         encoder.tokenizer.save_pretrained(partial)
+        copy_processors(source, partial)
 
 
 def _see_finite(model: Any, *, merged: bool = False) -> None:

@@ -81,7 +81,7 @@ def model_card(
             recipe_yaml=yaml.safe_dump(
                 _public(recipe, base_model, origins), sort_keys=False, allow_unicode=True
             ).strip(),
-            code=_example(recipe, data_report, base_model, repo),
+            code=_example(recipe, data_report, base_model, repo, _auto_class(state)),
             name=name,
             merged=merged,
             base_model=base_model,
@@ -177,7 +177,14 @@ def _eval_results(
     return results
 
 
-def _example(recipe: Recipe, report: dict[str, Any], base_model: str | None, repo: str) -> str:
+def _auto_class(state: dict[str, Any]) -> str:
+    """The class of transformers that loads the whole model; older runs had only this one."""
+    return str(state.get("train", {}).get("auto_class", "AutoModelForCausalLM"))
+
+
+def _example(
+    recipe: Recipe, report: dict[str, Any], base_model: str | None, repo: str, auto_class: str
+) -> str:
     """Python that loads what is published and asks it, with the prompt that it was measured with."""
     builder = PromptBuilder.of(recipe.prompt)
     words = builder.template + (builder.system or "")
@@ -191,6 +198,8 @@ def _example(recipe: Recipe, report: dict[str, Any], base_model: str | None, rep
             repo=json.dumps(repo),
             merged=recipe.publish.format == "merged",
             base_model=base_model,
+            base=json.dumps(base_model or "PATH-OF-THE-BASE"),
+            auto_class=auto_class,
             template=[repr(line) for line in builder.template.splitlines(keepends=True)],
             system=repr(builder.system) if builder.system else None,
             question=repr(question),

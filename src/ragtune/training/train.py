@@ -24,6 +24,7 @@ from ragtune.model.fused import fuse
 from ragtune.model.load import Hardware, quiet
 from ragtune.model.lora import attach, save_adapter
 from ragtune.model.plan import Plan, describe
+from ragtune.model.skeleton import auto_class
 from ragtune.model.wrapping import trainable_parameters
 from ragtune.recipe import Recipe
 from ragtune.stopping import finishing, stop_if_asked
@@ -50,6 +51,8 @@ class TrainResult:
     """Of the median step, the first not counted."""
     final_loss: float
     trainable_parameters: int
+    auto_class: str
+    """transformers' class that loads the whole model."""
 
 
 def steps_of(recipe: Recipe, encoder: Encoder, examples: Sequence[Example]) -> list[list[Sample]]:
@@ -191,6 +194,7 @@ def _save(
         step_seconds=round(statistics.median(b - a for a, b in pairs), 4) if pairs else None,
         final_loss=sum(losses[-recipe.train.log_every :]) / len(losses[-recipe.train.log_every :]),
         trainable_parameters=trainable_parameters(tuned),
+        auto_class=auto_class(tuned.config).__name__,
     )
     with making_folder(folder, 4 * result.trainable_parameters) as partial:
         save_adapter(tuned, partial, base_name)
