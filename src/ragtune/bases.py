@@ -1,4 +1,4 @@
-"""What is found out of the base model itself: whether it is quantised, and whether ids fit it."""
+"""What is found out of the base model itself: its quantisation, its ids, its layers, and how it behaves."""
 
 from __future__ import annotations
 
@@ -35,3 +35,63 @@ def vocabulary(look: Look) -> None:
             count += 1
     words = f"the stop token and all of {count:,} examples" if count else "the stop token"
     look.say("vocabulary", f"{words} are within the model's {rows:,} ids")
+
+
+def adapter(look: Look) -> None:
+    """What the adapter goes on, as PEFT makes it on the model without weights, and what is left out."""
+    from ragtune.model.targets import describe, find_targets
+
+    lora = look.run.recipe.lora
+    for line in describe(find_targets(look.run.config, lora), lora):
+        look.say("adapter", line)
+
+
+def trial(look: Look) -> None:
+    """Try on a small copy what training relies on: that the model is causal, packs, and learns.
+
+    Raises:
+        UsageError: it is not causal.
+    """
+    from ragtune.model.attention import probe
+    from ragtune.model.causal import refuse_unless_causal
+    from ragtune.model.load import quiet
+    from ragtune.model.lora import attach
+    from ragtune.model.quantized import without_quantization
+    from ragtune.model.trial import TrialError, small_copy
+    from ragtune.model.wrapping import adapters
+    from ragtune.training.gradients import freeze_unreached
+
+    run = look.run
+    if run.dir.adapter.exists():
+        return
+    try:
+        copy, layers = small_copy(without_quantization(run.config))
+    except TrialError as error:
+        look.say(
+            "trial", f"not made: {error.message}", "warning",
+            "Whether it is causal and can be packed is tried when it is loaded, before the first answer.",
+        )  # fmt: skip
+        return
+    with quiet():
+        refuse_unless_causal(copy, run.recipe.model.id)
+        unpackable = probe(copy, training=True)
+        tuned = attach(copy, run.recipe.lora, run.recipe.seed)
+        unreached = freeze_unreached(tuned, packed=unpackable is None)
+    count = len(adapters(tuned))
+    words = f"a small copy with {layers} of its layers is causal; " + (
+        f"one sample a row: {unpackable}" if unpackable else "its rows can be packed"
+    )
+    look.say("trial", words)
+    if unreached:
+        look.say(
+            "trial", f"{len(unreached)} of the copy's {count} adapters get no gradient: "
+            f"{', '.join(_ends(unreached))}", "warning",
+            "They would stay as they are, and are not counted as trained. Name the others in "
+            "lora.target_modules.",
+        )  # fmt: skip
+    else:
+        look.say("trial", f"each of its {count} adapters gets a gradient")
+
+
+def _ends(names: list[str]) -> list[str]:
+    return sorted({name.rpartition(".")[2] for name in names})

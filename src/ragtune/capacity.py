@@ -41,10 +41,6 @@ def memory(look: Look) -> None:
         )  # fmt: skip
     for line in describe(plan, run.recipe.train.batch_size):
         look.say("memory", line.rstrip("."), "warning" if is_tight(plan) else "ok")
-    look.say(
-        "memory",
-        "whether the model can be packed is tried when it is loaded; if not: one sample a row",
-    )
 
 
 def merging(look: Look) -> None:

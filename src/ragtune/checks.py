@@ -323,14 +323,6 @@ def _truncation(look: Look) -> None:
         look.say("truncation", f"none of {len(prompts):,} prompts is cut")
 
 
-def _adapter(look: Look) -> None:
-    from ragtune.model.targets import describe, find_targets
-
-    targets = find_targets(look.run.config, look.run.recipe.lora)
-    for line in describe(targets, look.run.recipe.lora):
-        look.say("adapter", line)
-
-
 def _server(look: Look) -> None:
     if look.run.remote:
         from ragtune.evaluation.serving import check_server
@@ -377,7 +369,8 @@ CHECKS: tuple[tuple[str, tuple[str, ...], Check], ...] = (
     ("mask", ("template", "data.train"), _mask),
     ("truncation", ("template",), _truncation),
     ("vocabulary", ("truncation",), bases.vocabulary),
-    ("adapter", ("model",), _adapter),
+    ("adapter", ("model",), bases.adapter),
+    ("trial", ("adapter",), bases.trial),
     (
         "memory",
         (
