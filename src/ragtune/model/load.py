@@ -199,7 +199,7 @@ def skeleton(config: Any) -> Any:
     Raises:
         UsageError: it is no causal language model.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 
     try:
         with quiet(), torch.device("meta"):
@@ -207,6 +207,8 @@ def skeleton(config: Any) -> Any:
             trusted = type(config).__module__.startswith("transformers_modules.")
             return AutoModelForCausalLM.from_config(config, trust_remote_code=trusted)
     except ValueError as error:
+        if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:  # then it is something else
+            raise
         raise UsageError(
             f"model.id: no causal language model: {str(error).splitlines()[0]}",
             "Name a model that generates text and has nothing but a decoder.",
