@@ -217,6 +217,8 @@ def skeleton(config: Any) -> Any:
 
 def context_length(config: Any) -> int:
     """The longest sequence that a model was made for, in tokens."""
+    # The families' names for it. Nothing tests it: `check` says the number, and a wrong one only cuts or
+    # allows longer prompts.
     text = config.get_text_config()
     for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
         value = getattr(text, name, None)
@@ -231,6 +233,8 @@ def has_liger(config: Any) -> bool:
         return False
     from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
 
+    # Liger's own table. Tested on the model: the probes before answers compare what its kernels compute in
+    # packed rows and from the cache.
     return config.model_type in MODEL_TYPE_TO_APPLY_LIGER_FN
 
 
@@ -287,6 +291,7 @@ def _round_to_nf4(model: Any) -> None:
     They are then those with which a quantised model computes, to the bit, without being dequantised
     at every use. Which layers these are is transformers' choice, as when it quantises itself.
     """
+    # tests/model/test_fused.py (GPU) compares it with the quantised model.
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
     from transformers.pytorch_utils import Conv1D
     from transformers.quantizers.base import HfQuantizer

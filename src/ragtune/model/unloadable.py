@@ -38,7 +38,7 @@ def explained(error: Exception, what: str, source: ModelSource) -> RagtuneError 
     if not isinstance(error, (OSError, ValueError, ImportError, KeyError)):
         return None
     text = str(error).strip()
-    # The name of transformers' own argument, for which it asks.
+    # The name of transformers' own argument, for which it asks (tests/safety/test_code.py).
     if "trust_remote_code" in text and not source.trust_remote_code:
         return UsageError(
             f"model.id: the {what} of {source.path} needs Python code that comes with it, which "
