@@ -12,7 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ragtune.checksums import SMALL
 from ragtune.console import heading, note, warn
-from ragtune.errors import RagtuneError, UsageError
+from ragtune.errors import RagtuneError
 from ragtune.files import full_disk, read_json
 from ragtune.gpu import free_gpu, gpu_peak, reset_gpu_peak
 from ragtune.lock import Lock, locked, see_held
@@ -344,7 +344,7 @@ class Workspace:
     def _load(
         self, path: str, hardware: Any, *, nf4: bool = False, dequantized: bool = False
     ) -> Any:
-        from ragtune.model.causal import causal
+        from ragtune.model.causal import see_causal
         from ragtune.model.load import load_model, stop_generation_at
 
         note(
@@ -356,11 +356,7 @@ class Workspace:
         )
         source = dataclasses.replace(self.source, path=path)
         model = load_model(source, hardware, nf4=nf4, dequantized=dequantized)
-        if reason := causal(model):
-            raise UsageError(
-                f"model.id: {self.recipe.model.id} can't write text from left to right: {reason}.",
-                "Name a model that was made to generate; an encoder (BERT, say) was not.",
-            )
+        see_causal(model, self.recipe.model.id)
         stop_generation_at(model, self.encoder)
         return model
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from ragtune.errors import UsageError
+
 _EARLIER, _LATER = 7, 4
 """Tokens that stay, and tokens that are others, of the two rows that are compared."""
 
@@ -46,3 +48,16 @@ def causal(model: Any) -> str | None:
     if seen <= (1e-4 if exact else 1e-3):
         return None
     return f"later tokens change the logits of earlier ones (by {seen:.2g})"
+
+
+def see_causal(model: Any, name: str) -> None:
+    """See that a model, which users call by this name, is causal.
+
+    Raises:
+        UsageError: it isn't.
+    """
+    if reason := causal(model):
+        raise UsageError(
+            f"model.id: {name} can't write text from left to right: {reason}.",
+            "Name a model that was made to generate; an encoder (BERT, say) was not.",
+        )
