@@ -53,7 +53,7 @@ def trial(look: Look) -> None:
         UsageError: it is not causal.
     """
     from ragtune.model.attention import probe
-    from ragtune.model.causal import refuse_unless_causal
+    from ragtune.model.causal import see_causal
     from ragtune.model.load import quiet
     from ragtune.model.lora import attach
     from ragtune.model.quantized import without_quantization
@@ -73,7 +73,7 @@ def trial(look: Look) -> None:
         )  # fmt: skip
         return
     with quiet():
-        refuse_unless_causal(copy, run.recipe.model.id)
+        see_causal(copy, run.recipe.model.id)
         unpackable = probe(copy, training=True)
         tuned = attach(copy, run.recipe.lora, run.recipe.seed)
         unreached = freeze_unreached(tuned, packed=unpackable is None)

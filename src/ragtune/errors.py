@@ -56,6 +56,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     torch raises a class of its own on a GPU and a plain RuntimeError on a CPU.
     """
     text = str(error)
+    # torch is not imported for it; that its class has this name: tests/training/test_out_of_memory.py.
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"

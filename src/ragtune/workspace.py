@@ -344,7 +344,7 @@ class Workspace:
     def _load(
         self, path: str, hardware: Any, *, nf4: bool = False, dequantized: bool = False
     ) -> Any:
-        from ragtune.model.causal import refuse_unless_causal
+        from ragtune.model.causal import see_causal
         from ragtune.model.load import load_model, stop_generation_at
 
         note(
@@ -356,7 +356,7 @@ class Workspace:
         )
         source = dataclasses.replace(self.source, path=path)
         model = load_model(source, hardware, nf4=nf4, dequantized=dequantized)
-        refuse_unless_causal(model, self.recipe.model.id)
+        see_causal(model, self.recipe.model.id)
         stop_generation_at(model, self.encoder)
         return model
 

@@ -7,12 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import transformers as hf
 from safetensors import safe_open
 
-from ragtune.errors import RagtuneError
-from ragtune.model.load import _loading, choose_hardware, load_model
+from ragtune.errors import RagtuneError, UsageError
+from ragtune.model import unloadable
+from ragtune.model.load import (
+    Hardware,
+    _loading,
+    choose_hardware,
+    load_config,
+    load_model,
+    load_tokenizer,
+    skeleton,
+)
+from ragtune.model.lora import attach, load_adapter, save_adapter
 from ragtune.model.source import ModelSource
-from ragtune.recipe import Recipe
+from ragtune.recipe import Lora, Recipe
+from tests.conftest import tiny_model
+
+CPU = Hardware(torch.device("cpu"), torch.float32, "test", "CPU")
 
 
 def cut(file: Path) -> Path:
@@ -63,3 +78,101 @@ def test_damaged_weights_of_the_hubs_cache_are_those_that_the_link_leads_to(
     )
     with pytest.raises(RagtuneError, match=words):
         load()
+
+
+@pytest.fixture
+def adapter(tiny_folder: Path, tmp_path: Path) -> Path:
+    tuned = attach(load_model(ModelSource(str(tiny_folder), None), CPU, nf4=False), Lora(rank=4), 0)
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    save_adapter(tuned, folder, None)
+    return folder
+
+
+def test_an_adapter_that_is_damaged_or_of_another_model(adapter: Path, tiny_folder: Path) -> None:
+    other = tiny_model("llama", hidden_size=64)
+    words = r"adapter does not fit the model: size mismatch for .*\nIt was trained on another model"
+    with pytest.raises(RagtuneError, match=words):
+        load_adapter(other, adapter)
+    base = load_model(ModelSource(str(tiny_folder), None), CPU, nf4=False)
+    whole = (adapter / "adapter_model.safetensors").read_bytes()
+    (adapter / "adapter_model.safetensors").write_bytes(whole[:-100])
+    words = r"adapter is damaged: .*\nDelete the folder and run the same command again"
+    with pytest.raises(RagtuneError, match=words):
+        load_adapter(base, adapter)
+    (adapter / "adapter_model.safetensors").write_bytes(whole)
+    (adapter / "adapter_config.json").write_text("{", "utf-8")
+    with pytest.raises(RagtuneError, match=words):
+        load_adapter(base, adapter)
+
+
+def test_an_error_that_is_none_of_these_is_a_fault(
+    adapter: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise AttributeError("a fault")
+
+    base = load_model(ModelSource(str(tiny_folder), None), CPU, nf4=False)
+    monkeypatch.setattr("peft.PeftModel.from_pretrained", fail)
+    with pytest.raises(AttributeError):
+        load_adapter(base, adapter)
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_config", _refuse)
+    with pytest.raises(ValueError, match="something else"):
+        skeleton(hf.LlamaConfig())
+    with pytest.raises(UsageError, match="no causal language model: something else"):
+        skeleton(hf.ViTConfig())
+
+
+def _refuse(*_: Any, **__: Any) -> None:
+    raise ValueError("something else")
+
+
+def test_what_can_t_be_loaded_is_quoted_and_what_is_there_is_named(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+    source = ModelSource(str(folder), None)
+    (folder / "config.json").write_text('{"model_type": "no such thing"}', "utf-8")
+    with pytest.raises(UsageError) as raised:
+        load_config(source)
+    assert raised.value.message.startswith(
+        f"model.id: the configuration of {folder} can't be loaded: "
+    )
+    assert raised.value.advice.startswith(
+        "--debug shows all of it. What is there: chat_template.jinja, config.json, generation_config.json, "
+    )
+
+
+@pytest.mark.parametrize("there", [[], ["sentencepiece"], ["google.protobuf"]])
+def test_a_sentencepiece_model_names_the_packages_that_are_missing(
+    there: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tokenizer's file need not be whole: without the packages nobody reads it."""
+    (tmp_path / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}', "utf-8")
+    (tmp_path / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "LlamaTokenizer"}', "utf-8"
+    )
+
+    def fail(
+        *_: Any, **__: Any
+    ) -> None:  # what transformers ends in, whichever of the two is missing
+        raise ValueError("`tiktoken` is required to read a `tiktoken` file.")
+
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", fail)
+    monkeypatch.setattr(unloadable, "_is_installed", there.__contains__)
+    missing = [p for m, p in unloadable._PACKAGES.items() if m not in there]
+    with pytest.raises(UsageError) as caught:
+        load_tokenizer(ModelSource(str(tmp_path), None))
+    assert caught.value.message == (
+        f"model.id: the tokenizer of {tmp_path} is a SentencePiece model (there is no tokenizer.json), and "
+        f"{' and '.join(missing)} to read it {'are' if len(missing) == 2 else 'is'} not installed."
+    )
+    assert caught.value.advice == f"Run: pip install {' '.join(missing)}"
+
+
+def test_a_tiktoken_file_is_no_sentencepiece_model(tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.model"
+    file.write_text("IQ== 0\nIg== 1\n", "utf-8")
+    assert not unloadable._is_sentencepiece(file)
+    assert unloadable._packages_missing(tmp_path) == []

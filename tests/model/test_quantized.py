@@ -267,6 +267,23 @@ def test_what_can_t_be_dequantised_is_not_merged(
     assert "fail" not in {f["level"] for f in page}
 
 
+@pytest.mark.gpu
+def test_4_bits_are_kept_on_a_gpu(
+    tiny_folder: Path, tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = bnb_folder(tiny_folder, tmp_path / "bnb4", 4)
+    gpu = Hardware(torch.device("cuda", 0), torch.bfloat16, "", "GPU")
+    model = load_model(ModelSource(str(folder), None), gpu, nf4=False)
+    kinds = {(type(p).__name__, p.dtype) for p in model.parameters()}
+    assert kinds == {("Params4bit", torch.uint8), ("Parameter", torch.bfloat16)}
+    tiny_recipe["model"] = {"id": str(folder), "dtype": "bfloat16"}
+    tiny_recipe["publish"] = {"format": "merged"}
+    ragtune.run(tiny_recipe, run_dir=tmp_path / "run")
+    state = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))
+    assert state["plan"]["quantization"] == "bitsandbytes with 4 bits"
+    assert "quantization_config" not in (tmp_path / "run/merged/config.json").read_text("utf-8")
+
+
 def test_memory_counts_what_is_loaded(
     tiny_folder: Path, fp8_folder: Path, tiny_recipe: dict[str, Any], tmp_path: Path
 ) -> None:

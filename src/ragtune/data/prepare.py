@@ -28,7 +28,6 @@ from ragtune.recipe import Data, Recipe
 BATCH = 16
 """Records that are read and encoded at a time; more of them were no quicker, and need memory."""
 
-
 _SPARE = "spare"
 """Instead of a reason: not selected, but it may be trained as one that is to be refused."""
 
@@ -64,13 +63,13 @@ def prepare(
     Raises:
         UsageError: bad data, or a split of which nothing is selected.
     """
-    own = (encoder.stop_id, encoder.tokenizer.pad_token_id)
-    see_ids(encoder.tokenizer, [i for i in own if i is not None], rows, "The tokenizer")
+    tokenizer = encoder.tokenizer
+    see_ids(tokenizer, [encoder.stop_id, tokenizer.pad_token_id or 0], rows, "The tokenizer")
     with making_folder(folder) as partial:
         report: dict[str, Any] = {
             "max_passages": recipe.data.max_passages,
             "max_prompt_tokens": encoder.max_prompt,
-            "stop_token": encoder.tokenizer.convert_ids_to_tokens(encoder.stop_id),
+            "stop_token": tokenizer.convert_ids_to_tokens(encoder.stop_id),
         }
         audits = Audits(encoder, partial / "train.jsonl")
         for split, hub_split in (("train", "train"), ("eval", "validation")):
@@ -209,7 +208,7 @@ def _chosen(
     targets = dict(zip((e.qid for e in selected), encoder.targets(selected), strict=True))
     for example in measured:
         prompt = prompts[example.qid]
-        ids = [*(prompt.ids if prompt else []), *targets.get(example.qid, [])]
+        ids = (prompt.ids if prompt else []) + targets.get(example.qid, [])
         see_ids(encoder.tokenizer, ids, counts.rows, f"Question {example.qid}")
     chosen: list[Selected] = []  # and what else is asked of the evaluation set
     for example, dropped in zip(batch, reasons, strict=True):

@@ -27,7 +27,8 @@ from ragtune.gpu import has_triton
 
 NAME = "ragtune_packed"
 
-# Arguments that models pass and that change nothing in the result here.
+# Arguments that models pass and that change nothing in the result here: tested by `probe`, which compares
+# with the model's own attention.
 _HARMLESS = {
     "position_ids", "cu_seq_lens_k", "max_length_k", "use_cache", "cache_position", "output_attentions",
     "output_hidden_states", "num_items_in_batch", "is_causal", "return_dict", "logits_to_keep",
@@ -125,6 +126,7 @@ def packed_attention(
             f"{type(module).__name__} asks for {', '.join(refused)}, which packed attention lacks"
         )
     _windows.add(sliding_window)
+    # Where a layer does not say so: tested by `causal` when the model is loaded, and by `probe`.
     if getattr(module, "is_causal", True) is False:
         raise PackedAttentionError(f"{type(module).__name__} is not causal")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
@@ -267,6 +269,8 @@ def probe(model: Any, *, training: bool = False) -> str | None:
     Returns:
         A reason in words, or None.
     """
+    # These two are taken from names, on the safe side. Nothing tests what has such a length by another
+    # name and is longer than the probe's samples.
     if getattr(model.config.get_text_config(), "attention_chunk_size", None):
         return "its attention works in chunks"  # longer than any probe
     if _rope_types(model.config) & {"longrope", "dynamic"}:
@@ -319,6 +323,7 @@ def probe(model: Any, *, training: bool = False) -> str | None:
 
 def _window(config: Any) -> int | None:
     """The sliding window that some layer of a model has; None where rows can't be as long."""
+    # Tested by `probe`, which sees the windows that the layers ask for.
     text = config.get_text_config()
     window = getattr(text, "sliding_window", None)
     kinds = getattr(text, "layer_types", None)

@@ -74,5 +74,5 @@ class RaggedCache(Cache):
         return keys.transpose(1, 2), values.transpose(1, 2)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002 - transformers' signature
-        """0: the positions are always given, never counted."""
+        """0: the positions are always given, never counted (tested by `_probe_cache` on every model)."""
         return 0

@@ -50,11 +50,11 @@ def causal(model: Any) -> str | None:
     return f"later tokens change the logits of earlier ones (by {seen:.2g})"
 
 
-def refuse_unless_causal(model: Any, name: str) -> None:
-    """See that a model can write text.
+def see_causal(model: Any, name: str) -> None:
+    """See that a model, which users call by this name, is causal.
 
     Raises:
-        UsageError: it is not causal.
+        UsageError: it isn't.
     """
     if reason := causal(model):
         raise UsageError(

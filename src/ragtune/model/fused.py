@@ -138,6 +138,7 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
 
 def _weight(base: Any, dtype: torch.dtype) -> Tensor:
     """A base layer's weight [out, in]; one in NF4 is dequantised for this use."""
+    # bitsandbytes' name: tested by tests/model/test_fused.py (GPU) against PEFT's own layer.
     state = getattr(base.weight, "quant_state", None)
     if state is None:
         weight: Tensor = base.weight
@@ -225,6 +226,7 @@ def forget(model: Any) -> None:
 def _can_fuse(module: Any) -> bool:
     from peft.tuners.lora import LoraLayer
 
+    # Which classes compute as above: tested by tests/model/test_fused.py against PEFT's own layers.
     return (
         isinstance(module, LoraLayer)
         and type(module).__name__ in ("Linear", "Linear4bit")

@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from ragtune.data.encode import Encoder
-from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
-from ragtune.model.facts import refused
+from ragtune.errors import UsageError
 from ragtune.model.quantized import loading, see_quantized, settle
 from ragtune.model.source import ModelSource
-from ragtune.model.unsafe import INSTEAD, PICKLE
-from ragtune.model.weights import damaged, loads_without_hub, see_cached
+from ragtune.model.unloadable import explained
+from ragtune.model.weights import loads_without_hub, see_cached
 from ragtune.offline import hub_is_offline
 from ragtune.recipe import Recipe
 from ragtune.stopping import stop_if_asked
@@ -143,46 +141,10 @@ def _loading(what: str, source: ModelSource) -> Iterator[None]:
             yield
     except Exception as error:
         stop_if_asked()  # Ctrl-C in the middle of an import looks like one that fails
-        if is_out_of_memory(error):
-            raise RagtuneError(
-                f"There is too little memory for {source.path}.",
-                "Use a smaller model or a larger machine; on a GPU, set model.quantization=nf4.",
-            ) from error
-        if isinstance(error, SafetensorError):
-            raise damaged(source, str(error)) from error
-        if not isinstance(error, (OSError, ValueError, ImportError, KeyError)):
+        known = explained(error, what, source)
+        if known is None:
             raise
-        text = str(error).strip()
-        if "trust_remote_code" in text and not source.trust_remote_code:
-            raise UsageError(
-                f"model.id: the {what} of {source.path} needs Python code that comes with it, which "
-                "ragtune does not run unasked.",
-                "Choose a model that transformers knows itself. Or read that code (.py files), and if you "
-                "trust it, set model.trust_remote_code=true, and model.revision to the commit you read.",
-            ) from error
-        if "file named model.safetensors" in text:
-            raise UsageError(
-                f"model.id: {source.path} has no model.safetensors. Weights may be there as a pickle. "
-                f"{PICKLE}",
-                INSTEAD,
-            ) from error
-        if source.path == source.name and "cached files" in text:
-            away = (
-                "offline nothing is downloaded" if hub_is_offline() else "the Hub can't be reached"
-            )
-            raise UsageError(
-                f"model.id: the {what} of {source.path} is not in the cache, and {away}.",
-                "Check the name and the network. Where there is none, only a model that was used here "
-                "before, or a folder, will do.",
-            ) from error
-        if "specific connection error" in text and hasattr(error.__cause__, "server_message"):
-            raise refused(source.path, error.__cause__) from error
-        lines = text.splitlines() or [type(error).__name__]
-        raise UsageError(
-            f"model.id: the {what} of {source.path} can't be loaded: {lines[0]}",
-            "Check the name, your network and token (gated models need both), and that the folder "
-            "holds config.json, a tokenizer and .safetensors files. --debug shows all of it.",
-        ) from error
+        raise known from error
 
 
 def load_tokenizer(source: ModelSource) -> Any:
@@ -233,6 +195,8 @@ def load_config(source: ModelSource) -> Any:
 
 def context_length(config: Any) -> int:
     """The longest sequence that a model was made for, in tokens."""
+    # The families' names for it. Nothing tests it: `check` says the number, and a wrong one only cuts or
+    # allows longer prompts.
     text = config.get_text_config()
     for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
         value = getattr(text, name, None)
@@ -247,6 +211,8 @@ def has_liger(config: Any) -> bool:
         return False
     from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
 
+    # Liger's own table. Tested on the model: the probes before answers compare what its kernels compute in
+    # packed rows and from the cache.
     return config.model_type in MODEL_TYPE_TO_APPLY_LIGER_FN
 
 
@@ -303,6 +269,7 @@ def _round_to_nf4(model: Any) -> None:
     They are then those with which a quantised model computes, to the bit, without being dequantised
     at every use. Which layers these are is transformers' choice, as when it quantises itself.
     """
+    # tests/model/test_fused.py (GPU) compares it with the quantised model.
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
     from transformers.pytorch_utils import Conv1D
     from transformers.quantizers.base import HfQuantizer

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from ragtune.errors import RagtuneError, is_out_of_memory
 from ragtune.model.load import quiet
@@ -78,10 +79,17 @@ def load_adapter(model: Any, folder: Path) -> Any:
     try:
         with quiet():
             return PeftModel.from_pretrained(model, str(folder))
-    except Exception as error:  # safetensors, JSON, shapes: all mean the same to the user
+    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RagtuneError(
+            f"The adapter in {folder} is damaged: {str(error).splitlines()[0]}",
+            "Delete the folder and run the same command again: training goes on from its last checkpoint.",
+        ) from error
+    except RuntimeError as error:
         if is_out_of_memory(error):
             raise
+        # What torch says of tensors that a module has no place for: a line of its own, then each.
         raise RagtuneError(
-            f"The adapter in {folder} can't be loaded: {str(error).splitlines()[0]}",
-            "Delete the folder and run the same command again: training goes on from its last checkpoint.",
+            f"The adapter in {folder} does not fit the model: {str(error).splitlines()[-1].strip()}",
+            "It was trained on another model: set model.id to that one; or delete the folder and run the "
+            "same command again.",
         ) from error

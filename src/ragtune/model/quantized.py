@@ -186,6 +186,7 @@ def _bits(values: dict[str, Any]) -> int | None:
     for name, loaded in (("load_in_4bit", 4), ("load_in_8bit", 8)):
         if values.get(name):
             return loaded
+    # Names of the kinds; of one with another name the plan says that it is a bound.
     bits = values.get("bits", values.get("w_bit"))
     return bits if isinstance(bits, int) else None
 
@@ -247,7 +248,9 @@ def _needed(error: Exception) -> str:
 
 def _can_dequantize(asked: Any) -> bool:
     """Whether a quantisation's configuration can ask for it to be undone while the model is loaded."""
-    return isinstance(getattr(asked, "dequantize", None), bool)
+    return isinstance(
+        getattr(asked, "dequantize", None), bool
+    )  # tested by `settle` on every weight
 
 
 def _undoes(quantizer: Any) -> bool:

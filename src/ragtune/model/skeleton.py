@@ -72,6 +72,8 @@ def skeleton(config: Any) -> Any:
             "Install it, and run the same command again.",
         ) from error
     except ValueError as error:
+        if not trusted:  # `auto_class` has found a class: it is something else
+            raise
         raise UsageError(
             f"model.id: no causal language model: {str(error).splitlines()[0]}",
             "Name a model that generates text and has nothing but a decoder.",

@@ -229,7 +229,7 @@ def _convert(path: Path, folder: Path, fingerprint: str) -> None:
                 f"{path} can't be converted: {str(error).splitlines()[0]}",
                 "transformers reads GGUF files of the common families; use the model's safetensors.",
             ) from error
-        # A model read from GGUF counts as quantised, and save_pretrained refuses it until it doesn't.
+        # A model read from GGUF counts as quantised, and save_pretrained refuses it until it doesn't: below.
         model.hf_quantizer = None
         model.is_quantized = False
         for attribute in ("quantization_config", "_pre_quantization_dtype"):

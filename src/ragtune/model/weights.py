@@ -178,6 +178,11 @@ def _unreadable(folder: Path) -> tuple[Path, str] | None:
     return None
 
 
+def folder_of(source: ModelSource) -> Path | None:
+    """Where a model's files are: its folder, or its snapshot in the Hub's cache if there is one."""
+    return _snapshot(source) if source.path == source.name else Path(source.path)
+
+
 def _snapshot(source: ModelSource) -> Path | None:
     if source.path != source.name:
         return None

@@ -174,6 +174,7 @@ def _explain(root: BaseException, repo: str) -> tuple[str, str]:
     from huggingface_hub import errors
 
     text, name = _line(str(root)), type(root).__name__
+    # By name, as httpx's and httpx2's classes are called alike: tests/publish/test_faults.py.
     kinds = {kind.__name__ for kind in type(root).__mro__}
     if isinstance(root, errors.HfHubHTTPError):
         code = root.response.status_code

@@ -114,6 +114,7 @@ def memory_needed(config: Any) -> int:
 
 def _dtype(config: Any) -> torch.dtype:
     """The dtype that is merged in: float32 if the weights are kept so, else bfloat16."""
+    # What the configuration says of the file: tested by tests/publish/test_merge.py for both.
     stored = getattr(config, "dtype", None)
     return torch.float32 if stored in (torch.float32, "float32") else torch.bfloat16
 

@@ -236,10 +236,11 @@ def _in_words(error: Exception, work: Path, checkpoint: Path | None) -> RagtuneE
             "The memory does not do for the optimizer or the evaluation loss.",
             "Set train.optimizer=paged_adamw_8bit, a lower lora.rank or prompt.max_tokens.",
         )
-    if "parameter group" in str(error):
+    if isinstance(error, ValueError) and checkpoint and "parameter group" in str(error):
+        # torch has no class of its own for it.
         return RagtuneError(
-            f"The checkpoints in {work} are of another version of ragtune.",
-            "Delete that folder and run the same command again: the training is repeated.",
+            f"The optimizer's state in {checkpoint} is not that of this training: {error}.",
+            f"Delete {work} and run the same command again: the training is repeated.",
         )
     return None
 

@@ -109,6 +109,7 @@ def training_arguments(
 def set_recompute(model: Any, *, on: bool) -> None:
     """Let a model recompute its activations in the backward pass, or keep them."""
     # transformers before 5.20 knows the older names alone.
+    # That a model has one of them: tested by tests/training/test_out_of_memory.py, with both versions.
     names = ("activation_checkpointing", "gradient_checkpointing")
     kind = names[0] if hasattr(model, f"{names[0]}_enable") else names[1]
     if on:
