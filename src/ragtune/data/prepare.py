@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -62,6 +63,7 @@ def prepare(
             "max_passages": recipe.data.max_passages,
             "max_prompt_tokens": encoder.max_prompt,
             "stop_token": encoder.tokenizer.convert_ids_to_tokens(encoder.stop_id),
+            "messages": dataclasses.asdict(encoder.form),
         }
         audits = Audits(encoder, partial / "train.jsonl")
         for split, hub_split in (("train", "train"), ("eval", "validation")):
