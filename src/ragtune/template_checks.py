@@ -50,9 +50,7 @@ def template(look: Look) -> None:
                 f"Set prompt.template_arguments: {{{name}: {str(value).lower()}}}: then it doesn't."
             )
         elif opening.saved == "unlike":
-            advice += (
-                "Set prompt.chat_template to one whose generation prompt is that of a finished turn."
-            )
+            advice += "Set prompt.chat_template to one that asks as it writes a finished turn."
         else:
             advice += f"Serve it with the chat template that is saved in {run.dir.adapter}."
     look.say("template", opening_words(opening), "warning" if advice else "ok", advice)

@@ -252,13 +252,21 @@ _CHAT: list[str | type[Extension]] = ["jinja2.ext.loopcontrols", _Generation]
 
 
 def variables(chat_template: str) -> set[str]:
-    """The names that a chat template reads and doesn't set; none of one that is no Jinja."""
+    """The names that a chat template reads from outside; none of one that is no Jinja."""
     environment = Bounded(_CHAT)
     try:
-        read: set[str] = meta.find_undeclared_variables(environment.parse(chat_template))
+        tree = environment.parse(chat_template)
     except TemplateSyntaxError:  # transformers will say so
         return set()
-    return read - set(environment.globals)
+    # Jinja counts those, too, that are set in one branch and read in another.
+    own = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "store"}
+    defaulted = {
+        test.node.name
+        for test in tree.find_all(nodes.Test)
+        if test.name in ("defined", "undefined") and isinstance(test.node, nodes.Name)
+    }
+    read: set[str] = meta.find_undeclared_variables(tree)
+    return read - set(environment.globals) - (own - defaulted)
 
 
 def unbounded(chat_template: str, **values: Any) -> str | None:
