@@ -26,13 +26,8 @@ def template(look: Look) -> None:
             f"{run.recipe.evaluate.max_new_tokens}: no room is left for a prompt.",
             "Lower evaluate.max_new_tokens, or choose a model with a longer context.",
         )
-    if encoder.form.system_in_user:
-        look.say(
-            "template",
-            "it has no place for a system message: prompt.system stands at the head of the user's text",
-        )
-    if encoder.form.parts:
-        look.say("template", "it wants content as a list of parts, and gets it so")
+    for words in encoder.form.words():
+        look.say("template", words)
     if encoder.date:
         look.say(
             "template",

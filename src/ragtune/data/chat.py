@@ -115,6 +115,12 @@ class Form:
     system_in_user: bool = False
     """The system message stands at the head of the user's, before an empty line."""
 
+    def words(self) -> list[str]:
+        """What was chosen, for whoever runs this."""
+        moved = "it has no place for a system message: prompt.system stands at the head of the user's text"
+        listed = "it wants content as a list of parts, and gets it so"
+        return [moved] * self.system_in_user + [listed] * self.parts
+
     def of(self, messages: Sequence[Message]) -> list[Message]:
         """The messages in this form."""
         found = list(messages)

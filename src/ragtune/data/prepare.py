@@ -65,6 +65,8 @@ def prepare(
             "stop_token": encoder.tokenizer.convert_ids_to_tokens(encoder.stop_id),
             "messages": dataclasses.asdict(encoder.form),
         }
+        for words in encoder.form.words():
+            note(f"The chat template: {words}.")
         audits = Audits(encoder, partial / "train.jsonl")
         for split, hub_split in (("train", "train"), ("eval", "validation")):
             source = source_of(recipe.data, split)
