@@ -254,3 +254,32 @@ def test_predictions_have_nothing_of_what_the_template_writes_around_an_answer(
     found = evaluate.ask(recipe, None, one, [], (1, None), tmp_path / "x", "asking")
     assert [p.prediction for p in found] == ["Paris", "x"]
     assert [p.token_ids for p in found] == [[1], [2]]
+
+
+# Where the template can't be mended, and where it can't be used.
+
+
+def test_a_generation_prompt_that_cannot_be_mended_is_a_warning(
+    with_template: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    asks = CHATML.replace("assistant\\n' }}", "assistant\\n<think>\\n' }}{% else %}{{ eos_token }}")
+    level, message, advice = of_template(with_template(asks), tmp_path / "run")[1]
+    assert level == "warning"
+    assert message == (
+        "its generation prompt ends with “<|im_start|>assistant⏎<think>⏎”, a finished turn has "
+        "“<|im_start|>assistant⏎” there, which is trained and asked; the template that is saved asks "
+        "otherwise"
+    )
+    assert advice == (
+        "A server that renders the model's own template asks otherwise than is trained. "
+        "Set prompt.chat_template to one that asks as it writes a finished turn."
+    )
+
+
+def test_a_template_that_drops_the_text_fails_the_check(
+    with_template: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    recipe = with_template(CHATML.replace("m['content']", "m['text'] | default('')"))
+    ((level, message, _),) = of_template(recipe, tmp_path / "run")
+    assert level == "fail"
+    assert message.startswith("The chat template drops the user's text: what is to be learnt")

@@ -321,7 +321,7 @@ class RunDir:
             self.update(recipe=recipe.model_dump(mode="json"))
         else:
             self._begin(recipe)
-        if self.date() is None:
+        if self.day() is None:
             if self.results():
                 note(
                     f"{self.state} has no date: chat templates that write it write {day} in this run from "
@@ -330,7 +330,7 @@ class RunDir:
             self.update(date=day.isoformat())
         save_recipe(recipe, self.recipe)
 
-    def date(self) -> date | None:
+    def day(self) -> date | None:
         """The date that chat templates write in this run; None if it has none yet."""
         written = self.read_state().get("date")
         return date.fromisoformat(written) if written else None

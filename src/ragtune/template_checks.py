@@ -29,10 +29,10 @@ def template(look: Look) -> None:
     for words in encoder.form.words():
         look.say("template", words)
     if encoder.date:
-        look.say(
-            "template",
-            f"it writes the date; this run's is {encoder.date}, in the template that is saved, too",
+        words = (
+            f"it writes the date; this run's is {encoder.date}, in the template that is saved, too"
         )
+        look.say("template", words + ("; a server may write its own" if run.remote else ""))
     opening = encoder.opening
     if opening.generation == opening.trained:
         return

@@ -142,7 +142,7 @@ class Workspace:
 
         def make() -> date:
             with contextlib.suppress(RagtuneError):  # damaged, it is set aside before it is used
-                return self.dir.date() or today()
+                return self.dir.day() or today()
             return today()
 
         day: date = self._once("day", make)

@@ -92,7 +92,7 @@ def prepare_tokenizer(tokenizer: Any, recipe: Recipe, day: date | None = None) -
             "Set prompt.chat_template to another one; do not trust a model that comes with such a one.",
         )
     tokenizer.chat_template = with_arguments(tokenizer, template, recipe.prompt.template_arguments)
-    form = find_form(tokenizer, system=recipe.prompt.system is not None)
+    form = find_form(tokenizer, system=bool(recipe.prompt.system))
     if asks_clock(tokenizer, form.of(turns)):
         tokenizer.chat_template = with_date(tokenizer.chat_template, day or today())
     return tokenizer
@@ -124,7 +124,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.recipe = recipe
         self.builder = PromptBuilder.of(recipe.prompt)
-        self.form = find_form(tokenizer, system=self.builder.system is not None)
+        self.form = find_form(tokenizer, system=bool(self.builder.system))
         short = self.builder.messages("?", [Passage("x")])
         self.turn = find_turn(tokenizer, short, self.form)
         long = self.builder.messages("どこ？\n\nWhere?", [Passage("one\n\ntwo"), Passage("三")])

@@ -114,7 +114,7 @@ def _ended(tokenizer: Any, turn: Turn) -> Turn:
         stop = next((i for i in ids if i in kind), None)
         if stop is not None:
             text = tokenizer.convert_ids_to_tokens(stop)
-            closing = after.partition(text)[0]
+            closing = after.partition(text)[0] if text in after else ""
             start, whole = (
                 tokenizer.encode(t, add_special_tokens=False) for t in ("x", f"x{closing}{text}")
             )
