@@ -28,7 +28,7 @@ def found(
 ) -> dict[str, list[dict[str, str]]]:
     by_name: dict[str, list[dict[str, str]]] = {}
     for one in ragtune.check(recipe, *overrides, run_dir=tmp_path / "run"):
-        assert set(one) == {"name", "level", "message", "advice"}
+        assert set(one) == {"name", "level", "message", "advice", "excerpt"}
         by_name.setdefault(one["name"], []).append(one)
     return by_name
 

@@ -263,6 +263,8 @@ def _kind(annotation: Any) -> str:
         return ", ".join(_kind(part) for part in typing.get_args(annotation))
     if origin is list:
         return "list of texts"
+    if origin is dict:
+        return "mapping of names to values"
     words = {
         str: "text",
         int: "integer",

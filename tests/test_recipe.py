@@ -359,3 +359,17 @@ def test_a_key_with_one_letter_too_many_is_recognised(key: str, data: st.DataObj
     wrong = key[:at] + letter + key[at:]
     if len(key) > 4 and wrong not in all_keys():
         assert nearest(wrong, all_keys())
+
+
+def test_template_arguments_are_values_of_json(small: Path) -> None:
+    changes = ["prompt.template_arguments.enable_thinking=false", "prompt.template_arguments.n=2"]
+    prompt = load_recipe(small, changes).prompt
+    assert prompt.template_arguments == {"enable_thinking": False, "n": 2}
+    with pytest.raises(UsageError, match=r"prompt\.template_arguments = \[1\]: input should be"):
+        load_recipe(small, ["prompt.template_arguments.n=[1]"])
+
+
+def test_a_byte_order_mark_before_a_recipe_is_no_part_of_it(small: Path) -> None:
+    wanted = load_recipe(small)
+    small.write_text(small.read_text("utf-8"), "utf-8-sig")
+    assert load_recipe(small) == wanted

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from ragtune import bases, capacity
-from ragtune.console import console
+from rich.text import Text
+
+from ragtune import bases, capacity, template_checks
+from ragtune.console import STYLES, console
 from ragtune.data.read import locate
 from ragtune.data.select import rejection
 from ragtune.errors import RagtuneError, UsageError
@@ -41,6 +43,8 @@ class Finding:
     level: Level
     message: str
     advice: str = ""
+    excerpt: tuple[tuple[str, str], ...] = ()
+    """What is shown below it in colour: (kind, text) pairs, the kinds of `console.STYLES`."""
 
 
 @dataclass
@@ -59,8 +63,15 @@ class Look:
     prompts: dict[str, list[EncodedPrompt | None]] = field(default_factory=dict)
     """Of these examples."""
 
-    def say(self, name: str, message: str, level: Level = "ok", advice: str = "") -> None:
-        self.findings.append(Finding(name, level, message, advice))
+    def say(
+        self,
+        name: str,
+        message: str,
+        level: Level = "ok",
+        advice: str = "",
+        excerpt: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        self.findings.append(Finding(name, level, message, advice, excerpt))
 
     def fail(self, name: str, error: RagtuneError) -> None:
         self.say(name, error.message, "fail", error.advice)
@@ -100,6 +111,9 @@ def show(findings: list[Finding]) -> None:
         console.print(f"{mark:>9}", style=style, end="  ")
         soft = not console.is_terminal
         console.print(f"{finding.name}: {finding.message}", markup=False, soft_wrap=soft)
+        if finding.excerpt:
+            pieces = ((text.replace("\n", "⏎"), STYLES[kind]) for kind, text in finding.excerpt)
+            console.print(Text.assemble(" " * 11, *pieces), soft_wrap=soft)
         if finding.advice and finding.level != "ok":
             console.print(f"{'':11}{finding.advice}", markup=False, soft_wrap=soft)
 
@@ -271,41 +285,6 @@ def _model(look: Look) -> None:
     )  # fmt: skip
 
 
-def _template(look: Look) -> None:
-    """The chat template, and what is trained of an example."""
-    run, encoder = look.run, look.run.encoder
-    recipe, tokenizer = run.recipe, encoder.tokenizer
-    stop = tokenizer.convert_ids_to_tokens(encoder.stop_id)
-    look.say("template", f"a turn ends with {stop}; the model reads {encoder.context:,} tokens")
-    if encoder.max_prompt < 1:
-        raise UsageError(
-            f"The model reads {encoder.context} tokens and evaluate.max_new_tokens is "
-            f"{recipe.evaluate.max_new_tokens}: no room is left for a prompt.",
-            "Lower evaluate.max_new_tokens, or choose a model with a longer context.",
-        )
-    if not encoder.prefix_holds:
-        look.say(
-            "template", "it writes a finished turn otherwise than the generation prompt", "warning",
-            "What is trained follows the generation prompt. See `ragtune prepare --show 1`.",
-        )  # fmt: skip
-
-
-def _mask(look: Look) -> None:
-    encoder = look.run.encoder
-    samples = encoder.samples(look.examples.get("train", [])[:1])
-    if samples and samples[0] is not None:
-        sample = samples[0]
-        tokens = [encoder.tokenizer.decode([i]) for i in sample.completion_ids]
-        stop = "the last one is the stop token" if tokens and (
-            sample.completion_ids[-1] == encoder.stop_id
-        ) else "the stop token is not among them"  # fmt: skip
-        look.say(
-            "mask",
-            f"of {sample.qid} {len(sample.prompt_ids):,} prompt tokens are read and "
-            f"{len(tokens)} trained: {'|'.join(tokens)} ({stop})".replace("\n", "⏎"),
-        )
-
-
 def _truncation(look: Look) -> None:
     for split, examples in look.examples.items():
         look.prompts[split] = look.run.encoder.prompts(examples)
@@ -365,8 +344,8 @@ CHECKS: tuple[tuple[str, tuple[str, ...], Check], ...] = (
     ("data", (), _apart),
     ("model", (), _model),
     ("quantization", ("hardware", "model"), bases.quantization),
-    ("template", ("model",), _template),
-    ("mask", ("template", "data.train"), _mask),
+    ("template", ("model",), template_checks.template),
+    ("mask", ("template", "data.train"), template_checks.mask),
     ("truncation", ("template",), _truncation),
     ("vocabulary", ("truncation",), bases.vocabulary),
     ("adapter", ("model",), bases.adapter),

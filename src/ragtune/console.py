@@ -30,6 +30,11 @@ def to_stderr(*, wanted: bool) -> Iterator[None]:
         console.stderr = before
 
 
+STYLES = {"prompt": "dim", "opening": "black on yellow", "trained": "bold black on green"}
+"""How tokens are shown: those that are read, those of them that a chat template writes between its
+generation prompt and the answer, and those that are trained."""
+
+
 def heading(title: str) -> None:
     console.print()
     console.rule(f"[bold]{title}", align="left", style="dim")

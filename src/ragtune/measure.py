@@ -119,7 +119,7 @@ def score_again(run: Workspace) -> None:
         _score_controls(run)
     if merged and merged.get("answers") != run.recipe.evaluate.answers:
         run.dir.forget("merge")  # its answers are not kept: it is asked again
-    run.dir.claim(run.recipe)
+    run.dir.claim(run.recipe, run.day)
     run.dir.pop("scoring")
 
 

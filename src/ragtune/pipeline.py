@@ -38,7 +38,8 @@ def check(
     """Find out, before anything costs time, whether a run would work.
 
     Returns:
-        The findings, {name, level, message, advice}; with a `level` of `fail` the run would fail.
+        The findings, {name, level, message, advice, excerpt}; with a `level` of `fail` the run would
+        fail. `excerpt` has (kind, text) pairs: `prompt`, `opening` and `trained`.
     """
     from ragtune.checks import Finding, look
 

@@ -15,6 +15,9 @@ Metric = Literal[
     "strict_em", "squad_em", "aio_em", "jsquad_em", "token_f1", "char_f1", "contains"
 ]  # fmt: skip
 
+Scalar = str | int | float | bool | None
+"""A value of JSON that holds no others."""
+
 
 class Section(BaseModel):
     model_config = ConfigDict(
@@ -113,6 +116,11 @@ class Prompt(Section):
         None,
         description="for a tokenizer without one: aio (the book's), plain (User:/Assistant:), or "
         "the path of a .jinja file; overrides the tokenizer's own",
+    )
+    template_arguments: dict[str, Scalar] = Field(
+        {},
+        description="variables that the chat template reads, such as {enable_thinking: false}; a server "
+        "gets them as chat_template_kwargs",
     )
     max_tokens: int | None = Field(
         None,

@@ -1,5 +1,6 @@
 """The form of run.json, as far as a command relies on it, and what is taken out of it with a stage."""
 
+import datetime as dt
 from collections.abc import Iterable
 from typing import Any
 
@@ -44,6 +45,7 @@ class RunState(_Loose):
     files: dict[str, dict[str, _File]] = {}
     inputs: dict[str, _Input] = {}
     commit: str = ""
+    date: dt.date | None = None
     data: dict[str, str] = {}
     plan: dict[str, Any] = {}
     train: dict[str, float | str | None] = {}

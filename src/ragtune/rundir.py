@@ -8,13 +8,14 @@ import json
 import platform
 import shlex
 import shutil
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from ragtune.checksums import ASIDE, Files, checksums, difference, set_aside
-from ragtune.console import warn
+from ragtune.console import note, warn
 from ragtune.errors import RagtuneError, UsageError
 from ragtune.files import disk_errors, read_json, write_json
 from ragtune.recipe import Recipe
@@ -308,8 +309,11 @@ class RunDir:
                 "Nothing was published. Run the same command again: it is made again.",
             )
 
-    def claim(self, recipe: Recipe) -> None:
-        """Make the directory this recipe's. Raises as `refuse` does."""
+    def claim(self, recipe: Recipe, day: date) -> None:
+        """Make the directory this recipe's; the date that it has already stays.
+
+        Raises as `refuse` does.
+        """
         self.refuse(self.changes(recipe))
         with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -317,7 +321,19 @@ class RunDir:
             self.update(recipe=recipe.model_dump(mode="json"))
         else:
             self._begin(recipe)
+        if self.day() is None:
+            if self.results():
+                note(
+                    f"{self.state} has no date: chat templates that write it write {day} in this run from "
+                    "now on."
+                )
+            self.update(date=day.isoformat())
         save_recipe(recipe, self.recipe)
+
+    def day(self) -> date | None:
+        """The date that chat templates write in this run; None if it has none yet."""
+        written = self.read_state().get("date")
+        return date.fromisoformat(written) if written else None
 
     def _begin(self, recipe: Recipe | None) -> None:
         made_by = {"recipe": recipe.model_dump(mode="json")} if recipe else {}

@@ -28,7 +28,7 @@ class Run(Workspace):
         from ragtune.data.prepare import prepare
 
         stop_if_asked()
-        self.dir.claim(self.recipe)
+        self.dir.claim(self.recipe, self.day)
         if not (self.dir.data / "report.json").exists():
             with self.stage("prepare", "Data"):
                 self._made.pop("plan", None)

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -104,7 +105,7 @@ class Workspace:
 
                     score_again(self)
                 if self.dir.made_by() is not None:
-                    self.dir.claim(self.recipe)
+                    self.dir.claim(self.recipe, self.day)
                 yield
             finally:
                 self._lock = None
@@ -134,6 +135,19 @@ class Workspace:
             return self.dir.read_state()
         return {}
 
+    @property
+    def day(self) -> date:
+        """The date that a chat template writes: that of the day on which the run began."""
+        from ragtune.data.clock import today
+
+        def make() -> date:
+            with contextlib.suppress(RagtuneError):  # damaged, it is set aside before it is used
+                return self.dir.day() or today()
+            return today()
+
+        day: date = self._once("day", make)
+        return day
+
     def _pin(self) -> None:
         """Let this run have one commit of a Hub model, now and after a break."""
         from ragtune.model.weights import commit_of
@@ -155,7 +169,7 @@ class Workspace:
         from ragtune.model.load import context_length, load_tokenizer
 
         def make() -> Encoder:
-            tokenizer = prepare_tokenizer(load_tokenizer(self.source), self.recipe)
+            tokenizer = prepare_tokenizer(load_tokenizer(self.source), self.recipe, self.day)
             return Encoder(tokenizer, self.recipe, context_length(self.config))
 
         return self._once("encoder", make)
@@ -225,7 +239,7 @@ class Workspace:
                 tokenizer = load_tokenizer(ModelSource(str(self.dir.adapter), None))
                 longest = read_json(self.dir.data / "report.json")["max_prompt_tokens"]
                 encoder = Encoder(
-                    prepare_tokenizer(tokenizer, self.recipe),
+                    prepare_tokenizer(tokenizer, self.recipe, self.day),
                     self.recipe,
                     longest + self.recipe.evaluate.max_new_tokens,
                 )

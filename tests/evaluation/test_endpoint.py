@@ -46,7 +46,7 @@ def talk(*texts: str) -> list[tuple[str, list[dict[str, str]]]]:
 
 
 def ask(chat: Chat, partial: Path, *texts: str, **options: Any) -> list[Prediction]:
-    defaults: dict[str, Any] = {"max_new_tokens": 5, "concurrency": 2}
+    defaults: dict[str, Any] = {"max_new_tokens": 5, "concurrency": 2, "template_arguments": {}}
     model = options.pop("model", "base")
     return ask_server(
         chat.endpoint, model, talk(*texts), partial=partial, **{**defaults, **options}

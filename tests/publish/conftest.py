@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def run_dir(
     run_dir = RunDir(tmp_path)
     recipe = Recipe.model_validate(tiny_recipe)
     write_json(run_dir.state, {"recipe": recipe.model_dump(mode="json")})
-    run_dir.claim(recipe)
+    run_dir.claim(recipe, date(2025, 1, 2))
     run_dir.update(merge={"asked": 10, "changed": 1, **figures(0.5, 0.2, 0.8)})
     split = {"selected": 10, "read": 10}
     written = {

@@ -67,6 +67,7 @@ def test_what_the_token_may_is_not_clear(
     assert "alice/model will be made by alice, if the token may." in out
     assert next(f for f in pipeline.check(run_dir.path, REPO) if f["name"] == "hub") == {
         "name": "hub", "level": "ok", "message": "alice may write to alice/model", "advice": "",
+        "excerpt": (),
     }  # fmt: skip
 
 

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import ast
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from ragtune.data.chat import Form
 from ragtune.data.example import Example
 from ragtune.data.prompt import PRESETS
 from ragtune.evaluation.compare import compare
@@ -369,3 +371,22 @@ def test_a_path_of_this_machine_in_the_recipe(tiny_recipe: dict[str, Any], folde
     assert recipe["model"]["revision"] == "branch"
     assert recipe["train"]["report_to"] == ["tensorboard", "logs"]
     assert recipe["prompt"]["system"] == "/no_think"  # no path
+
+
+@pytest.mark.parametrize("parts", [False, True])
+@pytest.mark.parametrize("moved", [False, True])
+def test_the_example_sends_messages_as_the_run_did(
+    tiny_recipe: dict[str, Any], parts: bool, moved: bool
+) -> None:
+    tiny_recipe["prompt"] = {"template": "{{ question }}", "system": 'Be "brief".'}
+    form = Form(parts=parts, system_in_user=moved)
+    code = fenced(card(tiny_recipe, data_report={**REPORT, "messages": asdict(form)}), "python")
+    begin, end = code.index("\nPROMPT = ("), code.index("\ninputs = ")
+    scope: dict[str, Any] = {}
+    exec("import jinja2\n" + code[begin:end], scope)
+    assert scope["messages"] == form.of(
+        [
+            {"role": "system", "content": 'Be "brief".'},
+            {"role": "user", "content": scope["question"]},
+        ]
+    )

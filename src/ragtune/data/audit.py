@@ -269,7 +269,7 @@ class Audits:
             ids = ids or encoder.completion(answer)
         # As predictions are: up to the stop token, without special tokens.
         ids = ids[: ids.index(encoder.stop_id)]
-        back = encoder.tokenizer.decode(ids, skip_special_tokens=True)
+        back = encoder.turn.answer(encoder.tokenizer.decode(ids, skip_special_tokens=True))
         if back != answer:
             self._findings["changed_answers", split].add(
                 one.example.qid, answer, detail=f"{answer!r} comes back as {back!r}"

@@ -1,7 +1,8 @@
 """From messages to token ids and the loss mask, by construction.
 
-The ids of a training prompt are exactly those of the generation prompt. The completion is encoded
-as it continues the prompt's tail, and the stop token follows: nothing is searched for in token ids.
+A prompt is a finished turn's text up to the answer, in training and in answering: what the chat template
+writes there belongs to it. The completion is encoded as it continues the prompt's tail, and the stop
+token follows: nothing is searched for in token ids.
 """
 
 from __future__ import annotations
@@ -11,19 +12,22 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
+from ragtune.data.chat import Message, find_form, with_arguments
+from ragtune.data.clock import asks_clock, date_of, today, with_date
 from ragtune.data.example import Example, Passage
-from ragtune.data.prompt import PromptBuilder, chat_template
+from ragtune.data.opening import find_opening
+from ragtune.data.prompt import PromptBuilder, chat_template, without_mark
 from ragtune.data.select import shown_passages, target_answer
 from ragtune.data.template import unbounded
+from ragtune.data.turn import find_turn, special_ids
 from ragtune.errors import UsageError
 from ragtune.recipe import Recipe
 
 IGNORE = -100
 """The label of a position that is not trained (PyTorch's convention)."""
-
-_SENTINEL = "ragtune5entinel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +59,19 @@ class Sample:
         }
 
 
-def prepare_tokenizer(tokenizer: Any, recipe: Recipe) -> Any:
-    """Give a tokenizer the recipe's chat template; of several of its own, the default is kept alone.
+def prepare_tokenizer(tokenizer: Any, recipe: Recipe, day: date | None = None) -> Any:
+    """Give a tokenizer the chat template of a run: the recipe's or its own, with arguments and date.
+
+    Of several of its own, the default is kept alone.
+
+    Args:
+        tokenizer: is changed.
+        recipe: the prompt.
+        day: the date that a template writes; today's by default.
 
     Raises:
-        UsageError: it has none and the recipe names none, or it goes on without end.
+        UsageError: it has none and the recipe names none, it goes on without end, it drops what is said,
+            or it never reads one of the recipe's arguments.
     """
     if recipe.prompt.chat_template:
         tokenizer.chat_template = chat_template(recipe.prompt.chat_template)
@@ -71,13 +83,18 @@ def prepare_tokenizer(tokenizer: Any, recipe: Recipe) -> Any:
     elif isinstance(tokenizer.chat_template, dict):
         # So that the one that is used is the one that is looked at here, and that is saved.
         tokenizer.chat_template = _default(tokenizer.chat_template, recipe.model.id)
+    template = without_mark(tokenizer.chat_template)
     turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
     known = {**tokenizer.special_tokens_map, "add_generation_prompt": False}
-    if reason := unbounded(tokenizer.chat_template, messages=turns, **known):
+    if reason := unbounded(template, messages=turns, **known):
         raise UsageError(
             f"The chat template can't be used: {reason}.",
             "Set prompt.chat_template to another one; do not trust a model that comes with such a one.",
         )
+    tokenizer.chat_template = with_arguments(tokenizer, template, recipe.prompt.template_arguments)
+    form = find_form(tokenizer, system=bool(recipe.prompt.system))
+    if asks_clock(tokenizer, form.of(turns)):
+        tokenizer.chat_template = with_date(tokenizer.chat_template, day or today())
     return tokenizer
 
 
@@ -93,56 +110,12 @@ def _default(templates: dict[str, Any], model: str) -> str:
     return default
 
 
-def stop_token_id(tokenizer: Any) -> int:
-    """The token that ends an assistant's turn: the template's, else eos.
-
-    Raises:
-        UsageError: there is neither.
-    """
-    turn = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _SENTINEL}]
-    text = render(tokenizer, turn)
-    # Without the sentinel (a template that changes the text) nothing is known of the turn's end.
-    after = text.rpartition(_SENTINEL)[2] if _SENTINEL in text else ""
-    special = _special_ids(tokenizer)
-    for token in tokenizer.encode(after, add_special_tokens=False):
-        if token in special:
-            return int(token)
-    if tokenizer.eos_token_id is None:
-        raise UsageError(
-            "The chat template ends a turn with no special token, and the tokenizer has no eos.",
-            "Choose a chat template that ends the assistant's turn with a special token.",
-        )
-    return int(tokenizer.eos_token_id)
-
-
-def _special_ids(tokenizer: Any) -> set[int]:
-    added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return added | set(tokenizer.all_special_ids)
-
-
-def render(tokenizer: Any, messages: list[dict[str, str]], *, generation: bool = False) -> str:
-    """A conversation as text.
-
-    Raises:
-        UsageError: the chat template refuses it (a system message, say) or fails.
-    """
-    try:
-        text: str = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=generation
-        )
-    except Exception as error:  # noqa: BLE001 - a template may raise anything
-        raise UsageError(
-            f"The chat template can't render a conversation: {str(error).rstrip('.')}.",
-            "If it refuses system messages, remove prompt.system; else set prompt.chat_template.",
-        ) from None
-    return text
-
-
 class Encoder:
     """Encodes the examples of a recipe with its tokenizer.
 
     Args:
-        tokenizer: with its chat template in place (`prepare_tokenizer`).
+        tokenizer: with its chat template in place (`prepare_tokenizer`), which is added to where that
+            makes its generation prompt the prompt that is trained.
         recipe: the prompt, the passages to show, the seed.
         context: the longest sequence that the model reads, in tokens.
     """
@@ -151,25 +124,25 @@ class Encoder:
         self.tokenizer = tokenizer
         self.recipe = recipe
         self.builder = PromptBuilder.of(recipe.prompt)
-        self.stop_id = stop_token_id(tokenizer)
+        self.form = find_form(tokenizer, system=bool(self.builder.system))
+        short = self.builder.messages("?", [Passage("x")])
+        self.turn = find_turn(tokenizer, short, self.form)
+        long = self.builder.messages("どこ？\n\nWhere?", [Passage("one\n\ntwo"), Passage("三")])
+        self.opening = find_opening(tokenizer, [short, long], self.form, self.turn)
+        self.stop_id = self.turn.stop_id
+        self.date = date_of(tokenizer.chat_template)
+        """The date that the chat template writes, if it writes one."""
         self.context = context
         room = context - recipe.evaluate.max_new_tokens
         self.max_prompt = min(recipe.prompt.max_tokens or room, room)
-        messages = self.builder.messages("?", [Passage("x")])
-        prompt = render(tokenizer, messages, generation=True)
+        special = special_ids(tokenizer)
+        self._specials = [*map(tokenizer.convert_ids_to_tokens, special | {self.stop_id})]
+        prompt = self.turn.prompt(tokenizer, short, self.form)
         self._tails = [
             (tail, self._encode_plain([tail])[0]) for tail in (self._tail_of(prompt), "\n") if tail
         ]
-        specials = map(re.escape, map(tokenizer.convert_ids_to_tokens, _special_ids(tokenizer)))
-        self._special_text = re.compile(
-            "|".join(sorted(specials, key=len, reverse=True)) or r"(?!)"
-        )
-        whole = render(tokenizer, [*messages, {"role": "assistant", "content": _SENTINEL}])
-        self.prefix_holds = whole.startswith(prompt)
-        """Whether the template's rendering of prompt and answer begins with the prompt's.
-
-        Where it does not (a template that adds an empty think block to the generation prompt only,
-        say), the generation prompt is what is trained on: it is what the model will see."""
+        longest_first = sorted(map(re.escape, self._specials), key=len, reverse=True)
+        self._special_text = re.compile("|".join(longest_first) or r"(?!)")
 
     def showing_all(self) -> Encoder:
         """The same encoder for examples of which every passage is shown, in its place."""
@@ -203,13 +176,16 @@ class Encoder:
             self._cut_to_fit(e.question, shown[i], kept[i], ids[i]) for i, e in enumerate(examples)
         ]
 
-    def messages(self, example: Example, prompt: EncodedPrompt) -> list[dict[str, str]]:
-        """The conversation that an example's encoded prompt holds, cut as the prompt is."""
+    def messages(self, example: Example, prompt: EncodedPrompt) -> list[Message]:
+        """The conversation that an example's encoded prompt holds, cut as the prompt is.
+
+        It has the form that the chat template takes (`Form`).
+        """
         passages = list(self._shown(example)[: prompt.passages_shown])
         if prompt.characters_cut:
             last = passages[-1]
             passages[-1] = _cut(last, len(last.text) - prompt.characters_cut)
-        return self.builder.messages(example.question, passages)
+        return self.form.of(self.builder.messages(example.question, passages))
 
     def _shown(self, example: Example) -> tuple[Passage, ...]:
         data = self.recipe.data
@@ -236,6 +212,9 @@ class Encoder:
     def completion(self, answer: str) -> list[int]:
         """An answer's ids as they continue the prompt, and the stop token.
 
+        With the blanks before it that the tokenizer joins to it, and with what the template writes between
+        it and the stop token.
+
         The answer is encoded behind the text with which the prompt ends, so that a tokenizer that
         puts a space before every text (SentencePiece) does not put one between prompt and answer;
         or behind a line break, where that text ends in a special token or grows together with the
@@ -247,7 +226,7 @@ class Encoder:
         found: dict[int, list[int]] = {}
         todo = list(range(len(answers)))
         for tail, ids in [*self._tails, ("", [])]:
-            texts = [tail + answers[i] for i in todo]
+            texts = [tail + self.turn.completion(answers[i]) for i in todo]
             for i, both in zip(todo, self._encode_plain(texts), strict=True):
                 if both[: len(ids)] == ids:
                     found[i] = [*both[len(ids) :], self.stop_id]
@@ -287,7 +266,7 @@ class Encoder:
 
     def _text(self, question: str, passages: Sequence[Passage]) -> str:
         messages = self.builder.messages(question, passages)
-        return render(self.tokenizer, messages, generation=True)
+        return self.turn.prompt(self.tokenizer, messages, self.form)
 
     def _ids(self, question: str, passages: Sequence[Passage]) -> list[int]:
         return self._encode([self._text(question, passages)])[0]
@@ -317,8 +296,7 @@ class Encoder:
 
     def _tail_of(self, prompt: str) -> str:
         """The prompt's last line, or what follows its last special token if that is less."""
-        specials = map(self.tokenizer.convert_ids_to_tokens, _special_ids(self.tokenizer))
-        ends = [prompt.rfind(s) + len(s) for s in specials if s in prompt]
+        ends = [prompt.rfind(s) + len(s) for s in self._specials if s in prompt]
         return prompt[max([prompt.rstrip("\n").rfind("\n") + 1, *ends]) :]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import sys
 from collections import Counter
@@ -70,7 +71,10 @@ def prepare(
             "max_passages": recipe.data.max_passages,
             "max_prompt_tokens": encoder.max_prompt,
             "stop_token": tokenizer.convert_ids_to_tokens(encoder.stop_id),
+            "messages": dataclasses.asdict(encoder.form),
         }
+        for words in encoder.form.words():
+            note(f"The chat template: {words}.")
         audits = Audits(encoder, partial / "train.jsonl")
         for split, hub_split in (("train", "train"), ("eval", "validation")):
             source = source_of(recipe.data, split)

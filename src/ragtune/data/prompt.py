@@ -36,13 +36,14 @@ PRESETS = {
 }
 
 CHAT_TEMPLATES = {
-    # The book's (chapter 11): every turn between bos and eos, with the speaker's name.
+    # The book's (chapter 11): every turn between bos and eos, with the speaker's name. A tokenizer
+    # without bos has turns without one.
     "aio": (
-        "{% for message in messages %}"
-        "{{ bos_token + {'system': 'システム：', 'user': 'ユーザ：', 'assistant': 'アシスタント：'}"
+        "{% set bos = bos_token | default('', true) %}{% for message in messages %}"
+        "{{ bos + {'system': 'システム：', 'user': 'ユーザ：', 'assistant': 'アシスタント：'}"
         "[message['role']] + message['content'] + eos_token }}"
         "{% endfor %}"
-        "{% if add_generation_prompt %}{{ bos_token + 'アシスタント：' }}{% endif %}"
+        "{% if add_generation_prompt %}{{ bos + 'アシスタント：' }}{% endif %}"
     ),
     "plain": (
         "{{ bos_token | default('', true) }}"
@@ -114,15 +115,20 @@ _TEMPLATE_ADVICE = (
 def read_template(text: str, key: str) -> tuple[str, str]:
     """A template given inline or as the path of a .jinja file; and what to call it in messages."""
     if not text.endswith((".jinja", ".j2")):
-        return text, key
+        return without_mark(text), key
     path = named_path(text, key)
     try:
-        return path.read_text(encoding="utf-8").removesuffix("\n"), str(path)
+        return without_mark(path.read_text(encoding="utf-8")).removesuffix("\n"), str(path)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         if isinstance(error, UnicodeDecodeError):
             reason = "not UTF-8"
         raise UsageError(f"{key}: {path} can't be read ({reason}).") from None
+
+
+def without_mark(text: str) -> str:
+    """A file's text without the byte order mark that some editors begin it with."""
+    return text.removeprefix("\ufeff")
 
 
 def chat_template(name: str) -> str:

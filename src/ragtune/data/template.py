@@ -7,7 +7,7 @@ from functools import lru_cache, wraps
 from inspect import unwrap
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, nodes
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError, meta, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -247,13 +247,35 @@ def compiled(text: str) -> tuple[Bounded, Template]:
     return environment, environment.from_string(text)
 
 
+_CHAT: list[str | type[Extension]] = ["jinja2.ext.loopcontrols", _Generation]
+"""What transformers adds to the language of chat templates."""
+
+
+def variables(chat_template: str) -> set[str]:
+    """The names that a chat template reads from outside; none of one that is no Jinja."""
+    environment = Bounded(_CHAT)
+    try:
+        tree = environment.parse(chat_template)
+    except TemplateSyntaxError:  # transformers will say so
+        return set()
+    # Jinja counts those, too, that are set in one branch and read in another.
+    own = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "store"}
+    defaulted = {
+        test.node.name
+        for test in tree.find_all(nodes.Test)
+        if test.name in ("defined", "undefined") and isinstance(test.node, nodes.Name)
+    }
+    read: set[str] = meta.find_undeclared_variables(tree)
+    return read - set(environment.globals) - (own - defaulted)
+
+
 def unbounded(chat_template: str, **values: Any) -> str | None:
     """Why transformers, which sets no limits, should not render a chat template; None if it may."""
 
     def refuse(message: str) -> None:
         raise ValueError(message)
 
-    environment = Bounded(["jinja2.ext.loopcontrols", _Generation])
+    environment = Bounded(_CHAT)
     environment.globals |= {"raise_exception": refuse, "strftime_now": lambda _: ""}
     try:
         environment.rendered(environment.from_string(chat_template), **values)

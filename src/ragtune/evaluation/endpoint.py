@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from ragtune.console import warn
+from ragtune.data.chat import Message
 from ragtune.errors import RagtuneError, UsageError
 from ragtune.evaluation.generate import Prediction, kept_answers, partial_line
 from ragtune.files import appending
 from ragtune.lock import see_held
 from ragtune.offline import need_network
+from ragtune.recipe import Scalar
 from ragtune.recipe_file import nearest
 
 if TYPE_CHECKING:
     from openai import APIError, AsyncOpenAI
 
 T = TypeVar("T")
-Messages = list[dict[str, str]]
+Messages = list[Message]
 
 RETRIES = 5
 """How often a question is asked again, with growing pauses (16 s in all, or what the server says)."""
@@ -47,6 +49,7 @@ def ask_server(
     *,
     max_new_tokens: int,
     concurrency: int,
+    template_arguments: Mapping[str, Scalar],
     partial: Path,
     advice: str = "",
     tick: Callable[[int], None] = lambda _: None,
@@ -62,6 +65,7 @@ def ask_server(
         conversations: (qid, messages) pairs.
         max_new_tokens: the longest answer.
         concurrency: questions at a time.
+        template_arguments: what the server's chat template reads beside the messages.
         partial: where unfinished work is kept.
         advice: how to serve the model, for when it isn't.
         tick: called with the number answered.
@@ -73,7 +77,7 @@ def ask_server(
         UsageError: the server does not know the model or refuses the key.
         RagtuneError: the server can't be reached, or fails at a question again and again.
     """
-    server = _Server(_checked(endpoint), model, advice)
+    server = _Server(_checked(endpoint), model, advice, template_arguments=template_arguments)
     done = kept_answers(partial, [qid for qid, _ in conversations])
     pending = [(qid, messages) for qid, messages in conversations if qid not in done]
     with appending(partial) as file:
@@ -120,6 +124,7 @@ class _Server:
     advice: str = ""
     limit: str = "max_tokens"
     """What the server calls the longest answer."""
+    template_arguments: Mapping[str, Scalar] = field(default_factory=dict)
 
     def client(self) -> AsyncOpenAI:
         from openai import AsyncOpenAI
@@ -178,6 +183,8 @@ class _Server:
             "temperature": 0,
             limit: max_new_tokens,
         }
+        if self.template_arguments:  # OpenAI's own server has no such field
+            request["extra_body"] = {"chat_template_kwargs": dict(self.template_arguments)}
         try:
             reply = await client.chat.completions.create(**request)
         except BadRequestError as error:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ragtune.console import note, progress
+from ragtune.data.chat import Message
 from ragtune.data.encode import EncodedPrompt, Encoder
 from ragtune.data.example import Example
 from ragtune.errors import RagtuneError
@@ -24,9 +26,7 @@ def encode_prompts(encoder: Encoder, examples: Sequence[Example]) -> list[tuple[
     return [(example.qid, prompt.ids) for example, prompt in _fitting(encoder, examples)]
 
 
-def conversations(
-    encoder: Encoder, examples: Sequence[Example]
-) -> list[tuple[str, list[dict[str, str]]]]:
+def conversations(encoder: Encoder, examples: Sequence[Example]) -> list[tuple[str, list[Message]]]:
     """The examples' (qid, messages), cut as their encoded prompts are.
 
     Raises:
@@ -56,10 +56,13 @@ def ask(
     partial: Path,
     title: str,
 ) -> list[Prediction]:
-    """The model's answers; `limits` are the questions, and their cached tokens, at a time."""
+    """The model's answers, without what the chat template writes around one.
+
+    `limits` are the questions, and their cached tokens, at a time.
+    """
     batch_size, cache_tokens = limits
     with progress(title, len(prompts)) as update:
-        return answer(
+        found = answer(
             model,
             encoder.tokenizer,
             prompts,
@@ -70,6 +73,7 @@ def ask(
             partial=partial,
             tick=lambda done: update(done, ""),
         )
+    return [replace(one, prediction=encoder.turn.answer(one.prediction)) for one in found]
 
 
 def ask_endpoint(
@@ -92,6 +96,7 @@ def ask_endpoint(
             asked,
             max_new_tokens=recipe.evaluate.max_new_tokens,
             concurrency=recipe.evaluate.concurrency,
+            template_arguments=recipe.prompt.template_arguments,
             partial=partial,
             advice=how_to_serve(recipe, which, base, run),
             tick=lambda done: update(done, ""),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ragtune.data.chat import Form
 from ragtune.data.prompt import PromptBuilder
 from ragtune.recipe import Recipe
 from ragtune.reporting.licences import Licence, Origin
@@ -187,6 +188,7 @@ def _example(
 ) -> str:
     """Python that loads what is published and asks it, with the prompt that it was measured with."""
     builder = PromptBuilder.of(recipe.prompt)
+    form = Form(**report.get("messages", {}))
     words = builder.template + (builder.system or "")
     question, passages = _EXAMPLES[
         "ja" if re.search(r"[\u3040-\u30ff\u4e00-\u9fff]", words) else "en"
@@ -202,6 +204,8 @@ def _example(
             auto_class=auto_class,
             template=[repr(line) for line in builder.template.splitlines(keepends=True)],
             system=repr(builder.system) if builder.system else None,
+            system_in_user=form.system_in_user,
+            parts=form.parts,
             question=repr(question),
             passages=[
                 {"title": repr(title), "text": repr(text)}
