@@ -15,7 +15,7 @@ from typing import Any
 
 from ragtune.data.example import Example, Passage
 from ragtune.data.prompt import PromptBuilder, chat_template
-from ragtune.data.select import shown_passages, target_answer
+from ragtune.data.select import shown_indices, shown_passages, target_answer
 from ragtune.data.template import unbounded
 from ragtune.errors import UsageError
 from ragtune.recipe import Recipe
@@ -320,6 +320,22 @@ class Encoder:
         specials = map(self.tokenizer.convert_ids_to_tokens, _special_ids(self.tokenizer))
         ends = [prompt.rfind(s) + len(s) for s in specials if s in prompt]
         return prompt[max([prompt.rstrip("\n").rfind("\n") + 1, *ends]) :]
+
+    def kept(self, example: Example, prompt: EncodedPrompt) -> list[tuple[int, str]]:
+        """Index and text of each passage as it stands in an example's encoded prompt."""
+        data = self.recipe.data
+        order = shown_indices(
+            example, data.max_passages, shuffle=data.shuffle_passages, seed=self.recipe.seed
+        )
+        kept = [(i, example.passages[i].text) for i in order[: prompt.passages_shown]]
+        if prompt.characters_cut:
+            index, text = kept[-1]
+            kept[-1] = (index, text[: len(text) - prompt.characters_cut])
+        return kept
+
+    def answer_lengths(self, answers: Sequence[str]) -> list[int]:
+        """The tokens of each answer as it is to be generated, without the stop token."""
+        return [len(ids) - 1 for ids in self._completions(answers)]
 
 
 def _cut(passage: Passage, length: int) -> Passage:

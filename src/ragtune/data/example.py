@@ -117,7 +117,9 @@ def parse_example(record: Any, where: str) -> Example:
     )
     computed = record.get("positive_passage_indices") is None
     if computed:
-        positive = tuple(i for i, p in enumerate(passages) if any(stands(p.text, a) for a in answers))
+        positive = tuple(
+            i for i, p in enumerate(passages) if any(stands(p.text, a) for a in answers)
+        )
     else:
         positive = _indices(record, "positive_passage_indices", len(passages), where)
     if computed or record.get("negative_passage_indices") is None:

@@ -17,7 +17,9 @@ _WORD = r"a-z0-9\u00df-\u00f6\u00f8-\u024f\u0300-\u052f\u1e00-\u1fff"
 """Letters of the scripts whose words are parted, accents (also on their own), and digits."""
 _LETTER = re.compile(f"[{_WORD}]")
 # Text as it is written has capitals, and in Japanese wide letters and digits.
-_WRITTEN = re.compile(f"[{_WORD}A-Z\u00c0-\u00d6\u00d8-\u00de\uff10-\uff19\uff21-\uff3a\uff41-\uff5a]")
+_WRITTEN = re.compile(
+    f"[{_WORD}A-Z\u00c0-\u00d6\u00d8-\u00de\uff10-\uff19\uff21-\uff3a\uff41-\uff5a]"
+)
 _GAP = re.compile(rf"[\s{AIO_DELETED}]*")
 
 
@@ -56,13 +58,19 @@ def stands_by_rule(text: str, answer: str) -> bool:
     gold = without_signs(aio_undeleted(answer))
     plain = aio_undeleted(text)
     # What is found by the pattern is found without the signs, too, and much faster.
-    return bool(gold) and gold in without_signs(plain) and whole_words(answer).search(plain) is not None
+    return (
+        bool(gold)
+        and gold in without_signs(plain)
+        and whole_words(answer).search(plain) is not None
+    )
 
 
 @lru_cache(65_536)
 def whole_words(answer: str) -> re.Pattern[str]:
-    """Finds an answer between whole words of `aio_undeleted` text; what the rule deletes may be there
-    or not. Something must be left of the answer."""
+    """Finds an answer between whole words of `aio_undeleted` text.
+
+    What the rule deletes may be there or not; of the answer it must leave something.
+    """
     parts: list[str] = []
     last = ""
     apart = False

@@ -6,10 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from ragtune.data.example import Example
 from ragtune.data.words import aio_undeleted, whole_words
 from ragtune.evaluation.normalise import NORMALISERS, aio, jsquad, squad, strict
-from ragtune.recipe import Recipe
 
 
 def strict_em(prediction: str, answer: str) -> float:
@@ -94,15 +92,6 @@ def score(
         name: [max(METRICS[name](p, a) for a in g) for p, g in zip(predictions, golds, strict=True)]
         for name in names or METRICS
     }
-
-
-def accepted(example: Example, recipe: Recipe, choice: str | None = None) -> tuple[str, ...]:
-    """The answers that count as right; `choice` is evaluate.answers unless given."""
-    choice = choice or recipe.evaluate.answers
-    if choice == "first":
-        return example.answers[:1]
-    more = example.alternatives(recipe.data.alternatives) if "alternatives" in choice else ()
-    return (*example.answers, *more)
 
 
 def refused(prediction: str, refusal: str) -> bool:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ragtune.data.example import Example
-from ragtune.evaluation.metrics import METRICS, VERSIONS, accepted, refused, score
+from ragtune.data.select import accepted
+from ragtune.evaluation.metrics import METRICS, VERSIONS, refused, score
 from ragtune.evaluation.statistics import figures
 from ragtune.files import read_jsonl
 from ragtune.recipe import Recipe

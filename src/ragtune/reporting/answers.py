@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ragtune.data.example import Example, Passage
-from ragtune.data.select import shown_passages
-from ragtune.evaluation.metrics import accepted, refused, score
+from ragtune.data.select import accepted, shown_passages
+from ragtune.evaluation.metrics import refused, score
 from ragtune.evaluation.score import load_predictions
 from ragtune.recipe import Recipe
 
