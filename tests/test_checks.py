@@ -41,8 +41,9 @@ def test_a_good_recipe_is_ok_in_everything(tiny_recipe: dict[str, Any], tmp_path
     page = found(tiny_recipe, tmp_path, "train.steps=6")
     assert set(levels(page).values()) == {"ok"}
     assert list(page) == [
-        "recipe", "run directory", "hardware", "data.train", "data.eval", "model", "licence", "template", "mask",
-        "truncation", "adapter", "memory", "merging", "disk",
+        "environment", "recipe", "run directory", "hardware", "data.train", "data.eval", "model", "licence",
+        "template", "mask",
+        "truncation", "answers", "adapter", "memory", "merging", "disk",
     ]  # fmt: skip
     assert "24 of 24 records are selected; sha256 " in page["data.train"][0]["message"]
     (mask,) = page["mask"]

@@ -16,6 +16,7 @@ from ragtune.data.encode import EncodedPrompt, Encoder
 from ragtune.data.example import Example, Passage
 from ragtune.data.overlap import SHARED, TrainingText, text_hash
 from ragtune.data.select import target_answer
+from ragtune.data.words import find_answer, stands, stands_by_rule
 
 EXAMPLES = 10
 """How many examples of a finding are kept."""
@@ -108,6 +109,18 @@ def _findings() -> Iterator[Finding]:
             "So short a text may stand there by accident (in Japanese it may as well be a whole "
             "word): read the examples, and set positive_passage_indices where they are wrong.",
         )  # fmt: skip
+    for split in ("train", "eval"):
+        yield Finding(
+            "inside_words", split, "Records with a passage that holds an answer only inside a word",
+            "Such a passage (eyes, for the answer yes) is no positive, and without another positive the "
+            "record is left out: where it is one, name it in positive_passage_indices.",
+        )  # fmt: skip
+        yield Finding(
+            "other_forms", split, "Records with a passage that holds an answer only in another form",
+            "In another width or case, or with other spaces and signs. It is no positive, for an answer is "
+            "to be copied as it stands there: correct the answer, or name the passage in "
+            "positive_passage_indices.",
+        )  # fmt: skip
     for split, what in (("train", "trained"), ("eval", "first accepted")):
         yield Finding(
             "changed_answers", split, "Answers that the tokenizer does not give back",
@@ -138,6 +151,8 @@ class Audits:
         self._qids: dict[str, list[str]] = {"train": [], "eval": []}
         self._first: dict[str, dict[int, int]] = {"train": {}, "eval": {}}
         self._answers: dict[int, frozenset[int]] = {}
+        self._computed = {"train": 0, "eval": 0}
+        """Records whose positives were found by the answer's text."""
 
     def add(self, split: str, selected: Sequence[Selected]) -> None:
         """Look at a batch of a split's selected examples, in the order of its file."""
@@ -152,6 +167,30 @@ class Audits:
             self._accidental(split, one.example)
             self._truncated(split, one)
             self._changed(split, one)
+
+    def read(self, split: str, example: Example) -> None:
+        """Look at a record that was read, selected or not: what is nearly a positive."""
+        if not example.positives_computed:
+            return
+        self._computed[split] += 1
+        found: set[str] = set()
+        shown = self._shown(example)
+        without = not any(i < len(shown) for i in example.positive_passage_indices)
+        for index, passage in enumerate(shown):
+            if index in example.positive_passage_indices:
+                continue
+            for answer in example.answers:
+                inside = answer in passage.text
+                name = "inside_words" if inside else "other_forms"
+                if name in found or not (inside or stands_by_rule(passage.text, answer)):
+                    continue
+                found.add(name)
+                self._findings[name, split].add(
+                    example.qid,
+                    _around(passage.text, answer) if inside else passage.text,
+                    detail=f"passage {index + 1}, answer {answer} to: {example.question}"
+                    + (" (no positive: left out)" if without else ""),
+                )
 
     def report(self) -> list[dict[str, Any]]:
         """All findings in a fixed order, those that were not found with count 0."""
@@ -171,6 +210,8 @@ class Audits:
 
     def _of(self, finding: Finding) -> int:
         """Of how many; what compares both splits counts evaluation questions."""
+        if finding.name in ("inside_words", "other_forms"):
+            return self._computed[finding.split]
         return len(self._qids["train" if finding.split == "train" else "eval"])
 
     def _shown(self, example: Example) -> tuple[Passage, ...]:
@@ -238,9 +279,9 @@ class Audits:
             return
         shown = len(self._shown(example))
         texts = [example.passages[i].text for i in example.positive_passage_indices if i < shown]
-        found = [a for a in example.answers if any(a in text for text in texts)]
+        found = [a for a in example.answers if any(stands(text, a) for text in texts)]
         if found and max(map(len, found)) <= _SHORT:
-            text = next(text for text in texts if found[0] in text)
+            text = next(text for text in texts if stands(text, found[0]))
             self._findings["accidental_positives", split].add(
                 example.qid,
                 _around(text, found[0]),
@@ -287,7 +328,7 @@ def question_key(text: str) -> int:
 
 def _around(text: str, match: str) -> str:
     """The first match with the text around it."""
-    start = text.find(match)
+    start = max(find_answer(text, match), text.find(match))
     first, last = max(0, start - _AROUND), start + len(match) + _AROUND
     return ("…" if first else "") + text[first:last] + ("…" if last < len(text) else "")
 

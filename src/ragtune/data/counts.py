@@ -13,7 +13,7 @@ from ragtune.data.example import Example
 from ragtune.data.select import REASONS
 from ragtune.data.too_long import ADVICE, TooLong
 from ragtune.data.unanswerable import refusing
-from ragtune.recipe import Recipe
+from ragtune.recipe import Data, Recipe
 
 _QIDS = 10
 _DONE = {
@@ -23,15 +23,27 @@ _DONE = {
 }
 
 
+def on_cut(split: str, data: Data) -> str:
+    """What becomes of an example whose prompt lost every positive: data.cut_positives.
+
+    In the evaluation there is nothing to be taught: what is refused in training is left out there.
+    """
+    chosen = data.cut_positives
+    return "drop" if (split, chosen) == ("eval", "refuse") else chosen
+
+
+def what_becomes(split: str, data: Data) -> str:
+    """The same in words."""
+    return _DONE[on_cut(split, data)]
+
+
 class Counts:
     """What the data report says of a split."""
 
     def __init__(self, split: str, source: str, recipe: Recipe) -> None:
         self.split = split
         self.source = source
-        # In the evaluation there is nothing to be taught: such a question is left out there, too.
-        chosen = recipe.data.cut_positives
-        self.on_cut = "drop" if (split, chosen) == ("eval", "refuse") else chosen
+        self.on_cut = on_cut(split, recipe.data)
         self.read = 0
         self.selected = 0
         self.computed = 0

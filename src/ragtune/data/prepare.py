@@ -124,6 +124,8 @@ def _chosen(
 ) -> Iterator[dict[str, Any]]:
     """The rows that a split's file gets of a batch."""
     reasons = [rejection(example, recipe.data.max_passages) for example in batch]
+    for example in batch:
+        audits.read(split, example)
     if split == "train" and recipe.data.unanswerable:
         batch, reasons = _hide_answers(recipe, batch, reasons, counts)
     # Of the evaluation split, a question that is not selected may be asked all the same.
@@ -143,7 +145,7 @@ def _chosen(
         counts.computed += read.positives_computed
         prompt = prompts.get(read.qid)
         example, reason = read, dropped
-        if prompt is not None and reason is None and _positives_cut(encoder, read, prompt):
+        if prompt is not None and reason is None and positives_cut(encoder, read, prompt):
             example, reason = counts.without_positive(read)
             if not example.answers:
                 targets[example.qid] = encoder.target(example)
@@ -177,7 +179,7 @@ def _chosen(
     audits.add(split, chosen)
 
 
-def _positives_cut(encoder: Encoder, example: Example, prompt: EncodedPrompt) -> bool:
+def positives_cut(encoder: Encoder, example: Example, prompt: EncodedPrompt) -> bool:
     """Whether the prompt was cut, and of the example's positives nothing is left in it."""
     cut = prompt.passages_dropped or prompt.characters_cut
     if not cut or not example.positive_passage_indices:

@@ -53,6 +53,14 @@ def shown_indices(example: Example, max_passages: int, *, shuffle: bool, seed: i
     return shown
 
 
+def texts_shown(example: Example, max_passages: int) -> list[str]:
+    """The texts of the first passages; of a prepared question, as far as its prompt holds them."""
+    left = example.extra.get("left_in_prompt")
+    if left is not None:
+        return [example.passages[index].text[:length] for index, length in left]
+    return [passage.text for passage in example.passages[:max_passages]]
+
+
 def loses_positives(example: Example, kept: Sequence[tuple[int, str]]) -> bool:
     """Whether a prompt that was cut to fit lost every positive.
 

@@ -101,6 +101,8 @@ def training_arguments(
         dataloader_pin_memory=cuda,
         accelerator_config={"non_blocking": cuda},
     )
+    # In a Kubeflow job transformers would add a tracker that the recipe doesn't name.
+    args.report_to = list(train.report_to)
     # Several GPUs in one process would be wrapped in DataParallel, which splits a packed row.
     args._n_gpu = min(args.n_gpu, 1)  # noqa: SLF001 - the only switch that there is
     return args
