@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import ragtune
-from ragtune import capacity, checks
+from ragtune import capacity, checks, data_checks
 from ragtune.cli import main
 from ragtune.errors import RagtuneError, UsageError
 from ragtune.publish import merge
@@ -129,7 +129,7 @@ def test_a_bad_line_far_on_is_found(tiny_recipe: dict[str, Any], tmp_path: Path)
 def test_of_a_large_file_the_first_records_are_read(
     tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "WHOLE", 10)
+    monkeypatch.setattr(data_checks, "WHOLE", 10)
     tiny_recipe["data"]["train"] = str(write_records(tmp_path / "long.jsonl", make_records(400)))
     message = found(tiny_recipe, tmp_path)["data.train"][0]["message"]
     assert "of the first 100 records 100 are selected, of about 4" in message
@@ -245,7 +245,7 @@ def test_a_run_directory_that_can_t_be_written(
 def test_the_first_records_may_all_be_left_out(
     tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "WHOLE", 10)
+    monkeypatch.setattr(data_checks, "WHOLE", 10)
     rows = [r | {"answers": []} for r in make_records(100)] + make_records(3, "good")
     tiny_recipe["data"]["eval"] = str(write_records(tmp_path / "late.jsonl", rows))
     page = found(tiny_recipe, tmp_path)

@@ -193,7 +193,7 @@ def cli(
         ("model.quantization=nf4", 2, "needs an NVIDIA GPU"),
         ("train.optimizer=adamw_8bit", 2, "needs an NVIDIA GPU"),
         ("prompt.max_tokens=16", 2, "Nothing of"),
-        ("train.report_to=[nothing]", 2, "nothing is not installed"),
+        ("train.report_to=[nothing]", 2, "knows no tracker nothing"),
     ],
 )
 def test_a_users_mistake_gets_a_message_and_no_traceback(

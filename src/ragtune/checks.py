@@ -155,7 +155,7 @@ def _hardware(look: Look) -> None:
 
 def _trackers(look: Look) -> None:
     if look.run.recipe.train.report_to:
-        from ragtune.training.trainer import check_trackers
+        from ragtune.training.trackers import check_trackers
 
         check_trackers(look.run.recipe.train.report_to)
         look.say("trackers", ", ".join(look.run.recipe.train.report_to))
