@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from ragtune.data.counts import on_cut, what_becomes
 from ragtune.data.prepare import positives_cut
 from ragtune.data.read import locate
-from ragtune.data.select import rejection
+from ragtune.data.select import nearly_positive, rejection
 from ragtune.data.too_long import ADVICE, TooLong, refusal_too_long, shortest_accepted
 from ragtune.errors import UsageError
 from ragtune.files import sha256
@@ -50,10 +51,13 @@ def split(look: Look, split: str) -> None:
 
     reasons: dict[str | None, int] = {}
     selected: list[Example] = []
+    near: Counter[str] = Counter()
     for example in read_examples(source, "train" if split == "train" else "validation", tick):
         read += 1
         reason = rejection(example, run.recipe.data.max_passages)
         reasons[reason] = reasons.get(reason, 0) + 1
+        if reason in ("no_positive", "positive_too_low"):
+            near.update(nearly_positive(example, run.recipe.data.max_passages).keys())
         if reason is None and len(selected) < _SHOWN:
             selected.append(example)
         if read == LOOK and not every:
@@ -61,6 +65,7 @@ def split(look: Look, split: str) -> None:
             break
     chosen = reasons.get(None, 0)
     whole = not total and (every or read < LOOK)
+    _nearly(look, name, near)
     if not chosen and whole:
         raise UsageError(
             f"Nothing of {source} would be selected ({read} records).",
@@ -81,6 +86,19 @@ def split(look: Look, split: str) -> None:
     look.say(name, words)
     if whole and split == "train":
         _epochs(look, chosen)
+
+
+def _nearly(look: Look, name: str, near: Counter[str]) -> None:
+    """Say how many records have no positive only for their answer's form."""
+    for kind, words in (
+        ("inside_words", "inside a word (eyes, for the answer yes)"),
+        ("other_forms", "in another width, case or spacing"),
+    ):
+        if near[kind]:
+            look.say(
+                name, f"{near[kind]:,} records are left out whose answer stands there only {words}", "warning",
+                "Correct the answers, or name the passages in positive_passage_indices.",
+            )  # fmt: skip
 
 
 def _epochs(look: Look, chosen: int) -> None:

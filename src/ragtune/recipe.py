@@ -72,7 +72,7 @@ class Data(Section):
         "drop",
         description="examples whose every passage with an answer prompt.max_tokens (or the context) cuts "
         "away. drop: neither trained nor counted as answerable; refuse: trained with the refusal; keep: as "
-        "if it were there",
+        "if nothing were lost",
     )
     refusal: str | None = Field(
         None,

@@ -15,8 +15,8 @@ from ragtune.console import note, warn
 from ragtune.data.encode import EncodedPrompt, Encoder
 from ragtune.data.example import Example, Passage
 from ragtune.data.overlap import SHARED, TrainingText, text_hash
-from ragtune.data.select import target_answer
-from ragtune.data.words import find_answer, stands, stands_by_rule
+from ragtune.data.select import nearly_positive, target_answer
+from ragtune.data.words import find_answer, stands
 
 EXAMPLES = 10
 """How many examples of a finding are kept."""
@@ -121,6 +121,13 @@ def _findings() -> Iterator[Finding]:
             "to be copied as it stands there: correct the answer, or name the passage in "
             "positive_passage_indices.",
         )  # fmt: skip
+    for split in ("train", "eval"):
+        yield Finding(
+            "positives_inside_words", split,
+            "Examples whose positives hold their answers only inside words",
+            "The records name these passages, so they count; but that is no place where the answer "
+            "stands: read the examples, and correct positive_passage_indices.",
+        )  # fmt: skip
     for split, what in (("train", "trained"), ("eval", "first accepted")):
         yield Finding(
             "changed_answers", split, "Answers that the tokenizer does not give back",
@@ -165,6 +172,7 @@ class Audits:
             self._repeated(split, key, one.example)
             self._qids[split].append(one.example.qid)
             self._accidental(split, one.example)
+            self._inside_words(split, one.example)
             self._truncated(split, one)
             self._changed(split, one)
 
@@ -173,24 +181,16 @@ class Audits:
         if not example.positives_computed:
             return
         self._computed[split] += 1
-        found: set[str] = set()
         shown = self._shown(example)
         without = not any(i < len(shown) for i in example.positive_passage_indices)
-        for index, passage in enumerate(shown):
-            if index in example.positive_passage_indices:
-                continue
-            for answer in example.answers:
-                inside = answer in passage.text
-                name = "inside_words" if inside else "other_forms"
-                if name in found or not (inside or stands_by_rule(passage.text, answer)):
-                    continue
-                found.add(name)
-                self._findings[name, split].add(
-                    example.qid,
-                    _around(passage.text, answer) if inside else passage.text,
-                    detail=f"passage {index + 1}, answer {answer} to: {example.question}"
-                    + (" (no positive: left out)" if without else ""),
-                )
+        for name, (index, answer) in nearly_positive(example, len(shown)).items():
+            text = shown[index].text
+            self._findings[name, split].add(
+                example.qid,
+                _around(text, answer) if answer in text else text,
+                detail=f"passage {index + 1}, answer {answer} to: {example.question}"
+                + (" (no positive: left out)" if without else ""),
+            )
 
     def report(self) -> list[dict[str, Any]]:
         """All findings in a fixed order, those that were not found with count 0."""
@@ -277,16 +277,33 @@ class Audits:
     def _accidental(self, split: str, example: Example) -> None:
         if all(len(answer) > _SHORT for answer in example.answers):
             return
-        shown = len(self._shown(example))
-        texts = [example.passages[i].text for i in example.positive_passage_indices if i < shown]
-        found = [a for a in example.answers if any(stands(text, a) for text in texts)]
+        texts = self._positives(example)
+        found = [a for a in example.answers if any(a in text for text in texts)]
         if found and max(map(len, found)) <= _SHORT:
-            text = next(text for text in texts if stands(text, found[0]))
+            text = next(text for text in texts if found[0] in text)
             self._findings["accidental_positives", split].add(
                 example.qid,
                 _around(text, found[0]),
                 detail=f"answer {found[0]} to: {example.question}",
             )
+
+    def _inside_words(self, split: str, example: Example) -> None:
+        if example.positives_computed:
+            return  # by whole words
+        texts = self._positives(example)
+        inside = [(t, a) for t in texts for a in example.answers if a in t]
+        if inside and not any(stands(t, a) for t, a in inside):
+            text, answer = inside[0]
+            self._findings["positives_inside_words", split].add(
+                example.qid,
+                _around(text, answer),
+                detail=f"answer {answer} to: {example.question}",
+            )
+
+    def _positives(self, example: Example) -> list[str]:
+        """The texts of the positives that are shown."""
+        shown = len(self._shown(example))
+        return [example.passages[i].text for i in example.positive_passage_indices if i < shown]
 
     def _truncated(self, split: str, one: Selected) -> None:
         dropped, cut = one.prompt.passages_dropped, one.prompt.characters_cut

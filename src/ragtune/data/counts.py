@@ -19,7 +19,7 @@ _QIDS = 10
 _DONE = {
     "drop": "left out",
     "refuse": "trained with the refusal",
-    "keep": "kept as if it were there",
+    "keep": "kept as if nothing were lost",
 }
 
 

@@ -76,6 +76,7 @@ def prepare(
             if split == "train":
                 _check_share(recipe.data, report[split])
             if not counts.selected:
+                audits.tell()
                 raise UsageError(
                     f"Nothing of {source} is selected: {dropped_text(counts.dropped)}.",
                     _advice(counts.dropped),

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 
 from ragtune.data.example import Example, Passage
-from ragtune.data.words import stands
+from ragtune.data.words import stands, stands_by_rule
 from ragtune.recipe import Data, Recipe
 
 REASONS = {
@@ -31,6 +31,25 @@ def rejection(example: Example, max_passages: int) -> str | None:
     if min(example.positive_passage_indices) >= max_passages:
         return "positive_too_low"
     return None
+
+
+def nearly_positive(example: Example, max_passages: int) -> dict[str, tuple[int, str]]:
+    """What keeps the first passages from being positives: the audits' names, first passage and answer.
+
+    `inside_words`: an answer stands there, but only inside a word; `other_forms`: only in another width
+    or case, or with other spaces and signs. Empty for a record that names its positives.
+    """
+    found: dict[str, tuple[int, str]] = {}
+    if not example.positives_computed:
+        return found
+    for index, passage in enumerate(example.passages[:max_passages]):
+        if index not in example.positive_passage_indices:
+            for answer in example.answers:
+                if answer in passage.text:
+                    found.setdefault("inside_words", (index, answer))
+                elif "other_forms" not in found and stands_by_rule(passage.text, answer):
+                    found["other_forms"] = (index, answer)
+    return found
 
 
 def shown_passages(
