@@ -35,9 +35,9 @@ def without_signs(text: str) -> str:
     return re.sub(rf"[\s{AIO_DELETED}]", "", text)
 
 
-def find_answer(text: str, answer: str) -> int:
-    """Where an answer stands in a text first, character for character and as whole words; or -1."""
-    start = text.find(answer) if answer else -1
+def find_answer(text: str, answer: str, behind: int = 0) -> int:
+    """The first place, from `behind` on, where an answer stands as whole words; -1 if there is none."""
+    start = text.find(answer, behind) if answer else -1
     while start >= 0:
         if not _inside(text, start, start + len(answer)):
             return start
