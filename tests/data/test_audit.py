@@ -249,7 +249,6 @@ def test_what_is_nearly_a_positive_is_counted(auditor: Auditor, split: str) -> N
     rows[1] |= {"answers": ["yes"], "question": "Is it painted?"}
     rows[1]["passages"][0]["text"] = "The owner closed her eyes."
     rows[2]["answers"] = ["ＢＬＵＥ"]
-    rows[2]["passages"][1]["text"] = "House 2 is blue."
     found = auditor.run()
     computed = len(rows) - 1
     inside, forms = (found[name, split] for name in ("inside_words", "other_forms"))
@@ -261,7 +260,7 @@ def test_what_is_nearly_a_positive_is_counted(auditor: Auditor, split: str) -> N
             "detail": "passage 1, answer yes to: Is it painted? (no positive: left out)",
         }
     ]
-    assert forms["examples"][0]["detail"].startswith("passage 2, answer ＢＬＵＥ to: ")
+    assert forms["examples"][0]["detail"].startswith("passage 1, answer ＢＬＵＥ to: ")
 
 
 def test_named_positives_that_hold_answers_inside_words_count_and_are_counted(
