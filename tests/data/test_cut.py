@@ -125,7 +125,7 @@ def test_those_that_are_refused_count_towards_the_share(
 
 def test_where_all_are_cut_away_the_run_stops(tmp_path: Path, chatml_tokenizer: Any) -> None:
     path = str(write_records(tmp_path / "low.jsonl", [low(0, "t"), low(1, "t")]))
-    with pytest.raises(UsageError, match="2 prompt.max_tokens .* cuts every passage") as raised:
+    with pytest.raises(UsageError, match=r"2 prompt.max_tokens .* cuts every passage") as raised:
         stage(tmp_path, chatml_tokenizer, data={"train": path})
     assert "Raise prompt.max_tokens" in raised.value.advice
 

@@ -369,6 +369,8 @@ def test_outcomes_are_over_the_selected() -> None:
 
 def test_pieces_keep_the_text() -> None:
     assert pieces("a東京都b", ("東京", "東京都")) == ["a", "東京都", "b"]
+    assert pieces("eyes: yes", ("yes",)) == ["eyes: ", "yes", ""]
+    assert pieces("東京 USA", ("東京 U", "東京")) == ["", "東京", " USA"]
     assert pieces("1+1", ("+", "")) == ["1", "+", "1"]
     assert pieces("text", ("", " ")) == ["text"]
 

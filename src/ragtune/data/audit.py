@@ -98,10 +98,11 @@ def _findings() -> Iterator[Finding]:
             "duplicate_questions", split, "Questions that occur again",
             "They weigh more than the others; keep one record of each.",
         )  # fmt: skip
-    yield Finding(
-        "conflicting_answers", "train", "Repeated questions with other answers than before",
-        "No accepted answer is the same: correct them, or ask for what tells the answers apart.",
-    )  # fmt: skip
+    for split in ("train", "eval"):
+        yield Finding(
+            "conflicting_answers", split, "Repeated questions with other answers than before",
+            "No accepted answer is the same: correct them, or ask for what tells the answers apart.",
+        )  # fmt: skip
     for split in ("train", "eval"):
         yield Finding(
             "accidental_positives", split,
@@ -157,7 +158,7 @@ class Audits:
         self._findings = {(f.name, f.split): f for f in _findings()}
         self._qids: dict[str, list[str]] = {"train": [], "eval": []}
         self._first: dict[str, dict[int, int]] = {"train": {}, "eval": {}}
-        self._answers: dict[int, frozenset[int]] = {}
+        self._answers: dict[str, dict[int, frozenset[int]]] = {"train": {}, "eval": {}}
         self._computed = {"train": 0, "eval": 0}
         """Records whose positives were found by the answer's text."""
 
@@ -165,8 +166,10 @@ class Audits:
         """Look at a batch of a split's selected examples, in the order of its file."""
         for one in selected:
             key = question_key(one.example.question)
+            self._conflicting(split, key, one.example)
             if split == "train":
-                self._trained(key, one.example)
+                shown = self._shown(one.example)
+                self._training.add(len(self._qids["train"]), (p.text for p in shown))
             else:
                 self._leaked(key, one.example)
             self._repeated(split, key, one.example)
@@ -217,19 +220,17 @@ class Audits:
     def _shown(self, example: Example) -> tuple[Passage, ...]:
         return example.passages[: self._encoder.recipe.data.max_passages]
 
-    def _trained(self, key: int, example: Example) -> None:
+    def _conflicting(self, split: str, key: int, example: Example) -> None:
         answers = frozenset(question_key(answer) for answer in example.answers)
         # One whose answers were hidden says nothing of what they are.
-        before = self._answers.setdefault(key, answers) if answers else answers
-        number = len(self._qids["train"])
+        before = self._answers[split].setdefault(key, answers) if answers else answers
         if before and answers and not before & answers:
-            self._findings["conflicting_answers", "train"].add(
+            self._findings["conflicting_answers", split].add(
                 example.qid,
                 example.question,
-                other_qid=self._qids["train"][self._first["train"][key]],
+                other_qid=self._qids[split][self._first[split][key]],
                 detail=f"here: {', '.join(example.answers)}",
             )
-        self._training.add(number, (p.text for p in self._shown(example)))
 
     def _repeated(self, split: str, key: int, example: Example) -> None:
         number = len(self._qids[split])
