@@ -95,4 +95,6 @@ def test_answers_that_were_cut_off_are_counted() -> None:
     found["cut"] = {"before": 3, "after": 1}
     name, before, after, difference = told(comparison_table(found), 100)[1:5]
     assert "answerscutoff(number)" in name
-    assert (before[-1], after[-1], difference[-2:]) == ("3", "1", "-2")
+    assert ")3" in before
+    assert ")1" in after
+    assert ")-2" in difference
