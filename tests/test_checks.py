@@ -13,7 +13,7 @@ import pytest
 from transformers import AutoTokenizer
 
 import ragtune
-from ragtune import capacity, checks
+from ragtune import capacity, checks, data_checks
 from ragtune.cli import main
 from ragtune.errors import RagtuneError, UsageError
 from ragtune.publish import merge
@@ -42,8 +42,8 @@ def test_a_good_recipe_is_ok_in_everything(tiny_recipe: dict[str, Any], tmp_path
     page = found(tiny_recipe, tmp_path, "train.steps=6")
     assert [f for fs in page.values() for f in fs if f["level"] != "ok"] == []
     assert list(page) == [
-        "recipe", "run directory", "hardware", "data.train", "data.eval", "model", "licence", "template", "mask",
-        "truncation", "vocabulary", "adapter", "trial", "memory", "merging", "disk",
+        "environment", "recipe", "run directory", "hardware", "data.train", "data.eval", "model", "licence",
+        "template", "mask", "truncation", "answers", "vocabulary", "adapter", "trial", "memory", "merging", "disk",
     ]  # fmt: skip
     assert "24 of 24 records are selected; sha256 " in page["data.train"][0]["message"]
     (mask,) = page["mask"]
@@ -129,7 +129,7 @@ def test_a_bad_line_far_on_is_found(tiny_recipe: dict[str, Any], tmp_path: Path)
 def test_of_a_large_file_the_first_records_are_read(
     tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "WHOLE", 10)
+    monkeypatch.setattr(data_checks, "WHOLE", 10)
     tiny_recipe["data"]["train"] = str(write_records(tmp_path / "long.jsonl", make_records(400)))
     message = found(tiny_recipe, tmp_path)["data.train"][0]["message"]
     assert "of the first 100 records 100 are selected, of about 4" in message
@@ -245,7 +245,7 @@ def test_a_run_directory_that_can_t_be_written(
 def test_the_first_records_may_all_be_left_out(
     tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "WHOLE", 10)
+    monkeypatch.setattr(data_checks, "WHOLE", 10)
     rows = [r | {"answers": []} for r in make_records(100)] + make_records(3, "good")
     tiny_recipe["data"]["eval"] = str(write_records(tmp_path / "late.jsonl", rows))
     page = found(tiny_recipe, tmp_path)
@@ -362,3 +362,62 @@ def test_ids_beyond_the_embedding_are_found_by_check_and_prepare(
         UsageError, match=r" has the token 'Zephyr' with the id 512, and the model's"
     ):
         ragtune.prepare(tiny_recipe, run_dir=tmp_path / "run")
+
+
+def low(i: int, prefix: str) -> dict[str, Any]:
+    """The answer stands behind a passage that fills the prompt."""
+    text = "A street has many houses and trees, and people walk along it every single day."
+    return {
+        "qid": f"{prefix}{i}", "question": f"What colour is house {i}?", "answers": ["red"],
+        "passages": [{"title": "s", "text": text}, {"title": "x", "text": f"House {i} is red."}],
+    }  # fmt: skip
+
+
+def test_positives_that_are_cut_away_are_counted(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    records = [*make_records(4), *(low(i, "low") for i in range(3))]
+    tiny_recipe["data"]["train"] = str(write_records(tmp_path / "some.jsonl", records))
+    cut = "prompt.max_tokens=180"
+    first, *_ = found(tiny_recipe, tmp_path, cut)["truncation"]
+    assert first["level"] == "warning"
+    assert first["message"].startswith(
+        "train: 3 of 7 prompts lose every passage with an answer: left out"
+    )
+    first, *_ = found(tiny_recipe, tmp_path, cut, "data.cut_positives=keep")["truncation"]
+    assert "kept as if nothing were lost (data.cut_positives)" in first["message"]
+    tiny_recipe["data"]["train"] = str(write_records(tmp_path / "all.jsonl", records[4:]))
+    (only,) = found(tiny_recipe, tmp_path, cut)["truncation"]
+    assert only["level"] == "fail"
+    assert only["message"].endswith(". Nothing would be selected.")
+
+
+def test_answers_that_are_too_long_are_counted_of_prepared_data_too(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    (one,) = found(tiny_recipe, tmp_path)["answers"]
+    assert (one["level"], one["message"]) == ("ok", "none of 34 has more than 6 tokens")
+    ragtune.prepare(tiny_recipe, run_dir=tmp_path / "run")
+    for prepared in (True, False):
+        place = tmp_path if prepared else tmp_path / "elsewhere"
+        train, evaluated = found(tiny_recipe, place, "evaluate.max_new_tokens=1")["answers"]
+        assert train["level"] == evaluated["level"] == "warning"
+        assert re.match(
+            r"train: \d+ of 24 trained answers have more than 1 tokens", train["message"]
+        )
+        assert "they can't be given whole" in evaluated["message"]
+        assert train["advice"] == "Raise evaluate.max_new_tokens."
+
+
+def test_answers_inside_words_are_counted(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    eyes = low(0, "eyes") | {"answers": ["stre"]}
+    wide = low(1, "wide") | {"answers": ["ＳＴＲＥＥＴ"]}
+    path = write_records(tmp_path / "eyes.jsonl", [*make_records(4), eyes, wide])
+    inside, forms, there = found(tiny_recipe | {"data": tiny_recipe["data"] | {"train": str(path)}}, tmp_path)[
+        "data.train"
+    ]  # fmt: skip
+    assert inside["message"].startswith(
+        "1 records are left out whose answer stands there only inside"
+    )
+    assert forms["message"].endswith("only in another width, case or spacing")
+    assert "4 of 6 records are selected" in there["message"]

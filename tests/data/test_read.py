@@ -210,11 +210,30 @@ def test_a_qid_used_twice_names_both_lines(tmp_path: Path) -> None:
     assert refusal(path) == "a.jsonl:6: qid 'q1' was already used at a.jsonl:2."
 
 
-def test_a_question_given_twice_without_qid_is_found(tmp_path: Path) -> None:
+def test_equal_records_without_qid_are_numbered(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     bare = {k: v for k, v in RECORDS[0].items() if k != "qid"}
-    path.write_bytes(lines_of([bare, bare]))
-    assert "was already used at a.jsonl:1." in refusal(path)
+    other = {k: v for k, v in RECORDS[1].items() if k != "qid"}
+    path.write_bytes(lines_of([bare, other, bare | {"answers": ["another"]}, bare]))
+    first, second, third, fourth = (e.qid for e in read(path))
+    assert (third, fourth) == (f"{first}-2", f"{first}-3")
+    path.write_bytes(lines_of([bare]))
+    assert [e.qid for e in read(path)] == [first]
+    path.write_bytes(lines_of([other, bare, bare]))
+    assert [e.qid for e in read(path)] == [second, first, third]
+
+
+def test_a_written_qid_is_never_given_to_another_record(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    bare = {k: v for k, v in RECORDS[0].items() if k != "qid"}
+    path.write_bytes(lines_of([bare]))
+    (first,) = (e.qid for e in read(path))
+    path.write_bytes(lines_of([RECORDS[1] | {"qid": f"{first}-2"}, bare, bare]))
+    assert [e.qid for e in read(path)] == [f"{first}-2", first, f"{first}-3"]
+    path.write_bytes(lines_of([bare, RECORDS[1] | {"qid": first}]))
+    assert refusal(path) == f"a.jsonl:2: qid '{first}' was already used at a.jsonl:1."
+    with pytest.raises(UsageError, match="give one of the two another, or remove it"):
+        read(path)
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.json.gz"])

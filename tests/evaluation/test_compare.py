@@ -210,3 +210,11 @@ def test_an_accepted_alternative_is_within_the_ceiling() -> None:
         ["gold", "x"], [FIVE[0], far], data=data, evaluate={"answers": "all+alternatives"}
     )
     assert metrics_of(found)["all"]["ceiling"]["value"] == 0.5
+
+
+def test_answers_that_were_cut_off_are_counted_over_the_chosen() -> None:
+    before = score_answers(recipe(), FIVE, {e.qid: "x" for e in FIVE}, cut={e.qid for e in FIVE})
+    after = score_answers(recipe(), FIVE, {e.qid: "x" for e in FIVE}, cut=set())
+    assert compare(before, after)["cut"] == {"before": 5, "after": 0}
+    unknown = scored(["x"], FIVE[:1])
+    assert compare(unknown, unknown)["cut"] == {"before": None, "after": None}

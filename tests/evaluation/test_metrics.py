@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragtune.data.example import Example
+from ragtune.data.select import accepted
 from ragtune.evaluation.metrics import (
     METRICS,
-    accepted,
     aio_em,
     char_f1,
     contains,

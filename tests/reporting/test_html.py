@@ -275,6 +275,22 @@ def test_data_recipe_and_machine(tmp_path: Path) -> None:
 HOSTILE = "</script><!--<script>x\u2028y\u2029&'\"<img src=x onerror=alert(1)>"
 
 
+def test_what_was_cut_is_counted(tmp_path: Path) -> None:
+    found = made.compared(made.a_recipe(), rows()) | {"cut": {"before": 3, "after": 1}}
+    data = made.data_report()
+    data["train"] |= {
+        "positives_cut": {"examples": 2, "done": "left out", "qids": ["q1", "q2"]},
+        "too_long": {"max_new_tokens": 6, "of": 9, "count": 4, "longest": 43, "qids": ["q3"]},
+    }
+    text, _ = read(render(tmp_path, comparison=found, data_report=data))
+    assert "Cut off at 32 tokens (evaluate.max_new_tokens): 3 before, 1 after." in text
+    assert "2 prompts lost every passage with an answer: left out (q1, q2)." in text
+    assert (
+        "4 of 9 trained answers have more than 6 tokens (the longest has 43) and can’t be given "
+        "whole (q3, …)." in text
+    )
+
+
 def test_data_are_text_everywhere(tmp_path: Path) -> None:
     row = AnswerRow(
         HOSTILE, HOSTILE, (HOSTILE,), (Passage(HOSTILE, HOSTILE),), HOSTILE, HOSTILE, True, True,
@@ -369,6 +385,8 @@ def test_outcomes_are_over_the_selected() -> None:
 
 def test_pieces_keep_the_text() -> None:
     assert pieces("a東京都b", ("東京", "東京都")) == ["a", "東京都", "b"]
+    assert pieces("eyes: yes", ("yes",)) == ["eyes: ", "yes", ""]
+    assert pieces("東京 USA", ("東京 U", "東京")) == ["", "東京", " USA"]
     assert pieces("1+1", ("+", "")) == ["1", "+", "1"]
     assert pieces("text", ("", " ")) == ["text"]
 

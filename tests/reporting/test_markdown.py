@@ -39,8 +39,16 @@ def test_the_figures_are_in_it() -> None:
         text,
     )
     assert len(refusals) == 4  # nothing unanswerable was asked
+    assert "- Answers cut off" not in text  # what a text alone does not tell
     assert "\n\n\n" not in text
     assert text.endswith("|\n")
+
+
+def test_answers_that_were_cut_off_are_in_it() -> None:
+    comparison = compared(a_recipe(), rows()) | {"cut": {"before": 3, "after": 0}}
+    text = summary("x", comparison)
+    assert "characters.\n- Answers cut off at `evaluate.max_new_tokens`: 3 → 0 of 4.\n" in text
+    assert "\n\n\n" not in text
 
 
 def test_controls_are_in_it() -> None:

@@ -87,3 +87,14 @@ def test_refusals_are_in_the_tables() -> None:
     assert "refused,noanswerthere,n1" in told(metrics_table(metrics), 120)[1]
     del metrics["refusals"]
     assert "refused" not in told(metrics_table(metrics), 120)[1]
+
+
+def test_answers_that_were_cut_off_are_counted() -> None:
+    found = made.compared(made.a_recipe(), made.rows())
+    assert "cutoff" not in told(comparison_table(found), 100)[1]
+    found["cut"] = {"before": 3, "after": 1}
+    name, before, after, difference = told(comparison_table(found), 100)[1:5]
+    assert "answerscutoff(number)" in name
+    assert ")3" in before
+    assert ")1" in after
+    assert ")-2" in difference

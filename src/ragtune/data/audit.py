@@ -15,7 +15,8 @@ from ragtune.console import note, warn
 from ragtune.data.encode import EncodedPrompt, Encoder
 from ragtune.data.example import Example, Passage
 from ragtune.data.overlap import SHARED, TrainingText, text_hash
-from ragtune.data.select import target_answer
+from ragtune.data.select import nearly_positive, target_answer
+from ragtune.data.words import find_answer, stands
 
 EXAMPLES = 10
 """How many examples of a finding are kept."""
@@ -97,16 +98,36 @@ def _findings() -> Iterator[Finding]:
             "duplicate_questions", split, "Questions that occur again",
             "They weigh more than the others; keep one record of each.",
         )  # fmt: skip
-    yield Finding(
-        "conflicting_answers", "train", "Repeated questions with other answers than before",
-        "No accepted answer is the same: correct them, or ask for what tells the answers apart.",
-    )  # fmt: skip
+    for split in ("train", "eval"):
+        yield Finding(
+            "conflicting_answers", split, "Repeated questions with other answers than before",
+            "No accepted answer is the same: correct them, or ask for what tells the answers apart.",
+        )  # fmt: skip
     for split in ("train", "eval"):
         yield Finding(
             "accidental_positives", split,
             "Examples whose positives hold only answers of one or two characters",
             "So short a text may stand there by accident (in Japanese it may as well be a whole "
             "word): read the examples, and set positive_passage_indices where they are wrong.",
+        )  # fmt: skip
+    for split in ("train", "eval"):
+        yield Finding(
+            "inside_words", split, "Records with a passage that holds an answer only inside a word",
+            "Such a passage (eyes, for the answer yes) is no positive, and without another positive the "
+            "record is left out: where it is one, name it in positive_passage_indices.",
+        )  # fmt: skip
+        yield Finding(
+            "other_forms", split, "Records with a passage that holds an answer only in another form",
+            "In another width or case, or with other spaces and signs. It is no positive, for an answer is "
+            "to be copied as it stands there: correct the answer, or name the passage in "
+            "positive_passage_indices.",
+        )  # fmt: skip
+    for split in ("train", "eval"):
+        yield Finding(
+            "positives_inside_words", split,
+            "Examples whose positives hold their answers only inside words",
+            "The records name these passages, so they count; but that is no place where the answer "
+            "stands: read the examples, and correct positive_passage_indices.",
         )  # fmt: skip
     for split, what in (("train", "trained"), ("eval", "first accepted")):
         yield Finding(
@@ -137,21 +158,42 @@ class Audits:
         self._findings = {(f.name, f.split): f for f in _findings()}
         self._qids: dict[str, list[str]] = {"train": [], "eval": []}
         self._first: dict[str, dict[int, int]] = {"train": {}, "eval": {}}
-        self._answers: dict[int, frozenset[int]] = {}
+        self._answers: dict[str, dict[int, frozenset[int]]] = {"train": {}, "eval": {}}
+        self._computed = {"train": 0, "eval": 0}
+        """Records whose positives were found by the answer's text."""
 
     def add(self, split: str, selected: Sequence[Selected]) -> None:
         """Look at a batch of a split's selected examples, in the order of its file."""
         for one in selected:
             key = question_key(one.example.question)
+            self._conflicting(split, key, one.example)
             if split == "train":
-                self._trained(key, one.example)
+                shown = self._shown(one.example)
+                self._training.add(len(self._qids["train"]), (p.text for p in shown))
             else:
                 self._leaked(key, one.example)
             self._repeated(split, key, one.example)
             self._qids[split].append(one.example.qid)
             self._accidental(split, one.example)
+            self._inside_words(split, one.example)
             self._truncated(split, one)
             self._changed(split, one)
+
+    def read(self, split: str, example: Example) -> None:
+        """Look at a record that was read, selected or not: what is nearly a positive."""
+        if not example.positives_computed:
+            return
+        self._computed[split] += 1
+        shown = self._shown(example)
+        without = not any(i < len(shown) for i in example.positive_passage_indices)
+        for name, (index, answer) in nearly_positive(example, len(shown)).items():
+            text = shown[index].text
+            self._findings[name, split].add(
+                example.qid,
+                _around(text, answer) if answer in text else text,
+                detail=f"passage {index + 1}, answer {answer} to: {example.question}"
+                + (" (no positive: left out)" if without else ""),
+            )
 
     def report(self) -> list[dict[str, Any]]:
         """All findings in a fixed order, those that were not found with count 0."""
@@ -171,24 +213,24 @@ class Audits:
 
     def _of(self, finding: Finding) -> int:
         """Of how many; what compares both splits counts evaluation questions."""
+        if finding.name in ("inside_words", "other_forms"):
+            return self._computed[finding.split]
         return len(self._qids["train" if finding.split == "train" else "eval"])
 
     def _shown(self, example: Example) -> tuple[Passage, ...]:
         return example.passages[: self._encoder.recipe.data.max_passages]
 
-    def _trained(self, key: int, example: Example) -> None:
+    def _conflicting(self, split: str, key: int, example: Example) -> None:
         answers = frozenset(question_key(answer) for answer in example.answers)
         # One whose answers were hidden says nothing of what they are.
-        before = self._answers.setdefault(key, answers) if answers else answers
-        number = len(self._qids["train"])
+        before = self._answers[split].setdefault(key, answers) if answers else answers
         if before and answers and not before & answers:
-            self._findings["conflicting_answers", "train"].add(
+            self._findings["conflicting_answers", split].add(
                 example.qid,
                 example.question,
-                other_qid=self._qids["train"][self._first["train"][key]],
+                other_qid=self._qids[split][self._first[split][key]],
                 detail=f"here: {', '.join(example.answers)}",
             )
-        self._training.add(number, (p.text for p in self._shown(example)))
 
     def _repeated(self, split: str, key: int, example: Example) -> None:
         number = len(self._qids[split])
@@ -236,8 +278,7 @@ class Audits:
     def _accidental(self, split: str, example: Example) -> None:
         if all(len(answer) > _SHORT for answer in example.answers):
             return
-        shown = len(self._shown(example))
-        texts = [example.passages[i].text for i in example.positive_passage_indices if i < shown]
+        texts = self._positives(example)
         found = [a for a in example.answers if any(a in text for text in texts)]
         if found and max(map(len, found)) <= _SHORT:
             text = next(text for text in texts if found[0] in text)
@@ -246,6 +287,24 @@ class Audits:
                 _around(text, found[0]),
                 detail=f"answer {found[0]} to: {example.question}",
             )
+
+    def _inside_words(self, split: str, example: Example) -> None:
+        if example.positives_computed:
+            return  # by whole words
+        texts = self._positives(example)
+        inside = [(t, a) for t in texts for a in example.answers if a in t]
+        if inside and not any(stands(t, a) for t, a in inside):
+            text, answer = inside[0]
+            self._findings["positives_inside_words", split].add(
+                example.qid,
+                _around(text, answer),
+                detail=f"answer {answer} to: {example.question}",
+            )
+
+    def _positives(self, example: Example) -> list[str]:
+        """The texts of the positives that are shown."""
+        shown = len(self._shown(example))
+        return [example.passages[i].text for i in example.positive_passage_indices if i < shown]
 
     def _truncated(self, split: str, one: Selected) -> None:
         dropped, cut = one.prompt.passages_dropped, one.prompt.characters_cut
@@ -287,7 +346,7 @@ def question_key(text: str) -> int:
 
 def _around(text: str, match: str) -> str:
     """The first match with the text around it."""
-    start = text.find(match)
+    start = max(find_answer(text, match), text.find(match))
     first, last = max(0, start - _AROUND), start + len(match) + _AROUND
     return ("…" if first else "") + text[first:last] + ("…" if last < len(text) else "")
 

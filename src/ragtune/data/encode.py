@@ -20,7 +20,7 @@ from ragtune.data.clock import asks_clock, date_of, today, with_date
 from ragtune.data.example import Example, Passage
 from ragtune.data.opening import find_opening
 from ragtune.data.prompt import PromptBuilder, chat_template, without_mark
-from ragtune.data.select import shown_passages, target_answer
+from ragtune.data.select import shown_indices, shown_passages, target_answer
 from ragtune.data.template import unbounded
 from ragtune.data.turn import find_turn, special_ids
 from ragtune.errors import UsageError
@@ -298,6 +298,22 @@ class Encoder:
         """The prompt's last line, or what follows its last special token if that is less."""
         ends = [prompt.rfind(s) + len(s) for s in self._specials if s in prompt]
         return prompt[max([prompt.rstrip("\n").rfind("\n") + 1, *ends]) :]
+
+    def kept(self, example: Example, prompt: EncodedPrompt) -> list[tuple[int, str]]:
+        """Index and text of each passage as it stands in an example's encoded prompt."""
+        data = self.recipe.data
+        order = shown_indices(
+            example, data.max_passages, shuffle=data.shuffle_passages, seed=self.recipe.seed
+        )
+        kept = [(i, example.passages[i].text) for i in order[: prompt.passages_shown]]
+        if prompt.characters_cut:
+            index, text = kept[-1]
+            kept[-1] = (index, text[: len(text) - prompt.characters_cut])
+        return kept
+
+    def answer_lengths(self, answers: Sequence[str]) -> list[int]:
+        """The tokens of each answer as it is to be generated, without the stop token."""
+        return [len(ids) - 1 for ids in self._completions(answers)]
 
 
 def _cut(passage: Passage, length: int) -> Passage:

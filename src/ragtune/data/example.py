@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from ragtune.data.words import stands
 from ragtune.errors import UsageError
 
 _KNOWN = {
@@ -92,8 +93,8 @@ def parse_example(record: Any, where: str) -> Example:
     """Check a record and make an Example of it.
 
     Without `positive_passage_indices` the positives are computed: the passages whose text contains
-    an answer, character for character, as in the reference data. Without `qid` it is a hash of
-    question and passages.
+    an answer, character for character as in the reference data, but not inside a word (`stands`).
+    Without `qid` it is a hash of question and passages.
 
     Raises:
         UsageError: naming `where` (file and line) and the field.
@@ -116,7 +117,9 @@ def parse_example(record: Any, where: str) -> Example:
     )
     computed = record.get("positive_passage_indices") is None
     if computed:
-        positive = tuple(i for i, p in enumerate(passages) if any(a in p.text for a in answers))
+        positive = tuple(
+            i for i, p in enumerate(passages) if any(stands(p.text, a) for a in answers)
+        )
     else:
         positive = _indices(record, "positive_passage_indices", len(passages), where)
     if computed or record.get("negative_passage_indices") is None:
@@ -125,7 +128,7 @@ def parse_example(record: Any, where: str) -> Example:
     else:
         negative = _indices(record, "negative_passage_indices", len(passages), where)
     qid = record.get("qid")
-    if qid is None or qid == "":
+    if is_unnamed(record):
         text = json.dumps([question, [p.text for p in passages]], ensure_ascii=False)
         qid = hashlib.sha256(text.encode()).hexdigest()[:16]
     elif not isinstance(qid, int) or isinstance(qid, bool):
@@ -140,6 +143,11 @@ def parse_example(record: Any, where: str) -> Example:
         extra=_extra(record, where),
         positives_computed=computed,
     )
+
+
+def is_unnamed(record: dict[str, Any]) -> bool:
+    """Whether a record brings no qid."""
+    return record.get("qid") in (None, "")
 
 
 def _passage(value: Any, name: str, where: str) -> Passage:

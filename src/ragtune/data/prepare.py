@@ -11,15 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ragtune.console import note, progress, warn
 from ragtune.data import aio
 from ragtune.data.audit import Audits, Selected
+from ragtune.data.counts import Counts, dropped_text
 from ragtune.data.encode import EncodedPrompt, Encoder
 from ragtune.data.example import Example, parse_example
 from ragtune.data.read import read_examples
-from ragtune.data.select import REASONS, rejection
+from ragtune.data.select import loses_positives, rejection
+from ragtune.data.too_long import ADVICE, refusal_too_long, shortest_accepted
 from ragtune.data.unanswerable import draw, wanted, without_positives
 from ragtune.data.vocabulary import see_ids
 from ragtune.errors import UsageError
@@ -73,21 +73,24 @@ def prepare(
             "stop_token": tokenizer.convert_ids_to_tokens(encoder.stop_id),
             "messages": dataclasses.asdict(encoder.form),
         }
-        for words in encoder.form.words():
-            note(f"The chat template: {words}.")
+        for form in encoder.form.words():
+            note(f"The chat template: {form}.")
         audits = Audits(encoder, partial / "train.jsonl")
+        if words := refusal_too_long(encoder):
+            warn(f"{words}. {ADVICE}")
         for split, hub_split in (("train", "train"), ("eval", "validation")):
             source = source_of(recipe.data, split)
-            counts = _Counts(source, rows)
+            counts = Counts(split, source, recipe, rows)
             lines = _rows(recipe, encoder, source, split, hub_split, counts, audits)
             write_jsonl(partial / f"{split}.jsonl", lines)
             report[split] = counts.report()
-            _tell(split, report[split])
+            counts.tell()
             if split == "train":
                 _check_share(recipe.data, report[split])
             if not counts.selected:
+                audits.tell()
                 raise UsageError(
-                    f"Nothing of {source} is selected: {_dropped_text(report[split]['dropped'])}.",
+                    f"Nothing of {source} is selected: {dropped_text(counts.dropped)}.",
                     _advice(counts.dropped),
                 )
         report["audits"] = audits.report()
@@ -97,80 +100,13 @@ def prepare(
     return report
 
 
-class _Counts:
-    """What the data report says of a split."""
-
-    def __init__(self, source: str, rows: int) -> None:
-        self.source = source
-        self.rows = rows
-        """Of the model's embedding."""
-        self.read = 0
-        self.selected = 0
-        self.computed = 0
-        self.dropped: Counter[str] = Counter()
-        self.prompt_tokens: list[int] = []
-        self.completion_tokens: list[int] = []
-        self.truncated: list[str] = []
-        self.passages_dropped = 0
-        self.characters_cut = 0
-        self.special_text = 0
-        self.unanswerable = 0
-        self.seen = 0
-        self.hidden = 0
-        """Training examples that could be trained so far, and those of them whose answers were hidden."""
-        self.spare: list[tuple[float, Example, EncodedPrompt, list[int]]] = []
-        """Training examples without an answer, of which the share that the recipe wants is taken."""
-
-    def select(self, example: Example, prompt: EncodedPrompt, completion: list[int]) -> None:
-        self.selected += 1
-        self.unanswerable += not example.answers
-        self.prompt_tokens.append(len(prompt.ids))
-        self.completion_tokens.append(len(completion))
-        if prompt.passages_dropped or prompt.characters_cut:
-            self.truncated.append(example.qid)
-            self.passages_dropped += prompt.passages_dropped
-            self.characters_cut += prompt.characters_cut
-
-    def report(self) -> dict[str, Any]:
-        return {
-            "source": self.source,
-            "read": self.read,
-            "selected": self.selected,
-            "dropped": {r: self.dropped[r] for r in REASONS if self.dropped[r]},
-            "positives_computed": self.computed,
-            "prompt_tokens": _lengths(self.prompt_tokens),
-            "completion_tokens": _lengths(self.completion_tokens),
-            "truncated": {
-                "examples": len(self.truncated),
-                "passages_dropped": self.passages_dropped,
-                "characters_cut": self.characters_cut,
-                "qids": self.truncated[:10],
-            },
-            "special_tokens_in_text": self.special_text,
-            "unanswerable": self.unanswerable,
-        }
-
-
-def _lengths(values: list[int]) -> dict[str, float]:
-    if not values:
-        return {}
-    array = np.asarray(values)
-    return {
-        "min": int(array.min()),
-        "median": float(np.median(array)),
-        "p95": float(np.quantile(array, 0.95)),
-        "max": int(array.max()),
-        "total": int(array.sum()),
-    }
-
-
 def _rows(
     recipe: Recipe,
     encoder: Encoder,
     source: str,
     split: str,
     hub_split: str,
-    counts: _Counts,
+    counts: Counts,
     audits: Audits,
 ) -> Iterator[dict[str, Any]]:
     with progress(f"reading {split}", None) as update:
@@ -196,11 +132,13 @@ def _chosen(
     encoder: Encoder,
     split: str,
     batch: list[Example],
-    counts: _Counts,
+    counts: Counts,
     audits: Audits,
 ) -> Iterator[dict[str, Any]]:
     """The rows that a split's file gets of a batch."""
     reasons = [rejection(example, recipe.data.max_passages) for example in batch]
+    for example in batch:
+        audits.read(split, example)
     if split == "train" and recipe.data.unanswerable:
         batch, reasons = _hide_answers(recipe, batch, reasons, counts)
     # Of the evaluation split, a question that is not selected may be asked all the same.
@@ -210,16 +148,22 @@ def _chosen(
     prompts = dict(zip((e.qid for e in measured), _prompts(encoder, measured), strict=True))
     selected = [e for e, r in zip(batch, reasons, strict=True) if r in (None, _SPARE)]
     targets = dict(zip((e.qid for e in selected), encoder.targets(selected), strict=True))
-    for example in measured:
-        prompt = prompts[example.qid]
-        ids = (prompt.ids if prompt else []) + targets.get(example.qid, [])
-        see_ids(encoder.tokenizer, ids, counts.rows, f"Question {example.qid}")
+    _see_ids(encoder, prompts, targets, counts.rows)
+    if split == "eval":  # what is trained of them says nothing of what is accepted
+        answers = dict(zip(targets, shortest_accepted(encoder, selected), strict=True))
+    else:
+        answers = {qid: len(ids) - 1 for qid, ids in targets.items()}
     chosen: list[Selected] = []  # and what else is asked of the evaluation set
-    for example, dropped in zip(batch, reasons, strict=True):
-        reason = dropped
+    for read, dropped in zip(batch, reasons, strict=True):
         counts.read += 1
-        counts.computed += example.positives_computed
-        prompt = prompts.get(example.qid)
+        counts.computed += read.positives_computed
+        prompt = prompts.get(read.qid)
+        example, reason = read, dropped
+        if prompt is not None and reason is None and positives_cut(encoder, read, prompt):
+            example, reason = counts.without_positive(read)
+            if not example.answers:
+                targets[example.qid] = encoder.target(example)
+                answers[example.qid] = len(targets[example.qid]) - 1
         if reason in (None, _SPARE):
             completion = targets[example.qid]
             if prompt is None:
@@ -232,22 +176,52 @@ def _chosen(
                 counts.spare.append((number, short, prompt, completion))
                 continue
             else:
-                counts.select(example, prompt, completion)
+                counts.select(example, prompt, completion, answers[example.qid])
                 chosen.append(Selected(example, prompt, completion))
                 counts.special_text += encoder.holds_special_text(example)
         elif split == "eval" and prompt is None:
             reason = "question_too_long"  # not even evaluate.questions: all can ask it
-        elif split == "eval" and prompt is not None and _asked_too(recipe, dropped):
+        elif split == "eval" and prompt is not None and _asked_too(recipe, reason):
             chosen.append(Selected(example, prompt, []))
         if reason:
             counts.dropped[reason] += 1
         if split == "eval":
             # Every question is kept, with all its passages: they are the denominator.
-            row = example.to_dict() | {"selected": reason is None, "reason": reason}
-            yield {k: v for k, v in row.items() if k != "reason" or v}
+            yield _question(encoder, example, prompt, reason)
         elif reason is None:
             yield example.first_passages(recipe.data.max_passages).to_dict()
     audits.add(split, chosen)
+
+
+def _see_ids(
+    encoder: Encoder,
+    prompts: dict[str, EncodedPrompt | None],
+    targets: dict[str, list[int]],
+    rows: int,
+) -> None:
+    """See that the model has a row for all that is read and trained, by qid."""
+    for qid, prompt in prompts.items():
+        ids = (prompt.ids if prompt else []) + targets.get(qid, [])
+        see_ids(encoder.tokenizer, ids, rows, f"Question {qid}")
+
+
+def positives_cut(encoder: Encoder, example: Example, prompt: EncodedPrompt) -> bool:
+    """Whether the prompt was cut, and of the example's positives nothing is left in it."""
+    cut = prompt.passages_dropped or prompt.characters_cut
+    if not cut or not example.positive_passage_indices:
+        return False
+    return loses_positives(example, encoder.kept(example, prompt))
+
+
+def _question(
+    encoder: Encoder, example: Example, prompt: EncodedPrompt | None, reason: str | None
+) -> dict[str, Any]:
+    """The row of an evaluation question: whether it is selected, why not, and what a cut prompt shows."""
+    left = None
+    if prompt is not None and (prompt.passages_dropped or prompt.characters_cut):
+        left = [[index, len(text)] for index, text in encoder.kept(example, prompt)]
+    row = example.to_dict() | {"selected": reason is None, "reason": reason, "left_in_prompt": left}
+    return {k: v for k, v in row.items() if v is not None or k not in ("reason", "left_in_prompt")}
 
 
 def _prompts(encoder: Encoder, examples: list[Example]) -> list[EncodedPrompt | None]:
@@ -264,7 +238,7 @@ def _prompts(encoder: Encoder, examples: list[Example]) -> list[EncodedPrompt | 
 
 
 def _hide_answers(
-    recipe: Recipe, batch: list[Example], reasons: list[str | None], counts: _Counts
+    recipe: Recipe, batch: list[Example], reasons: list[str | None], counts: Counts
 ) -> tuple[list[Example], list[str | None]]:
     """Make unanswerable examples of some that are selected, or set those without an answer aside.
 
@@ -284,14 +258,16 @@ def _hide_answers(
     return found, reasons
 
 
-def _refusals(recipe: Recipe, counts: _Counts, audits: Audits) -> Iterator[dict[str, Any]]:
+def _refusals(recipe: Recipe, counts: Counts, audits: Audits) -> Iterator[dict[str, Any]]:
     """The rows of as many of the spare examples as the recipe wants, drawn by the seed."""
-    count = wanted(counts.selected, recipe.data.unanswerable)
+    # Those whose positives were cut away may be refused already.
+    refused = counts.unanswerable
+    count = max(0, wanted(counts.selected - refused, recipe.data.unanswerable) - refused)
     counts.spare.sort(key=lambda spare: (spare[0], spare[1].qid))
     counts.dropped["no_answer"] += max(0, len(counts.spare) - count)
     taken = counts.spare[:count]
     for _, example, prompt, completion in taken:
-        counts.select(example, prompt, completion)
+        counts.select(example, prompt, completion, len(completion) - 1)
         yield example.to_dict()
     audits.add("train", [Selected(example, prompt, ids) for _, example, prompt, ids in taken])
     counts.spare.clear()
@@ -313,37 +289,6 @@ def _ahead(examples: Iterator[Example], size: int) -> Iterator[list[Example]]:
             yield batch
 
 
-def _tell(split: str, report: dict[str, Any]) -> None:
-    dropped = _dropped_text(report["dropped"])
-    note(
-        f"{split}: {report['selected']:,} of {report['read']:,} selected"
-        + (f"; dropped: {dropped}" if dropped else "")
-    )
-    lengths = report["prompt_tokens"]
-    if lengths:
-        low, middle, high = (lengths[k] for k in ("min", "median", "max"))
-        note(f"  prompts of {low} to {high} tokens, median {middle:.0f}")
-    if report["unanswerable"]:
-        share = report["unanswerable"] / report["selected"]
-        note(f"  {report['unanswerable']:,} of them ({share:.1%}) have no answer: to be refused")
-    if report["positives_computed"]:
-        note(
-            f"  {report['positives_computed']:,} records had no positive_passage_indices: found by "
-            "the answer's text in the passages"
-        )
-    if report["special_tokens_in_text"]:
-        warn(
-            f"{report['special_tokens_in_text']:,} questions write out one of the tokenizer's special "
-            "tokens, in question or passages; the model reads it as that token."
-        )
-    cut = report["truncated"]
-    if cut["examples"]:
-        note(
-            f"  {cut['examples']:,} prompts were too long and lost {cut['passages_dropped']:,} "
-            f"passages and {cut['characters_cut']:,} characters"
-        )
-
-
 def _check_share(data: Data, report: dict[str, Any]) -> None:
     """Say it if the share of unanswerable examples is not what the recipe asks for."""
     if report["selected"] and report["unanswerable"] < 0.9 * data.unanswerable * report["selected"]:
@@ -363,13 +308,14 @@ def _advice(dropped: Counter[str]) -> str:
     (reason, _), *_ = dropped.most_common(1)
     if set(dropped) == {"no_answer"}:
         return "The figures need questions with an answer; those without one are asked beside them."
+    if reason == "positive_cut":
+        return (
+            "Raise prompt.max_tokens, as far as the model reads, or lower data.max_passages. "
+            "data.cut_positives says what else may become of such examples."
+        )
     if reason.endswith("_too_long"):
         return "Raise prompt.max_tokens, or choose a model with a longer context."
     return "Raise data.max_passages, or look at answers and positive_passage_indices."
-
-
-def _dropped_text(dropped: dict[str, int]) -> str:
-    return ", ".join(f"{n:,} {REASONS[reason]}" for reason, n in dropped.items())
 
 
 def load_examples(path: Path) -> list[Example]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import itertools
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ragtune.data.example import Example, parse_example
+from ragtune.data.example import Example, is_unnamed, parse_example
 from ragtune.errors import UsageError
 from ragtune.files import named_path
 
@@ -39,26 +40,47 @@ SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 def read_examples(source: str, split: str, tick: Tick = lambda *_: None) -> Iterator[Example]:
     """Yield the examples of a source, one after the other, without holding the file in memory.
 
+    A record without a `qid` has a hash for one. Where several have the same (equal records, or such as
+    differ in their answers), the second is HASH-2, the third HASH-3 and so on.
+
     Args:
         source: a path, `sample:NAME`, or a Hub dataset `owner/name` or `owner/name:split`.
         split: the Hub split to read when the source names none.
         tick: progress.
 
     Raises:
-        UsageError: a missing or damaged file, a bad record, a `qid` that occurs twice, no record.
+        UsageError: a missing or damaged file, a bad record, a written `qid` that occurs twice, no record.
     """
     seen: dict[str, str] = {}
+    again: dict[str, int] = {}
+    """How often each hash occurred that occurred more than once."""
     for where, record in records(source, split, tick):
         example = parse_example(record, where)
         if example.qid in seen:
-            raise UsageError(
-                f"{where}: qid {shortened(example.qid)!r} was already used at {seen[example.qid]}.",
-                "A qid names one question: remove one of the two, or leave qid out.",
-            )
+            if not is_unnamed(record):
+                raise _used_twice(example.qid, where, seen[example.qid])
+            example = dataclasses.replace(example, qid=_numbered(example.qid, seen, again))
         seen[example.qid] = where
         yield example
     if not seen:
         raise UsageError(f"{source} holds no record.", "A split needs at least one question.")
+
+
+def _numbered(qid: str, seen: Container[str], again: dict[str, int]) -> str:
+    """The qid of a record whose hash is taken: the hash and which one it is."""
+    number = again.get(qid, 1) + 1
+    while f"{qid}-{number}" in seen:  # somebody wrote it
+        number += 1
+    again[qid] = number
+    return f"{qid}-{number}"
+
+
+def _used_twice(qid: str, where: str, before: str) -> UsageError:
+    return UsageError(
+        f"{where}: qid {shortened(qid)!r} was already used at {before}.",
+        "A qid names one question of a split: give one of the two another, or remove it. Records "
+        "without any qid get their own.",
+    )
 
 
 def locate(source: str) -> Path | None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from ragtune.data.example import Example, Passage
-from ragtune.recipe import Data
+from ragtune.data.words import stands, stands_by_rule
+from ragtune.recipe import Data, Recipe
 
 REASONS = {
     "no_answer": "no accepted answer",
     "no_positive": "no passage contains an answer",
     "positive_too_low": "no positive among the first max_passages",
     "question_too_long": "the question alone leaves no room for a passage",
+    "positive_cut": "prompt.max_tokens (or the context) cuts every passage with an answer away",
     "answer_too_long": "prompt and answer together are longer than the model's context",
 }
 
@@ -30,6 +33,25 @@ def rejection(example: Example, max_passages: int) -> str | None:
     return None
 
 
+def nearly_positive(example: Example, max_passages: int) -> dict[str, tuple[int, str]]:
+    """What keeps the first passages from being positives: the audits' names, first passage and answer.
+
+    `inside_words`: an answer stands there, but only inside a word; `other_forms`: only in another width
+    or case, or with other spaces and signs. Empty for a record that names its positives.
+    """
+    found: dict[str, tuple[int, str]] = {}
+    if not example.positives_computed:
+        return found
+    for index, passage in enumerate(example.passages[:max_passages]):
+        if index not in example.positive_passage_indices:
+            for answer in example.answers:
+                if answer in passage.text:
+                    found.setdefault("inside_words", (index, answer))
+                elif "other_forms" not in found and stands_by_rule(passage.text, answer):
+                    found["other_forms"] = (index, answer)
+    return found
+
+
 def shown_passages(
     example: Example, max_passages: int, *, shuffle: bool, seed: int
 ) -> tuple[Passage, ...]:
@@ -38,10 +60,42 @@ def shown_passages(
     The shuffle depends on seed and qid alone, so it is the same in training and evaluation and for
     any order of the file.
     """
-    shown = list(example.passages[:max_passages])
+    order = shown_indices(example, max_passages, shuffle=shuffle, seed=seed)
+    return tuple(example.passages[i] for i in order)
+
+
+def shown_indices(example: Example, max_passages: int, *, shuffle: bool, seed: int) -> list[int]:
+    """Which of its passages those are, in their order."""
+    shown = list(range(len(example.passages[:max_passages])))
     if shuffle:
         random.Random(f"passages:{seed}:{example.qid}").shuffle(shown)
-    return tuple(shown)
+    return shown
+
+
+def texts_shown(example: Example, max_passages: int) -> list[str]:
+    """The texts of the first passages; of a prepared question, as far as its prompt holds them."""
+    left = example.extra.get("left_in_prompt")
+    if left is not None:
+        return [example.passages[index].text[:length] for index, length in left]
+    return [passage.text for passage in example.passages[:max_passages]]
+
+
+def loses_positives(example: Example, kept: Sequence[tuple[int, str]]) -> bool:
+    """Whether a prompt that was cut to fit lost every positive.
+
+    A positive is still there if its whole text is, or if an answer stands in what is left of it. Of
+    one in whose whole text no answer stands (the record names it all the same) nothing may be missing.
+
+    Args:
+        example: with at least one positive.
+        kept: index and text of each passage of the prompt (`Encoder.kept`).
+    """
+    positives = set(example.positive_passage_indices)
+    return not any(
+        index in positives
+        and (text == example.passages[index].text or any(stands(text, a) for a in example.answers))
+        for index, text in kept
+    )
 
 
 def target_answer(example: Example, data: Data, seed: int) -> str:
@@ -51,3 +105,12 @@ def target_answer(example: Example, data: Data, seed: int) -> str:
     if data.target == "random":
         return random.Random(f"target:{seed}:{example.qid}").choice(example.answers)
     return example.answers[0]
+
+
+def accepted(example: Example, recipe: Recipe, choice: str | None = None) -> tuple[str, ...]:
+    """The answers that count as right; `choice` is evaluate.answers unless given."""
+    choice = choice or recipe.evaluate.answers
+    if choice == "first":
+        return example.answers[:1]
+    more = example.alternatives(recipe.data.alternatives) if "alternatives" in choice else ()
+    return (*example.answers, *more)

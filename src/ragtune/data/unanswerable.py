@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 
 from ragtune.data.example import Example, Passage
+from ragtune.data.words import stands, stands_by_rule
 from ragtune.recipe import Data
 
 
@@ -16,8 +17,15 @@ def draw(kind: str, seed: int, qid: str) -> float:
 
 
 def holds(passage: Passage, answers: Sequence[str]) -> bool:
-    """Whether one of the answers stands in a passage or its title."""
-    return any(a in passage.text or a in passage.title for a in answers)
+    """Whether one of the answers stands in a passage or its title, as written or by AI王's rule.
+
+    What is to hold no answer must not hold it in another width or case, either.
+    """
+    return any(
+        stands(text, a) or stands_by_rule(text, a)
+        for a in answers
+        for text in (passage.text, passage.title)
+    )
 
 
 def without_positives(example: Example, data: Data) -> Example | None:
@@ -43,6 +51,17 @@ def without_positives(example: Example, data: Data) -> Example | None:
         passages=tuple(left[:count]),
         positive_passage_indices=(),
         negative_passage_indices=tuple(range(len(left[:count]))),
+        extra=example.extra | {"removed_answers": list(example.answers)},
+    )
+
+
+def refusing(example: Example) -> Example:
+    """The example as one that is to be refused, with all its passages: its prompt shows no answer."""
+    return dataclasses.replace(
+        example,
+        answers=(),
+        positive_passage_indices=(),
+        negative_passage_indices=tuple(range(len(example.passages))),
         extra=example.extra | {"removed_answers": list(example.answers)},
     )
 

@@ -51,6 +51,7 @@ def compare(before: Scored, after: Scored) -> dict[str, Any]:
         "fixed": fixed,
         "broken": broken,
         "changed": sum(a != b for a, b in zip(after.texts, before.texts, strict=True)),
+        "cut": {"before": before.cut, "after": after.cut},
         "mcnemar_p": mcnemar(fixed, broken),
         "gain": {part: f["value"] for part, f in _part("gain", every).items()},
         "denominators": {"answerable": n, "all": after.total},

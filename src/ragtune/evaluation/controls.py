@@ -9,9 +9,10 @@ from typing import Any
 from ragtune.console import warn
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example, Passage
+from ragtune.data.select import accepted
 from ragtune.data.unanswerable import holds
 from ragtune.errors import UsageError
-from ragtune.evaluation.metrics import METRICS, accepted, refused, score
+from ragtune.evaluation.metrics import METRICS, refused, score
 from ragtune.evaluation.statistics import Figure, figures
 from ragtune.recipe import Recipe
 

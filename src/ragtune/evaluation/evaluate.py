@@ -15,7 +15,7 @@ from ragtune.errors import RagtuneError
 from ragtune.evaluation.compare import compare
 from ragtune.evaluation.endpoint import ask_server
 from ragtune.evaluation.generate import Prediction, answer
-from ragtune.evaluation.score import load_predictions, metrics_of, score_answers
+from ragtune.evaluation.score import load_cut, load_predictions, metrics_of, score_answers
 from ragtune.evaluation.serving import how_to_serve, served_name
 from ragtune.files import making_folder, write_json, write_jsonl
 from ragtune.recipe import Recipe
@@ -125,13 +125,15 @@ def figures_of(
     recipe: Recipe, predictions: Sequence[Prediction], examples: Sequence[Example]
 ) -> dict[str, Any]:
     """The content of metrics.json; the arguments are those of `write_evaluation`."""
-    scored = score_answers(recipe, examples, {p.qid: p.prediction for p in predictions})
+    cut = {p.qid for p in predictions if not p.stopped}
+    scored = score_answers(recipe, examples, {p.qid: p.prediction for p in predictions}, cut=cut)
     selected = {e.qid for e in scored.chosen}
     chosen = [p for p in predictions if p.qid in selected]
     return {
         **metrics_of(scored),
         "asked": len(predictions),
         "stopped": sum(p.stopped for p in chosen),
+        "cut": scored.cut,
         # A server does not say which tokens it wrote.
         "new_tokens": sum(len(p.token_ids) + p.stopped for p in chosen)
         if any(p.token_ids for p in predictions)
@@ -153,7 +155,10 @@ def compare_folders(
             f"{before} and {after} answer different questions.",
             "Delete both folders and run the same command again.",
         )
-    return compare(score_answers(recipe, examples, old), score_answers(recipe, examples, new))
+    return compare(
+        score_answers(recipe, examples, old, cut=load_cut(before)),
+        score_answers(recipe, examples, new, cut=load_cut(after)),
+    )
 
 
 def show_answers(examples: Sequence[Example], answers: dict[str, str], count: int = 20) -> None:

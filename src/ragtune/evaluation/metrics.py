@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from ragtune.data.example import Example
-from ragtune.evaluation.normalise import (
-    AIO_DELETED,
-    NORMALISERS,
-    aio,
-    aio_undeleted,
-    jsquad,
-    squad,
-    strict,
-)
-from ragtune.recipe import Recipe
+from ragtune.data.words import aio_undeleted, whole_words
+from ragtune.evaluation.normalise import NORMALISERS, aio, jsquad, squad, strict
 
 
 def strict_em(prediction: str, answer: str) -> float:
@@ -59,38 +49,7 @@ def contains(prediction: str, answer: str) -> float:
     gold = _aio(answer)
     if not gold or gold == _aio(prediction):
         return float(gold == _aio(prediction))
-    return float(_within(answer).search(_undeleted(prediction)) is not None)
-
-
-@lru_cache(65_536)
-def _within(answer: str) -> re.Pattern[str]:
-    """Finds an answer between whole words; what AI王's rule deletes may be there or not."""
-    parts: list[str] = []
-    last = ""
-    apart = False
-    for sign in _undeleted(answer):
-        if _GAP.fullmatch(sign):
-            apart = True
-            continue
-        together = not apart and bool(_LETTER.fullmatch(sign) and _LETTER.fullmatch(last))
-        parts += [f"[{AIO_DELETED}]*" if together else _GAP.pattern] if parts else []
-        parts.append(re.escape(sign))
-        last, apart = sign, False
-    first = next(sign for sign in _undeleted(answer) if not _GAP.fullmatch(sign))
-    return re.compile(_edge(first, "<") + "".join(parts) + _edge(last, ""))
-
-
-def _edge(sign: str, behind: str) -> str:
-    """What may not stand beside an answer's first (behind it: `<`) or last sign."""
-    if not _LETTER.fullmatch(sign):
-        return ""
-    decimal = (r"(?<!\d[.,])" if behind else r"(?![.,]\d)") if sign.isdigit() else ""
-    return f"(?{behind}!{_LETTER.pattern}){decimal}"
-
-
-_GAP = re.compile(rf"[\s{AIO_DELETED}]*")
-_LETTER = re.compile(r"[a-z0-9\u00df-\u00f6\u00f8-\u024f\u0300-\u052f\u1e00-\u1fff]")
-"""A letter of a script whose words are parted, an accent (also on its own), or a digit."""
+    return float(whole_words(answer).search(_undeleted(prediction)) is not None)
 
 
 _squad, _aio, _undeleted, _jsquad = (
@@ -133,15 +92,6 @@ def score(
         name: [max(METRICS[name](p, a) for a in g) for p, g in zip(predictions, golds, strict=True)]
         for name in names or METRICS
     }
-
-
-def accepted(example: Example, recipe: Recipe, choice: str | None = None) -> tuple[str, ...]:
-    """The answers that count as right; `choice` is evaluate.answers unless given."""
-    choice = choice or recipe.evaluate.answers
-    if choice == "first":
-        return example.answers[:1]
-    more = example.alternatives(recipe.data.alternatives) if "alternatives" in choice else ()
-    return (*example.answers, *more)
 
 
 def refused(prediction: str, refusal: str) -> bool:

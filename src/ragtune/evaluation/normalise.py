@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import string
-import unicodedata
 from collections.abc import Callable
+
+from ragtune.data.words import aio_undeleted, without_signs
 
 
 def strict(text: str) -> str:
@@ -27,18 +28,7 @@ def aio(text: str) -> str:
 
     In this order: ～ to 〜, NFKC, lower, 「x」 to x, 『x』 to x, delete ・ = -, delete white space.
     """
-    return re.sub(rf"[\s{AIO_DELETED}]", "", aio_undeleted(text))
-
-
-AIO_DELETED = r"・=\-"
-"""Signs that AI王's rule deletes, as in a character class, beside white space."""
-
-
-def aio_undeleted(text: str) -> str:
-    """The same, before it deletes the signs and the white space that part words."""
-    text = unicodedata.normalize("NFKC", text.replace("～", "〜")).lower()
-    text = re.sub(r"「(.*?)」", r"\1", text)
-    return re.sub(r"『(.*?)』", r"\1", text)
+    return without_signs(aio_undeleted(text))
 
 
 def jsquad(text: str) -> str:

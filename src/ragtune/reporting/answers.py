@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ragtune.data.example import Example, Passage
-from ragtune.data.select import shown_passages
-from ragtune.evaluation.metrics import accepted, refused, score
+from ragtune.data.select import accepted, shown_passages
+from ragtune.data.words import find_answer
+from ragtune.evaluation.metrics import refused, score
 from ragtune.evaluation.score import load_predictions
 from ragtune.recipe import Recipe
 
@@ -125,11 +126,20 @@ def outcomes(rows: Iterable[AnswerRow]) -> dict[str, int]:
 
 
 def pieces(text: str, answers: Sequence[str]) -> list[str]:
-    """A text cut at the answers in it: every second piece is an answer, the first one is not."""
-    longest_first = sorted({a for a in answers if a.strip()}, key=lambda a: (-len(a), a))
-    if not longest_first:
-        return [text]
-    return re.split(f"({'|'.join(map(re.escape, longest_first))})", text)
+    """A text cut at the answers in it: every second piece is an answer, the first one is not.
+
+    Of answers that begin at one place the longest counts; inside a word there is none.
+    """
+    found, done = [], 0
+    while places := [
+        (start, -len(a))
+        for a in answers
+        if a.strip() and (start := find_answer(text, a, done)) >= 0
+    ]:
+        start, length = min(places)
+        found += [text[done:start], text[start : start - length]]
+        done = start - length
+    return [*found, text[done:]]
 
 
 def islands(rows: Sequence[AnswerRow]) -> tuple[str, list[str]]:

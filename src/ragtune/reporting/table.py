@@ -7,7 +7,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from ragtune.reporting.wording import GRADED, REFUSALS, probability
+from ragtune.reporting.wording import CUT, GRADED, REFUSALS, probability
 
 
 def comparison_table(comparison: dict[str, Any]) -> Table:
@@ -33,6 +33,10 @@ def comparison_table(comparison: dict[str, Any]) -> Table:
     cells = [_with_interval(whole["intervals"][w][metric]) for w in ("before", "after")]
     change = _with_interval(whole["intervals"]["difference"][metric], sign="+")
     table.add_row(f"{metric}, {_of_all(whole)}", *cells, change)
+    cut = comparison["cut"]
+    if None not in cut.values():
+        before, after = cut["before"], cut["after"]
+        table.add_row(CUT, f"{before:,}", f"{after:,}", f"{after - before:+,}")
     found = comparison["refusals"] or {}
     _add_refusals(table, *(found.get(which, {}) for which in _WHICH))
     return table
@@ -66,6 +70,8 @@ def metrics_table(metrics: dict[str, Any]) -> Table:
     for metric, figure in metrics["intervals"].items():
         whole = metrics["all"]["intervals"][metric]
         table.add_row(metric, _with_interval(figure), _with_interval(whole))
+    if metrics.get("cut") is not None:
+        table.add_row(CUT, f"{metrics['cut']:,}", "")
     _add_refusals(table, {}, metrics.get("refusals", {}))
     return table
 

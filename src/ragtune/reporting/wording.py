@@ -66,6 +66,8 @@ REFUSALS = {
         "A right answer counts 1, a refusal 0, a wrong answer −1: from −100 to +100.",
     ),
 }
+CUT = "answers cut off (number)"
+"""Those that went on until evaluate.max_new_tokens."""
 STAGES = {
     "prepare": "reading and selecting the data",
     "before": "answers before tuning",

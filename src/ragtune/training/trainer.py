@@ -15,42 +15,24 @@ from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from ragtune.console import warn
-from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
+from ragtune.errors import RagtuneError, is_out_of_memory
 from ragtune.files import disk_errors
 from ragtune.lock import see_held
 from ragtune.model.fused import forget
 from ragtune.model.load import Hardware
 from ragtune.model.plan import Plan
-from ragtune.offline import check_tracker_is_local
 from ragtune.recipe import Recipe
 from ragtune.stopping import asked
 from ragtune.training.checkpoint import is_whole, keep_newest, seal
 from ragtune.training.flat import flat_optimizer
 from ragtune.training.rows import PackedRows, RowCollator, split_rows
+from ragtune.training.trackers import check_trackers
 
 _OPTIMIZERS = {
     "adamw": "adamw_torch",
     "adamw_8bit": "adamw_8bit",
     "paged_adamw_8bit": "paged_adamw_8bit",
 }
-
-
-def check_trackers(names: list[str]) -> None:
-    """See that the trackers of `train.report_to` are installed.
-
-    Raises:
-        UsageError: one is not, or transformers knows none of that name, or it would need the network
-            with --offline.
-    """
-    check_tracker_is_local(names)
-    from transformers.integrations import get_available_reporting_integrations
-
-    missing = sorted(set(names) - set(get_available_reporting_integrations()))
-    if missing:
-        raise UsageError(
-            f"train.report_to: {', '.join(missing)} is not installed, or no tracker of transformers.",
-            f"Run: pip install {' '.join(missing)}. Or set train.report_to=[].",
-        )
 
 
 def training_arguments(
@@ -101,6 +83,8 @@ def training_arguments(
         dataloader_pin_memory=cuda,
         accelerator_config={"non_blocking": cuda},
     )
+    # In a Kubeflow job transformers would add a tracker that the recipe doesn't name.
+    args.report_to = list(train.report_to)
     # Several GPUs in one process would be wrapped in DataParallel, which splits a packed row.
     args._n_gpu = min(args.n_gpu, 1)  # noqa: SLF001 - the only switch that there is
     return args
