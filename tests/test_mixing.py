@@ -189,7 +189,7 @@ def test_a_kill_while_answers_are_scored_again_leaves_no_mixture(
 @pytest.mark.parametrize(
     "change",
     [
-        {"files": []}, {"times": 3}, {"inputs": [1]}, {"plan": {"x": 1}}, {"train": None}, {"push": None},
+        {"files": []}, {"times": 3}, {"asked": {"after": "padded"}}, {"inputs": [1]}, {"plan": {"x": 1}}, {"train": None}, {"push": None},
         {"merge": {}}, {"retiring": None}, {"retiring": {"stages": ["data"]}}, {"recipe": 1}, {"recipe": {"name": 3}}, {"data": [1]}, {"files": {"data": {"a": 1}}},
     ],
 )  # fmt: skip

@@ -206,6 +206,7 @@ class Run(Workspace):
                     plan_answers(simple, hardware, self.config, lengths, dequantized=False),
                     partial,
                     "answering (merged)",
+                    self.keep_way("merge"),
                 )
                 after = load_predictions(self.dir.predictions("after"))
                 changed = sum(p.prediction != after[p.qid] for p in found)

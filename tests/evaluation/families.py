@@ -1,6 +1,7 @@
 """Tiny models of families whose answers depend, or might depend, on what shares their batch.
 
-Their windows and changes of RoPE lie among the lengths of `prompts` (10 to 40 tokens) and answers (12).
+Their windows and changes of RoPE lie among the lengths of test_padded's prompts (10 to 40 tokens) and
+answers (12).
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
                                     "num_experts_per_tok": 1, "intermediate_size_mlp": 64,
                                     "num_hidden_layers": 4}),
     "deepseek_v32": ("DeepseekV32Config", {**MLA, **EXPERTS, **INDEX, "num_hidden_layers": 2}),
+    "deepseek_v32_equals": ("DeepseekV32Config", {**MLA, **EXPERTS, **INDEX, "index_topk": 6, "index_n_heads": 2,
+                                                  "index_head_dim": 8}),
     "glm_dsa": ("GlmMoeDsaConfig", {**MLA, **EXPERTS, **INDEX, "num_hidden_layers": 2}),
     "mamba": ("MambaConfig", {"state_size": 4}),
     "mamba2": ("Mamba2Config", {"state_size": 4, "num_heads": 8, "head_dim": 8, "n_groups": 1, "chunk_size": 8}),

@@ -173,7 +173,8 @@ def _scores(
     settings = copy.deepcopy(settings)
     settings.return_dict_in_generate = settings.output_logits = True
     settings.max_new_tokens = steps
-    settings.min_new_tokens = min(settings.min_new_tokens or 0, steps)
+    if settings.min_new_tokens:  # a 0 would take the place of min_length
+        settings.min_new_tokens = min(settings.min_new_tokens, steps)
     input_ids, mask = _padded(model, prompts, fill)
     stops = set(settings.eos_token_id)  # one of them would end the answer
     goes_on = next(i for i in range(len(stops) + 1) if i not in stops)
