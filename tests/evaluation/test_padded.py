@@ -130,6 +130,21 @@ def test_sparse_attention_that_must_choose_among_equals(
 
 
 @pytest.mark.parametrize("family", ["phi3_longrope", "llama_dynamic"])
+@pytest.mark.parametrize(
+    "lengths", [(5, 7, 9, 9, 12, 13, 14, 15), (26, 28, 29, 30, 31, 33, 34, 40)]
+)
+def test_prompts_on_one_side_of_a_change_of_rope_are_packed(
+    tmp_path: Path, chatml_tokenizer: Any, lengths: tuple[int, ...]
+) -> None:
+    asked = prompts(lengths)
+    found, way = ask(family_model("phi3_longrope"), chatml_tokenizer, tmp_path / "a", asked)
+    assert way.how == PACKED
+    assert [p.token_ids for p in found] == alone("phi3_longrope", asked)
+    longer = prompts((*lengths[:-1], 17))  # its answer may end at 25, and the change is at 24
+    _, way = ask(family_model("phi3_longrope"), chatml_tokenizer, tmp_path / "b", longer)
+    assert way.how == EQUAL
+
+
 def test_padding_would_have_changed_answers(family: str) -> None:
     """Else the test above could not fail."""
     model = family_model(family)
@@ -190,11 +205,13 @@ def test_what_was_chosen_and_why_is_said(
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("Questions are asked") == 1
     assert "in batches of prompts of one length: padded they are read otherwise than alone" in said
-    assert way.reason.startswith("its rotary embedding changes with the length of the row; padded")
+    assert way.reason.startswith(
+        "of the shortest and the longest prompt cached and whole logits differ"
+    )
 
 
 def test_half_precision_hides_nothing_in_a_batch_of_the_same_shape() -> None:
-    """Narrow weights: the change of RoPE is smaller than what rounding may be."""
+    """Narrow weights: the change of RoPE is about as small as rounding in a batch of another shape."""
     model = family_model("phi3_longrope")
     with torch.no_grad():
         for parameter in model.parameters():
@@ -203,8 +220,6 @@ def test_half_precision_hides_nothing_in_a_batch_of_the_same_shape() -> None:
     model.to(torch.bfloat16)
     settings = generate._settings(model, _Tokenizer, STOP, NEW_TOKENS)
     rows = [ids for _, ids in prompts((10, 23, 52))]
-    single = [padded._scores(model, settings, [row]) for row in rows]
-    assert padded._try(model, settings, rows, single) is None
     assert "logits differ" in (padded._leak(model, settings, rows) or "")
     plain = family_model("gemma2").to(torch.bfloat16)
     assert padded._leak(plain, settings, rows) is None

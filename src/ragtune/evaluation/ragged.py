@@ -17,6 +17,7 @@ from ragtune.console import note
 from ragtune.errors import is_out_of_memory
 from ragtune.model.attention import probe, using_packed
 from ragtune.model.cache import RaggedCache
+from ragtune.model.lengths import row_matters
 from ragtune.model.memory import PREFILL_TOKENS
 
 _WORTH_A_GRAPH = 3  # steps that are left: capturing takes about as long as a step
@@ -45,14 +46,19 @@ def unfit(model: Any, settings: Any, prompts: Sequence[list[int]] = ()) -> str |
     unknown = sorted(own - _HONOURED - _IRRELEVANT)
     if unknown:
         return f"generation_config.json sets {', '.join(unknown)}"
-    reason = probe(model)
+    reason = probe(model, any_length=not prompts)
     generator = torch.Generator().manual_seed(1)
     vocabulary = model.get_input_embeddings().weight.shape[0]
     texts = [torch.randint(vocabulary, (n,), generator=generator).tolist() for n in (7, 2, 12)]
     reason = reason or _probe_cache(model, texts)
     if prompts and not reason:
         longest = grown(max(prompts, key=len), settings.max_new_tokens)
-        reason = _probe_cache(model, [min(prompts, key=len), longest])
+        real = [min(prompts, key=len), longest]
+        reason = _probe_cache(model, real)
+        reason = reason and f"of the shortest and the longest prompt {reason}"
+        if not reason and model.dtype != torch.float32:
+            with autocast(model):
+                reason = row_matters(model, real)
     return reason
 
 
