@@ -52,7 +52,8 @@ def unfit(model: Any, settings: Any, prompts: Sequence[list[int]] = ()) -> str |
     texts = [torch.randint(vocabulary, (n,), generator=generator).tolist() for n in (7, 2, 12)]
     reason = reason or _probe_cache(model, texts)
     if prompts and not reason:
-        longest = grown(max(prompts, key=len), settings.max_new_tokens)
+        # The last new token is not read any more.
+        longest = grown(max(prompts, key=len), settings.max_new_tokens - 1)
         real = [min(prompts, key=len), longest]
         reason = _probe_cache(model, real)
         reason = reason and f"of the shortest and the longest prompt {reason}"
@@ -63,7 +64,7 @@ def unfit(model: Any, settings: Any, prompts: Sequence[list[int]] = ()) -> str |
 
 
 def grown(prompt: list[int], more: int) -> list[int]:
-    """A prompt that goes on with its own tokens, to the length that it has with its answer."""
+    """A prompt that goes on with `more` of its own tokens, as it would with an answer."""
     return prompt + (prompt * (more // len(prompt) + 1))[:more]
 
 
