@@ -272,6 +272,7 @@ def test_times_of_stages_that_are_made_again_begin_anew(finished: Any, tmp_path:
     times = json.loads((run / "run.json").read_text("utf-8"))["times"]
     assert times["prepare"] < 1000
     assert not {"before", "train", "after", "merge"} & times.keys()
+    assert not json.loads((run / "run.json").read_text("utf-8"))["asked"]
 
 
 def test_a_file_that_came_into_the_models_folder_is_a_change(
