@@ -195,7 +195,8 @@ def _scores(
 
 def _relative(found: _Scores, expected: _Scores) -> Tensor:
     difference: Tensor = (found.logits - expected.logits).norm(dim=-1)
-    return difference / expected.logits.norm(dim=-1)
+    size: Tensor = expected.logits.norm(dim=-1)
+    return difference / size
 
 
 def _allowed(model: Any) -> float:
