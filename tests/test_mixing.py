@@ -189,7 +189,7 @@ def test_a_kill_while_answers_are_scored_again_leaves_no_mixture(
 @pytest.mark.parametrize(
     "change",
     [
-        {"files": []}, {"times": 3}, {"inputs": [1]}, {"plan": {"x": 1}}, {"train": None}, {"push": None},
+        {"files": []}, {"times": 3}, {"asked": {"after": "padded"}}, {"inputs": [1]}, {"plan": {"x": 1}}, {"train": None}, {"push": None},
         {"merge": {}}, {"retiring": None}, {"retiring": {"stages": ["data"]}}, {"recipe": 1}, {"recipe": {"name": 3}}, {"data": [1]}, {"files": {"data": {"a": 1}}},
     ],
 )  # fmt: skip
@@ -272,6 +272,7 @@ def test_times_of_stages_that_are_made_again_begin_anew(finished: Any, tmp_path:
     times = json.loads((run / "run.json").read_text("utf-8"))["times"]
     assert times["prepare"] < 1000
     assert not {"before", "train", "after", "merge"} & times.keys()
+    assert not json.loads((run / "run.json").read_text("utf-8"))["asked"]
 
 
 def test_a_file_that_came_into_the_models_folder_is_a_change(

@@ -61,6 +61,10 @@ def test_the_whole_pipeline(
     assert (run / "adapter" / "train_log.jsonl").exists()
     state = json.loads((run / "run.json").read_text("utf-8"))
     assert {"versions", "plan", "data", "times", "train", "merge"} <= state.keys()
+    assert {k: v["how"] for k, v in state["asked"].items()} == dict.fromkeys(
+        ("before", "after", "merge"), "packed"
+    )
+    assert "growing cache" in state["asked"]["before"]["reason"]
     assert not [
         p
         for p in run.rglob("*")

@@ -162,7 +162,8 @@ def evaluate_checkpoint(run: Run, step: int) -> dict[str, Any]:
             partial = run.dir.work / f"checkpoints.{step}.jsonl"
             limits = (run.plan.evaluation_batch, run.plan.cache_tokens)
             title = f"answering (step {step})"
-            found = ask(run.recipe, model, run.encoder, run.prompts, limits, partial, title)
+            keep = run.keep_way(f"checkpoint_{step}")
+            found = ask(run.recipe, model, run.encoder, run.prompts, limits, partial, title, keep)
             write_evaluation(run.recipe, folder, found, run.questions)
             run.dir.record(f"checkpoints/{step}")
             partial.unlink()

@@ -42,6 +42,7 @@ class RunState(_Loose):
     versions: dict[str, str] = {}
     times: dict[str, float] = {}
     peak_gib: dict[str, float] = {}
+    asked: dict[str, dict[str, str]] = {}
     files: dict[str, dict[str, _File]] = {}
     inputs: dict[str, _Input] = {}
     commit: str = ""
@@ -74,9 +75,12 @@ def forget_stages(state: dict[str, Any], stages: Iterable[str]) -> None:
 
 
 def forget_times(state: dict[str, Any], name: str) -> None:
-    """Take the times and peaks of a stage, or of one of its folders (controls/before), out of run.json."""
+    """Take the time, the peak and the way of asking of a stage out of run.json.
+
+    Or of one of its folders (controls/before).
+    """
     stage, _, part = name.partition("/")
     first = _TIMES.get(stage, stage) + part
-    for values in (state.get("times", {}), state.get("peak_gib", {})):
+    for values in (state.get(key, {}) for key in ("times", "peak_gib", "asked")):
         for one in [n for n in values if n == first or (n.startswith(first) and first[-1] == "_")]:
             del values[one]

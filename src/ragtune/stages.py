@@ -214,6 +214,7 @@ class Run(Workspace):
                     ),
                     partial,
                     "answering (merged)",
+                    self.keep_way("merge"),
                 )
                 after = load_predictions(self.dir.predictions("after"))
                 changed = sum(p.prediction != after[p.qid] for p in found)

@@ -345,8 +345,13 @@ class Workspace:
         else:
             model, off = self.base, contextlib.nullcontext()
         title = f"answering ({which})"
+        keep = self.keep_way(f"controls_{which}" if as_given else which)
         with off:
-            return ask(self.recipe, model, encoder, prompts, limits, partial, title)
+            return ask(self.recipe, model, encoder, prompts, limits, partial, title, keep)
+
+    def keep_way(self, stage: str) -> Callable[[Any], None]:
+        """What writes to run.json how a stage's questions are asked, and why."""
+        return lambda way: self.dir.update(asked={stage: way.to_dict()})
 
     def forget_models(self) -> None:
         """Give back the memory of the models that were loaded."""

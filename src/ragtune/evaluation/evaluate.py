@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ragtune.errors import RagtuneError
 from ragtune.evaluation.compare import compare
 from ragtune.evaluation.endpoint import ask_server
 from ragtune.evaluation.generate import Prediction, answer
+from ragtune.evaluation.padded import Way
 from ragtune.evaluation.score import load_cut, load_predictions, metrics_of, score_answers
 from ragtune.evaluation.serving import how_to_serve, served_name
 from ragtune.files import making_folder, write_json, write_jsonl
@@ -55,10 +56,11 @@ def ask(
     limits: tuple[int, int | None],
     partial: Path,
     title: str,
+    on_way: Callable[[Way], None] = lambda _: None,
 ) -> list[Prediction]:
     """The model's answers, without what the chat template writes around one.
 
-    `limits` are the questions, and their cached tokens, at a time.
+    `limits` are the questions, and their cached tokens, at a time; `on_way` is given how they are asked.
     """
     batch_size, cache_tokens = limits
     with progress(title, len(prompts)) as update:
@@ -72,6 +74,7 @@ def ask(
             cache_tokens=cache_tokens,
             partial=partial,
             tick=lambda done: update(done, ""),
+            on_way=on_way,
         )
     return [replace(one, prediction=encoder.turn.answer(one.prediction)) for one in found]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import os
 import zlib
@@ -15,11 +16,13 @@ import torch
 
 from ragtune.console import note, warn
 from ragtune.errors import RagtuneError, is_out_of_memory
+from ragtune.evaluation.padded import EQUAL, IN_WORDS, PACKED, SINGLE, Way, choose_way, generate
 from ragtune.evaluation.ragged import Ragged, probe_generate, unfit
 from ragtune.files import appending, json_line
-from ragtune.gpu import autocast, free_gpu
+from ragtune.gpu import free_gpu
 from ragtune.lock import see_held
 from ragtune.model.fused import forget
+from ragtune.model.positions import lengths_forgotten
 from ragtune.stopping import finishing, stop_if_asked
 
 
@@ -52,6 +55,7 @@ def answer(
     cache_tokens: int | None = None,
     partial: Path,
     tick: Callable[[int], None] = lambda _: None,
+    on_way: Callable[[Way], None] = lambda _: None,
 ) -> list[Prediction]:
     """Answer every prompt greedily, in eval mode with the cache.
 
@@ -59,7 +63,7 @@ def answer(
     Batches are of like length, the longest first, so that memory runs out at once or not at all;
     if it does, the batch is halved. What is answered is written to `partial` batch by batch and
     not asked again. A model that can't be asked in ragged batches is asked through transformers'
-    `generate`, and that is said.
+    `generate`, in batches in which the prompts' answers are those of each alone, and that is said.
 
     Args:
         model: on its device.
@@ -71,6 +75,7 @@ def answer(
         cache_tokens: tokens of prompts and answers at a time, at most; None for no limit.
         partial: where unfinished work is kept.
         tick: called with the number answered.
+        on_way: is given how the questions are asked, before the first is.
 
     Returns:
         The predictions in the order of `prompts`.
@@ -79,29 +84,28 @@ def answer(
         RagtuneError: memory does not do for a single question, or the model's cache is wrong.
     """
     done = kept_answers(partial, [qid for qid, _ in prompts])
+    if all(qid in done for qid, _ in prompts):
+        return [done[qid] for qid, _ in prompts]
     order = sorted(prompts, key=lambda prompt: (-len(prompt[1]), prompt[0]))
-    batches = list(_batches(order, batch_size, cache_tokens, max_new_tokens))
     model.eval()
     settings = _settings(model, tokenizer, stop_id, max_new_tokens)
-    reason = unfit(model, settings)
-    ragged = None if reason else Ragged(model, settings)
-    if reason:
-        warn(f"Answers through transformers' generate, which is slower: {reason}.")
-        if wrong := probe_generate(model):
-            raise RagtuneError(
-                f"This model's answers can't be trusted here: with transformers' own cache, too, {wrong}.",
-                "Try model.dtype=float32, another version of transformers, or remove liger-kernel; "
-                "please report it.",
-            )
-    with appending(partial) as file, finishing():
+    with lengths_forgotten(model):
+        # All of them, not those that are left: a run that goes on has the batches that it had.
+        way = _choose(model, settings, [ids for _, ids in order], batch_size)
+    on_way(way)
+    ragged = Ragged(model, settings) if way.how == PACKED else None
+    cut = _Cut(1 if way.how == SINGLE else batch_size, cache_tokens, way.how == EQUAL)
+    with lengths_forgotten(model), appending(partial) as file, finishing():
         # A batch is asked whole or not at all: half-precision answers depend on their batch.
-        pending = [b for b in batches if not all(qid in done for qid, _ in b)]
+        pending = [
+            b for b in _batches(order, cut, max_new_tokens) if not all(qid in done for qid, _ in b)
+        ]
         while pending:
             batch = pending.pop(0)
             ids = [ids for _, ids in batch]
             rows = _unless_out_of_memory(
                 lambda ids=ids: (  # type: ignore[misc]
-                    ragged.answer(ids) if ragged else _generate(model, ids, settings)
+                    ragged.answer(ids) if ragged else generate(model, ids, settings)
                 )
             )
             if rows is None:
@@ -116,7 +120,8 @@ def answer(
                 half = len(batch) // 2
                 warn(f"Out of memory: {half} questions at a time.")
                 flat = [prompt for one in (batch, *pending) for prompt in one]
-                pending = [flat[i : i + half] for i in range(0, len(flat), half)]
+                cut = dataclasses.replace(cut, most=half)
+                pending = list(_batches(flat, cut, max_new_tokens))
                 continue
             for (qid, _), row in zip(batch, rows, strict=True):
                 prediction = _prediction(qid, row, tokenizer, settings)
@@ -127,6 +132,29 @@ def answer(
             see_held()
             stop_if_asked(f"{len(done)} of {len(prompts)} answers are kept.")
     return [done[qid] for qid, _ in prompts]
+
+
+def _choose(model: Any, settings: Any, prompts: Sequence[list[int]], most: int) -> Way:
+    """How these prompts are asked; what is not the usual way is said.
+
+    Raises:
+        RagtuneError: the model's cache is wrong.
+    """
+    reason = unfit(model, settings, prompts)
+    if not reason:
+        return Way(PACKED, "packed prompts and a growing cache give the logits of the whole text")
+    if wrong := probe_generate(model):
+        raise RagtuneError(
+            f"This model's answers can't be trusted here: with transformers' own cache, too, {wrong}.",
+            "Try model.dtype=float32, another version of transformers, or remove liger-kernel; "
+            "please report it.",
+        )
+    way = choose_way(model, settings, prompts, most)
+    warn(
+        f"Answers through transformers' generate, which is slower: {reason}. "
+        f"Questions are asked {IN_WORDS[way.how]}: {way.reason}."
+    )
+    return Way(way.how, f"{reason}; {way.reason}")
 
 
 def _unless_out_of_memory(run: Callable[[], list[list[int]]]) -> list[list[int]] | None:
@@ -201,26 +229,11 @@ def _settings(model: Any, tokenizer: Any, stop_id: int, max_new_tokens: int) -> 
         eos_token_id=sorted({stop_id, *own}),
         pad_token_id=tokenizer.pad_token_id,
         use_cache=True,
+        return_dict_in_generate=False,
     )
+    if settings.max_time is not None:
+        settings.max_time = float("inf")  # a batch's time would cut the answers; None is filled up
     return settings
-
-
-def _generate(model: Any, prompts: Sequence[list[int]], settings: Any) -> list[list[int]]:
-    """Transformers' way: padded on the left, until every answer is finished."""
-    longest = max(map(len, prompts))
-    device = model.get_input_embeddings().weight.device
-    padding = [longest - len(ids) for ids in prompts]
-    input_ids = torch.tensor(
-        [[settings.pad_token_id] * n + ids for n, ids in zip(padding, prompts, strict=True)],
-        device=device,
-    )
-    mask = torch.tensor([[0] * n + [1] * (longest - n) for n in padding], device=device)
-    with torch.inference_mode(), autocast(model):
-        output = model.generate(
-            input_ids=input_ids, attention_mask=mask, generation_config=settings
-        )
-    rows: list[list[int]] = output[:, longest:].tolist()
-    return rows
 
 
 def _prediction(qid: str, row: list[int], tokenizer: Any, settings: Any) -> Prediction:
@@ -230,15 +243,34 @@ def _prediction(qid: str, row: list[int], tokenizer: Any, settings: Any) -> Pred
     return Prediction(qid, tokenizer.decode(ids, skip_special_tokens=True), ids, end is not None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """How prompts are cut into batches."""
+
+    most: int
+    """prompts"""
+    cache_tokens: int | None
+    """tokens of prompts and answers"""
+    equal: bool
+    """Whether the prompts of a batch must have one length."""
+
+
 def _batches(
-    order: Sequence[tuple[str, list[int]]], most: int, cache_tokens: int | None, new_tokens: int
+    order: Sequence[tuple[str, list[int]]], cut: _Cut, new_tokens: int
 ) -> Iterator[Sequence[tuple[str, list[int]]]]:
     """Cut prompts, the longest first, into batches that fit; each is as long as its first prompt."""
     start = 0
     while start < len(order):
-        count = most
-        if cache_tokens is not None:
-            count = min(most, cache_tokens // (len(order[start][1]) + new_tokens))
-        end = start + max(1, count)
+        length = len(order[start][1])
+        count = cut.most
+        if cut.cache_tokens is not None:
+            count = min(count, cut.cache_tokens // (length + new_tokens))
+        end = start + 1
+        while (
+            end < len(order)
+            and end - start < count
+            and not (cut.equal and len(order[end][1]) < length)
+        ):
+            end += 1
         yield order[start:end]
         start = end

@@ -18,6 +18,7 @@ from ragtune.errors import is_out_of_memory
 from ragtune.gpu import autocast
 from ragtune.model.attention import probe, using_packed
 from ragtune.model.cache import RaggedCache
+from ragtune.model.lengths import row_matters
 from ragtune.model.memory import PREFILL_TOKENS
 
 _WORTH_A_GRAPH = 3  # steps that are left: capturing takes about as long as a step
@@ -35,30 +36,54 @@ _IRRELEVANT = {
 }  # fmt: skip
 
 
-def unfit(model: Any, settings: Any) -> str | None:
-    """Why a model, with these generation settings, can't be asked this way; or None.
+def unfit(model: Any, settings: Any, prompts: Sequence[list[int]] = ()) -> str | None:
+    """Why a model, with these generation settings, can't be asked these prompts this way; or None.
 
     The packed probe must hold, and a token that is added to the cache must get the logits that it
-    gets in the whole text.
+    gets in the whole text: tried on short texts, and on the shortest and the longest prompt, which is
+    extended to where its answer can grow, behind every window and every change of RoPE on the way.
     """
     own = {k for k, v in settings.to_diff_dict().items() if v is not None}
     unknown = sorted(own - _HONOURED - _IRRELEVANT)
     if unknown:
         return f"generation_config.json sets {', '.join(unknown)}"
-    reason = probe(model)
-    return reason or _probe_cache(model)
-
-
-def _probe_cache(model: Any) -> str | None:
+    reason = probe(model, any_length=not prompts)
     generator = torch.Generator().manual_seed(1)
     vocabulary = model.get_input_embeddings().weight.shape[0]
     texts = [torch.randint(vocabulary, (n,), generator=generator).tolist() for n in (7, 2, 12)]
+    reason = reason or _probe_cache(model, texts)
+    if prompts and not reason:
+        # The last new token is not read any more.
+        longest = grown(max(prompts, key=len), settings.max_new_tokens - 1)
+        real = [min(prompts, key=len), longest]
+        reason = _probe_cache(model, real)
+        reason = reason and f"of the shortest and the longest prompt {reason}"
+        if not reason and model.dtype != torch.float32:
+            with autocast(model):
+                reason = row_matters(model, real)
+    return reason
+
+
+def grown(prompt: list[int], more: int) -> list[int]:
+    """A prompt that goes on with `more` of its own tokens, as it would with an answer."""
+    return prompt + (prompt * (more // len(prompt) + 1))[:more]
+
+
+def _probe_cache(model: Any, texts: Sequence[list[int]]) -> str | None:
     device = model.get_input_embeddings().weight.device
     with torch.inference_mode(), autocast(model):
-        whole = torch.stack([model(torch.tensor([t], device=device)).logits[0, -1] for t in texts])
+        whole = torch.stack(
+            [
+                model(torch.tensor([t], device=device), use_cache=False, logits_to_keep=1).logits[
+                    0, -1
+                ]
+                for t in texts
+            ]
+        )
         try:
             with using_packed(model):
-                cache, lengths = RaggedCache(len(texts), 16), [len(t) - 1 for t in texts]
+                cache = RaggedCache(len(texts), max(map(len, texts)))
+                lengths = [len(t) - 1 for t in texts]
                 for _ in _read(model, cache, [t[:-1] for t in texts]):
                     pass
                 last = torch.tensor([t[-1] for t in texts], device=device)

@@ -257,14 +257,15 @@ def using_packed(model: Any) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-def probe(model: Any, *, training: bool = False) -> str | None:
+def probe(model: Any, *, training: bool = False, any_length: bool = True) -> str | None:
     """Why packing would be wrong for a model, or None if packed equals one at a time.
 
     Three short samples of random tokens in one row must give the logits of each alone under the
     model's own attention; and other tokens in the first sample must leave those of the others as
     they are, to the bit but for rounding, which shows even a faint leak. With `training`, what a
     model asks for in train mode only (dropout of the attention) is seen, too. The model keeps the
-    attention that it had.
+    attention that it had. What changes with the length of a row is a reason only where rows may have
+    `any_length`; else the caller tries its longest text (`probe_texts` in lengths.py).
 
     Returns:
         A reason in words, or None.
@@ -272,8 +273,9 @@ def probe(model: Any, *, training: bool = False) -> str | None:
     # These two are taken from names, on the safe side. Nothing tests what has such a length by another
     # name and is longer than the probe's samples.
     if getattr(model.config.get_text_config(), "attention_chunk_size", None):
-        return "its attention works in chunks"  # longer than any probe
-    if _rope_types(model.config) & {"longrope", "dynamic"}:
+        # Longer than this probe. A name that isn't known here is found by the real texts (lengths.py).
+        return "its attention works in chunks"
+    if any_length and _rope_types(model.config) & {"longrope", "dynamic"}:
         return "its rotary embedding changes with the length of the row"  # the same
     before = model.config._attn_implementation  # noqa: SLF001 - transformers has no public getter
     device = model.get_input_embeddings().weight.device
@@ -308,14 +310,14 @@ def probe(model: Any, *, training: bool = False) -> str | None:
         model.set_attn_implementation(before)
         model.train(was_training)
     if _window(model.config) and not any(_windows):
-        return "its sliding window is in the mask alone"  # and longer than any probe
+        return "its sliding window is in the mask alone"  # and longer than this probe: see above
     # float32 agrees to rounding; half precision rounds differently in another kernel.
     allowed = 1e-3 if model.dtype == torch.float32 else 0.1
-    worst = _relative(packed, alone)
+    worst = relative(packed, alone)
     if not worst <= allowed:
         return f"packed and single logits differ by {worst:.2g}"
     behind = slice(_PROBE_LENGTHS[0], None)
-    leak = _relative(changed[behind], packed[behind])
+    leak = relative(changed[behind], packed[behind])
     if not leak <= 1e-6:  # noqa: PLR2004 - the same operations on the same numbers
         return f"samples of a row see each other (logits change by {leak:.2g})"
     return None
@@ -365,7 +367,7 @@ def _packed_logits(model: Any, samples: list[torch.Tensor]) -> torch.Tensor:
     return logits
 
 
-def _relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
     """The largest relative difference of a token's logits."""
     difference = (found - expected).norm(dim=-1) / expected.norm(dim=-1).clamp_min(1e-12)
     return float(difference.max())

@@ -19,8 +19,9 @@ from ragtune.data.encode import Encoder, Sample
 from ragtune.data.example import Example
 from ragtune.errors import RagtuneError, is_out_of_memory
 from ragtune.files import making_folder, write_jsonl
-from ragtune.model.attention import probe, set_packed
+from ragtune.model.attention import set_packed
 from ragtune.model.fused import fuse
+from ragtune.model.lengths import probe_texts
 from ragtune.model.load import Hardware, quiet
 from ragtune.model.lora import attach, save_adapter
 from ragtune.model.plan import Plan, describe
@@ -126,7 +127,11 @@ def train(
     set_seed(recipe.seed)
     own_attention = model.config._attn_implementation  # noqa: SLF001 - no public getter
     if not plan.packed_reason:
-        unpackable = probe(model, training=True)
+        texts = [s.prompt_ids + s.completion_ids for step in steps for s in step]
+        if recipe.train.eval_every:
+            rows = evaluation_rows(encoder, eval_examples, 1).rows
+            texts += [s.prompt_ids + s.completion_ids for (s,) in rows]
+        unpackable = probe_texts(model, texts, training=True)
         plan = dataclasses.replace(
             plan,
             packed=unpackable is None,
