@@ -1,0 +1,103 @@
+"""A tiny model of a family with random weights, and a tokenizer with a chat template, in a folder."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers as hf
+
+from tests.conftest import CHATML, build_tokenizer
+from tests.data.templates import GEMMA, LLAMA, TAGS, THINK
+from tests.families.table import SHAPE, Family
+
+EOS = {"bos_token": "<s>", "eos_token": "</s>"}
+IM = {"eos_token": "<|im_end|>", "pad_token": "<pad>", "start": "<|im_start|>"}
+CHANNEL = (
+    "{% for m in messages %}{{ '<|start|>' + m['role'] }}{% if m['role'] == 'assistant' %}"
+    "{{ '<|channel|>final' }}{% endif %}{{ '<|message|>' + m['content'] }}"
+    "{{ '<|return|>' if m['role'] == 'assistant' else '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
+)
+MANNERS: dict[str, dict[str, Any]] = {
+    "chatml": {"specials": IM, "template": CHATML},
+    "think": {"specials": IM, "template": THINK},
+    "llama": {
+        "specials": {**EOS, "h": "<|head|>", "/h": "<|/head|>", "eot": "<|eot|>"},
+        "template": LLAMA,
+        "bos": True,
+    },
+    "gemma": {
+        "specials": {**EOS, "pad_token": "<pad>", "sot": "<start_of_turn>", "eot": "<end_of_turn>"},
+        "template": GEMMA,
+        "bos": True,
+    },
+    "tags": {"specials": {**EOS, "u": "<|user|>", "a": "<|assistant|>"}, "template": TAGS},
+    "channel": {
+        "specials": {
+            "eos_token": "<|return|>",
+            "pad_token": "<pad>",
+            **{n: f"<|{n}|>" for n in ("start", "end", "channel", "message")},
+        },
+        "template": CHANNEL,
+    },
+}
+"""How families write a conversation: the arguments of `build_tokenizer`."""
+
+
+def build(family: Family, folder: Path) -> None:
+    """Write a family's model and tokenizer into a folder as the Hub would have them."""
+    tokenizer = build_tokenizer(**MANNERS[family.manner])
+    tokenizer.save_pretrained(folder)
+    config = configuration(family, tokenizer)
+    kinds = {
+        "text": hf.AutoModelForCausalLM,
+        "vision": hf.AutoModelForImageTextToText,
+        "encoder": hf.AutoModelForMaskedLM,
+    }
+    torch.manual_seed(0)
+    model = kinds[family.kind].from_config(config, dtype=torch.float32)
+    spread(model)
+    model.save_pretrained(folder)
+
+
+def configuration(family: Family, tokenizer: Any) -> Any:
+    """A family's configuration: SHAPE as far as it is known there, the overrides, the token ids."""
+    tokens = {
+        f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")
+    }
+    kind = getattr(hf, family.config)
+    overrides = dict(family.overrides)
+    for part in ("text_config", "vision_config"):
+        if part in overrides:
+            inner = kind.sub_configs[part]
+            if part == "text_config":
+                # Which configuration a wrapper's text has may be a choice of the model's.
+                inner = type(kind().text_config) if inner is hf.AutoConfig else inner
+                overrides[part] = _known(inner) | tokens | overrides[part]
+            if inner is hf.AutoConfig:
+                default = kind().vision_config
+                overrides[part] = {"model_type": default.model_type, **overrides[part]}
+            elif part == "text_config":
+                overrides[part] = {"model_type": inner.model_type, **overrides[part]}
+    if "text_config" in overrides:
+        return kind(**overrides)
+    return kind(**{**_known(kind), **tokens, **overrides})
+
+
+def _known(kind: Any) -> dict[str, Any]:
+    """The part of SHAPE that a configuration knows."""
+    names = set(inspect.signature(kind.__init__).parameters) | set(kind().to_dict())
+    return {k: v for k, v in SHAPE.items() if k in names}
+
+
+def spread(model: Any) -> None:
+    """Widen what a family draws narrow, or starts at zero, whatever it calls the width."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim > 1 and "norm" not in name and "embed" not in name:
+                width = float(weight.std())
+                if width < 0.1:  # noqa: PLR2004
+                    weight.copy_(torch.randn_like(weight) * 0.2)
