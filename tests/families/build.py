@@ -10,24 +10,15 @@ import torch
 import transformers as hf
 
 from tests.conftest import CHATML, build_tokenizer
-from tests.data.templates import GEMMA, LLAMA, TAGS, THINK
+from tests.data import chat_templates
+from tests.data.templates import GEMMA, TAGS
 from tests.families.table import SHAPE, Family
 
 EOS = {"bos_token": "<s>", "eos_token": "</s>"}
-IM = {"eos_token": "<|im_end|>", "pad_token": "<pad>", "start": "<|im_start|>"}
-CHANNEL = (
-    "{% for m in messages %}{{ '<|start|>' + m['role'] }}{% if m['role'] == 'assistant' %}"
-    "{{ '<|channel|>final' }}{% endif %}{{ '<|message|>' + m['content'] }}"
-    "{{ '<|return|>' if m['role'] == 'assistant' else '<|end|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
-)
-MANNERS: dict[str, dict[str, Any]] = {
-    "chatml": {"specials": IM, "template": CHATML},
-    "think": {"specials": IM, "template": THINK},
-    "llama": {
-        "specials": {**EOS, "h": "<|head|>", "/h": "<|/head|>", "eot": "<|eot|>"},
-        "template": LLAMA,
-        "bos": True,
+PLAIN: dict[str, dict[str, Any]] = {
+    "chatml": {
+        "specials": {"eos_token": "<|im_end|>", "pad_token": "<pad>", "start": "<|im_start|>"},
+        "template": CHATML,
     },
     "gemma": {
         "specials": {**EOS, "pad_token": "<pad>", "sot": "<start_of_turn>", "eot": "<end_of_turn>"},
@@ -35,21 +26,20 @@ MANNERS: dict[str, dict[str, Any]] = {
         "bos": True,
     },
     "tags": {"specials": {**EOS, "u": "<|user|>", "a": "<|assistant|>"}, "template": TAGS},
-    "channel": {
-        "specials": {
-            "eos_token": "<|return|>",
-            "pad_token": "<pad>",
-            **{n: f"<|{n}|>" for n in ("start", "end", "channel", "message")},
-        },
-        "template": CHANNEL,
-    },
 }
-"""How families write a conversation: the arguments of `build_tokenizer`."""
+"""Manners that many families have: the arguments of `build_tokenizer`."""
+
+
+def tokenizer_of(manner: str) -> Any:
+    """A tokenizer of a manner: one of PLAIN, or of a family in tests/data/chat_templates.py."""
+    if manner in PLAIN:
+        return build_tokenizer(**PLAIN[manner])
+    return chat_templates.FAMILIES[manner].tokenizer()
 
 
 def build(family: Family, folder: Path) -> None:
     """Write a family's model and tokenizer into a folder as the Hub would have them."""
-    tokenizer = build_tokenizer(**MANNERS[family.manner])
+    tokenizer = tokenizer_of(family.manner)
     tokenizer.save_pretrained(folder)
     config = configuration(family, tokenizer)
     kinds = {

@@ -132,7 +132,7 @@ def recipe(model: Path, folder: Path) -> dict[str, Any]:
         "model": {"id": str(model), "dtype": "float32"},
         "data": {
             "train": str(write_records(folder / "train.jsonl", records(16, "t"))),
-            "eval": str(write_records(folder / "eval.jsonl", records(6, "e"))),
+            "eval": str(write_records(folder / "eval.jsonl", records(10, "e"))),
             "max_passages": 5,
         },
         "prompt": {"template": "{% for p in passages %}{{ p.text }}\n{% endfor %}{{ question }}"},
@@ -158,7 +158,10 @@ def records(count: int, prefix: str) -> list[dict[str, Any]]:
             {"passage_id": 1000 + k, "title": "", "text": f"Tree {k} stands at {prefix}{number}."}
             for k in range(number % 4)
         ]
-        record["passages"] = [{**record["passages"][0], "text": f"{prefix}. {record['passages'][0]['text']}"}, *more]
+        record["passages"] = [
+            {**record["passages"][0], "text": f"{prefix}. {record['passages'][0]['text']}"},
+            *more,
+        ]
         record["negative_passage_indices"] = list(range(1, len(more) + 1))
     return made
 
@@ -281,9 +284,7 @@ def see_answers(model: Path, run: Run, result: Result) -> None:
         row["qid"]: row["token_ids"]
         for row in read_jsonl(run.dir.predictions("after") / "predictions.jsonl")
     }
-    tuned = reference.with_adapter(
-        reference.load(model, result.loaded_class), run.dir.adapter
-    )
+    tuned = reference.with_adapter(reference.load(model, result.loaded_class), run.dir.adapter)
     tokenizer = run.encoder.tokenizer
     own = tuned.generation_config.eos_token_id
     own = [] if own is None else own if isinstance(own, list) else [own]

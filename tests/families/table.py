@@ -88,7 +88,7 @@ class Family:
     kind: str = "text"
     """text; vision (the Hub's class has eyes, too); encoder."""
     manner: str = "chatml"
-    """The chat template (`build.MANNERS`)."""
+    """The chat template (`build.tokenizer_of`)."""
     expected: str = "packed"
     short: bool = False
     """Whether it belongs to the short set."""
@@ -96,18 +96,18 @@ class Family:
 
 FAMILIES = [
     # Dense, full attention.
-    Family("llama", "LlamaConfig", manner="llama", short=True),
-    Family("mistral", "MistralConfig", manner="tags"),
-    Family("ministral", "MinistralConfig", {"layer_types": SLIDING}, manner="tags"),
+    Family("llama", "LlamaConfig", manner="llama3.2", short=True),
+    Family("mistral", "MistralConfig", manner="mistral"),
+    Family("ministral", "MinistralConfig", {"layer_types": SLIDING}, manner="mistral"),
     Family("ministral3", "Ministral3Config", {
         "sliding_window": None, "rope_parameters": {
             "rope_type": "yarn", "type": "yarn", "rope_theta": 1e4, "factor": 16.0, "beta_fast": 32.0,
             "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1,
-            "original_max_position_embeddings": 64}}, manner="tags"),
+            "original_max_position_embeddings": 64}}, manner="mistral"),
     Family("qwen2", "Qwen2Config"),
     Family("qwen2 (sliding)", "Qwen2Config", {
         "use_sliding_window": True, "max_window_layers": 1, "num_hidden_layers": 3}),
-    Family("qwen3", "Qwen3Config", manner="think", short=True),
+    Family("qwen3", "Qwen3Config", manner="qwen3", short=True),
     Family("gemma", "GemmaConfig", manner="gemma"),
     Family("gemma2", "Gemma2Config", {"query_pre_attn_scalar": 8, "layer_types": SLIDING},
            manner="gemma", expected="single"),
@@ -119,14 +119,14 @@ FAMILIES = [
         "num_kv_shared_layers": 2, "activation_sparsity_pattern": [0.5, 0.5, 0.0, 0.0]}, manner="gemma"),
     Family("gemma4", "Gemma4TextConfig", {
         "num_hidden_layers": 4, "layer_types": SLIDING * 2, "hidden_size_per_layer_input": 8,
-        "vocab_size_per_layer_input": 512, "num_kv_shared_layers": 2}, manner="gemma"),
+        "vocab_size_per_layer_input": 512, "num_kv_shared_layers": 2}, manner="gemma4"),
     Family("vaultgemma", "VaultGemmaConfig", {"query_pre_attn_scalar": 8, "layer_types": SLIDING},
            manner="gemma", expected="single"),
     Family("phi", "PhiConfig", NO_DROPOUT),
-    Family("phi3", "Phi3Config", {**NO_DROPOUT, "sliding_window": None}, manner="tags"),
+    Family("phi3", "Phi3Config", {**NO_DROPOUT, "sliding_window": None}, manner="phi3-old"),
     Family("phi3 (longrope)", "Phi3Config", {
         **NO_DROPOUT, "sliding_window": None, "original_max_position_embeddings": 160,
-        "rope_parameters": LONG}, manner="tags", expected="single", short=True),
+        "rope_parameters": LONG}, manner="phi3-old", expected="single", short=True),
     Family("phi3 (sliding)", "Phi3Config", NO_DROPOUT, manner="tags"),
     Family("glm", "GlmConfig", manner="tags"),
     Family("glm4", "Glm4Config", manner="tags"),
@@ -134,7 +134,7 @@ FAMILIES = [
     Family("olmo", "OlmoConfig", manner="tags"),
     Family("olmo2", "Olmo2Config"),
     Family("olmo3", "Olmo3Config", {"layer_types": SLIDING}),
-    Family("smollm3", "SmolLM3Config", {"num_hidden_layers": 4, "no_rope_layers": [1, 0, 1, 0]}),
+    Family("smollm3", "SmolLM3Config", {"num_hidden_layers": 4, "no_rope_layers": [1, 0, 1, 0]}, manner="smollm3"),
     Family("cohere", "CohereConfig", {"use_qk_norm": True}, manner="tags"),
     Family("cohere2", "Cohere2Config", {"layer_types": SLIDING}, manner="tags"),
     Family("starcoder2", "Starcoder2Config", manner="tags"),
@@ -148,7 +148,7 @@ FAMILIES = [
     Family("apertus", "ApertusConfig"),
     Family("arcee", "ArceeConfig"),
     Family("helium", "HeliumConfig"),
-    Family("cwm", "CwmConfig", {"layer_types": SLIDING}, manner="llama"),
+    Family("cwm", "CwmConfig", {"layer_types": SLIDING}, manner="llama3.2"),
     Family("hyperclovax", "HyperCLOVAXConfig"),
     Family("minicpm3", "MiniCPM3Config", {"num_key_value_heads": 4}),
     Family("nanochat", "NanoChatConfig"),
@@ -173,27 +173,27 @@ FAMILIES = [
     Family("xglm", "XGLMConfig", {
         **NO_DROPOUT, "d_model": 32, "ffn_dim": 64, "num_layers": 2, "attention_heads": 4}),
     # Mixtures of experts.
-    Family("mixtral", "MixtralConfig", {"sliding_window": None}, manner="tags"),
+    Family("mixtral", "MixtralConfig", {"sliding_window": None}, manner="mistral"),
     Family("qwen2_moe", "Qwen2MoeConfig"),
     Family("qwen3_moe", "Qwen3MoeConfig", {
-        "num_local_experts": 4, "num_hidden_layers": 3, "mlp_only_layers": [0]}, short=True),
-    Family("gpt_oss", "GptOssConfig", {"layer_types": SLIDING}, manner="channel", short=True),
-    Family("phimoe", "PhimoeConfig", {"router_jitter_noise": 0.0, "sliding_window": None}, manner="tags"),
+        "num_local_experts": 4, "num_hidden_layers": 3, "mlp_only_layers": [0]}, short=True, manner="qwen3"),
+    Family("gpt_oss", "GptOssConfig", {"layer_types": SLIDING}, manner="gpt-oss", short=True),
+    Family("phimoe", "PhimoeConfig", {"router_jitter_noise": 0.0, "sliding_window": None}, manner="phi3-old"),
     Family("llama4", "Llama4TextConfig", {
         "num_hidden_layers": 4, "intermediate_size_mlp": 64, "interleave_moe_layer_step": 2,
-        "attention_chunk_size": 16, "num_experts_per_tok": 1}, manner="llama", expected="single"),
-    Family("glm4_moe", "Glm4MoeConfig", manner="tags"),
+        "attention_chunk_size": 16, "num_experts_per_tok": 1}, manner="llama3.2", expected="single"),
+    Family("glm4_moe", "Glm4MoeConfig", manner="glm4.5"),
     Family("glm4_moe_lite", "Glm4MoeLiteConfig", {
-        "num_key_value_heads": 4, "mlp_layer_types": ["dense", "sparse"]}, manner="tags"),
+        "num_key_value_heads": 4, "mlp_layer_types": ["dense", "sparse"]}, manner="glm4.5"),
     Family("glm_moe_dsa", "GlmMoeDsaConfig", {
         "num_key_value_heads": 4, "mlp_layer_types": ["dense", "sparse"], "index_topk": 16, "index_head_dim": 8,
         "index_n_heads": 2}, manner="tags", expected="single"),
     Family("deepseek_v2", "DeepseekV2Config", {"num_key_value_heads": 4}, manner="tags"),
     Family("deepseek_v3", "DeepseekV3Config", {"num_key_value_heads": 4, "num_nextn_predict_layers": 0},
-           manner="tags"),
+           manner="deepseek-r1-distill"),
     Family("deepseek_v32", "DeepseekV32Config", {
         "num_key_value_heads": 4, "mlp_layer_types": ["dense", "sparse"], "index_topk": 16,
-        "index_head_dim": 8, "index_n_heads": 2}, manner="tags", expected="single"),
+        "index_head_dim": 8, "index_n_heads": 2}, manner="deepseek-r1-distill", expected="single"),
     Family("granitemoe", "GraniteMoeConfig"),
     Family("olmoe", "OlmoeConfig"),
     Family("flex_olmo", "FlexOlmoConfig"),
@@ -220,9 +220,9 @@ FAMILIES = [
     # Linear attention, state spaces, convolutions, recurrence.
     Family("qwen3_next", "Qwen3NextConfig", {"layer_types": LINEAR}, expected="single"),
     Family("qwen3_5 (text)", "Qwen3_5TextConfig", {"layer_types": LINEAR, "head_dim": 16},
-           manner="think", expected="single", short=True),
+           manner="qwen3.5", expected="single", short=True),
     Family("qwen3_5_moe (text)", "Qwen3_5MoeTextConfig", {"layer_types": LINEAR, "head_dim": 16},
-           manner="think", expected="single"),
+           manner="qwen3.5", expected="single"),
     Family("kimi_linear", "KimiLinearConfig", {
         "layer_types": LINEAR, "mlp_layer_types": ["dense", "sparse"], "linear_head_dim": 8,
         "linear_num_heads": 4, "num_expert_group": 1, "num_experts_per_token": 2, "q_lora_rank": None,
@@ -246,7 +246,7 @@ FAMILIES = [
     Family("nemotron_h", "NemotronHConfig", {
         "num_hidden_layers": 4, "layers_block_type": ["mamba", "attention", "moe", "mlp"],
         "mamba_num_heads": 8, "mamba_head_dim": 8, "ssm_state_size": 8, "n_groups": 1,
-        "moe_shared_expert_intermediate_size": 16}, expected="single"),
+        "moe_shared_expert_intermediate_size": 16}, expected="single", manner="nemotron"),
     Family("lfm2", "Lfm2Config", {
         "layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False}, expected="single"),
     Family("lfm2_moe", "Lfm2MoeConfig", {
@@ -275,10 +275,10 @@ FAMILIES = [
         "vision_config": {**QWEN_EYE, "deepstack_visual_indexes": [0]}}, kind="vision"),
     Family("qwen3_5", "Qwen3_5Config", {
         **IMAGE, "text_config": {**HALF_MROPE, "layer_types": LINEAR}, "vision_config": QWEN_EYE},
-        kind="vision", manner="think", expected="single"),
+        kind="vision", manner="qwen3.5", expected="single"),
     Family("qwen3_5_moe", "Qwen3_5MoeConfig", {
         **IMAGE, "text_config": {**HALF_MROPE, "layer_types": LINEAR}, "vision_config": QWEN_EYE},
-        kind="vision", manner="think", expected="single"),
+        kind="vision", manner="qwen3.5", expected="single"),
     Family("gemma3 (vision)", "Gemma3Config", {
         "text_config": {"query_pre_attn_scalar": 8, "layer_types": SLIDING}, "vision_config": EYE,
         "image_token_index": 500, "boi_token_index": 501, "eoi_token_index": 502,
@@ -289,7 +289,7 @@ FAMILIES = [
             "vocab_size_per_layer_input": 512, "num_kv_shared_layers": 2},
         "vision_config": {**EYE, "num_key_value_heads": 2, "head_dim": 8},
         "image_token_id": 500, "video_token_id": 501, "audio_token_id": 502}, kind="vision",
-        manner="gemma"),
+        manner="gemma4"),
     Family("llama4 (vision)", "Llama4Config", {
         "text_config": {
             "num_hidden_layers": 4, "intermediate_size_mlp": 64, "interleave_moe_layer_step": 2,
@@ -297,10 +297,10 @@ FAMILIES = [
         "vision_config": {**EYE, "vision_output_dim": 16, "projector_input_dim": 16,
                           "projector_output_dim": 16},
         "image_token_index": 500, "boi_token_index": 501, "eoi_token_index": 502}, kind="vision",
-        manner="llama", expected="single"),
+        manner="llama3.2", expected="single"),
     Family("mistral3", "Mistral3Config", {
         "text_config": {"sliding_window": None}, "vision_config": {**EYE, "head_dim": 8}}, kind="vision",
-        manner="tags"),
+        manner="mistral"),
     Family("llava", "LlavaConfig", {
         "text_config": {}, "vision_config": EYE, "image_token_index": 500}, kind="vision"),
     Family("internvl", "InternVLConfig", {
