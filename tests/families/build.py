@@ -89,5 +89,5 @@ def spread(model: Any) -> None:
         for name, weight in model.named_parameters():
             if weight.ndim > 1 and "norm" not in name and "embed" not in name:
                 width = float(weight.std())
-                if width < 0.1:  # noqa: PLR2004
+                if width < 0.1:
                     weight.copy_(torch.randn_like(weight) * 0.2)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import re
 import time
 import traceback
@@ -38,6 +36,7 @@ CLOSE = 1e-4
 EXPECTED = ("One sample a row", "Answers through")
 """Warnings that stand in the result in another place."""
 SLOWER = "Answers through transformers' generate, which is slower: "
+ASKED = " Questions are asked "
 
 
 @dataclass
@@ -53,7 +52,7 @@ class Result:
     """packed, or single; with the reason behind it."""
     rows_reason: str = ""
     answers: str = ""
-    """packed, or generate; with the reason behind it."""
+    """packed; or, through `generate`, in what batches; with the reason behind it."""
     answers_reason: str = ""
     losses: list[float] = field(default_factory=list)
     loss_difference: float | None = None
@@ -87,7 +86,10 @@ def measure(family: Family, folder: Path) -> Result:
     result.said += [line for line in dict.fromkeys(warnings) if not line.startswith(EXPECTED)]
     for line in warnings:
         if line.startswith(SLOWER):
-            result.answers, result.answers_reason = "generate", line.removeprefix(SLOWER)
+            result.answers_reason, _, how = line.removeprefix(SLOWER).partition(ASKED)
+            result.answers = how.partition(":")[0] or "in padded batches"
+    result.said = [line.replace(str(folder), "FOLDER") for line in result.said]
+    result.rows_reason = result.rows_reason.replace(str(folder), "FOLDER")
     result.outcome = "; ".join(filter(None, [result.rows, *dict.fromkeys(result.faults)]))
     result.seconds = round(time.monotonic() - start, 1)
     free_gpu()
@@ -247,7 +249,7 @@ def _kind(module: str, weight: torch.Tensor, tuned: Any) -> str:
         return "eyes and ears"
     if "shared_expert" in parts or "shared_mlp" in parts:
         return f"shared experts: {_end(parts)}"
-    if "experts" in parts or weight.ndim == 3 and "conv" not in parts:  # noqa: PLR2004
+    if "experts" in parts or (weight.ndim == 3 and "conv" not in parts):
         return "experts"
     return parts.split("layers.")[-1]
 
@@ -318,5 +320,16 @@ def see_merged(model: Path, run: Run, result: Result) -> None:
         result.faults.append("merged differs")
 
 
-def to_json(result: Result) -> dict[str, Any]:
-    return json.loads(json.dumps(dataclasses.asdict(result)))
+def explain(result: Result, family: Family) -> str:
+    """How a family differs from its row, with what was said on the way."""
+    told = [
+        f"{family.name}: expected {family.expected!r}, found {result.outcome!r}.",
+        f"Rows: {result.rows_reason}",
+        f"Answers: {result.answers} {result.answers_reason}",
+        f"Losses differ by {result.loss_difference}, merged by {result.merged_difference},",
+        f"on {result.hub_class} by {result.hub_difference} (ragtune has {result.loaded_class}).",
+        *(f"No gradient: {name}" for name in result.without_gradient),
+        *(f"Answer to {one}" for one in result.answers_different),
+        *result.said,
+    ]
+    return "\n".join(told)

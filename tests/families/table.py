@@ -67,7 +67,7 @@ HALF_MROPE = {
 }
 LONG = {"rope_type": "longrope", "rope_theta": 1e4, "partial_rotary_factor": 1.0,
         "short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [2.0, 4.0, 8.0, 16.0],
-        "original_max_position_embeddings": 160}  # fmt: skip
+        "original_max_position_embeddings": 74}  # fmt: skip
 IMAGE = {"image_token_id": 500, "video_token_id": 501, "vision_start_token_id": 502,
          "vision_end_token_id": 503}  # fmt: skip
 QWEN_EYE = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "patch_size": 4,
@@ -125,7 +125,7 @@ FAMILIES = [
     Family("phi", "PhiConfig", NO_DROPOUT),
     Family("phi3", "Phi3Config", {**NO_DROPOUT, "sliding_window": None}, manner="phi3-old"),
     Family("phi3 (longrope)", "Phi3Config", {
-        **NO_DROPOUT, "sliding_window": None, "original_max_position_embeddings": 160,
+        **NO_DROPOUT, "sliding_window": None, "original_max_position_embeddings": 74,
         "rope_parameters": LONG}, manner="phi3-old", expected="single", short=True),
     Family("phi3 (sliding)", "Phi3Config", NO_DROPOUT, manner="tags"),
     Family("glm", "GlmConfig", manner="tags"),
