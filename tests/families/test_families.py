@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ragtune.training.trainer import PackedTrainer
 from tests.families import page
 from tests.families.measure import Result, explain, measure
 from tests.families.table import FAMILIES, Family
@@ -40,6 +42,21 @@ def test_a_family_runs_as_the_table_says(
     result = measure(family, tmp_path)
     measured.append(result)
     assert result.outcome == family.expected, explain(result, family)
+
+
+def test_a_fault_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = PackedTrainer.compute_loss
+
+    def a_little_more(self: Any, *args: Any, **named: Any) -> Any:
+        return 1.001 * whole(self, *args, **named)
+
+    monkeypatch.setattr(PackedTrainer, "compute_loss", a_little_more)
+    family = FAMILIES[0]
+    result = measure(family, tmp_path)
+    assert result.outcome == "packed; losses differ"
+    told = explain(result, family)
+    assert "llama: expected 'packed', found 'packed; losses differ'." in told
+    assert "Losses differ by 0.00" in told
 
 
 def test_every_row_has_a_name_of_its_own() -> None:
