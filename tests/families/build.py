@@ -84,10 +84,9 @@ def _known(kind: Any) -> dict[str, Any]:
 
 
 def spread(model: Any) -> None:
-    """Widen what a family draws narrow, or starts at zero, whatever it calls the width."""
+    """Widen what a family draws narrow or begins at zero: what is zero lets no gradient through."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if weight.ndim > 1 and "norm" not in name and "embed" not in name:
-                width = float(weight.std())
-                if width < 0.1:
-                    weight.copy_(torch.randn_like(weight) * 0.2)
+            narrow = weight.ndim > 1 and "embed" not in name and float(weight.std()) < 0.1
+            if narrow or not weight.any():
+                weight.copy_(torch.randn_like(weight) * 0.2)
