@@ -122,6 +122,9 @@ def tiny_model(family: str, **changes: Any) -> Any:
                                          "layer_types": ["sliding_attention", "full_attention"]}),
         "gemma2": (hf.Gemma2Config, {"head_dim": 8, "attn_logit_softcapping": 50.0, "query_pre_attn_scalar": 8}),
         "gpt_oss": (hf.GptOssConfig, {"head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1}),
+        "afmoe": (hf.AfmoeConfig, {"head_dim": 8, "num_dense_layers": 1, "num_experts": 4, "moe_intermediate_size": 32,
+                                   "num_experts_per_tok": 2, "sliding_window": 8,
+                                   "layer_types": ["sliding_attention", "full_attention"]}),
         "lfm2": (hf.Lfm2Config, {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False}),
     }  # fmt: skip
     make, own = configs[family]

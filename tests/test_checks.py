@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 import ragtune
 from ragtune import capacity, checks
@@ -17,7 +18,7 @@ from ragtune.cli import main
 from ragtune.errors import RagtuneError, UsageError
 from ragtune.publish import merge
 from ragtune.stages import Run
-from tests.conftest import make_records, write_records
+from tests.conftest import CHATML, make_records, write_records
 from tests.model.test_weights import snapshot
 from tests.test_lock import holder
 
@@ -42,7 +43,7 @@ def test_a_good_recipe_is_ok_in_everything(tiny_recipe: dict[str, Any], tmp_path
     assert set(levels(page).values()) == {"ok"}
     assert list(page) == [
         "recipe", "run directory", "hardware", "data.train", "data.eval", "model", "licence", "template", "mask",
-        "truncation", "adapter", "memory", "merging", "disk",
+        "truncation", "vocabulary", "adapter", "memory", "merging", "disk",
     ]  # fmt: skip
     assert "24 of 24 records are selected; sha256 " in page["data.train"][0]["message"]
     (mask,) = page["mask"]
@@ -88,7 +89,7 @@ def test_a_run_stops_at_a_failure_and_prints_the_page(
     tiny_recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny_recipe["lora"]["target_modules"] = ["q_proj", "query_key_value"]
-    with pytest.raises(UsageError, match="has no query_key_value"):
+    with pytest.raises(UsageError, match="has no linear layer query_key_value"):
         ragtune.run(tiny_recipe, run_dir=tmp_path / "run")
     out = capsys.readouterr().out
     assert "will fail  adapter: " in out
@@ -324,3 +325,40 @@ def test_a_hub_that_can_t_be_asked_stops_no_run_whose_model_is_in_the_cache(
     assert levels(found(tiny_recipe, tmp_path, "model.id=owner/base"))["model"] == "fail"
     shutil.copy(cached / "model-1-of-2.safetensors", cached / "model-2-of-2.safetensors")
     assert levels(found(tiny_recipe, tmp_path, "model.id=owner/base"))["model"] == "warning"
+
+
+@pytest.mark.parametrize("where", ["question", "answer", "pad", "stop"])
+def test_ids_beyond_the_embedding_are_found_by_check_and_prepare(
+    where: str, tiny_recipe: dict[str, Any], tmp_path: Path, tiny_folder: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    tokenizer.add_tokens([f"filler{i}" for i in range(512 - len(tokenizer))])
+    tokenizer.add_tokens(["Zephyr"], special_tokens=where == "stop")
+    rows = make_records(24)
+    said = "Question q0"
+    if where == "question":
+        rows[0]["question"] = "Who is Zephyr?"
+    elif where == "answer":
+        rows[0]["passages"][0]["text"], rows[0]["answers"] = "House 0 is of Zephyr.", ["Zephyr"]
+    elif where == "pad":
+        tokenizer.pad_token = "Zephyr"
+        said = "Padding"
+    else:
+        tokenizer.chat_template = CHATML.replace("<|im_end|>", "Zephyr")
+        said = "The end of a turn"
+    model = shutil.copytree(tiny_folder, tmp_path / "model")
+    tokenizer.save_pretrained(model)
+    tiny_recipe["model"]["id"] = str(model)
+    tiny_recipe["data"]["train"] = str(write_records(tmp_path / "t.jsonl", rows))
+    page = found(tiny_recipe, tmp_path)
+    wrong = {n for n, level in levels(page).items() if level == "fail"}
+    assert wrong == {"vocabulary"}
+    message = page["vocabulary"][0]["message"]
+    assert message.lower().removeprefix("data.train: ") == (
+        f"{said} has the token 'Zephyr' with the id 512, and the model's embedding has 512 rows.".lower()
+    )
+    assert "resize_token_embeddings" in page["vocabulary"][0]["advice"]
+    with pytest.raises(
+        UsageError, match=r" has the token 'Zephyr' with the id 512, and the model's"
+    ):
+        ragtune.prepare(tiny_recipe, run_dir=tmp_path / "run")

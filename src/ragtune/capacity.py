@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 def memory(look: Look) -> None:
     """What memory the run will need; before the data are prepared the first records stand for all."""
     from ragtune.model.plan import describe, is_tight, make_plan
+    from ragtune.model.quantized import see_quantized
 
     run, train, questions = look.run, look.examples.get("train"), look.examples.get("eval")
     if (run.dir.data / "report.json").exists():
@@ -32,6 +33,12 @@ def memory(look: Look) -> None:
         prompts = [len(p.ids) for p in look.prompts["eval"] if p is not None]
         steps = [(sizes * size)[i : i + size] for i in range(0, len(sizes), size)]
         plan = make_plan(run.recipe, run.hardware, run.config, steps, prompts)
+    base = see_quantized(run.config, run.hardware.device)
+    if plan.memory and base and not base.dequantized and base.linear_bytes is None:
+        look.say(
+            "memory", f"what {base.kind} takes is not known: the weights are counted as if they were in "
+            f"{plan.dtype}, which is more",
+        )  # fmt: skip
     for line in describe(plan, run.recipe.train.batch_size):
         look.say("memory", line.rstrip("."), "warning" if is_tight(plan) else "ok")
     look.say(
@@ -41,11 +48,13 @@ def memory(look: Look) -> None:
 
 
 def merging(look: Look) -> None:
+    from ragtune.model.quantized import refuse_merging, see_quantized
     from ragtune.publish.merge import available_memory, memory_needed
 
     run = look.run
     if run.recipe.publish.format != "merged" or run.dir.merged.exists():
         return
+    refuse_merging(see_quantized(run.config, run.hardware.device))
     needed, available = memory_needed(run.config), available_memory()
     if available is not None and needed > available:
         raise UsageError(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from ragtune import capacity
+from ragtune import bases, capacity
 from ragtune.console import console
 from ragtune.data.read import locate
 from ragtune.data.select import rejection
@@ -324,12 +324,11 @@ def _truncation(look: Look) -> None:
 
 
 def _adapter(look: Look) -> None:
-    from ragtune.model.load import skeleton
-    from ragtune.model.lora import check_targets
+    from ragtune.model.targets import describe, find_targets
 
-    check_targets(skeleton(look.run.config), look.run.recipe.lora)
-    lora = look.run.recipe.lora
-    look.say("adapter", f"rank {lora.rank} on {', '.join(lora.target_modules)}")
+    targets = find_targets(look.run.config, look.run.recipe.lora)
+    for line in describe(targets, look.run.recipe.lora):
+        look.say("adapter", line)
 
 
 def _server(look: Look) -> None:
@@ -373,17 +372,27 @@ CHECKS: tuple[tuple[str, tuple[str, ...], Check], ...] = (
     ("data.eval", (), lambda one: _data(one, "eval")),
     ("data", (), _apart),
     ("model", (), _model),
+    ("quantization", ("hardware", "model"), bases.quantization),
     ("template", ("model",), _template),
     ("mask", ("template", "data.train"), _mask),
     ("truncation", ("template",), _truncation),
+    ("vocabulary", ("truncation",), bases.vocabulary),
     ("adapter", ("model",), _adapter),
     (
         "memory",
-        ("run directory", "hardware", "truncation", "adapter", "data.train", "data.eval"),
+        (
+            "run directory",
+            "hardware",
+            "quantization",
+            "vocabulary",
+            "adapter",
+            "data.train",
+            "data.eval",
+        ),
         capacity.memory,
     ),
-    ("merging", ("model",), capacity.merging),
-    ("disk", ("hardware", "adapter"), capacity.disk),
+    ("merging", ("quantization",), capacity.merging),
+    ("disk", ("quantization", "adapter"), capacity.disk),
     ("server", (), _server),
     ("hub", (), _hub),
 )

@@ -39,3 +39,13 @@ def gpu_peak() -> int | None:
     """The most bytes that were allocated at a time, or None without a GPU in use."""
     torch = _torch()
     return torch.cuda.max_memory_allocated() if torch else None
+
+
+def autocast(model: Any) -> Any:
+    """Adapters are float32: on a GPU their products run in the base's dtype, as in training."""
+    import torch
+
+    kind = model.get_input_embeddings().weight.device.type
+    half = model.dtype in (torch.bfloat16, torch.float16) and kind == "cuda"
+    # A captured graph may not keep casts in a cache that is gone when it is replayed.
+    return torch.autocast(kind, model.dtype if half else None, enabled=half, cache_enabled=False)

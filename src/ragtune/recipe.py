@@ -128,6 +128,10 @@ class Prompt(Section):
         return self
 
 
+ALL_LINEAR = "all-linear"
+"""In `lora.target_modules`: every linear layer of the language model that learns."""
+
+
 class Lora(Section):
     """The adapter that is trained."""
 
@@ -135,10 +139,15 @@ class Lora(Section):
     alpha: float = Field(128, gt=0, description="scale of the update: alpha / rank")
     dropout: float = Field(0.05, ge=0, lt=1, description="dropout before the adapter")
     target_modules: list[str] = Field(
-        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        [ALL_LINEAR],
         min_length=1,
         description="the linear layers that get an adapter, by the end of their names; "
-        "all-linear: every one but the output layer",
+        "all-linear: the language model's, but for its output and the routers and experts of a mixture",
+    )
+    experts: bool = Field(
+        False,
+        description="let the experts of a mixture get an adapter, too (without dropout, where their "
+        "weights are one tensor)",
     )
 
 

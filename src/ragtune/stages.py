@@ -35,7 +35,8 @@ class Run(Workspace):
                 read = read_inputs(self.recipe)
                 encoder = self.encoder  # with it a Hub model is in the cache
                 self._pin()
-                prepare(self.recipe, encoder, self.dir.data, lambda: self.dir.update(inputs=read()))
+                done = lambda: self.dir.update(inputs=read())  # noqa: E731
+                prepare(self.recipe, encoder, self.dir.data, done, self.embedding_rows)
                 self.dir.record("data")
         return read_json(self.dir.data / "report.json")
 
@@ -179,6 +180,7 @@ class Run(Workspace):
         from ragtune.evaluation.score import load_predictions, metrics_of, score_answers
         from ragtune.model.load import choose_hardware, plain
         from ragtune.model.plan import plan_answers
+        from ragtune.model.quantized import without_quantization
         from ragtune.publish.merge import merge
 
         whole = (self.dir.merged / "config.json").exists()
@@ -203,7 +205,13 @@ class Run(Workspace):
                     self._load(str(self.dir.merged), hardware),
                     self.encoder,
                     self.prompts,
-                    plan_answers(simple, hardware, self.config, lengths, dequantized=False),
+                    plan_answers(
+                        simple,
+                        hardware,
+                        without_quantization(self.config),
+                        lengths,
+                        dequantized=False,
+                    ),
                     partial,
                     "answering (merged)",
                 )

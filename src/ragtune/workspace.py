@@ -12,7 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ragtune.checksums import SMALL
 from ragtune.console import heading, note, warn
-from ragtune.errors import RagtuneError
+from ragtune.errors import RagtuneError, UsageError
 from ragtune.files import full_disk, read_json
 from ragtune.gpu import free_gpu, gpu_peak, reset_gpu_peak
 from ragtune.lock import Lock, locked, see_held
@@ -159,6 +159,16 @@ class Workspace:
             return Encoder(tokenizer, self.recipe, context_length(self.config))
 
         return self._once("encoder", make)
+
+    @property
+    def embedding_rows(self) -> int:
+        """Token ids that the model has a row for."""
+        from ragtune.model.load import skeleton
+
+        def make() -> int:
+            return int(skeleton(self.config).get_input_embeddings().weight.shape[0])
+
+        return int(self._once("embedding rows", make))
 
     @property
     def hardware(self) -> Any:
@@ -334,6 +344,7 @@ class Workspace:
     def _load(
         self, path: str, hardware: Any, *, nf4: bool = False, dequantized: bool = False
     ) -> Any:
+        from ragtune.model.causal import causal
         from ragtune.model.load import load_model, stop_generation_at
 
         note(
@@ -345,6 +356,11 @@ class Workspace:
         )
         source = dataclasses.replace(self.source, path=path)
         model = load_model(source, hardware, nf4=nf4, dequantized=dequantized)
+        if reason := causal(model):
+            raise UsageError(
+                f"model.id: {self.recipe.model.id} can't write text from left to right: {reason}.",
+                "Name a model that was made to generate; an encoder (BERT, say) was not.",
+            )
         stop_generation_at(model, self.encoder)
         return model
 

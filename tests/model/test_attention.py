@@ -12,7 +12,7 @@ from ragtune.model.attention import PackedAttentionError, packed_attention, prob
 from ragtune.training.rows import RowCollator
 from tests.conftest import tiny_model
 
-PACKABLE = ("llama", "qwen3", "gemma3")
+PACKABLE = ("llama", "qwen3", "gemma3", "afmoe")
 
 
 def samples_of(lengths: list[tuple[int, int]]) -> list[Sample]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
+from safetensors.torch import load_file, save_file
 
 from ragtune.data.encode import Encoder, prepare_tokenizer
 from ragtune.errors import RagtuneError, UsageError
@@ -152,9 +154,40 @@ def test_an_adapter_that_diverged(source: ModelSource, encoder: Encoder, tmp_pat
     adapter = make_adapter(source, tmp_path / "adapter", scale=float("nan"))
     with pytest.raises(RagtuneError) as caught:
         merge(source, adapter, encoder, tmp_path / "merged")
-    assert str(caught.value).startswith("The merged weights are not finite: ")
+    assert str(caught.value).startswith("The adapter's weights are not finite: ")
     assert str(caught.value).endswith("The adapter diverged; train it again.")
     assert not (tmp_path / "merged").exists()
+
+
+def test_a_base_with_a_weight_that_is_no_number(
+    source: ModelSource, encoder: Encoder, tmp_path: Path
+) -> None:
+    base = changed(source, tmp_path / "base", "model.norm.weight", float("inf"))
+    adapter = make_adapter(source, tmp_path / "adapter")
+    words = (
+        r"^The base model's weights are not finite: \S+norm\.weight\.\nSet publish\.format=adapter"
+    )
+    with pytest.raises(RagtuneError, match=words):
+        merge(base, adapter, encoder, tmp_path / "merged")
+
+
+def test_a_sum_that_is_too_large(source: ModelSource, encoder: Encoder, tmp_path: Path) -> None:
+    base = changed(source, tmp_path / "base", "model.layers.0.mlp.up_proj.weight", 3.4e38)
+    adapter = make_adapter(source, tmp_path / "adapter", scale=1e37)
+    words = (
+        r"^The merged weights are not finite: \S+\. Base and adapter are; their sum is too large"
+    )
+    with pytest.raises(RagtuneError, match=words):
+        merge(base, adapter, encoder, tmp_path / "merged")
+
+
+def changed(source: ModelSource, folder: Path, name: str, value: float) -> ModelSource:
+    """The model with one of its weights set to a value."""
+    shutil.copytree(source.path, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights[name].fill_(value)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return ModelSource(str(folder), None)
 
 
 def test_too_little_memory(

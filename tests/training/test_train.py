@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from ragtune.errors import RagtuneError, UsageError
 from ragtune.model.attention import probe
-from ragtune.model.lora import attach, trainable_parameters
+from ragtune.model.lora import attach
+from ragtune.model.wrapping import trainable_parameters
 from ragtune.recipe import Lora
 from ragtune.stages import Run
 from ragtune.training import trainer as trainer_module
@@ -56,7 +57,7 @@ def test_swallow_7b_with_the_notebooks_adapter_has_its_number_of_parameters() ->
 
 
 def test_a_wrong_target_module_names_those_there_are() -> None:
-    with pytest.raises(UsageError, match="has no qkv") as caught:
+    with pytest.raises(UsageError, match="has no linear layer qkv") as caught:
         attach(tiny_model("llama"), Lora(target_modules=["qkv"]), seed=1)
     assert "down_proj, gate_proj, k_proj" in caught.value.advice
 

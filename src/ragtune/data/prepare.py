@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from ragtune.data.example import Example, parse_example
 from ragtune.data.read import read_examples
 from ragtune.data.select import REASONS, rejection
 from ragtune.data.unanswerable import draw, wanted, without_positives
+from ragtune.data.vocabulary import see_ids
 from ragtune.errors import UsageError
 from ragtune.files import making_folder, read_jsonl, write_json, write_jsonl
 from ragtune.recipe import Data, Recipe
@@ -41,7 +43,11 @@ def source_of(data: Data, split: str) -> str:
 
 
 def prepare(
-    recipe: Recipe, encoder: Encoder, folder: Path, on_done: Callable[[], None] = lambda: None
+    recipe: Recipe,
+    encoder: Encoder,
+    folder: Path,
+    on_done: Callable[[], None] = lambda: None,
+    rows: int = sys.maxsize,
 ) -> dict[str, Any]:
     """Write train.jsonl, eval.jsonl and report.json into a folder that appears when it is whole.
 
@@ -50,6 +56,7 @@ def prepare(
         encoder: for prompts and answers.
         folder: where.
         on_done: is called before the folder has its name.
+        rows: of the model's embedding; an id beyond them is refused.
 
     Returns:
         What report.json holds.
@@ -57,6 +64,8 @@ def prepare(
     Raises:
         UsageError: bad data, or a split of which nothing is selected.
     """
+    own = (encoder.stop_id, encoder.tokenizer.pad_token_id)
+    see_ids(encoder.tokenizer, [i for i in own if i is not None], rows, "The tokenizer")
     with making_folder(folder) as partial:
         report: dict[str, Any] = {
             "max_passages": recipe.data.max_passages,
@@ -66,9 +75,9 @@ def prepare(
         audits = Audits(encoder, partial / "train.jsonl")
         for split, hub_split in (("train", "train"), ("eval", "validation")):
             source = source_of(recipe.data, split)
-            counts = _Counts(source)
-            rows = _rows(recipe, encoder, source, split, hub_split, counts, audits)
-            write_jsonl(partial / f"{split}.jsonl", rows)
+            counts = _Counts(source, rows)
+            lines = _rows(recipe, encoder, source, split, hub_split, counts, audits)
+            write_jsonl(partial / f"{split}.jsonl", lines)
             report[split] = counts.report()
             _tell(split, report[split])
             if split == "train":
@@ -88,8 +97,10 @@ def prepare(
 class _Counts:
     """What the data report says of a split."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, rows: int) -> None:
         self.source = source
+        self.rows = rows
+        """Of the model's embedding."""
         self.read = 0
         self.selected = 0
         self.computed = 0
@@ -196,6 +207,10 @@ def _chosen(
     prompts = dict(zip((e.qid for e in measured), _prompts(encoder, measured), strict=True))
     selected = [e for e, r in zip(batch, reasons, strict=True) if r in (None, _SPARE)]
     targets = dict(zip((e.qid for e in selected), encoder.targets(selected), strict=True))
+    for example in measured:
+        prompt = prompts[example.qid]
+        ids = [*(prompt.ids if prompt else []), *targets.get(example.qid, [])]
+        see_ids(encoder.tokenizer, ids, counts.rows, f"Question {example.qid}")
     chosen: list[Selected] = []  # and what else is asked of the evaluation set
     for example, dropped in zip(batch, reasons, strict=True):
         reason = dropped

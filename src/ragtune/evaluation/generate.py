@@ -15,9 +15,9 @@ import torch
 
 from ragtune.console import note, warn
 from ragtune.errors import RagtuneError, is_out_of_memory
-from ragtune.evaluation.ragged import Ragged, autocast, probe_generate, unfit
+from ragtune.evaluation.ragged import Ragged, probe_generate, unfit
 from ragtune.files import appending, json_line
-from ragtune.gpu import free_gpu
+from ragtune.gpu import autocast, free_gpu
 from ragtune.lock import see_held
 from ragtune.model.fused import forget
 from ragtune.stopping import finishing, stop_if_asked

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ragtune.console import note
 from ragtune.errors import is_out_of_memory
+from ragtune.gpu import autocast
 from ragtune.model.attention import probe, using_packed
 from ragtune.model.cache import RaggedCache
 from ragtune.model.memory import PREFILL_TOKENS
@@ -91,14 +92,6 @@ def _differs(model: Any, grown: Tensor, whole: Tensor) -> str | None:
     worst = float(difference.max())
     allowed = 1e-3 if model.dtype == torch.float32 else 0.1
     return None if worst <= allowed else f"cached and whole logits differ by {worst:.2g}"
-
-
-def autocast(model: Any) -> torch.autocast:
-    """Adapters are float32: on a GPU their products run in the base's dtype, as in training."""
-    kind = model.get_input_embeddings().weight.device.type
-    half = model.dtype in (torch.bfloat16, torch.float16) and kind == "cuda"
-    # A captured graph may not keep casts in a cache that is gone when it is replayed.
-    return torch.autocast(kind, model.dtype if half else None, enabled=half, cache_enabled=False)
 
 
 class Ragged:

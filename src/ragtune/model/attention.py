@@ -131,9 +131,11 @@ def packed_attention(
     if cache_lengths is not None:
         return _to_cache(query, key, value, scale, sliding_window, cache_lengths), None
     borders: Any = cu_seq_lens_q
+    # Contiguous, as transformers' own functions give it: AFMoE takes a view of it.
     if _use_varlen(query, sliding_window):
-        return _varlen(query, key, value, scale, sliding_window, borders, max_length_q), None
-    return _by_sample(query, key, value, scale, sliding_window, borders), None
+        row = _varlen(query, key, value, scale, sliding_window, borders, max_length_q)
+        return row.contiguous(), None
+    return _by_sample(query, key, value, scale, sliding_window, borders).contiguous(), None
 
 
 def _use_varlen(query: torch.Tensor, sliding_window: int | None) -> bool:

@@ -18,9 +18,10 @@ from safetensors import SafetensorError
 from ragtune.data.encode import Encoder
 from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
 from ragtune.model.facts import refused
+from ragtune.model.quantized import loading, see_quantized, settle
 from ragtune.model.source import ModelSource
 from ragtune.model.unsafe import INSTEAD, PICKLE
-from ragtune.model.weights import commit_of, damaged, loads_without_hub, see_cached
+from ragtune.model.weights import damaged, loads_without_hub, see_cached
 from ragtune.offline import hub_is_offline
 from ragtune.recipe import Recipe
 from ragtune.stopping import stop_if_asked
@@ -230,26 +231,6 @@ def load_config(source: ModelSource) -> Any:
         return config
 
 
-def skeleton(config: Any) -> Any:
-    """A model without weights: its layers and their sizes, of any architecture.
-
-    Raises:
-        UsageError: it is no causal language model.
-    """
-    from transformers import AutoModelForCausalLM
-
-    try:
-        with quiet(), torch.device("meta"):
-            # A configuration of such a module means that its code was trusted, and ran, already.
-            trusted = type(config).__module__.startswith("transformers_modules.")
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=trusted)
-    except ValueError as error:
-        raise UsageError(
-            f"model.id: no causal language model: {str(error).splitlines()[0]}",
-            "Name a model that generates text and has nothing but a decoder.",
-        ) from error
-
-
 def context_length(config: Any) -> int:
     """The longest sequence that a model was made for, in tokens."""
     text = config.get_text_config()
@@ -355,10 +336,13 @@ def load_model(
         dequantized: keep what NF4 makes of them in `hardware.dtype`: four times the memory, faster.
 
     Raises:
-        UsageError: it is not found or no causal language model in safetensors, or has an adapter.
+        UsageError: it is not found or no causal language model in safetensors, or has an adapter; it is
+            quantised in a way that can't be trained here.
         RagtuneError: too little memory.
     """
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
+
+    from ragtune.model.skeleton import auto_class
 
     options: dict[str, Any] = {}
     if nf4 and not dequantized:
@@ -367,20 +351,24 @@ def load_model(
         )
     if hardware.device.type == "cuda":
         options["device_map"] = {"": hardware.device.index or 0}
-    if source.path == source.name and commit_of(source) is None:
-        load_config(source)
+    config = load_config(source)
+    kind = auto_class(config)
+    quantized = see_quantized(config, hardware.device, nf4=nf4)
+    if quantized:
+        options |= loading(config, quantized, hardware.device, hardware.dtype)
     with _loading("model", source):
         source, asked = see_cached(source)
         if not asked:
             # transformers would look for an adapter once more, and the network may be back by then.
             options |= {"local_files_only": True, "adapter_kwargs": {"local_files_only": True}}
-        model = _pretrained(
-            AutoModelForCausalLM, source, dtype=hardware.dtype, use_safetensors=True, **options
-        )
+        model = _pretrained(kind, source, dtype=hardware.dtype, use_safetensors=True, **options)
         if hardware.device.type != "cuda":
-            model.to(hardware.device)
+            if "device_map" not in options:
+                model.to(hardware.device)
         elif has_liger(model.config):
             _fuse_kernels(model)
+        if quantized:
+            settle(model, quantized, hardware.dtype)
         if nf4 and dequantized:
             _round_to_nf4(model)
     model.requires_grad_(requires_grad=False)

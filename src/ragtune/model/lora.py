@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
-from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
+from ragtune.errors import RagtuneError, is_out_of_memory
 from ragtune.model.load import quiet
+from ragtune.model.targets import find_targets
+from ragtune.model.wrapping import ADAPTER, adapters, is_matrix, wrap
 from ragtune.recipe import Lora
 
 
@@ -18,65 +20,22 @@ def attach(model: Any, lora: Lora, seed: int) -> Any:
 
     Adapters are float32 whatever the base is, so that small updates are not rounded away.
 
-    Raises:
-        UsageError: no layer of the model has one of the named ends.
-    """
-    from peft import LoraConfig, TaskType, get_peft_model
+    Args:
+        model: is wrapped in place.
+        lora: which layers, rank, scale and dropout.
+        seed: of the adapter's weights.
 
-    check_targets(model, lora)
-    all_linear = lora.target_modules == ["all-linear"]
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        task_type=TaskType.CAUSAL_LM,
-        target_modules="all-linear" if all_linear else lora.target_modules,
-    )
+    Raises:
+        UsageError: as `find_targets` does.
+    """
+    targets = find_targets(model.config, lora)
     torch.manual_seed(seed)
-    with quiet():
-        return get_peft_model(model, config)
-
-
-def check_targets(model: Any, lora: Lora) -> None:
-    """See that a model (one without weights will do) has the layers that are to get an adapter.
-
-    Raises:
-        UsageError: no layer has one of the named ends, or its weights are shared.
-    """
-    targets = lora.target_modules
-    if targets == ["all-linear"]:
-        return
-    ends = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    missing = [t for t in targets if t.rpartition(".")[2] not in ends]
-    if missing:
-        raise UsageError(
-            f"lora.target_modules: {type(model).__name__} has no {', '.join(missing)}.",
-            f"Its linear layers are {', '.join(linear_names(model))}; or use [all-linear].",
-        )
-    embeddings = (model.get_input_embeddings(), model.get_output_embeddings())
-    if model.config.get_text_config().tie_word_embeddings:
-        tied = {n.rpartition(".")[2] for n, m in model.named_modules() if m in embeddings}
-        if tied & {t.rpartition(".")[2] for t in targets}:
-            raise UsageError(
-                f"lora.target_modules: {', '.join(sorted(tied))} share their weights in "
-                f"{type(model).__name__}, and an adapter on one of them can't be merged.",
-                "Leave them out of lora.target_modules.",
-            )
-
-
-def linear_names(model: Any) -> list[str]:
-    """The ends of the names of a model's linear layers, without the output layer."""
-    head = model.get_output_embeddings()
-    names = {
-        name.rpartition(".")[2]
-        for name, module in model.named_modules()
-        if module is not head and type(module).__name__.startswith(("Linear", "Conv1D"))
-    }
-    return sorted(names)
-
-
-def trainable_parameters(model: Any) -> int:
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+    tuned = wrap(model, lora, targets.layers, targets.by_weight, targets.experts)
+    if lora.dropout and (targets.by_weight or targets.experts):
+        for layer in adapters(tuned).values():
+            if is_matrix(layer):
+                layer.lora_dropout[ADAPTER] = torch.nn.Dropout(lora.dropout)
+    return tuned
 
 
 def save_adapter(model: Any, folder: Path, base: str | None) -> None:
@@ -92,8 +51,9 @@ def save_adapter(model: Any, folder: Path, base: str | None) -> None:
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     # PEFT writes a set in the order of its hashes, which differs from process to process.
-    if isinstance(config.get("target_modules"), list):
-        config["target_modules"].sort()
+    for key in ("target_modules", "target_parameters"):
+        if isinstance(config.get(key), list):
+            config[key].sort()
     config["base_model_name_or_path"] = base
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's stub; ragtune writes its own card

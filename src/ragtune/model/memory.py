@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from ragtune.model.load import skeleton
+from ragtune.model.skeleton import is_linear, skeleton
+from ragtune.model.targets import find_targets
 from ragtune.recipe import Recipe
 
 PREFILL_TOKENS = 8_192
@@ -31,6 +32,10 @@ class Shape:
     """The other parameters: embeddings, output layer, norms."""
     trained: int
     """Parameters of the adapter."""
+    experts: int
+    """Parameters of the experts that have an adapter, which makes a copy of them."""
+    largest_experts: int
+    """Of one tensor of them."""
     rank: int
     adapted: int
     """Layers with an adapter, in one block."""
@@ -49,24 +54,12 @@ class Shape:
         Raises:
             UsageError: it is no causal language model.
         """
-        from transformers.pytorch_utils import Conv1D
-
         model = skeleton(config)
         text = config.get_text_config()
         head = model.get_output_embeddings()
-        linears = {
-            name: module
-            for name, module in model.named_modules()
-            if module is not head and isinstance(module, (torch.nn.Linear, Conv1D))
-        }
-        targets = recipe.lora.target_modules
-        adapted = [
-            m
-            for name, m in linears.items()
-            if targets == ["all-linear"]
-            or any(name == t or name.endswith(f".{t}") for t in targets)
-        ]
-        sizes = [m.weight.numel() for m in linears.values()] or [0]
+        targets = find_targets(config, recipe.lora)
+        sizes = [m.weight.numel() for m in model.modules() if m is not head and is_linear(m)] or [0]
+        experts = [model.get_parameter(name).numel() for name in targets.experts]
         hidden = _number(text, "hidden_size", 1024)
         layers = _number(text, "num_hidden_layers", 32)
         heads = _number(text, "num_attention_heads", max(1, hidden // 128))
@@ -74,9 +67,11 @@ class Shape:
             linear=sum(sizes),
             largest_linear=max(sizes),
             other=sum(p.numel() for p in model.parameters()) - sum(sizes),
-            trained=sum(recipe.lora.rank * sum(m.weight.shape) for m in adapted),
+            trained=targets.trained,
+            experts=sum(experts),
+            largest_experts=max(experts, default=0),
             rank=recipe.lora.rank,
-            adapted=math.ceil(len(adapted) / layers),
+            adapted=math.ceil(len(targets.layers) / layers),
             layers=layers,
             hidden=hidden,
             inner=_number(text, "intermediate_size", 4 * hidden),
@@ -111,10 +106,12 @@ class Estimate:
     dropout: bool
     optimizer: str
     fused_kernels: bool
+    nf4_bytes: float = _NF4_BYTES
+    """Bytes of a weight of the linear layers in NF4, or of those of a base that comes quantised."""
 
     @property
     def weights(self) -> float:
-        linear = _NF4_BYTES if self.nf4 and not self.dequantized else self.width
+        linear = self.nf4_bytes if self.nf4 and not self.dequantized else self.width
         return self.shape.linear * linear + self.shape.other * self.width
 
     @property

@@ -20,6 +20,7 @@ from ragtune.data.rows import deal
 from ragtune.errors import UsageError
 from ragtune.model.load import Hardware, has_liger
 from ragtune.model.memory import PREFILL_TOKENS, Estimate, Shape, available
+from ragtune.model.quantized import see_quantized
 from ragtune.recipe import Recipe
 
 CPU_SAMPLES_PER_ROW = 2
@@ -127,6 +128,9 @@ def make_plan(
             evaluation_batch=_batch(recipe, CPU_EVALUATION_BATCH),
         )
     budget = (available(hardware.device) if memory is None else memory) * _SPARE
+    quantized = see_quantized(config, hardware.device, nf4=recipe.model.quantization == "nf4")
+    if quantized and not quantized.dequantized:
+        fixed["quantization"] = quantized.kind
     base = estimate_of(recipe, hardware, config)
     question = max(prompts, default=0) + recipe.evaluate.max_new_tokens
     estimate, per_row = _choose(recipe, base, steps, question, budget)
@@ -182,11 +186,20 @@ def _batch(recipe: Recipe, automatic: int) -> int:
 
 
 def estimate_of(recipe: Recipe, hardware: Hardware, config: Any) -> Estimate:
-    """What a recipe takes with NF4 weights that are not kept dequantised."""
+    """What a recipe takes with NF4 weights that are not kept dequantised.
+
+    A base that is trained quantised counts as in NF4, with its own bytes a weight; where these aren't
+    known, with those of the dtype, which is a bound.
+    """
+    nf4 = recipe.model.quantization == "nf4"
+    quantized = see_quantized(config, hardware.device, nf4=nf4)
+    own = quantized.linear_bytes if quantized else None
+    known = {} if own is None else {"nf4_bytes": own}
     return Estimate(
         shape=Shape.of(config, recipe),
         width=torch.empty((), dtype=hardware.dtype).element_size(),
-        nf4=recipe.model.quantization == "nf4",
+        nf4=nf4 or own is not None,
+        **known,
         dequantized=False,
         recompute=recipe.train.recompute is True,
         dropout=recipe.lora.dropout > 0,
@@ -248,7 +261,7 @@ def _choose(
     choices = [
         (dequantized, recompute)
         for recompute in ((False, True) if train.recompute == "auto" else (train.recompute,))
-        for dequantized in ((True, False) if base.nf4 else (False,))
+        for dequantized in ((True, False) if recipe.model.quantization == "nf4" else (False,))
     ]
     fallback: tuple[Estimate, int] | None = None
     for dequantized, recompute in choices:
@@ -296,7 +309,7 @@ def describe(plan: Plan, batch_size: int) -> list[str]:
     m = plan.memory
     if plan.cache_tokens is None or not m:
         return [f"{rows}; {plan.evaluation_batch} questions at a time"]
-    form = ""
+    form = f" ({plan.quantization})" if plan.quantization else ""
     if plan.quantization == "nf4":
         form = " in NF4, kept dequantised" if plan.dequantized else " in NF4"
     return [

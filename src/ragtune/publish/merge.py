@@ -16,10 +16,11 @@ from ragtune.model.load import (
     load_config,
     load_model,
     quiet,
-    skeleton,
     stop_generation_at,
 )
 from ragtune.model.lora import load_adapter
+from ragtune.model.quantized import refuse_merging, see_quantized
+from ragtune.model.skeleton import skeleton
 from ragtune.model.source import ModelSource
 
 SHARD_SIZE = "2GB"
@@ -35,12 +36,17 @@ def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) ->
     Raises:
         RagtuneError: too little memory, or the merge gives values that are not finite.
     """
-    hardware = Hardware(torch.device("cpu"), _dtype(load_config(source)), "merging", "CPU")
+    config = load_config(source)
+    hardware = Hardware(torch.device("cpu"), _dtype(config), "merging", "CPU")
+    refuse_merging(see_quantized(config, hardware.device))
     try:
         base = load_model(source, hardware, nf4=False)
         with quiet():
-            merged = load_adapter(base, adapter).merge_and_unload(safe_merge=True)
+            tuned = load_adapter(base, adapter)
+            _see_finite(tuned)  # looked at before, so that afterwards it can only be the sum
+            merged = tuned.merge_and_unload()
         merged.to(torch.bfloat16)
+        _see_finite(merged, merged=True)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -49,14 +55,36 @@ def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) ->
             "Set publish.format=adapter to publish what was trained alone, or merge on a machine "
             "with more memory: ragtune merge.",
         ) from error
-    except ValueError as error:  # safe_merge found NaN
-        raise RagtuneError(
-            f"The merged weights are not finite: {error}.", "The adapter diverged; train it again."
-        ) from error
     stop_generation_at(merged, encoder)
     with making_folder(folder, 2 * merged.num_parameters()) as partial, quiet():
         merged.save_pretrained(partial, max_shard_size=SHARD_SIZE)
         encoder.tokenizer.save_pretrained(partial)
+
+
+def _see_finite(model: Any, *, merged: bool = False) -> None:
+    """See that a model's weights are numbers, before its adapter is merged and after.
+
+    Raises:
+        RagtuneError: one is not finite; whether it is the adapter's, the base's or their sum.
+    """
+    weights = model.named_parameters()
+    name = next((name for name, weight in weights if not weight.isfinite().all()), None)
+    if name is None:
+        return
+    if merged:
+        raise RagtuneError(
+            f"The merged weights are not finite: {name}. Base and adapter are; their sum is too large.",
+            "Set publish.format=adapter, or train again with a lower train.learning_rate.",
+        )
+    if "lora_" in name:
+        raise RagtuneError(
+            f"The adapter's weights are not finite: {name}.",
+            "The adapter diverged; train it again.",
+        )
+    raise RagtuneError(
+        f"The base model's weights are not finite: {name}.",
+        "Set publish.format=adapter, or name another model: this one was saved so.",
+    )
 
 
 def memory_needed(config: Any) -> int:

@@ -22,14 +22,18 @@ from ragtune.files import making_folder, write_jsonl
 from ragtune.model.attention import probe, set_packed
 from ragtune.model.fused import fuse
 from ragtune.model.load import Hardware, quiet
-from ragtune.model.lora import attach, save_adapter, trainable_parameters
+from ragtune.model.lora import attach, save_adapter
 from ragtune.model.plan import Plan, describe
+from ragtune.model.wrapping import trainable_parameters
 from ragtune.recipe import Recipe
 from ragtune.stopping import finishing, stop_if_asked
 from ragtune.training.checkpoint import newest_whole
+from ragtune.training.gradients import freeze_unreached
 from ragtune.training.rows import PackedRows, draw_steps, split_rows
 from ragtune.training.trainer import PackedTrainer, Watch, set_recompute, training_arguments
 
+_NAMED = 5
+"""Layers that a message names, of many."""
 _LOGGED = ("step", "loss", "eval_loss", "grad_norm", "learning_rate")
 
 
@@ -127,11 +131,18 @@ def train(
         )
         on_plan(plan)
     tuned = attach(model, recipe.lora, recipe.seed)
-    _describe(plan, recipe, steps, tuned)
-    if not fuse(tuned):
-        note("The adapters are computed by PEFT: none of them is of a kind that ragtune fuses.")
+    fused = fuse(tuned)
     if plan.packed:
         set_packed(model)
+    unreached = freeze_unreached(tuned, packed=plan.packed)
+    _describe(plan, recipe, steps, tuned)
+    if unreached:
+        warn(
+            f"{len(unreached):,} adapters get no gradient from text and stay as they are: "
+            f"{', '.join(unreached[:_NAMED])}{' …' if len(unreached) > _NAMED else ''}."
+        )
+    if not fused:
+        note("The adapters are computed by PEFT: none of them is of a kind that ragtune fuses.")
     checkpoint = newest_whole(work)
     with finishing():
         trainer, ends, seconds, tokens = _fit(

@@ -1,0 +1,141 @@
+"""A small copy of a model with random weights, on which a check tries what the run will do.
+
+It has the model's own classes, in the same places, but fewer and narrower layers: what depends on the
+architecture shows in it; what depends on the weights, or on the size, does not.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from ragtune.errors import RagtuneError, UsageError
+from ragtune.model.load import quiet
+from ragtune.model.skeleton import auto_class, language_model, skeleton
+
+LARGEST = 200_000_000
+"""Parameters of a copy that is made: 0.8 GB in float32."""
+_VOCABULARY = 256
+_NARROWEST = 128
+"""Of a copy's hidden states."""
+_WIDTH = re.compile(r"_(size|dim|rank)$|^d_(model|ff|inner)$|^n_(embd|inner)$|_d_(ssm|head)$")
+_NO_WIDTH = re.compile(r"vocab|chunk|patch|image|kernel|window|position|conv")
+"""Which numbers of a configuration are divided. A guess by name: the copy is held against the model."""
+
+
+class TrialError(RagtuneError):
+    """No copy can be made; the message says why."""
+
+
+def small_copy(config: Any) -> tuple[Any, int]:
+    """A copy of a model with each kind of its layers, narrower, with few tokens and random weights.
+
+    Which kinds of layers there are is read off the model without weights and off what the
+    configuration says of each layer. A copy whose parts have other names or classes is not taken.
+
+    Returns:
+        The copy, in float32 on the CPU, and how many of the model's layers it has.
+
+    Raises:
+        TrialError: none can be made.
+        UsageError: it is no causal language model.
+    """
+    kinds = list(_kinds(skeleton(config), config))
+    depth = max((kinds.index(kind) for kind in kinds), default=-1) + 1
+    problem = "its layers stand in no list"
+    for factor in _factors(config) if kinds else ():
+        small = _reduced(config, len(kinds), depth, factor)
+        try:
+            empty = skeleton(small)
+            size = sum(p.numel() for p in empty.parameters())
+            if list(_kinds(empty, small)) != kinds[:depth]:
+                problem = "a smaller one has other parts"
+            elif size > LARGEST:
+                problem = f"{depth} of its layers have {size / 1e9:.1f} billion parameters"
+            else:
+                return _made(small), depth
+        # A model's own code may do anything with sizes that its author did not think of.
+        except (
+            UsageError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, AssertionError,
+            ArithmeticError,
+        ) as error:  # fmt: skip
+            problem = f"a smaller one can't be made ({type(error).__name__})"
+    raise TrialError(problem)
+
+
+def _made(config: Any) -> Any:
+    torch.manual_seed(0)
+    trusted = type(config).__module__.startswith("transformers_modules.")
+    with quiet():
+        model = auto_class(config).from_config(
+            config, dtype=torch.float32, trust_remote_code=trusted
+        )
+    return model.eval()
+
+
+def _kinds(model: Any, config: Any) -> Iterator[tuple[Any, ...]]:
+    """What tells the layers of a model apart: their parts, and what the configuration says of each."""
+    _, part = language_model(model)
+    lists = [m for m in part.modules() if isinstance(m, nn.ModuleList)]
+    layers: Any = max(lists, key=lambda m: sum(p.numel() for p in m.parameters()), default=())
+    said = [v for v in vars(config.get_text_config()).values() if _is_list(v, len(layers))]
+    for index, layer in enumerate(layers):
+        parts = tuple((n, type(m).__name__) for n, m in layer.named_modules())
+        weights = tuple((n, p.ndim) for n, p in layer.named_parameters())
+        yield parts, weights, tuple(str(values[index]) for values in said)
+
+
+def _is_list(value: Any, length: int) -> bool:
+    """Whether a value says something of each layer, and does not number them."""
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == length
+        and (length == 1 or len(set(map(str, value))) < length)
+    )
+
+
+def _widths(config: Any) -> dict[str, int]:
+    return {
+        name: value
+        for name, value in vars(config).items()
+        if type(value) is int and value > 1 and _WIDTH.search(name) and not _NO_WIDTH.search(name)
+    }
+
+
+def _factors(config: Any) -> list[int]:
+    """By what the widths can be divided, the largest first: they stay whole, and even."""
+    widths = _widths(config.get_text_config())
+    hidden = max(widths.values(), default=0)
+    return [
+        factor
+        for factor in (2**n for n in range(8, -1, -1))
+        if factor == 1
+        or (hidden >= factor * _NARROWEST and all(v % (2 * factor) == 0 for v in widths.values()))
+    ]
+
+
+def _reduced(config: Any, layers: int, depth: int, factor: int) -> Any:
+    """The configuration with `depth` layers, widths divided by `factor`, and a small vocabulary."""
+    small = copy.deepcopy(config)
+    text = small.get_text_config()
+    others = [getattr(small, n) for n in small.sub_configs if getattr(small, n, None) is not None]
+    for one in [text, *(o for o in others if o is not text)]:
+        for name, value in _widths(one).items():
+            if value % (2 * factor) == 0:
+                setattr(one, name, value // factor)
+        for name in ("num_hidden_layers", "depth") if one is not text else ():
+            if hasattr(one, name):
+                setattr(one, name, 1)
+    for name, value in list(vars(text).items()):
+        if _is_list(value, layers):
+            setattr(text, name, value[:depth])
+    text.num_hidden_layers = depth
+    text.vocab_size = _VOCABULARY
+    for one in (small, text):
+        one.pad_token_id, one.bos_token_id, one.eos_token_id = 0, 1, 2
+    return small

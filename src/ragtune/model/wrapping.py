@@ -1,0 +1,80 @@
+"""PEFT's adapters around a model's weights, which are named one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ragtune.model.load import quiet
+from ragtune.model.skeleton import is_linear
+from ragtune.recipe import Lora
+
+ADAPTER = "default"
+"""PEFT's name for the only adapter of a model."""
+
+
+def wrap(
+    model: Any,
+    lora: Lora,
+    layers: Sequence[str],
+    by_weight: Sequence[str] = (),
+    experts: Sequence[str] = (),
+) -> Any:
+    """PEFT's model around a model, with a LoRA adapter on these weights, by their whole names.
+
+    Raises:
+        ValueError: PEFT refuses a layer.
+    """
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    by_name = [name for name in layers if name not in by_weight]
+    weights = [*experts, *(f"{name}.weight" for name in by_weight)]
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        # PEFT refuses dropout beside an adapted weight; `lora.attach` gives it to the other layers.
+        lora_dropout=0.0 if weights else lora.dropout,
+        task_type=TaskType.CAUSAL_LM,
+        target_modules=_shortened(by_name, [name for name, _ in model.named_modules()]),
+        target_parameters=_shortened(weights, [name for name, _ in model.named_parameters()])
+        or None,
+    )
+    weightless = model.get_input_embeddings().weight.is_meta
+    with quiet():
+        return get_peft_model(model, config, low_cpu_mem_usage=weightless)
+
+
+def _shortened(names: Sequence[str], every: Sequence[str]) -> list[str]:
+    """The ends of names where these choose the same of all names, as PEFT does; else the names."""
+    ends = sorted({name.rpartition(".")[2] for name in names})
+    chosen = {n for n in every if n in ends or n.endswith(tuple(f".{end}" for end in ends))}
+    return ends if ends and chosen == set(names) else list(names)
+
+
+def adapters(tuned: Any) -> dict[str, Any]:
+    """The LoRA layers of a PEFT model, by the whole name of the layer or weight that they adapt."""
+    from peft.tuners.lora import LoraLayer
+
+    found = {}
+    for name, module in tuned.get_base_model().named_modules():
+        if isinstance(module, LoraLayer):
+            own = name.replace(".base_layer", "")
+            weight = getattr(module, "parameter_name", None)
+            if weight and not is_matrix(module):
+                own = f"{own}.{weight}"
+            found[own] = module
+    return found
+
+
+def is_matrix(adapter: Any) -> bool:
+    """Whether a LoRA layer adapts a linear layer, and not the weights of experts."""
+    return is_linear(adapter.get_base_layer())
+
+
+def adapted_names(tuned: Any) -> set[str]:
+    """The whole names of the layers and weights that a PEFT model adapts."""
+    return set(adapters(tuned))
+
+
+def trainable_parameters(model: Any) -> int:
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
