@@ -85,6 +85,8 @@ class Family:
     """The configuration's class in transformers."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """A mapping under a key that ends in `_config` is that of a part."""
+    experts: bool = False
+    """The recipe's lora.experts."""
     kind: str = "text"
     """text; vision (the Hub's class has eyes, too); encoder."""
     manner: str = "chatml"
@@ -217,6 +219,16 @@ FAMILIES = [
         "d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 1024,
         "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 1e4},
         "ffn_config": {"ffn_hidden_size": 16, "moe_num_experts": 4, "moe_top_k": 2}}),
+    # The same with adapters on the experts' weights, which are one tensor for all of a layer.
+    Family("mixtral (experts)", "MixtralConfig", {"sliding_window": None}, manner="mistral", experts=True),
+    Family("qwen3_moe (experts)", "Qwen3MoeConfig", {
+        "num_local_experts": 4, "num_hidden_layers": 3, "mlp_only_layers": [0]}, manner="qwen3",
+        experts=True),
+    Family("gpt_oss (experts)", "GptOssConfig", {"layer_types": SLIDING}, manner="gpt-oss",
+           experts=True, expected="single"),
+    Family("glm4_moe (experts)", "Glm4MoeConfig", manner="glm4.5", experts=True),
+    Family("qwen3_5_moe (experts)", "Qwen3_5MoeTextConfig", {"layer_types": LINEAR, "head_dim": 16},
+           manner="qwen3.5", experts=True, expected="single"),
     # Linear attention, state spaces, convolutions, recurrence.
     Family("qwen3_next", "Qwen3NextConfig", {"layer_types": LINEAR}, expected="single"),
     Family("qwen3_5 (text)", "Qwen3_5TextConfig", {"layer_types": LINEAR, "head_dim": 16},
