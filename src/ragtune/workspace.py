@@ -163,7 +163,7 @@ class Workspace:
     @property
     def embedding_rows(self) -> int:
         """Token ids that the model has a row for."""
-        from ragtune.model.load import skeleton
+        from ragtune.model.skeleton import skeleton
 
         def make() -> int:
             return int(skeleton(self.config).get_input_embeddings().weight.shape[0])

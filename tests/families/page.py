@@ -60,9 +60,9 @@ def with_tables(text: str) -> str:
 def tables(found: dict[str, Any]) -> str:
     """What a sweep found, in Markdown."""
     rows = found["families"]
-    sound = [r for r in rows if not r["faults"] and r["rows"] != "refused"]
+    sound = [r for r in rows if not r["faults"] and r["rows"] in _ROWS]
     faulty = [r for r in rows if r["faults"]]
-    refused = [r for r in rows if r["rows"] == "refused" and not r["faults"]]
+    refused = [r for r in rows if r["rows"].startswith("refused") and not r["faults"]]
     named = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
     worst = max((r["loss_difference"] for r in sound), default=0.0)
     differ = max((r["merged_difference"] for r in sound), default=0.0)
@@ -87,9 +87,14 @@ def tables(found: dict[str, Any]) -> str:
             [(r["family"], "; ".join(r["faults"]), _details(r)) for r in faulty],
         ),
         *_section(
-            f"Refused by `ragtune check` ({len(refused)})",
-            ["family", "class on the Hub", "reason"],
-            [(r["family"], f"`{r['hub_class']}`", r["rows_reason"]) for r in refused],
+            f"Refused ({len(refused)})",
+            ["family", "class on the Hub", "when", "reason"],
+            [
+                (r["family"], f"`{r['hub_class']}`",
+                 "by `ragtune check`" if r["rows"] == "refused" else "when it is loaded or trained",
+                 r["rows_reason"])
+                for r in refused
+            ],
         ),
         *_section(
             "Why not packed",
@@ -112,8 +117,9 @@ def _line(*cells: str) -> str:
 
 
 def _without(row: dict[str, Any]) -> str:
-    """The kinds of matrices that have no adapter, without embeddings and output."""
-    kinds = [k for k in row["without_adapter"] if k != "embeddings and output"]
+    """The kinds of matrices that have no adapter: not embeddings, output and norms, which none has."""
+    every = row["without_adapter"]
+    kinds = [k for k in every if k != "embeddings and output" and "norm" not in k]
     return ", ".join(kinds) or "-"
 
 
