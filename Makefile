@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help quickstart quickstart-ja test lint format fuzz audit licences env env-ja dist clean
+.PHONY: help quickstart quickstart-ja test families lint format fuzz audit licences env env-ja dist clean
 
 help:
 	@echo "make quickstart     tune a small model on a sample: minutes on two CPU cores"
 	@echo "make quickstart-ja  the same in Japanese with Gemma 3 270M"
 	@echo "make test           everything that CI runs"
+	@echo "make families       every model family against plain transformers, minutes; writes docs/models.md"
 	@echo "make lint | format  ruff and mypy | ruff format"
 	@echo "make fuzz           the readers for ten minutes (make test: for one)"
 	@echo "make audit          known vulnerabilities (asks a service) and licences of what it depends on"
@@ -43,6 +44,11 @@ format: env
 
 test: lint env-ja
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
+
+# Its record and page stand also when a family differs from its row: the difference is to be seen.
+families: env
+	$(BIN)/python -m pytest -m families; \
+	status=$$?; $(BIN)/python -m tests.families.page && exit $$status
 
 fuzz: env
 	$(BIN)/python -m tests.fuzz.run --minutes 10

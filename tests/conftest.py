@@ -33,6 +33,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="no CUDA here"))
+    if "families" not in config.option.markexpr:
+        for item in items:
+            if item.get_closest_marker("families"):
+                item.add_marker(pytest.mark.skip(reason="all families take minutes: make families"))
 
 
 @pytest.fixture(autouse=True)
