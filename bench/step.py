@@ -106,7 +106,8 @@ def recipe_of(case: dict[str, Any], batch: int) -> Recipe:
             "model": {"id": "x", "quantization": "nf4" if case["nf4"] else None},
             "data": {"train": "x", "eval": "x", "max_passages": 3},
             "prompt": {"preset": "aio"},
-            "lora": {"rank": case["rank"], "alpha": case["rank"], "dropout": case["dropout"]},
+            "lora": {"rank": case["rank"], "alpha": case["rank"], "dropout": case["dropout"],
+                     "experts": case.get("experts", False)},
             "train": {
                 "steps": case["steps"], "batch_size": batch, "samples_per_row": case["per_row"],
                 "recompute": case["recompute"],

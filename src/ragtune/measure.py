@@ -270,7 +270,6 @@ class _Answers:
     questions: list[Example]
     predictions: dict[str, str]
     cut: set[str]
-    """Qids of the answers that did not end by themselves."""
 
 
 def compare_runs(paths: Sequence[Path]) -> dict[str, Any]:
@@ -334,11 +333,8 @@ def _same_scoring(first: _Answers, other: _Answers) -> None:
 
 def _summary(name: str, scored: Scored) -> dict[str, Any]:
     figures = metrics_of(scored)
-    return {
-        "name": name,
-        "cut": scored.cut,
-        **{k: figures[k] for k in ("metrics", "intervals", "length")},
-    }
+    kept = {k: figures[k] for k in ("metrics", "intervals", "length")}
+    return {"name": name, "cut": scored.cut, **kept}
 
 
 def _answers(path: Path) -> _Answers:

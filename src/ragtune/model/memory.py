@@ -36,6 +36,8 @@ class Shape:
     """Parameters of the experts that have an adapter, which makes a copy of them."""
     largest_experts: int
     """Of one tensor of them."""
+    routed: int
+    """Experts that a token goes to; 0 without experts."""
     rank: int
     adapted: int
     """Layers with an adapter, in one block."""
@@ -70,16 +72,26 @@ class Shape:
             trained=targets.trained,
             experts=sum(experts),
             largest_experts=max(experts, default=0),
+            routed=_number(text, "num_experts_per_tok", 0),
             rank=recipe.lora.rank,
             adapted=math.ceil(len(targets.layers) / layers),
             layers=layers,
             hidden=hidden,
-            inner=_number(text, "intermediate_size", 4 * hidden),
+            inner=_inner(text, hidden),
             heads=heads,
             kv_heads=_number(text, "num_key_value_heads", heads),
             head_dim=_number(text, "head_dim", hidden // heads),
             vocabulary=_number(text, "vocab_size", 1),
         )
+
+
+def _inner(config: Any, hidden: int) -> int:
+    """Numbers between the two halves of a layer's MLP, for a token: of all experts that it goes to."""
+    dense = _number(config, "intermediate_size", 4 * hidden)
+    expert, routed = (
+        _number(config, n, 0) for n in ("moe_intermediate_size", "num_experts_per_tok")
+    )
+    return max(dense, routed * (expert or dense)) if routed else dense
 
 
 def _number(config: Any, name: str, default: int) -> int:
@@ -138,6 +150,8 @@ class Estimate:
         s = self.shape
         attention = 4 * s.heads * s.head_dim
         numbers = 4 * s.hidden + attention + 3 * s.inner + s.adapted * s.rank
+        # Each token is copied for every expert that it goes to, and so is what comes back.
+        numbers += 2 * s.routed * s.hidden
         extra = 0 if self.fused_kernels else 3 * s.hidden
         return numbers * self.width + 4 * s.heads + extra
 
@@ -145,7 +159,9 @@ class Estimate:
         """What a row keeps until the backward pass: all layers, or the layers' inputs alone."""
         s = self.shape
         kept = s.hidden * self.width if self.recompute else self.layer
-        return tokens * (s.layers * kept + s.hidden * self.width)  # and the last norm's input
+        # PEFT adds an expert's update to a copy of its weights, which the backward pass needs.
+        copies = 0 if self.recompute else s.experts * self.width
+        return tokens * (s.layers * kept + s.hidden * self.width) + copies  # the last norm's input
 
     def working(self, tokens: int, trained: int) -> float:
         """What is needed beside for a while: for the loss first, then for a layer's backward pass.
@@ -158,6 +174,8 @@ class Estimate:
         copies = 2 * s.inner if self.dropout else s.inner
         again = self.layer if self.recompute else 0
         weight = s.largest_linear * self.width if self.nf4 and not self.dequantized else 0
+        # The gradient of a copy of the experts' weights, and recomputed, a layer's copies.
+        weight += s.largest_experts * self.width * (3 if self.recompute else 1)
         return max(loss, tokens * (again + (copies + s.hidden) * self.width) + weight)
 
     def training(self, tokens: int, trained: int, rows: int) -> float:
