@@ -1,15 +1,23 @@
 """Tiny models of families whose answers depend, or might depend, on what shares their batch.
 
-Their windows and changes of RoPE lie among the lengths of test_padded's prompts (10 to 40 tokens) and
-answers (12).
+Their windows and changes of RoPE lie among the lengths of the prompts and their answers.
 """
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers as hf
+
+from ragtune.evaluation.generate import Prediction, answer
+from ragtune.evaluation.padded import Way
+
+LENGTHS = (10, 11, 13, 13, 18, 20, 20, 20, 25, 31, 36, 40, 40)
+NEW_TOKENS = 8
+STOP = 2
 
 MLA = {"kv_lora_rank": 16, "q_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8,
        "num_key_value_heads": 4}  # fmt: skip
@@ -63,3 +71,54 @@ def family_model(name: str) -> Any:
             if parameter.dim() > 1:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
     return model
+
+
+class Tokenizer:
+    pad_token_id = 0
+
+
+def prompts(lengths: tuple[int, ...] = LENGTHS) -> list[tuple[str, list[int]]]:
+    generator = torch.Generator().manual_seed(1)
+    return [
+        (f"q{i:02}", torch.randint(3, 500, (n,), generator=generator).tolist())
+        for i, n in enumerate(lengths)
+    ]
+
+
+def ask(
+    model: Any,
+    tokenizer: Any,
+    partial: Path,
+    asked: list[tuple[str, list[int]]] | None = None,
+    **more: Any,
+) -> tuple[list[Prediction], Way]:
+    ways: list[Way] = []
+    defaults = {
+        "stop_id": STOP,
+        "max_new_tokens": NEW_TOKENS,
+        "batch_size": 4,
+        "on_way": ways.append,
+    }
+    found = answer(model, tokenizer, asked or prompts(), partial=partial, **{**defaults, **more})
+    (way,) = ways
+    return found, way
+
+
+def alone(
+    name: str, asked: list[tuple[str, list[int]]] | None = None, **settings: Any
+) -> list[list[int]]:
+    """Transformers' answers, each by a model that has read nothing before, without the stop token."""
+    found = []
+    unused = family_model(name)
+    unused.generation_config.update(
+        eos_token_id=STOP, pad_token_id=0, max_new_tokens=NEW_TOKENS, **settings
+    )
+    for _, ids in asked or prompts():
+        model = copy.deepcopy(unused)
+        with torch.inference_mode():
+            whole = model.generate(
+                torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)).long()
+            )
+        row = whole[0, len(ids) :].tolist()
+        found.append(row[: row.index(STOP)] if STOP in row else row)
+    return found

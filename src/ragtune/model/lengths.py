@@ -27,7 +27,7 @@ def probe_texts(model: Any, texts: Sequence[list[int]], *, training: bool = Fals
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             alone = [_alone(model, text) for text in (short, long)]
             with using_packed(model):
                 packed = _packed(model, [short, long])
@@ -56,7 +56,7 @@ def row_matters(model: Any, texts: Sequence[list[int]]) -> str | None:
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), using_packed(model):
+        with torch.no_grad(), using_packed(model):
             whole, *_ = _packed(model, [short, long])
             moved, *_ = _packed(model, [short, long.roll(1)])
             cut, *_ = _packed(model, [short, *torch.split(long, len(short))])
