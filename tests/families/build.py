@@ -58,6 +58,8 @@ def configuration(family: Family, tokenizer: Any) -> Any:
     tokens = {
         f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")
     }
+    if tokens["pad_token_id"] is None:
+        tokens["pad_token_id"] = tokens["eos_token_id"]
     kind = getattr(hf, family.config)
     overrides = dict(family.overrides)
     for part in ("text_config", "vision_config"):

@@ -37,13 +37,11 @@ SHAPE = {
     "n_group": 1,
     "topk_group": 1,
     "first_k_dense_replace": 1,
-    # Latent attention.
     "kv_lora_rank": 8,
     "q_lora_rank": 8,
     "qk_rope_head_dim": 8,
     "qk_nope_head_dim": 8,
     "v_head_dim": 8,
-    # Linear attention and state spaces.
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
     "linear_key_head_dim": 8,
@@ -118,7 +116,8 @@ FAMILIES = [
     Family("gemma3n", "Gemma3nTextConfig", {
         "num_hidden_layers": 4, "intermediate_size": 64, "layer_types": SLIDING * 2,
         "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 512, "laurel_rank": 4,
-        "num_kv_shared_layers": 2, "activation_sparsity_pattern": [0.5, 0.5, 0.0, 0.0]}, manner="gemma"),
+        "num_kv_shared_layers": 2, "activation_sparsity_pattern": [0.5, 0.5, 0.0, 0.0]}, manner="gemma",
+           expected="packed; layers without gradient"),
     Family("gemma4", "Gemma4TextConfig", {
         "num_hidden_layers": 4, "layer_types": SLIDING * 2, "hidden_size_per_layer_input": 8,
         "vocab_size_per_layer_input": 512, "num_kv_shared_layers": 2}, manner="gemma4"),
@@ -128,7 +127,8 @@ FAMILIES = [
     Family("phi3", "Phi3Config", {**NO_DROPOUT, "sliding_window": None}, manner="phi3-old"),
     Family("phi3 (longrope)", "Phi3Config", {
         **NO_DROPOUT, "sliding_window": None, "original_max_position_embeddings": 74,
-        "rope_parameters": LONG}, manner="phi3-old", expected="single", short=True),
+        "rope_parameters": LONG}, manner="phi3-old", short=True,
+           expected="single"),
     Family("phi3 (sliding)", "Phi3Config", NO_DROPOUT, manner="tags"),
     Family("glm", "GlmConfig", manner="tags"),
     Family("glm4", "Glm4Config", manner="tags"),
@@ -140,8 +140,10 @@ FAMILIES = [
     Family("cohere", "CohereConfig", {"use_qk_norm": True}, manner="tags"),
     Family("cohere2", "Cohere2Config", {"layer_types": SLIDING}, manner="tags"),
     Family("starcoder2", "Starcoder2Config", manner="tags"),
-    Family("nemotron", "NemotronConfig", NO_DROPOUT, manner="tags"),
-    Family("stablelm", "StableLmConfig", NO_DROPOUT),
+    Family("nemotron", "NemotronConfig", NO_DROPOUT, manner="tags",
+           expected="single"),
+    Family("stablelm", "StableLmConfig", NO_DROPOUT,
+           expected="single"),
     Family("persimmon", "PersimmonConfig", NO_DROPOUT),
     Family("exaone4", "Exaone4Config", {"layer_types": SLIDING}),
     Family("ernie4_5", "Ernie4_5Config"),
@@ -154,32 +156,41 @@ FAMILIES = [
     Family("hyperclovax", "HyperCLOVAXConfig"),
     Family("minicpm3", "MiniCPM3Config", {"num_key_value_heads": 4}),
     Family("nanochat", "NanoChatConfig"),
-    Family("diffllama", "DiffLlamaConfig", expected="single"),
+    Family("diffllama", "DiffLlamaConfig"),
     # Older ones.
     Family("gpt2", "GPT2Config", {**NO_DROPOUT, "n_embd": 32, "n_layer": 2, "n_head": 4}),
     Family("gpt_bigcode", "GPTBigCodeConfig", {**NO_DROPOUT, "n_embd": 32, "n_layer": 2, "n_head": 4}),
     Family("gpt_neo", "GPTNeoConfig", {
         **NO_DROPOUT, "num_layers": 2, "num_heads": 4, "window_size": 8,
-        "attention_types": [[["global", "local"], 1]]}),
+        "attention_types": [[["global", "local"], 1]]},
+           expected="single"),
     Family("gpt_neox", "GPTNeoXConfig"),
     Family("gptj", "GPTJConfig", {
-        **NO_DROPOUT, "n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4}),
+        **NO_DROPOUT, "n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4},
+           expected="single"),
     Family("opt", "OPTConfig", {**NO_DROPOUT, "ffn_dim": 64, "word_embed_proj_dim": 32}),
-    Family("bloom", "BloomConfig", {"n_layer": 2, "n_head": 4}),
-    Family("mpt", "MptConfig", {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 1024}),
+    Family("bloom", "BloomConfig", {"n_layer": 2, "n_head": 4},
+           expected="single"),
+    Family("mpt", "MptConfig", {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 1024},
+           expected="single"),
     Family("falcon", "FalconConfig", {"ffn_hidden_size": 64, "new_decoder_architecture": True,
-                                      "num_kv_heads": 2}),
-    Family("falcon (alibi)", "FalconConfig", {"ffn_hidden_size": 64, "alibi": True}),
+                                      "num_kv_heads": 2},
+           expected="single"),
+    Family("falcon (alibi)", "FalconConfig", {"ffn_hidden_size": 64, "alibi": True},
+           expected="single"),
     Family("codegen", "CodeGenConfig", {
-        **NO_DROPOUT, "n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4}),
+        **NO_DROPOUT, "n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4},
+           expected="single"),
     Family("xglm", "XGLMConfig", {
-        **NO_DROPOUT, "d_model": 32, "ffn_dim": 64, "num_layers": 2, "attention_heads": 4}),
+        **NO_DROPOUT, "d_model": 32, "ffn_dim": 64, "num_layers": 2, "attention_heads": 4},
+           expected="single"),
     # Mixtures of experts.
     Family("mixtral", "MixtralConfig", {"sliding_window": None}, manner="mistral"),
     Family("qwen2_moe", "Qwen2MoeConfig"),
     Family("qwen3_moe", "Qwen3MoeConfig", {
         "num_local_experts": 4, "num_hidden_layers": 3, "mlp_only_layers": [0]}, short=True, manner="qwen3"),
-    Family("gpt_oss", "GptOssConfig", {"layer_types": SLIDING}, manner="gpt-oss", short=True),
+    Family("gpt_oss", "GptOssConfig", {"layer_types": SLIDING}, manner="gpt-oss", short=True,
+           expected="single"),
     Family("phimoe", "PhimoeConfig", {"router_jitter_noise": 0.0, "sliding_window": None}, manner="phi3-old"),
     Family("llama4", "Llama4TextConfig", {
         "num_hidden_layers": 4, "intermediate_size_mlp": 64, "interleave_moe_layer_step": 2,
@@ -189,13 +200,15 @@ FAMILIES = [
         "num_key_value_heads": 4, "mlp_layer_types": ["dense", "sparse"]}, manner="glm4.5"),
     Family("glm_moe_dsa", "GlmMoeDsaConfig", {
         "num_key_value_heads": 4, "mlp_layer_types": ["dense", "sparse"], "index_topk": 16, "index_head_dim": 8,
-        "index_n_heads": 2}, manner="tags", expected="single"),
+        "index_n_heads": 2}, manner="tags",
+           expected="single; layers without gradient; answers differ"),
     Family("deepseek_v2", "DeepseekV2Config", {"num_key_value_heads": 4}, manner="tags"),
     Family("deepseek_v3", "DeepseekV3Config", {"num_key_value_heads": 4, "num_nextn_predict_layers": 0},
            manner="deepseek-r1-distill"),
     Family("deepseek_v32", "DeepseekV32Config", {
         "num_key_value_heads": 4, "mlp_layer_types": ["dense", "sparse"], "index_topk": 16,
-        "index_head_dim": 8, "index_n_heads": 2}, manner="deepseek-r1-distill", expected="single"),
+        "index_head_dim": 8, "index_n_heads": 2}, manner="deepseek-r1-distill",
+           expected="single; layers without gradient; answers differ"),
     Family("granitemoe", "GraniteMoeConfig"),
     Family("olmoe", "OlmoeConfig"),
     Family("flex_olmo", "FlexOlmoConfig"),
@@ -204,13 +217,14 @@ FAMILIES = [
     Family("hunyuan_moe", "HunYuanMoEV1Config", {"moe_topk": 2}),
     Family("afmoe", "AfmoeConfig", {"num_dense_layers": 1, "layer_types": SLIDING}),
     Family("minimax", "MiniMaxConfig", {"layer_types": LINEAR, "block_size": 8, "sliding_window": None},
-           expected="single"),
+           expected="single; answering fails; merging fails"),
     Family("minimax_m2", "MiniMaxM2Config"),
     Family("dots1", "Dots1Config", {"layer_types": SLIDING}),
     Family("exaone_moe", "ExaoneMoeConfig", {"layer_types": SLIDING, "mlp_layer_types": ["dense", "sparse"]}),
     Family("solar_open", "SolarOpenConfig"),
     Family("mimo_v2_flash", "MiMoV2FlashConfig", {
-        "layer_types": SLIDING, "mlp_layer_types": ["dense", "sparse"]}),
+        "layer_types": SLIDING, "mlp_layer_types": ["dense", "sparse"]},
+           expected="single"),
     Family("longcat_flash", "LongcatFlashConfig", {
         "num_layers": 2, "ffn_hidden_size": 64, "moe_topk": 2, "zero_expert_num": 2,
         "expert_ffn_hidden_size": 16, "num_key_value_heads": 4}),
@@ -244,17 +258,22 @@ FAMILIES = [
     Family("granitemoehybrid", "GraniteMoeHybridConfig", {
         "layer_types": LINEAR, "shared_intermediate_size": 16}, expected="single"),
     Family("falcon_h1", "FalconH1Config", {"mamba_d_ssm": 64}, expected="single"),
-    Family("falcon_mamba", "FalconMambaConfig", {"state_size": 8, "time_step_rank": 4}, expected="single"),
-    Family("mamba", "MambaConfig", {"state_size": 8, "time_step_rank": 4}, expected="single"),
+    Family("falcon_mamba", "FalconMambaConfig", {"state_size": 8, "time_step_rank": 4},
+           expected="single; layers without gradient"),
+    Family("mamba", "MambaConfig", {"state_size": 8, "time_step_rank": 4},
+           expected="single; layers without gradient"),
     Family("mamba2", "Mamba2Config", {"num_heads": 8, "state_size": 8, "n_groups": 1}, expected="single"),
     Family("jamba", "JambaConfig", {
         "attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2,
-        "expert_layer_offset": 1, "mamba_dt_rank": 4, "use_mamba_kernels": False}, expected="single"),
-    Family("bamba", "BambaConfig", {"attn_layer_indices": [1]}, expected="single"),
+        "expert_layer_offset": 1, "mamba_dt_rank": 4, "use_mamba_kernels": False},
+           expected="single; layers without gradient"),
+    Family("bamba", "BambaConfig", {"attn_layer_indices": [1]},
+           expected="single; answering fails; merging fails"),
     Family("zamba2", "Zamba2Config", {
         "num_hidden_layers": 4, "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid"],
         "mamba_ngroups": 1, "n_mamba_heads": 8, "mamba_headdim": 8, "num_mem_blocks": 1,
-        "num_key_value_heads": 4, "adapter_rank": 4}, expected="single"),
+        "num_key_value_heads": 4, "adapter_rank": 4},
+           expected="single; layers without gradient; merged differs"),
     Family("nemotron_h", "NemotronHConfig", {
         "num_hidden_layers": 4, "layers_block_type": ["mamba", "attention", "moe", "mlp"],
         "mamba_num_heads": 8, "mamba_head_dim": 8, "ssm_state_size": 8, "n_groups": 1,
@@ -265,12 +284,13 @@ FAMILIES = [
         "num_hidden_layers": 4, "layer_types": ["conv", "full_attention"] * 2, "num_dense_layers": 2},
         expected="single"),
     Family("rwkv", "RwkvConfig", {"attention_hidden_size": 32, "context_length": 1024},
-           expected="single"),
+           expected="single; answers differ"),
     Family("recurrent_gemma", "RecurrentGemmaConfig", {
         "num_hidden_layers": 3, "attention_window_size": 8, "lru_width": 32}, manner="gemma",
         expected="single"),
     Family("xlstm", "xLSTMConfig", {
-        "embedding_dim": 32, "num_blocks": 2, "num_heads": 4, "chunk_size": 8}, expected="single"),
+        "embedding_dim": 32, "num_blocks": 2, "num_heads": 4, "chunk_size": 8},
+           expected="it fails"),
     # With eyes: the Hub's class is the whole.
     Family("qwen2_vl", "Qwen2VLConfig", {
         **IMAGE, "text_config": MROPE,
@@ -283,8 +303,9 @@ FAMILIES = [
         **IMAGE, "text_config": MROPE,
         "vision_config": {**QWEN_EYE, "deepstack_visual_indexes": [0]}}, kind="vision"),
     Family("qwen3_vl_moe", "Qwen3VLMoeConfig", {
-        **IMAGE, "text_config": MROPE,
-        "vision_config": {**QWEN_EYE, "deepstack_visual_indexes": [0]}}, kind="vision"),
+        **IMAGE, "text_config": {**MROPE, "sliding_window": None},
+        "vision_config": {**QWEN_EYE, "deepstack_visual_indexes": [0]}}, kind="vision",
+           expected="single; answering fails; merging fails"),
     Family("qwen3_5", "Qwen3_5Config", {
         **IMAGE, "text_config": {**HALF_MROPE, "layer_types": LINEAR}, "vision_config": QWEN_EYE},
         kind="vision", manner="qwen3.5", expected="single"),
@@ -301,7 +322,8 @@ FAMILIES = [
             "vocab_size_per_layer_input": 512, "num_kv_shared_layers": 2},
         "vision_config": {**EYE, "num_key_value_heads": 2, "head_dim": 8},
         "image_token_id": 500, "video_token_id": 501, "audio_token_id": 502}, kind="vision",
-        manner="gemma4"),
+        manner="gemma4",
+           expected="it fails"),
     Family("llama4 (vision)", "Llama4Config", {
         "text_config": {
             "num_hidden_layers": 4, "intermediate_size_mlp": 64, "interleave_moe_layer_step": 2,
@@ -321,6 +343,7 @@ FAMILIES = [
     Family("smolvlm", "SmolVLMConfig", {
         "text_config": {}, "vision_config": EYE, "image_token_id": 500}, kind="vision"),
     # No decoder.
-    Family("bert", "BertConfig", kind="encoder", expected="refused"),
+    Family("bert", "BertConfig", kind="encoder",
+           expected="refused after the check"),
     Family("roberta", "RobertaConfig", kind="encoder", expected="refused"),
 ]  # fmt: skip
