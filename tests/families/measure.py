@@ -257,7 +257,7 @@ def _kind(module: str, weight: torch.Tensor, tuned: Any) -> str:
         return "eyes and ears"
     if "shared_expert" in parts or "shared_mlp" in parts:
         return f"shared experts: {_end(parts)}"
-    if "experts" in parts or (weight.ndim == 3 and "conv" not in parts):
+    if "experts" in parts or (weight.ndim == 3 and re.search(r"moe|mlp|ffn", parts)):
         return "experts"
     return parts.split("layers.")[-1]
 
