@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,14 +53,14 @@ def trial(look: Look) -> None:
     Raises:
         UsageError: it is not causal.
     """
-    from ragtune.model.attention import probe
+    from ragtune.model.attention import probe, using_packed
     from ragtune.model.causal import see_causal
     from ragtune.model.load import quiet
     from ragtune.model.lora import attach
     from ragtune.model.quantized import without_quantization
     from ragtune.model.trial import TrialError, small_copy
     from ragtune.model.wrapping import adapters
-    from ragtune.training.gradients import freeze_unreached
+    from ragtune.training.gradients import without_gradient
 
     run = look.run
     if run.dir.adapter.exists():
@@ -76,7 +77,8 @@ def trial(look: Look) -> None:
         see_causal(copy, run.recipe.model.id)
         unpackable = probe(copy, training=True)
         tuned = attach(copy, run.recipe.lora, run.recipe.seed)
-        unreached = freeze_unreached(tuned, packed=unpackable is None)
+        with contextlib.nullcontext() if unpackable else using_packed(copy):
+            unreached = without_gradient(tuned, packed=unpackable is None)
     count = len(adapters(tuned))
     words = f"a small copy with {layers} of its layers is causal; " + (
         f"one sample a row: {unpackable}" if unpackable else "its rows can be packed"
@@ -86,8 +88,7 @@ def trial(look: Look) -> None:
         look.say(
             "trial", f"{len(unreached)} of the copy's {count} adapters get no gradient: "
             f"{', '.join(_ends(unreached))}", "warning",
-            "They would stay as they are, and are not counted as trained. Name the others in "
-            "lora.target_modules.",
+            "Training leaves them out, and does not count them.",
         )  # fmt: skip
     else:
         look.say("trial", f"each of its {count} adapters gets a gradient")

@@ -223,9 +223,11 @@ def _fuse_kernels(model: Any) -> None:
     family = sys.modules[type(model).__module__]
     before = dict(vars(family))
     losses = {"cross_entropy": False, "fused_linear_cross_entropy": False}
-    apply_liger_kernel(
-        model, {"rope": True, "rms_norm": True, "swiglu": True, "geglu": True} | losses
-    )
+    kernels = {"rope": True, "rms_norm": True, "swiglu": True, "geglu": True}
+    try:
+        apply_liger_kernel(model, kernels | losses)
+    except NotImplementedError:  # of some families Liger knows no rotary embedding
+        apply_liger_kernel(model, kernels | losses | {"rope": False})
     # Liger also changes the family's module, for every later model of the process; and its kernels
     # don't run on a CPU.
     for name, changed in list(vars(family).items()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ragtune.model.wrapping import ADAPTER, adapters, is_matrix, wrap
 from ragtune.recipe import Lora
 
 
-def attach(model: Any, lora: Lora, seed: int) -> Any:
+def attach(model: Any, lora: Lora, seed: int, without: Sequence[str] = ()) -> Any:
     """Wrap a model with a fresh LoRA adapter, drawn by the seed; only the adapter is trained.
 
     Adapters are float32 whatever the base is, so that small updates are not rounded away.
@@ -25,14 +26,19 @@ def attach(model: Any, lora: Lora, seed: int) -> Any:
         model: is wrapped in place.
         lora: which layers, rank, scale and dropout.
         seed: of the adapter's weights.
+        without: whole names of layers and weights that get none.
 
     Raises:
         UsageError: as `find_targets` does.
     """
     targets = find_targets(model.config, lora)
     torch.manual_seed(seed)
-    tuned = wrap(model, lora, targets.layers, targets.by_weight, targets.experts)
-    if lora.dropout and (targets.by_weight or targets.experts):
+    layers, by_weight, experts = (
+        [name for name in names if name not in without]
+        for names in (targets.layers, targets.by_weight, targets.experts)
+    )
+    tuned = wrap(model, lora, layers, by_weight, experts)
+    if lora.dropout and (by_weight or experts):
         for layer in adapters(tuned).values():
             if is_matrix(layer):
                 layer.lora_dropout[ADAPTER] = torch.nn.Dropout(lora.dropout)

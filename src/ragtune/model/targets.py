@@ -68,9 +68,12 @@ def _find(model: Any, lora: Lora) -> Targets:
     lists = tuple(f"{name}." for mixture in found for name in mixture.modules)
     in_experts = {name for name in linear if name.startswith(lists)} if lists else set()
     stacked = [name for mixture in found for name in mixture.tensors]
+    shared = _sharing(model)
     every = lora.target_modules == [ALL_LINEAR]
-    asked = linear if every else _named(model, part, linear, lora.target_modules)
-    wanted = set(asked) - (routers | in_experts if every else set())
+    if not every:
+        linear += _output_names(model)  # who names it gets it
+    asked = linear if every else _named(model, part, linear, shared, lora.target_modules)
+    wanted = set(asked) - (routers | in_experts | shared if every else set())
     if lora.experts:
         if not found:
             raise UsageError(
@@ -97,14 +100,15 @@ def _find(model: Any, lora: Lora) -> Targets:
             "Set lora.target_modules to fewer layers, or lora.experts=false.",
         )
     sizes = {name: p.numel() for name, p in model.named_parameters()}
-    read = (f"{prefix}.", *_output_names(model)) if prefix else ("",)
+    read = tuple(f"{name}." for name in (prefix, *_output_names(model))) if prefix else ("",)
     left_out = {
         "experts": [
             *(n for n in stacked if n not in experts),
             *(f"{n}.weight" for n in in_experts if n not in layers),
         ],
+        "layers that share their weights": [f"{n}.weight" for n in linear if n in shared],
         "other linear layers": [
-            f"{n}.weight" for n in linear if n not in {*layers, *in_experts, *routers}
+            f"{n}.weight" for n in linear if n not in {*layers, *in_experts, *routers, *shared}
         ],
         "parts that do not read text": [n for n in sizes if not n.startswith(read)],
     }
@@ -113,7 +117,7 @@ def _find(model: Any, lora: Lora) -> Targets:
         by_weight=by_weight,
         experts=experts,
         refused=tuple(refused),
-        left_out={k: sum(sizes[n] for n in v) for k, v in left_out.items() if v},
+        left_out={k: sum(sizes.get(n, 0) for n in v) for k, v in left_out.items() if v},
         every=sum(sizes.values()),
         trained=trainable_parameters(tuned),
     )
@@ -130,21 +134,21 @@ def _linear_layers(model: Any, prefix: str, part: Any) -> list[str]:
 
 
 def _output_names(model: Any) -> list[str]:
-    """With what the names of the output layer's parameters begin."""
+    """The name of the output layer; nothing if there is none."""
     head = model.get_output_embeddings()
-    return [f"{name}." for name, module in model.named_modules() if module is head and name]
+    return [name for name, module in model.named_modules() if module is head and name]
 
 
-def _named(model: Any, part: Any, linear: list[str], ends: list[str]) -> set[str]:
+def _named(model: Any, part: Any, linear: list[str], shared: set[str], ends: list[str]) -> set[str]:
     """The layers whose names end so.
 
     Raises:
         UsageError: there is none, or it shares its weights.
     """
-    shared = sorted({_end(e) for e in ends} & _shared_ends(model))
-    if shared:
+    both = _ends([n for n in linear if n in shared and any(_ends_in(n, e) for e in ends)])
+    if both:
         raise UsageError(
-            f"lora.target_modules: {', '.join(shared)} share their weights in "
+            f"lora.target_modules: {', '.join(both)} share their weights with others in "
             f"{type(model).__name__}, and an adapter on one of them can't be merged.",
             "Leave them out of lora.target_modules.",
         )
@@ -162,12 +166,12 @@ def _named(model: Any, part: Any, linear: list[str], ends: list[str]) -> set[str
     return {name for name in linear if any(_ends_in(name, e) for e in ends)}
 
 
-def _shared_ends(model: Any) -> set[str]:
-    """The ends of the names of embedding and output layer, where these are one tensor."""
-    if not model.config.get_text_config().tie_word_embeddings:
-        return set()
-    ends = (model.get_input_embeddings(), model.get_output_embeddings())
-    return {_end(n) for n, m in model.named_modules() if any(m is e for e in ends)}
+def _sharing(model: Any) -> set[str]:
+    """The modules whose weights are those of another one, too: output and embedding, or blocks used twice."""
+    owners: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(name.rpartition(".")[0])
+    return {name for names in owners.values() if len(names) > 1 for name in names}
 
 
 def _reach(model: Any, lora: Lora, layers: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:

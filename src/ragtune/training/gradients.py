@@ -8,23 +8,50 @@ import torch
 from torch.nn import functional
 
 from ragtune.data.encode import Sample
+from ragtune.errors import UsageError
 from ragtune.gpu import autocast
+from ragtune.model.lora import attach
 from ragtune.model.wrapping import ADAPTER, adapters
-from ragtune.training.rows import RowCollator
+from ragtune.recipe import ALL_LINEAR, Lora
+from ragtune.training.rows import RowCollator, kept_logits
 
 _LENGTHS = (33, 17, 9)
 _TRAINED = 4
 
 
-def freeze_unreached(tuned: Any, *, packed: bool) -> list[str]:
-    """Freeze the adapters that a row of text gives no gradient, and name what they adapt.
+def attach_reached(model: Any, lora: Lora, seed: int, *, packed: bool) -> tuple[Any, list[str]]:
+    """Put an adapter on a model, and leave out what a row of text gives no gradient.
 
-    A layer of a vision tower is one, or one whose weight a kernel reads without calling the layer. An
-    adapter starts with B = 0, so that A gets its first gradient after a step; B shows it at once.
+    A layer of a vision tower is such a one, or one whose weight is read without calling the layer.
 
     Args:
-        tuned: a PEFT model with a fresh adapter, as it is trained.
-        packed: whether it takes packed rows.
+        model: the base, with the attention that it is trained with.
+        lora: the adapter.
+        seed: of its weights.
+        packed: whether rows are packed.
+
+    Returns:
+        The PEFT model, and the names of the layers that were left out.
+
+    Raises:
+        UsageError: as `find_targets` does; or nothing is left.
+    """
+    tuned = attach(model, lora, seed)
+    unreached = without_gradient(tuned, packed=packed)
+    if not unreached:
+        return tuned, []
+    if len(unreached) == len(adapters(tuned)):
+        raise UsageError(
+            f"lora.target_modules: none of {', '.join(lora.target_modules)} gets a gradient from text.",
+            f"Name other layers, or use [{ALL_LINEAR}].",
+        )
+    return attach(tuned.unload(), lora, seed, unreached), unreached
+
+
+def without_gradient(tuned: Any, *, packed: bool) -> list[str]:
+    """What a PEFT model with a fresh adapter adapts, but gives no gradient in train mode, by name.
+
+    An adapter starts with B = 0, so that A gets its first gradient after a step; B shows it at once.
     """
     embedding = tuned.get_input_embeddings().weight
     generator = torch.Generator().manual_seed(2)
@@ -40,21 +67,18 @@ def freeze_unreached(tuned: Any, *, packed: bool) -> list[str]:
     for name in ("row", "labels"):
         del inputs[name]
     was_training = tuned.training
-    tuned.eval()
+    tuned.train()
     with torch.enable_grad(), autocast(tuned):
-        logits = tuned(**inputs, use_cache=False).logits[0]
+        logits = kept_logits(tuned(**inputs, use_cache=False), inputs["logits_to_keep"])
         functional.cross_entropy(logits.float(), targets).backward()  # type: ignore[no-untyped-call]
     unreached = [
-        (name, layer)
+        name
         for name, layer in adapters(tuned).items()
         if not _any(layer.lora_B[ADAPTER].weight.grad)
     ]
     tuned.zero_grad(set_to_none=True)
-    for _, layer in unreached:
-        for matrices in (layer.lora_A, layer.lora_B):
-            matrices.requires_grad_(requires_grad=False)
     tuned.train(was_training)
-    return [name for name, _ in unreached]
+    return unreached
 
 
 def _any(gradient: torch.Tensor | None) -> bool:

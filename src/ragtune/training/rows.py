@@ -77,3 +77,9 @@ class RowCollator:
         batch["targets"] = following[keep]
         batch["row"] = row["index"]  # a number: a tensor would have to be fetched from the GPU
         return batch
+
+
+def kept_logits(outputs: Any, keep: Any) -> Any:
+    """The logits [K, vocabulary] at the positions `keep` [K] of a row; some models give all of them."""
+    logits = outputs.logits[0]
+    return logits if len(logits) == len(keep) else logits[keep]

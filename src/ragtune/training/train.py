@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import pickle
@@ -19,18 +20,18 @@ from ragtune.data.encode import Encoder, Sample
 from ragtune.data.example import Example
 from ragtune.errors import RagtuneError, is_out_of_memory
 from ragtune.files import making_folder, write_jsonl
-from ragtune.model.attention import set_packed
+from ragtune.model.attention import set_packed, using_packed
 from ragtune.model.fused import fuse
 from ragtune.model.lengths import probe_texts
 from ragtune.model.load import Hardware, quiet
-from ragtune.model.lora import attach, save_adapter
+from ragtune.model.lora import save_adapter
 from ragtune.model.plan import Plan, describe
 from ragtune.model.skeleton import auto_class
 from ragtune.model.wrapping import trainable_parameters
 from ragtune.recipe import Recipe
 from ragtune.stopping import finishing, stop_if_asked
 from ragtune.training.checkpoint import newest_whole
-from ragtune.training.gradients import freeze_unreached
+from ragtune.training.gradients import attach_reached
 from ragtune.training.rows import PackedRows, draw_steps, split_rows
 from ragtune.training.trainer import PackedTrainer, Watch, set_recompute, training_arguments
 
@@ -138,17 +139,15 @@ def train(
             packed_reason=unpackable or "packed rows give the logits of single samples",
         )
         on_plan(plan)
-    tuned = attach(model, recipe.lora, recipe.seed)
+    with using_packed(model) if plan.packed else contextlib.nullcontext():
+        tuned, unreached = attach_reached(model, recipe.lora, recipe.seed, packed=plan.packed)
     fused = fuse(tuned)
     if plan.packed:
         set_packed(model)
-    unreached = freeze_unreached(tuned, packed=plan.packed)
     _describe(plan, recipe, steps, tuned)
     if unreached:
-        warn(
-            f"{len(unreached):,} adapters get no gradient from text and stay as they are: "
-            f"{', '.join(unreached[:_NAMED])}{' …' if len(unreached) > _NAMED else ''}."
-        )
+        named = ", ".join(unreached[:_NAMED]) + (" …" if len(unreached) > _NAMED else "")
+        warn(f"{len(unreached):,} layers get no gradient from text, and no adapter: {named}.")
     if not fused:
         note("The adapters are computed by PEFT: none of them is of a kind that ragtune fuses.")
     checkpoint = newest_whole(work)

@@ -25,7 +25,7 @@ from ragtune.recipe import Recipe
 from ragtune.stopping import asked
 from ragtune.training.checkpoint import is_whole, keep_newest, seal
 from ragtune.training.flat import flat_optimizer
-from ragtune.training.rows import PackedRows, RowCollator, split_rows
+from ragtune.training.rows import PackedRows, RowCollator, kept_logits, split_rows
 from ragtune.training.trackers import check_trackers
 
 _OPTIMIZERS = {
@@ -234,7 +234,8 @@ class PackedTrainer(Trainer):
         targets = inputs.pop("targets")
         row = inputs.pop("row")
         outputs = model(**inputs, use_cache=False)
-        total = functional.cross_entropy(outputs.logits[0].float(), targets, reduction="sum")
+        logits = kept_logits(outputs, inputs["logits_to_keep"])
+        total = functional.cross_entropy(logits.float(), targets, reduction="sum")
         loss = total / (num_items_in_batch if num_items_in_batch is not None else len(targets))
         if model.training:
             self.row_losses.append((row, loss.detach()))
