@@ -5,6 +5,7 @@ Every stage is a command and a function: `ragtune.run("recipe.yaml")` does all o
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from ragtune.errors import RagtuneError, UsageError
@@ -15,6 +16,8 @@ __version__ = "0.1.0"
 no_telemetry()
 if is_offline():  # the libraries must see it before they are imported
     go_offline()
+# Any library may import it, and on a CPU it then says which kernels it does not have.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 __all__ = [
     "RagtuneError",
