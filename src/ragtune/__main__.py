@@ -1,6 +1,5 @@
 """The program `ragtune`, and `python -m ragtune`: it hears Ctrl-C before it loads anything large."""
 
-import logging
 import signal
 import sys
 
@@ -10,8 +9,6 @@ from ragtune import stopping
 def main() -> None:
     """Run the command line."""
     stopping.install()
-    # It warns, when it is imported, of kernels for a CPU that nothing here uses.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         from ragtune import cli
 

@@ -7,6 +7,7 @@ the longest, copies the whole cache at every token and goes on until the last an
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -108,8 +109,16 @@ def probe_generate(model: Any) -> str | None:
         past = getattr(model(texts[:, :-1], use_cache=True), "past_key_values", None)
         if past is None:  # a model with a state of its own kind
             return None
-        grown = model(texts[:, -1:], past_key_values=past, use_cache=True).logits[:, -1]
-    return _differs(model, grown, whole)
+        # A model with vision would count on from the batch that it was asked last.
+        place = torch.full((len(texts), 1), texts.shape[1] - 1, device=device)
+        places = {"position_ids": place} if _takes_positions(model) else {}
+        output = model(texts[:, -1:], past_key_values=past, use_cache=True, **places)
+    return _differs(model, output.logits[:, -1], whole)
+
+
+def _takes_positions(model: Any) -> bool:
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return "position_ids" in inspect.signature(inner.forward).parameters
 
 
 def _differs(model: Any, grown: Tensor, whole: Tensor) -> str | None:

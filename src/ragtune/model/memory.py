@@ -172,10 +172,11 @@ class Estimate:
         s = self.shape
         loss = trained * s.vocabulary * 12
         copies = 2 * s.inner if self.dropout else s.inner
+        copies += 2 * s.routed * s.hidden
         again = self.layer if self.recompute else 0
         weight = s.largest_linear * self.width if self.nf4 and not self.dequantized else 0
-        # The gradient of a copy of the experts' weights, and recomputed, a layer's copies.
-        weight += s.largest_experts * self.width * (3 if self.recompute else 1)
+        # The gradient of a copy of the experts' weights, and recomputed, that copy.
+        weight += s.largest_experts * self.width * (2 if self.recompute else 1)
         return max(loss, tokens * (again + (copies + s.hidden) * self.width) + weight)
 
     def training(self, tokens: int, trained: int, rows: int) -> float:
