@@ -29,7 +29,7 @@ WIDE = [
         "layer_types": ["sliding_attention", "full_attention"] * 2}, manner="gemma"),
     Family("qwen3_moe", "Qwen3MoeConfig", {
         **NARROW, "hidden_size": 2048, "moe_intermediate_size": 768, "num_hidden_layers": 2,
-        "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128, "num_experts": 32,
+        "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128, "num_local_experts": 32,
         "num_experts_per_tok": 8}, experts=True, manner="qwen3"),
     Family("qwen3_5", "Qwen3_5Config", {
         "text_config": {

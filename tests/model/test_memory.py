@@ -78,6 +78,31 @@ def test_what_is_predicted_was_measured(name: str) -> None:
     assert predicted == pytest.approx(case["peak_gib"], rel=0.05)
 
 
+MIXTURES = json.loads((ROOT / "bench/results/experts-h100.json").read_text("utf-8"))["cases"]
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_what_is_predicted_of_a_mixture_was_measured(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With and without adapters on its experts (bench/experts.py, an H100)."""
+    monkeypatch.setattr(planning, "has_liger", lambda _: False)
+    case = MIXTURES[name]
+    recipe = notebook(
+        "model.quantization=null", "lora.rank=16", "lora.dropout=0.0", "lora.target_modules=[all-linear]",
+        f"lora.experts={str(case['options']['experts']).lower()}",
+        f"train.recompute={str(case['options']['recompute']).lower()}",
+    )  # fmt: skip
+    config = hf.Qwen3MoeConfig(
+        vocab_size=43176, hidden_size=2048, moe_intermediate_size=768, num_hidden_layers=4, num_experts=128,
+        num_experts_per_tok=8, num_attention_heads=32, num_key_value_heads=4, head_dim=128,
+    )  # fmt: skip
+    rows = -(-16 // case["options"]["per_row"])
+    estimate = planning.estimate_of(recipe, GPU, config)
+    predicted = estimate.training(case["row_tokens"], case["row_trained"], rows) / GIB
+    assert predicted == pytest.approx(case["peak_gib"], rel=0.05)
+
+
 @pytest.mark.parametrize("card", ["small-cards-h100", "side-by-side"])
 def test_the_plans_of_whole_runs_were_measured(card: str) -> None:
     if card == "side-by-side":
