@@ -129,11 +129,14 @@ def train(
     tuned = attach(model, recipe.lora, 42)
     if case["fuse"]:
         fuse(tuned)
-    set_packed(model)
+    packed = case.get("packed", True)
+    if packed:
+        set_packed(model)
     plan = Plan(
         device=hardware.name, dtype=hardware.dtype_name, quantization=recipe.model.quantization,
         samples_per_row=case["per_row"], recompute=case["recompute"],
         optimizer=recipe.train.optimizer, evaluation_batch=1, dequantized=case["dequantized"],
+        packed=packed,
     )  # fmt: skip
     if case["recompute"]:
         set_recompute(tuned, on=True)

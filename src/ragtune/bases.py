@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from ragtune.errors import UsageError
+
 if TYPE_CHECKING:
     from ragtune.checks import Look
 
@@ -39,11 +41,24 @@ def vocabulary(look: Look) -> None:
 
 
 def adapter(look: Look) -> None:
-    """What the adapter goes on, as PEFT makes it on the model without weights, and what is left out."""
+    """What the adapter goes on, as PEFT makes it on the model without weights, and what is left out.
+
+    Raises:
+        UsageError: PEFT can't reach what is asked for.
+    """
+    from ragtune.model.quantized import see_quantized
     from ragtune.model.targets import describe, find_targets
 
-    lora = look.run.recipe.lora
-    for line in describe(find_targets(look.run.config, lora), lora):
+    run = look.run
+    targets = find_targets(run.config, run.recipe.lora)
+    base = see_quantized(run.config, run.hardware.device)
+    if base and not base.dequantized and targets.by_weight:
+        raise UsageError(
+            f"lora.target_modules: PEFT reaches {targets.by_weight[0]} by its weight alone, which is packed "
+            f"({base.kind}).",
+            "Set lora.target_modules to layers of the attention, or take a base that is not quantised.",
+        )
+    for line in describe(targets, run.recipe.lora):
         look.say("adapter", line)
 
 

@@ -259,7 +259,7 @@ CHECKS: tuple[tuple[str, tuple[str, ...], Check], ...] = (
     ("truncation", ("template",), data_checks.truncation),
     ("answers", ("template",), data_checks.answers),
     ("vocabulary", ("truncation",), bases.vocabulary),
-    ("adapter", ("model",), bases.adapter),
+    ("adapter", ("quantization",), bases.adapter),
     ("trial", ("adapter",), bases.trial),
     (
         "memory",

@@ -229,7 +229,8 @@ def _can_fuse(module: Any) -> bool:
     # Which classes compute as above: tested by tests/model/test_fused.py against PEFT's own layers.
     return (
         isinstance(module, LoraLayer)
-        and type(module).__name__ in ("Linear", "Linear4bit")
+        # A layer that PEFT reaches by its weight has the matrices of one that it reaches by its name.
+        and type(module).__name__ in ("Linear", "Linear4bit", "ParamWrapper")
         and type(module.get_base_layer()).__name__ in ("Linear", "Linear4bit")
         and list(module.active_adapters) == [_ADAPTER]
         and _ADAPTER in module.lora_A

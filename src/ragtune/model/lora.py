@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from ragtune.errors import RagtuneError, is_out_of_memory
+from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
 from ragtune.model.load import quiet
 from ragtune.model.targets import find_targets
 from ragtune.model.wrapping import ADAPTER, adapters, is_matrix, wrap
@@ -29,7 +29,7 @@ def attach(model: Any, lora: Lora, seed: int, without: Sequence[str] = ()) -> An
         without: whole names of layers and weights that get none.
 
     Raises:
-        UsageError: as `find_targets` does.
+        UsageError: as `find_targets` does; or a weight that PEFT must reach is packed.
     """
     targets = find_targets(model.config, lora)
     torch.manual_seed(seed)
@@ -37,6 +37,13 @@ def attach(model: Any, lora: Lora, seed: int, without: Sequence[str] = ()) -> An
         [name for name in names if name not in without]
         for names in (targets.layers, targets.by_weight, targets.experts)
     )
+    packed = [n for n in by_weight if not model.get_parameter(f"{n}.weight").is_floating_point()]
+    if packed:
+        raise UsageError(
+            f"lora.target_modules: PEFT reaches {packed[0]} of {type(model).__name__} by its weight alone, "
+            "which is packed in few bits here.",
+            "Set lora.target_modules to layers of the attention, or take a base that is not quantised.",
+        )
     tuned = wrap(model, lora, layers, by_weight, experts)
     if lora.dropout and (by_weight or experts):
         for layer in adapters(tuned).values():

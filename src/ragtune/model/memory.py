@@ -36,6 +36,8 @@ class Shape:
     """Parameters of the experts that have an adapter, which makes a copy of them."""
     largest_experts: int
     """Of one tensor of them."""
+    by_weight: bool
+    """Whether PEFT adapts layers by their weights, which then can't be packed in 4 bits."""
     routed: int
     """Experts that a token goes to; 0 without experts."""
     rank: int
@@ -72,6 +74,7 @@ class Shape:
             trained=targets.trained,
             experts=sum(experts),
             largest_experts=max(experts, default=0),
+            by_weight=bool(targets.by_weight),
             routed=_number(text, "num_experts_per_tok", 0),
             rank=recipe.lora.rank,
             adapted=math.ceil(len(targets.layers) / layers),
@@ -204,7 +207,9 @@ class Estimate:
         reading = row * (3 * s.inner + 4 * s.hidden) * self.width
         weight = s.largest_linear * self.width if self.nf4 and not self.dequantized else 0
         logits = questions * s.vocabulary * 10
-        return self.weights + self.adapter + cached * self.cached_token + reading + weight + logits
+        copies = 2 * s.largest_experts * self.width
+        fixed = self.weights + self.adapter + copies
+        return fixed + cached * self.cached_token + reading + weight + logits
 
 
 def available(device: torch.device) -> int:

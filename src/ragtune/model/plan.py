@@ -258,10 +258,12 @@ def _choose(
                 return count
         return 0
 
+    nf4 = recipe.model.quantization == "nf4"
+    kinds = ((True,) if base.shape.by_weight else (True, False)) if nf4 else (False,)
     choices = [
         (dequantized, recompute)
         for recompute in ((False, True) if train.recompute == "auto" else (train.recompute,))
-        for dequantized in ((True, False) if recipe.model.quantization == "nf4" else (False,))
+        for dequantized in kinds
     ]
     fallback: tuple[Estimate, int] | None = None
     for dequantized, recompute in choices:
@@ -276,7 +278,9 @@ def _choose(
             fallback = (estimate, count)
     if fallback:
         return fallback
-    smallest = dataclasses.replace(base, recompute=train.recompute is not False)
+    smallest = dataclasses.replace(
+        base, recompute=train.recompute is not False, dequantized=kinds[-1]
+    )
     needed = smallest.training(*sizes(1), train.batch_size)
     if smallest.weights + smallest.adapter + smallest.gradients + smallest.moments > budget:
         raise UsageError(
