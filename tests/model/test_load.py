@@ -20,9 +20,9 @@ from ragtune.model.load import (
     load_config,
     load_model,
     load_tokenizer,
-    skeleton,
 )
 from ragtune.model.lora import attach, load_adapter, save_adapter
+from ragtune.model.skeleton import skeleton
 from ragtune.model.source import ModelSource
 from ragtune.recipe import Lora, Recipe
 from tests.conftest import tiny_model
