@@ -198,7 +198,7 @@ def cli(
         ("data.train=missing.jsonl", 2, "missing.jsonl does not exist"),
         ("train.learning_rat=1", 2, "Did you mean train.learning_rate"),
         ("train.steps=many", 2, "train.steps"),
-        ("lora.target_modules=[nope]", 2, "has no nope"),
+        ("lora.target_modules=[nope]", 2, "has no linear layer nope"),
         ("model.quantization=nf4", 2, "needs an NVIDIA GPU"),
         ("train.optimizer=adamw_8bit", 2, "needs an NVIDIA GPU"),
         ("prompt.max_tokens=16", 2, "Nothing of"),
