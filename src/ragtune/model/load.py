@@ -223,7 +223,12 @@ def _fuse_kernels(model: Any) -> None:
     family = sys.modules[type(model).__module__]
     before = dict(vars(family))
     losses = {"cross_entropy": False, "fused_linear_cross_entropy": False}
-    kernels = {"rope": True, "rms_norm": True, "swiglu": True, "geglu": True}
+    from ragtune.model.experts import mixtures
+    from ragtune.model.skeleton import language_model
+
+    # Liger's experts tune their kernels for minutes when they are first used (on an H100).
+    dense = not mixtures(language_model(model)[1], "")
+    kernels = {"rope": True, "rms_norm": True, "swiglu": dense, "geglu": dense}
     try:
         apply_liger_kernel(model, kernels | losses)
     except NotImplementedError:  # of some families Liger knows no rotary embedding
