@@ -120,7 +120,7 @@ def test_an_error_that_is_none_of_these_is_a_fault(
     with pytest.raises(ValueError, match="something else"):
         skeleton(hf.LlamaConfig())
     with pytest.raises(
-        UsageError, match="no causal language model: transformers .* has none of vit"
+        UsageError, match=r"no causal language model: transformers .* has none of vit"
     ):
         skeleton(hf.ViTConfig())
 

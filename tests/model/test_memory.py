@@ -20,7 +20,7 @@ from ragtune.recipe import Recipe
 from ragtune.recipe_file import load_recipe
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
-from experts import SHAPES  # noqa: E402
+from experts import SHAPES
 
 ROOT = Path(__file__).parents[2]
 GPU = Hardware(torch.device("cuda", 0), torch.bfloat16, "a GPU", "a GPU")
