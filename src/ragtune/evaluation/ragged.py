@@ -8,7 +8,6 @@ the longest, copies the whole cache at every token and goes on until the last an
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -191,8 +190,6 @@ class Ragged:
 
         def step_on(token: Tensor, lengths: Tensor, longest: int, left: int) -> Tensor:
             nonlocal graph, inputs, logits
-            if self.graphs and not self.warm:
-                self._see_capturable(cache, token, lengths)
             if graph is None and self.graphs and self.warm and left >= _WORTH_A_GRAPH:
                 inputs = (token.clone(), lengths.clone())
                 graph = torch.cuda.CUDAGraph()
@@ -206,8 +203,10 @@ class Ragged:
                     random.graphsafe_set_state(state)
                     if is_out_of_memory(error):
                         raise
-                    graph = None
-                    self._without_graphs(error)
+                    # Something in the model asks the host.
+                    self.graphs, graph = False, None
+                    reason = (str(error).splitlines() or ["?"])[0][:120]
+                    note(f"Answers without a CUDA graph, which is slower: {reason}")
             if graph is None or inputs is None:
                 self.warm = True
                 return _next_logits(self.model, cache, token, lengths, longest)
@@ -218,29 +217,6 @@ class Ragged:
             return captured
 
         return step_on
-
-    def _see_capturable(self, cache: RaggedCache, token: Tensor, lengths: Tensor) -> None:
-        """Take a step in which nothing may wait for the GPU, as it must not in a graph.
-
-        The step is taken again afterwards, and writes the same into the cache. A capture that fails
-        would leave more behind than this.
-        """
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the mode is called a prototype
-                torch.cuda.set_sync_debug_mode("error")
-            _next_logits(self.model, cache, token, lengths, None)
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise
-            self._without_graphs(error)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-
-    def _without_graphs(self, error: RuntimeError) -> None:
-        self.graphs = False
-        reason = (str(error).splitlines() or ["?"])[0][:120]
-        note(f"Answers without a CUDA graph, which is slower: {reason}")
 
 
 def _read(model: Any, cache: RaggedCache, prompts: Sequence[list[int]]) -> Iterator[Tensor]:
