@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from ragtune.errors import UsageError
-
 if TYPE_CHECKING:
     from ragtune.checks import Look
 
@@ -47,17 +45,13 @@ def adapter(look: Look) -> None:
         UsageError: PEFT can't reach what is asked for.
     """
     from ragtune.model.quantized import see_quantized
-    from ragtune.model.targets import describe, find_targets
+    from ragtune.model.targets import describe, find_targets, packed_weight
 
     run = look.run
     targets = find_targets(run.config, run.recipe.lora)
     base = see_quantized(run.config, run.hardware.device)
     if base and not base.dequantized and targets.by_weight:
-        raise UsageError(
-            f"lora.target_modules: PEFT reaches {targets.by_weight[0]} by its weight alone, which is packed "
-            f"({base.kind}).",
-            "Set lora.target_modules to layers of the attention, or take a base that is not quantised.",
-        )
+        raise packed_weight(targets.by_weight[0], base.kind)
     for line in describe(targets, run.recipe.lora):
         look.say("adapter", line)
 
@@ -73,7 +67,7 @@ def trial(look: Look) -> None:
     from ragtune.model.load import quiet
     from ragtune.model.lora import attach
     from ragtune.model.quantized import without_quantization
-    from ragtune.model.trial import TrialError, small_copy
+    from ragtune.model.trial import FOREIGN, TrialError, small_copy
     from ragtune.model.wrapping import adapters
     from ragtune.training.gradients import without_gradient
 
@@ -83,17 +77,19 @@ def trial(look: Look) -> None:
     try:
         copy, layers = small_copy(without_quantization(run.config))
     except TrialError as error:
-        look.say(
-            "trial", f"not made: {error.message}", "warning",
-            "Whether it is causal and can be packed is tried when it is loaded, before the first answer.",
-        )  # fmt: skip
+        look.say("trial", f"not made: {error.message}", "warning", _LATER)
         return
-    with quiet():
-        see_causal(copy, run.recipe.model.id)
-        unpackable = probe(copy, training=True)
-        tuned = attach(copy, run.recipe.lora, run.recipe.seed)
-        with contextlib.nullcontext() if unpackable else using_packed(copy):
-            unreached = without_gradient(tuned, packed=unpackable is None)
+    try:
+        with quiet():
+            see_causal(copy, run.recipe.model.id)
+            unpackable = probe(copy, training=True)
+            tuned = attach(copy, run.recipe.lora, run.recipe.seed)
+            with contextlib.nullcontext() if unpackable else using_packed(copy):
+                unreached = without_gradient(tuned, packed=unpackable is None)
+    except FOREIGN as error:
+        text = (str(error).splitlines() or [type(error).__name__])[0]
+        look.say("trial", f"not made: a small copy fails ({text[:120]})", "warning", _LATER)
+        return
     count = len(adapters(tuned))
     words = f"a small copy with {layers} of its layers is causal; " + (
         f"one sample a row: {unpackable}" if unpackable else "its rows can be packed"
@@ -103,10 +99,15 @@ def trial(look: Look) -> None:
         look.say(
             "trial", f"{len(unreached)} of the copy's {count} adapters get no gradient: "
             f"{', '.join(_ends(unreached))}", "warning",
-            "Training leaves them out, and does not count them.",
+            "Training leaves them out; the number of parameters above still counts them.",
         )  # fmt: skip
     else:
         look.say("trial", f"each of its {count} adapters gets a gradient")
+
+
+_LATER = (
+    "Whether it is causal and can be packed is tried when it is loaded, before the first answer."
+)
 
 
 def _ends(names: list[str]) -> list[str]:

@@ -45,13 +45,15 @@ def memory(look: Look) -> None:
 
 def merging(look: Look) -> None:
     from ragtune.model.quantized import refuse_merging, see_quantized
+    from ragtune.model.targets import find_targets
     from ragtune.publish.merge import available_memory, memory_needed
 
     run = look.run
     if run.recipe.publish.format != "merged" or run.dir.merged.exists():
         return
     refuse_merging(see_quantized(run.config, run.hardware.device))
-    needed, available = memory_needed(run.config), available_memory()
+    experts = find_targets(run.config, run.recipe.lora).experts
+    needed, available = memory_needed(run.config, experts), available_memory()
     if available is not None and needed > available:
         raise UsageError(
             f"Merging needs about {size_of(needed)} of memory; {size_of(available)} are available here.",

@@ -274,7 +274,7 @@ CHECKS: tuple[tuple[str, tuple[str, ...], Check], ...] = (
         ),
         capacity.memory,
     ),
-    ("merging", ("quantization",), capacity.merging),
+    ("merging", ("quantization", "adapter"), capacity.merging),
     ("disk", ("quantization", "adapter"), capacity.disk),
     ("server", (), _server),
     ("hub", (), _hub),

@@ -34,7 +34,7 @@ def template(look: Look) -> None:
         )
         look.say("template", words + ("; a server may write its own" if run.remote else ""))
     opening = encoder.opening
-    if opening.generation == opening.trained:
+    if opening.generation == opening.trained and opening.saved == "alike":
         return
     advice = ""
     if run.remote or opening.saved == "unlike":

@@ -9,7 +9,7 @@ import transformers as hf
 
 import ragtune
 from ragtune.errors import UsageError
-from ragtune.model.causal import causal
+from ragtune.model.causal import causal, see_causal
 from tests.conftest import tiny_model
 
 SMALL = {
@@ -70,3 +70,12 @@ def test_a_run_stops_before_the_first_answer(
     with pytest.raises(UsageError, match=words):
         ragtune.evaluate(tiny_recipe, base=True, run_dir=tmp_path / "run")
     assert not (tmp_path / "run" / "before").exists()
+
+
+def test_logits_that_are_not_finite_show_nothing_of_it() -> None:
+    model = tiny_model("llama")
+    with torch.no_grad():
+        model.model.norm.weight[0] = float("nan")
+    with pytest.raises(UsageError, match="logits are not finite") as caught:
+        see_causal(model, "x/y")
+    assert "model.dtype=float32" in caught.value.advice

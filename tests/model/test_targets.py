@@ -107,3 +107,15 @@ def test_names_of_experts_in_the_place_of_layers() -> None:
 def test_a_dense_model_has_no_experts() -> None:
     with pytest.raises(UsageError, match="LlamaForCausalLM has no experts"):
         find_targets(hf.LlamaConfig(), Lora(experts=True))
+
+
+def test_what_a_named_choice_leaves_out_is_layers_alone() -> None:
+    """Not the output layer, with or without weights of its own."""
+    seven = sorted(LLAMAS)
+    for tied in (False, True):
+        config = hf.LlamaConfig(num_hidden_layers=2, tie_word_embeddings=tied)
+        assert find_targets(config, Lora(target_modules=seven)).left_out == {}
+    config = hf.LlamaConfig(num_hidden_layers=2)
+    assert "lm_head" in find_targets(config, Lora(target_modules=["q_proj", "lm_head"])).layers
+    left = find_targets(config, Lora(target_modules=["q_proj"])).left_out
+    assert set(left) == {"other linear layers"}

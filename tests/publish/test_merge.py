@@ -12,6 +12,7 @@ import torch
 import transformers as hf
 from safetensors.torch import load_file, save_file
 
+import ragtune
 from ragtune.data.encode import Encoder, prepare_tokenizer
 from ragtune.errors import RagtuneError, UsageError
 from ragtune.model.load import Hardware, load_model, load_tokenizer
@@ -20,6 +21,8 @@ from ragtune.model.source import ModelSource
 from ragtune.publish import merge as merge_module
 from ragtune.publish.merge import available_memory, memory_needed, merge
 from ragtune.recipe import Lora, Recipe
+from tests.families.build import build
+from tests.families.table import FAMILIES
 
 CPU = Hardware(torch.device("cpu"), torch.float32, "test", "CPU")
 LLAMA_2_7B = {
@@ -275,3 +278,21 @@ def test_memory_needed_of_another_kind_of_model() -> None:
 def test_available_memory() -> None:
     available = available_memory()
     assert available is None or 2**20 < available < 2**45
+
+
+def test_what_transformers_keeps_in_float32_stays_so(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    """A router's correction decides which experts are asked: rounded, it may decide otherwise."""
+    build(next(f for f in FAMILIES if f.name == "glm4_moe (experts)"), tmp_path / "base")
+    name = "model.layers.1.mlp.gate.e_score_correction_bias"
+    weights = load_file(tmp_path / "base" / "model.safetensors")
+    weights[name] = torch.rand(weights[name].shape)
+    save_file(weights, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    tiny_recipe["model"]["id"] = str(tmp_path / "base")
+    ragtune.merge(tiny_recipe, run_dir=tmp_path / "run")
+    merged = load_file(tmp_path / "run" / "merged" / "model.safetensors")
+    assert torch.equal(merged[name], weights[name])
+    assert {t.dtype for n, t in merged.items() if n != name and "e_score" not in n} == {
+        torch.bfloat16
+    }

@@ -35,7 +35,7 @@ def with_date(template: str, day: date) -> str:
 
 def date_of(template: str) -> date | None:
     """The day of a template of `with_date`; None for others."""
-    found = re.match(r"\{# the date: (\d{4}-\d\d-\d\d) #\}", template)
+    found = re.search(r"\{# the date: (\d{4}-\d\d-\d\d) #\}", template)
     return date.fromisoformat(found[1]) if found else None
 
 

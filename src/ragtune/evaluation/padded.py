@@ -80,7 +80,7 @@ def choose_way(model: Any, settings: Any, prompts: Sequence[list[int]], most: in
         if not is_out_of_memory(error):
             raise
     free_gpu()
-    return Way(SINGLE, "the memory does not do for trying batches")
+    return Way(SINGLE, "there is too little memory to try batches")
 
 
 def _tried(model: Any, settings: Any, prompts: Sequence[list[int]], most: int) -> Way:

@@ -23,6 +23,9 @@ def causal(model: Any) -> str | None:
 
     Returns:
         A reason in words, or None.
+
+    Raises:
+        FloatingPointError: the logits are not finite, and show nothing.
     """
     embedding = model.get_input_embeddings().weight
     generator = torch.Generator().manual_seed(0)
@@ -40,6 +43,8 @@ def causal(model: Any) -> str | None:
             )
     finally:
         model.train(was_training)
+    if not (one.isfinite().all() and other.isfinite().all()):
+        raise FloatingPointError("its logits are not finite")
     difference = (one - other).norm(dim=-1) / one.norm(dim=-1).clamp_min(1e-12)
     exact = model.dtype == torch.float32
     # Equal to the bit but where experts get other groups: in half precision one token may then take
@@ -54,9 +59,16 @@ def see_causal(model: Any, name: str) -> None:
     """See that a model, which users call by this name, is causal.
 
     Raises:
-        UsageError: it isn't.
+        UsageError: it isn't, or its logits are not finite.
     """
-    if reason := causal(model):
+    try:
+        reason = causal(model)
+    except FloatingPointError as error:
+        raise UsageError(
+            f"model.id: {name} can't be asked: {error}.",
+            "Set model.dtype=float32, or copy the model again: its weights may be damaged.",
+        ) from error
+    if reason:
         raise UsageError(
             f"model.id: {name} can't write text from left to right: {reason}.",
             "Name a model that was made to generate; an encoder (BERT, say) was not.",

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from ragtune.model.skeleton import is_linear
+from ragtune.model.skeleton import is_linear, language_model
 
 _STACKED = 3
 """Dimensions of a tensor that holds a matrix of every expert."""
@@ -98,3 +98,9 @@ def _routers(block: Any, experts: Any, count: int) -> list[str] | None:
 def joined(prefix: str, name: str) -> str:
     """A module's name within another's."""
     return f"{prefix}.{name}".strip(".")
+
+
+def expert_lists(model: Any) -> tuple[str, ...]:
+    """With what the names of experts begin that are modules of their own."""
+    prefix, part = language_model(model)
+    return tuple(f"{name}." for one in mixtures(part, prefix) for name in one.modules)

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
+from ragtune.errors import RagtuneError, is_out_of_memory
 from ragtune.model.load import quiet
-from ragtune.model.targets import find_targets
+from ragtune.model.targets import find_targets, packed_weight
 from ragtune.model.wrapping import ADAPTER, adapters, is_matrix, wrap
 from ragtune.recipe import Lora
 
@@ -39,11 +39,7 @@ def attach(model: Any, lora: Lora, seed: int, without: Sequence[str] = ()) -> An
     )
     packed = [n for n in by_weight if not model.get_parameter(f"{n}.weight").is_floating_point()]
     if packed:
-        raise UsageError(
-            f"lora.target_modules: PEFT reaches {packed[0]} of {type(model).__name__} by its weight alone, "
-            "which is packed in few bits here.",
-            "Set lora.target_modules to layers of the attention, or take a base that is not quantised.",
-        )
+        raise packed_weight(packed[0], "in few bits")
     tuned = wrap(model, lora, layers, by_weight, experts)
     if lora.dropout and (by_weight or experts):
         for layer in adapters(tuned).values():

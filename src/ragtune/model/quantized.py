@@ -113,9 +113,11 @@ def settle(model: Any, quantized: Quantized, dtype: torch.dtype) -> None:
     Raises:
         RagtuneError: it was not dequantised.
     """
+    from ragtune.model.skeleton import stays_float32
+
     if quantized.dequantized and getattr(model, "hf_quantizer", None) is not None:
         model.dequantize(dtype=dtype)
-    single = {*(model._keep_in_fp32_modules or ()), *(model._keep_in_fp32_modules_strict or ())}  # noqa: SLF001 - as transformers' own loading
+    single = stays_float32(model)
     for name, parameter in model.named_parameters():
         number = parameter.is_floating_point() and parameter.dtype.itemsize > 1
         if quantized.dequantized and not number:
@@ -123,7 +125,7 @@ def settle(model: Any, quantized: Quantized, dtype: torch.dtype) -> None:
                 f"{name} of the base is still {parameter.dtype} after it was to be dequantised.",
                 _OTHER,
             )
-        kept = parameter.dtype == torch.float32 and single & set(name.split("."))
+        kept = parameter.dtype == torch.float32 and single(name)
         if number and type(parameter) is torch.nn.Parameter and not kept:
             parameter.data = parameter.data.to(dtype)
     if quantized.dequantized:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -98,6 +100,13 @@ def language_model(model: Any) -> tuple[str, Any]:
         if any(is_linear(m) for m in part.modules()):
             return name, part
     return "", model
+
+
+def stays_float32(model: Any) -> Callable[[str], bool]:
+    """Whether transformers keeps a parameter or buffer, by its name, in float32 in every dtype."""
+    modules = model._keep_in_fp32_modules_strict or ()  # noqa: SLF001 - no public way to ask
+    pattern = re.compile("|".join(rf"(^|\.){name}($|\.)" for name in modules) or r"(?!)")
+    return lambda name: pattern.search(name) is not None
 
 
 def is_linear(module: Any) -> bool:

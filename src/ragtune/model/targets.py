@@ -70,9 +70,12 @@ def _find(model: Any, lora: Lora) -> Targets:
     stacked = [name for mixture in found for name in mixture.tensors]
     shared = _sharing(model)
     every = lora.target_modules == [ALL_LINEAR]
+    outputs: list[str] = []
     if not every:
-        linear += _output_names(model)  # who names it gets it
-    asked = linear if every else _named(model, part, linear, shared, lora.target_modules)
+        outputs = _output_names(model)  # who names it gets it
+    asked = (
+        linear if every else _named(model, part, [*linear, *outputs], shared, lora.target_modules)
+    )
     wanted = set(asked) - (routers | in_experts | shared if every else set())
     if lora.experts:
         if not found:
@@ -82,14 +85,14 @@ def _find(model: Any, lora: Lora) -> Targets:
             )
         wanted |= in_experts
     experts = tuple(stacked) if lora.experts else ()
-    by_weight, refused = _reach(model, lora, [n for n in linear if n in wanted])
+    by_weight, refused = _reach(model, lora, [n for n in [*linear, *outputs] if n in wanted])
     if refused and not every:
         raise UsageError(
             f"lora.target_modules: PEFT adapts no {', '.join(refused)} of {type(model).__name__}: "
             f"{next(iter(refused.values()))}.",
             f"Leave it out, or use [{ALL_LINEAR}].",
         )
-    layers = tuple(n for n in linear if n in wanted and _end(n) not in refused)
+    layers = tuple(n for n in [*linear, *outputs] if n in wanted and _end(n) not in refused)
     tuned = wrap(copy.deepcopy(model), lora, layers, by_weight, experts)
     if adapted_names(tuned) != {*layers, *experts}:
         import peft
@@ -106,18 +109,21 @@ def _find(model: Any, lora: Lora) -> Targets:
             *(n for n in stacked if n not in experts),
             *(f"{n}.weight" for n in in_experts if n not in layers),
         ],
-        "layers that share their weights": [f"{n}.weight" for n in linear if n in shared],
+        "layers that share their weights": [
+            n for n in (f"{n}.weight" for n in linear if n in shared) if n in sizes
+        ],
         "other linear layers": [
             f"{n}.weight" for n in linear if n not in {*layers, *in_experts, *routers, *shared}
         ],
         "parts that do not read text": [n for n in sizes if not n.startswith(read)],
     }
+    left_sizes = {what: sum(sizes[n] for n in names) for what, names in left_out.items()}
     return Targets(
         layers=layers,
         by_weight=by_weight,
         experts=experts,
         refused=tuple(refused),
-        left_out={k: sum(sizes.get(n, 0) for n in v) for k, v in left_out.items() if v},
+        left_out={what: size for what, size in left_sizes.items() if size},
         every=sum(sizes.values()),
         trained=trainable_parameters(tuned),
     )
@@ -219,6 +225,14 @@ def _end(name: str) -> str:
 
 def _ends_in(name: str, end: str) -> bool:
     return name == end or name.endswith(f".{end}")
+
+
+def packed_weight(name: str, how: str) -> UsageError:
+    """What to say of a layer that PEFT reaches by its weight alone, which is quantised."""
+    return UsageError(
+        f"lora.target_modules: PEFT reaches {name} by its weight alone, which is packed ({how}).",
+        "Set lora.target_modules to layers of the attention, or take a base that is not quantised.",
+    )
 
 
 def describe(targets: Targets, lora: Lora) -> list[str]:

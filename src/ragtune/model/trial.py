@@ -28,6 +28,12 @@ _NO_WIDTH = re.compile(r"vocab|chunk|patch|image|kernel|window|position|conv")
 """Which numbers of a configuration are divided. A guess by name: the copy is held against the model."""
 
 
+FOREIGN = (
+    ValueError, TypeError, LookupError, AttributeError, RuntimeError, AssertionError, ArithmeticError,
+)  # fmt: skip
+"""What a model's own code may raise at sizes that its author did not think of."""
+
+
 class TrialError(RagtuneError):
     """No copy can be made; the message says why."""
 
@@ -49,8 +55,8 @@ def small_copy(config: Any) -> tuple[Any, int]:
     depth = max((kinds.index(kind) for kind in kinds), default=-1) + 1
     problem = "its layers stand in no list"
     for factor in _factors(config) if kinds else ():
-        small = _reduced(config, len(kinds), depth, factor)
         try:
+            small = _reduced(config, len(kinds), depth, factor)
             empty = skeleton(small)
             size = sum(p.numel() for p in empty.parameters())
             if [k[:2] for k in _kinds(empty, small)] != [k[:2] for k in kinds[:depth]]:
@@ -59,11 +65,7 @@ def small_copy(config: Any) -> tuple[Any, int]:
                 problem = f"{depth} of its layers have {size / 1e9:.1f} billion parameters"
             else:
                 return _made(small), depth
-        # A model's own code may do anything with sizes that its author did not think of.
-        except (
-            UsageError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, AssertionError,
-            ArithmeticError,
-        ) as error:  # fmt: skip
+        except (UsageError, *FOREIGN) as error:
             problem = f"a smaller one can't be made ({type(error).__name__})"
     raise TrialError(problem)
 

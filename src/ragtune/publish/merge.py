@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ragtune.model.load import (
 )
 from ragtune.model.lora import load_adapter
 from ragtune.model.quantized import refuse_merging, see_quantized
-from ragtune.model.skeleton import skeleton
+from ragtune.model.skeleton import skeleton, stays_float32
 from ragtune.model.source import ModelSource
 from ragtune.publish.beside import copy_processors, unread_weights
 
@@ -47,7 +48,7 @@ def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) ->
             tuned = load_adapter(base, adapter)
             _see_finite(tuned)  # looked at before, so that afterwards it can only be the sum
             merged = tuned.merge_and_unload()
-        merged.to(torch.bfloat16)
+        _to_bfloat16(merged)
         _see_finite(merged, merged=True)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
@@ -66,6 +67,14 @@ def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) ->
         )
         encoder.tokenizer.save_pretrained(partial)
         copy_processors(source, partial)
+
+
+def _to_bfloat16(model: Any) -> None:
+    """Round weights to bfloat16, but for those that transformers keeps in float32 (a router's bias, say)."""
+    single = stays_float32(model)
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if tensor.is_floating_point() and not single(name):
+            tensor.data = tensor.data.to(torch.bfloat16)
 
 
 def _see_finite(model: Any, *, merged: bool = False) -> None:
@@ -94,10 +103,14 @@ def _see_finite(model: Any, *, merged: bool = False) -> None:
     )
 
 
-def memory_needed(config: Any) -> int:
+def memory_needed(config: Any, experts: Sequence[str] = ()) -> int:
     """Bytes of host memory that merging needs: the base, and room to merge its largest matrix.
 
     The model is made without weights, so that every architecture counts as it is.
+
+    Args:
+        config: the model's.
+        experts: names of the tensors of experts that have an adapter, which are merged whole.
 
     Raises:
         UsageError: it is no causal language model.
@@ -108,7 +121,8 @@ def memory_needed(config: Any) -> int:
     vocabulary = {id(end.weight) for end in ends if end is not None}
     matrices = (p for p in model.parameters() if p.ndim == 2 and id(p) not in vocabulary)  # noqa: PLR2004
     # Of the matrix that is merged: the update in float32 and in bf16, a float32 and a bf16 copy.
-    largest = max((p.numel() for p in matrices), default=0)
+    stacks = (model.get_parameter(name) for name in experts)
+    largest = max((p.numel() for p in (*matrices, *stacks)), default=0)
     return int(_dtype(config).itemsize * weights + 12 * largest)
 
 

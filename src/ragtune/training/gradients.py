@@ -10,6 +10,7 @@ from torch.nn import functional
 from ragtune.data.encode import Sample
 from ragtune.errors import UsageError
 from ragtune.gpu import autocast
+from ragtune.model.experts import expert_lists
 from ragtune.model.lora import attach
 from ragtune.model.wrapping import ADAPTER, adapters
 from ragtune.recipe import ALL_LINEAR, Lora
@@ -43,7 +44,9 @@ def attach_reached(model: Any, lora: Lora, seed: int, *, packed: bool) -> tuple[
     if len(unreached) == len(adapters(tuned)):
         raise UsageError(
             f"lora.target_modules: none of {', '.join(lora.target_modules)} gets a gradient from text.",
-            f"Name other layers, or use [{ALL_LINEAR}].",
+            "Name other layers."
+            if lora.target_modules == [ALL_LINEAR]
+            else f"Name other layers, or use [{ALL_LINEAR}].",
         )
     return attach(tuned.unload(), lora, seed, unreached), unreached
 
@@ -71,10 +74,12 @@ def without_gradient(tuned: Any, *, packed: bool) -> list[str]:
     with torch.enable_grad(), autocast(tuned):
         logits = kept_logits(tuned(**inputs, use_cache=False), inputs["logits_to_keep"])
         functional.cross_entropy(logits.float(), targets).backward()  # type: ignore[no-untyped-call]
+    # An expert that is a module of its own learns when a token goes to it: so short a row shows nothing.
+    experts = expert_lists(tuned.get_base_model())
     unreached = [
         name
         for name, layer in adapters(tuned).items()
-        if not _any(layer.lora_B[ADAPTER].weight.grad)
+        if not _any(layer.lora_B[ADAPTER].weight.grad) and not name.startswith(experts)
     ]
     tuned.zero_grad(set_to_none=True)
     tuned.train(was_training)
