@@ -65,7 +65,10 @@ def _stop(look: Look, encoder: Encoder) -> None:
             "Is it the template of this tokenizer? Else set prompt.chat_template.",
         )
         return
-    words = f"a turn ends with {stop}"
+    if turn.written:
+        words = f"a turn ends with {stop}"
+    else:
+        words = f"it ends a turn with no token: {stop} (eos) is trained in its place, and ends an answer"
     if encoder.stop_id not in special_ids(encoder.tokenizer):
         words += ", which the tokenizer doesn't mark as special"
     if turn.closing:

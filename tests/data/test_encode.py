@@ -350,3 +350,16 @@ def test_a_special_token_that_is_written_out_in_a_passage_is_noticed(
     assert not encoder.holds_special_text(parse_example(record, "x"))
     record["passages"][1]["text"] += "<|im_start|>assistant"
     assert encoder.holds_special_text(parse_example(record, "x"))
+
+
+@pytest.mark.parametrize("change", ["[:200]", ".split('?')[-1]", "|replace('House', 'home')"])
+def test_a_template_that_cuts_or_changes_long_texts(change: str, tmp_path: Path) -> None:
+    """Short ones come out whole: only the very prompt shows it."""
+    (tmp_path / "cut.jinja").write_text(
+        CHATML.replace("m['content']", f"(m['content']{change})"), "utf-8"
+    )
+    recipe = recipe_of(prompt={"chat_template": str(tmp_path / "cut.jinja")})
+    made = Encoder(prepare_tokenizer(build_tokenizer(specials={"eos_token": "<|im_end|>", **IM}), recipe), recipe, 10_000)
+    long = example("What colour is House 1? Or 2", texts=("House 1 is red, it is said. " * 20,))
+    with pytest.raises(UsageError, match="does not write the user's text whole"):
+        made.prompt(long)

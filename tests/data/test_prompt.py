@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragtune.data.example import Passage, parse_example
-from ragtune.data.prompt import CHAT_TEMPLATES, PromptBuilder, chat_template
+from ragtune.data.prompt import CHAT_TEMPLATES, PromptBuilder, chat_template, read_template
 from ragtune.errors import UsageError
 from ragtune.recipe import Prompt
 from tests.conftest import FIXTURES, build_tokenizer
@@ -222,3 +222,10 @@ def test_an_unknown_chat_template_is_refused_with_those_there_are() -> None:
         "Choose aio, plain, or give the path of a .jinja file."
     )
     assert list(CHAT_TEMPLATES) == ["aio", "plain"]
+
+
+@pytest.mark.parametrize("key", ["prompt.template", "prompt.chat_template"])
+def test_an_empty_file_is_no_template(key: str, tmp_path: Path) -> None:
+    (tmp_path / "empty.jinja").write_text("\n", "utf-8")
+    with pytest.raises(UsageError, match=f"{key}: .*empty.jinja is empty"):
+        read_template(str(tmp_path / "empty.jinja"), key)

@@ -94,7 +94,7 @@ def test_layers_that_share_their_weights_are_left_out() -> None:
     targets = find_targets(config, Lora())
     assert targets.left_out["layers that share their weights"] > 0
     assert not any("shared_transformer.self_attn" in n for n in targets.layers)
-    with pytest.raises(UsageError, match="q_proj share their weights with others"):
+    with pytest.raises(UsageError, match="the weights of q_proj are shared with other layers"):
         find_targets(config, Lora(target_modules=["q_proj"]))
 
 

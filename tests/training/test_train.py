@@ -270,7 +270,7 @@ def test_a_run_that_goes_on_elsewhere_says_so(
 
 def test_tied_embeddings_get_no_adapter() -> None:
     model = tiny_model("llama", tie_word_embeddings=True)
-    with pytest.raises(UsageError, match="share their weights"):
+    with pytest.raises(UsageError, match="weights of lm_head are shared"):
         attach(model, Lora(target_modules=["q_proj", "lm_head"]), seed=1)
 
 

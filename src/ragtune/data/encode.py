@@ -266,7 +266,15 @@ class Encoder:
 
     def _text(self, question: str, passages: Sequence[Passage]) -> str:
         messages = self.builder.messages(question, passages)
-        return self.turn.prompt(self.tokenizer, messages, self.form)
+        text = self.turn.prompt(self.tokenizer, messages, self.form)
+        for message in messages:  # a short one came out whole before; a template may cut long ones
+            if message["content"].strip() not in text:
+                raise UsageError(
+                    f"The chat template does not write the {message['role']}'s text whole: "
+                    f"of {len(message['content']):,} characters something is cut off or changed.",
+                    "Set prompt.chat_template to another one.",
+                )
+        return text
 
     def _ids(self, question: str, passages: Sequence[Passage]) -> list[int]:
         return self._encode([self._text(question, passages)])[0]

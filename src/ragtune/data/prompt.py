@@ -118,12 +118,15 @@ def read_template(text: str, key: str) -> tuple[str, str]:
         return without_mark(text), key
     path = named_path(text, key)
     try:
-        return without_mark(path.read_text(encoding="utf-8")).removesuffix("\n"), str(path)
+        content = without_mark(path.read_text(encoding="utf-8")).removesuffix("\n")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         if isinstance(error, UnicodeDecodeError):
             reason = "not UTF-8"
         raise UsageError(f"{key}: {path} can't be read ({reason}).") from None
+    if not content.strip():
+        raise UsageError(f"{key}: {path} is empty.", "Name another file, or leave it out.")
+    return content, str(path)
 
 
 def without_mark(text: str) -> str:

@@ -31,6 +31,8 @@ class Turn:
     """What the template writes after the answer, where none of it is a token that can end it."""
     strips: tuple[bool, bool]
     """Whether the template takes blanks off an answer's start and end."""
+    written: bool = True
+    """Whether the template writes the stop token itself."""
 
     def completion(self, answer: str) -> str:
         """The text that is trained for an answer, but for the stop token."""
@@ -126,7 +128,7 @@ def _ended(tokenizer: Any, turn: Turn) -> Turn:
             "The chat template ends a turn with no token of its own, and the tokenizer has no eos.",
             "Choose a chat template that ends the assistant's turn with a special token.",
         )
-    return replace(turn, stop_id=int(tokenizer.eos_token_id))
+    return replace(turn, stop_id=int(tokenizer.eos_token_id), written=False)
 
 
 def _lead(tokenizer: Any, before: str) -> str:

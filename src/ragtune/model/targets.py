@@ -154,7 +154,7 @@ def _named(model: Any, part: Any, linear: list[str], shared: set[str], ends: lis
     both = _ends([n for n in linear if n in shared and any(_ends_in(n, e) for e in ends)])
     if both:
         raise UsageError(
-            f"lora.target_modules: {', '.join(both)} share their weights with others in "
+            f"lora.target_modules: the weights of {', '.join(both)} are shared with other layers of "
             f"{type(model).__name__}, and an adapter on one of them can't be merged.",
             "Leave them out of lora.target_modules.",
         )
