@@ -359,7 +359,11 @@ def test_a_template_that_cuts_or_changes_long_texts(change: str, tmp_path: Path)
         CHATML.replace("m['content']", f"(m['content']{change})"), "utf-8"
     )
     recipe = recipe_of(prompt={"chat_template": str(tmp_path / "cut.jinja")})
-    made = Encoder(prepare_tokenizer(build_tokenizer(specials={"eos_token": "<|im_end|>", **IM}), recipe), recipe, 10_000)
+    made = Encoder(
+        prepare_tokenizer(build_tokenizer(specials={"eos_token": "<|im_end|>", **IM}), recipe),
+        recipe,
+        10_000,
+    )
     long = example("What colour is House 1? Or 2", texts=("House 1 is red, it is said. " * 20,))
     with pytest.raises(UsageError, match="does not write the user's text whole"):
         made.prompt(long)

@@ -280,6 +280,17 @@ def test_available_memory() -> None:
     assert available is None or 2**20 < available < 2**45
 
 
+def test_a_bias_that_looks_like_an_unread_tensor_is_merged_once(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    """GPT-2's class ignores "attn.bias" in files, which "c_attn.bias" fits."""
+    build(next(f for f in FAMILIES if f.name == "gpt2"), tmp_path / "base")
+    tiny_recipe["model"]["id"] = str(tmp_path / "base")
+    ragtune.merge(tiny_recipe, run_dir=tmp_path / "run")
+    merged = load_file(tmp_path / "run" / "merged" / "model.safetensors")
+    assert {tensor.dtype for tensor in merged.values()} == {torch.bfloat16}
+
+
 def test_what_transformers_keeps_in_float32_stays_so(
     tiny_recipe: dict[str, Any], tmp_path: Path
 ) -> None:

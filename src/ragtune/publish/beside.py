@@ -35,10 +35,13 @@ def unread_weights(source: ModelSource, model: Any) -> dict[str, Any]:
     from safetensors import safe_open
 
     patterns = [re.compile(p) for p in model._keys_to_ignore_on_load_unexpected or ()]  # noqa: SLF001 - no public way
+    read, prefix = model.state_dict().keys(), model.base_model_prefix
     found: dict[str, Any] = {}
     for path in _weights(source) if patterns else ():
         with safe_open(path, "pt") as file:
-            names = [n for n in file.keys() if any(p.search(n) for p in patterns)]  # noqa: SIM118 - no mapping
+            # A pattern is meant for names that the model lacks: GPT-2's "attn.bias" fits others, too.
+            names = [n for n in file.keys() if n not in read and f"{prefix}.{n}" not in read]  # noqa: SIM118 - no mapping
+            names = [n for n in names if any(p.search(n) for p in patterns)]
             found |= {name: file.get_tensor(name) for name in names}
     return found
 
