@@ -22,6 +22,7 @@ from ragtune.errors import RagtuneError
 from ragtune.files import read_json, read_jsonl
 from ragtune.gpu import free_gpu
 from ragtune.model.load import quiet
+from ragtune.model.skeleton import stays_float32
 from ragtune.stages import Run
 from ragtune.training import train as training
 from tests.conftest import make_records, write_records
@@ -321,8 +322,12 @@ def see_merged(model: Path, run: Run, result: Result) -> None:
     tuned = reference.logits(adapter, samples)
     merged = adapter.merge_and_unload()
     exact = reference.difference(reference.logits(merged, samples), tuned)
-    for weight in merged.state_dict().values():  # not what is computed anew, such as frequencies
-        if weight.is_floating_point():
+    single = stays_float32(merged)
+    for (
+        name,
+        weight,
+    ) in merged.state_dict().items():  # not what is computed anew, as frequencies are
+        if weight.is_floating_point() and not single(name):
             weight.copy_(weight.to(torch.bfloat16))
     rounded = reference.logits(merged, samples)
     written = reference.logits(reference.load(run.dir.merged, kind), samples)
