@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
 from ragtune.model.facts import refused
 from ragtune.model.source import ModelSource
-from ragtune.model.unsafe import INSTEAD, PICKLE
+from ragtune.model.unsafe import INSTEAD, PICKLE, PICKLES
 from ragtune.model.weights import damaged, folder_of
 from ragtune.offline import hub_is_offline
 
@@ -50,10 +50,10 @@ def explained(error: Exception, what: str, source: ModelSource) -> RagtuneError 
         return found
     folder = folder_of(source)
     if what == "model" and folder and not any(folder.glob("*.safetensors")):
+        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES)
+        kept = f"There is {', '.join(pickles)}, a pickle. {PICKLE}" if pickles else ""
         return UsageError(
-            f"model.id: {source.path} has no model.safetensors. Weights may be there as a pickle. "
-            f"{PICKLE}",
-            INSTEAD,
+            f"model.id: {source.path} has no model.safetensors. {kept}".strip(), INSTEAD
         )
     if what == "tokenizer" and folder and (missing := _packages_missing(folder)):
         return UsageError(
