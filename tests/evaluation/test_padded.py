@@ -194,7 +194,7 @@ def test_no_memory_for_the_probe(
     monkeypatch.setattr(padded, "_scores", full)
     found, way = ask(family_model("gemma2"), chatml_tokenizer, tmp_path / "a")
     assert way.how == SINGLE
-    assert "the memory does not do" in way.reason
+    assert "too little memory to try batches" in way.reason
     assert [p.token_ids for p in found] == alone("gemma2")
 
 
