@@ -30,7 +30,7 @@ from ragtune.data.example import Example
 from ragtune.data.prompt import CHAT_TEMPLATES
 from ragtune.data.read import read_examples
 from ragtune.data.select import rejection
-from ragtune.recipe_file import load_recipe
+from ragtune.recipe.load import load_recipe
 
 TRAIN_FILE = "jaquad_rag.train.jsonl.gz"
 PASSAGES = 3

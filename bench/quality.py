@@ -25,14 +25,15 @@ from typing import Any
 import torch
 import transformers as hf
 
-from ragtune import measure, rundir
+from ragtune.answering.evaluate import ask
 from ragtune.data.encode import IGNORE
 from ragtune.data.prompt import CHAT_TEMPLATES, PRESETS
-from ragtune.evaluation.compare import compare
-from ragtune.evaluation.evaluate import ask
-from ragtune.evaluation.score import load_predictions, metrics_of, score_answers
-from ragtune.recipe_file import load_recipe
-from ragtune.stages import Run
+from ragtune.recipe.load import load_recipe
+from ragtune.scoring.compare import compare
+from ragtune.scoring.score import load_predictions, metrics_of, score_answers
+from ragtune.stages import measure
+from ragtune.stages.run import Run
+from ragtune.store import folder as rundir
 
 BATCH, RATE, RANK, SEED = 16, 1e-4, 128, 42
 ALONE = 200  # questions that are asked again, one at a time

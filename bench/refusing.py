@@ -17,10 +17,11 @@ from pathlib import Path
 
 import torch
 
-from ragtune import measure, rundir
-from ragtune.files import read_json, write_json
-from ragtune.recipe_file import load_recipe
-from ragtune.stages import Run
+from ragtune.base.files import read_json, write_json
+from ragtune.recipe.load import load_recipe
+from ragtune.stages import measure
+from ragtune.stages.run import Run
+from ragtune.store import folder as rundir
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "refuse.yaml"
 

@@ -23,11 +23,11 @@ from typing import Any
 from machine import processor
 from ragtune.data.example import Example, Passage
 from ragtune.data.prompt import PromptBuilder
-from ragtune.evaluation.compare import compare
-from ragtune.evaluation.score import score_answers
-from ragtune.recipe_file import load_recipe
+from ragtune.recipe.load import load_recipe
 from ragtune.reporting.answers import AnswerRow
 from ragtune.reporting.html import write_report
+from ragtune.scoring.compare import compare
+from ragtune.scoring.score import score_answers
 
 CHARACTERS = 500
 PASSAGES = 3

@@ -19,14 +19,14 @@ import time
 from pathlib import Path
 
 from machine import processor
+from ragtune.base.files import write_json
 from ragtune.data.read import read_examples
-from ragtune.evaluation.compare import compare
-from ragtune.evaluation.metrics import METRICS
-from ragtune.evaluation.score import score_answers
-from ragtune.evaluation.statistics import SAMPLES
-from ragtune.files import write_json
-from ragtune.recipe_file import load_recipe
-from ragtune.rundir import versions
+from ragtune.recipe.load import load_recipe
+from ragtune.scoring.compare import compare
+from ragtune.scoring.metrics import METRICS
+from ragtune.scoring.score import score_answers
+from ragtune.scoring.statistics import SAMPLES
+from ragtune.store.folder import versions
 
 QUESTIONS = 1000
 

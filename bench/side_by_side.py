@@ -31,7 +31,7 @@ from pathlib import Path
 from peers.common import MARK, Job, row
 from peers.ours import step_row
 from peers.results import EQUAL, Results, table
-from ragtune.recipe_file import load_recipe, save_recipe
+from ragtune.recipe.load import load_recipe, save_recipe
 
 BENCH = Path(__file__).resolve().parent
 RECIPE = BENCH.parent / "recipes" / "aio-swallow-7b.yaml"

@@ -26,8 +26,8 @@ import torch
 
 import ragtune
 from peers.common import device_name, limit_memory
-from ragtune.files import read_json
-from ragtune.rundir import versions
+from ragtune.base.files import read_json
+from ragtune.store.folder import versions
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "aio-swallow-7b.yaml"
 

@@ -25,15 +25,15 @@ from typing import Any
 import torch
 import transformers as hf
 
+from ragtune.answering.generate import answer
 from ragtune.data.encode import Sample
-from ragtune.evaluation.generate import answer
 from ragtune.model import load as loading
-from ragtune.model.attention import set_packed
-from ragtune.model.fused import fuse
+from ragtune.model.fast.attention import set_packed
+from ragtune.model.fast.fused import fuse
 from ragtune.model.load import Hardware
 from ragtune.model.lora import attach
 from ragtune.model.plan import Plan, estimate_of, make_plan, row_size
-from ragtune.recipe import Recipe
+from ragtune.recipe.schema import Recipe
 from ragtune.training.rows import PackedRows, split_rows
 from ragtune.training.trainer import PackedTrainer, set_recompute, training_arguments
 

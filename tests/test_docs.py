@@ -23,8 +23,8 @@ import yaml
 from pydantic_core import PydanticUndefined
 
 from ragtune.cli import app, main
-from ragtune.recipe import Recipe, section_of
-from ragtune.recipe_file import load_recipe
+from ragtune.recipe.load import load_recipe
+from ragtune.recipe.schema import Recipe, section_of
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -35,7 +35,7 @@ PAGES = sorted(
 
 # Commands of the README that are not run here; each is checked as far as it can be (see below).
 NOT_RUN = {
-    "make quickstart": "makes an environment and takes minutes; tests/test_pipeline.py runs the stages",
+    "make quickstart": "makes an environment and takes minutes; tests/stages/test_run.py runs the stages",
     "make test": "is what runs this test",
     "ragtune run recipes/aio-swallow-7b.yaml": "needs a GPU, the network and a 7B model",
     "pip install -e .": "changes the environment",
@@ -201,7 +201,7 @@ def test_every_sample_is_attributed() -> None:
 
 
 def test_keys_that_the_pages_name_are_there() -> None:
-    from ragtune.recipe import all_keys, sections
+    from ragtune.recipe.schema import all_keys, sections
 
     names = "|".join(sections())
     for page in PAGES:

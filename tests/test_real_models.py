@@ -18,13 +18,13 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import ragtune
-from ragtune.errors import RagtuneError
-from ragtune.evaluation.endpoint import served_models
-from ragtune.files import read_jsonl
-from ragtune.model.attention import probe
+from ragtune.answering.server import served_models
+from ragtune.base.errors import RagtuneError
+from ragtune.base.files import read_jsonl
+from ragtune.model.fast.attention import probe
 from ragtune.model.source import _check_tokenizer, resolve
-from ragtune.recipe import Model
-from ragtune.stages import Run
+from ragtune.recipe.schema import Model
+from ragtune.stages.run import Run
 
 pytestmark = pytest.mark.slow
 RECIPES = Path(__file__).parents[1] / "recipes"

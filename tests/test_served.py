@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import ragtune
-from ragtune.errors import UsageError
-from ragtune.stages import Run
-from tests.evaluation.test_endpoint import KEY, Chat, chat, pauses  # noqa: F401 - fixtures
+from ragtune.base.errors import UsageError
+from ragtune.stages.run import Run
+from tests.answering.test_server import KEY, Chat, chat, pauses  # noqa: F401 - fixtures
 
 
 @pytest.fixture

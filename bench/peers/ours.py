@@ -13,8 +13,8 @@ from typing import Any
 
 from peers.common import Job, device_name, emit, limit_memory, peak_gib, row
 from peers.samples import write_samples
-from ragtune.files import read_json, read_jsonl
-from ragtune.stages import Run
+from ragtune.base.files import read_json, read_jsonl
+from ragtune.stages.run import Run
 
 
 def main() -> None:

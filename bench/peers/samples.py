@@ -14,7 +14,7 @@ def write_samples(run: Any, path: Path, count: int) -> float:
     """Write the first steps and every prompt of a prepared run; returns the mean sample length.
 
     Args:
-        run: a ragtune.stages.Run.
+        run: a ragtune.stages.run.Run.
         path: appears when it is whole.
         count: the steps over which the mean is taken.
     """
@@ -40,7 +40,7 @@ def write_samples(run: Any, path: Path, count: int) -> float:
 
 def main() -> None:
     """Prepare the data of a recipe and write its samples: for a run without ragtune's rows."""
-    from ragtune.stages import Run
+    from ragtune.stages.run import Run
 
     recipe, run_dir, path = map(Path, sys.argv[1:4])
     run = Run(recipe, run_dir=run_dir)

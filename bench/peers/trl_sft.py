@@ -84,7 +84,7 @@ class Bench:
         from datasets import Dataset
         from transformers import AutoTokenizer
 
-        from ragtune.model.attention import register
+        from ragtune.model.fast.attention import register
 
         register()
         self.job = job

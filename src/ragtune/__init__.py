@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from ragtune.errors import RagtuneError, UsageError
-from ragtune.offline import go_offline, is_offline, no_telemetry
+from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.base.network import go_offline, is_offline, no_telemetry
 
 __version__ = "0.1.0"
 
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from ragtune.pipeline import (
+    from ragtune.api import (
         check,
         compare,
         compare_runs,
@@ -52,8 +52,8 @@ if TYPE_CHECKING:
         run,
         train,
     )
-    from ragtune.recipe import Recipe
-    from ragtune.recipe_file import load_recipe
+    from ragtune.recipe.load import load_recipe
+    from ragtune.recipe.schema import Recipe
 
 
 def __getattr__(name: str) -> Any:
@@ -61,9 +61,9 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     if name == "Recipe":
-        return importlib.import_module("ragtune.recipe").Recipe
+        return importlib.import_module("ragtune.recipe.schema").Recipe
     if name == "load_recipe":
-        return importlib.import_module("ragtune.recipe_file").load_recipe
+        return importlib.import_module("ragtune.recipe.load").load_recipe
     if name in __all__:
-        return getattr(importlib.import_module("ragtune.pipeline"), name)
+        return getattr(importlib.import_module("ragtune.api"), name)
     raise AttributeError(f"module 'ragtune' has no attribute {name!r}")

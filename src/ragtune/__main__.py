@@ -3,7 +3,7 @@
 import signal
 import sys
 
-from ragtune import stopping
+from ragtune.base import stopping
 
 
 def main() -> None:

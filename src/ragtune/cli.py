@@ -12,10 +12,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ragtune import __version__, stopping
-from ragtune.errors import RagtuneError, in_words
-from ragtune.offline import go_offline, need_network
-from ragtune.tokens import hide
+from ragtune import __version__
+from ragtune.base import stopping
+from ragtune.base.errors import RagtuneError, in_words
+from ragtune.base.network import go_offline, need_network
+from ragtune.base.secrets import hide
 
 app = typer.Typer(
     name="ragtune",
@@ -81,7 +82,7 @@ def run(
 
     What is finished is not repeated: after a break the same command goes on.
     """
-    from ragtune import pipeline
+    from ragtune import api as pipeline
 
     pipeline.run(target, *(overrides or []), run_dir=run_dir, redo=redo)
 
@@ -94,9 +95,9 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Find out before anything costs time whether a run would work; exit code 1 if not."""
-    from ragtune import pipeline
-    from ragtune.checks import Finding, show
-    from ragtune.console import note, to_stderr
+    from ragtune import api as pipeline
+    from ragtune.base.console import note, to_stderr
+    from ragtune.stages.check.findings import Finding, show
 
     with to_stderr(wanted=as_json):
         found = pipeline.check(target, *(overrides or []), run_dir=run_dir)
@@ -125,7 +126,7 @@ def prepare(
     redo: Redo = False,
 ) -> None:
     """Read the data, select the examples, and count what was dropped and why."""
-    from ragtune.stages import Run
+    from ragtune.stages.run import Run
 
     one = Run(target, overrides, run_dir, redo=redo)
     one.prepare()
@@ -140,14 +141,14 @@ def train(
     target: Target, overrides: Overrides = None, run_dir: RunDir = None, redo: Redo = False
 ) -> None:
     """Train the adapter; after a break it goes on from the last checkpoint."""
-    from ragtune import pipeline
+    from ragtune import api as pipeline
 
     pipeline.train(target, *(overrides or []), run_dir=run_dir, redo=redo)
 
 
 def _one_of(given: list[str]) -> None:
     if len(given) > 1:
-        from ragtune.errors import UsageError
+        from ragtune.base.errors import UsageError
 
         raise UsageError(f"{' and '.join(given)} don't go together.", "Give one of them.")
 
@@ -177,8 +178,8 @@ def evaluate(
     redo: Redo = False,
 ) -> None:
     """Answer and score the questions, with the adapter if there is one."""
-    from ragtune import pipeline
-    from ragtune.console import console, to_stderr
+    from ragtune import api as pipeline
+    from ragtune.base.console import console, to_stderr
     from ragtune.reporting.table import controls_table, metrics_table
 
     given = {
@@ -226,8 +227,8 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison alone.")] = False,
 ) -> None:
     """Compare the answers before and after tuning, or those of several runs, with intervals."""
-    from ragtune import pipeline
-    from ragtune.console import console, to_stderr
+    from ragtune import api as pipeline
+    from ragtune.base.console import console, to_stderr
     from ragtune.reporting.table import runs_table
 
     runs = [t for t in targets if "=" not in t or Path(t).exists()]
@@ -255,8 +256,8 @@ def report(
     ] = ReportFormat.HTML,
 ) -> None:
     """Write report.html and comparison.json of what there is, or print a summary."""
-    from ragtune.console import to_stderr
-    from ragtune.stages import Run
+    from ragtune.base.console import to_stderr
+    from ragtune.stages.run import Run
 
     one = Run(target, overrides, run_dir)
     if form is ReportFormat.HTML:
@@ -272,7 +273,7 @@ def merge(
     target: Target, overrides: Overrides = None, run_dir: RunDir = None, redo: Redo = False
 ) -> None:
     """Merge the adapter into the base model, and count the answers that this changes."""
-    from ragtune import pipeline
+    from ragtune import api as pipeline
 
     pipeline.merge(target, *(overrides or []), run_dir=run_dir, redo=redo)
 
@@ -287,7 +288,7 @@ def push(
     ] = False,
 ) -> None:
     """Publish the merged model or the adapter on the Hub (publish.repo=owner/name)."""
-    from ragtune import pipeline
+    from ragtune import api as pipeline
 
     if not dry_run:
         need_network("Publishing asks the Hub")
@@ -297,7 +298,7 @@ def push(
 @app.command()
 def schema() -> None:
     """Print the recipe's JSON schema, for editors and for reading."""
-    from ragtune.recipe import Recipe
+    from ragtune.recipe.schema import Recipe
 
     typer.echo(json.dumps(Recipe.model_json_schema(), indent=2, ensure_ascii=False))
 
@@ -310,9 +311,9 @@ def init(
     ] = False,
 ) -> None:
     """Write a commented recipe to start from."""
-    from ragtune.errors import UsageError
-    from ragtune.files import writing
-    from ragtune.recipe_file import STARTER, commented_recipe
+    from ragtune.base.errors import UsageError
+    from ragtune.base.files import writing
+    from ragtune.recipe.load import STARTER, commented_recipe
 
     if output.is_dir():
         raise UsageError(f"{output} is a folder.", "Name the file to write.")

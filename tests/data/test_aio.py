@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from ragtune.base.errors import RagtuneError
 from ragtune.data import aio
 from ragtune.data.aio import FILES, download, fetch, gzip_problem
-from ragtune.errors import RagtuneError
 
 WHOLE = gzip.compress(random.Random(0).randbytes(300_000))
 SIZE = len(WHOLE)

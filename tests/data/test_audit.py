@@ -11,7 +11,7 @@ import pytest
 from ragtune.data.audit import EXAMPLES, question_key
 from ragtune.data.encode import Encoder
 from ragtune.data.prepare import prepare
-from ragtune.recipe_file import load_recipe
+from ragtune.recipe.load import load_recipe
 from tests.conftest import CHATML, build_tokenizer, make_records, write_records
 
 Row = dict[str, Any]

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
+from ragtune.base.errors import UsageError
+from ragtune.base.files import read_jsonl
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example, Passage
 from ragtune.data.prepare import asked, load_examples, prepare
 from ragtune.data.select import loses_positives, texts_shown
-from ragtune.errors import UsageError
-from ragtune.evaluation.score import score_answers
-from ragtune.files import read_jsonl
-from ragtune.recipe import Recipe
-from ragtune.recipe_file import load_recipe
+from ragtune.recipe.load import load_recipe
+from ragtune.recipe.schema import Recipe
+from ragtune.scoring.score import score_answers
 from tests.conftest import write_records
 
 REFUSAL = "no idea"

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ragtune.base.errors import UsageError
 from ragtune.data.chat import render
 from ragtune.data.encode import (
     IGNORE,
@@ -18,11 +19,10 @@ from ragtune.data.encode import (
     prepare_tokenizer,
 )
 from ragtune.data.example import Example, Passage, parse_example
-from ragtune.errors import UsageError
 from ragtune.model.load import load_tokenizer
 from ragtune.model.source import ModelSource
-from ragtune.recipe import Recipe
-from ragtune.recipe_file import load_recipe
+from ragtune.recipe.load import load_recipe
+from ragtune.recipe.schema import Recipe
 from tests.conftest import CHATML, build_tokenizer, make_records
 from tests.data.templates import CASES, EOS, IM, OPEN, TAGS, metaspace_tokenizer
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ragtune.base.errors import UsageError
 from ragtune.data.example import Example, Passage, parse_example
-from ragtune.errors import UsageError
 
 RECORD: dict[str, Any] = {
     "qid": "q1",

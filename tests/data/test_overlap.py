@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ragtune.base.files import write_jsonl
 from ragtune.data import overlap
 from ragtune.data.overlap import CHUNK, SHARED, TrainingText, text_hash
-from ragtune.files import write_jsonl
 
 
 def letters(count: int, seed: int) -> str:

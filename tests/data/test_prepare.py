@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
+from ragtune.base.errors import UsageError
+from ragtune.base.files import cache_dir, read_json, read_jsonl
 from ragtune.data import aio, prepare
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example
 from ragtune.data.prepare import asked, load_examples, source_of
 from ragtune.data.read import read_examples
-from ragtune.errors import UsageError
-from ragtune.files import cache_dir, read_json, read_jsonl
-from ragtune.recipe import Data, Recipe
-from ragtune.recipe_file import load_recipe
+from ragtune.recipe.load import load_recipe
+from ragtune.recipe.schema import Data, Recipe
 from tests.conftest import make_records, write_records
 
 

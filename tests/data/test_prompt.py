@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ragtune.base.errors import UsageError
 from ragtune.data.example import Passage, parse_example
 from ragtune.data.prompt import CHAT_TEMPLATES, PromptBuilder, chat_template, read_template
-from ragtune.errors import UsageError
-from ragtune.recipe import Prompt
+from ragtune.recipe.schema import Prompt
 from tests.conftest import FIXTURES, build_tokenizer
 
 TWO = (Passage("One text.", "One"), Passage("Another.\n", "Two"))

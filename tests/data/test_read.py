@@ -15,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.base.files import write_jsonl
 from ragtune.data import aio
 from ragtune.data.example import Example
 from ragtune.data.read import locate, read_examples
-from ragtune.errors import RagtuneError, UsageError
-from ragtune.files import write_jsonl
 from tests.conftest import make_records, write_records
 
 RECORDS = make_records(5)

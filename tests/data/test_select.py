@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ragtune.data.example import Example, Passage
 from ragtune.data.select import REASONS, rejection, shown_passages, target_answer
-from ragtune.recipe import Data
+from ragtune.recipe.schema import Data
 
 
 def example(

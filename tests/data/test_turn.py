@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from ragtune.base.errors import UsageError
 from ragtune.data.chat import Form, render
 from ragtune.data.encode import Encoder, prepare_tokenizer
 from ragtune.data.example import Example, Passage
-from ragtune.errors import UsageError
-from ragtune.recipe import Recipe
-from ragtune.recipe_file import load_recipe
+from ragtune.recipe.load import load_recipe
+from ragtune.recipe.schema import Recipe
 from tests.conftest import CHATML, build_tokenizer
 from tests.data.chat_templates import FAMILIES, IM
 from tests.data.templates import metaspace_tokenizer

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
+from ragtune.base.errors import UsageError
+from ragtune.base.files import read_json, read_jsonl
 from ragtune.data import prepare
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example, Passage
 from ragtune.data.prepare import asked, load_examples
 from ragtune.data.unanswerable import draw, wanted, without_positives
-from ragtune.errors import UsageError
-from ragtune.files import read_json, read_jsonl
-from ragtune.recipe import Data
-from ragtune.recipe_file import load_recipe
+from ragtune.recipe.load import load_recipe
+from ragtune.recipe.schema import Data
 from tests.conftest import make_records, write_records
 
 REFUSAL = "I don't know."

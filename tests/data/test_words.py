@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragtune.data.words import find_answer, stands, stands_by_rule
-from ragtune.evaluation.metrics import contains
+from ragtune.scoring.metrics import contains
 
 CASES = [
     ("her eyes", "yes", False),

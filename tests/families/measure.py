@@ -16,14 +16,14 @@ import torch
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
 
-from ragtune.checks import look
-from ragtune.console import console
-from ragtune.errors import RagtuneError
-from ragtune.files import read_json, read_jsonl
-from ragtune.gpu import free_gpu
+from ragtune.base.console import console
+from ragtune.base.errors import RagtuneError
+from ragtune.base.files import read_json, read_jsonl
+from ragtune.model.gpu import free_gpu
 from ragtune.model.load import quiet
 from ragtune.model.skeleton import stays_float32
-from ragtune.stages import Run
+from ragtune.stages.check.findings import look
+from ragtune.stages.run import Run
 from ragtune.training import train as training
 from tests.conftest import make_records, write_records
 from tests.families import reference

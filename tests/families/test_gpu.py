@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import ragtune
-from ragtune.files import read_json, read_jsonl
+from ragtune.base.files import read_json, read_jsonl
 from tests.conftest import make_records, write_records
 from tests.families.build import build
 from tests.families.table import Family

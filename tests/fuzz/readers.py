@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ragtune.base.errors import RagtuneError
 from ragtune.data.read import read_examples
-from ragtune.errors import RagtuneError
-from ragtune.measure import score_file
 from ragtune.model.source import ModelSource
-from ragtune.recipe import Model, Recipe
-from ragtune.recipe_file import load_recipe, save_recipe
-from ragtune.reporting.licences import base_licence
+from ragtune.publish.licences import base_licence
+from ragtune.recipe.load import load_recipe, save_recipe
+from ragtune.recipe.schema import Model, Recipe
+from ragtune.stages.measure import score_file
 from tests.conftest import make_records, write_records
 
 KINDS = {

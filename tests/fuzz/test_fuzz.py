@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ragtune.errors import RagtuneError
+from ragtune.base.errors import RagtuneError
 from tests.fuzz.inputs import FAILED, corpus
 from tests.fuzz.readers import KINDS, NoPlaceError, Reader
 from tests.fuzz.run import with_atheris, with_hypothesis
@@ -96,9 +96,9 @@ ENDLESS = """
 import gzip, resource, sys
 from pathlib import Path
 from ragtune.data.read import read_examples, records
-from ragtune.recipe_file import load_recipe
+from ragtune.recipe.load import load_recipe
 import pyarrow.parquet
-from ragtune.errors import UsageError
+from ragtune.base.errors import UsageError
 folder = Path(sys.argv[1])
 piece = gzip.compress(bytes(16 << 20), mtime=0)
 lines = gzip.compress(b"\\n" * (16 << 20), mtime=0)

@@ -8,7 +8,7 @@ import torch
 import transformers as hf
 
 import ragtune
-from ragtune.errors import UsageError
+from ragtune.base.errors import UsageError
 from ragtune.model.causal import causal, see_causal
 from tests.conftest import tiny_model
 

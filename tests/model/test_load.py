@@ -11,7 +11,7 @@ import torch
 import transformers as hf
 from safetensors import safe_open
 
-from ragtune.errors import RagtuneError, UsageError
+from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.model import unloadable
 from ragtune.model.load import (
     Hardware,
@@ -24,7 +24,7 @@ from ragtune.model.load import (
 from ragtune.model.lora import attach, load_adapter, save_adapter
 from ragtune.model.skeleton import skeleton
 from ragtune.model.source import ModelSource
-from ragtune.recipe import Lora, Recipe
+from ragtune.recipe.schema import Lora, Recipe
 from tests.conftest import tiny_model
 
 CPU = Hardware(torch.device("cpu"), torch.float32, "test", "CPU")

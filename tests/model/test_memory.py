@@ -11,13 +11,13 @@ import pytest
 import torch
 import transformers as hf
 
-from ragtune.errors import UsageError
+from ragtune.base.errors import UsageError
 from ragtune.model import memory as memory_module
 from ragtune.model import plan as planning
 from ragtune.model.load import Hardware
 from ragtune.model.plan import Plan, describe, make_plan, row_size
-from ragtune.recipe import Recipe
-from ragtune.recipe_file import load_recipe
+from ragtune.recipe.load import load_recipe
+from ragtune.recipe.schema import Recipe
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 from experts import SHAPES

@@ -14,13 +14,13 @@ import transformers as hf
 from safetensors.torch import load_file, save_file
 
 import ragtune
-from ragtune.errors import UsageError
+from ragtune.base.errors import UsageError
 from ragtune.model.load import Hardware, load_config, load_model
 from ragtune.model.plan import estimate_of, make_plan
 from ragtune.model.quantized import see_quantized, settle, without_quantization
 from ragtune.model.skeleton import skeleton
 from ragtune.model.source import ModelSource
-from ragtune.recipe import Recipe
+from ragtune.recipe.schema import Recipe
 from tests.conftest import SHAPE, tiny_model
 
 CPU = torch.device("cpu")

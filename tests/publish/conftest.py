@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from ragtune.files import write_json
-from ragtune.publish import client
-from ragtune.recipe import Recipe
-from ragtune.rundir import RunDir
+from ragtune.base import hub as client
+from ragtune.base.files import write_json
+from ragtune.recipe.schema import Recipe
+from ragtune.store.folder import RunDir
 from tests.standin import Hub
 
 
@@ -69,7 +69,9 @@ def run_dir(
     tmp_path: Path, tiny_recipe: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> RunDir:
     """A run that is finished up to the push."""
-    monkeypatch.setattr("ragtune.workspace.free_gpu", lambda: None)  # slow, and nothing is loaded
+    monkeypatch.setattr(
+        "ragtune.stages.context.free_gpu", lambda: None
+    )  # slow, and nothing is loaded
     run_dir = RunDir(tmp_path)
     recipe = Recipe.model_validate(tiny_recipe)
     write_json(run_dir.state, {"recipe": recipe.model_dump(mode="json")})

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from ragtune import pipeline
-from ragtune.errors import RagtuneError
-from ragtune.publish import client
+from ragtune import api as pipeline
+from ragtune.base import hub as client
+from ragtune.base.errors import RagtuneError
 from ragtune.publish.hub import Access, check_access, push
-from ragtune.rundir import RunDir
+from ragtune.store.folder import RunDir
 from tests.publish.conftest import contents, published
 from tests.standin import TOKEN, Fault, Hub, Repo
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from ragtune.errors import RagtuneError, UsageError
-from ragtune.publish.client import hub_errors
+from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.base.hub import hub_errors
 from ragtune.publish.hub import Access, Published, check_access, push
-from ragtune.rundir import RunDir
+from ragtune.store.folder import RunDir
 from tests.publish.conftest import contents, published
 from tests.standin import TOKEN, Hub, Repo
 

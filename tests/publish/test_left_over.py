@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ragtune import pipeline
-from ragtune.errors import RagtuneError
+from ragtune import api as pipeline
+from ragtune.base.errors import RagtuneError
 from ragtune.publish.hub import push
-from ragtune.rundir import RunDir
+from ragtune.store.folder import RunDir
 from tests.publish.conftest import published
 from tests.standin import Fault, Hub, Repo
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from ragtune import pipeline
-from ragtune.errors import RagtuneError, UsageError
-from ragtune.publish import client
-from ragtune.rundir import RunDir
+from ragtune import api as pipeline
+from ragtune.base import hub as client
+from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.store.folder import RunDir
 from tests.publish.conftest import contents, figures, published
 from tests.standin import TOKEN, Hub, Repo
 
@@ -223,7 +223,7 @@ def test_the_cards_example_runs(
 
     # The prompt and the answer are those of the run.
     from ragtune.data.example import Example, Passage
-    from ragtune.stages import Run
+    from ragtune.stages.run import Run
 
     passages = tuple(Passage(p["text"], p["title"]) for p in scope["passages"])
     example = Example("x", scope["question"], (), passages, (), (), {})

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ragtune.data.example import Example, Passage
-from ragtune.evaluation.compare import compare
-from ragtune.evaluation.score import score_answers
-from ragtune.recipe import Recipe
-from ragtune.recipe_file import load_recipe
+from ragtune.recipe.load import load_recipe
+from ragtune.recipe.schema import Recipe
 from ragtune.reporting.answers import AnswerRow
 from ragtune.reporting.html import write_report
+from ragtune.scoring.compare import compare
+from ragtune.scoring.score import score_answers
 
 SCRIPT = "<script>alert('x')</script>"
 REFUSAL = "回答できません"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from ragtune.evaluation.metrics import METRICS
 from ragtune.reporting.markdown import summary
+from ragtune.scoring.metrics import METRICS
 from tests.reporting import made
 from tests.reporting.made import a_recipe, compared, controls, rows
 

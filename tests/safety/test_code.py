@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from ragtune.errors import RagtuneError, UsageError
+from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.model.load import load_config, load_model, load_tokenizer
 from ragtune.model.lora import attach, load_adapter, save_adapter
 from ragtune.model.skeleton import skeleton
 from ragtune.model.source import ModelSource, resolve
-from ragtune.recipe import Lora, Model
-from ragtune.recipe_file import load_recipe
+from ragtune.recipe.load import load_recipe
+from ragtune.recipe.schema import Lora, Model
 from tests.conftest import tiny_model
 
 CODE = """\

@@ -183,7 +183,7 @@ def test_the_token_of_another_cache_is_not_said(
 
 
 STOPPED = """
-from ragtune import pipeline
+from ragtune import api as pipeline
 def stopped(*_, **__):
     raise KeyboardInterrupt
 pipeline.run = stopped

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from ragtune.base.errors import UsageError
+from ragtune.base.network import check_tracker_is_local, is_offline, need_network
 from ragtune.data import aio
-from ragtune.errors import UsageError
-from ragtune.offline import check_tracker_is_local, is_offline, need_network
 from tests.safety.children import run_all, write_recipe
 
 REFUSE_SOCKETS = """

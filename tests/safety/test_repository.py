@@ -14,13 +14,13 @@ import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from ragtune.errors import UsageError
-from ragtune.model.facts import model_facts
+from ragtune.base.errors import UsageError
 from ragtune.model.load import Hardware, load_config, load_model
 from ragtune.model.lora import attach, save_adapter
 from ragtune.model.source import ModelSource, resolve
 from ragtune.model.weights import see_cached
-from ragtune.recipe import Lora, Model
+from ragtune.publish.facts import model_facts
+from ragtune.recipe.schema import Lora, Model
 from tests.conftest import tiny_model
 from tests.model.test_weights import snapshot
 from tests.safety.test_code import Bomb

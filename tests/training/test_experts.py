@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import ragtune
-from ragtune.files import read_json
-from ragtune.model.fused import fuse
+from ragtune.base.files import read_json
+from ragtune.model.fast.fused import fuse
 from ragtune.model.load import Hardware, load_model
 from ragtune.model.lora import attach
 from ragtune.model.source import ModelSource
 from ragtune.model.wrapping import ADAPTER, adapters
-from ragtune.recipe import Lora
+from ragtune.recipe.schema import Lora
 from tests.families.build import build
 from tests.families.table import FAMILIES
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from ragtune.errors import RagtuneError
+from ragtune.base.errors import RagtuneError
 from ragtune.training import trainer as trainer_module
 from tests.training.test_train import log, losses, train
 
@@ -47,7 +47,7 @@ def test_out_of_memory_keeps_nothing_of_the_pass_that_failed(
     import gc
     import weakref
 
-    from ragtune.model import fused
+    from ragtune.model.fast import fused
 
     inputs: list[Any] = []
     alive: list[int] = []

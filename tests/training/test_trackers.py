@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from transformers.integrations import integration_utils
 
-from ragtune.errors import UsageError
+from ragtune.base.errors import UsageError
 from ragtune.training.trackers import PACKAGES, check_trackers
 
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ragtune.errors import RagtuneError, UsageError
-from ragtune.model.attention import probe
+from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.model.fast.attention import probe
 from ragtune.model.lora import attach
 from ragtune.model.wrapping import trainable_parameters
-from ragtune.recipe import Lora
-from ragtune.stages import Run
+from ragtune.recipe.schema import Lora
+from ragtune.stages.run import Run
 from ragtune.training import trainer as trainer_module
 from ragtune.training.checkpoint import seal
 from ragtune.training.rows import PackedRows

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ragtune.checksums import cached, seal, unchanged
-from ragtune.errors import RagtuneError
-from ragtune.files import cache_dir, disk_errors
-from ragtune.lock import making
-from ragtune.offline import need_network
+from ragtune.base.errors import RagtuneError
+from ragtune.base.files import cache_dir, disk_errors
+from ragtune.base.lock import making
+from ragtune.base.network import need_network
+from ragtune.store.seal import cached, seal, unchanged
 
 if TYPE_CHECKING:
     import httpx

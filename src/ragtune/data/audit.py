@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ragtune.console import note, warn
+from ragtune.base.console import note, warn
 from ragtune.data.encode import EncodedPrompt, Encoder
 from ragtune.data.example import Example, Passage
 from ragtune.data.overlap import SHARED, TrainingText, text_hash

@@ -8,10 +8,10 @@ from typing import Any
 
 from jinja2 import UndefinedError
 
+from ragtune.base.errors import UsageError
 from ragtune.data.template import variables
-from ragtune.errors import UsageError
-from ragtune.recipe import Scalar
-from ragtune.recipe_file import nearest
+from ragtune.recipe.load import nearest
+from ragtune.recipe.schema import Scalar
 
 Message = dict[str, Any]
 """A role and its content: a text, or a list of parts, each with its text."""

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ragtune.console import note, warn
+from ragtune.base.console import note, warn
 from ragtune.data.encode import EncodedPrompt
 from ragtune.data.example import Example
 from ragtune.data.select import REASONS
 from ragtune.data.too_long import ADVICE, TooLong
 from ragtune.data.unanswerable import refusing
-from ragtune.recipe import Data, Recipe
+from ragtune.recipe.schema import Data, Recipe
 
 _QIDS = 10
 _DONE = {

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+from ragtune.base.errors import UsageError
 from ragtune.data.chat import Message, find_form, with_arguments
 from ragtune.data.clock import asks_clock, date_of, today, with_date
 from ragtune.data.example import Example, Passage
@@ -23,8 +24,7 @@ from ragtune.data.prompt import PromptBuilder, chat_template, without_mark
 from ragtune.data.select import shown_indices, shown_passages, target_answer
 from ragtune.data.template import unbounded
 from ragtune.data.turn import find_turn, special_ids
-from ragtune.errors import UsageError
-from ragtune.recipe import Recipe
+from ragtune.recipe.schema import Recipe
 
 IGNORE = -100
 """The label of a position that is not trained (PyTorch's convention)."""

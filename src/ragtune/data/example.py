@@ -7,8 +7,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from ragtune.base.errors import UsageError
 from ragtune.data.words import stands
-from ragtune.errors import UsageError
 
 _KNOWN = {
     "qid", "question", "answers", "passages",

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Literal
 
+from ragtune.base.errors import UsageError
 from ragtune.data.chat import Form, Message, own_variables, render
 from ragtune.data.turn import Turn
-from ragtune.errors import UsageError
 
 
 @dataclass(frozen=True)

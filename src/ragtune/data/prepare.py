@@ -11,7 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ragtune.console import note, progress, warn
+from ragtune.base.console import note, progress, warn
+from ragtune.base.errors import UsageError
+from ragtune.base.files import making_folder, read_jsonl, write_json, write_jsonl
 from ragtune.data import aio
 from ragtune.data.audit import Audits, Selected
 from ragtune.data.counts import Counts, dropped_text
@@ -22,9 +24,7 @@ from ragtune.data.select import loses_positives, rejection
 from ragtune.data.too_long import ADVICE, refusal_too_long, shortest_accepted
 from ragtune.data.unanswerable import draw, wanted, without_positives
 from ragtune.data.vocabulary import see_ids
-from ragtune.errors import UsageError
-from ragtune.files import making_folder, read_jsonl, write_json, write_jsonl
-from ragtune.recipe import Data, Recipe
+from ragtune.recipe.schema import Data, Recipe
 
 BATCH = 16
 """Records that are read and encoded at a time; more of them were no quicker, and need memory."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from jinja2 import TemplateSyntaxError
 
+from ragtune.base.errors import UsageError
+from ragtune.base.files import named_path
 from ragtune.data.example import Passage
 from ragtune.data.template import compiled
-from ragtune.errors import UsageError
-from ragtune.files import named_path
-from ragtune.recipe import Prompt
+from ragtune.recipe.schema import Prompt
 
 PRESETS = {
     # The notebook's text (cell 7), character for character.

@@ -13,9 +13,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ragtune.base.errors import UsageError
+from ragtune.base.files import named_path
 from ragtune.data.example import Example, is_unnamed, parse_example
-from ragtune.errors import UsageError
-from ragtune.files import named_path
 
 Tick = Callable[[int, int], None]
 """Called with bytes (or records) read so far and their total (0: unknown)."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ragtune.data.example import Example, Passage
 from ragtune.data.words import stands, stands_by_rule
-from ragtune.recipe import Data, Recipe
+from ragtune.recipe.schema import Data, Recipe
 
 REASONS = {
     "no_answer": "no accepted answer",

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ragtune.base.errors import UsageError
 from ragtune.data.chat import Form, Message, render
-from ragtune.errors import UsageError
 
 SENTINEL = "ragtune5entinel"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ragtune.errors import UsageError
+from ragtune.base.errors import UsageError
 
 
 def see_ids(tokenizer: Any, ids: Iterable[int], rows: int, where: str) -> None:

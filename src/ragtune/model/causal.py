@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ragtune.errors import UsageError
+from ragtune.base.errors import UsageError
 
 _EARLIER, _LATER = 7, 4
 """Tokens that stay, and tokens that are others, of the two rows that are compared."""

@@ -14,15 +14,15 @@ from typing import Any
 
 import torch
 
+from ragtune.base.errors import UsageError
+from ragtune.base.network import hub_is_offline
+from ragtune.base.stopping import stop_if_asked
 from ragtune.data.encode import Encoder
-from ragtune.errors import UsageError
 from ragtune.model.quantized import loading, see_quantized, settle
 from ragtune.model.source import ModelSource
 from ragtune.model.unloadable import explained
 from ragtune.model.weights import loads_without_hub, see_cached
-from ragtune.offline import hub_is_offline
-from ragtune.recipe import Recipe
-from ragtune.stopping import stop_if_asked
+from ragtune.recipe.schema import Recipe
 
 # Long and short rows leave fewer gaps in memory that grows in place.
 if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & set(os.environ):

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from ragtune.errors import RagtuneError, is_out_of_memory
+from ragtune.base.errors import RagtuneError, is_out_of_memory
 from ragtune.model.load import quiet
 from ragtune.model.targets import find_targets, packed_weight
 from ragtune.model.wrapping import ADAPTER, adapters, is_matrix, wrap
-from ragtune.recipe import Lora
+from ragtune.recipe.schema import Lora
 
 
 def attach(model: Any, lora: Lora, seed: int, without: Sequence[str] = ()) -> Any:

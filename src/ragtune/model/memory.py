@@ -13,7 +13,7 @@ import torch
 
 from ragtune.model.skeleton import is_linear, skeleton
 from ragtune.model.targets import find_targets
-from ragtune.recipe import Recipe
+from ragtune.recipe.schema import Recipe
 
 PREFILL_TOKENS = 8_192
 """Prompts of an evaluation are read in rows of about so many tokens."""

@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
+from ragtune.base.errors import UsageError
 from ragtune.data.rows import deal
-from ragtune.errors import UsageError
 from ragtune.model.load import Hardware, has_liger
 from ragtune.model.memory import PREFILL_TOKENS, Estimate, Shape, available
 from ragtune.model.quantized import see_quantized
-from ragtune.recipe import Recipe
+from ragtune.recipe.schema import Recipe
 
 CPU_SAMPLES_PER_ROW = 2
 CPU_EVALUATION_BATCH = 25

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ragtune.errors import RagtuneError, UsageError
+from ragtune.base.errors import RagtuneError, UsageError
 
 _OTHER = "Name the model as it was before it was quantised."
 _SCALE_BYTES = 4 / 64

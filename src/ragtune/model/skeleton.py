@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ragtune.errors import UsageError
+from ragtune.base.errors import UsageError
 from ragtune.model.load import quiet
 
 

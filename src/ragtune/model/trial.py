@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ragtune.errors import RagtuneError, UsageError
+from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.model.load import quiet
 from ragtune.model.skeleton import auto_class, language_model, skeleton
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from ragtune.errors import RagtuneError, UsageError, is_out_of_memory
-from ragtune.model.facts import refused
+from ragtune.base.errors import RagtuneError, UsageError, is_out_of_memory
+from ragtune.base.network import hub_is_offline
+from ragtune.model.safety import INSTEAD, PICKLE, PICKLES
 from ragtune.model.source import ModelSource
-from ragtune.model.unsafe import INSTEAD, PICKLE, PICKLES
 from ragtune.model.weights import damaged, folder_of
-from ragtune.offline import hub_is_offline
+from ragtune.publish.facts import refused
 
 _PACKAGES = {"sentencepiece": "sentencepiece", "google.protobuf": "protobuf"}
 """What transformers needs to read a SentencePiece model, by module; and the package that has it."""

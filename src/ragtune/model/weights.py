@@ -9,11 +9,11 @@ import os
 import sys
 from pathlib import Path
 
-from ragtune.checksums import set_aside
-from ragtune.errors import RagtuneError, UsageError
-from ragtune.files import cache_dir, later, read_json, sha256, write_json
+from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.base.files import cache_dir, later, read_json, sha256, write_json
+from ragtune.model.safety import ADAPTER, INDEX, named_weights, see_references, see_repository
 from ragtune.model.source import ModelSource
-from ragtune.model.unsafe import ADAPTER, INDEX, named_weights, see_references, see_repository
+from ragtune.store.seal import set_aside
 
 _MISSING = 404
 _SHA1, _SHA256 = 40, 64

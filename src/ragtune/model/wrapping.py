@@ -7,7 +7,7 @@ from typing import Any
 
 from ragtune.model.load import quiet
 from ragtune.model.skeleton import is_linear
-from ragtune.recipe import Lora
+from ragtune.recipe.schema import Lora
 
 ADAPTER = "default"
 """PEFT's name for the only adapter of a model."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ragtune.errors import RagtuneError
-from ragtune.publish.client import api, ask, hub_errors
+from ragtune.base.errors import RagtuneError
+from ragtune.base.hub import api, ask, hub_errors
 
 # Results are safetensors and text; whatever else may lie in a folder is not for others.
 _NEVER = ["*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*train_log.jsonl", "*.partial"]

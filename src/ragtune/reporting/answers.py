@@ -13,9 +13,9 @@ from typing import Any
 from ragtune.data.example import Example, Passage
 from ragtune.data.select import accepted, shown_passages
 from ragtune.data.words import find_answer
-from ragtune.evaluation.metrics import refused, score
-from ragtune.evaluation.score import load_predictions
-from ragtune.recipe import Recipe
+from ragtune.recipe.schema import Recipe
+from ragtune.scoring.metrics import refused, score
+from ragtune.scoring.score import load_predictions
 
 CHUNK = 25
 """Rows whose passages and prompts are parsed together, when the first of them is opened."""

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
+from ragtune.base.files import writing
 from ragtune.data.select import REASONS
-from ragtune.files import writing
-from ragtune.recipe import Recipe
+from ragtune.recipe.schema import Recipe
 from ragtune.reporting.answers import AnswerRow, islands, outcomes
 from ragtune.reporting.plots import controls_chart, gain_chart, loss_curve
 from ragtune.reporting.wording import environment, package_text

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from ragtune.console import STYLES, console, heading, note
+from ragtune.base.console import STYLES, console, heading, note
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example
 from ragtune.data.opening import Opening

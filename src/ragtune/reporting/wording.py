@@ -145,4 +145,4 @@ def environment(*, html: bool) -> Environment:
 
 def package_text(name: str) -> str:
     """A file of this package, as text."""
-    return resources.files("ragtune.reporting").joinpath(name).read_text("utf-8")
+    return resources.files("ragtune.reporting").joinpath("templates", name).read_text("utf-8")

@@ -11,7 +11,7 @@ import re
 import shutil
 from pathlib import Path
 
-from ragtune.checksums import MANIFEST, is_whole, seal, set_aside
+from ragtune.store.seal import MANIFEST, is_whole, seal, set_aside
 
 __all__ = ["MANIFEST", "checkpoints", "is_whole", "keep_newest", "newest_whole", "seal"]
 

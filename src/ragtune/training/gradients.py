@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from ragtune.base.errors import UsageError
 from ragtune.data.encode import Sample
-from ragtune.errors import UsageError
-from ragtune.gpu import autocast
 from ragtune.model.experts import expert_lists
+from ragtune.model.gpu import autocast
 from ragtune.model.lora import attach
 from ragtune.model.wrapping import ADAPTER, adapters
-from ragtune.recipe import ALL_LINEAR, Lora
+from ragtune.recipe.schema import ALL_LINEAR, Lora
 from ragtune.training.rows import RowCollator, kept_logits
 
 _LENGTHS = (33, 17, 9)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ragtune.errors import UsageError
-from ragtune.offline import check_tracker_is_local
-from ragtune.recipe_file import nearest
+from ragtune.base.errors import UsageError
+from ragtune.base.network import check_tracker_is_local
+from ragtune.recipe.load import nearest
 
 PACKAGES = {
     "azure_ml": "azureml-core",

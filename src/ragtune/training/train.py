@@ -15,21 +15,21 @@ from typing import Any
 
 from transformers import set_seed
 
-from ragtune.console import note, progress, warn
+from ragtune.base.console import note, progress, warn
+from ragtune.base.errors import RagtuneError, is_out_of_memory
+from ragtune.base.files import making_folder, write_jsonl
+from ragtune.base.stopping import finishing, stop_if_asked
 from ragtune.data.encode import Encoder, Sample
 from ragtune.data.example import Example
-from ragtune.errors import RagtuneError, is_out_of_memory
-from ragtune.files import making_folder, write_jsonl
-from ragtune.model.attention import set_packed, using_packed
-from ragtune.model.fused import fuse
-from ragtune.model.lengths import probe_texts
+from ragtune.model.fast.attention import set_packed, using_packed
+from ragtune.model.fast.fused import fuse
+from ragtune.model.fast.lengths import probe_texts
 from ragtune.model.load import Hardware, quiet
 from ragtune.model.lora import save_adapter
 from ragtune.model.plan import Plan, describe
 from ragtune.model.skeleton import auto_class
 from ragtune.model.wrapping import trainable_parameters
-from ragtune.recipe import Recipe
-from ragtune.stopping import finishing, stop_if_asked
+from ragtune.recipe.schema import Recipe
 from ragtune.training.checkpoint import newest_whole
 from ragtune.training.gradients import attach_reached
 from ragtune.training.rows import PackedRows, draw_steps, split_rows

@@ -14,15 +14,15 @@ from torch.nn import functional
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from ragtune.console import warn
-from ragtune.errors import RagtuneError, is_out_of_memory
-from ragtune.files import disk_errors
-from ragtune.lock import see_held
-from ragtune.model.fused import forget
+from ragtune.base.console import warn
+from ragtune.base.errors import RagtuneError, is_out_of_memory
+from ragtune.base.files import disk_errors
+from ragtune.base.lock import see_held
+from ragtune.base.stopping import asked
+from ragtune.model.fast.fused import forget
 from ragtune.model.load import Hardware
 from ragtune.model.plan import Plan
-from ragtune.recipe import Recipe
-from ragtune.stopping import asked
+from ragtune.recipe.schema import Recipe
 from ragtune.training.checkpoint import is_whole, keep_newest, seal
 from ragtune.training.flat import flat_optimizer
 from ragtune.training.rows import PackedRows, RowCollator, kept_logits, split_rows

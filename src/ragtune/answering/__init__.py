@@ -1,0 +1,1 @@
+"""From questions to predictions, with a model of this machine or with a server."""

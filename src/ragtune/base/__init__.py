@@ -1,0 +1,1 @@
+"""What every room may use: errors, text, files, the lock, the console, secrets, the network."""

@@ -1,0 +1,70 @@
+"""What goes over the network: the libraries' telemetry never, and with --offline nothing at all."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ragtune.base.errors import UsageError
+
+_NO_TELEMETRY = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub, transformers, trl: usage, and what is installed
+    "DO_NOT_TRACK": "1",
+    "HF_UPDATE_DOWNLOAD_COUNTS": "0",  # datasets counts what is read
+    "DISABLE_SAFETENSORS_CONVERSION": "1",  # transformers asks a server to convert a repository
+}
+_OFFLINE = {
+    "RAGTUNE_OFFLINE": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "WANDB_MODE": "offline",
+}
+_LOCAL_TRACKERS = {"tensorboard", "wandb"}
+"""Those that write files here, the latter with WANDB_MODE=offline."""
+
+
+def no_telemetry() -> None:
+    """Switch the libraries' telemetry off, before they are imported."""
+    os.environ.update(_NO_TELEMETRY)
+
+
+def go_offline() -> None:
+    """Let nothing of this process ask the network; before the libraries are imported."""
+    os.environ.update(_OFFLINE)
+
+
+def is_offline() -> bool:
+    """Whether --offline was given (or RAGTUNE_OFFLINE is set)."""
+    return _is_set("RAGTUNE_OFFLINE")
+
+
+def hub_is_offline() -> bool:
+    """Whether the Hub must not be asked: nobody may be, or HF_HUB_OFFLINE is set."""
+    constants = sys.modules.get("huggingface_hub.constants")  # once imported, it no longer looks
+    hub = _is_set("HF_HUB_OFFLINE") if constants is None else bool(constants.HF_HUB_OFFLINE)
+    return is_offline() or hub
+
+
+def _is_set(name: str) -> bool:
+    return os.environ.get(name, "").lower() not in ("", "0", "false", "no", "off")
+
+
+def need_network(what: str, advice: str = "") -> None:
+    """Refuse what needs a connection when there is to be none.
+
+    Raises:
+        UsageError: --offline was given.
+    """
+    if is_offline():
+        raise UsageError(
+            f"{what}, and --offline allows no connection.",
+            advice or "Leave out --offline (and RAGTUNE_OFFLINE).",
+        )
+
+
+def check_tracker_is_local(names: list[str]) -> None:
+    """See that no tracker would send anything with --offline. Raises as `need_network` does."""
+    for name in names:
+        if name not in _LOCAL_TRACKERS:
+            need_network(f"train.report_to: {name} may send what it tracks", "Or leave it out.")

@@ -1,1 +1,0 @@
-"""Answering questions and scoring the answers."""

@@ -1,0 +1,1 @@
+"""Packed attention, fused adapters and the kernels below them."""

@@ -1,0 +1,164 @@
+"""Under which licences the base model and the data are, as far as that can be known from here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ragtune.base.errors import UsageError
+from ragtune.data.read import locate
+from ragtune.model.source import ModelSource, gguf_file
+from ragtune.recipe.load import parse_yaml
+from ragtune.recipe.schema import Data, Model
+
+_LARGEST = 256 << 10
+"""Bytes of a card that are looked at: its metadata come first, and a text of megabytes parses for long."""
+
+
+@dataclass(frozen=True)
+class Licence:
+    """A licence as a model's metadata names it: the Hub's id, and for `other` a name and an address."""
+
+    id: str
+    name: str | None = None
+    link: str | None = None
+
+    def __str__(self) -> str:
+        words = self.name if self.name and self.id == "other" else self.id
+        return f"{words} ({self.link})" if self.link else words
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a split is from, without a path of this machine."""
+
+    name: str
+    hub: str | None = None
+    """The dataset's id on the Hub."""
+    split: str | None = None
+    licence: Licence | None = None
+
+
+# Of the files in ragtune/data/samples; its README.md names authors and changes.
+_SAMPLES: dict[str, tuple[str, Licence | None]] = {
+    "squad2": (
+        "SQuAD 2.0",
+        Licence("cc-by-sa-4.0", link="https://creativecommons.org/licenses/by-sa/4.0/"),
+    ),
+    "jaquad": (
+        "JaQuAD 0.1.0",
+        Licence("cc-by-sa-3.0", link="https://creativecommons.org/licenses/by-sa/3.0/"),
+    ),
+}
+_AIO = Origin(
+    "AI王 with passages of Japanese Wikipedia",
+    "llm-book/aio-retriever",
+    licence=Licence("other", "questions CC BY-SA 4.0, passages CC BY-SA 3.0"),
+)
+
+
+def base_licence(model: Model, source: ModelSource, *, ask: bool) -> Licence | None:
+    """The licence that the base model's own card or GGUF metadata names.
+
+    Args:
+        model: the recipe's section.
+        source: where it was found.
+        ask: whether the Hub may be asked for the card of a model that is there.
+
+    Returns:
+        None if nothing here says it.
+    """
+    file = gguf_file(model)
+    if file is not None:
+        return _of_gguf(file)
+    if Path(source.path).is_dir():
+        return _of_card(Path(source.path) / "README.md")
+    return _of_card(_cached_card(source.path, "model", source.revision, ask=ask))
+
+
+def data_origins(data: Data) -> dict[str, Origin]:
+    """Name and licence of `train` and `eval`."""
+    return {"train": _origin(data.train, "train"), "eval": _origin(data.eval, "validation")}
+
+
+def _origin(source: str | None, split: str) -> Origin:
+    if source is None:
+        return _AIO
+    if source.startswith("sample:"):
+        name = source.removeprefix("sample:")
+        of, licence = _SAMPLES.get(name.partition(".")[0], ("", None))
+        return Origin(f"ragtune’s sample {name}" + (of and f", of {of}"), licence=licence)
+    if not _is_hub_dataset(source):
+        return Origin(Path(source).name)
+    name, _, named = source.partition(":")
+    card = _cached_card(name, "dataset", None, ask=False)  # `datasets` fetched it with the data
+    return Origin(source, name, named or split, _of_card(card))
+
+
+def _is_hub_dataset(source: str) -> bool:
+    try:
+        return locate(source) is None
+    except UsageError:  # a file that is gone
+        return False
+
+
+def _cached_card(name: str, kind: str, revision: str | None, *, ask: bool) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    from ragtune.base.hub import api, failing_at_once
+
+    where: dict[str, Any] = {"repo_type": kind, "revision": revision}
+    try:
+        found = try_to_load_from_cache(name, "README.md", **where)
+        if found is None and ask:
+            with failing_at_once():
+                found = api().hf_hub_download(name, "README.md", **where)
+    except Exception:  # noqa: BLE001 - a licence that can't be found is said to be unknown
+        return None
+    return Path(found) if isinstance(found, str) else None
+
+
+def _of_card(path: Path | None) -> Licence | None:
+    """The licence in a card's metadata; None if it can't be read, as somebody else wrote it."""
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as file:
+            text = file.read(_LARGEST).decode("utf-8", "replace")
+        front = re.match(r"---\r?\n(.*?)\r?\n---", text, re.DOTALL)
+        metadata = parse_yaml(front[1])[1] if front else None
+    except (OSError, yaml.YAMLError):
+        return None
+    if not isinstance(metadata, dict):
+        return None
+    values = (metadata.get(f"license{part}") for part in ("", "_name", "_link"))
+    return _licence(*values)
+
+
+def _of_gguf(path: Path) -> Licence | None:
+    if find_spec("gguf") is None:
+        return None
+    from gguf import GGUFReader
+
+    try:
+        fields = GGUFReader(path).fields
+    except (OSError, ValueError):
+        return None
+    names = (f"general.license{part}" for part in ("", ".name", ".link"))
+    return _licence(*(fields[n].contents() if n in fields else None for n in names))
+
+
+def _licence(id_: Any, name: Any = None, link: Any = None) -> Licence | None:
+    """A licence of what somebody else wrote: only what has the form of an id, a name, an address."""
+    if isinstance(id_, list) and len(id_) == 1:
+        id_ = id_[0]
+    if not isinstance(id_, str) or not re.fullmatch(r"[\w.+-]{1,64}", id_):
+        return None
+    named = name if isinstance(name, str) and re.fullmatch(r"[\w .+-]{1,64}", name) else None
+    web = isinstance(link, str) and re.fullmatch(r"https?://[^\s<>\"'()|]{1,200}", link)
+    return Licence(id_.lower(), named, link if web else None)

@@ -1,0 +1,1 @@
+"""The recipe: its keys, its file, what is wrong with one."""

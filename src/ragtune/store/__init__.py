@@ -1,0 +1,1 @@
+"""The run directory: what lies there, and whether it still holds."""

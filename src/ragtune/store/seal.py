@@ -1,0 +1,137 @@
+"""Sizes, times and sha256 of what is finished, and whether it is still as it was.
+
+Hashing gigabytes at every start would cost more than it finds. So sizes are compared always, the
+content of small files always, and that of large ones when their time has changed or on demand.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ragtune.base.console import warn
+from ragtune.base.files import sha256, write_json
+
+Files = dict[str, dict[str, Any]]
+
+MANIFEST = "manifest.json"
+SMALL = 16 * 2**20
+"""Bytes up to which a file is read every time: milliseconds each."""
+_NOT_RESULTS = {MANIFEST, "README.md"}  # the card is written when something is published
+ASIDE = (".", "damaged-")
+"""How the names of what is unfinished, or was set aside, begin: such is no result."""
+
+
+def checksums(path: Path) -> Files:
+    """Size, modification time and sha256 of a file, or of every file in a folder, by name."""
+    return {name: _entry(file) for name, file in _files(path)}
+
+
+def _files(path: Path) -> list[tuple[str, Path]]:
+    if path.is_file():
+        return [(path.name, path)]
+    return [
+        (str(file.relative_to(path)), file)
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and file.name not in _NOT_RESULTS
+    ]
+
+
+def _entry(file: Path) -> dict[str, Any]:
+    stat = file.stat()
+    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256(file)}
+
+
+def difference(path: Path, files: Files, *, thorough: bool = False) -> str | None:
+    """What is not as `checksums` found it, in words, or None. Files that came later don't count.
+
+    Args:
+        path: the file or folder.
+        files: what `checksums` returned; where only a time differs the new one is put in.
+        thorough: read every file, large ones too.
+    """
+    for name, entry in files.items():
+        file = path if path.is_file() else path / name
+        try:
+            stat = file.stat()
+        except OSError:
+            return f"{name} is gone"
+        if stat.st_size != entry["size"]:
+            return f"{name} has {stat.st_size:,} bytes instead of {entry['size']:,}"
+        touched = stat.st_mtime_ns != entry.get("mtime_ns")
+        if (touched or thorough or stat.st_size <= SMALL) and sha256(file) != entry["sha256"]:
+            return f"{name} has another checksum"
+        entry["mtime_ns"] = stat.st_mtime_ns
+    return None
+
+
+def seal(path: Path) -> None:
+    """Write the manifest of a folder into it, or that of a file beside it; last, when it is whole."""
+    write_json(_manifest(path), {"files": checksums(path)})
+
+
+def sealed(path: Path) -> Files | None:
+    """What the manifest says; None if there is none, or it is none."""
+    try:
+        found = json.loads(_manifest(path).read_text(encoding="utf-8"))["files"]
+        entries = [(entry["size"], entry["sha256"]) for entry in found.values()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    good = all(isinstance(size, int) and isinstance(digest, str) for size, digest in entries)
+    return found if entries and good else None
+
+
+def is_whole(path: Path) -> bool:
+    """Whether something is exactly what its manifest says; all of it is read."""
+    files = sealed(path)
+    return files is not None and difference(path, files, thorough=True) is None
+
+
+def unchanged(path: Path) -> bool:
+    """Whether something in the cache is just what its manifest says; nothing is written.
+
+    If not, it may be damaged, or another process may be making it: `cached` decides, within `making`
+    of ragtune.base.lock.
+    """
+    files = sealed(path)
+    old = json.dumps(files)
+    return files is not None and difference(path, files) is None and json.dumps(files) == old
+
+
+def cached(path: Path) -> bool:
+    """Whether something in the cache is there and whole; if it is damaged it is set aside.
+
+    What an older version left without a manifest is taken as it is, and gets one.
+    """
+    if not path.exists():
+        return False
+    if not _manifest(path).exists():
+        seal(path)
+        return True
+    files = sealed(path)
+    old = json.dumps(files)
+    problem = difference(path, files) if files else "its manifest can't be read"
+    if problem or not files:
+        set_aside(path, str(problem))
+        return False
+    if json.dumps(files) != old:  # so that the content is not read again next time
+        write_json(_manifest(path), {"files": files})
+    return True
+
+
+def set_aside(path: Path, problem: str) -> Path:
+    """Rename something damaged to damaged-NAME, in the place of an earlier one, and say so."""
+    aside = path.with_name(f"damaged-{path.name}")
+    if aside.is_dir() and not aside.is_symlink():
+        shutil.rmtree(aside)
+    else:
+        aside.unlink(missing_ok=True)
+    path.replace(aside)
+    warn(f"{path} is damaged ({problem}): set aside as {aside.name}, and made again when needed.")
+    return aside
+
+
+def _manifest(path: Path) -> Path:
+    return path / MANIFEST if path.is_dir() else path.with_name(f"{path.name}.{MANIFEST}")

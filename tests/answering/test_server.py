@@ -1,0 +1,304 @@
+"""Asking a server: against a stand-in on 127.0.0.1 that misbehaves as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ragtune.answering import server as endpoint
+from ragtune.answering.generate import Prediction
+from ragtune.answering.server import ask_server, served_models
+from ragtune.base.errors import RagtuneError, UsageError
+from tests.answering.chat import Chat
+
+KEY = "sk-this-is-a-secret"
+
+
+@pytest.fixture
+def chat() -> Iterator[Chat]:
+    with Chat("base") as one:
+        yield one
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that the library would make before it asks again."""
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    made: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        made.append(seconds)
+
+    monkeypatch.setattr("anyio.sleep", pause)
+    return made
+
+
+def talk(*texts: str) -> list[tuple[str, list[dict[str, str]]]]:
+    return [(f"id-{text}", [{"role": "user", "content": text}]) for text in texts]
+
+
+def ask(chat: Chat, partial: Path, *texts: str, **options: Any) -> list[Prediction]:
+    defaults: dict[str, Any] = {"max_new_tokens": 5, "concurrency": 2, "template_arguments": {}}
+    model = options.pop("model", "base")
+    return ask_server(
+        chat.endpoint, model, talk(*texts), partial=partial, **{**defaults, **options}
+    )
+
+
+def test_the_answers_come_in_the_order_of_the_questions(chat: Chat, tmp_path: Path) -> None:
+    ticks: list[int] = []
+    found = ask(chat, tmp_path / "a", "1", "2 long", "3", tick=ticks.append)
+    assert found == [
+        Prediction("id-1", "re: 1", [], stopped=True),
+        Prediction("id-2 long", "re: 2 long", [], stopped=False),
+        Prediction("id-3", "re: 3", [], stopped=True),
+    ]
+    assert ticks == [1, 2, 3]
+    body = next(b for b in chat.bodies if b["messages"][0]["content"] == "1")
+    assert body == {
+        "model": "base",
+        "messages": [{"role": "user", "content": "1"}],
+        "temperature": 0,
+        "max_tokens": 5,
+    }
+
+
+@pytest.mark.parametrize("content", [None, "", [{"type": "text", "text": ""}]])
+def test_answers_that_are_empty_are_said(
+    chat: Chat, tmp_path: Path, content: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    choice = {"index": 0, "message": {"content": content}, "finish_reason": "length"}
+    chat.faults = {"2": [(200, {"choices": [choice]})]}
+    found = ask(chat, tmp_path / "a", "1", "2", "3")
+    assert [p.prediction for p in found] == ["re: 1", "", "re: 3"]
+    words = f"! 1 of 3 answers of {chat.endpoint} are empty"
+    assert words in capsys.readouterr().out
+    ask(chat, tmp_path / "a", "1", "2", "3")
+    assert words in capsys.readouterr().out  # those that were kept, too
+
+
+def test_as_many_questions_at_a_time_as_is_said(chat: Chat, tmp_path: Path) -> None:
+    chat.together = threading.Barrier(4)
+    found = ask(chat, tmp_path / "a", *map(str, range(12)), concurrency=4)
+    assert [p.qid for p in found] == [f"id-{i}" for i in range(12)]
+    assert chat.most == 4
+
+
+def test_a_busy_or_failing_server_is_asked_again(
+    chat: Chat, tmp_path: Path, pauses: list[float]
+) -> None:
+    chat.faults = {
+        "1": [(429, {}, {"Retry-After": "7"})],
+        "2": [(500, {}), (503, {})],
+        "3": ["cut"],
+    }
+    found = ask(chat, tmp_path / "a", "1", "2", "3", "4")
+    assert [p.prediction for p in found] == ["re: 1", "re: 2", "re: 3", "re: 4"]
+    assert sorted(chat.asked) == ["1", "1", "2", "2", "2", "3", "3", "4"]
+    assert pauses.count(7) == 1
+    assert len(pauses) == 4
+
+
+def test_a_server_that_calls_the_limit_otherwise(chat: Chat, tmp_path: Path) -> None:
+    words = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+    chat.faults = {"1": [(400, {"error": {"message": words}})]}
+    found = ask(chat, tmp_path / "a", "1", "2", concurrency=1)
+    assert [p.prediction for p in found] == ["re: 1", "re: 2"]
+    assert [b.get("max_tokens") for b in chat.bodies] == [5, None, None]
+    assert [b.get("max_completion_tokens") for b in chat.bodies] == [None, 5, 5]
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("'temperature' does not support 0", "the likeliest answer (temperature 0)"),
+        ("maximum context length is 100 tokens", "prompt.max_tokens"),
+        ("something else", "What is answered is kept"),
+    ],
+)
+def test_a_request_that_is_refused_gets_advice_that_fits(
+    chat: Chat, tmp_path: Path, said: str, advice: str
+) -> None:
+    chat.faults = {"1": [(400, {"error": {"message": said}})]}
+    with pytest.raises(RagtuneError, match="400: ") as error:
+        ask(chat, tmp_path / "a", "1")
+    assert said in error.value.message
+    assert error.value.advice.startswith(advice) or advice in error.value.advice
+    assert ("prompt.max_tokens" in error.value.advice) == ("context" in said)
+
+
+def test_an_error_in_place_of_an_answer_is_told(chat: Chat, tmp_path: Path) -> None:
+    chat.faults = {"1": [(200, {"error": {"message": "Rate limit exceeded"}})]}
+    with pytest.raises(RagtuneError, match="question id-1: Rate limit exceeded"):
+        ask(chat, tmp_path / "a", "1")
+
+
+@pytest.mark.parametrize(
+    ("fault", "said", "advice"),
+    [
+        ((500, {"error": {"message": "boom"}}), "the question id-2 (500: boom)", "server's log"),
+        ((429, {"error": "slow down"}), "the question id-2 (429: slow down)", "concurrency lower"),
+        ("cut", "broke at the question id-2", "still runs"),
+    ],
+)
+def test_what_is_answered_stays_and_only_the_rest_is_asked_again(
+    chat: Chat, tmp_path: Path, fault: Any, said: str, advice: str
+) -> None:
+    texts = [str(i) for i in range(5)]
+    chat.faults = {"2": [fault] * (endpoint.RETRIES + 1)}
+    with pytest.raises(RagtuneError) as error:
+        ask(chat, tmp_path / "a", *texts, concurrency=1)
+    assert said in error.value.message
+    assert advice in error.value.advice
+    assert "the same command goes on" in error.value.advice
+    assert chat.asked == ["0", "1"] + ["2"] * 6
+    rows = [json.loads(line) for line in (tmp_path / "a").read_text("utf-8").splitlines()]
+    assert [row["qid"] for row in rows] == ["id-0", "id-1"]
+    chat.asked.clear()
+    with (tmp_path / "a").open("a") as file:  # as a kill leaves it
+        file.write('{"qid":"id-2","predi')
+    found = ask(chat, tmp_path / "a", *texts)
+    assert [p.prediction for p in found] == [f"re: {text}" for text in texts]
+    assert sorted(chat.asked) == ["2", "3", "4"]
+
+
+def test_the_answers_under_way_are_waited_for_when_another_fails(
+    chat: Chat, tmp_path: Path
+) -> None:
+    chat.faults = {"0": [(422, {"detail": "no"})], "1": ["late"]}
+    with pytest.raises(RagtuneError, match=r"id-0 \(422: no\)"):
+        ask(chat, tmp_path / "a", "0", "1", "2", "3")
+    assert '"qid":"id-1"' in (tmp_path / "a").read_text("utf-8")
+
+
+def test_a_server_that_never_answers(
+    chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "TIMEOUT", 0.2)
+    monkeypatch.setattr(endpoint, "RETRIES", 1)
+    chat.faults = {"1": ["hang"] * 2}
+    with pytest.raises(RagtuneError, match=r"question id-1 in 0.2 s, 2 times") as error:
+        ask(chat, tmp_path / "a", "1")
+    assert "evaluate.concurrency" in error.value.advice
+
+
+def test_no_server(tmp_path: Path) -> None:
+    with Chat() as gone:
+        pass
+    with pytest.raises(RagtuneError, match=r"No server answers at http://127\.0\.0\.1") as error:
+        ask(gone, tmp_path / "a", "1", advice="Serve it so.")
+    assert error.value.advice == "Serve it so."
+    with pytest.raises(RagtuneError, match="No server answers"):
+        served_models(gone.endpoint)
+
+
+def test_an_unknown_name_lists_the_known_ones(chat: Chat, tmp_path: Path) -> None:
+    chat.models = ["tuned-model", "base"]
+    with pytest.raises(UsageError) as error:
+        ask(chat, tmp_path / "a", "1", model="tuned-mdel", advice="Serve it so.")
+    assert "does not serve tuned-mdel" in error.value.message
+    assert "it lists tuned-model, base; did you mean tuned-model?" in error.value.message
+    assert error.value.advice == "Serve it so."
+
+
+def test_a_server_started_with_another_model(chat: Chat, tmp_path: Path) -> None:
+    """What transformers' server says; its list holds only what is in the Hub's cache."""
+    chat.models = 500
+    chat.faults = {"1": [(400, {"detail": "Server is pinned to 'base'; requested 'other'."})]}
+    with pytest.raises(UsageError, match=r"does not serve other .400: Server is pinned to 'base'"):
+        ask(chat, tmp_path / "a", "1", model="other")
+
+
+def test_a_server_without_a_list_is_asked_all_the_same(chat: Chat, tmp_path: Path) -> None:
+    for status in (404, 500):
+        chat.models = status
+        assert served_models(chat.endpoint) is None
+    assert ask(chat, tmp_path / "a", "1")[0].prediction == "re: 1"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        (200, "<html>hello</html>", {"Content-Type": "text/html"}),
+        (200, "{no json"),
+        (200, {}),
+        (200, {"choices": []}),
+        (200, [1]),
+    ],
+)
+def test_what_is_no_chat_completion(chat: Chat, tmp_path: Path, reply: Any) -> None:
+    chat.faults = {"1": [reply] * 10}
+    with pytest.raises(RagtuneError, match="question id-1 is no chat completion") as error:
+        ask(chat, tmp_path / "a", "1")
+    assert "up to /v1" in error.value.advice
+
+
+def test_a_list_that_is_none(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat, "models", 200)
+    assert served_models(chat.endpoint) is None
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "localhost:8000/v1",
+        "ftp://host/v1",
+        "http:///v1",
+        "http://h:abc/v1",
+        "http://h:99999/v1",
+        "http://[::1/v1",
+    ],
+)
+def test_an_address_that_is_none(tmp_path: Path, address: str) -> None:
+    with pytest.raises(UsageError, match="is no address of a server"):
+        served_models(address)
+
+
+def test_a_password_in_the_address_is_refused_and_not_shown() -> None:
+    for address in (f"http://me:{KEY}@localhost:1/v1", f"http://localhost:1/v1?api_key={KEY}"):
+        with pytest.raises(UsageError) as error:
+            served_models(address)
+        assert KEY not in str(error.value)
+        assert "OPENAI_API_KEY" in error.value.advice
+
+
+def test_in_a_notebook_there_is_a_loop_already(chat: Chat, tmp_path: Path) -> None:
+    async def cell() -> list[Prediction]:
+        return ask(chat, tmp_path / "a", "1")
+
+    assert asyncio.run(cell())[0].prediction == "re: 1"
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_is_named_by_its_variable(
+    chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    chat.models = status
+    with pytest.raises(UsageError, match=f"refuses to answer without a key .{status}"):
+        served_models(chat.endpoint)
+    chat.models = ["base"]
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    chat.faults = {"1": [(status, {"error": {"message": f"Wrong key: {KEY}"}})]}
+    with pytest.raises(UsageError, match="refuses the key in OPENAI_API_KEY") as error:
+        ask(chat, tmp_path / "a", "1")
+    assert "OPENAI_API_KEY" in error.value.advice
+    assert KEY not in str(error.value)
+
+
+def test_the_key_is_in_no_message(
+    chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\n")  # as $(cat key) leaves it in some shells
+    chat.faults = {"1": [(400, {"error": {"message": f"Not with {KEY}."}})]}
+    with pytest.raises(RagtuneError, match=r"400: Not with \[key\]") as error:
+        ask(chat, tmp_path / "a", "1")
+    assert KEY not in str(error.value)
+    assert chat.keys == {f"Bearer {KEY}"}

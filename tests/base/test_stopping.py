@@ -1,0 +1,257 @@
+"""A run that is stopped by a signal or killed goes on by the same command, to the same result."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ragtune
+from ragtune.base import stopping
+from ragtune.model.load import _loading
+from ragtune.model.source import ModelSource
+from ragtune.stages.check import findings as checks
+from tests.faults import digests
+from tests.stages.test_run import command
+
+
+def kill_when(process: subprocess.Popen[str], ready: Any, how: int) -> bool:
+    """Send a signal once `ready()`; whether it came before the process was done."""
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if ready():
+            process.send_signal(how)
+            process.wait()
+            return True
+        time.sleep(0.005)
+    return False
+
+
+@pytest.mark.parametrize("step", [4, 10])
+def test_killed_in_the_middle_of_training_the_same_command_gives_the_same_adapter(
+    tiny_recipe: dict[str, Any], tmp_path: Path, step: int
+) -> None:
+    tiny_recipe["train"] |= {"steps": 16, "save_every": 2, "keep_checkpoints": 1}
+    whole, cut = tmp_path / "a" / "run", tmp_path / "b" / "run"
+    for run in (whole, cut):
+        run.parent.mkdir()
+    subprocess.run(command(tiny_recipe, whole), check=True, capture_output=True)
+    process = subprocess.Popen(
+        command(tiny_recipe, cut), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    folder = cut / "work" / "checkpoints" / f"checkpoint-{step}"
+    assert kill_when(process, folder.exists, signal.SIGKILL), process.communicate()[0]
+    assert not (cut / "adapter").exists()
+    again = subprocess.run(command(tiny_recipe, cut), check=True, capture_output=True, text=True)
+    assert "Going on from step" in again.stdout
+    assert digests(cut) == digests(whole)
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_training_saves_a_checkpoint_and_the_same_command_gives_the_same(
+    tiny_recipe: dict[str, Any], tmp_path: Path, how: int, code: int
+) -> None:
+    tiny_recipe["train"] |= {"steps": 60, "save_every": 10}
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "cut").mkdir()
+    whole, cut = tmp_path / "whole" / "run", tmp_path / "cut" / "run"
+    subprocess.run(command(tiny_recipe, whole, "train"), check=True, capture_output=True)
+    process = subprocess.Popen(
+        command(tiny_recipe, cut, "train"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert kill_when(process, (cut / "work/checkpoints/checkpoint-10").exists, how)
+    _, errors = process.communicate()
+    assert process.returncode == code
+    last = errors.strip().splitlines()[-1]
+    stopped = re.search(r"Training stopped after step (\d+) of 60: its checkpoint is kept\. ", last)
+    assert stopped, errors
+    assert (cut / f"work/checkpoints/checkpoint-{stopped[1]}/manifest.json").exists()
+    arguments = command(tiny_recipe, cut, "train")[3:]
+    assert last.endswith(f"The same command goes on: ragtune {' '.join(arguments)}")
+    again = subprocess.run(
+        command(tiny_recipe, cut, "train"), check=True, capture_output=True, text=True
+    )
+    assert f"Going on from step {stopped[1]}" in again.stdout
+    assert digests(cut) == digests(whole)
+
+
+def test_a_second_ctrl_c_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    stopping.install()
+    try:
+        with stopping.finishing():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stopping.asked()
+            with pytest.raises(stopping.Stopped):
+                os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    finally:
+        stopping.uninstall()
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+BROKEN = """
+import os, signal, typer
+from ragtune import cli
+from ragtune import api as pipeline
+from ragtune.base.errors import UsageError
+
+def broken(*_, **__):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt as error:
+        raise {error} from error
+
+pipeline.run = broken
+cli.main(["run", "my recipe.yaml"])
+"""
+
+
+@pytest.mark.parametrize(
+    "error", ["ImportError('more than once')", "UsageError('no such model')", "typer.Exit(1)"]
+)
+def test_what_an_interrupt_is_turned_into_is_still_an_interrupt(error: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN.format(error=error)],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 130, done.stderr
+    words = "Stopped by Ctrl-C. What is finished is kept. The same command goes on: "
+    assert done.stderr == f"\n{words}ragtune run 'my recipe.yaml'\n"
+
+
+def test_neither_a_check_nor_a_model_takes_it_for_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Any = None) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise ImportError("cannot load module more than once per process") from error
+
+    def load() -> None:
+        with _loading("model", ModelSource("owner/name", None)):
+            broken()
+
+    monkeypatch.setattr(checks, "CHECKS", (("model", (), broken),))
+    one: Any = None
+    for work in (load, lambda: checks.look(one)):
+        stopping.install()
+        try:
+            with pytest.raises(stopping.Stopped):
+                work()
+        finally:
+            stopping.uninstall()
+
+
+def _hears(process: subprocess.Popen[str]) -> bool:
+    """Whether the handlers are there: Python itself has none for SIGTERM."""
+    status = Path(f"/proc/{process.pid}/status").read_text("utf-8")
+    caught = int(re.findall(r"SigCgt:\s+(\w+)", status)[0], 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="what Linux tells of a process")
+@pytest.mark.parametrize("after", [0.0, 0.03, 0.3, 0.6, 1.0])
+def test_ctrl_c_while_libraries_are_loaded(
+    tiny_recipe: dict[str, Any], tmp_path: Path, after: float
+) -> None:
+    process = subprocess.Popen(
+        command(tiny_recipe, tmp_path / "run"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not _hears(process):
+        time.sleep(0.001)
+    time.sleep(after)
+    process.send_signal(signal.SIGINT)
+    said, errors = process.communicate()
+    assert process.returncode == 130, errors
+    assert errors.startswith("\nStopped by Ctrl-C. "), errors
+    assert "Traceback" not in said + errors
+    assert not (tmp_path / "run").exists()
+
+
+_SLOW = """
+import os, signal, time
+os.kill(os.getpid(), signal.{first})
+for turn in range(3):
+    try:
+        time.sleep(0.1)
+    except KeyboardInterrupt:
+        print("cut", flush=True)
+        {caught}
+print("whole", flush=True)
+"""
+_MAIN = """
+import time
+from ragtune.base import stopping
+stopping.install()
+try:
+    import slow
+    time.sleep(30)
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+"""
+
+
+def _said(tmp_path: Path, slow: str) -> list[str]:
+    (tmp_path / "slow.py").write_text(slow, "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", _MAIN], cwd=tmp_path, capture_output=True, text=True, timeout=25,
+        check=False,
+    )  # fmt: skip
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="a clock that Windows lacks")
+@pytest.mark.parametrize("first", ["SIGINT", "SIGTERM"])
+def test_a_module_that_is_being_imported_is_not_cut_in_two(tmp_path: Path, first: str) -> None:
+    """Some would swallow the stop, and some end the process with abort()."""
+    slow = _SLOW.format(first=first, caught="pass")
+    assert _said(tmp_path, slow) == ["whole", "stopped"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="a clock that Windows lacks")
+def test_a_second_ctrl_c_cuts_an_import(tmp_path: Path) -> None:
+    slow = _SLOW.format(first="SIGINT", caught="raise").replace(
+        "time.sleep(0.1)", "os.kill(os.getpid(), signal.SIGINT)"
+    )
+    assert _said(tmp_path, slow) == ["cut", "stopped"]
+
+
+def test_answers_that_were_begun_are_kept_and_counted(
+    tiny_recipe: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = tmp_path / "run"
+    changes = ("evaluate.batch_size=2",)
+
+    from ragtune.answering import generate
+
+    plain = generate.partial_line
+
+    def stop(prediction: Any) -> str:
+        if not stopping.asked():
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(prediction)
+
+    monkeypatch.setattr(generate, "partial_line", stop)
+    stopping.install()
+    try:
+        with pytest.raises(stopping.Stopped):
+            ragtune.evaluate(tiny_recipe, *changes, run_dir=run)
+        assert stopping.last_words() == (143, "SIGTERM", "2 of 10 answers are kept.")
+    finally:
+        stopping.uninstall()
+    monkeypatch.undo()
+    capsys.readouterr()
+    ragtune.evaluate(tiny_recipe, *changes, run_dir=run)
+    assert "Going on: 2 of 10 answers are kept." in capsys.readouterr().out

@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as hf
+from safetensors.torch import load_file, save_file
+
+import ragtune
+from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.data.encode import Encoder, prepare_tokenizer
+from ragtune.model import merge as merge_module
+from ragtune.model.load import Hardware, load_model, load_tokenizer
+from ragtune.model.lora import attach, load_adapter, save_adapter
+from ragtune.model.merge import available_memory, memory_needed, merge
+from ragtune.model.source import ModelSource
+from ragtune.recipe.schema import Lora, Recipe
+from tests.families.build import build
+from tests.families.table import FAMILIES
+
+CPU = Hardware(torch.device("cpu"), torch.float32, "test", "CPU")
+LLAMA_2_7B = {
+    "vocab_size": 32_000,
+    "hidden_size": 4096,
+    "intermediate_size": 11_008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+}
+
+
+@pytest.fixture
+def source(tiny_folder: Path) -> ModelSource:
+    return ModelSource(str(tiny_folder), None)
+
+
+@pytest.fixture
+def encoder(source: ModelSource, tiny_recipe: dict[str, Any]) -> Encoder:
+    recipe = Recipe.model_validate(tiny_recipe)
+    return Encoder(prepare_tokenizer(load_tokenizer(source), recipe), recipe, 1024)
+
+
+def make_adapter(source: ModelSource, folder: Path, scale: float = 0.2) -> Path:
+    """An adapter that changes the model a lot."""
+    tuned = attach(load_model(source, CPU, nf4=False), Lora(rank=4, alpha=8, dropout=0.1), 0)
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            parameter.data = torch.randn(parameter.shape, generator=generator) * scale
+    folder.mkdir()
+    save_adapter(tuned, folder, None)
+    return folder
+
+
+@pytest.fixture
+def adapter(source: ModelSource, tmp_path: Path) -> Path:
+    return make_adapter(source, tmp_path / "adapter")
+
+
+@pytest.fixture
+def merged(source: ModelSource, adapter: Path, encoder: Encoder, tmp_path: Path) -> Path:
+    merge(source, adapter, encoder, tmp_path / "merged")
+    return tmp_path / "merged"
+
+
+def logits_of(model: Any) -> torch.Tensor:
+    ids = torch.arange(3, 43).reshape(2, 20)
+    with torch.no_grad():
+        logits: torch.Tensor = model.eval()(input_ids=ids).logits.float()
+    return logits
+
+
+def test_logits_are_those_of_base_plus_adapter(
+    source: ModelSource, adapter: Path, merged: Path
+) -> None:
+    base = load_model(source, CPU, nf4=False)
+    logits_base = logits_of(base)
+    logits_tuned = logits_of(load_adapter(base, adapter))
+    # bf16 weights, computed with in float32: what is left is the rounding of the weights.
+    found = logits_of(hf.AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32))
+    change = (logits_tuned - logits_base).norm()
+    assert (found - logits_tuned).norm() < 0.02 * change
+    assert (found - logits_base).norm() > 0.9 * change
+
+
+def test_a_small_update_of_a_float32_base_is_rounded_once(
+    source: ModelSource, encoder: Encoder, tmp_path: Path
+) -> None:
+    adapter = make_adapter(source, tmp_path / "small", scale=0.002)
+    merge(source, adapter, encoder, tmp_path / "merged")
+    whole = load_adapter(load_model(source, CPU, nf4=False), adapter).merge_and_unload()
+    written = hf.AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.bfloat16)
+    for name, expected in whole.state_dict().items():
+        assert torch.equal(written.state_dict()[name], expected.to(torch.bfloat16)), name
+
+
+def test_a_plain_model_that_needs_no_peft(merged: Path, tiny_folder: Path) -> None:
+    program = (
+        "import sys; sys.modules['peft'] = None\n"  # importing it fails
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        "model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype='auto')\n"
+        "tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])\n"
+        "text = tokenizer.apply_chat_template([{'role': 'user', 'content': 'Hi'}], tokenize=False)\n"
+        "print(type(model).__name__, model.dtype, text.split()[0])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, merged], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "LlamaForCausalLM torch.bfloat16 <|im_start|>user", done.stderr
+    names = {p.name for p in merged.iterdir()}
+    assert {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json"} <= names
+    assert {p.suffix for p in merged.iterdir()} <= {".safetensors", ".json", ".jinja"}
+    assert not [p for p in merged.parent.iterdir() if p.name.startswith(".")]  # nothing half-made
+    text = "".join(p.read_text("utf-8") for p in merged.iterdir() if p.suffix != ".safetensors")
+    assert str(tiny_folder.parent) not in text
+    assert "quantization_config" not in json.loads((merged / "config.json").read_text("utf-8"))
+
+
+def test_the_libraries_bars_are_kept_off_the_screen(
+    source: ModelSource,
+    adapter: Path,
+    encoder: Encoder,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    capfd.readouterr()
+    merge(source, adapter, encoder, tmp_path / "merged")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_generation_ends_at_the_stop_token(merged: Path, encoder: Encoder) -> None:
+    settings = hf.GenerationConfig.from_pretrained(merged)
+    ends = settings.eos_token_id
+    assert encoder.stop_id in (ends if isinstance(ends, list) else [ends])
+    assert settings.pad_token_id == encoder.tokenizer.pad_token_id
+
+
+def test_the_template_of_the_recipe_is_saved(
+    source: ModelSource, adapter: Path, tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    tiny_recipe["prompt"]["chat_template"] = "plain"
+    recipe = Recipe.model_validate(tiny_recipe)
+    encoder = Encoder(prepare_tokenizer(load_tokenizer(source), recipe), recipe, 1024)
+    merge(source, adapter, encoder, tmp_path / "merged")
+    tokenizer = hf.AutoTokenizer.from_pretrained(tmp_path / "merged")
+    assert "User:\nHi" in tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hi"}], tokenize=False
+    )
+
+
+def test_an_adapter_that_diverged(source: ModelSource, encoder: Encoder, tmp_path: Path) -> None:
+    adapter = make_adapter(source, tmp_path / "adapter", scale=float("nan"))
+    with pytest.raises(RagtuneError) as caught:
+        merge(source, adapter, encoder, tmp_path / "merged")
+    assert str(caught.value).startswith("The adapter's weights are not finite: ")
+    assert str(caught.value).endswith("The adapter diverged; train it again.")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_base_with_a_weight_that_is_no_number(
+    source: ModelSource, encoder: Encoder, tmp_path: Path
+) -> None:
+    base = changed(source, tmp_path / "base", "model.norm.weight", float("inf"))
+    adapter = make_adapter(source, tmp_path / "adapter")
+    words = (
+        r"^The base model's weights are not finite: \S+norm\.weight\.\nSet publish\.format=adapter"
+    )
+    with pytest.raises(RagtuneError, match=words):
+        merge(base, adapter, encoder, tmp_path / "merged")
+
+
+def test_a_sum_that_is_too_large(source: ModelSource, encoder: Encoder, tmp_path: Path) -> None:
+    base = changed(source, tmp_path / "base", "model.layers.0.mlp.up_proj.weight", 3.4e38)
+    adapter = make_adapter(source, tmp_path / "adapter", scale=1e37)
+    words = (
+        r"^The merged weights are not finite: \S+\. Base and adapter are; their sum is too large"
+    )
+    with pytest.raises(RagtuneError, match=words):
+        merge(base, adapter, encoder, tmp_path / "merged")
+
+
+def changed(source: ModelSource, folder: Path, name: str, value: float) -> ModelSource:
+    """The model with one of its weights set to a value."""
+    shutil.copytree(source.path, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights[name].fill_(value)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return ModelSource(str(folder), None)
+
+
+def test_too_little_memory(
+    source: ModelSource,
+    adapter: Path,
+    encoder: Encoder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"
+        )
+
+    monkeypatch.setattr(merge_module, "load_model", fail)
+    with pytest.raises(
+        RagtuneError, match=r"Merging needs 0\.0 GiB of memory .*\nSet publish\.format=adapter"
+    ):
+        merge(source, adapter, encoder, tmp_path / "merged")
+
+
+def test_another_failure_is_not_called_a_lack_of_memory(
+    source: ModelSource,
+    adapter: Path,
+    encoder: Encoder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("The size of tensor a (32) must match the size of tensor b (64)")
+
+    monkeypatch.setattr(merge_module, "load_adapter", fail)
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        merge(source, adapter, encoder, tmp_path / "merged")
+
+
+# Expected: the published number of parameters, in billions.
+@pytest.mark.parametrize(
+    ("config", "billions"),
+    [
+        (hf.LlamaConfig(**LLAMA_2_7B), 6.74),
+        (
+            hf.Qwen3Config(
+                vocab_size=151_936, hidden_size=4096, intermediate_size=12_288, num_hidden_layers=36,
+                num_attention_heads=32, num_key_value_heads=8, head_dim=128,
+            ),
+            8.19,
+        ),
+        (  # tied embeddings, larger than the rest
+            hf.Gemma3TextConfig(
+                vocab_size=262_144, hidden_size=640, intermediate_size=2048, num_hidden_layers=18,
+                num_attention_heads=4, num_key_value_heads=1, head_dim=256,
+            ),
+            0.268,
+        ),
+        (  # a mixture of experts
+            hf.Qwen3MoeConfig(
+                vocab_size=151_936, hidden_size=2048, intermediate_size=6144, moe_intermediate_size=768,
+                num_experts=128, num_hidden_layers=48, num_attention_heads=32, num_key_value_heads=4,
+                head_dim=128,
+            ),
+            30.5,
+        ),
+        (hf.GPT2Config(), 0.124),
+    ],
+    ids=["llama-2-7b", "qwen3-8b", "gemma3-270m", "qwen3-30b-a3b", "gpt2"],
+)  # fmt: skip
+def test_memory_needed(config: Any, billions: float) -> None:
+    weights = 2e9 * billions
+    assert 0.99 * weights < memory_needed(config) < 1.05 * weights + 1e8
+
+
+def test_memory_needed_for_what_is_written(source: ModelSource, merged: Path) -> None:
+    written = (merged / "model.safetensors").stat().st_size
+    config = hf.AutoConfig.from_pretrained(source.path)
+    # The base is kept in float32, what is written is bfloat16.
+    assert 1.8 * written < memory_needed(config) < 4 * written
+
+
+def test_memory_needed_of_another_kind_of_model() -> None:
+    with pytest.raises(UsageError, match=r"^model\.id: no causal language model: "):
+        memory_needed(hf.T5Config())
+
+
+def test_available_memory() -> None:
+    available = available_memory()
+    assert available is None or 2**20 < available < 2**45
+
+
+def test_a_bias_that_looks_like_an_unread_tensor_is_merged_once(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    """GPT-2's class ignores "attn.bias" in files, which "c_attn.bias" fits."""
+    build(next(f for f in FAMILIES if f.name == "gpt2"), tmp_path / "base")
+    tiny_recipe["model"]["id"] = str(tmp_path / "base")
+    ragtune.merge(tiny_recipe, run_dir=tmp_path / "run")
+    merged = load_file(tmp_path / "run" / "merged" / "model.safetensors")
+    assert {tensor.dtype for tensor in merged.values()} == {torch.bfloat16}
+
+
+def test_what_transformers_keeps_in_float32_stays_so(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    """A router's correction decides which experts are asked: rounded, it may decide otherwise."""
+    build(next(f for f in FAMILIES if f.name == "glm4_moe (experts)"), tmp_path / "base")
+    name = "model.layers.1.mlp.gate.e_score_correction_bias"
+    weights = load_file(tmp_path / "base" / "model.safetensors")
+    weights[name] = torch.rand(weights[name].shape)
+    save_file(weights, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    tiny_recipe["model"]["id"] = str(tmp_path / "base")
+    ragtune.merge(tiny_recipe, run_dir=tmp_path / "run")
+    merged = load_file(tmp_path / "run" / "merged" / "model.safetensors")
+    assert torch.equal(merged[name], weights[name])
+    assert {t.dtype for n, t in merged.items() if n != name and "e_score" not in n} == {
+        torch.bfloat16
+    }
