@@ -9,7 +9,7 @@ help:
 	@echo "make quickstart-ja  the same in Japanese with Gemma 3 270M"
 	@echo "make test           everything that CI runs"
 	@echo "make families       every model family against plain transformers, minutes; writes docs/models.md"
-	@echo "make lint | format  ruff and mypy | ruff format"
+	@echo "make lint | format  ruff, mypy, the order of imports, unused code | ruff format"
 	@echo "make fuzz           the readers for ten minutes (make test: for one)"
 	@echo "make audit          known vulnerabilities (asks a service) and licences of what it depends on"
 
@@ -37,13 +37,15 @@ lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/vulture
 
 format: env
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 test: lint env-ja
-	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # Its record and page stand also when a family differs from its row: the difference is to be seen.
 families: env

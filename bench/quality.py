@@ -24,16 +24,16 @@ from typing import Any
 
 import torch
 import transformers as hf
+from ragtune.store.summary import versions
 
-from ragtune.answering.evaluate import ask
+import ragtune
+from ragtune.answering.local import Local
+from ragtune.answering.prediction import read_predictions
 from ragtune.data.encode import IGNORE
 from ragtune.data.prompt import CHAT_TEMPLATES, PRESETS
-from ragtune.recipe.load import load_recipe
 from ragtune.scoring.compare import compare
-from ragtune.scoring.score import load_predictions, metrics_of, score_answers
-from ragtune.stages import measure
-from ragtune.stages.run import Run
-from ragtune.store import folder as rundir
+from ragtune.scoring.score import Answers, metrics_of, score_answers
+from ragtune.stages.context import Context
 
 BATCH, RATE, RANK, SEED = 16, 1e-4, 128, 42
 ALONE = 200  # questions that are asked again, one at a time
@@ -180,7 +180,7 @@ def main() -> None:
         "format": 1,
         "command": f"python bench/quality.py {' '.join(sys.argv[1:])}",
         "device": torch.cuda.get_device_name() if DEVICE == "cuda" else "CPU",
-        "versions": rundir.versions(),
+        "versions": versions(),
         "steps": options.steps,
     }
 
@@ -191,9 +191,11 @@ def main() -> None:
         options.out.write_text(text + "\n", "utf-8")
 
     folder = Path(tempfile.mkdtemp()) / "run"
-    run = Run(load_recipe("recipes/quickstart-ja.yaml", overrides), run_dir=folder)
-    comparison = run.run()
-    ours = load_predictions(folder / "after")
+    comparison = ragtune.run("recipes/quickstart-ja.yaml", *overrides, run_dir=folder)
+    assert comparison is not None
+    run = Context(folder)
+    kept = read_predictions(run.folder.answers("after") / "predictions.jsonl")
+    ours = {p.qid: p.prediction for p in kept}
     log = (folder / "adapter" / "train_log.jsonl").read_text("utf-8").split("\n")[:-1]
     state = json.loads((folder / "run.json").read_text("utf-8"))
     keep(
@@ -205,12 +207,12 @@ def main() -> None:
             "loss": [json.loads(line).get("loss") for line in log],
         },
     )
-    keep(controls=measure.controls(run))
-    run.report(again=True)
+    keep(controls=ragtune.controls(folder))
     shutil.copy(folder / "report.html", options.out.with_suffix(".html"))
     # Half precision rounds differently in another batch, so that an answer may end differently.
-    questions, alone = run.prompts[:ALONE], folder / "alone"
-    single = ask(run.recipe, run.tuned, run.encoder, questions, (1, None), alone, "alone")
+    questions, alone = run.asked[:ALONE], folder / "alone"
+    engine = Local(run.tuned(), run.recipe.evaluate.max_new_tokens, batch_size=1)
+    single = engine.answer(run.encoder, questions, alone, "alone")
     changed = sum(one.prediction != ours[one.qid] for one in single)
     keep(one_at_a_time={"n": len(single), "changed": changed})
     if not options.only:
@@ -219,16 +221,16 @@ def main() -> None:
     print(json.dumps({k: result.get(k) for k in shown}, indent=1))
 
 
-def notebook_way(run: Run, steps: int, ours: dict[str, str]) -> dict[str, Any]:
+def notebook_way(run: Context, steps: int, ours: dict[str, str]) -> dict[str, Any]:
     """The same by the notebook's way, and ragtune's answers against its."""
-    examples, path = run.examples("eval"), run.source.path
-    run.forget_models()
-    notebook = NotebookWay(path, run.examples("train"), examples, steps)
+    examples, path = run.asked, run.source.path
+    run.release()
+    notebook = NotebookWay(path, run.training_examples, examples, steps)
     train_seconds = notebook.train()
     after, after_seconds = notebook.answers()
     theirs = {e.qid: text for e, text in zip(examples, after, strict=True)}
-    scored = score_answers(run.recipe, run.questions, theirs)
-    paired = compare(scored, score_answers(run.recipe, run.questions, ours))
+    scored = score_answers(run.recipe, run.questions, Answers(theirs))
+    paired = compare(scored, score_answers(run.recipe, run.questions, Answers(ours)))
     return {
         "notebook": {
             "after": metrics_of(scored)["metrics"],

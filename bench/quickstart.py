@@ -32,7 +32,8 @@ def main() -> None:
         subprocess.run(command, check=True, env=environment)  # noqa: S603 - our own command
         seconds = time.monotonic() - start
         state = json.loads((run / "run.json").read_text("utf-8"))
-        comparison = json.loads((run / "comparison.json").read_text("utf-8"))
+        (compared,) = run.glob("eval/*/comparison.json")
+        comparison = json.loads(compared.read_text("utf-8"))
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     result = {
         "format": 1,

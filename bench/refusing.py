@@ -16,12 +16,10 @@ import tempfile
 from pathlib import Path
 
 import torch
+from ragtune.store.summary import versions
 
+import ragtune
 from ragtune.base.files import read_json, write_json
-from ragtune.recipe.load import load_recipe
-from ragtune.stages import measure
-from ragtune.stages.run import Run
-from ragtune.store import folder as rundir
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "refuse.yaml"
 
@@ -41,14 +39,13 @@ def main() -> None:
         "evaluate.limit=null", *options.changes,
     ]  # fmt: skip
     folder = Path(tempfile.mkdtemp()) / "run"
-    run = Run(load_recipe(RECIPE, overrides), run_dir=folder)
-    comparison = run.run()
-    controls = measure.controls(run)
-    run.report(again=True)
+    comparison = ragtune.run(RECIPE, *overrides, run_dir=folder)
+    assert comparison is not None
+    controls = ragtune.controls(folder)
     data = read_json(folder / "data" / "report.json")
     result = {
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
-        "versions": rundir.versions(),
+        "versions": versions(),
         "command": shlex.join(["python", "bench/refusing.py", *sys.argv[1:]]),
         "trained": {k: data["train"][k] for k in ("selected", "unanswerable")},
         "comparison": comparison,

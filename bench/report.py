@@ -25,9 +25,9 @@ from ragtune.data.example import Example, Passage
 from ragtune.data.prompt import PromptBuilder
 from ragtune.recipe.load import load_recipe
 from ragtune.reporting.answers import AnswerRow
-from ragtune.reporting.html import write_report
+from ragtune.reporting.html import Report, write_report
 from ragtune.scoring.compare import compare
-from ragtune.scoring.score import score_answers
+from ragtune.scoring.score import Answers, score_answers
 
 CHARACTERS = 500
 PASSAGES = 3
@@ -96,17 +96,18 @@ def write(path: Path, questions: int) -> float:
         "completion_tokens": None,
         "truncated": {"examples": 0},
     }
-    comparison = compare(score_answers(recipe, examples, old), score_answers(recipe, examples, new))
+    comparison = compare(*(score_answers(recipe, examples, Answers(one)) for one in (old, new)))
     start = time.perf_counter()
-    write_report(
-        path,
+    report = Report(
         recipe=recipe,
-        state={},
-        data_report={"max_passages": PASSAGES, "train": split, "eval": split},
+        summary={},
+        data={"max_passages": PASSAGES, "train": split, "eval": split},
         comparison=comparison,
+        controls=None,
         log=[{"step": s, "loss": 1 + 1 / s} for s in range(1, 101)],
         answers=rows,
     )
+    write_report(path, report)
     return time.perf_counter() - start
 
 

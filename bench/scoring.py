@@ -20,13 +20,13 @@ from pathlib import Path
 
 from machine import processor
 from ragtune.base.files import write_json
+from ragtune.base.versions import versions
 from ragtune.data.read import read_examples
 from ragtune.recipe.load import load_recipe
 from ragtune.scoring.compare import compare
 from ragtune.scoring.metrics import METRICS
-from ragtune.scoring.score import score_answers
+from ragtune.scoring.score import Answers, score_answers
 from ragtune.scoring.statistics import SAMPLES
-from ragtune.store.folder import versions
 
 QUESTIONS = 1000
 
@@ -54,9 +54,7 @@ def main() -> None:
     seconds = []
     for _ in range(4):
         start = time.perf_counter()
-        found = compare(
-            score_answers(recipe, examples, before), score_answers(recipe, examples, after)
-        )
+        found = compare(*(score_answers(recipe, examples, Answers(one)) for one in (before, after)))
         seconds.append(round(time.perf_counter() - start, 3))
     result = {
         "device": processor(),

@@ -32,6 +32,7 @@ from peers.common import MARK, Job, row
 from peers.ours import step_row
 from peers.results import EQUAL, Results, table
 from ragtune.recipe.load import load_recipe, save_recipe
+from ragtune.store.folder import RunFolder, set_name
 
 BENCH = Path(__file__).resolve().parent
 RECIPE = BENCH.parent / "recipes" / "aio-swallow-7b.yaml"
@@ -125,7 +126,7 @@ class Harness:
             )
             timer = threading.Timer(max(limit, 1), os.killpg, (process.pid, signal.SIGKILL))
             timer.start()
-            assert process.stdout is not None  # noqa: S101 - a pipe was asked for
+            assert process.stdout is not None
             try:
                 for line in process.stdout:
                     if line.startswith(MARK):
@@ -193,10 +194,12 @@ class Harness:
         """A short training of ragtune, with no more memory than `gib`."""
         steps = TINY_SHORT_STEPS if self.options.tiny else SHORT_STEPS
         folder = self.work / work
-        if (self.full / "data" / "report.json").exists():
-            shutil.copytree(self.full / "data", folder / "data", dirs_exist_ok=True)
-            for name in ("run.json", "recipe.yaml"):  # which say of what recipe the data are
-                shutil.copy(self.full / name, folder / name)
+        full = run_folder(self.full)
+        if full is not None and full.questions.is_dir():
+            for made in (full.data, full.questions):
+                place = folder / made.relative_to(self.full)
+                shutil.copytree(made, place, dirs_exist_ok=True)
+            shutil.copy(full.summary, folder / full.summary.name)  # without one it is no run
         path = self.recipe(work, f"train.steps={steps}", *changes)
         job = self.job(work)
         command = [sys.executable, "-m", "peers.ours", str(job), str(path), str(folder), work]
@@ -242,7 +245,9 @@ class Harness:
 
     def answers(self, which: str) -> int:
         """How many questions were answered; the mean length of the answers is noted."""
-        path = self.full / which / "predictions.jsonl"
+        full = run_folder(self.full)
+        assert full is not None
+        path = full.answers(which) / "predictions.jsonl"
         found = [json.loads(x) for x in path.read_text("utf-8").splitlines()]
         mean = sum(len(p["token_ids"]) for p in found) / len(found)
         text = f"{len(found)} answers {which} tuning, {mean:.1f} tokens on average"
@@ -263,6 +268,12 @@ class Harness:
         self.execute(system, command, self.left() - less, self.options.path.get(system))
         if equal:
             self.equal_memory(system)
+
+
+def run_folder(path: Path) -> RunFolder | None:
+    """What lies where in a run that was begun; None if it was not."""
+    recipe = path / "recipe.yaml"
+    return RunFolder(path, set_name(load_recipe(recipe))) if recipe.exists() else None
 
 
 def main() -> None:

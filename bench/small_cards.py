@@ -27,7 +27,7 @@ import torch
 import ragtune
 from peers.common import device_name, limit_memory
 from ragtune.base.files import read_json
-from ragtune.store.folder import versions
+from ragtune.base.versions import versions
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "aio-swallow-7b.yaml"
 

@@ -25,14 +25,15 @@ from typing import Any
 import torch
 import transformers as hf
 
-from ragtune.answering.generate import answer
+from ragtune.answering.local import Local
 from ragtune.data.encode import Sample
 from ragtune.model import load as loading
-from ragtune.model.fast.attention import set_packed
-from ragtune.model.fast.fused import fuse
-from ragtune.model.load import Hardware
+from ragtune.model.fast.attention import NAME
+from ragtune.model.fast.lora import fuse
+from ragtune.model.hardware import Hardware
+from ragtune.model.layout import row_size
 from ragtune.model.lora import attach
-from ragtune.model.plan import Plan, estimate_of, make_plan, row_size
+from ragtune.model.plan import Plan, estimate_of, make_plan
 from ragtune.recipe.schema import Recipe
 from ragtune.training.rows import PackedRows, split_rows
 from ragtune.training.trainer import PackedTrainer, set_recompute, training_arguments
@@ -61,7 +62,7 @@ def build(config: Any, *, nf4: bool, dequantized: bool, liger: bool) -> Any:
         model = hf.LlamaForCausalLM(config)
         torch.set_default_dtype(torch.float32)
     if nf4 and dequantized:
-        loading._round_to_nf4(model)  # noqa: SLF001
+        loading.round_to_nf4(model)
     elif nf4:
         import bitsandbytes as bnb
 
@@ -81,7 +82,7 @@ def build(config: Any, *, nf4: bool, dequantized: bool, liger: bool) -> Any:
                     setattr(module, name, packed)
         model.is_loaded_in_4bit = True
     if liger and CUDA:
-        loading._fuse_kernels(model)  # noqa: SLF001
+        loading.fuse_kernels(model)
     model.requires_grad_(requires_grad=False)
     return model.eval()
 
@@ -131,7 +132,7 @@ def train(
         fuse(tuned)
     packed = case.get("packed", True)
     if packed:
-        set_packed(model)
+        model.set_attn_implementation(NAME)
     plan = Plan(
         device=hardware.name, dtype=hardware.dtype_name, quantization=recipe.model.quantization,
         samples_per_row=case["per_row"], recompute=case["recompute"],
@@ -228,17 +229,19 @@ def ask(case: dict[str, Any], model: Any, config: Any, *, profile: Path | None) 
         "batch_size": case.get("batch") or plan.evaluation_batch,
         "cache_tokens": plan.cache_tokens,
     }
-    options: Any = {"stop_id": 2, "max_new_tokens": 32, **limits}
+
+    def answer(asked: list[tuple[str, list[int]]], partial: Path, max_new_tokens: int = 32) -> None:
+        Local(tuned, max_new_tokens, **limits).complete(asked, Decoder(), 2, partial, "answering")
+
     with tempfile.TemporaryDirectory() as folder:
-        answer(tuned, Decoder(), prompts[:8], partial=Path(folder) / "warm", **options)
+        answer(prompts[:8], Path(folder) / "warm")
         if CUDA:
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
         start = time.monotonic()
-        answer(tuned, Decoder(), prompts, partial=Path(folder) / "a", **options)
+        answer(prompts, Path(folder) / "a")
         seconds = time.monotonic() - start
         if profile:
-            few = {**options, "max_new_tokens": 6}
             tuned.generation_config.min_new_tokens = 6
             with torch.profiler.profile(
                 activities=[
@@ -246,7 +249,7 @@ def ask(case: dict[str, Any], model: Any, config: Any, *, profile: Path | None) 
                     torch.profiler.ProfilerActivity.CUDA,
                 ]
             ) as profiler:
-                answer(tuned, Decoder(), prompts[:100], partial=Path(folder) / "b", **few)
+                answer(prompts[:100], Path(folder) / "b", 6)
             table = profiler.key_averages().table(sort_by="self_cuda_time_total", row_limit=30)
             profile.write_text(table, encoding="utf-8")
     peak = torch.cuda.max_memory_allocated() / 2**30 if CUDA else 0.0

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.ready import Ready
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Tiny models gain nothing by a second thread, and lose much when the cores are shared.
@@ -26,9 +30,14 @@ CHATML = (
 )
 
 
+LONG = ("test_kill.py", "test_bench.py", "test_docs.py", "test_fuzz.py", "test_stopping.py")
+"""Files that take minutes: begun first, so that no core waits for one of them at the end."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     import torch
 
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:
@@ -46,6 +55,20 @@ def _own_cache(
     """Nothing of a test is left in the user's cache."""
     if "slow" not in request.keywords:  # the real models' conversion is worth keeping
         monkeypatch.setenv("RAGTUNE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick_collections() -> None:
+    """What is imported by now is frozen: a run collects garbage ten times, and would look through all of it."""
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def ready() -> Iterator[Ready]:
+    """Starts `ragtune` in processes, without waiting for imports."""
+    ready = Ready()
+    yield ready
+    ready.close()
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,9 @@ A fork starts in milliseconds; the import of torch and transformers alone would 
 from __future__ import annotations
 
 import errno
+import gc
 import hashlib
-import json
+import importlib
 import os
 import random
 import signal
@@ -19,29 +20,50 @@ from typing import Any
 
 import yaml
 
-DETERMINED = ("data", "adapter", "before", "after", "merged", "comparison.json")
-"""What a recipe determines, byte for byte."""
+DETERMINED = ("data", "adapter", "eval", "merged")
+"""Folders that a recipe determines, byte for byte, but for their proofs, which hold times."""
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link"}
 """What counts as a moment: an operation on the file system, below the run directory."""
 
 
 def digests(run: Path) -> dict[str, str]:
+    """sha256 of what a run made, by path; what was set aside is no part of it."""
     files = [
-        p for name in DETERMINED for p in [run / name, *(run / name).rglob("*")] if p.is_file()
+        p.relative_to(run)
+        for name in DETERMINED
+        for p in (run / name).rglob("*")
+        if p.is_file() and p.name != "stage.json"
     ]
-    return {str(p.relative_to(run)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    return {
+        str(p): hashlib.sha256((run / p).read_bytes()).hexdigest()
+        for p in files
+        if not any(part.startswith("damaged-") for part in p.parts)
+    }
 
 
 def preload() -> None:
-    """Import everything that a run imports; nothing is computed, for a fork loses torch's threads."""
+    """Import everything that a run imports; nothing is computed, for a fork loses torch's threads.
+
+    What is imported is frozen: else each garbage collection of a run looks through all of it.
+    """
     import matplotlib.figure
     import peft
+    import scipy.stats
     import torch
     import transformers
     from transformers import AutoModelForCausalLM, Trainer
 
-    _ = (AutoModelForCausalLM, Trainer, matplotlib, peft, torch, transformers)
+    import ragtune
+
+    _ = (AutoModelForCausalLM, Trainer, matplotlib, peft, scipy, torch, transformers)
     _ = (transformers.LlamaForCausalLM, transformers.PreTrainedTokenizerFast)
+    folder = Path(ragtune.__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        name = ".".join(("ragtune", *path.relative_to(folder).with_suffix("").parts))
+        if path.name not in ("__init__.py", "__main__.py", "kernels.py"):  # kernels need Triton
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
 
 
 def forked(work: Callable[[], Any], log: Path) -> int:
@@ -128,7 +150,10 @@ class Faults:
         assert self.run(self.whole) == 0, self.log.read_text("utf-8")
         self.seconds = time.monotonic() - start
         self.digests = digests(self.whole)
-        self.moments = json.loads((folder / "moments.json").read_text("utf-8"))
+        self.stages = {
+            str(p.relative_to(self.whole).parent) for p in self.whole.rglob("stage.json")
+        }
+        self.moments = self.counted()
 
     def _make(self) -> None:
         from tests.conftest import CHATML, build_tokenizer, make_records, tiny_model, write_records
@@ -186,11 +211,26 @@ class Faults:
         os.kill(pid, signal.SIGKILL)
         return wait(pid) == -signal.SIGKILL
 
+    def counted(self) -> int:
+        """The moments of the last run that nobody disturbed."""
+        return int((self.folder / "moments.json").read_text("utf-8"))
+
     def said(self) -> str:
         return self.log.read_text("utf-8", errors="replace")
 
 
+REACHED = {
+    "the merged model": "merged",
+    "the comparison": "eval/*/comparison.json",
+    "answers after": "eval/*/after",
+    "the adapter": "adapter",
+    "a checkpoint": "work/adapter-*/checkpoint-*",
+    "answers before": "eval/*/before",
+    "questions": "eval/*/questions",
+    "data": "data",
+}
+
+
 def last_stage(run: Path) -> str:
     """How far a run has come, by what lies there."""
-    names = ("merged", "comparison.json", "after", "adapter", "work/checkpoints", "before", "data")
-    return next((name for name in names if (run / name).exists()), "nothing")
+    return next((name for name, path in REACHED.items() if any(run.glob(path))), "nothing")

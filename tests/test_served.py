@@ -10,8 +10,13 @@ from typing import Any
 import pytest
 
 import ragtune
+from ragtune.answering.engine import encode_prompts
+from ragtune.answering.prediction import partial_line, read_predictions
 from ragtune.base.errors import UsageError
-from ragtune.stages.run import Run
+from ragtune.stages.context import Context
+from ragtune.stages.order import stage_named, work_of
+from ragtune.stages.road import make, working
+from ragtune.stages.run import check
 from tests.answering.test_server import KEY, Chat, chat, pauses  # noqa: F401 - fixtures
 
 
@@ -36,7 +41,7 @@ def test_no_model_is_loaded_and_the_messages_are_those_of_the_prompt(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     served_recipe["prompt"]["system"] = "Be brief."
-    monkeypatch.setattr(Run, "_load", lambda *_, **__: pytest.fail("a model is loaded"))
+    monkeypatch.setattr(Context, "load_weights", lambda *_, **__: pytest.fail("a model is loaded"))
     metrics = ragtune.evaluate(served_recipe, run_dir=tmp_path / "run")
     assert (metrics["n"], metrics["asked"], metrics["stopped"]) == (10, 10, 10)
     assert metrics["new_tokens"] is None
@@ -44,7 +49,7 @@ def test_no_model_is_loaded_and_the_messages_are_those_of_the_prompt(
     assert system == {"role": "system", "content": "Be brief."}
     assert "is red.\n\nA street has houses.\n---" in user["content"]
     assert "Trees" not in user["content"]
-    rows = [json.loads(x) for x in (tmp_path / "run/before/predictions.jsonl").open("rb")]
+    rows = [json.loads(x) for x in (tmp_path / "run/eval/eval/before/predictions.jsonl").open("rb")]
     assert [row["qid"] for row in rows] == [f"e{i}" for i in range(10)]
     ragtune.report(tmp_path / "run")
     assert chat.keys == {f"Bearer {KEY}"}
@@ -73,7 +78,7 @@ def test_a_run_stops_until_the_tuned_model_is_served(
     assert "chat template and stop token are its own" in out
     trained = (run / "adapter/adapter_model.safetensors").stat().st_mtime_ns
     # The advice can be followed: merging does not ask.
-    assert ragtune.merge(run) == {}
+    assert ragtune.merge(run) is None
     assert (run / "merged/model.safetensors").exists()
     asked = len(chat.asked)
     chat.models = ["base", f"{run}/merged"]
@@ -88,7 +93,7 @@ def test_a_run_stops_until_the_tuned_model_is_served(
 def test_a_name_that_is_not_set(served_recipe: dict[str, Any], tmp_path: Path) -> None:
     for which in ("before", "after"):
         with pytest.raises(UsageError, match=f"evaluate.served_{which} is not set"):
-            Run(served_recipe, [f"evaluate.served_{which}=null"], tmp_path / "run").check()
+            check(Context(served_recipe, [f"evaluate.served_{which}=null"], tmp_path / "run"))
     with pytest.raises(UsageError, match=r"evaluate.served_before is not set"):
         ragtune.evaluate(served_recipe, "evaluate.served_before=null", run_dir=tmp_path / "run")
 
@@ -117,7 +122,7 @@ def test_check_names_the_nearest_and_the_template_that_is_not_sent(
     served_recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changes = ["evaluate.served_before=bas", "prompt.chat_template=plain"]
-    Run(served_recipe, changes, tmp_path / "run").check()
+    check(Context(served_recipe, changes, tmp_path / "run"))
     out = " ".join(capsys.readouterr().out.split())
     assert "evaluate.served_before, bas, is not in the list; did you mean base?" in out
     assert "prompt.chat_template is not sent" in out
@@ -130,13 +135,34 @@ def test_the_server_may_move_but_not_change(served_recipe: dict[str, Any], tmp_p
         ragtune.prepare(served_recipe, f"evaluate.{change}", run_dir=run)
     with pytest.raises(UsageError, match="served_before: 'base' there, 'other' now"):
         ragtune.prepare(served_recipe, "evaluate.served_before=other", run_dir=run)
-    # Answers of one model are under way as long as its partial file holds one.
-    shutil.rmtree(run / "before")
-    (run / "work/before.jsonl").write_text("{}\n", "utf-8")
-    with pytest.raises(UsageError, match="served_before"):
-        ragtune.prepare(served_recipe, "evaluate.served_before=other", run_dir=run)
-    (run / "work/before.jsonl").write_text("", "utf-8")
-    ragtune.prepare(served_recipe, "evaluate.served_before=other", run_dir=run)
+
+
+def test_unfinished_answers_of_one_model_are_not_taken_for_anothers(
+    served_recipe: dict[str, Any],
+    tmp_path: Path,
+    chat: Chat,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "run"
+    ragtune.evaluate(served_recipe, run_dir=run)
+    one = Context(served_recipe, run_dir=run)
+    begun = work_of(one.folder, stage_named("before"), one.recipe)
+    begun.mkdir()
+    found = read_predictions(run / "eval/eval/before/predictions.jsonl")
+    text = "".join(map(partial_line, found[:4]))
+    (begun / "answers.jsonl").write_text(text, "utf-8")
+    shutil.rmtree(run / "eval/eval/before")
+    chat.models = ["base", "other"]
+    chat.bodies.clear()
+    ragtune.evaluate(served_recipe, "evaluate.served_before=other", run_dir=run)
+    assert [body["model"] for body in chat.bodies] == ["other"] * 10
+    assert (begun / "answers.jsonl").read_text("utf-8") == text
+    assert begun.name in capsys.readouterr().out
+    # The first one's go on where they were.
+    shutil.rmtree(run / "eval/eval/before")
+    chat.bodies.clear()
+    ragtune.evaluate(served_recipe, run_dir=run)
+    assert [body["model"] for body in chat.bodies] == ["base"] * 6
 
 
 def test_a_prompt_that_is_cut_is_cut_for_the_server_too(
@@ -145,11 +171,12 @@ def test_a_prompt_that_is_cut_is_cut_for_the_server_too(
     chat: Chat,  # noqa: F811
 ) -> None:
     changes = ["prompt.max_tokens=180", "data.shuffle_passages=true"]
-    one = Run(served_recipe, changes, tmp_path / "run")
-    one.evaluate("before")
+    one = Context(served_recipe, changes, tmp_path / "run")
+    with working(one):
+        make(one, "before")
     tokenizer = one.encoder.tokenizer
     said = {body["messages"][-1]["content"] for body in chat.bodies}
-    for _, ids in one.prompts:
+    for _, ids in encode_prompts(one.encoder, one.asked):
         content = tokenizer.decode(ids).split("user\n")[1].split("<|im_end|>")[0]
         assert content in said
     assert not any("A street" in content and "House" in content for content in said)

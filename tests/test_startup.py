@@ -1,10 +1,11 @@
-"""`import ragtune` and `ragtune --help` load nothing heavy: that is what keeps them quick."""
+"""`import ragtune`, `ragtune --help`, `init` and `schema` load nothing heavy: that keeps them quick."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,8 @@ HEAVY = {
 
 TYPER = {"pydantic"}
 """What Typer itself loads to read a command's values."""
+RECIPE = TYPER | {"yaml", "rich"}
+"""What reads and writes recipes, and says where something is wrong."""
 
 
 @pytest.mark.parametrize(
@@ -28,9 +31,15 @@ TYPER = {"pydantic"}
         ("from ragtune.cli import main; main(['--help'])", set()),
         ("from ragtune.cli import main; main(['--version'])", TYPER),
         ("from ragtune.cli import main; main(['run', '--help'])", TYPER),
+        ("from ragtune.cli import main; main(['schema'])", RECIPE),
+        ("from ragtune.cli import main; main(['init'])", RECIPE),
+        (
+            "from ragtune.cli import main\ntry:\n    main(['init', '.'])\nexcept SystemExit: pass",
+            RECIPE,
+        ),
     ],
 )
-def test_nothing_heavy_is_loaded(code: str, allowed: set[str]) -> None:
+def test_nothing_heavy_is_loaded(code: str, allowed: set[str], tmp_path: Path) -> None:
     script = (
         "import json, sys\n"
         f"try:\n    exec({code!r})\n"
@@ -38,7 +47,11 @@ def test_nothing_heavy_is_loaded(code: str, allowed: set[str]) -> None:
         "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], check=False, capture_output=True, text=True
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     loaded = set(json.loads(done.stdout.splitlines()[-1]))

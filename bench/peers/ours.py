@@ -14,7 +14,8 @@ from typing import Any
 from peers.common import Job, device_name, emit, limit_memory, peak_gib, row
 from peers.samples import write_samples
 from ragtune.base.files import read_json, read_jsonl
-from ragtune.stages.run import Run
+from ragtune.stages.context import Context
+from ragtune.stages.road import make, working
 
 
 def main() -> None:
@@ -23,11 +24,12 @@ def main() -> None:
     emit("device", name=device_name())
     if len(sys.argv) > 5:  # noqa: PLR2004 - the last argument
         limit_memory(float(sys.argv[5]))
-    run = Run(recipe, run_dir=run_dir)
-    run.prepare()
-    if not Path(job.samples).exists():
-        write_samples(run, Path(job.samples), job.recipe["train"]["steps"])
-    run.train()
+    run = Context(recipe, run_dir=run_dir)
+    with working(run):
+        make(run, "questions")
+        if not Path(job.samples).exists():
+            write_samples(run, Path(job.samples), job.recipe["train"]["steps"])
+        make(run, "adapter")
     emit("row", **step_row(read_json(run_dir / "run.json"), work, peak_gib()))
     losses = [e["loss"] for e in read_jsonl(run_dir / "adapter" / "train_log.jsonl") if "loss" in e]
     emit("losses", name=f"ragtune, {work}", values=losses)

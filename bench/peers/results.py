@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ragtune.store.folder import versions
+from ragtune.base.versions import versions
 
 WORKS = (
     "run", "train_step", "train_step_dropout0", "train_step_12gib", "evaluate_before", "evaluate_after",

@@ -14,7 +14,7 @@ def write_samples(run: Any, path: Path, count: int) -> float:
     """Write the first steps and every prompt of a prepared run; returns the mean sample length.
 
     Args:
-        run: a ragtune.stages.run.Run.
+        run: a ragtune.stages.context.Context.
         path: appears when it is whole.
         count: the steps over which the mean is taken.
     """
@@ -22,9 +22,9 @@ def write_samples(run: Any, path: Path, count: int) -> float:
 
     train = run.recipe.train.model_copy(update={"steps": count})
     recipe = run.recipe.model_copy(update={"train": train})
-    steps = steps_of(recipe, run.encoder, run.examples("train"))
+    steps = steps_of(recipe, run.encoder, run.training_examples)
     lengths = [len(s) for step in steps for s in step]
-    prompts = [run.encoder.prompt(e).ids for e in run.examples("eval")]
+    prompts = [run.encoder.prompt(e).ids for e in run.asked]
     mean = sum(lengths) / len(lengths)
     made = {
         "steps": [[s.features() for s in step] for step in steps[:KEPT_STEPS]],
@@ -40,11 +40,13 @@ def write_samples(run: Any, path: Path, count: int) -> float:
 
 def main() -> None:
     """Prepare the data of a recipe and write its samples: for a run without ragtune's rows."""
-    from ragtune.stages.run import Run
+    from ragtune.stages.context import Context
+    from ragtune.stages.road import make, working
 
     recipe, run_dir, path = map(Path, sys.argv[1:4])
-    run = Run(recipe, run_dir=run_dir)
-    run.prepare()
+    run = Context(recipe, run_dir=run_dir)
+    with working(run):
+        make(run, "questions")
     write_samples(run, path, run.recipe.train.steps)
 
 

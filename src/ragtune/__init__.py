@@ -5,8 +5,9 @@ Every stage is a command and a function: `ragtune.run("recipe.yaml")` does all o
 
 from __future__ import annotations
 
+import importlib
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.network import go_offline, is_offline, no_telemetry
@@ -35,6 +36,7 @@ __all__ = [
     "push",
     "report",
     "run",
+    "summary",
     "train",
 ]
 
@@ -50,16 +52,15 @@ if TYPE_CHECKING:
         push,
         report,
         run,
+        summary,
         train,
     )
     from ragtune.recipe.load import load_recipe
     from ragtune.recipe.schema import Recipe
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     # Nothing heavy is imported before it is asked for: `import ragtune` takes milliseconds.
-    import importlib
-
     if name == "Recipe":
         return importlib.import_module("ragtune.recipe.schema").Recipe
     if name == "load_recipe":

@@ -10,7 +10,7 @@ def main() -> None:
     """Run the command line."""
     stopping.install()
     try:
-        from ragtune import cli
+        from ragtune import cli  # noqa: PLC0415 - Ctrl-C is ours before anything takes time
 
         cli.main()
     except SystemExit:

@@ -1,19 +1,43 @@
-"""Every stage as a function of a recipe (a path, a mapping, a Recipe) or of a run directory."""
+"""Every command as a function of a recipe (a path, a mapping, a Recipe) or of a run directory."""
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from ragtune.base.errors import RagtuneError, UsageError
-from ragtune.stages.context import Target, find_recipe
-from ragtune.stages.run import Run
+from pydantic import JsonValue
+
+from ragtune.base.errors import RagtuneError
+from ragtune.data.prepare import DataReport
+from ragtune.reporting.summary import Merging
+from ragtune.reporting.terminal import show_examples
+from ragtune.scoring.compare import Comparison, Runs
+from ragtune.scoring.controls import ControlFigures
+from ragtune.scoring.score import Metrics
+from ragtune.stages import predictions as elsewhere
+from ragtune.stages import push as pushing
+from ragtune.stages import run as stages
+from ragtune.stages import runs, views
+from ragtune.stages.check.checks import look
+from ragtune.stages.check.findings import Finding
+from ragtune.stages.context import Context, Target, find_recipe
+from ragtune.stages.road import make, working
+
+
+@contextmanager
+def _work(
+    target: Target, overrides: tuple[str, ...], run_dir: str | Path | None, *, redo: bool
+) -> Iterator[Context]:
+    context = Context(target, overrides, run_dir, redo=redo)
+    with working(context):
+        yield context
 
 
 def run(
     target: Target, *overrides: str, run_dir: str | Path | None = None, redo: bool = False
-) -> dict[str, Any]:
+) -> Comparison | None:
     """Do everything, from data to report and, if the recipe names a repository, to the Hub.
 
     Args:
@@ -29,39 +53,52 @@ def run(
         UsageError: the recipe or the data must be changed.
         RagtuneError: something failed; its message says what to do.
     """
-    return Run(target, list(overrides), run_dir, redo=redo).run()
+    with _work(target, overrides, run_dir, redo=redo) as context:
+        return stages.run(context)
 
 
 def check(
     target: Target, *overrides: str, run_dir: str | Path | None = None
-) -> list[dict[str, str]]:
+) -> list[dict[str, object]]:
     """Find out, before anything costs time, whether a run would work.
 
     Returns:
         The findings, {name, level, message, advice, excerpt}; with a `level` of `fail` the run would
         fail. `excerpt` has (kind, text) pairs: `prompt`, `opening` and `trained`.
     """
-    from ragtune.stages.check.findings import Finding, look
-
     try:
-        found = look(Run(target, list(overrides), run_dir)).findings
+        found = look(Context(target, overrides, run_dir)).findings
     except RagtuneError as error:  # without a recipe there is nothing else to look at
         found = [Finding("recipe", "fail", error.message, error.advice)]
-    return [dataclasses.asdict(finding) for finding in found]
+    return [asdict(finding) for finding in found]
 
 
 def prepare(
-    target: Target, *overrides: str, run_dir: str | Path | None = None, redo: bool = False
-) -> dict[str, Any]:
-    """Read and select the data; returns data/report.json. Raises as `run` does."""
-    return Run(target, list(overrides), run_dir, redo=redo).prepare()
+    target: Target,
+    *overrides: str,
+    run_dir: str | Path | None = None,
+    redo: bool = False,
+    show: int = 0,
+) -> DataReport:
+    """Read and select the data, and print `show` training examples; returns what was read and dropped.
+
+    Raises as `run` does.
+    """
+    with _work(target, overrides, run_dir, redo=redo) as context:
+        make(context, "data")
+        make(context, "questions")
+        if show:
+            show_examples(context.encoder, context.training_examples[:show])
+        return views.data_report(context)
 
 
 def train(
     target: Target, *overrides: str, run_dir: str | Path | None = None, redo: bool = False
-) -> dict[str, Any]:
+) -> dict[str, JsonValue]:
     """Train the adapter; returns what it took. Raises as `run` does."""
-    return Run(target, list(overrides), run_dir, redo=redo).train()
+    with _work(target, overrides, run_dir, redo=redo) as context:
+        make(context, "data")
+        return make(context, "adapter").facts["train"]
 
 
 def evaluate(
@@ -72,7 +109,7 @@ def evaluate(
     checkpoint: int | None = None,
     predictions: str | Path | None = None,
     redo: bool = False,
-) -> dict[str, Any]:
+) -> Metrics:
     """Answer and score the questions: with the adapter if there is one, else (or with `base`) without.
 
     Args:
@@ -87,70 +124,66 @@ def evaluate(
     Returns:
         As metrics.json. Raises as `run` does.
     """
-    from ragtune.stages import measure
-    from ragtune.stages.measure import prepared_questions
-
     if predictions is not None:
-        recipe, folder = find_recipe(target, list(overrides), run_dir)
-        return measure.score_file(recipe, str(predictions), prepared_questions(recipe, folder))
-    one = Run(target, list(overrides), run_dir, redo=redo)
-    if checkpoint is not None:
-        return measure.evaluate_checkpoint(one, checkpoint)
-    return one.evaluate("before") if base else one.evaluate_latest()
+        recipe, folder = find_recipe(target, overrides, run_dir)
+        return elsewhere.score_file(recipe, str(predictions), folder)
+    with _work(target, overrides, run_dir, redo=redo) as context:
+        return stages.evaluate(context, base=base, checkpoint=checkpoint)
 
 
 def controls(
     target: Target, *overrides: str, run_dir: str | Path | None = None, redo: bool = False
-) -> dict[str, Any]:
+) -> ControlFigures:
     """Ask the questions with other passages, before and after tuning; returns controls.json.
 
     Raises as `run` does.
     """
-    from ragtune.stages import measure
-
-    one = Run(target, list(overrides), run_dir, redo=redo)
-    result = measure.controls(one)
-    one.report(again=True)
-    return result
+    with _work(target, overrides, run_dir, redo=redo) as context:
+        return stages.controls(context)
 
 
-def compare_runs(*runs: str | Path) -> dict[str, Any]:
+def compare_runs(*paths: str | Path) -> Runs:
     """Compare the answers of runs, or of folders of answers in them, with those of the first.
 
     Raises:
         UsageError: a folder without answers, or different questions.
     """
-    from ragtune.stages import measure
-
-    return measure.compare_runs([Path(run) for run in runs])
+    return runs.compare_runs([Path(path) for path in paths])
 
 
-def compare(target: Target, *overrides: str, run_dir: str | Path | None = None) -> dict[str, Any]:
+def compare(target: Target, *overrides: str, run_dir: str | Path | None = None) -> Comparison:
     """Compare before with after; returns comparison.json. Raises as `run` does."""
-    one = Run(target, list(overrides), run_dir)
-    sides = (one.dir.predictions(which) for which in ("before", "after"))
+    context = Context(target, overrides, run_dir)
     # Damaged answers are noticed, and set aside, only by the report.
-    found = one.report() if all((side / "metrics.json").exists() for side in sides) else {}
+    found = _report(context) if context.folder.answers("after").is_dir() else None
     if not found:
-        raise UsageError(
-            f"{one.dir.path} has no answers before and after tuning to compare.",
-            "Run `ragtune run` first.",
-        )
+        raise stages.no_answers(context)
     return found
 
 
 def report(target: Target, *overrides: str, run_dir: str | Path | None = None) -> Path:
     """Write the report of what there is; returns its path. Raises as `run` does."""
-    one = Run(target, list(overrides), run_dir)
-    one.report()
-    return one.dir.report
+    context = Context(target, overrides, run_dir)
+    _report(context)
+    return context.folder.report
+
+
+def _report(context: Context) -> Comparison | None:
+    with working(context, making=False):
+        return stages.report(context)
+
+
+def summary(target: Target, *overrides: str, run_dir: str | Path | None = None) -> str:
+    """The comparison in Markdown, for a pull request. Raises as `run` does."""
+    return stages.markdown_summary(Context(target, overrides, run_dir))
 
 
 def merge(
     target: Target, *overrides: str, run_dir: str | Path | None = None, redo: bool = False
-) -> dict[str, Any]:
+) -> Merging | None:
     """Merge the adapter into the base; returns the number of answers that changed, and the score."""
-    return Run(target, list(overrides), run_dir, redo=redo).merge()
+    with _work(target, overrides, run_dir, redo=redo) as context:
+        return stages.merge(context)
 
 
 def push(
@@ -163,4 +196,5 @@ def push(
 
     With `dry_run` it is only shown what would go: nobody is asked, nothing is written.
     """
-    return Run(target, list(overrides), run_dir).push(dry_run=dry_run)
+    context = Context(target, overrides, run_dir)
+    return pushing.preview(context) if dry_run else pushing.push_alone(context)

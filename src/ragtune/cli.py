@@ -1,4 +1,7 @@
-"""The command line: one command a stage."""
+"""The command line: one command for each stage, and some beside them.
+
+The stages are functions of `ragtune`, which loads them, and torch with them, when one is called.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,16 @@ import sys
 import traceback
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from types import ModuleType
+from typing import Annotated, cast
 
 import typer
 
-from ragtune import __version__
+import ragtune
 from ragtune.base import stopping
-from ragtune.base.errors import RagtuneError, in_words
-from ragtune.base.network import go_offline, need_network
+from ragtune.base.errors import RagtuneError, UsageError, in_words
+from ragtune.base.files import writing
+from ragtune.base.network import go_offline, require_network
 from ragtune.base.secrets import hide
 
 app = typer.Typer(
@@ -28,27 +33,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_CHANGES = "Changes to the recipe, such as train.steps=50."
+_REDO = "After a change of the recipe or its files: set aside what is no longer valid, and make it again."
 Target = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A recipe (YAML) or a run directory.")
 ]
 Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[SECTION.KEY=VALUE]...", help="Changes to the recipe, such as train.steps=50."
-    ),
+    list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help=_CHANGES)
 ]
 RunDir = Annotated[
     Path | None, typer.Option("--run-dir", help="Where the run lies; runs/NAME by default.")
 ]
-
-Redo = Annotated[
-    bool,
-    typer.Option(
-        "--redo",
-        help="After a change of the recipe or its files: set aside what is no longer valid, and make "
-        "it again.",
-    ),
-]
+Redo = Annotated[bool, typer.Option("--redo", help=_REDO)]
 
 
 class ReportFormat(StrEnum):
@@ -58,19 +54,30 @@ class ReportFormat(StrEnum):
     MARKDOWN = "md"
 
 
+def _terminal() -> ModuleType:
+    """What prints results; it loads rich, which `--help` and `--version` do without."""
+    from ragtune.stages import terminal  # noqa: PLC0415 - as it says
+
+    return terminal
+
+
+def _print_json(found: object, indent: int | None = None) -> None:
+    typer.echo(json.dumps(found, ensure_ascii=False, indent=indent))
+
+
 @app.callback(invoke_without_command=True)
 def root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-    debug: Annotated[  # noqa: ARG001 - `main` reads it
+    debug: Annotated[  # noqa: ARG001 - main reads it
         bool, typer.Option("--debug", help="Show the traceback of a failure.")
     ] = False,
-    offline: Annotated[  # noqa: ARG001 - `main` reads it
+    offline: Annotated[  # noqa: ARG001 - main reads it
         bool, typer.Option("--offline", help="Make no connection at all.")
     ] = False,
 ) -> None:
     """Read by `main` before anything runs; here for the help."""
     if version:
-        typer.echo(f"ragtune {__version__}")
+        typer.echo(f"ragtune {ragtune.__version__}")
         raise typer.Exit
 
 
@@ -82,9 +89,7 @@ def run(
 
     What is finished is not repeated: after a break the same command goes on.
     """
-    from ragtune import api as pipeline
-
-    pipeline.run(target, *(overrides or []), run_dir=run_dir, redo=redo)
+    ragtune.run(target, *(overrides or []), run_dir=run_dir, redo=redo)
 
 
 @app.command()
@@ -95,20 +100,14 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Find out before anything costs time whether a run would work; exit code 1 if not."""
-    from ragtune import api as pipeline
-    from ragtune.base.console import note, to_stderr
-    from ragtune.stages.check.findings import Finding, show
-
-    with to_stderr(wanted=as_json):
-        found = pipeline.check(target, *(overrides or []), run_dir=run_dir)
+    terminal = _terminal()
+    with terminal.to_stderr(wanted=as_json):
+        found = ragtune.check(target, *(overrides or []), run_dir=run_dir)
     if as_json:
-        typer.echo(json.dumps(found, ensure_ascii=False, indent=1))
+        _print_json(found, indent=1)
     else:
-        show([Finding(**one) for one in found])  # type: ignore[arg-type]
-    failures = sum(one["level"] == "fail" for one in found)
-    if failures:
-        if not as_json:
-            note(f"The run would fail: {failures} of {len(found)} findings say so.")
+        terminal.show_findings(found)
+    if any(one["level"] == "fail" for one in found):
         raise typer.Exit(1)
 
 
@@ -126,14 +125,7 @@ def prepare(
     redo: Redo = False,
 ) -> None:
     """Read the data, select the examples, and count what was dropped and why."""
-    from ragtune.stages.run import Run
-
-    one = Run(target, overrides, run_dir, redo=redo)
-    one.prepare()
-    if show:
-        from ragtune.reporting.show import show_examples
-
-        show_examples(one.encoder, one.examples("train")[:show])
+    ragtune.prepare(target, *(overrides or []), run_dir=run_dir, redo=redo, show=show)
 
 
 @app.command()
@@ -141,15 +133,11 @@ def train(
     target: Target, overrides: Overrides = None, run_dir: RunDir = None, redo: Redo = False
 ) -> None:
     """Train the adapter; after a break it goes on from the last checkpoint."""
-    from ragtune import api as pipeline
-
-    pipeline.train(target, *(overrides or []), run_dir=run_dir, redo=redo)
+    ragtune.train(target, *(overrides or []), run_dir=run_dir, redo=redo)
 
 
-def _one_of(given: list[str]) -> None:
+def _require_one(given: list[str]) -> None:
     if len(given) > 1:
-        from ragtune.base.errors import UsageError
-
         raise UsageError(f"{' and '.join(given)} don't go together.", "Give one of them.")
 
 
@@ -178,39 +166,34 @@ def evaluate(
     redo: Redo = False,
 ) -> None:
     """Answer and score the questions, with the adapter if there is one."""
-    from ragtune import api as pipeline
-    from ragtune.base.console import console, to_stderr
-    from ragtune.reporting.table import controls_table, metrics_table
-
     given = {
         "--base": base,
         "--checkpoint": checkpoint is not None,
         "--controls": controls,
         "--predictions": predictions is not None,
     }
-    _one_of([name for name, there in given.items() if there])
-    if controls:
-        with to_stderr(wanted=as_json):
-            found = pipeline.controls(target, *(overrides or []), run_dir=run_dir, redo=redo)
-            if not as_json:
-                console.print(controls_table(found))
-        if as_json:
-            typer.echo(json.dumps(found, ensure_ascii=False))
-        return
-    with to_stderr(wanted=as_json):
-        metrics = pipeline.evaluate(
-            target,
-            *(overrides or []),
-            run_dir=run_dir,
-            base=base,
-            checkpoint=checkpoint,
-            predictions=predictions,
-            redo=redo,
-        )
+    _require_one([name for name, there in given.items() if there])
+    changes, terminal = overrides or [], _terminal()
+    with terminal.to_stderr(wanted=as_json):
+        if controls:
+            others = ragtune.controls(target, *changes, run_dir=run_dir, redo=redo)
+            shown, table = dict(others), terminal.controls_table(others)
+        else:
+            found = ragtune.evaluate(
+                target,
+                *changes,
+                run_dir=run_dir,
+                base=base,
+                checkpoint=checkpoint,
+                predictions=predictions,
+                redo=redo,
+            )
+            shown = {"n": found["n"], "metrics": found["metrics"]}
+            table = terminal.metrics_table(found)
     if as_json:
-        typer.echo(json.dumps({k: metrics[k] for k in ("n", "metrics")}))
+        _print_json(shown)
     else:
-        console.print(metrics_table(metrics))
+        terminal.console.print(table)
 
 
 @app.command()
@@ -227,22 +210,20 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison alone.")] = False,
 ) -> None:
     """Compare the answers before and after tuning, or those of several runs, with intervals."""
-    from ragtune import api as pipeline
-    from ragtune.base.console import console, to_stderr
-    from ragtune.reporting.table import runs_table
-
+    terminal = _terminal()
     runs = [t for t in targets if "=" not in t or Path(t).exists()]
-    with to_stderr(wanted=as_json):
+    with terminal.to_stderr(wanted=as_json):
         if len(runs) > 1:
             changes = [t for t in targets if t not in runs]
-            _one_of(["several runs", *changes, *(["--run-dir"] if run_dir else [])])
-            found = pipeline.compare_runs(*map(Path, runs))
-            if not as_json:
-                console.print(runs_table(found))
-        else:
-            found = pipeline.compare(*targets, run_dir=run_dir)
+            _require_one(["several runs", *changes, *(["--run-dir"] if run_dir else [])])
+            several = ragtune.compare_runs(*map(Path, runs))
+            shown, table = dict(several), terminal.runs_table(several)
+        else:  # which prints its table
+            shown, table = dict(ragtune.compare(*targets, run_dir=run_dir)), None
     if as_json:
-        typer.echo(json.dumps(found, ensure_ascii=False))
+        _print_json(shown)
+    elif table:
+        terminal.console.print(table)
 
 
 @app.command()
@@ -256,15 +237,11 @@ def report(
     ] = ReportFormat.HTML,
 ) -> None:
     """Write report.html and comparison.json of what there is, or print a summary."""
-    from ragtune.base.console import to_stderr
-    from ragtune.stages.run import Run
-
-    one = Run(target, overrides, run_dir)
     if form is ReportFormat.HTML:
-        one.report()
+        ragtune.report(target, *(overrides or []), run_dir=run_dir)
         return
-    with to_stderr(wanted=True):
-        text = one.summary()
+    with _terminal().to_stderr(wanted=True):
+        text = ragtune.summary(target, *(overrides or []), run_dir=run_dir)
     typer.echo(text, nl=False)
 
 
@@ -273,9 +250,7 @@ def merge(
     target: Target, overrides: Overrides = None, run_dir: RunDir = None, redo: Redo = False
 ) -> None:
     """Merge the adapter into the base model, and count the answers that this changes."""
-    from ragtune import api as pipeline
-
-    pipeline.merge(target, *(overrides or []), run_dir=run_dir, redo=redo)
+    ragtune.merge(target, *(overrides or []), run_dir=run_dir, redo=redo)
 
 
 @app.command()
@@ -288,19 +263,15 @@ def push(
     ] = False,
 ) -> None:
     """Publish the merged model or the adapter on the Hub (publish.repo=owner/name)."""
-    from ragtune import api as pipeline
-
     if not dry_run:
-        need_network("Publishing asks the Hub")
-    pipeline.push(target, *(overrides or []), run_dir=run_dir, dry_run=dry_run)
+        require_network("Publishing asks the Hub")
+    ragtune.push(target, *(overrides or []), run_dir=run_dir, dry_run=dry_run)
 
 
 @app.command()
 def schema() -> None:
     """Print the recipe's JSON schema, for editors and for reading."""
-    from ragtune.recipe.schema import Recipe
-
-    typer.echo(json.dumps(Recipe.model_json_schema(), indent=2, ensure_ascii=False))
+    _print_json(ragtune.Recipe.model_json_schema(), indent=2)
 
 
 @app.command()
@@ -311,9 +282,7 @@ def init(
     ] = False,
 ) -> None:
     """Write a commented recipe to start from."""
-    from ragtune.base.errors import UsageError
-    from ragtune.base.files import writing
-    from ragtune.recipe.load import STARTER, commented_recipe
+    from ragtune.recipe.starter import STARTER, commented_recipe  # noqa: PLC0415 - loads pydantic and YAML
 
     if output.is_dir():
         raise UsageError(f"{output} is a folder.", "Name the file to write.")
@@ -331,60 +300,46 @@ def init(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code: 0, 1 (failure), 2 (usage), 130 or 143 (stopped)."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    given = arguments
-    debug = "--debug" in arguments
-    if "--offline" in arguments:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    if "--offline" in given:
         go_offline()
-    arguments = [a for a in arguments if a not in ("--debug", "--offline")]
     stopping.install()
     try:
         stopping.stop_if_asked()
-        code = _call(arguments)
+        code = _call([a for a in given if a not in ("--debug", "--offline")])
         if code == 130 or (code and stopping.interrupted()):  # noqa: PLR2004 - how Typer ends on Ctrl-C
             code = stopping.farewell(given)
     except KeyboardInterrupt:
         code = stopping.farewell(given)
     except Exception as error:  # noqa: BLE001 - whatever it is, it ends in a message
-        _traceback(wanted=debug)
+        if debug:  # what was sent may hold a token
+            sys.stderr.write(hide(traceback.format_exc()))
         if stopping.interrupted():
             code = stopping.farewell(given)
         else:
             told = in_words(error)
-            _tell(told)
+            from ragtune.base.console import show_error  # noqa: PLC0415 - it loads rich
+
+            show_error(told.message, told.advice)
             code = told.exit_code
     finally:
         stopping.uninstall()
     sys.exit(code)
 
 
-def _call(arguments: list[str]) -> Any:
+_WrongArguments = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
+"""Click's own, or that of the Click that some versions of Typer bring with them."""
+
+
+def _call(arguments: list[str]) -> int | str | None:
     """Run a command and return its exit code; what Typer says of wrong arguments may repeat a token."""
     try:
         return app(arguments, standalone_mode=False) or 0
     except SystemExit as stop:
         return stop.code
-    except Exception as error:
-        # Typer's own, of a class that is Click's in some versions.
-        if not (hasattr(error, "show") and hasattr(error, "format_message")):
-            raise
+    except _WrongArguments as error:
         said = io.StringIO()
         error.show(file=said)
         sys.stderr.write(hide(said.getvalue()))
-        return getattr(error, "exit_code", 2)
-
-
-def _tell(error: RagtuneError) -> None:
-    from rich.console import Console
-
-    console = Console(stderr=True, highlight=False, emoji=False)
-    console.print("Error:", style="bold red", end=" ")
-    console.print(error.message, markup=False, soft_wrap=True)
-    if error.advice:
-        console.print(error.advice, markup=False, soft_wrap=True)
-
-
-def _traceback(*, wanted: bool) -> None:
-    """Show where the error being handled comes from; what it was sent may hold a token."""
-    if wanted:
-        sys.stderr.write(hide(traceback.format_exc()))
+        return error.exit_code

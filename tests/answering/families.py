@@ -12,8 +12,9 @@ from typing import Any
 import torch
 import transformers as hf
 
-from ragtune.answering.generate import Prediction, answer
-from ragtune.answering.padded import Way
+from ragtune.answering.engine import Way
+from ragtune.answering.local import Local
+from ragtune.answering.prediction import Prediction
 
 LENGTHS = (10, 11, 13, 13, 18, 20, 20, 20, 25, 31, 36, 40, 40)
 NEW_TOKENS = 8
@@ -92,16 +93,12 @@ def ask(
     asked: list[tuple[str, list[int]]] | None = None,
     **more: Any,
 ) -> tuple[list[Prediction], Way]:
-    ways: list[Way] = []
-    defaults = {
-        "stop_id": STOP,
-        "max_new_tokens": NEW_TOKENS,
-        "batch_size": 4,
-        "on_way": ways.append,
-    }
-    found = answer(model, tokenizer, asked or prompts(), partial=partial, **{**defaults, **more})
-    (way,) = ways
-    return found, way
+    options = {"stop_id": STOP, "max_new_tokens": NEW_TOKENS, "batch_size": 4, **more}
+    stop_id = options.pop("stop_id")
+    engine = Local(model, **options)
+    found = engine.complete(asked or prompts(), tokenizer, stop_id, partial, "answering")
+    assert engine.way
+    return found, engine.way
 
 
 def alone(

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from ragtune.answering import generate, padded
-from ragtune.answering.generate import answer
-from ragtune.answering.padded import EQUAL
+from ragtune.answering import local, padded
+from ragtune.answering.engine import EQUAL
+from ragtune.answering.local import Local
 from tests.answering.families import NEW_TOKENS, STOP, alone, ask, family_model, prompts
 
 
@@ -17,9 +17,9 @@ def test_equal_lengths_and_memory_that_runs_out(
     chatml_tokenizer: Any,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    ticks: list[int],
 ) -> None:
     seen: list[list[int]] = []
-    ticks: list[int] = []
 
     def small(model: Any, ids: Any, settings: Any) -> Any:
         if len(ids) > 2:
@@ -27,7 +27,7 @@ def test_equal_lengths_and_memory_that_runs_out(
         seen.append([len(i) for i in ids])
         return padded.generate(model, ids, settings)
 
-    monkeypatch.setattr(generate, "generate", small)
+    monkeypatch.setattr(local, "generate", small)
     asked = prompts((40, 40, 40, 40, 40, 30, 20, 20, 20, 10))
     found, way = ask(
         family_model("llama_dynamic"),
@@ -35,7 +35,6 @@ def test_equal_lengths_and_memory_that_runs_out(
         tmp_path / "a",
         asked,
         batch_size=8,
-        tick=ticks.append,
     )
     assert way.how == EQUAL
     assert "2 questions at a time" in capsys.readouterr().out
@@ -62,14 +61,7 @@ def test_equal_lengths_go_on_with_whole_batches(
     assert before[4] == [20, 20, 20]
     batches.clear()
     partial = tmp_path / "whole"
-    kept = answer(
-        model,
-        chatml_tokenizer,
-        prompts(),
-        stop_id=STOP,
-        max_new_tokens=NEW_TOKENS,
-        batch_size=4,
-        partial=partial,
-    )
-    assert kept == whole
+    engine = Local(model, NEW_TOKENS, 4)
+    assert engine.complete(prompts(), chatml_tokenizer, STOP, partial, "answering") == whole
+    assert engine.way is None
     assert not batches

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,13 @@ import pytest
 import torch
 from transformers.models.llama import modeling_llama
 
-from ragtune.answering import generate
-from ragtune.answering.generate import Prediction, _settings, answer
-from ragtune.answering.ragged import Ragged, probe_generate, unfit
+from ragtune.answering import local
+from ragtune.answering.fit import probe_generate, unfit
+from ragtune.answering.local import Local, greedy_settings
+from ragtune.answering.prediction import Prediction, read_predictions, write_predictions
+from ragtune.answering.ragged import Ragged
 from ragtune.base.errors import RagtuneError
-from ragtune.model.load import _fuse_kernels, _rotary
+from ragtune.model.fast.liger import _rotary, fuse_kernels
 from tests.conftest import tiny_model
 
 
@@ -27,8 +30,9 @@ def prompts(count: int) -> list[tuple[str, list[int]]]:
 def ask(
     model: Any, tokenizer: Any, asked: list[tuple[str, list[int]]], partial: Path, **options: Any
 ) -> list[Prediction]:
-    defaults = {"stop_id": tokenizer.eos_token_id, "max_new_tokens": 6, "batch_size": 4}
-    return answer(model, tokenizer, asked, partial=partial, **{**defaults, **options})
+    options = {"stop_id": tokenizer.eos_token_id, "max_new_tokens": 6, "batch_size": 4, **options}
+    stop_id = options.pop("stop_id")
+    return Local(model, **options).complete(asked, tokenizer, stop_id, partial, "answering")
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
@@ -121,8 +125,10 @@ def test_predictions_are_plain_json(tmp_path: Path, chatml_tokenizer: Any) -> No
     found = ask(tiny_model("llama"), chatml_tokenizer, prompts(2), tmp_path / "a")
     rows = [json.loads(line) for line in (tmp_path / "a").read_text("utf-8").splitlines()]
     assert all(isinstance(row.pop("check"), int) for row in rows)
-    assert sorted(rows, key=lambda r: r["qid"]) == [p.to_dict() for p in found]
+    assert sorted(rows, key=lambda r: r["qid"]) == [dataclasses.asdict(p) for p in found]
     assert set(rows[0]) == {"qid", "prediction", "token_ids", "stopped"}
+    write_predictions(tmp_path / "predictions.jsonl", found)
+    assert read_predictions(tmp_path / "predictions.jsonl") == found
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3"])
@@ -140,7 +146,7 @@ def test_ragged_answers_are_those_of_generate(
     asked = prompts(7)
     stop = {"stop_id": 17, "max_new_tokens": 12}
     ragged = ask(model, chatml_tokenizer, asked, tmp_path / "a", **stop)
-    monkeypatch.setattr(generate, "unfit", lambda *_: "it is to be compared")
+    monkeypatch.setattr(local, "unfit", lambda *_: "it is to be compared")
     expected = ask(model, chatml_tokenizer, asked, tmp_path / "b", batch_size=1, **stop)
     assert ragged == expected
 
@@ -185,9 +191,9 @@ def test_other_families_are_asked_through_generate_and_that_is_said(
 
 def test_settings_that_ragged_batches_lack_are_left_to_generate(chatml_tokenizer: Any) -> None:
     model = tiny_model("llama")
-    assert unfit(model, generate._settings(model, chatml_tokenizer, 3, 5)) is None
+    assert unfit(model, greedy_settings(model, chatml_tokenizer, 3, 5)) is None
     model.generation_config.no_repeat_ngram_size = 2
-    settings = generate._settings(model, chatml_tokenizer, 3, 5)
+    settings = greedy_settings(model, chatml_tokenizer, 3, 5)
     assert "no_repeat_ngram_size" in (unfit(model, settings) or "")
 
 
@@ -229,8 +235,8 @@ def test_answers_on_cuda_are_those_on_a_cpu(
     )
     model.to("cuda")
     if liger:
-        _fuse_kernels(model)
-    assert unfit(model, _settings(model, chatml_tokenizer, 1, 24)) is None
+        fuse_kernels(model)
+    assert unfit(model, greedy_settings(model, chatml_tokenizer, 1, 24)) is None
     assert probe_generate(model) is None
     found = ask(model, chatml_tokenizer, asked, tmp_path / "b", **options)
     assert found == expected

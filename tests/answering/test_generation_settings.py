@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ragtune.answering.padded import EQUAL, PADDED
+from ragtune.answering.engine import EQUAL, PADDED
 from tests.answering.families import alone, ask, family_model
 
 

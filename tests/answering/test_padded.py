@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from ragtune.answering import generate, padded
-from ragtune.answering.padded import EQUAL, PACKED, PADDED, SINGLE
-from ragtune.model.fast.positions import lengths_forgotten
+from ragtune.answering import local, padded
+from ragtune.answering.engine import EQUAL, PACKED, PADDED, SINGLE
+from ragtune.answering.local import greedy_settings
+from ragtune.model.fast.rope import lengths_forgotten
 from tests.answering.families import (
     NEW_TOKENS,
     STOP,
@@ -91,7 +92,7 @@ def test_an_answer_that_may_cross_a_change_of_rope_is_not_packed(
 def test_padding_would_have_changed_answers(family: str) -> None:
     """Else the test above could not fail."""
     model = family_model(family)
-    settings = generate._settings(model, Tokenizer, STOP, NEW_TOKENS)
+    settings = greedy_settings(model, Tokenizer, STOP, NEW_TOKENS)
     asked = prompts()
     rows = padded.generate(model, [ids for _, ids in asked], settings)
     cut = [row[: row.index(STOP)] if STOP in row else row for row in rows]
@@ -129,7 +130,7 @@ def test_a_model_that_remembers_what_it_read_is_said(
     def nothing(_: Any) -> Iterator[None]:
         yield
 
-    monkeypatch.setattr(generate, "lengths_forgotten", nothing)
+    monkeypatch.setattr(local, "lengths_forgotten", nothing)
     asked = prompts(tuple(range(26, 46)))
     _, way = ask(family_model("llama_dynamic"), chatml_tokenizer, tmp_path / "a", asked)
     assert way.how == SINGLE
@@ -157,11 +158,11 @@ def test_half_precision_hides_nothing_in_a_batch_of_the_same_shape() -> None:
             if parameter.dim() > 1:
                 parameter.mul_(0.02 / 0.3)
     model.to(torch.bfloat16)
-    settings = generate._settings(model, Tokenizer, STOP, NEW_TOKENS)
+    settings = greedy_settings(model, Tokenizer, STOP, NEW_TOKENS)
     rows = [ids for _, ids in prompts((10, 23, 52))]
-    assert "logits differ" in (padded._leak(model, settings, rows) or "")
+    assert "logits differ" in (padded._Trial(model, settings).leak(rows) or "")
     plain = family_model("gemma2").to(torch.bfloat16)
-    assert padded._leak(plain, settings, rows) is None
+    assert padded._Trial(plain, settings).leak(rows) is None
 
 
 @pytest.mark.parametrize(
@@ -176,7 +177,7 @@ def test_what_needs_no_probe_gets_none(
     batch_size: int,
     why: str,
 ) -> None:
-    monkeypatch.setattr(padded, "_scores", None)
+    monkeypatch.setattr(padded._Trial, "scores", None)
     asked = prompts()[:count]
     _, way = ask(
         family_model("gemma2"), chatml_tokenizer, tmp_path / "a", asked, batch_size=batch_size
@@ -191,7 +192,7 @@ def test_no_memory_for_the_probe(
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("no")
 
-    monkeypatch.setattr(padded, "_scores", full)
+    monkeypatch.setattr(padded._Trial, "scores", full)
     found, way = ask(family_model("gemma2"), chatml_tokenizer, tmp_path / "a")
     assert way.how == SINGLE
     assert "too little memory to try batches" in way.reason

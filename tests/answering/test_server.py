@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from ragtune.answering import server as endpoint
-from ragtune.answering.generate import Prediction
-from ragtune.answering.server import ask_server, served_models
+from ragtune.answering import client as endpoint
+from ragtune.answering.client import served_models
+from ragtune.answering.prediction import Prediction
+from ragtune.answering.server import Server
 from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.recipe.load import load_recipe
 from tests.answering.chat import Chat
 
 KEY = "sk-this-is-a-secret"
@@ -46,16 +48,31 @@ def talk(*texts: str) -> list[tuple[str, list[dict[str, str]]]]:
 
 
 def ask(chat: Chat, partial: Path, *texts: str, **options: Any) -> list[Prediction]:
-    defaults: dict[str, Any] = {"max_new_tokens": 5, "concurrency": 2, "template_arguments": {}}
-    model = options.pop("model", "base")
-    return ask_server(
-        chat.endpoint, model, talk(*texts), partial=partial, **{**defaults, **options}
+    advice, model = options.pop("advice", ""), options.pop("model", "base")
+    names = {"endpoint": chat.endpoint, "served_before": model, "served_after": "tuned"}
+    recipe = load_recipe(
+        {
+            "name": "x",
+            "model": {"id": "m"},
+            "data": {"train": "a", "eval": "b"},
+            "prompt": {"preset": "english"},
+            "train": {"steps": 1},
+            "evaluate": {
+                "engine": "openai",
+                "max_new_tokens": 5,
+                "concurrency": 2,
+                **names,
+                **options,
+            },
+        }
     )
+    return Server(recipe, "before", advice).converse(talk(*texts), partial, "answering")  # type: ignore[arg-type]
 
 
-def test_the_answers_come_in_the_order_of_the_questions(chat: Chat, tmp_path: Path) -> None:
-    ticks: list[int] = []
-    found = ask(chat, tmp_path / "a", "1", "2 long", "3", tick=ticks.append)
+def test_the_answers_come_in_the_order_of_the_questions(
+    chat: Chat, tmp_path: Path, ticks: list[int]
+) -> None:
+    found = ask(chat, tmp_path / "a", "1", "2 long", "3")
     assert found == [
         Prediction("id-1", "re: 1", [], stopped=True),
         Prediction("id-2 long", "re: 2 long", [], stopped=False),

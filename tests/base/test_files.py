@@ -14,14 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ragtune.base.errors import RagtuneError
+from ragtune.base.disk import cache_dir, disk_errors, existing_parent
+from ragtune.base.errors import RagtuneError, lost_disk
 from ragtune.base.files import (
     appending,
-    cache_dir,
-    disk_errors,
-    existing_parent,
     json_line,
-    lost_disk,
     making_folder,
     read_json,
     read_jsonl,
@@ -210,7 +207,7 @@ def test_a_full_disk_of_pytorch_is_known_by_what_is_free_before_the_half_is_remo
         with making_folder(tmp_path / "run") as partial:
             (partial / "half").touch()
             disk = _Disk(partial / "half", 2**30)
-            monkeypatch.setattr("ragtune.base.files.shutil.disk_usage", disk.usage)
+            monkeypatch.setattr("ragtune.base.disk.shutil.disk_usage", disk.usage)
             raise RuntimeError(words)
 
     with pytest.raises(RagtuneError, match=r"The disk is full: .*/run \(0 MiB free\)"):

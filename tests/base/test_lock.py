@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,12 @@ import pytest
 import ragtune
 from ragtune.base import lock
 from ragtune.base.errors import RagtuneError, UsageError
-from ragtune.base.lock import Lock, locked
+from ragtune.base.lock import Holder, Lock, locked
+from ragtune.stages.context import Context
+from ragtune.stages.order import checkpoints_of
+from tests.store.test_folder import finished
+
+__all__ = ["finished"]
 
 HOLD = """
 import sys, time
@@ -35,24 +43,40 @@ def holder(folder: Path) -> subprocess.Popen[str]:
     return process
 
 
-def foreign(folder: Path, age: float, **changes: Any) -> dict[str, Any]:
+def foreign(folder: Path, age: float = 0, **changes: Any) -> Path:
     """The lock of another machine whose last sign of life is `age` seconds old."""
-    folder.mkdir(exist_ok=True)
-    beat = round(time.time() - age)
-    other = {
-        "token": "theirs",
-        "since": beat,
-        "host": "elsewhere",
-        "place": "x",
+    fields = {
         "pid": 1,
-        "started": "1",
-        "beat": beat,
-        **changes,
+        "host": "elsewhere",
+        "mode": "lease",
+        "token": "theirs",
+        "duration": lock.LEASE,
+        "place": "x",
+        "since": 1_700_000_000,
     }
-    path = folder / "lock.json"
-    path.write_text(json.dumps(other), "utf-8")
-    os.utime(path, (beat, beat))
-    return other
+    lines = "".join(f"{key}={value}\n" for key, value in {**fields, **changes}.items())
+    return put(folder / "run.lock", f"filelock/2\n{lines}", age)
+
+
+def put(path: Path, text: str, age: float = 0) -> Path:
+    """A file that takes the place of another, as another run's would."""
+    path.parent.mkdir(exist_ok=True)
+    new = path.with_name("new")
+    new.write_text(text, "utf-8")
+    os.utime(new, (time.time() - age,) * 2)
+    return new.replace(path)
+
+
+def fields(run: Path) -> dict[str, str]:
+    lines = (run / "run.lock").read_text("utf-8").splitlines()
+    return dict(line.partition("=")[::2] for line in lines)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "LEASE", 0.3)
+    monkeypatch.setattr(lock, "BEAT", 0.02)
+    monkeypatch.setattr(lock, "_PAUSE", 0.02)
 
 
 def test_the_second_run_is_refused_with_host_and_pid_and_a_dead_one_is_taken_over(
@@ -61,8 +85,9 @@ def test_the_second_run_is_refused_with_host_and_pid_and_a_dead_one_is_taken_ove
     run = tmp_path / "run"
     process = holder(run)
     try:
-        host = json.loads((run / "lock.json").read_text("utf-8"))["host"]
-        named = rf"at work in .*run: process {process.pid} on {re.escape(host)}"
+        host = socket.gethostname()
+        since = r", since 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d\."
+        named = rf"at work in .*run: process {process.pid} on {re.escape(host)}{since}"
         with pytest.raises(UsageError, match=named) as refused:
             ragtune.prepare(tiny_recipe, run_dir=run)
         assert refused.value.exit_code == 2
@@ -73,22 +98,18 @@ def test_the_second_run_is_refused_with_host_and_pid_and_a_dead_one_is_taken_ove
     ragtune.prepare(tiny_recipe, run_dir=run)
     said = capsys.readouterr().out.replace("\n", " ")
     assert f"Took over the lock of process {process.pid} on {host}: its process is gone" in said
-    assert not (run / "lock.json").exists()
-    assert not list(run.glob(".lock*"))
+    assert not [path.name for path in run.iterdir() if "lock" in path.name]
 
 
-def test_who_only_reads_needs_no_lock(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    ragtune.run(tiny_recipe, run_dir=run)
-    predictions = run / "after" / "predictions.jsonl"
+def test_who_only_reads_needs_no_lock(finished: Any, tmp_path: Path) -> None:
+    _, run = finished(tmp_path)
+    predictions = run / "eval" / "eval" / "after" / "predictions.jsonl"
     process = holder(run)
     try:
         ragtune.compare_runs(run, run)
         ragtune.check(run)
         assert ragtune.evaluate(run, predictions=predictions)["n"] == 10
-        from ragtune.stages.run import Run
-
-        assert "|" in Run(run).summary()
+        assert "|" in ragtune.summary(run)
         with pytest.raises(UsageError, match="Another run"):
             ragtune.report(run)
     finally:
@@ -97,16 +118,31 @@ def test_who_only_reads_needs_no_lock(tiny_recipe: dict[str, Any], tmp_path: Pat
 
 
 def test_a_pid_that_is_used_again_is_another_process(tmp_path: Path) -> None:
-    mine = Lock(tmp_path).owner
-    foreign(tmp_path, 0, place=mine["place"], pid=os.getpid(), started="1")
+    process = holder(tmp_path)
+    process.kill()
+    process.wait()
+    theirs = {**fields(tmp_path), "pid": os.getpid()}
+    del theirs["filelock/2"]
+    foreign(tmp_path, **theirs)
     with locked(tmp_path):
         pass
+
+
+def test_a_process_that_only_waits_to_be_collected_is_gone(tmp_path: Path, quick: None) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "print()"], stdout=subprocess.PIPE)
+    assert process.stdout
+    process.stdout.read()
+    _until(lambda: not Holder(pid=process.pid).running)
+    foreign(tmp_path, host=socket.gethostname(), place=lock._place(), pid=process.pid)
+    with locked(tmp_path):
+        pass
+    process.wait()
 
 
 def test_the_lock_counts_for_its_own_process_and_goes_on_errors(tmp_path: Path) -> None:
     def fail() -> None:
         with locked(tmp_path / "run"), locked(tmp_path / "run"):
-            assert (tmp_path / "run" / "lock.json").exists()
+            assert (tmp_path / "run" / "run.lock").exists()
             raise RagtuneError("no")
 
     with pytest.raises(RagtuneError, match="no"):
@@ -114,103 +150,160 @@ def test_the_lock_counts_for_its_own_process_and_goes_on_errors(tmp_path: Path) 
     assert not (tmp_path / "run").exists(), "nothing was made in it"
 
 
+@pytest.mark.parametrize("age", [0, 3600, -7200])  # clocks differ
+@pytest.mark.parametrize("host", ["elsewhere", socket.gethostname()])
 def test_another_machines_lock_counts_while_it_gives_signs_of_life(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch, age: int, host: str
 ) -> None:
-    monkeypatch.setattr(lock, "WATCH", 0.01)
-    foreign(tmp_path, lock.SILENT - 30)
+    monkeypatch.setattr(lock, "LEASE", 60.0)
+    path = foreign(tmp_path, age, host=host, start=1)
+    before = path.read_text("utf-8")
+    threading.Timer(0.2, lambda: os.utime(path, (time.time() - age + 15,) * 2)).start()
+    refused = f"process 1 on {host}, since 2023"
+    with pytest.raises(UsageError, match=refused), locked(tmp_path):
+        pass
+    assert path.read_text("utf-8") == before
+
+
+@pytest.mark.parametrize("age", [0, 3600, -7200])
+@pytest.mark.parametrize("host", ["elsewhere", socket.gethostname()])
+def test_another_machines_silent_lock_is_taken_over(
+    tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str], age: int, host: str
+) -> None:
+    foreign(tmp_path, age, host=host, start=1)
+    start = time.monotonic()
+    with locked(tmp_path):
+        assert time.monotonic() - start >= lock.LEASE
+        assert fields(tmp_path)["pid"] == str(os.getpid())
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"locked by process 1 on {host}; watching it" in said
+    assert f"lock of process 1 on {host}: it gave no sign of life" in said
+
+
+@pytest.mark.parametrize("text", ["", "filelock/2\npid=1", "pid=x\n"])
+def test_a_damaged_lock_is_taken_over(tmp_path: Path, quick: None, text: str) -> None:
+    put(tmp_path / "run.lock", text)
+    with locked(tmp_path):
+        assert fields(tmp_path)["pid"] == str(os.getpid())
+
+
+def test_a_lock_with_another_lease_is_honoured(tmp_path: Path) -> None:
+    foreign(tmp_path, duration=lock.LEASE + 1)
     with pytest.raises(UsageError, match="process 1 on elsewhere"), locked(tmp_path):
         pass
 
 
-def test_another_machines_silent_lock_is_taken_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(lock, "WATCH", 0.01)
-    foreign(tmp_path, lock.SILENT + 30)
-    with locked(tmp_path):
-        pass
-    assert "on elsewhere: it gave no sign of life for 15" in capsys.readouterr().out
+def test_of_several_that_take_over_one_wins(tmp_path: Path) -> None:
+    foreign(tmp_path, host=socket.gethostname(), place=lock._place(), pid=2**22 + 1)
+    processes = [
+        subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]  # fmt: skip
+    try:
+        _until(lambda: sum(process.poll() is not None for process in processes) == 3)
+        (winner,) = (process for process in processes if process.poll() is None)
+        assert winner.stdout
+        assert "its process is gone" in winner.stdout.readline()
+        assert fields(tmp_path)["pid"] == str(winner.pid)
+        others = [process for process in processes if process is not winner]
+        assert all("Another run is at work" in process.communicate()[1] for process in others)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
-def test_a_clock_that_is_behind_does_not_make_a_living_lock_stale(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = foreign(tmp_path, lock.SILENT + 60)
-
-    def beats(_: float) -> None:
-        (tmp_path / "lock.json").write_text(json.dumps({**other, "beat": other["beat"] + 15}))
-
-    monkeypatch.setattr(lock.time, "sleep", beats)
-    with pytest.raises(UsageError, match="elsewhere"), locked(tmp_path):
-        pass
-
-
-def test_a_silent_lock_whose_clock_is_ahead_is_taken_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(lock, "WATCH", 0.01)
-    foreign(tmp_path, -7200)
-    with locked(tmp_path):
-        pass
-    said = " ".join(capsys.readouterr().out.split())
-    assert "Took over the lock of process 1 on elsewhere: its last sign of life is dated 7" in said
-
-
-def test_a_living_lock_whose_clock_is_ahead_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = foreign(tmp_path, -7200)
-
-    def beats(_: float) -> None:
-        (tmp_path / "lock.json").write_text(json.dumps({**other, "beat": other["beat"] + 15}))
-
-    monkeypatch.setattr(lock.time, "sleep", beats)
-    with pytest.raises(UsageError, match="elsewhere"), locked(tmp_path):
-        pass
-    monkeypatch.undo()
-    foreign(tmp_path, -lock.BEAT)  # not worth watching
-    with pytest.raises(UsageError, match="elsewhere"), locked(tmp_path):
-        pass
-
-
-def test_of_two_that_take_over_one_wins(tmp_path: Path) -> None:
-    """The second renames the first's new lock, sees that it is not the stale one, and puts it back."""
-    stale = foreign(tmp_path, lock.SILENT + 60)
-    fresh = {**stale, "token": "quicker"}
-    (tmp_path / "lock.json").write_text(json.dumps(fresh), "utf-8")
-    with pytest.raises(UsageError, match="Another run"):
-        Lock(tmp_path)._take_over(stale, "it is silent")
-    assert json.loads((tmp_path / "lock.json").read_text("utf-8")) == fresh
-
-
-def test_the_heartbeat_beats_and_notices_that_the_lock_is_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lock, "BEAT", 0.01)
+def test_the_heartbeat_beats_and_notices_that_the_lock_is_lost(tmp_path: Path, quick: None) -> None:
     with locked(tmp_path) as held:
-        path = tmp_path / "lock.json"
-        aged = {**json.loads(path.read_text("utf-8")), "beat": 1_000_000_000}
-        path.write_text(json.dumps(aged) + "\n", "utf-8")
-        _until(lambda: json.loads(path.read_text("utf-8") or "{}").get("beat", 0) > 1_600_000_000)
-        foreign(tmp_path, 0)
-        _until(lambda: held.lost is not None)
-        with pytest.raises(RagtuneError, match="taken over by process 1 on elsewhere"):
-            lock.see_held()
-    assert json.loads((tmp_path / "lock.json").read_text("utf-8"))["token"] == "theirs"
+        path = tmp_path / "run.lock"
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+        _until(lambda: path.stat().st_mtime > 1_600_000_000)
+        assert not held.lost
+        foreign(tmp_path)
+        _until(lambda: held.lost)
+        with pytest.raises(RagtuneError, match="taken over by process 1 on elsewhere while"):
+            lock.require_held()
+    assert fields(tmp_path)["token"] == "theirs"
 
 
-def test_without_links_the_file_is_made_in_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_lock_that_can_not_be_renewed_does_not_count(
+    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_links(*_: Any) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with locked(tmp_path) as held:
+        monkeypatch.setattr("filelock._lease.touch", away)
+        _until(lambda: held.lost)
+        with pytest.raises(
+            RagtuneError, match=r"could not be reached .* another run may be at work"
+        ):
+            lock.require_held()
+
+
+def test_it_takes_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: Any, **__: Any) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(lock.os, "link", no_links)
+    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(os, "symlink", no_links)
     with locked(tmp_path):
-        assert json.loads((tmp_path / "lock.json").read_text("utf-8"))["pid"] == os.getpid()
+        assert fields(tmp_path)["pid"] == str(os.getpid())
         with pytest.raises(UsageError, match="Another run"):
             Lock(tmp_path).acquire()
+        assert fields(tmp_path)["pid"] == str(os.getpid())
+
+
+def older(folder: Path, age: float, **changes: Any) -> Path:
+    """The lock of an older ragtune."""
+    other = {
+        "token": "theirs",
+        "since": 1_700_000_000,
+        "host": "elsewhere",
+        "place": "x",
+        "pid": 1,
+        "started": "1",
+        "beat": round(time.time() - age),
+        **changes,
+    }
+    return put(folder / "lock.json", json.dumps(other) + "\n", age)
+
+
+@pytest.mark.parametrize(
+    ("age", "changes"), [(90, {}), (-90, {}), (3600, {"place": lock._place(), "pid": os.getpid()})]
+)
+def test_the_lock_of_an_older_ragtune_that_is_alive_is_honoured(
+    tmp_path: Path, age: int, changes: dict[str, Any]
+) -> None:
+    older(tmp_path, age, **changes)
+    pid = changes.get("pid", 1)
+    assert f"process {pid} on elsewhere, since 2023" in str(lock.refusal(tmp_path))
+    with pytest.raises(UsageError, match=f"process {pid} on elsewhere"), locked(tmp_path):
+        pass
+    assert (tmp_path / "lock.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("age", "changes"), [(150, {}), (0, {"place": lock._place(), "pid": 2**22 + 1})]
+)
+def test_the_lock_of_an_older_ragtune_that_is_gone_is_not(
+    tmp_path: Path, age: int, changes: dict[str, Any]
+) -> None:
+    older(tmp_path, age, **changes)
+    assert lock.refusal(tmp_path) is None
+    with locked(tmp_path):
+        assert not (tmp_path / "lock.json").exists()
+
+
+def test_what_an_older_ragtune_makes_in_the_cache_is_waited_for(
+    tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = older(tmp_path / ".model.lock", 0)
+    threading.Timer(0.2, there.unlink).start()
+    with lock.making(tmp_path / "model"):
+        assert not there.exists()
+    assert capsys.readouterr().out.count("Another run is making") == 1
 
 
 def _until(ready: Any) -> None:
@@ -220,16 +313,13 @@ def _until(ready: Any) -> None:
         time.sleep(0.01)
 
 
-def test_after_a_sleep_the_lock_is_looked_at_before_anything_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lock, "BEAT", 1000.0)  # the heart does not beat while a machine sleeps
-    with locked(tmp_path) as held:
-        foreign(tmp_path, 0)
-        lock.see_held()  # nothing says so yet
-        held.beat -= 4000
+def test_after_a_sleep_the_lock_is_looked_at_before_anything_is_written(tmp_path: Path) -> None:
+    with locked(tmp_path) as held:  # the heart does not beat while a machine sleeps
+        foreign(tmp_path)
+        lock.require_held()  # nothing says so yet
+        held.looked -= 4000
         with pytest.raises(RagtuneError, match="taken over by process 1 on elsewhere"):
-            lock.see_held()
+            lock.require_held()
 
 
 def test_a_training_whose_lock_is_lost_writes_no_more(
@@ -243,12 +333,14 @@ def test_a_training_whose_lock_is_lost_writes_no_more(
     def save_and_lose(self: Any, *args: Any) -> None:
         save(self, *args)
         for held in Lock._held.values():
-            held.lost = "process 1 on elsewhere"
+            held.lost = True
 
     monkeypatch.setattr(PackedTrainer, "_save_checkpoint", save_and_lose)
-    with pytest.raises(RagtuneError, match="taken over"):
+    with pytest.raises(RagtuneError, match="another run may be at work"):
         ragtune.train(tiny_recipe, run_dir=run)
-    assert [p.name for p in (run / "work" / "checkpoints").iterdir()] == ["checkpoint-2"]
+    one = Context(tiny_recipe, run_dir=run)
+    folder = checkpoints_of(one.folder, one.recipe)
+    assert [p.name for p in folder.glob("checkpoint-*")] == ["checkpoint-2"]
     assert not (run / "adapter").exists()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import signal
@@ -17,16 +18,17 @@ import ragtune
 from ragtune.base import stopping
 from ragtune.model.load import _loading
 from ragtune.model.source import ModelSource
-from ragtune.stages.check import findings as checks
+from ragtune.stages.check import checks
 from tests.faults import digests
+from tests.ready import Ready, Started
 from tests.stages.test_run import command
 
 
-def kill_when(process: subprocess.Popen[str], ready: Any, how: int) -> bool:
-    """Send a signal once `ready()`; whether it came before the process was done."""
+def kill_when(process: Started, there: Any, how: int) -> bool:
+    """Send a signal once `there()`; whether it came before the process was done."""
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
-        if ready():
+        if there():
             process.send_signal(how)
             process.wait()
             return True
@@ -34,51 +36,52 @@ def kill_when(process: subprocess.Popen[str], ready: Any, how: int) -> bool:
     return False
 
 
+def checkpoints(run: Path, step: int) -> list[Path]:
+    """The checkpoint of a step, if it is there."""
+    return list(run.glob(f"work/adapter-*/checkpoint-{step}"))
+
+
 @pytest.mark.parametrize("step", [4, 10])
 def test_killed_in_the_middle_of_training_the_same_command_gives_the_same_adapter(
-    tiny_recipe: dict[str, Any], tmp_path: Path, step: int
+    tiny_recipe: dict[str, Any], tmp_path: Path, ready: Ready, step: int
 ) -> None:
     tiny_recipe["train"] |= {"steps": 16, "save_every": 2, "keep_checkpoints": 1}
     whole, cut = tmp_path / "a" / "run", tmp_path / "b" / "run"
     for run in (whole, cut):
         run.parent.mkdir()
-    subprocess.run(command(tiny_recipe, whole), check=True, capture_output=True)
-    process = subprocess.Popen(
-        command(tiny_recipe, cut), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    folder = cut / "work" / "checkpoints" / f"checkpoint-{step}"
-    assert kill_when(process, folder.exists, signal.SIGKILL), process.communicate()[0]
+    assert ready.run(command(tiny_recipe, whole)).returncode == 0
+    process = ready.start(command(tiny_recipe, cut))
+    reached = functools.partial(checkpoints, cut, step)
+    assert kill_when(process, reached, signal.SIGKILL), process.communicate()
     assert not (cut / "adapter").exists()
-    again = subprocess.run(command(tiny_recipe, cut), check=True, capture_output=True, text=True)
+    again = ready.run(command(tiny_recipe, cut))
+    assert again.returncode == 0, again.stderr
     assert "Going on from step" in again.stdout
     assert digests(cut) == digests(whole)
 
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_in_training_saves_a_checkpoint_and_the_same_command_gives_the_same(
-    tiny_recipe: dict[str, Any], tmp_path: Path, how: int, code: int
+    tiny_recipe: dict[str, Any], tmp_path: Path, ready: Ready, how: int, code: int
 ) -> None:
     tiny_recipe["train"] |= {"steps": 60, "save_every": 10}
     (tmp_path / "whole").mkdir()
     (tmp_path / "cut").mkdir()
     whole, cut = tmp_path / "whole" / "run", tmp_path / "cut" / "run"
-    subprocess.run(command(tiny_recipe, whole, "train"), check=True, capture_output=True)
-    process = subprocess.Popen(
-        command(tiny_recipe, cut, "train"),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert kill_when(process, (cut / "work/checkpoints/checkpoint-10").exists, how)
+    assert ready.run(command(tiny_recipe, whole, "train")).returncode == 0
+    process = ready.start(command(tiny_recipe, cut, "train"))
+    assert kill_when(process, functools.partial(checkpoints, cut, 10), how)
     _, errors = process.communicate()
     assert process.returncode == code
     last = errors.strip().splitlines()[-1]
     stopped = re.search(r"Training stopped after step (\d+) of 60: its checkpoint is kept\. ", last)
     assert stopped, errors
-    assert (cut / f"work/checkpoints/checkpoint-{stopped[1]}/manifest.json").exists()
-    arguments = command(tiny_recipe, cut, "train")[3:]
+    (checkpoint,) = checkpoints(cut, int(stopped[1]))
+    assert (checkpoint / "manifest.json").exists()
+    arguments = command(tiny_recipe, cut, "train")
     assert last.endswith(f"The same command goes on: ragtune {' '.join(arguments)}")
-    again = subprocess.run(
-        command(tiny_recipe, cut, "train"), check=True, capture_output=True, text=True
-    )
+    again = ready.run(arguments)
+    assert again.returncode == 0, again.stderr
     assert f"Going on from step {stopped[1]}" in again.stdout
     assert digests(cut) == digests(whole)
 
@@ -162,7 +165,7 @@ def test_ctrl_c_while_libraries_are_loaded(
     tiny_recipe: dict[str, Any], tmp_path: Path, after: float
 ) -> None:
     process = subprocess.Popen(
-        command(tiny_recipe, tmp_path / "run"),
+        [sys.executable, "-m", "ragtune", *command(tiny_recipe, tmp_path / "run")],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     while not _hears(process):
@@ -234,16 +237,16 @@ def test_answers_that_were_begun_are_kept_and_counted(
     run = tmp_path / "run"
     changes = ("evaluate.batch_size=2",)
 
-    from ragtune.answering import generate
+    from ragtune.answering import prediction
 
-    plain = generate.partial_line
+    plain = prediction.partial_line
 
     def stop(prediction: Any) -> str:
         if not stopping.asked():
             os.kill(os.getpid(), signal.SIGTERM)
         return plain(prediction)
 
-    monkeypatch.setattr(generate, "partial_line", stop)
+    monkeypatch.setattr(prediction, "partial_line", stop)
     stopping.install()
     try:
         with pytest.raises(stopping.Stopped):

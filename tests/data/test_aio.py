@@ -329,7 +329,7 @@ import sys
 from ragtune.data import aio
 
 def slowly(*at):
-    time.sleep(0.02)
+    time.sleep(0.1)
 
 import time
 print(len(aio.fetch("eval", slowly).read_bytes()))

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from ragtune.data.audit import EXAMPLES, question_key
+from ragtune.data.audit import EXAMPLES
+from ragtune.data.auditor import question_key
 from ragtune.data.encode import Encoder
-from ragtune.data.prepare import prepare
 from ragtune.recipe.load import load_recipe
 from tests.conftest import CHATML, build_tokenizer, make_records, write_records
+from tests.data.prepared import prepare_both
 
 Row = dict[str, Any]
 
@@ -52,7 +53,9 @@ class Auditor:
                 "train": {"steps": 1},
             }
         )
-        report = prepare(recipe, Encoder(self.tokenizer, recipe, context), self.folder / "data")
+        report = prepare_both(
+            recipe, Encoder(self.tokenizer, recipe, context), self.folder / "data"
+        )
         audits: list[Row] = report["audits"]
         return audits
 

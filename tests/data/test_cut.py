@@ -11,12 +11,13 @@ from ragtune.base.errors import UsageError
 from ragtune.base.files import read_jsonl
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example, Passage
-from ragtune.data.prepare import asked, load_examples, prepare
+from ragtune.data.prepare import asked, load_examples
 from ragtune.data.select import loses_positives, texts_shown
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Recipe
-from ragtune.scoring.score import score_answers
+from ragtune.scoring.score import Answers, score_answers
 from tests.conftest import write_records
+from tests.data.prepared import FILES, prepare_both
 
 REFUSAL = "no idea"
 LONG = "A street has many houses and trees, and people walk along it every single day."
@@ -56,11 +57,11 @@ def stage(
         }
     )  # fmt: skip
     encoder = Encoder(tokenizer, recipe, 1000)
-    return recipe, prepare(recipe, encoder, folder / "data"), encoder
+    return recipe, prepare_both(recipe, encoder, folder / "data"), encoder
 
 
 def rows(folder: Path, split: str) -> dict[str, dict[str, Any]]:
-    return {row["qid"]: row for row in read_jsonl(folder / "data" / f"{split}.jsonl")}
+    return {row["qid"]: row for row in read_jsonl(folder / "data" / FILES[split])}
 
 
 def test_they_are_left_out_and_counted(
@@ -77,9 +78,9 @@ def test_they_are_left_out_and_counted(
     assert (
         "eval: 1 prompts lost every passage with an answer: left out (data.cut_positives)" in told
     )
-    questions = load_examples(tmp_path / "data" / "eval.jsonl")
+    questions = load_examples(tmp_path / "data" / "questions" / "eval.jsonl")
     assert [q.qid for q in asked(recipe, questions)] == ["e1"]
-    scored = score_answers(recipe, questions, {"e1": "red"})
+    scored = score_answers(recipe, questions, Answers({"e1": "red"}))
     assert scored.ceiling == [0.0, 1.0]
     recipe.evaluate.questions = "all"
     assert [q.qid for q in asked(recipe, questions)] == ["e0", "e1"]
@@ -99,7 +100,7 @@ def test_they_are_refused_where_the_recipe_says_so(tmp_path: Path, chatml_tokeni
     row = rows(tmp_path, "train")["t0"]
     assert (row["answers"], row["removed_answers"]) == ([], ["red"])
     assert report["train"]["unanswerable"] == 1
-    trained = load_examples(tmp_path / "data" / "train.jsonl")[0]
+    trained = load_examples(tmp_path / "data" / "training" / "train.jsonl")[0]
     sample = encoder.sample(trained)
     assert sample is not None
     assert sample.completion_ids == encoder.completion(REFUSAL)
@@ -182,8 +183,8 @@ def test_an_alternative_that_is_cut_away_is_not_in_the_ceiling(
         folder = tmp_path / str(limit)
         folder.mkdir()
         recipe, _, _ = stage(folder, chatml_tokenizer, limit, **sections)
-        questions = load_examples(folder / "data" / "eval.jsonl")
-        assert score_answers(recipe, questions, {"e1": "red"}).ceiling == [reached, 1.0]
+        questions = load_examples(folder / "data" / "questions" / "eval.jsonl")
+        assert score_answers(recipe, questions, Answers({"e1": "red"})).ceiling == [reached, 1.0]
     assert texts_shown(questions[0], 1) == [LONG]
 
 

@@ -12,13 +12,9 @@ from hypothesis import strategies as st
 
 from ragtune.base.errors import UsageError
 from ragtune.data.chat import render
-from ragtune.data.encode import (
-    IGNORE,
-    EncodedPrompt,
-    Encoder,
-    prepare_tokenizer,
-)
+from ragtune.data.encode import IGNORE, EncodedPrompt, Encoder
 from ragtune.data.example import Example, Passage, parse_example
+from ragtune.data.tokenizer import prepare_tokenizer
 from ragtune.model.load import load_tokenizer
 from ragtune.model.source import ModelSource
 from ragtune.recipe.load import load_recipe

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from ragtune.base.disk import cache_dir
 from ragtune.base.errors import UsageError
-from ragtune.base.files import cache_dir, read_json, read_jsonl
+from ragtune.base.files import read_json, read_jsonl
 from ragtune.data import aio, prepare
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example
@@ -22,6 +23,7 @@ from ragtune.data.read import read_examples
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Data, Recipe
 from tests.conftest import make_records, write_records
+from tests.data.prepared import FILES, prepare_both
 
 
 @pytest.fixture
@@ -69,9 +71,11 @@ def rows(path: Path) -> list[dict[str, Any]]:
 def test_train_holds_the_selected_with_their_first_passages(
     recipe: Recipe, encoder: Encoder, tmp_path: Path, records: list[dict[str, Any]]
 ) -> None:
-    prepare.prepare(recipe, encoder, tmp_path / "data")
-    assert names(tmp_path / "data") == ["eval.jsonl", "report.json", "train.jsonl"]
-    train = rows(tmp_path / "data" / "train.jsonl")
+    prepare_both(recipe, encoder, tmp_path / "data")
+    assert names(tmp_path / "data") == ["questions", "training"]
+    assert names(tmp_path / "data" / "training") == ["report.json", "train.jsonl"]
+    assert names(tmp_path / "data" / "questions") == ["eval.jsonl", "report.json"]
+    train = rows(tmp_path / "data" / "training" / "train.jsonl")
     assert [r["qid"] for r in train] == ["q0", "q5"]
     assert train[0] == {
         **records[0],
@@ -84,8 +88,8 @@ def test_train_holds_the_selected_with_their_first_passages(
 def test_eval_holds_every_question_and_why_it_is_not_selected(
     recipe: Recipe, encoder: Encoder, tmp_path: Path, records: list[dict[str, Any]]
 ) -> None:
-    prepare.prepare(recipe, encoder, tmp_path / "data")
-    found = rows(tmp_path / "data" / "eval.jsonl")
+    prepare_both(recipe, encoder, tmp_path / "data")
+    found = rows(tmp_path / "data" / "questions" / "eval.jsonl")
     assert [(r["qid"], r["selected"], r.get("reason")) for r in found] == [
         ("q0", True, None),
         ("q1", False, "no_answer"),
@@ -101,8 +105,11 @@ def test_eval_holds_every_question_and_why_it_is_not_selected(
 def test_the_report_counts_what_was_dropped_and_why(
     recipe: Recipe, encoder: Encoder, tmp_path: Path
 ) -> None:
-    report = prepare.prepare(recipe, encoder, tmp_path / "data")
-    assert read_json(tmp_path / "data" / "report.json") == {"format": 1, **report}
+    report = prepare_both(recipe, encoder, tmp_path / "data")
+    training = read_json(tmp_path / "data" / "training" / "report.json")
+    questions = read_json(tmp_path / "data" / "questions" / "report.json")
+    assert {*training, *questions} == {"format", *report}
+    assert (training["train"], questions["eval"]) == (report["train"], report["eval"])
     assert report["stop_token"] == "<|im_end|>"
     assert (report["max_passages"], report["max_prompt_tokens"]) == (2, 968)
     for split in ("train", "eval"):
@@ -121,8 +128,10 @@ def test_the_report_counts_what_was_dropped_and_why(
 def test_the_report_s_lengths_are_those_of_the_samples(
     recipe: Recipe, encoder: Encoder, tmp_path: Path
 ) -> None:
-    report = prepare.prepare(recipe, encoder, tmp_path / "data")["train"]
-    samples = [encoder.sample(e) for e in load_examples(tmp_path / "data" / "train.jsonl")]
+    report = prepare_both(recipe, encoder, tmp_path / "data")["train"]
+    samples = [
+        encoder.sample(e) for e in load_examples(tmp_path / "data" / "training" / "train.jsonl")
+    ]
     prompts = [len(s.prompt_ids) for s in samples if s]
     completions = [len(s.completion_ids) for s in samples if s]
     for name, lengths in (("prompt_tokens", prompts), ("completion_tokens", completions)):
@@ -140,7 +149,7 @@ def test_what_was_cut_is_counted(
         if not e.extra and (p := fits.prompt(e))
     )
     encoder = Encoder(chatml_tokenizer, recipe, shortest - 1 + recipe.evaluate.max_new_tokens)
-    cut = prepare.prepare(recipe, encoder, tmp_path / "data")["train"]["truncated"]
+    cut = prepare_both(recipe, encoder, tmp_path / "data")["train"]["truncated"]
     assert cut == {
         "examples": 2, "passages_dropped": 2, "characters_cut": 0, "qids": ["q0", "q5"],
     }  # fmt: skip
@@ -150,7 +159,7 @@ def test_what_was_cut_is_counted(
 def test_the_counts_are_told(
     recipe: Recipe, encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    prepare.prepare(recipe, encoder, tmp_path / "data")
+    prepare_both(recipe, encoder, tmp_path / "data")
     told = capsys.readouterr().out
     assert (
         "train: 2 of 6 selected; dropped: 1 no accepted answer, 1 no passage contains an answer, "
@@ -163,29 +172,29 @@ def test_the_same_data_give_the_same_files(
     recipe: Recipe, encoder: Encoder, tmp_path: Path
 ) -> None:
     for name in ("one", "two"):
-        prepare.prepare(recipe, encoder, tmp_path / name)
-    for name in ("train.jsonl", "eval.jsonl", "report.json"):
+        prepare_both(recipe, encoder, tmp_path / name)
+    for name in (*FILES.values(), "training/report.json", "questions/report.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
 def test_prepared_data_can_be_prepared_again(
     recipe: Recipe, encoder: Encoder, tmp_path: Path
 ) -> None:
-    prepare.prepare(recipe, encoder, tmp_path / "one")
-    sources = [f"data.{split}={tmp_path}/one/{split}.jsonl" for split in ("train", "eval")]
-    prepare.prepare(load_recipe(recipe, sources), encoder, tmp_path / "two")
-    for name in ("train.jsonl", "eval.jsonl"):
+    prepare_both(recipe, encoder, tmp_path / "one")
+    sources = [f"data.{split}={tmp_path}/one/{file}" for split, file in FILES.items()]
+    prepare_both(load_recipe(recipe, sources), encoder, tmp_path / "two")
+    for name in FILES.values():
         assert rows(tmp_path / "one" / name) == rows(tmp_path / "two" / name)
     more = load_recipe(recipe, [*sources, "data.max_passages=3"])
-    prepare.prepare(more, encoder, tmp_path / "three")
-    late = rows(tmp_path / "three" / "eval.jsonl")[3]
+    prepare_both(more, encoder, tmp_path / "three")
+    late = rows(tmp_path / "three" / "questions" / "eval.jsonl")[3]
     assert (late["qid"], late["selected"], late.get("reason")) == ("q3", True, None)
 
 
 def test_loaded_examples_are_the_source_s(recipe: Recipe, encoder: Encoder, tmp_path: Path) -> None:
-    prepare.prepare(recipe, encoder, tmp_path / "data")
+    prepare_both(recipe, encoder, tmp_path / "data")
     source = {e.qid: e for e in read_examples(str(recipe.data.eval), "validation")}
-    for loaded in load_examples(tmp_path / "data" / "eval.jsonl"):
+    for loaded in load_examples(tmp_path / "data" / "questions" / "eval.jsonl"):
         for name in ("question", "answers", "passages", "positive_passage_indices"):
             assert getattr(loaded, name) == getattr(source[loaded.qid], name)
 
@@ -193,8 +202,8 @@ def test_loaded_examples_are_the_source_s(recipe: Recipe, encoder: Encoder, tmp_
 def test_selected_questions_are_asked_or_all_that_fit(
     recipe: Recipe, encoder: Encoder, tmp_path: Path
 ) -> None:
-    prepare.prepare(recipe, encoder, tmp_path / "data")
-    examples = load_examples(tmp_path / "data" / "eval.jsonl")
+    prepare_both(recipe, encoder, tmp_path / "data")
+    examples = load_examples(tmp_path / "data" / "questions" / "eval.jsonl")
     assert [e.qid for e in asked(recipe, examples)] == ["q0", "q5"]
     everything = load_recipe(recipe, ["evaluate.questions=all"])
     assert [e.qid for e in asked(everything, examples)] == ["q0", "q1", "q2", "q3", "q5"]
@@ -208,10 +217,49 @@ def test_an_unselected_question_that_does_not_fit_is_never_asked(
     write_records(
         tmp_path / "eval.jsonl", [records[0], records[4] | {"positive_passage_indices": []}]
     )
-    prepare.prepare(recipe, encoder, tmp_path / "data")
-    examples = load_examples(tmp_path / "data" / "eval.jsonl")
+    prepare_both(recipe, encoder, tmp_path / "data")
+    examples = load_examples(tmp_path / "data" / "questions" / "eval.jsonl")
     everything = load_recipe(recipe, ["evaluate.questions=all"])
     assert all(encoder.prompt(e) for e in asked(everything, examples))
+
+
+# The two folders apart.
+
+
+def test_questions_are_prepared_beside_training_data_that_are_there(
+    recipe: Recipe, encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = prepare_both(recipe, encoder, tmp_path / "data")
+    assert {a["name"] for a in report["audits"] if a["split"] == "both" and a["count"]} == {
+        "same_question", "same_passage", "same_positive",
+    }  # fmt: skip
+    capsys.readouterr()
+    other = tmp_path / "other"
+    other.mkdir()
+    training = tmp_path / "data" / "training"
+    before = {path.name: path.read_bytes() for path in training.iterdir()}
+    Path(str(recipe.data.train)).unlink()
+    prepare.prepare_questions(
+        recipe, encoder, 1000, other, prepare.known_training(encoder, training)
+    )
+    assert {path.name: path.read_bytes() for path in training.iterdir()} == before
+    for name in ("eval.jsonl", "report.json"):
+        first = tmp_path / "data" / "questions" / name
+        assert (other / name).read_bytes() == first.read_bytes()
+    assert prepare.load_report(training, other) == report
+    told = capsys.readouterr().out
+    assert "eval: 2 of 6" in told
+    assert "train" not in told.replace("trained, too", "").replace("training shows", "")
+
+
+def test_training_data_are_prepared_alone(recipe: Recipe, encoder: Encoder, tmp_path: Path) -> None:
+    prepare_both(recipe, encoder, tmp_path / "data")
+    Path(str(recipe.data.eval)).unlink()
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    prepare.prepare_training(recipe, encoder, 1000, alone)
+    for name in ("train.jsonl", "report.json"):
+        assert (alone / name).read_bytes() == (tmp_path / "data/training" / name).read_bytes()
 
 
 # Reading ahead.
@@ -221,9 +269,9 @@ def test_many_records_keep_their_order(recipe: Recipe, encoder: Encoder, tmp_pat
     many = make_records(3 * prepare.BATCH + 1)
     for split in ("train", "eval"):
         write_records(tmp_path / f"{split}.jsonl", many)
-    report = prepare.prepare(recipe, encoder, tmp_path / "data")
+    report = prepare_both(recipe, encoder, tmp_path / "data")
     for split in ("train", "eval"):
-        found = [r["qid"] for r in rows(tmp_path / "data" / f"{split}.jsonl")]
+        found = [r["qid"] for r in rows(tmp_path / "data" / FILES[split])]
         assert found == [r["qid"] for r in many]
         assert report[split]["read"] == len(many)
 
@@ -266,7 +314,7 @@ def test_a_bad_line_far_on_is_named(recipe: Recipe, encoder: Encoder, tmp_path: 
     write_records(tmp_path / "train.jsonl", many)
     message = rf"train\.jsonl:{number}: passages\[2\]\.text is missing"
     with pytest.raises(UsageError, match=message):
-        prepare.prepare(recipe, encoder, tmp_path / "data")
+        prepare_both(recipe, encoder, tmp_path / "data")
     assert names(tmp_path) == ["eval.jsonl", "train.jsonl"]
 
 
@@ -278,7 +326,7 @@ def test_nothing_selected_is_an_error_that_says_why(
 ) -> None:
     write_records(tmp_path / "eval.jsonl", [*records[1:3], records[3]])
     with pytest.raises(UsageError) as raised:
-        prepare.prepare(recipe, encoder, tmp_path / "data")
+        prepare_both(recipe, encoder, tmp_path / "data")
     assert str(raised.value) == (
         f"Nothing of {tmp_path}/eval.jsonl is selected: 1 no accepted answer, 1 no passage contains "
         "an answer, 1 no positive among the first max_passages.\n"
@@ -291,7 +339,7 @@ def test_a_bad_line_leaves_nothing(recipe: Recipe, encoder: Encoder, tmp_path: P
     with (tmp_path / "eval.jsonl").open("a") as file:
         file.write("{}\n")
     with pytest.raises(UsageError, match=r"eval\.jsonl:7: field question is missing"):
-        prepare.prepare(recipe, encoder, tmp_path / "data")
+        prepare_both(recipe, encoder, tmp_path / "data")
     assert names(tmp_path) == ["eval.jsonl", "train.jsonl"]
 
 
@@ -308,10 +356,10 @@ def test_an_interruption_leaves_nothing_and_the_next_run_is_whole(
 
         patch.setattr(encoder, "targets", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            prepare.prepare(recipe, encoder, tmp_path / "data")
+            prepare_both(recipe, encoder, tmp_path / "data")
     assert names(tmp_path) == ["eval.jsonl", "train.jsonl"]
-    prepare.prepare(recipe, encoder, tmp_path / "data")
-    assert len(rows(tmp_path / "data" / "train.jsonl")) == 2
+    prepare_both(recipe, encoder, tmp_path / "data")
+    assert len(rows(tmp_path / "data" / "training" / "train.jsonl")) == 2
 
 
 # Where the data come from.
@@ -350,6 +398,6 @@ def test_the_cached_aio_data_are_prepared(
     data = {"source": "aio", "train": None, "eval": None}
     genuine = load_recipe(recipe.model_dump(mode="json") | {"data": data})
     large = Encoder(encoder.tokenizer, genuine, 10_000)
-    report = prepare.prepare(genuine, large, tmp_path / "data")
+    report = prepare_both(genuine, large, tmp_path / "data")
     assert report["eval"]["selected"] == 1
-    assert rows(tmp_path / "data" / "eval.jsonl") == [{**record, "selected": True}]
+    assert rows(tmp_path / "data" / "questions" / "eval.jsonl") == [{**record, "selected": True}]

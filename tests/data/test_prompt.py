@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from ragtune.base.errors import UsageError
 from ragtune.data.example import Passage, parse_example
-from ragtune.data.prompt import CHAT_TEMPLATES, PromptBuilder, chat_template, read_template
+from ragtune.data.prompt import CHAT_TEMPLATES, PromptBuilder, chat_template
 from ragtune.recipe.schema import Prompt
+from ragtune.recipe.template import read_template
 from tests.conftest import FIXTURES, build_tokenizer
 
 TWO = (Passage("One text.", "One"), Passage("Another.\n", "Two"))

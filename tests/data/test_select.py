@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ragtune.data.example import Example, Passage
 from ragtune.data.select import REASONS, rejection, shown_passages, target_answer
+from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Data
 
 
@@ -50,37 +51,45 @@ def test_the_rule_is_the_notebook_s(positive: list[int], max_passages: int) -> N
     assert (rejection(one, max_passages) is None) == notebook
 
 
+def shown(one: Example, count: int, *, shuffle: bool, seed: int) -> tuple[Passage, ...]:
+    data = {"train": "x", "eval": "x", "max_passages": count, "shuffle_passages": shuffle}
+    recipe = {"name": "x", "seed": seed, "model": {"id": "a/b"}, "data": data}
+    return shown_passages(
+        one, load_recipe({**recipe, "prompt": {"preset": "aio"}, "train": {"steps": 1}})
+    )
+
+
 def test_the_first_passages_are_shown_as_retrieved() -> None:
     one = example()
-    assert shown_passages(one, 3, shuffle=False, seed=1) == one.passages[:3]
-    assert shown_passages(one, 99, shuffle=False, seed=1) == one.passages
+    assert shown(one, 3, shuffle=False, seed=1) == one.passages[:3]
+    assert shown(one, 99, shuffle=False, seed=1) == one.passages
 
 
 @given(st.integers(1, 8), st.integers(0, 2**32 - 1), st.text(max_size=5))
 def test_shuffling_changes_the_order_alone(count: int, seed: int, qid: str) -> None:
     one = example(qid=qid)
-    shown = shown_passages(one, count, shuffle=True, seed=seed)
-    assert Counter(shown) == Counter(one.passages[:count])
-    assert shown == shown_passages(one, count, shuffle=True, seed=seed)
+    found = shown(one, count, shuffle=True, seed=seed)
+    assert Counter(found) == Counter(one.passages[:count])
+    assert found == shown(one, count, shuffle=True, seed=seed)
 
 
 def test_shuffling_does_not_depend_on_the_order_of_the_file_or_on_what_is_left_out() -> None:
     examples = [example(qid=f"q{i}") for i in range(20)]
-    before = {e.qid: shown_passages(e, 4, shuffle=True, seed=7) for e in examples}
+    before = {e.qid: shown(e, 4, shuffle=True, seed=7) for e in examples}
     random.shuffle(examples)
     for one in examples[:10]:
         prepared = one.first_passages(4)  # as train.jsonl has it
-        assert shown_passages(prepared, 4, shuffle=True, seed=7) == before[one.qid]
+        assert shown(prepared, 4, shuffle=True, seed=7) == before[one.qid]
 
 
 def test_the_shuffle_is_this_one_on_every_machine() -> None:
-    shown = shown_passages(example(qid="q1"), 5, shuffle=True, seed=42)
-    assert [p.text[-1] for p in shown] == list("34012")
+    found = shown(example(qid="q1"), 5, shuffle=True, seed=42)
+    assert [p.text[-1] for p in found] == list("34012")
 
 
 def test_seed_and_qid_change_the_shuffle() -> None:
     orders = {
-        shown_passages(example(qid=f"q{i}"), 6, shuffle=True, seed=seed)
+        shown(example(qid=f"q{i}"), 6, shuffle=True, seed=seed)
         for i in range(4)
         for seed in range(4)
     }

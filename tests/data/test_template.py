@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from ragtune.base.errors import UsageError
-from ragtune.data.encode import prepare_tokenizer
 from ragtune.data.prompt import PRESETS, PromptBuilder
 from ragtune.data.template import MAX_REPEATS, compiled, unbounded
+from ragtune.data.tokenizer import prepare_tokenizer
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Prompt
 from tests.conftest import CHATML, build_tokenizer

@@ -12,8 +12,9 @@ from transformers import AutoTokenizer
 
 from ragtune.base.errors import UsageError
 from ragtune.data.chat import Form, render
-from ragtune.data.encode import Encoder, prepare_tokenizer
+from ragtune.data.encode import Encoder
 from ragtune.data.example import Example, Passage
+from ragtune.data.tokenizer import prepare_tokenizer
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Recipe
 from tests.conftest import CHATML, build_tokenizer

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from ragtune.base.errors import UsageError
-from ragtune.base.files import read_json, read_jsonl
-from ragtune.data import prepare
+from ragtune.base.files import read_jsonl
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example, Passage
 from ragtune.data.prepare import asked, load_examples
@@ -18,6 +17,7 @@ from ragtune.data.unanswerable import draw, wanted, without_positives
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Data
 from tests.conftest import make_records, write_records
+from tests.data.prepared import prepare_both
 
 REFUSAL = "I don't know."
 
@@ -68,8 +68,7 @@ def prepared(
         }
     )
     encoder = Encoder(tokenizer, recipe, 2000)
-    prepare.prepare(recipe, encoder, tmp_path / "out")
-    return recipe, read_json(tmp_path / "out" / "report.json"), encoder
+    return recipe, prepare_both(recipe, encoder, tmp_path / "out"), encoder
 
 
 def mixed(answerable: int, unanswerable: int) -> list[dict[str, Any]]:
@@ -85,7 +84,7 @@ def test_real_ones_fill_the_share(tmp_path: Path, chatml_tokenizer: Any) -> None
     assert report["train"]["selected"] == 40
     assert report["train"]["unanswerable"] == 10
     assert report["train"]["dropped"] == {"no_answer": 30}
-    trained = load_examples(tmp_path / "out" / "train.jsonl")
+    trained = load_examples(tmp_path / "out" / "training" / "train.jsonl")
     refusals = [e for e in trained if not e.answers]
     assert len(refusals) == 10
     for one in encoder.samples(refusals):
@@ -98,12 +97,12 @@ def test_positives_are_removed_from_about_the_share(tmp_path: Path, chatml_token
     _, report, _ = prepared(tmp_path, chatml_tokenizer, make_records(60), **options)
     assert report["train"]["selected"] == 60
     assert report["train"]["unanswerable"] == 24
-    for row in read_jsonl(tmp_path / "out" / "train.jsonl"):
+    for row in read_jsonl(tmp_path / "out" / "training" / "train.jsonl"):
         if not row["answers"]:
             assert row["removed_answers"]
             assert not any(a in p["text"] for a in row["removed_answers"] for p in row["passages"])
     # The evaluation set keeps its answers.
-    assert all(r["answers"] for r in read_jsonl(tmp_path / "out" / "eval.jsonl"))
+    assert all(r["answers"] for r in read_jsonl(tmp_path / "out" / "questions" / "eval.jsonl"))
 
 
 def test_too_few_real_ones_are_said(
@@ -120,7 +119,7 @@ def test_with_a_refusal_questions_without_an_answer_are_asked(
     tmp_path: Path, chatml_tokenizer: Any
 ) -> None:
     recipe, _, _ = prepared(tmp_path, chatml_tokenizer, mixed(4, 3), refusal=REFUSAL)
-    questions = load_examples(tmp_path / "out" / "eval.jsonl")
+    questions = load_examples(tmp_path / "out" / "questions" / "eval.jsonl")
     assert len(asked(recipe, questions)) == 7
     plain = recipe.model_copy(update={"data": recipe.data.model_copy(update={"refusal": None})})
     assert len(asked(plain, questions)) == 4

@@ -16,14 +16,16 @@ import torch
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
 
+from ragtune.answering.engine import encode_prompts
 from ragtune.base.console import console
 from ragtune.base.errors import RagtuneError
 from ragtune.base.files import read_json, read_jsonl
-from ragtune.model.gpu import free_gpu
-from ragtune.model.load import quiet
+from ragtune.model.hardware import free_gpu
+from ragtune.model.quiet import quiet
 from ragtune.model.skeleton import stays_float32
-from ragtune.stages.check.findings import look
-from ragtune.stages.run import Run
+from ragtune.stages.check.checks import look
+from ragtune.stages.context import Context
+from ragtune.stages.road import make, working
 from ragtune.training import train as training
 from tests.conftest import make_records, write_records
 from tests.families import reference
@@ -119,7 +121,7 @@ def _measure(family: Family, folder: Path, result: Result) -> None:
     model = folder / "model"
     build(family, model)
     result.hub_class = read_json(model / "config.json")["architectures"][0]
-    run = Run(recipe(family, model, folder), [], folder / "run")
+    run = Context(recipe(family, model, folder), [], folder / "run")
     found = look(run)
     if found.error:
         result.rows = "refused"
@@ -175,7 +177,7 @@ def records(count: int, prefix: str) -> list[dict[str, Any]]:
     return made
 
 
-def _compare(model: Path, run: Run, result: Result) -> None:
+def _compare(model: Path, run: Context, result: Result) -> None:
     attached: list[Any] = []
     attach = training.attach_reached
 
@@ -187,32 +189,34 @@ def _compare(model: Path, run: Run, result: Result) -> None:
         return tuned, unreached
 
     try:
-        with mock.patch.object(training, "attach_reached", keep):
-            run.train()
+        with mock.patch.object(training, "attach_reached", keep), working(run):
+            make(run, "adapter")
     except RagtuneError as error:  # the check said ok of what it could test
         result.rows, result.rows_reason = REFUSED_LATER, str(error)
         return
     (initial,) = attached
-    plan = run.dir.read_state()["plan"]
+    plan = read_json(run.folder.summary)["plan"]
     result.rows = "packed" if plan["packed"] else "single"
     result.rows_reason = plan["packed_reason"]
     result.losses = [
-        row["loss"] for row in read_jsonl(run.dir.adapter / "train_log.jsonl") if "loss" in row
+        row["loss"] for row in read_jsonl(run.folder.adapter / "train_log.jsonl") if "loss" in row
     ]
-    tuned = run.tuned
+    tuned = run.tuned()
     result.loaded_class = type(tuned.get_base_model()).__name__
     with part("trained layers not seen", result):
-        see_trained(tuned, run.dir.adapter, result)
+        see_trained(tuned, run.folder.adapter, result)
     with part("the Hub's class fails", result):
         see_class(tuned, model, run, result)
     with part("losses not compared", result):
         see_losses(model, run, initial, result)
     with part("answering fails", result):
-        run.evaluate("after")
+        with working(run):
+            make(run, "after")
         result.answers = "packed"  # unless generate is spoken of
         see_answers(model, run, result)
     with part("merging fails", result):
-        run.merge()
+        with working(run):
+            make(run, "merged answers")
         see_merged(model, run, result)
 
 
@@ -266,11 +270,11 @@ def _kind(module: str, weight: torch.Tensor, tuned: Any) -> str:
     return parts.split("layers.")[-1]
 
 
-def see_losses(model: Path, run: Run, initial: dict[str, torch.Tensor], result: Result) -> None:
+def see_losses(model: Path, run: Context, initial: dict[str, torch.Tensor], result: Result) -> None:
     """Each step's loss against one sample at a time, from the same adapter."""
     # Of the class that ragtune loads: whether the Hub's is served as well, `see_class` asks.
     base = reference.load(model, result.loaded_class)
-    tuned = reference.with_weights(base, run.dir.adapter, initial)
+    tuned = reference.with_weights(base, run.folder.adapter, initial)
     expected = list(
         reference.losses(tuned, run.steps, LEARNING_RATE, run.recipe.train.max_grad_norm)
     )
@@ -280,11 +284,11 @@ def see_losses(model: Path, run: Run, initial: dict[str, torch.Tensor], result: 
         result.faults.append("losses differ")
 
 
-def see_class(tuned: Any, model: Path, run: Run, result: Result) -> None:
+def see_class(tuned: Any, model: Path, run: Context, result: Result) -> None:
     """The saved adapter on the Hub's class, by PEFT, against ragtune's model after training."""
     samples = run.steps[0]
     mine = reference.logits(tuned, samples)
-    theirs = reference.with_adapter(reference.load(model, result.hub_class), run.dir.adapter)
+    theirs = reference.with_adapter(reference.load(model, result.hub_class), run.folder.adapter)
     result.hub_difference = reference.difference(mine, reference.logits(theirs, samples))
     with theirs.disable_adapter():
         result.adapter_effect = reference.difference(mine, reference.logits(theirs, samples))
@@ -292,18 +296,18 @@ def see_class(tuned: Any, model: Path, run: Run, result: Result) -> None:
         result.faults.append("other on the Hub's class")
 
 
-def see_answers(model: Path, run: Run, result: Result) -> None:
+def see_answers(model: Path, run: Context, result: Result) -> None:
     """Every answer against `generate` of that prompt alone."""
     given = {
         row["qid"]: row["token_ids"]
-        for row in read_jsonl(run.dir.predictions("after") / "predictions.jsonl")
+        for row in read_jsonl(run.folder.answers("after") / "predictions.jsonl")
     }
-    tuned = reference.with_adapter(reference.load(model, result.loaded_class), run.dir.adapter)
+    tuned = reference.with_adapter(reference.load(model, result.loaded_class), run.folder.adapter)
     tokenizer = run.encoder.tokenizer
     own = tuned.generation_config.eos_token_id
     own = [] if own is None else own if isinstance(own, list) else [own]
     stops = sorted({run.encoder.stop_id, *own})
-    for qid, prompt in run.prompts:
+    for qid, prompt in encode_prompts(run.encoder, run.asked):
         alone = reference.answer(tuned, prompt, stops, tokenizer.pad_token_id, NEW_TOKENS)
         if alone != given[qid]:
             result.answers_different.append(f"{qid}: {given[qid]} for {alone}")
@@ -311,14 +315,14 @@ def see_answers(model: Path, run: Run, result: Result) -> None:
         result.faults.append("answers differ")
 
 
-def see_merged(model: Path, run: Run, result: Result) -> None:
+def see_merged(model: Path, run: Context, result: Result) -> None:
     """The merged model, of the Hub's class and rounded to bfloat16, against the adapter."""
     samples = run.steps[0]
-    kind = read_json(run.dir.merged / "config.json")["architectures"][0]
+    kind = read_json(run.folder.merged / "config.json")["architectures"][0]
     if kind != result.hub_class:
         result.faults.append(f"merged is a {kind}")
     base = reference.load(model, result.loaded_class)
-    adapter = reference.with_adapter(base, run.dir.adapter)
+    adapter = reference.with_adapter(base, run.folder.adapter)
     tuned = reference.logits(adapter, samples)
     merged = adapter.merge_and_unload()
     exact = reference.difference(reference.logits(merged, samples), tuned)
@@ -330,7 +334,7 @@ def see_merged(model: Path, run: Run, result: Result) -> None:
         if weight.is_floating_point() and not single(name):
             weight.copy_(weight.to(torch.bfloat16))
     rounded = reference.logits(merged, samples)
-    written = reference.logits(reference.load(run.dir.merged, kind), samples)
+    written = reference.logits(reference.load(run.folder.merged, kind), samples)
     result.merged_difference = max(exact, reference.difference(written, rounded))
     if not result.merged_difference <= CLOSE:
         result.faults.append("merged differs")

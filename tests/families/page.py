@@ -17,7 +17,7 @@ from typing import Any
 
 from bench.machine import processor
 
-from ragtune.store.folder import versions
+from ragtune.base.versions import versions
 from tests.families.measure import CLOSE, Result
 
 ROOT = Path(__file__).parents[2]

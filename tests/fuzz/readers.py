@@ -10,7 +10,7 @@ from ragtune.model.source import ModelSource
 from ragtune.publish.licences import base_licence
 from ragtune.recipe.load import load_recipe, save_recipe
 from ragtune.recipe.schema import Model, Recipe
-from ragtune.stages.measure import score_file
+from ragtune.stages.predictions import score_file
 from tests.conftest import make_records, write_records
 
 KINDS = {
@@ -71,7 +71,7 @@ class Reader:
             save_recipe(recipe, self.folder / "saved.yaml")
             assert load_recipe(self.folder / "saved.yaml") == recipe
         elif self.kind == "predictions":
-            score_file(self.recipe, str(self.path))
+            score_file(self.recipe, str(self.path), self.folder / "no-run")
         elif self.kind == "card":  # whatever is wrong with it, its licence is only unknown
             base = str(self.folder)
             if base_licence(Model(id=base), ModelSource(base, None), ask=False) is None:

@@ -9,7 +9,7 @@ import transformers as hf
 
 import ragtune
 from ragtune.base.errors import UsageError
-from ragtune.model.causal import causal, see_causal
+from ragtune.model.causal import require_causal
 from tests.conftest import tiny_model
 
 SMALL = {
@@ -39,21 +39,21 @@ def encoder_of(family: str, **changes: Any) -> Any:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", ["bert", "roberta", "electra", "xlnet", "xlm"])
 def test_encoders_are_not_causal(family: str, dtype: torch.dtype) -> None:
-    reason = causal(encoder_of(family).to(dtype))
-    assert reason is not None
-    assert reason.startswith("later tokens change the logits of earlier ones (by ")
+    words = r"x/y can't write text from left to right: later tokens change the logits of earlier ones \(by "
+    with pytest.raises(UsageError, match=words):
+        require_causal(encoder_of(family).to(dtype), "x/y")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "gemma3", "gpt_oss", "lfm2"])
 def test_decoders_are(family: str, dtype: torch.dtype) -> None:
     model = tiny_model(family).to(dtype).train()
-    assert causal(model) is None
+    require_causal(model, "x/y")
     assert model.training
 
 
 def test_an_encoder_that_was_made_a_decoder_is() -> None:
-    assert causal(encoder_of("bert", is_decoder=True)) is None
+    require_causal(encoder_of("bert", is_decoder=True), "x/y")
 
 
 def test_a_run_stops_before_the_first_answer(
@@ -69,7 +69,7 @@ def test_a_run_stops_before_the_first_answer(
     )
     with pytest.raises(UsageError, match=words):
         ragtune.evaluate(tiny_recipe, base=True, run_dir=tmp_path / "run")
-    assert not (tmp_path / "run" / "before").exists()
+    assert not (tmp_path / "run" / "eval" / "eval" / "before").exists()
 
 
 def test_logits_that_are_not_finite_show_nothing_of_it() -> None:
@@ -77,5 +77,5 @@ def test_logits_that_are_not_finite_show_nothing_of_it() -> None:
     with torch.no_grad():
         model.model.norm.weight[0] = float("nan")
     with pytest.raises(UsageError, match="logits are not finite") as caught:
-        see_causal(model, "x/y")
+        require_causal(model, "x/y")
     assert "model.dtype=float32" in caught.value.advice

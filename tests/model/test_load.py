@@ -13,14 +13,8 @@ from safetensors import safe_open
 
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.model import unloadable
-from ragtune.model.load import (
-    Hardware,
-    _loading,
-    choose_hardware,
-    load_config,
-    load_model,
-    load_tokenizer,
-)
+from ragtune.model.hardware import Hardware, choose_hardware
+from ragtune.model.load import _loading, load_config, load_model, load_tokenizer
 from ragtune.model.lora import attach, load_adapter, save_adapter
 from ragtune.model.skeleton import skeleton
 from ragtune.model.source import ModelSource
@@ -177,4 +171,4 @@ def test_a_tiktoken_file_is_no_sentencepiece_model(tmp_path: Path) -> None:
     file = tmp_path / "tokenizer.model"
     file.write_text("IQ== 0\nIg== 1\n", "utf-8")
     assert not unloadable._is_sentencepiece(file)
-    assert unloadable._packages_missing(tmp_path) == []
+    assert unloadable._packages_missing([file]) == []

@@ -14,8 +14,9 @@ import transformers as hf
 from ragtune.base.errors import UsageError
 from ragtune.model import memory as memory_module
 from ragtune.model import plan as planning
-from ragtune.model.load import Hardware
-from ragtune.model.plan import Plan, describe, make_plan, row_size
+from ragtune.model.hardware import Hardware
+from ragtune.model.layout import row_size
+from ragtune.model.plan import Plan, describe, make_plan
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Recipe
 

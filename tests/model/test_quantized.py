@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 
 import ragtune
 from ragtune.base.errors import UsageError
-from ragtune.model.load import Hardware, load_config, load_model
+from ragtune.model.hardware import Hardware
+from ragtune.model.load import load_config, load_model
 from ragtune.model.plan import estimate_of, make_plan
-from ragtune.model.quantized import see_quantized, settle, without_quantization
+from ragtune.model.quantized import quantization_of, settle, without_quantization
 from ragtune.model.skeleton import skeleton
 from ragtune.model.source import ModelSource
 from ragtune.recipe.schema import Recipe
@@ -141,7 +142,7 @@ def test_what_a_base_lacks_here(
     there = "transformers.utils.quantization_config.is_compressed_tensors_available"
     monkeypatch.setattr(there, lambda: False)
     with pytest.raises(UsageError) as caught:
-        see_quantized(config_of(**values), CPU)
+        quantization_of(config_of(**values), CPU)
     assert words in str(caught.value)
 
 
@@ -150,22 +151,22 @@ def test_bitsandbytes_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(quantizer, lambda: False)
     words = r"bitsandbytes with 4 bits.*\nRun: pip install -U 'bitsandbytes>=[\d.]+'\. Or name"
     with pytest.raises(UsageError, match=words):
-        see_quantized(config_of(quant_method="bitsandbytes", load_in_4bit=True), CPU)
+        quantization_of(config_of(quant_method="bitsandbytes", load_in_4bit=True), CPU)
 
 
 def test_a_plain_base_is_none() -> None:
-    assert see_quantized(hf.LlamaConfig(**SHAPE), CPU) is None
+    assert quantization_of(hf.LlamaConfig(**SHAPE), CPU) is None
     config = hf.LlamaConfig(**SHAPE)
     assert without_quantization(config) is config
 
 
 def test_a_base_whose_text_part_is_quantised() -> None:
     config = hf.Gemma3Config(text_config={**SHAPE, "head_dim": 8, "quantization_config": FP8})
-    found = see_quantized(config, CPU)
+    found = quantization_of(config, CPU)
     assert found is not None
     assert found.kind == "fp8"
-    assert see_quantized(without_quantization(config), CPU) is None
-    assert see_quantized(config, CPU) is not None
+    assert quantization_of(without_quantization(config), CPU) is None
+    assert quantization_of(config, CPU) is not None
 
 
 def test_nf4_of_a_quantised_base_is_refused(
@@ -173,7 +174,7 @@ def test_nf4_of_a_quantised_base_is_refused(
 ) -> None:
     tiny_recipe["model"]["id"] = str(fp8_folder)
     tiny_recipe["model"]["quantization"] = "nf4"
-    monkeypatch.setattr("ragtune.model.load._need_bitsandbytes", lambda *_: None)
+    monkeypatch.setattr("ragtune.model.hardware._require_bitsandbytes", lambda *_: None)
     page = ragtune.check(tiny_recipe, run_dir=tmp_path / "run")
     (one,) = (f for f in page if f["name"] == "quantization")
     assert one["level"] == "fail"
@@ -294,7 +295,7 @@ def test_memory_counts_what_is_loaded(
     assert fp8.weights == plain.weights  # it is dequantised
     folder = bnb_folder(tiny_folder, tmp_path / "bnb4", 4)
     config = load_config(ModelSource(str(folder), None))
-    found = see_quantized(config, gpu.device)
+    found = quantization_of(config, gpu.device)
     assert found is not None
     assert found.words.endswith("it is trained as it is, and is dequantised to be merged")
     packed = estimate_of(recipe, gpu, config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,15 @@ from typing import Any
 import pytest
 
 from ragtune.base import hub as client
-from ragtune.base.files import write_json
+from ragtune.recipe.load import save_recipe
 from ragtune.recipe.schema import Recipe
-from ragtune.store.folder import RunDir
+from ragtune.stages.context import Context
+from ragtune.stages.order import digests_of, place_of, stage_named
+from ragtune.stages.summary import write_summary
+from ragtune.store.changes import part_of
+from ragtune.store.folder import RunFolder, set_name
+from ragtune.store.proof import NAME, Proof, close
+from tests.conftest import make_records
 from tests.standin import Hub
 
 
@@ -51,38 +58,90 @@ def folder(tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    files = [p for p in folder.rglob("*") if p.is_file() and p.name != NAME]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
 def published(folder: Path) -> dict[str, bytes]:
     return {name: content for name, content in contents(folder).items() if content != b"secret"}
 
 
-def figures(value: float, low: float, high: float) -> dict[str, Any]:
-    """The part of metrics.json that a push looks at."""
-    one = {"value": value, "low": low, "high": high}
-    return {"n": 10, "metrics": {"squad_em": value}, "intervals": {"squad_em": one}}
+@dataclass
+class Finished:
+    """A run that is finished up to the push, without anything having been trained."""
+
+    path: Path
+    recipe: Recipe
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.path, set_name(self.recipe))
+
+    @property
+    def adapter(self) -> Path:
+        return self.folder.adapter
+
+    def record(self, name: str, files: dict[str, str] | None = None) -> None:
+        """Finish a stage: with these files, or with what its folder holds by now."""
+        stage = stage_named(name)
+        place, made = place_of(self.folder, stage), self.path / "made"
+        needs = digests_of(self.folder, stage, self.recipe)
+        proof = Proof(
+            stage=name,
+            recipe=part_of(self.recipe, stage.reads, stage.but),
+            needs=needs,
+            date=date(2025, 1, 2),
+            facts={"plan": {}, "train": {}} if name == "adapter" else {},
+        )
+        if files is None:
+            if (place / NAME).exists():
+                old = Proof.model_validate_json((place / NAME).read_bytes())
+                proof = old.model_copy(update={"needs": needs})
+                (place / NAME).unlink()
+            place.rename(made)
+        for file, text in (files or {}).items():
+            made.mkdir(exist_ok=True)
+            (made / file).write_text(text, "utf-8")
+        close(made, proof, place)
+
+    def trained(self, base: str | None = None) -> None:
+        """Finish all from the training on; the adapter's base is this model of the Hub."""
+        config = json.dumps({"base_model_name_or_path": base})
+        self.record(
+            "adapter", {"adapter_config.json": config, "adapter_model.safetensors": "weights"}
+        )
+        self.answer("after", 6)
+        self.record("merged")
+        self.answer("merged answers", 5)
+
+    def answer(self, name: str, right: int) -> None:
+        """Let so many of the ten questions have been answered rightly."""
+        rows = [
+            {"qid": r["qid"], "prediction": r["answers"][0] if i < right else "no",
+             "token_ids": [], "stopped": True}
+            for i, r in enumerate(make_records(10, "e"))
+        ]  # fmt: skip
+        self.record(name, {"predictions.jsonl": lines(rows)})
+
+
+def lines(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 @pytest.fixture
-def run_dir(
-    tmp_path: Path, tiny_recipe: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> RunDir:
-    """A run that is finished up to the push."""
-    monkeypatch.setattr(
-        "ragtune.stages.context.free_gpu", lambda: None
-    )  # slow, and nothing is loaded
-    run_dir = RunDir(tmp_path)
-    recipe = Recipe.model_validate(tiny_recipe)
-    write_json(run_dir.state, {"recipe": recipe.model_dump(mode="json")})
-    run_dir.claim(recipe, date(2025, 1, 2))
-    run_dir.update(merge={"asked": 10, "changed": 1, **figures(0.5, 0.2, 0.8)})
+def run_dir(tmp_path: Path, tiny_recipe: dict[str, Any], folder: Path) -> Finished:
+    """A run that is finished up to the push; of ten answers six are right, merged five."""
+    run = Finished(tmp_path, Recipe.model_validate(tiny_recipe))
     split = {"selected": 10, "read": 10}
-    written = {
-        "data/report.json": {"train": split, "eval": split},
-        "after/metrics.json": figures(0.6, 0.3, 0.9),
-    }
-    for name, value in written.items():
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).write_text(json.dumps(value), "utf-8")
-    return run_dir
+    report = json.dumps(
+        {"max_passages": 2, "max_prompt_tokens": 99, "stop_token": "<|im_end|>", "messages": {},
+         "train": split, "eval": split, "audits": []}
+    )  # fmt: skip
+    questions = lines([r | {"selected": True} for r in make_records(10, "e")])
+    run.record("data", {"report.json": report, "train.jsonl": ""})
+    run.record("questions", {"report.json": report, "eval.jsonl": questions})
+    run.trained()
+    context = Context(run.recipe, run_dir=tmp_path)
+    write_summary(context)
+    save_recipe(context.recipe, run.folder.recipe)
+    return run

@@ -12,12 +12,12 @@ import yaml
 from ragtune.data.chat import Form
 from ragtune.data.example import Example
 from ragtune.data.prompt import PRESETS
-from ragtune.publish.card import model_card
+from ragtune.publish.card import Card, model_card
 from ragtune.publish.licences import Licence, data_origins
 from ragtune.recipe.load import load_recipe
 from ragtune.scoring.compare import compare
 from ragtune.scoring.metrics import METRICS
-from ragtune.scoring.score import score_answers
+from ragtune.scoring.score import Answers, score_answers
 from tests.reporting.made import a_recipe
 
 BASE = "owner/base-model"
@@ -35,7 +35,7 @@ def comparison(right_before: int = 2, right_after: int = 7, **evaluate: Any) -> 
         {f"q{i}": "x" if i < right else "no" for i in range(10)}
         for right in (right_before, right_after)
     )
-    return compare(score_answers(recipe, examples, before), score_answers(recipe, examples, after))
+    return compare(*(score_answers(recipe, examples, Answers(one)) for one in (before, after)))
 
 
 COMPARISON = comparison()
@@ -52,15 +52,15 @@ def card(recipe_: dict[str, Any], **changes: Any) -> str:
     recipe = load_recipe(recipe_)
     values: dict[str, Any] = {
         "recipe": recipe,
-        "state": {"versions": {"torch": "2.11"}, "data": {"train": "ab" * 32}},
-        "data_report": REPORT,
+        "summary": {"versions": {"torch": "2.11"}, "data": {"train": "ab" * 32}},
+        "data": REPORT,
         "comparison": COMPARISON,
         "base_model": BASE,
         "licence": Licence("apache-2.0"),
         "origins": data_origins(recipe.data),
         "repo": "alice/model",
     }
-    return model_card(**{**values, **changes})
+    return model_card(Card(**{**values, **changes}))
 
 
 def front_matter(text: str) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def test_the_model_index_holds_the_adapters_figures(tiny_recipe: dict[str, Any])
     tiny_recipe["publish"] = {"format": "adapter"}
     tiny_recipe["evaluate"]["metric"] = "strict_em"
     state = {"data": {"eval": "cd" * 32}, "merge": MERGE}
-    results = results_of(card(tiny_recipe, state=state))
+    results = results_of(card(tiny_recipe, summary=state))
     assert [r.metric_name.partition(" ")[0] for r in results] == list(METRICS)  # headline first
     first, interval = results[0], COMPARISON["intervals"]["after"]["strict_em"]
     assert (first.metric_type, first.metric_value) == ("exact_match", 70.0)
@@ -138,7 +138,7 @@ def test_the_model_index_of_a_merged_model_holds_its_own_figures(
     tiny_recipe: dict[str, Any],
 ) -> None:
     tiny_recipe["data"]["eval"] = "owner/data:test"
-    (result,) = results_of(card(tiny_recipe, state={"merge": MERGE}))
+    (result,) = results_of(card(tiny_recipe, summary={"merge": MERGE}))
     assert (result.metric_value, result.metric_args["n"]) == (60.0, 9)
     assert (result.dataset_type, result.dataset_split) == ("owner/data", "test")
 
@@ -273,7 +273,7 @@ def test_without_an_evaluation(tiny_recipe: dict[str, Any]) -> None:
 
 
 def test_the_merged_models_score(tiny_recipe: dict[str, Any]) -> None:
-    text = card(tiny_recipe, state={"merge": MERGE})
+    text = card(tiny_recipe, summary={"merge": MERGE})
     assert "1 of 10 answers changed." in text
     after = COMPARISON["intervals"]["after"]["squad_em"]
     assert rows(text)["adapter"] == [f"70.0 ({100 * after['low']:.1f} … {100 * after['high']:.1f})"]
@@ -281,7 +281,7 @@ def test_the_merged_models_score(tiny_recipe: dict[str, Any]) -> None:
 
 
 def test_a_merged_model_that_was_not_asked(tiny_recipe: dict[str, Any]) -> None:
-    text = card(tiny_recipe, state={})
+    text = card(tiny_recipe, summary={})
     assert "has not answered the questions by itself" in text
     assert "answers changed" not in text
 
@@ -296,9 +296,7 @@ def test_usage_of_a_merged_model(tiny_recipe: dict[str, Any]) -> None:
 
 def test_usage_of_an_adapter(tiny_recipe: dict[str, Any]) -> None:
     tiny_recipe["publish"] = {"format": "adapter"}
-    text = card(
-        tiny_recipe, state={"merge": MERGE}, data_report={**REPORT, "stop_token": "<|im_end|>"}
-    )
+    text = card(tiny_recipe, summary={"merge": MERGE}, data={**REPORT, "stop_token": "<|im_end|>"})
     code = fenced(text, "python")
     ast.parse(code)
     assert 'AutoPeftModelForCausalLM.from_pretrained("alice/model", dtype="auto")' in code
@@ -380,7 +378,7 @@ def test_the_example_sends_messages_as_the_run_did(
 ) -> None:
     tiny_recipe["prompt"] = {"template": "{{ question }}", "system": 'Be "brief".'}
     form = Form(parts=parts, system_in_user=moved)
-    code = fenced(card(tiny_recipe, data_report={**REPORT, "messages": asdict(form)}), "python")
+    code = fenced(card(tiny_recipe, data={**REPORT, "messages": asdict(form)}), "python")
     begin, end = code.index("\nPROMPT = ("), code.index("\ninputs = ")
     scope: dict[str, Any] = {}
     exec("import jinja2\n" + code[begin:end], scope)

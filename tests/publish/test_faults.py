@@ -17,8 +17,7 @@ from ragtune import api as pipeline
 from ragtune.base import hub as client
 from ragtune.base.errors import RagtuneError
 from ragtune.publish.hub import Access, check_access, push
-from ragtune.store.folder import RunDir
-from tests.publish.conftest import contents, published
+from tests.publish.conftest import Finished, contents, published
 from tests.standin import TOKEN, Fault, Hub, Repo
 
 REPO = "alice/model"
@@ -110,7 +109,7 @@ CASES = {
 )
 def test_the_same_command_finishes(
     hub: Hub,
-    run_dir: RunDir,
+    run_dir: Finished,
     folder: Path,
     case: Case,
     step: str,
@@ -163,7 +162,7 @@ def test_the_same_command_finishes(
 )
 def test_what_passes_is_waited_for(
     hub: Hub,
-    run_dir: RunDir,
+    run_dir: Finished,
     folder: Path,
     waits: list[float],
     capsys: pytest.CaptureFixture[str],
@@ -234,7 +233,7 @@ def test_a_repository_that_is_being_made(hub: Hub, folder: Path, waits: list[flo
     assert waits == [1]
 
 
-def test_a_repository_of_somebody_else(hub: Hub, run_dir: RunDir, folder: Path) -> None:
+def test_a_repository_of_somebody_else(hub: Hub, run_dir: Finished, folder: Path) -> None:
     hub.repos["bob/model"] = Repo(private=True)
     with pytest.raises(RagtuneError, match="The token may not write to bob/model: make one"):
         pipeline.push(run_dir.path, "publish.repo=bob/model")
@@ -245,7 +244,7 @@ def test_a_repository_of_somebody_else(hub: Hub, run_dir: RunDir, folder: Path) 
 
 
 def test_a_repository_that_was_made_public(
-    hub: Hub, run_dir: RunDir, folder: Path, waits: list[float]
+    hub: Hub, run_dir: Finished, folder: Path, waits: list[float]
 ) -> None:
     def command(*more: str) -> None:
         pipeline.push(run_dir.path, f"publish.repo={REPO}", *more)
@@ -268,7 +267,7 @@ def test_a_repository_that_was_made_public(
 
     del hub.repos[REPO]
     hub.only_public = False
-    command("publish.private=true")  # the last answer is kept in run.json
+    command("publish.private=true")  # the last answer is kept in recipe.yaml
     assert hub.repos[REPO].private
 
 
@@ -283,7 +282,7 @@ def test_a_token_that_expires_while_access_is_asked_for(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("name", ["alice/a--b", "alice/model.git", "alice/.model", "alice/モデル"])
-def test_an_illegal_name(hub: Hub, run_dir: RunDir, folder: Path, name: str) -> None:
+def test_an_illegal_name(hub: Hub, run_dir: Finished, folder: Path, name: str) -> None:
     with pytest.raises(RagtuneError, match=r"^publish\.repo: .*\nName it owner/name: letters"):
         pipeline.push(run_dir.path, f"publish.repo={name}")
     assert hub.requests == []

@@ -13,8 +13,7 @@ import pytest
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.hub import hub_errors
 from ragtune.publish.hub import Access, Published, check_access, push
-from ragtune.store.folder import RunDir
-from tests.publish.conftest import contents, published
+from tests.publish.conftest import Finished, contents, published
 from tests.standin import TOKEN, Hub, Repo
 
 COMMAND = "ragtune push runs/tiny publish.repo=alice/model"
@@ -363,7 +362,7 @@ def command(hub: Hub, line: str, **environment: str) -> subprocess.CompletedProc
     return done
 
 
-def test_push_command(run_dir: RunDir, folder: Path) -> None:
+def test_push_command(run_dir: Finished, folder: Path) -> None:
     line = f"ragtune push {run_dir.path} publish.repo=alice/model"
     with Hub() as hub:
         hub.fail["/commit/"] = 401
@@ -386,7 +385,7 @@ def test_push_command(run_dir: RunDir, folder: Path) -> None:
     assert not [p for p in written if TOKEN.encode() in p.read_bytes()]
 
 
-def test_wrong_token_on_the_command_line(run_dir: RunDir) -> None:
+def test_wrong_token_on_the_command_line(run_dir: Finished) -> None:
     with Hub() as hub:
         failed = command(
             hub, f"ragtune push {run_dir.path} publish.repo=alice/model", HF_TOKEN="hf_expired"

@@ -12,8 +12,7 @@ import pytest
 from ragtune import api as pipeline
 from ragtune.base.errors import RagtuneError
 from ragtune.publish.hub import push
-from ragtune.store.folder import RunDir
-from tests.publish.conftest import published
+from tests.publish.conftest import Finished, published
 from tests.standin import Fault, Hub, Repo
 
 REPO = "alice/model"
@@ -138,11 +137,8 @@ def test_only_something_to_remove(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_it_is_said(
-    hub: Hub, run_dir: RunDir, folder: Path, capsys: pytest.CaptureFixture[str]
+    hub: Hub, run_dir: Finished, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_dir.adapter.mkdir()
-    (run_dir.adapter / "adapter_config.json").write_text("{}", "utf-8")
-    (run_dir.adapter / "adapter_model.safetensors").write_bytes(b"weights")
     repo = f"publish.repo={REPO}"
     for kind in ("adapter", "merged", "adapter"):
         pipeline.push(run_dir.path, repo, f"publish.format={kind}")

@@ -84,7 +84,7 @@ def test_a_model_of_the_hub_is_not_asked_for_unless_wanted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("ragtune.base.hub.api", None)  # would fail
+    monkeypatch.setattr("ragtune.publish.licences.api", None)  # would fail
     source = ModelSource("owner/base", "owner/base")
     assert base_licence(Model(id="owner/base"), source, ask=False) is None
     snapshot = tmp_path / "models--owner--base/snapshots/abc"

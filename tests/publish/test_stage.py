@@ -11,10 +11,15 @@ from typing import Any
 import pytest
 
 from ragtune import api as pipeline
+from ragtune.answering.prediction import read_predictions
 from ragtune.base import hub as client
 from ragtune.base.errors import RagtuneError, UsageError
-from ragtune.store.folder import RunDir
-from tests.publish.conftest import contents, figures, published
+from ragtune.data.example import Example, Passage
+from ragtune.recipe.load import load_recipe
+from ragtune.stages.answer import ask
+from ragtune.stages.context import Context
+from ragtune.store.proof import NAME
+from tests.publish.conftest import Finished, contents, published
 from tests.standin import TOKEN, Hub, Repo
 
 REPO = "publish.repo=alice/model"
@@ -28,7 +33,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_the_same_content_again(
-    hub: Hub, run_dir: RunDir, capsys: pytest.CaptureFixture[str]
+    hub: Hub, run_dir: Finished, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pipeline.push(run_dir.path, REPO)
     assert "Published: " in said(capsys)
@@ -39,17 +44,18 @@ def test_the_same_content_again(
     assert not [r for r in hub.requests if r.startswith("PUT") or "/commit/" in r]
 
 
-def test_something_new(hub: Hub, run_dir: RunDir, folder: Path) -> None:
+def test_something_new(hub: Hub, run_dir: Finished, folder: Path) -> None:
     pipeline.push(run_dir.path, REPO)
     (folder / "config.json").write_text("{}", "utf-8")
     run_dir.record("merged")  # else it would count as damaged
+    run_dir.answer("merged answers", 5)
     pipeline.push(run_dir.path)
     assert hub.repos["alice/model"].files == published(folder)
     assert len(hub.repos["alice/model"].commits) == 2
 
 
 def test_what_the_token_may_is_not_clear(
-    hub: Hub, run_dir: RunDir, capsys: pytest.CaptureFixture[str]
+    hub: Hub, run_dir: Finished, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The push says it on the screen, and check in what it found."""
     hub.grant(None)
@@ -74,24 +80,24 @@ def test_what_the_token_may_is_not_clear(
 # The merged model's score.
 
 
-@pytest.mark.parametrize("merged", [0.3, 0.9])
-def test_a_score_inside_the_interval(hub: Hub, run_dir: RunDir, merged: float) -> None:
-    run_dir.update(merge=figures(merged, 0.0, 1.0))
+@pytest.mark.parametrize("merged", [3, 9])
+def test_a_score_inside_the_interval(hub: Hub, run_dir: Finished, merged: int) -> None:
+    run_dir.answer("merged answers", merged)
     pipeline.push(run_dir.path, REPO)
     assert hub.repos["alice/model"].files
 
 
-@pytest.mark.parametrize("merged", [0.2, 1.0])
+@pytest.mark.parametrize("merged", [2, 10])
 def test_a_score_outside_the_interval_stops_the_push(
-    hub: Hub, run_dir: RunDir, merged: float, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, run_dir: Finished, merged: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_dir.update(merge=figures(merged, 0.1, 1.0))
+    run_dir.answer("merged answers", merged)
     with pytest.raises(RagtuneError) as caught:
         pipeline.push(run_dir.path, REPO)
     message, advice = str(caught.value).split("\n")
     assert message == (
-        f"The merged model is not what was measured: squad_em {merged:.1%}, and the adapter has 60.0% "
-        "(95 % interval 30.0% … 90.0%); 1 of 10 answers changed. Nothing was sent."
+        f"The merged model is not what was measured: squad_em {merged / 10:.1%}, and the adapter has 60.0% "
+        "(95 % interval 30.0% … 90.0%); 4 of 10 answers changed. Nothing was sent."
     )
     assert hub.repos == {}
     with pytest.raises(RagtuneError, match="is not what was measured"):
@@ -99,10 +105,10 @@ def test_a_score_outside_the_interval_stops_the_push(
 
     # What the advice says, does it.
     assert advice.endswith(f": ragtune push {run_dir.path} {REPO} publish.format=adapter")
-    run_dir.adapter.mkdir()
-    (run_dir.adapter / "adapter_model.safetensors").write_bytes(b"weights")
     pipeline.push(run_dir.path, REPO, "publish.format=adapter")
-    assert set(hub.repos["alice/model"].files) == {"README.md", "adapter_model.safetensors"}
+    assert set(hub.repos["alice/model"].files) == {
+        "README.md", "adapter_config.json", "adapter_model.safetensors",
+    }  # fmt: skip
 
 
 # A preview.
@@ -110,7 +116,7 @@ def test_a_score_outside_the_interval_stops_the_push(
 
 def test_a_preview_names_what_then_arrives(
     hub: Hub,
-    run_dir: RunDir,
+    run_dir: Finished,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -126,15 +132,16 @@ def test_a_preview_names_what_then_arrives(
     listed = {
         name: size for size, name in re.findall(r"^ +([\d.]+ \w+)  (\S+)$", shown, re.MULTILINE)
     }
-    assert listed["model-00001-of-00002.safetensors"] == "300.0 kB"
+    assert listed["model-00001-of-00002.safetensors"] == "293 KiB"
 
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     pipeline.push(run_dir.path, REPO)
     assert set(listed) == set(hub.repos["alice/model"].files)
 
 
-def test_a_preview_before_there_is_anything(hub: Hub, run_dir: RunDir, folder: Path) -> None:
+def test_a_preview_before_there_is_anything(hub: Hub, run_dir: Finished, folder: Path) -> None:
     shutil.rmtree(folder)
+    shutil.rmtree(run_dir.adapter)
     with pytest.raises(UsageError, match=r"merged is not there yet\.\nRun `ragtune merge` first\."):
         pipeline.push(run_dir.path, REPO, dry_run=True)
     with pytest.raises(
@@ -143,7 +150,7 @@ def test_a_preview_before_there_is_anything(hub: Hub, run_dir: RunDir, folder: P
         pipeline.push(run_dir.path, REPO, "publish.format=adapter", dry_run=True)
 
 
-def test_a_preview_of_an_illegal_name(hub: Hub, run_dir: RunDir) -> None:
+def test_a_preview_of_an_illegal_name(hub: Hub, run_dir: Finished) -> None:
     with pytest.raises(UsageError, match=r"^publish\.repo: "):
         pipeline.push(run_dir.path, "publish.repo=alice/a--b", dry_run=True)
     with pytest.raises(UsageError, match=r"^publish\.repo is not set"):
@@ -194,7 +201,9 @@ def test_the_cards_example_runs(
         config = run / "adapter/adapter_config.json"
         values = {**json.loads(config.read_text("utf-8")), "base_model_name_or_path": "owner/base"}
         config.write_text(json.dumps(values), "utf-8")
-        RunDir(run).record("adapter")
+        done = Finished(run, load_recipe(run / "recipe.yaml"))
+        for stage in ("adapter", "after", "merged", "merged answers"):
+            done.record(stage)
     pipeline.push(run, REPO, f"publish.format={kind}")
     repo = hub.repos["alice/model"]
     card = repo.files["README.md"].decode()
@@ -222,27 +231,26 @@ def test_the_cards_example_runs(
     printed = capsys.readouterr().out.strip()
 
     # The prompt and the answer are those of the run.
-    from ragtune.data.example import Example, Passage
-    from ragtune.stages.run import Run
 
     passages = tuple(Passage(p["text"], p["title"]) for p in scope["passages"])
     example = Example("x", scope["question"], (), passages, (), (), {})
-    one = Run(run)
+    one = Context(run)
     prompt = one.encoder.prompt(example)
     assert scope["inputs"]["input_ids"].tolist() == [prompt.ids]
-    (found,) = one.ask("after", [example], tmp_path / "answers.jsonl", as_given=True)
+    ask(one, "after", one.encoder.showing_all(), [example], tmp_path)
+    (found,) = read_predictions(tmp_path / "predictions.jsonl")
     assert found.prediction == printed or kind == "merged"  # bf16 may say it otherwise
     assert printed
 
 
-def of_another_base(run_dir: RunDir, old: Path, new: str) -> None:
+def of_another_base(run_dir: Finished, old: Path, new: str) -> None:
     """As if the run had been made from another model."""
-    for path in (run_dir.recipe, run_dir.state):
+    for path in (run_dir.folder.recipe, *run_dir.path.rglob(NAME)):
         path.write_text(path.read_text("utf-8").replace(str(old), new), "utf-8")
 
 
 def test_the_cards_licence_is_the_bases(
-    hub: Hub, run_dir: RunDir, tiny_folder: Path, tmp_path: Path
+    hub: Hub, run_dir: Finished, tiny_folder: Path, tmp_path: Path
 ) -> None:
     base = shutil.copytree(tiny_folder, tmp_path / "base")
     (base / "README.md").write_text("---\nlicense: mit\n---\n# base\n", "utf-8")
@@ -256,7 +264,7 @@ def test_the_cards_licence_is_the_bases(
 @pytest.mark.parametrize("there", [True, False])
 def test_the_card_of_a_base_on_the_hub_is_asked_for(
     hub: Hub,
-    run_dir: RunDir,
+    run_dir: Finished,
     tiny_folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -265,6 +273,7 @@ def test_the_card_of_a_base_on_the_hub_is_asked_for(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     if there:
         hub.repos["owner/base"] = Repo(False, {"README.md": b"---\nlicense: gemma\n---\n"})
+    run_dir.trained("owner/base")
     of_another_base(run_dir, tiny_folder, "owner/base")
     pipeline.push(run_dir.path, REPO)
     card = hub.repos["alice/model"].files["README.md"].decode()
@@ -276,13 +285,9 @@ def test_the_card_of_a_base_on_the_hub_is_asked_for(
 
 
 def test_a_folder_that_is_gone_does_not_become_a_model_of_the_hub(
-    hub: Hub, run_dir: RunDir, tiny_folder: Path
+    hub: Hub, run_dir: Finished, tiny_folder: Path
 ) -> None:
     """models/base, relative to a folder that one has left, has the form of a Hub id."""
-    run_dir.adapter.mkdir()
-    (run_dir.adapter / "adapter_config.json").write_text(
-        '{"base_model_name_or_path": null}', "utf-8"
-    )
     of_another_base(run_dir, tiny_folder, "models/base")
     pipeline.push(run_dir.path, REPO)
     card = hub.repos["alice/model"].files["README.md"].decode()
@@ -293,17 +298,12 @@ def test_a_folder_that_is_gone_does_not_become_a_model_of_the_hub(
 @pytest.mark.parametrize("kind", ["adapter", "merged"])
 def test_a_base_that_is_gone_is_not_needed(
     hub: Hub,
-    run_dir: RunDir,
+    run_dir: Finished,
     tiny_folder: Path,
     capsys: pytest.CaptureFixture[str],
     gone: str,
     kind: str,
 ) -> None:
-    if kind == "adapter":
-        run_dir.adapter.mkdir()
-        (run_dir.adapter / "adapter_config.json").write_text(
-            '{"base_model_name_or_path": null}', "utf-8"
-        )
     of_another_base(run_dir, tiny_folder, gone)
     for dry_run in (True, False):
         pipeline.push(run_dir.path, REPO, f"publish.format={kind}", dry_run=dry_run)
@@ -316,7 +316,7 @@ def test_a_base_that_is_gone_is_not_needed(
 
 def test_a_gguf_file_is_not_converted_for_its_licence(
     hub: Hub,
-    run_dir: RunDir,
+    run_dir: Finished,
     tiny_folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -327,7 +327,7 @@ def test_a_gguf_file_is_not_converted_for_its_licence(
     for write in ("header", "kv_data", "tensors"):
         getattr(writer, f"write_{write}_to_file")()
     writer.close()
-    monkeypatch.setattr("ragtune.model.source._convert", None)
+    monkeypatch.setattr("ragtune.model.gguf._convert", None)
     of_another_base(run_dir, tiny_folder, str(tmp_path / "base.gguf"))
     pipeline.push(run_dir.path, REPO)
     card = hub.repos["alice/model"].files["README.md"].decode()
@@ -335,7 +335,7 @@ def test_a_gguf_file_is_not_converted_for_its_licence(
 
 
 def test_the_command_line_has_a_preview(
-    run_dir: RunDir, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run_dir: Finished, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ragtune.cli import main
 

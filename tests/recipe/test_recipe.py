@@ -12,8 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ragtune.base.errors import UsageError
-from ragtune.recipe.load import STARTER, commented_recipe, load_recipe, nearest, save_recipe
+from ragtune.base.text import nearest
+from ragtune.recipe.load import load_recipe, save_recipe
 from ragtune.recipe.schema import Recipe, all_keys, describe_key, field_of
+from ragtune.recipe.starter import STARTER, commented_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 

@@ -9,9 +9,9 @@ from ragtune.data.example import Example, Passage
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Recipe
 from ragtune.reporting.answers import AnswerRow
-from ragtune.reporting.html import write_report
+from ragtune.reporting.html import Report, write_report
 from ragtune.scoring.compare import compare
-from ragtune.scoring.score import score_answers
+from ragtune.scoring.score import Answers, score_answers
 
 SCRIPT = "<script>alert('x')</script>"
 REFUSAL = "回答できません"
@@ -71,7 +71,7 @@ def compared(recipe: Recipe, answers: list[AnswerRow], unasked: int = 0) -> dict
     ]
     old, new = ({r.qid: getattr(r, w) for r in answers} for w in ("before", "after"))
     everything = [*examples, *others]
-    return compare(score_answers(recipe, everything, old), score_answers(recipe, everything, new))
+    return compare(*(score_answers(recipe, everything, Answers(one)) for one in (old, new)))
 
 
 def _split(**changes: Any) -> dict[str, Any]:
@@ -192,12 +192,13 @@ def render(folder: Path, **changes: Any) -> Path:
     whole = all(r.before is not None and r.after is not None for r in answers) and answers
     values: dict[str, Any] = {
         "recipe": recipe,
-        "state": STATE,
-        "data_report": data_report(),
+        "summary": STATE,
+        "data": data_report(),
+        "controls": None,
         "log": LOG,
         "answers": answers,
         **changes,
     }
     values.setdefault("comparison", compared(recipe, answers, unasked=1) if whole else None)
-    write_report(folder / "report.html", **values)
+    write_report(folder / "report.html", Report(**values))
     return folder / "report.html"

@@ -174,9 +174,7 @@ def test_text_of_the_data_stays_text(show: Callable[..., Any]) -> None:
     page = show(
         answers=[row, *made.rows()],
         controls=made.controls(HOSTILE),
-        data_report=made.data_report(
-            audits=[{**audit, "examples": [{"qid": "1", "text": HOSTILE}]}]
-        ),
+        data=made.data_report(audits=[{**audit, "examples": [{"qid": "1", "text": HOSTILE}]}]),
     )
     page.locator(".question").first.click()
     for place in (
@@ -213,7 +211,7 @@ def test_a_phone_does_not_scroll_sideways(show: Callable[..., Any]) -> None:
         {"viewport": {"width": 360, "height": 740}},
         answers=[long, *many()],
         controls=made.controls("A rather long name of a condition, longer than a phone is wide"),
-        data_report=made.data_report(audits=made.audits()),
+        data=made.data_report(audits=made.audits()),
     )
     page.locator(".question").first.click()
     for details in page.locator("summary").all():

@@ -202,7 +202,7 @@ def test_refusals_are_shown(tmp_path: Path) -> None:
 def test_audits_and_alternatives(tmp_path: Path) -> None:
     also = dataclasses.replace(rows()[0], alternatives=("東亰", "Tokyo"), others=("東亰", "Tokyo"))
     data = made.data_report(audits=made.audits())
-    page = render(tmp_path, answers=[also, *rows()[1:]], data_report=data)
+    page = render(tmp_path, answers=[also, *rows()[1:]], data=data)
     text, _ = read(page)
     assert (
         "Asked in training, too evaluation 1 of 20 By the text."
@@ -282,7 +282,7 @@ def test_what_was_cut_is_counted(tmp_path: Path) -> None:
         "positives_cut": {"examples": 2, "done": "left out", "qids": ["q1", "q2"]},
         "too_long": {"max_new_tokens": 6, "of": 9, "count": 4, "longest": 43, "qids": ["q3"]},
     }
-    text, _ = read(render(tmp_path, comparison=found, data_report=data))
+    text, _ = read(render(tmp_path, comparison=found, data=data))
     assert "Cut off at 32 tokens (evaluate.max_new_tokens): 3 before, 1 after." in text
     assert "2 prompts lost every passage with an answer: left out (q1, q2)." in text
     assert (
@@ -309,7 +309,7 @@ def test_data_are_text_everywhere(tmp_path: Path) -> None:
         tmp_path,
         recipe=recipe,
         answers=[row],
-        data_report=made.data_report(audits=[{**audit, "examples": [example]}]),
+        data=made.data_report(audits=[{**audit, "examples": [example]}]),
         controls=controls(HOSTILE),
     )
     text, tags = read(page)
@@ -355,7 +355,7 @@ def test_same_values_give_the_same_bytes(tmp_path: Path) -> None:
 
 def test_before_alone(tmp_path: Path) -> None:
     alone = [dataclasses.replace(r, after=None, after_right=False) for r in rows()]
-    page = render(tmp_path, log=[], answers=alone, state={})
+    page = render(tmp_path, log=[], answers=alone, summary={})
     text, tags = read(page)
     assert "There is no comparison yet" in text
     assert "2 of 4 answers before tuning are right." in text
@@ -367,15 +367,15 @@ def test_before_alone(tmp_path: Path) -> None:
 
 
 def test_nothing_yet(tmp_path: Path) -> None:
-    text, _ = read(render(tmp_path, log=[], answers=[], state={}))
+    text, _ = read(render(tmp_path, log=[], answers=[], summary={}))
     assert "No question has been asked yet." in text
 
 
 @pytest.mark.parametrize("key", ["versions", "plan", "times", "peak_gib", "train", "merge"])
 def test_any_part_of_the_state_may_be_missing(tmp_path: Path, key: str) -> None:
-    read(render(tmp_path, state={k: v for k, v in STATE.items() if k != key}))
-    read(render(tmp_path, state={key: STATE[key]}))
-    read(render(tmp_path, state={key: {}}))
+    read(render(tmp_path, summary={k: v for k, v in STATE.items() if k != key}))
+    read(render(tmp_path, summary={key: STATE[key]}))
+    read(render(tmp_path, summary={key: {}}))
 
 
 def test_outcomes_are_over_the_selected() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import pytest
 
 import ragtune
 from ragtune.cli import main
-from tests.reporting import made
 from tests.reporting.test_html import listed, opened
 
 
@@ -37,6 +35,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
         "publish": {"format": "adapter"},
     }
     ragtune.run(recipe, run_dir=folder / "run")
+    ragtune.controls(folder / "run")
     shutil.rmtree(model)
     return folder / "run"
 
@@ -66,8 +65,11 @@ def test_prompts_are_those_that_the_model_read(run: Path) -> None:
 
 
 def test_controls_of_the_run_are_shown(run: Path) -> None:
-    (run / "controls.json").write_text(json.dumps(made.controls("As it was asked")), "utf-8")
-    assert "As it was asked" in ragtune.report(run).read_text("utf-8")
+    assert "as asked (2 passages)" in ragtune.report(run).read_text("utf-8")
+    for which in ("before", "after"):
+        shutil.rmtree(run / "eval" / "eval" / f"controls-{which}")
+    assert "as asked (2 passages)" not in ragtune.report(run).read_text("utf-8")
+    assert not (run / "eval" / "eval" / "controls.json").exists()
 
 
 def leave(*arguments: str) -> int | str | None:
@@ -79,12 +81,12 @@ def leave(*arguments: str) -> int | str | None:
 def test_the_summary_is_alone_on_standard_output(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (run / "controls.json").write_text(json.dumps(made.controls("As it was asked")), "utf-8")
     (run / "report.html").unlink()
     assert not leave("report", str(run), "--format", "md")
     out = capsys.readouterr().out
     assert out.startswith("## tiny: strict_em ")
-    assert out.splitlines()[-1].startswith("| what the passages add |")
+    assert any(line.startswith("| what the passages add: ") for line in out.splitlines())
+    assert out.splitlines()[-1].startswith("| what the place costs: ")
     assert not (run / "report.html").exists()
     assert not leave("report", str(run))
     assert "report.html" in capsys.readouterr().out
@@ -92,7 +94,7 @@ def test_the_summary_is_alone_on_standard_output(
 
 
 def test_no_summary_without_a_comparison(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.rmtree(run / "after")
+    shutil.rmtree(run / "eval" / "eval" / "after")
     assert leave("report", str(run), "--format", "md") == 2
     found = capsys.readouterr()
     assert found.out == ""
@@ -113,5 +115,5 @@ def test_the_package_s_files_are_in_the_wheel() -> None:
     folder = Path(next(iter(ragtune.reporting.__path__)))
     assert folder == root / "src" / "ragtune" / "reporting"
     assert {"report.css", "report.js", "report.html.j2", "report.md.j2"} <= {
-        p.name for p in folder.iterdir()
+        p.name for p in (folder / "templates").iterdir()
     }

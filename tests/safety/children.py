@@ -12,7 +12,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 
 SCRIPT = """
-import json, os, sys
+import gc, json, os, sys
 from pathlib import Path
 {before}
 from ragtune.cli import main
@@ -29,6 +29,7 @@ for change, arguments in json.loads(Path(sys.argv[1]).read_text("utf-8")):
         codes.append(0)
     except SystemExit as stop:
         codes.append(stop.code or 0)
+    gc.freeze()  # what is imported by now: a run's collections need not look through it
 Path(sys.argv[1]).with_suffix(".codes").write_text(json.dumps(codes))
 """
 

@@ -81,7 +81,7 @@ def test_a_models_code_runs_when_it_is_asked_for_and_that_is_said(
 ) -> None:
     import torch
 
-    from ragtune.model.load import Hardware
+    from ragtune.model.hardware import Hardware
 
     add_code(folder, mark)
     source = resolve(Model(id=str(folder), trust_remote_code=True))
@@ -127,7 +127,7 @@ def test_a_folder_with_pickled_weights_is_refused(folder: Path, mark: Path, name
 def test_pickles_beside_safetensors_are_not_read(folder: Path, mark: Path) -> None:
     import torch
 
-    from ragtune.model.load import Hardware
+    from ragtune.model.hardware import Hardware
 
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(mark)))
     hardware = Hardware(torch.device("cpu"), torch.float32, "", "CPU")
@@ -148,7 +148,7 @@ def test_weights_that_are_only_pickles_further_away_are_refused_when_loaded(
     """As of a repository on the Hub, whose files are not known before."""
     import torch
 
-    from ragtune.model.load import Hardware
+    from ragtune.model.hardware import Hardware
 
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(mark)))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ragtune.base.errors import UsageError
-from ragtune.base.network import check_tracker_is_local, is_offline, need_network
+from ragtune.base.network import is_offline, require_local_trackers, require_network
 from ragtune.data import aio
 from tests.safety.children import run_all, write_recipe
 
@@ -121,8 +121,8 @@ def test_telemetry_is_off_however_the_package_is_used() -> None:
 
 def test_what_needs_the_network_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RAGTUNE_CACHE", str(tmp_path))
-    need_network("Asking")
-    check_tracker_is_local(["mlflow"])
+    require_network("Asking")
+    require_local_trackers(["mlflow"])
     for value in ("0", "false", ""):
         monkeypatch.setenv("RAGTUNE_OFFLINE", value)
         assert not is_offline()
@@ -130,5 +130,5 @@ def test_what_needs_the_network_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_
     with pytest.raises(UsageError, match=r"has to be downloaded, and --offline"):
         aio.fetch("eval", base_url="http://127.0.0.1:9")
     with pytest.raises(UsageError, match="mlflow may send"):
-        check_tracker_is_local(["tensorboard", "mlflow"])
-    check_tracker_is_local(["tensorboard", "wandb"])
+        require_local_trackers(["tensorboard", "mlflow"])
+    require_local_trackers(["tensorboard", "wandb"])

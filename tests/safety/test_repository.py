@@ -15,14 +15,15 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from ragtune.base.errors import UsageError
-from ragtune.model.load import Hardware, load_config, load_model
+from ragtune.model.facts import model_facts
+from ragtune.model.hardware import Hardware
+from ragtune.model.hub_cache import require_safe_snapshot
+from ragtune.model.load import load_config, load_model
 from ragtune.model.lora import attach, save_adapter
 from ragtune.model.source import ModelSource, resolve
-from ragtune.model.weights import see_cached
-from ragtune.publish.facts import model_facts
 from ragtune.recipe.schema import Lora, Model
 from tests.conftest import tiny_model
-from tests.model.test_weights import snapshot
+from tests.model.test_hub_cache import snapshot
 from tests.safety.test_code import Bomb
 from tests.standin import Hub, Repo
 
@@ -80,7 +81,7 @@ def test_an_adapter_that_only_the_hub_has_is_refused(
     hub: Hub, folder: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
     snapshot(tmp_path / "hub", COMMIT, folder)
-    assert see_cached(BASE)[1]
+    assert require_safe_snapshot(BASE)[1]
     add_adapter(folder, tmp_path / "ran", tiny_folder)
     config = (folder / "adapter_config.json").read_bytes()
     hub.repos["owner/base"].files["adapter_config.json"] = config
@@ -104,7 +105,7 @@ def test_what_could_not_be_asked_is_not_looked_up_later(
     def away(*_: object, **__: object) -> None:
         raise LocalEntryNotFoundError("no network")
 
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", away)
+    monkeypatch.setattr("ragtune.model.hub_cache.hf_hub_download", away)
     own = load_model(resolve(Model(id=str(tiny_folder))), CPU, nf4=False).state_dict()
     hub.requests.clear()
     model = load_model(BASE, CPU, nf4=False)
@@ -120,7 +121,7 @@ def test_an_answer_of_a_mirror(
     """It says 404 without the Hub's own code for a file that is not there."""
     snapshot(tmp_path / "hub", COMMIT, folder)
     hub.fail["adapter_config"] = code
-    assert see_cached(BASE) == (ModelSource("owner/base", "owner/base", COMMIT), asked)
+    assert require_safe_snapshot(BASE) == (ModelSource("owner/base", "owner/base", COMMIT), asked)
     assert [r for r in hub.requests if "adapter_config" in r]
 
 
@@ -129,7 +130,7 @@ def test_a_repository_that_is_gone_is_read_from_the_cache(
 ) -> None:
     snapshot(tmp_path / "hub", COMMIT, folder)
     hub.repos.clear()
-    assert not see_cached(BASE)[1]
+    assert not require_safe_snapshot(BASE)[1]
     assert load_model(BASE, CPU, nf4=False)
 
 

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ragtune.base.errors import RagtuneError
 from ragtune.data.example import Example, Passage
 from ragtune.recipe.load import load_recipe
-from ragtune.scoring.compare import compare, gain_columns
-from ragtune.scoring.score import Scored, metrics_of, score_answers
+from ragtune.scoring.compare import compare, compare_answers, gain_columns
+from ragtune.scoring.score import Answers, Scored, metrics_of, score_answers
 from ragtune.scoring.statistics import figures, mcnemar
 
 
@@ -37,7 +38,7 @@ def question(qid: str, *answers: str, selected: bool = True) -> Example:
 def scored(predictions: list[str | None], examples: list[Example], **sections: Any) -> Scored:
     """None: not asked."""
     answers = {e.qid: p for e, p in zip(examples, predictions, strict=True) if p is not None}
-    return score_answers(recipe(**sections), examples, answers)
+    return score_answers(recipe(**sections), examples, Answers(answers))
 
 
 FIVE = [question(f"q{i}", "gold") for i in range(5)]
@@ -184,7 +185,7 @@ def test_the_length_is_in_characters() -> None:
 
 
 def test_the_length_is_of_the_answers_that_there_are() -> None:
-    two = {"q0": "four", "q1": "x"}
+    two = Answers({"q0": "four", "q1": "x"})
     found = metrics_of(score_answers(recipe(), FIVE, two, {e.qid for e in FIVE}))
     assert found["n"] == 5
     assert found["length"]["value"] == 2.5
@@ -213,8 +214,39 @@ def test_an_accepted_alternative_is_within_the_ceiling() -> None:
 
 
 def test_answers_that_were_cut_off_are_counted_over_the_chosen() -> None:
-    before = score_answers(recipe(), FIVE, {e.qid: "x" for e in FIVE}, cut={e.qid for e in FIVE})
-    after = score_answers(recipe(), FIVE, {e.qid: "x" for e in FIVE}, cut=set())
+    texts = {e.qid: "x" for e in FIVE}
+    before = score_answers(recipe(), FIVE, Answers(texts, texts.keys()))
+    after = score_answers(recipe(), FIVE, Answers(texts, set()))
     assert compare(before, after)["cut"] == {"before": 5, "after": 0}
     unknown = scored(["x"], FIVE[:1])
     assert compare(unknown, unknown)["cut"] == {"before": None, "after": None}
+
+
+def test_two_sets_must_answer_the_same_questions() -> None:
+    one, other = Answers({"q0": "x"}, name="run/before"), Answers({"q1": "x"}, name="run/after")
+    with pytest.raises(RagtuneError, match="run/before and run/after answer different questions"):
+        compare_answers(recipe(), FIVE, one, other)
+    assert compare_answers(recipe(), FIVE, one, one)["changed"] == 0
+
+
+@dataclasses.dataclass
+class Given:
+    qid: str
+    prediction: str
+    token_ids: list[int]
+    stopped: bool
+
+
+def test_what_an_engine_says_of_its_answers_is_counted() -> None:
+    late = question("late", "gold", selected=False)
+    given = [
+        Given("q0", "gold", [1, 2], True),
+        Given("q1", "x", [3], False),
+        Given("late", "x", [], True),
+    ]
+    found = metrics_of(score_answers(recipe(), [*FIVE, late], Answers.of(given)))
+    counts = {k: found[k] for k in ("asked", "stopped", "cut", "new_tokens")}
+    assert counts == {"asked": 3, "stopped": 1, "cut": 1, "new_tokens": 4}
+    silent = Answers.of(dataclasses.replace(one, token_ids=[]) for one in given)
+    assert metrics_of(score_answers(recipe(), [*FIVE, late], silent))["new_tokens"] is None
+    assert "asked" not in metrics_of(scored(["gold"], FIVE[:1]))

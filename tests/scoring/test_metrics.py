@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragtune.data.example import Example
+from ragtune.data.example import Example, Passage
 from ragtune.data.select import accepted
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Recipe
@@ -119,11 +119,43 @@ def test_f1_by_hand() -> None:
     assert token_f1("the", "cat") == 0
 
 
+def accepting(*answers: str) -> Example:
+    return Example("q", "?", answers, (), (), ())
+
+
 def test_the_best_answer_counts() -> None:
-    values = score(["Paris", "ニュートン"], [["London", "Paris"], ["アイザック・ニュートン"]])
+    examples = [accepting("London", "Paris"), accepting("アイザック・ニュートン")]
+    values = score(recipe(), examples, ["Paris", "ニュートン"])
     assert values["strict_em"] == [1.0, 0.0]
     assert values["char_f1"][1] == pytest.approx(2 * 5 / (5 + 11))
-    assert list(score(["x"], [["x"]], ("aio_em",))) == ["aio_em"]
+    assert list(score(recipe(), [accepting("x")], ["x"], ("aio_em",))) == ["aio_em"]
+
+
+def test_a_choice_says_which_answers_count() -> None:
+    example = accepting("London", "Paris")
+    for choice, right in (("first", 0.0), ("all", 1.0)):
+        assert score(recipe(), [example], ["Paris"], ("strict_em",), choice) == {
+            "strict_em": [right]
+        }
+
+
+def test_without_a_prediction_it_is_wrong_and_without_an_answer_a_refusal_is_right() -> None:
+    examples = [accepting("x"), accepting(), accepting(), accepting()]
+    texts = [None, "no idea.", "x", None]
+    values = score(recipe(data__refusal="No idea"), examples, texts)
+    assert set(map(tuple, values.values())) == {(0.0, 1.0, 0.0, 0.0)}
+    assert set(map(tuple, score(recipe(), examples, texts).values())) == {(0.0,) * 4}
+
+
+def test_a_metric_is_given_the_passages(monkeypatch: pytest.MonkeyPatch) -> None:
+    def grounded(example: Example, prediction: str) -> float:
+        return float(any(prediction in p.text for p in example.passages))
+
+    monkeypatch.setitem(METRICS, "grounded", grounded)
+    example = Example("q", "?", ("x",), (Passage("red house"),), (), ())
+    assert score(recipe(), [example] * 2, ["red", "blue"], ("grounded",)) == {
+        "grounded": [1.0, 0.0]
+    }
 
 
 def test_an_answer_that_normalises_to_nothing_matches_only_such_a_prediction() -> None:
@@ -138,7 +170,7 @@ texts = st.text(max_size=12)
 
 @given(prediction=texts, answers=st.lists(texts, min_size=1, max_size=3))
 def test_bounds_and_order(prediction: str, answers: list[str]) -> None:
-    values = {m: v[0] for m, v in score([prediction], [answers]).items()}
+    values = {m: metric(accepting(*answers), prediction) for m, metric in METRICS.items()}
     assert set(values) == set(METRICS)
     assert all(0 <= v <= 1 for v in values.values())
     assert values["aio_em"] <= values["contains"]
@@ -152,7 +184,7 @@ def test_bounds_and_order(prediction: str, answers: list[str]) -> None:
 def test_all_but_contains_are_symmetric(one: str, other: str) -> None:
     for name, metric in METRICS.items():
         if name != "contains":
-            assert metric(one, other) == metric(other, one), name
+            assert metric(accepting(other), one) == metric(accepting(one), other), name
 
 
 @given(texts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 import ragtune
 from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.base.files import write_json
 from ragtune.cli import main
 from ragtune.data.example import Example, Passage
 from ragtune.recipe.load import load_recipe
@@ -24,15 +26,23 @@ from ragtune.scoring.controls import (
     key,
 )
 from ragtune.scoring.metrics import METRICS
-from ragtune.stages.run import Run
-from ragtune.store.folder import RunDir
+from ragtune.stages.context import Context
+from ragtune.store.proof import NAME, read_proof
+from ragtune.store.seal import checksums
 from tests.conftest import make_records, write_records
 
+SET = "eval/eval"
 
-@pytest.fixture(scope="module")
+
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
     """A run with a checkpoint at step 4, of which the tests change nothing."""
-    folder = tmp_path_factory.mktemp("measured")
+    return _finished(tmp_path_factory.getbasetemp() / "measured", tiny_folder)
+
+
+@functools.cache
+def _finished(folder: Path, tiny_folder: Path) -> Path:
+    folder.mkdir()
     data = {
         split: str(write_records(folder / f"{split}.jsonl", make_records(count, prefix)))
         for split, count, prefix in (("train", 24, "t"), ("eval", 10, "e"))
@@ -135,22 +145,22 @@ def test_the_figures_of_controls_by_hand() -> None:
 
 def test_controls_of_a_finished_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = ragtune.controls(run)
-    stored = json.loads((run / "controls.json").read_text("utf-8"))
+    stored = json.loads((run / SET / "controls.json").read_text("utf-8"))
     assert stored == {"format": 1, **found}
     names = [one["name"] for one in found["conditions"]]
     assert names == [
         AS_ASKED, "no_passages", "positive_alone", "distractors_alone", "positive_first",
         "positive_middle", "positive_last", "k1",
     ]  # fmt: skip
-    comparison = json.loads((run / "comparison.json").read_text("utf-8"))
+    comparison = json.loads((run / SET / "comparison.json").read_text("utf-8"))
     for which in ("before", "after"):
         assert found["conditions"][0][which] == comparison["intervals"][which]
     # The first place is where these records have their positive.
     rows = {one["name"]: one for one in found["conditions"]}
     assert rows["positive_first"]["after"] == rows[AS_ASKED]["after"]
-    again = (run / "controls" / "after" / "predictions.jsonl").stat().st_mtime_ns
+    again = (run / SET / "controls-after" / "predictions.jsonl").stat().st_mtime_ns
     ragtune.controls(run)
-    assert (run / "controls" / "after" / "predictions.jsonl").stat().st_mtime_ns == again
+    assert (run / SET / "controls-after" / "predictions.jsonl").stat().st_mtime_ns == again
     assert "no passages" not in capsys.readouterr().err
 
 
@@ -162,7 +172,7 @@ def test_controls_before_are_those_of_the_base_alone(run: Path, tmp_path: Path) 
     alone = ragtune.controls(recipe, run_dir=other)
     assert not (other / "adapter").exists()
     assert all(one["after"] is None for one in alone["conditions"])
-    files = [p / "controls" / "before" / "predictions.jsonl" for p in (run, other)]
+    files = [p / SET / "controls-before" / "predictions.jsonl" for p in (run, other)]
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
@@ -171,7 +181,7 @@ def test_a_checkpoint_is_evaluated_and_compared(
 ) -> None:
     metrics = ragtune.evaluate(run, checkpoint=4)
     assert metrics["n"] == 10
-    folder = run / "checkpoints" / "4"
+    folder = run / SET / "checkpoints" / "4"
     assert (folder / "predictions.jsonl").exists()
     with pytest.raises(UsageError, match="no checkpoint of step 5") as error:
         ragtune.evaluate(run, checkpoint=5)
@@ -188,11 +198,15 @@ def test_a_checkpoint_is_evaluated_and_compared(
         found["runs"][1]["metrics"]["aio_em"] - found["runs"][0]["metrics"]["aio_em"]
     )
     assert 0 <= one["mcnemar_p"] <= 1
+    # Longer answers make no other adapter: it stays, and so do its checkpoints.
+    longer = ragtune.evaluate(run, "evaluate.max_new_tokens=5", checkpoint=4, redo=True)
+    assert longer["n"] == 10
+    assert not (run / "old-1" / "adapter").exists()
 
 
 def test_two_sides_of_a_run_compare_as_the_run_says(run: Path) -> None:
-    found = ragtune.compare_runs(run / "before", run)
-    comparison = json.loads((run / "comparison.json").read_text("utf-8"))
+    found = ragtune.compare_runs(run / SET / "before", run)
+    comparison = json.loads((run / SET / "comparison.json").read_text("utf-8"))
     (one,) = found["comparisons"]
     del one["name"], one["against"]
     assert {"format": 1, **one} == comparison
@@ -200,21 +214,29 @@ def test_two_sides_of_a_run_compare_as_the_run_says(run: Path) -> None:
 
 def test_runs_over_other_questions_are_not_compared(run: Path, tmp_path: Path) -> None:
     other = shutil.copytree(run, tmp_path / "other")
-    path = other / "data" / "eval.jsonl"
+    path = other / SET / "questions" / "eval.jsonl"
     path.write_text(path.read_text("utf-8").replace("house 3?", "house three?"), "utf-8")
-    with pytest.raises(RagtuneError, match="data is damaged"):
+    with pytest.raises(RagtuneError, match="questions is damaged"):
         ragtune.compare_runs(run, other)
-    RunDir(other).unrecord("data")
+    proof = read_proof(path.parent)
+    assert proof
+    proof.files.update(checksums(path))
+    write_json(path.parent / NAME, proof.model_dump(mode="json"))
     with pytest.raises(UsageError, match="differ in the question e3"):
         ragtune.compare_runs(run, other)
     with pytest.raises(UsageError, match="holds no answers"):
         ragtune.compare_runs(run, tmp_path)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def refusing(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
     """A run with questions that have no answer, and with some whose answer is not retrieved."""
-    folder = tmp_path_factory.mktemp("refusing")
+    return _refusing(tmp_path_factory.getbasetemp() / "refusing", tiny_folder)
+
+
+@functools.cache
+def _refusing(folder: Path, tiny_folder: Path) -> Path:
+    folder.mkdir()
     records = make_records(14, "e")
     for record in records[6:10]:
         record |= {"answers": [], "positive_passage_indices": []}
@@ -242,7 +264,7 @@ def refusing(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Pat
 
 
 def test_a_run_that_learns_to_refuse(refusing: Path) -> None:
-    comparison = json.loads((refusing / "comparison.json").read_text("utf-8"))
+    comparison = json.loads((refusing / SET / "comparison.json").read_text("utf-8"))
     assert comparison["denominators"] == {"answerable": 6, "all": 14}
     whole = comparison["all"]
     assert (whole["asked"], whole["lower_bound"]) == (10, True)
@@ -261,14 +283,14 @@ def test_a_run_that_learns_to_refuse(refusing: Path) -> None:
 def test_runs_that_refuse_are_compared_over_all_that_they_asked(
     refusing: Path, tmp_path: Path
 ) -> None:
-    found = ragtune.compare_runs(refusing / "before", refusing)
+    found = ragtune.compare_runs(refusing / SET / "before", refusing)
     (one,) = found["comparisons"]
-    comparison = json.loads((refusing / "comparison.json").read_text("utf-8"))
+    comparison = json.loads((refusing / SET / "comparison.json").read_text("utf-8"))
     for name in ("all", "denominators", "refusals", "gain"):
         assert one[name] == comparison[name]
     other = shutil.copytree(refusing, tmp_path / "other")
-    state = other / "run.json"
-    state.write_text(state.read_text("utf-8").replace("No answer", "Nobody knows"), "utf-8")
+    recipe = other / "recipe.yaml"
+    recipe.write_text(recipe.read_text("utf-8").replace("No answer", "Nobody knows"), "utf-8")
     with pytest.raises(UsageError, match="refuses with 'No answer'"):
         ragtune.compare_runs(refusing, other)
 
@@ -278,8 +300,8 @@ def test_runs_that_refuse_are_compared_over_all_that_they_asked(
     [
         ["evaluate", "RUN", "--controls", "--predictions", "x.jsonl"],
         ["evaluate", "RUN", "--base", "--checkpoint", "4"],
-        ["compare", "RUN", "RUN/before", "evaluate.metric=aio_em"],
-        ["compare", "RUN", "RUN/before", "--run-dir", "x"],
+        ["compare", "RUN", "RUN/eval/eval/before", "evaluate.metric=aio_em"],
+        ["compare", "RUN", "RUN/eval/eval/before", "--run-dir", "x"],
     ],
 )
 def test_what_does_not_go_together_is_refused(
@@ -293,8 +315,8 @@ def test_what_does_not_go_together_is_refused(
 
 def test_a_prompt_that_would_be_cut_shows_no_condition(run: Path) -> None:
     """The positive is what a cut takes when it stands last."""
-    one = Run(run)
-    questions = [e for e in one.examples("eval") if e.extra["selected"]]
+    one = Context(run)
+    questions = one.selected
     one.encoder.max_prompt = max(len(p.ids) for p in one.encoder.prompts(questions)) - 1
     made, left_out = control_examples(one.encoder, questions)
     assert left_out["positive_last"] > 0

@@ -11,7 +11,7 @@ import pytest
 import ragtune
 from ragtune.base.errors import UsageError
 from ragtune.cli import main
-from tests.stages.test_measure import finished, refusing, run
+from tests.stages.test_measure import SET, finished, refusing, run
 
 __all__ = ["finished", "refusing", "run"]
 
@@ -24,8 +24,8 @@ def lines(path: Path, *rows: dict[str, Any]) -> Path:
 def test_predictions_from_elsewhere_score_as_one_s_own(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own = json.loads((finished / "after" / "metrics.json").read_text("utf-8"))
-    file = finished / "after" / "predictions.jsonl"
+    own = json.loads((finished / SET / "after" / "metrics.json").read_text("utf-8"))
+    file = finished / SET / "after" / "predictions.jsonl"
     recipe = str(finished / "recipe.yaml")
     for place in (finished, tmp_path / "nothing"):
         with pytest.raises(SystemExit) as end:
@@ -92,7 +92,7 @@ def test_how_a_file_is_scored_may_differ_from_the_run(finished: Path, tmp_path: 
 
 
 def test_what_is_not_predicted_is_neither_refused_nor_right(refusing: Path, tmp_path: Path) -> None:
-    wanted = [json.loads(x) for x in (refusing / "after" / "predictions.jsonl").open()]
+    wanted = [json.loads(x) for x in (refusing / SET / "after" / "predictions.jsonl").open()]
     rows = [{"qid": wanted[0]["qid"], "prediction": "no answer"}]
     found = ragtune.evaluate(refusing, predictions=lines(tmp_path / "p.jsonl", *rows))
     crag = found["refusals"]["crag"]

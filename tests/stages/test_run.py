@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,20 @@ import yaml
 
 import ragtune
 from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.cli import main
 from ragtune.scoring.metrics import METRICS
 from tests.faults import digests
+from tests.ready import Ready
+from tests.store.test_folder import finished
+
+__all__ = ["finished"]
 
 
 def command(recipe: dict[str, Any], run: Path, *arguments: str) -> list[str]:
+    """What follows `ragtune` on the command line."""
     path = run.parent / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe), "utf-8")
-    return [
-        sys.executable,
-        "-m",
-        "ragtune",
-        *(arguments or ("run",)),
-        str(path),
-        "--run-dir",
-        str(run),
-    ]
+    return [*(arguments or ("run",)), str(path), "--run-dir", str(run)]
 
 
 def test_the_whole_pipeline(
@@ -39,17 +38,18 @@ def test_the_whole_pipeline(
     comparison = ragtune.run(tiny_recipe, run_dir=run)
     present = {p.name for p in run.iterdir()}
     assert present == {
-        "recipe.yaml", "run.json", "data", "before", "after", "adapter", "merged", "comparison.json",
-        "report.html", "work",
+        "recipe.yaml", "run.json", "data", "eval", "adapter", "merged", "report.html", "work",
     }  # fmt: skip
     assert comparison["n"] == 10
     for side in ("before", "after"):
         assert set(comparison[side]) == set(METRICS)
-        metrics = json.loads((run / side / "metrics.json").read_text("utf-8"))
+        metrics = json.loads((run / "eval" / "eval" / side / "metrics.json").read_text("utf-8"))
         assert metrics["metrics"] == comparison[side]
         rows = [
             json.loads(x)
-            for x in (run / side / "predictions.jsonl").read_text("utf-8").splitlines()
+            for x in (run / "eval" / "eval" / side / "predictions.jsonl")
+            .read_text("utf-8")
+            .splitlines()
         ]
         assert [r["qid"] for r in rows] == [f"e{i}" for i in range(10)]
     assert set(comparison["difference"]) == set(METRICS)
@@ -76,10 +76,9 @@ def test_the_whole_pipeline(
 
 
 def test_running_again_repeats_nothing_and_the_resolved_recipe_runs_elsewhere(
-    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Any, tmp_path: Path
 ) -> None:
-    run = tmp_path / "run"
-    ragtune.run(tiny_recipe, run_dir=run)
+    _, run = finished(tmp_path)
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*.safetensors")}
     ragtune.run(run)
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*.safetensors")} == before
@@ -89,9 +88,9 @@ def test_running_again_repeats_nothing_and_the_resolved_recipe_runs_elsewhere(
     assert digests(other) == digests(run)
 
 
-def test_every_stage_stays_a_function(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_every_stage_stays_a_function(finished: Any, tmp_path: Path) -> None:
     """No room or module of the package may take a function's name once it is imported."""
-    ragtune.run(tiny_recipe, "train.steps=1", run_dir=tmp_path / "run")
+    finished(tmp_path)
     for name in (
         "run",
         "check",
@@ -108,18 +107,15 @@ def test_every_stage_stays_a_function(tiny_recipe: dict[str, Any], tmp_path: Pat
     ragtune.check(tmp_path / "run")
 
 
-def test_each_stage_is_a_function_and_makes_what_it_needs(
-    tiny_recipe: dict[str, Any], tmp_path: Path
-) -> None:
+def test_each_stage_is_a_function_and_makes_what_it_needs(finished: Any, tmp_path: Path) -> None:
+    tiny_recipe, whole = finished(tmp_path / "whole")
     run = tmp_path / "run"
-    whole = tmp_path / "whole"
-    ragtune.run(tiny_recipe, run_dir=whole)
     assert ragtune.prepare(tiny_recipe, run_dir=run)["train"]["selected"] == 24
     assert ragtune.evaluate(tiny_recipe, run_dir=run)["n"] == 10
     assert not (run / "adapter").exists()
     assert ragtune.train(tiny_recipe, run_dir=run)["steps"] == 8
     ragtune.evaluate(tiny_recipe, run_dir=run)
-    assert (run / "after").exists()
+    assert (run / "eval" / "eval" / "after").exists()
     assert ragtune.merge(tiny_recipe, run_dir=run)["asked"] == 10
     assert ragtune.report(tiny_recipe, run_dir=run) == run / "report.html"
     assert ragtune.compare(run)["n"] == 10
@@ -139,9 +135,8 @@ def test_evaluate_all_asks_every_question_but_scores_the_selected(
     path.write_text("".join(json.dumps(r) + "\n" for r in records), "utf-8")
     found = ragtune.evaluate(tiny_recipe, "evaluate.questions=all", run_dir=tmp_path / "run")
     assert (found["n"], found["asked"]) == (9, 10)
-    kept = [
-        json.loads(x) for x in (tmp_path / "run/data/eval.jsonl").read_text("utf-8").splitlines()
-    ]
+    questions = tmp_path / "run/eval/eval/questions/eval.jsonl"
+    kept = [json.loads(x) for x in questions.read_text("utf-8").splitlines()]
     assert (kept[3]["selected"], kept[3]["reason"]) == (False, "no_answer")
     assert kept[0]["selected"]
     assert "reason" not in kept[0]
@@ -162,22 +157,40 @@ def test_another_recipe_is_not_mixed_into_a_run(
     ragtune.prepare(tiny_recipe, "train.steps=9", run_dir=tmp_path / "run")
 
 
-def cli(
-    recipe: dict[str, Any] | None, tmp_path: Path, *arguments: str, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    first = (
-        command(recipe, tmp_path / "run", *arguments[:1])
-        if recipe
-        else [sys.executable, "-m", "ragtune", *arguments[:1]]
-    )
-    return subprocess.run(
-        [*first, *arguments[1:]],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-        env={**os.environ, **environment},
-    )
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def cli(ready: Ready, tmp_path: Path) -> Cli:
+    """Runs a command in a process of its own."""
+
+    def call(
+        recipe: dict[str, Any] | None, name: str, *arguments: str, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        first = command(recipe, tmp_path / "run", name) if recipe else [name]
+        return ready.run([*first, *arguments], tmp_path, **environment)
+
+    return call
+
+
+Said = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture
+def said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Said]:
+    """The same in this process: a mistake needs no new one."""
+
+    def run(recipe: dict[str, Any] | None, tmp_path: Path, *arguments: str) -> Said:
+        first = command(recipe, tmp_path / "run", *arguments[:1]) if recipe else arguments[:1]
+        monkeypatch.chdir(tmp_path)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([*first, *arguments[1:]])
+        return subprocess.CompletedProcess((), int(end.value.code or 0), *capsys.readouterr())
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -206,11 +219,16 @@ def cli(
     ],
 )
 def test_a_users_mistake_gets_a_message_and_no_traceback(
-    tiny_recipe: dict[str, Any], tmp_path: Path, changes: str, code: int, named: str
+    tiny_recipe: dict[str, Any],
+    tmp_path: Path,
+    said: Callable[..., Said],
+    changes: str,
+    code: int,
+    named: str,
 ) -> None:
     if "NVIDIA" in named and _cuda():
         pytest.skip("there is a GPU here: what is asked for is no mistake")
-    found = cli(tiny_recipe, tmp_path, "train", changes)
+    found = said(tiny_recipe, tmp_path, "train", changes)
     assert found.returncode == code, found.stderr
     assert named in found.stderr
     assert "Traceback" not in found.stderr
@@ -223,13 +241,13 @@ def _cuda() -> bool:
     return bool(torch.cuda.is_available())
 
 
-def test_debug_shows_the_traceback(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
-    found = cli(tiny_recipe, tmp_path, "train", "train.steps=many", "--debug")
+def test_debug_shows_the_traceback(cli: Cli, tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    found = cli(tiny_recipe, "train", "train.steps=many", "--debug")
     assert "Traceback" in found.stderr
 
 
-def test_a_missing_recipe(tmp_path: Path) -> None:
-    found = cli(None, tmp_path, "run", "nothing.yaml")
+def test_a_missing_recipe(tmp_path: Path, said: Callable[..., Said]) -> None:
+    found = said(None, tmp_path, "run", "nothing.yaml")
     assert found.returncode == 2
     assert "Recipe nothing.yaml does not exist" in found.stderr
 
@@ -258,20 +276,32 @@ def test_a_full_disk_is_named_and_nothing_whole_is_lost(
 
 
 def test_what_is_deleted_is_made_again_and_nothing_stale_is_used(
-    tiny_recipe: dict[str, Any], tmp_path: Path
+    finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = tmp_path / "run"
-    ragtune.run(tiny_recipe, run_dir=run)
+    recipe, run = finished(tmp_path)
     whole = digests(run)
     shutil.rmtree(run / "merged")
-    assert ragtune.merge(tiny_recipe, run_dir=run)["asked"] == 10
+    assert ragtune.merge(recipe, run_dir=run)["asked"] == 10
     assert digests(run) == whole
+
     # Answers of another adapter, left unfinished, are not those of the next.
-    stale = {"qid": "e0", "prediction": "stale", "token_ids": [1], "stopped": True}
-    (run / "work" / "after.jsonl").write_text(json.dumps(stale) + "\n", "utf-8")
-    shutil.rmtree(run / "adapter")
-    ragtune.run(tiny_recipe, run_dir=run)
+    def cut(path: Path, _: Any) -> None:
+        assert "after-" in str(path)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ragtune.stages.answer.write_predictions", cut)
+        with pytest.raises(KeyboardInterrupt):
+            ragtune.run(recipe, "train.steps=2", run_dir=run, redo=True)
+    (stale,) = (run / "work").glob("after-*/answers.jsonl")
+    assert len(stale.read_text("utf-8").splitlines()) == 10
+    ragtune.run(recipe, run_dir=run, redo=True)
     assert digests(run) == whole
+    assert stale.exists()
+    for folder in ("data", "adapter", "eval/eval/questions"):
+        shutil.rmtree(run / folder)
+        ragtune.run(recipe, run_dir=run)
+        assert digests(run) == whole
 
 
 def test_a_failing_merge_leaves_the_report(
@@ -280,11 +310,11 @@ def test_a_failing_merge_leaves_the_report(
     def fail(*_: Any) -> None:
         raise RagtuneError("no")
 
-    monkeypatch.setattr("ragtune.model.merge.merge", fail)
+    monkeypatch.setattr("ragtune.stages.merge.merge", fail)
     with pytest.raises(RagtuneError, match="no"):
         ragtune.run(tiny_recipe, run_dir=tmp_path / "run")
     assert (tmp_path / "run" / "report.html").exists()
-    assert (tmp_path / "run" / "comparison.json").exists()
+    assert (tmp_path / "run" / "eval" / "eval" / "comparison.json").exists()
 
 
 def test_a_limit_that_leaves_nothing_to_score(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
@@ -298,22 +328,26 @@ def test_a_limit_that_leaves_nothing_to_score(tiny_recipe: dict[str, Any], tmp_p
         )
 
 
-def test_line_numbers_are_no_pictures(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_line_numbers_are_no_pictures(
+    tiny_recipe: dict[str, Any], tmp_path: Path, said: Callable[..., Said]
+) -> None:
     path = Path(tiny_recipe["data"]["train"])
     path.write_text("\n" * 99 + "no json\n", "utf-8")
-    found = cli(tiny_recipe, tmp_path, "prepare")
+    found = said(tiny_recipe, tmp_path, "prepare")
     assert f"{path}:100: not JSON" in found.stderr
 
 
-def test_a_run_directory_that_is_a_file(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_directory_that_is_a_file(
+    tiny_recipe: dict[str, Any], tmp_path: Path, said: Callable[..., Said]
+) -> None:
     (tmp_path / "run").write_text("", "utf-8")
-    found = cli(tiny_recipe, tmp_path, "prepare")
+    found = said(tiny_recipe, tmp_path, "prepare")
     assert found.returncode == 1
     assert "is a file" in found.stderr
 
 
-def test_evaluate_prints_json_alone(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
-    found = cli(tiny_recipe, tmp_path, "evaluate", "--json")
+def test_evaluate_prints_json_alone(cli: Cli, tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    found = cli(tiny_recipe, "evaluate", "--json")
     assert found.returncode == 0, found.stderr
     value = json.loads(found.stdout)
     assert set(value) == {"n", "metrics"}
@@ -321,22 +355,28 @@ def test_evaluate_prints_json_alone(tiny_recipe: dict[str, Any], tmp_path: Path)
 
 
 def test_prepare_shows_examples(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
-    found = cli(tiny_recipe, tmp_path, "prepare", "--show", "1", FORCE_COLOR="1", COLUMNS="60")
+    # Whether there is colour is decided when rich is imported: a process of its own.
+    words = command(tiny_recipe, tmp_path / "run", "prepare", "--show", "1")
+    found = subprocess.run(
+        [sys.executable, "-m", "ragtune", *words],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "FORCE_COLOR": "1", "COLUMNS": "60"},
+    )  # fmt: skip
     assert found.returncode == 0, found.stderr
     assert "What colour is house" in found.stdout
     assert "trained tokens" in found.stdout
     assert "\x1b[1;30;42m" in found.stdout  # the completion, on green
 
 
-def test_init_writes_a_recipe_that_is_valid(tmp_path: Path) -> None:
-    found = cli(None, tmp_path, "init", "mine.yaml")
+def test_init_writes_a_recipe_that_is_valid(tmp_path: Path, said: Callable[..., Said]) -> None:
+    found = said(None, tmp_path, "init", "mine.yaml")
     assert found.returncode == 0, found.stderr
     ragtune.load_recipe(tmp_path / "mine.yaml")
-    again = cli(None, tmp_path, "init", "mine.yaml")
+    again = said(None, tmp_path, "init", "mine.yaml")
     assert again.returncode == 2
     assert "there already" in again.stderr
     Path(tmp_path / "file").touch()
-    wrong = cli(None, tmp_path, "init", "file/mine.yaml")
+    wrong = said(None, tmp_path, "init", "file/mine.yaml")
     assert wrong.returncode == 1
     assert "is a file" in wrong.stderr
     assert "ragtune init FILE" in wrong.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -12,37 +13,46 @@ from typing import Any
 import pytest
 
 import ragtune
-from ragtune.answering.generate import Prediction, partial_line, read_partial
-from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.answering.prediction import Prediction, partial_line, read_partial
+from ragtune.base.errors import UsageError
 from ragtune.data import aio
 from ragtune.model.source import resolve
 from ragtune.recipe.schema import Model
 from ragtune.store import seal as checksums
-from ragtune.store.changes import there
+from ragtune.store.proof import damage
+from tests.conftest import make_records, tiny_recipe, write_records
 from tests.faults import digests
 
 Recipe = dict[str, Any]
+MERGED = "merged answers"
+EVERYTHING = f"data, questions, before, adapter, after, merged, {MERGED}"
 
 
-@pytest.fixture(scope="module")
+def place(run: Path, name: str) -> Path:
+    """Where a stage of a tiny run lies."""
+    return run / name if name in ("data", "adapter", "merged") else run / "eval" / "eval" / name
+
+
+@functools.cache
+def template(folder: Path, tiny_folder: Path) -> tuple[Recipe, Path]:
+    """A finished run and its recipe: one for all tests of this process."""
+    folder.mkdir()
+    recipe: Recipe = tiny_recipe.__wrapped__(folder, tiny_folder)  # type: ignore[attr-defined]
+    ragtune.run(recipe, run_dir=folder / "run")
+    return recipe, folder / "run"
+
+
+@pytest.fixture(scope="session")
 def finished(
     tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path
 ) -> Callable[[Path], tuple[Recipe, Path]]:
-    """Gives a copy of a finished run, with its recipe and its data."""
-    from tests.conftest import tiny_recipe
+    """Gives a copy of a finished run, with its recipe."""
+    recipe, run = template(tmp_path_factory.getbasetemp() / "finished", tiny_folder)
 
-    template = tmp_path_factory.mktemp("finished")
-    recipe: Recipe = tiny_recipe.__wrapped__(template, tiny_folder)  # type: ignore[attr-defined]
-    ragtune.run(recipe, run_dir=template / "run")
+    def make(folder: Path) -> tuple[Recipe, Path]:
+        return {**recipe, "data": {**recipe["data"]}}, shutil.copytree(run, folder / "run")
 
-    def copy(folder: Path) -> tuple[Recipe, Path]:
-        shutil.copytree(template / "run", folder / "run")
-        data = {}
-        for split in ("train", "eval"):
-            data[split] = recipe["data"][split]
-        return {**recipe, "data": {**recipe["data"], **data}}, folder / "run"
-
-    return copy
+    return make
 
 
 def flip(path: Path) -> None:
@@ -58,10 +68,12 @@ def flip(path: Path) -> None:
     ("file", "how"),
     [
         ("data/train.jsonl", flip),
-        ("before/predictions.jsonl", flip),
+        ("eval/eval/before/predictions.jsonl", flip),
         ("adapter/adapter_model.safetensors", flip),
         ("adapter/adapter_model.safetensors", Path.unlink),
-        ("after/metrics.json", lambda path: os.truncate(path, 10)),
+        ("eval/eval/after/predictions.jsonl", lambda path: os.truncate(path, 10)),
+        ("eval/eval/questions/stage.json", lambda path: os.truncate(path, 10)),
+        ("adapter/stage.json", Path.unlink),
         ("merged/model.safetensors", flip),
     ],
 )
@@ -74,24 +86,25 @@ def test_a_damaged_stage_is_set_aside_and_made_again(
 ) -> None:
     recipe, run = finished(tmp_path)
     whole = digests(run)
-    folder = file.split("/", maxsplit=1)[0]
+    folder = (run / file).parent
     how(run / file)
     ragtune.run(recipe, run_dir=run)
     said = capsys.readouterr().out.replace("\n", " ")
-    assert f"set aside as damaged-{folder}" in said
-    assert (run / f"damaged-{folder}").is_dir()
+    assert f"set aside as damaged-{folder.name}" in said
+    assert folder.with_name(f"damaged-{folder.name}").is_dir()
     assert digests(run) == whole
     ragtune.run(recipe, run_dir=run)
     assert "set aside" not in capsys.readouterr().out
 
 
-def test_a_damaged_run_json_is_set_aside(finished: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["{", "[]", '{"recipe": 1}', '{"times": 3, "plan": []}'])
+def test_run_json_is_only_a_summary(finished: Any, tmp_path: Path, content: str) -> None:
     recipe, run = finished(tmp_path)
-    whole = digests(run)
-    (run / "run.json").write_text("{", "utf-8")
+    whole, summary = digests(run), (run / "run.json").read_bytes()
+    (run / "run.json").write_text(content, "utf-8")
     ragtune.run(recipe, run_dir=run)
-    assert (run / "damaged-run.json").read_text("utf-8") == "{"
     assert digests(run) == whole
+    assert (run / "run.json").read_bytes() == summary
 
 
 def test_a_finished_run_says_so_and_reads_no_large_file(
@@ -102,7 +115,9 @@ def test_a_finished_run_says_so_and_reads_no_large_file(
 ) -> None:
     recipe, run = finished(tmp_path)
     monkeypatch.setattr(checksums, "SMALL", 0)
-    ragtune.run(recipe, run_dir=run)  # the copy's times are taken in
+    for path in run.rglob("*"):
+        os.utime(path, (1, 1))
+    ragtune.run(recipe, run_dir=run)  # the new times are taken in
     read: list[Path] = []
     monkeypatch.setattr(checksums, "sha256", lambda path: read.append(path) or "")
     capsys.readouterr()
@@ -128,14 +143,12 @@ def test_a_large_file_is_read_when_its_time_has_changed_or_on_demand(
 def test_what_is_published_is_read_whole(
     finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ragtune.store.folder import RunDir
-
     _, run = finished(tmp_path)
-    RunDir(run).see_whole("merged")
+    monkeypatch.setattr(checksums, "SMALL", 0)
+    assert damage(run / "merged", thorough=True) is None
     flip(run / "merged" / "model.safetensors")
-    with pytest.raises(RagtuneError, match=r"merged is damaged: model\.safetensors has another"):
-        RunDir(run).see_whole("merged")
-    assert (run / "damaged-merged").is_dir()
+    assert damage(run / "merged") is None
+    assert damage(run / "merged", thorough=True) == "model.safetensors has another checksum"
 
 
 def test_a_damaged_line_of_unfinished_answers_is_asked_again(
@@ -151,14 +164,14 @@ def test_a_damaged_line_of_unfinished_answers_is_asked_again(
 @pytest.mark.parametrize(
     ("change", "stages"),
     [
-        ("lora.alpha=9", "adapter, after, merged"),
-        ("train.steps=9", "adapter, after, merged"),
-        ("evaluate.limit=4", "before, after"),
-        ("evaluate.max_new_tokens=7", "before, after"),
-        ("evaluate.max_new_tokens=900", "data, before, adapter, after, merged"),
-        ("data.max_passages=1", "data, before, adapter, after, merged"),
-        ("seed=8", "data, before, adapter, after, merged"),
-        ("model.dtype=bfloat16", "before, adapter, after, merged"),
+        ("lora.alpha=9", f"adapter, after, merged, {MERGED}"),
+        ("train.steps=9", f"adapter, after, merged, {MERGED}"),
+        ("evaluate.limit=4", f"before, after, {MERGED}"),
+        ("evaluate.max_new_tokens=7", f"before, after, {MERGED}"),
+        ("evaluate.max_new_tokens=900", EVERYTHING),
+        ("data.max_passages=1", EVERYTHING),
+        ("seed=8", EVERYTHING),
+        ("model.dtype=bfloat16", f"before, adapter, after, merged, {MERGED}"),
     ],
 )
 def test_a_changed_recipe_says_which_stages_are_no_longer_valid(
@@ -179,21 +192,27 @@ def test_a_changed_recipe_says_which_stages_are_no_longer_valid(
 @pytest.mark.parametrize(
     ("change", "gone", "kept"),
     [
-        ("train.steps=9", {"adapter", "after", "merged"}, {"data", "before"}),
-        ("evaluate.limit=4", {"before", "after"}, {"data", "adapter", "merged"}),
-        ("seed=8 evaluate.answers=first", {"data", "before", "after", "adapter", "merged"}, set()),
+        ("train.steps=9", {"adapter", "merged", "after"}, {"data", "questions", "before"}),
+        ("evaluate.limit=4", {"before", "after"}, {"data", "questions", "adapter", "merged"}),
+        (
+            "seed=8 evaluate.answers=first",
+            {"data", "questions", "before", "after", "adapter", "merged"},
+            set(),
+        ),
     ],
 )
 def test_redo_sets_aside_and_gives_what_a_new_run_gives(
     finished: Any, tmp_path: Path, change: str, gone: set[str], kept: set[str]
 ) -> None:
     recipe, run = finished(tmp_path)
-    times = {name: (run / name).stat().st_ino for name in kept}
+    times = {name: place(run, name).stat().st_ino for name in kept}
     ragtune.run(recipe, *change.split(), run_dir=run, redo=True)
-    there = {p.name for p in (run / "old-1").iterdir()}
-    assert gone | {"recipe.yaml", "run.json", "comparison.json", "report.html"} <= there
-    assert not kept & there
-    assert {name: (run / name).stat().st_ino for name in kept} == times
+    old = run / "old-1"
+    assert (old / "recipe.yaml").exists()
+    assert (old / "run.json").exists()
+    assert all(place(old, name).is_dir() for name in gone)
+    assert not any(place(old, name).exists() for name in kept)
+    assert {name: place(run, name).stat().st_ino for name in kept} == times
     ragtune.run(recipe, *change.split(), run_dir=tmp_path / "new")
     assert digests(run) == digests(tmp_path / "new")
     # The recipe is that of what is there now; nothing more is to be done.
@@ -205,37 +224,47 @@ def test_redo_sets_aside_and_gives_what_a_new_run_gives(
     assert merge[0] == merge[1]
 
 
-def test_another_metric_only_scores_again(
-    finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_metric_is_another_view(finished: Any, tmp_path: Path) -> None:
     recipe, run = finished(tmp_path)
-    before = (run / "after" / "predictions.jsonl").stat().st_ino
+    answers = place(run, "after") / "predictions.jsonl"
+    before = answers.stat().st_ino
     changes = ("evaluate.metric=contains", "evaluate.answers=first")
     comparison = ragtune.compare(recipe, *changes, run_dir=run)
-    assert (run / "after" / "predictions.jsonl").stat().st_ino == before
+    assert comparison["metric"] == "contains"
     ragtune.run(recipe, *changes, run_dir=run)
+    assert answers.stat().st_ino == before
     ragtune.run(recipe, *changes, run_dir=tmp_path / "new")
     assert digests(run) == digests(tmp_path / "new")
-    assert comparison["metric"] == "contains"
+
+
+def test_other_questions_lie_beside_the_first_and_touch_no_adapter(
+    finished: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, run = finished(tmp_path)
+    whole = digests(run)
+    other = write_records(tmp_path / "other set.jsonl", make_records(6, "o"))
+    adapter = (run / "adapter").stat().st_ino
+    metrics = ragtune.evaluate(recipe, f"data.eval={other}", run_dir=run)
+    assert metrics["asked"] == 6
+    assert (run / "adapter").stat().st_ino == adapter
+    assert (run / "eval" / "other-set" / "after" / "predictions.jsonl").exists()
+    found = digests(run)
+    assert {k: v for k, v in found.items() if "other-set" not in k} == whole
+    # The first set's answers stand, and are not asked again.
+    capsys.readouterr()
+    ragtune.run(recipe, run_dir=run)
+    assert "answering" not in capsys.readouterr().out
+    assert digests(run) == found
 
 
 def test_damaged_answers_are_not_compared(finished: Any, tmp_path: Path) -> None:
     recipe, run = finished(tmp_path)
-    flip(run / "after" / "predictions.jsonl")
+    flip(place(run, "after") / "predictions.jsonl")
     with pytest.raises(UsageError, match="no answers before and after tuning"):
         ragtune.compare(recipe, run_dir=run)
-    assert not (run / "comparison.json").exists()  # it was of answers that are not there any more
-
-
-def test_another_metric_and_damaged_data_end_in_what_to_do(finished: Any, tmp_path: Path) -> None:
-    recipe, run = finished(tmp_path)
-    flip(run / "data" / "eval.jsonl")
-    for _ in range(2):  # it is not stuck, and says the same again
-        with pytest.raises(UsageError, match="without it no answer can be scored") as error:
-            ragtune.run(recipe, "evaluate.metric=contains", run_dir=run)
-        assert "without changing evaluate.metric" in error.value.advice
-    ragtune.prepare(recipe, run_dir=run)
-    assert ragtune.run(recipe, "evaluate.metric=contains", run_dir=run)["metric"] == "contains"
+    assert not place(
+        run, "comparison.json"
+    ).exists()  # it was of answers that are not there any more
 
 
 def test_a_damaged_adapter_does_not_make_evaluate_answer_without_it(
@@ -243,27 +272,26 @@ def test_a_damaged_adapter_does_not_make_evaluate_answer_without_it(
 ) -> None:
     recipe, run = finished(tmp_path)
     flip(run / "adapter" / "adapter_model.safetensors")
-    after = json.loads((run / "after" / "metrics.json").read_text("utf-8"))
-    assert ragtune.evaluate(recipe, run_dir=run) == after
+    after = json.loads((place(run, "after") / "metrics.json").read_text("utf-8"))
+    assert {"format": 1, **ragtune.evaluate(recipe, run_dir=run)} == after
     assert (run / "damaged-adapter").is_dir()
 
 
 def test_what_was_set_aside_is_no_stage(finished: Any, tmp_path: Path) -> None:
     recipe, run = finished(tmp_path)
     ragtune.controls(recipe, run_dir=run)
-    flip(run / "controls" / "after" / "predictions.jsonl")
-    flip(run / "controls" / "before" / "predictions.jsonl")
-    (run / "controls" / "damaged-after").write_text("of another kind", "utf-8")
+    for which in ("before", "after"):
+        flip(place(run, f"controls-{which}") / "predictions.jsonl")
+    place(run, "damaged-controls-after").write_text("of another kind", "utf-8")
     ragtune.report(recipe, run_dir=run)
-    assert {p.name for p in (run / "controls").iterdir()} == {"damaged-after", "damaged-before"}
-    assert not any(p.is_file() for p in (run / "controls").iterdir())
-    assert not [p for p in there(run, "controls") if p.is_dir()]
+    found = {p.name for p in (run / "eval" / "eval").iterdir() if "controls" in p.name}
+    assert found == {"damaged-controls-after", "damaged-controls-before"}
     times = json.loads((run / "run.json").read_text("utf-8"))["times"]
     assert not [name for name in times if name.startswith("controls")]
 
 
 def test_unfinished_training_is_not_mixed_either(
-    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     run = tmp_path / "run"
 
@@ -274,12 +302,12 @@ def test_unfinished_training_is_not_mixed_either(
     with pytest.raises(KeyboardInterrupt):
         ragtune.train(tiny_recipe, run_dir=run)
     monkeypatch.undo()
-    with pytest.raises(
-        UsageError, match=r"lora.alpha: 8.0 there, 9.0 now: no longer valid: adapter"
-    ):
-        ragtune.train(tiny_recipe, "lora.alpha=9", run_dir=run)
-    ragtune.train(tiny_recipe, "lora.alpha=9", run_dir=run, redo=True)
-    assert (run / "old-1" / "work" / "checkpoints").is_dir()
+    (begun,) = (run / "work").glob("adapter-*")
+    capsys.readouterr()
+    ragtune.train(tiny_recipe, "lora.alpha=9", run_dir=run)
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert f"unfinished work of another recipe or other data ({begun.name})" in said
+    assert list(begun.glob("checkpoint-*"))
     ragtune.train(tiny_recipe, "lora.alpha=9", run_dir=tmp_path / "new")
     for name in ("adapter_model.safetensors", "train_log.jsonl"):
         assert (run / "adapter" / name).read_bytes() == (
@@ -322,22 +350,27 @@ def test_data_that_come_out_otherwise_take_the_later_stages_away(
     finished: Any, tmp_path: Path
 ) -> None:
     recipe, run = finished(tmp_path)
-    changed = tmp_path / "train.jsonl"
-    changed.write_text(
-        Path(recipe["data"]["train"]).read_text("utf-8").replace("colour", "color"), "utf-8"
-    )
-    state = json.loads((run / "run.json").read_text("utf-8"))
-    del state["inputs"]  # as an older version left it
-    (run / "run.json").write_text(json.dumps(state), "utf-8")
-    old = Path(recipe["data"]["train"]).read_bytes()
-    shutil.rmtree(run / "data")
+    file = Path(recipe["data"]["train"])
+    old = file.read_text("utf-8")
+    for folder in (run / "data", place(run, "questions")):
+        shutil.rmtree(folder)
     try:
-        Path(recipe["data"]["train"]).write_bytes(changed.read_bytes())
-        ragtune.prepare(recipe, run_dir=run)
+        file.write_text(old.replace("colour", "color"), "utf-8")
+        ragtune.train(recipe, run_dir=run)
     finally:
-        Path(recipe["data"]["train"]).write_bytes(old)
+        file.write_text(old, "utf-8")
     assert (run / "old-1" / "adapter").is_dir()
-    assert not (run / "adapter").exists()
+    assert (run / "adapter").is_dir()
+
+
+def test_a_run_of_an_older_layout_is_refused_and_left_alone(finished: Any, tmp_path: Path) -> None:
+    recipe, run = finished(tmp_path)
+    shutil.move(place(run, "before"), run / "before")
+    files = digests(run)
+    with pytest.raises(UsageError, match="made by an older ragtune: it holds before") as error:
+        ragtune.run(recipe, run_dir=run, redo=True)
+    assert "name=ANOTHER" in error.value.advice
+    assert digests(run) == files
 
 
 def test_a_damaged_download_is_fetched_again(

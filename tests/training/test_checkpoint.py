@@ -4,14 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ragtune.training.checkpoint import (
-    MANIFEST,
-    checkpoints,
-    is_whole,
-    keep_newest,
-    newest_whole,
-    seal,
-)
+from ragtune.store.seal import MANIFEST, is_whole, seal
+from ragtune.training.checkpoint import checkpoints, keep_newest, newest_whole
 
 
 def make(folder: Path, step: int) -> Path:

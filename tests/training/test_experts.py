@@ -8,8 +8,9 @@ from typing import Any
 
 import ragtune
 from ragtune.base.files import read_json
-from ragtune.model.fast.fused import fuse
-from ragtune.model.load import Hardware, load_model
+from ragtune.model.fast.lora import fuse
+from ragtune.model.hardware import Hardware
+from ragtune.model.load import load_model
 from ragtune.model.lora import attach
 from ragtune.model.source import ModelSource
 from ragtune.model.wrapping import ADAPTER, adapters

@@ -8,7 +8,7 @@ import torch
 
 from ragtune.base.errors import RagtuneError
 from ragtune.training import trainer as trainer_module
-from tests.training.test_train import log, losses, train
+from tests.training.test_train import log, losses, summary, train
 
 
 def test_out_of_memory_halves_the_row_and_goes_on(
@@ -28,7 +28,7 @@ def test_out_of_memory_halves_the_row_and_goes_on(
 
     monkeypatch.setattr(trainer_module.PackedTrainer, "compute_loss", small)
     one = train(tiny_recipe, tmp_path / "run", "lora.dropout=0", "train.samples_per_row=4")
-    plan = one.dir.read_state()["plan"]
+    plan = summary(one)["plan"]
     assert plan["samples_per_row"] == 2
     assert plan["changes"] == ["step 5: out of memory, 2 samples a row"]
     assert "Step 5: out of memory, 2 samples a row; the step begins again" in (
@@ -47,11 +47,11 @@ def test_out_of_memory_keeps_nothing_of_the_pass_that_failed(
     import gc
     import weakref
 
-    from ragtune.model.fast import fused
+    from ragtune.model.fast import lora
 
     inputs: list[Any] = []
     alive: list[int] = []
-    original = fused.Group.call
+    original = lora.Group.call
 
     def failing(self: Any, index: int, x: Any) -> Any:
         if self.layers[0].training and len(inputs) < 3:
@@ -64,7 +64,7 @@ def test_out_of_memory_keeps_nothing_of_the_pass_that_failed(
             alive[0] = sum(ref() is not None for ref in inputs)
         return original(self, index, x)
 
-    monkeypatch.setattr(fused.Group, "call", failing)
+    monkeypatch.setattr(lora.Group, "call", failing)
     train(tiny_recipe, tmp_path / "run", "train.steps=1", "train.samples_per_row=2")
     assert alive == [0]
 
@@ -83,7 +83,7 @@ def test_out_of_memory_at_once_gives_what_the_smaller_rows_give(
     monkeypatch.setattr(trainer_module.PackedTrainer, "compute_loss", small)
     options = ["lora.dropout=0", "train.samples_per_row"]
     one = train(tiny_recipe, tmp_path / "run", options[0], f"{options[1]}=4")
-    assert one.dir.read_state()["plan"]["changes"] == ["step 1: out of memory, 2 samples a row"]
+    assert summary(one)["plan"]["changes"] == ["step 1: out of memory, 2 samples a row"]
     monkeypatch.undo()
     other = train(tiny_recipe, tmp_path / "other", options[0], f"{options[1]}=2")
     assert losses(one) == pytest.approx(losses(other), rel=1e-4)
@@ -107,7 +107,7 @@ def test_out_of_memory_in_a_backward_pass_leaves_nothing_of_it_in_the_gradients(
     monkeypatch.setattr(Accelerator, "backward", failing)
     options = ["lora.dropout=0", "train.samples_per_row=2"]
     one = train(tiny_recipe, tmp_path / "run", *options)
-    assert one.dir.read_state()["plan"]["changes"] == [
+    assert summary(one)["plan"]["changes"] == [
         "step 3: out of memory, 1 samples a row",
         "step 3: out of memory, recompute activations",
     ]
@@ -123,5 +123,7 @@ def test_memory_that_does_not_do_for_one_sample_ends_in_a_message(
         raise torch.OutOfMemoryError("no")
 
     monkeypatch.setattr(trainer_module.PackedTrainer, "compute_loss", failing)
-    with pytest.raises(RagtuneError, match="Step 1: the memory does not do for a single sample"):
+    with pytest.raises(
+        RagtuneError, match="Step 1: there is too little memory for a single sample"
+    ):
         train(tiny_recipe, tmp_path / "run")

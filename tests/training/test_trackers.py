@@ -6,7 +6,7 @@ import pytest
 from transformers.integrations import integration_utils
 
 from ragtune.base.errors import UsageError
-from ragtune.training.trackers import PACKAGES, check_trackers
+from ragtune.training.trackers import PACKAGES, require_trackers
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def _none_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_misspelt_name_gets_the_nearest(name: str, near: str) -> None:
     with pytest.raises(UsageError) as raised:
-        check_trackers([name])
+        require_trackers([name])
     assert raised.value.message == f"train.report_to: transformers knows no tracker {name}."
     assert raised.value.advice.startswith(f"Did you mean {near}? Known are ")
     assert "pip install" not in raised.value.advice
@@ -29,7 +29,7 @@ def test_a_misspelt_name_gets_the_nearest(name: str, near: str) -> None:
 
 def test_a_name_like_none_gets_the_list() -> None:
     with pytest.raises(UsageError) as raised:
-        check_trackers(["xyz"])
+        require_trackers(["xyz"])
     assert raised.value.advice.startswith("Known are ")
     assert raised.value.advice.endswith("For no tracker set train.report_to=[].")
 
@@ -44,7 +44,7 @@ def test_a_name_like_none_gets_the_list() -> None:
 )
 def test_a_missing_one_gets_its_package(names: list[str], said: str, packages: str) -> None:
     with pytest.raises(UsageError) as raised:
-        check_trackers(names)
+        require_trackers(names)
     assert raised.value.message == f"train.report_to: {said}."
     assert raised.value.advice.startswith(f"Run: pip install {packages}. ")
 
@@ -53,15 +53,15 @@ def test_kubeflow_is_no_package() -> None:
     if "kubeflow" not in integration_utils.INTEGRATION_TO_CALLBACK:
         pytest.skip("this transformers knows no kubeflow")
     with pytest.raises(UsageError, match="this is none"):
-        check_trackers(["kubeflow"])
+        require_trackers(["kubeflow"])
 
 
 def test_what_is_there_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         integration_utils, "get_available_reporting_integrations", lambda: ["wandb"]
     )
-    check_trackers([])
-    check_trackers(["wandb"])
+    require_trackers([])
+    require_trackers(["wandb"])
 
 
 def test_the_packages_are_of_known_trackers() -> None:

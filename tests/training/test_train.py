@@ -12,36 +12,45 @@ import torch
 from safetensors.torch import load_file
 
 from ragtune.base.errors import RagtuneError, UsageError
-from ragtune.model.fast.attention import probe
+from ragtune.base.files import read_json, write_json
+from ragtune.model.fast.probe import probe
 from ragtune.model.lora import attach
 from ragtune.model.wrapping import trainable_parameters
 from ragtune.recipe.schema import Lora
-from ragtune.stages.run import Run
+from ragtune.stages.context import Context
+from ragtune.stages.order import checkpoints_of
+from ragtune.stages.road import make, working
+from ragtune.store.seal import seal
 from ragtune.training import trainer as trainer_module
-from ragtune.training.checkpoint import seal
-from ragtune.training.rows import PackedRows
+from ragtune.training.watch import OVERFLOWS, Watch
 from tests.conftest import tiny_model
 
 
-def train(recipe: dict[str, Any], folder: Path, *overrides: str) -> Run:
-    one = Run(recipe, list(overrides), folder)
-    one.train()
+def train(recipe: dict[str, Any], folder: Path, *overrides: str) -> Context:
+    one = Context(recipe, list(overrides), folder)
+    with working(one):
+        make(one, "adapter")
     return one
 
 
-def log(one: Run) -> list[dict[str, Any]]:
+def summary(one: Context) -> dict[str, Any]:
+    found: dict[str, Any] = read_json(one.folder.summary)
+    return found
+
+
+def log(one: Context) -> list[dict[str, Any]]:
     return [
         json.loads(line)
-        for line in (one.dir.adapter / "train_log.jsonl").read_text("utf-8").splitlines()
+        for line in (one.folder.adapter / "train_log.jsonl").read_text("utf-8").splitlines()
     ]
 
 
-def losses(one: Run) -> list[float]:
+def losses(one: Context) -> list[float]:
     return [e["loss"] for e in log(one) if "loss" in e]
 
 
-def weights(one: Run) -> dict[str, torch.Tensor]:
-    return load_file(one.dir.adapter / "adapter_model.safetensors")
+def weights(one: Context) -> dict[str, torch.Tensor]:
+    return load_file(one.folder.adapter / "adapter_model.safetensors")
 
 
 def test_swallow_7b_with_the_notebooks_adapter_has_its_number_of_parameters() -> None:
@@ -71,7 +80,7 @@ def test_training_learns_and_says_what_it_took(
     found = losses(one)
     assert len(found) == 20
     assert sum(found[-5:]) < 0.7 * sum(found[:5])
-    result = one.dir.read_state()["train"]
+    result = summary(one)["train"]
     assert result["steps"] == 20
     assert result["samples"] == 80
     assert result["tokens_a_second"] > 0
@@ -80,14 +89,15 @@ def test_training_learns_and_says_what_it_took(
     assert f"{result['tokens']:,} tokens" in out
 
 
-@pytest.mark.parametrize("per_row", [2, 3, 4])
-def test_packed_rows_train_as_single_samples(
-    tiny_recipe: dict[str, Any], tmp_path: Path, per_row: int
-) -> None:
-    options = ["lora.dropout=0"]
-    single = train(tiny_recipe, tmp_path / "single", *options, "train.samples_per_row=1")
-    packed = train(tiny_recipe, tmp_path / "packed", *options, f"train.samples_per_row={per_row}")
-    assert losses(packed) == pytest.approx(losses(single), rel=1e-5)
+def test_packed_rows_train_as_single_samples(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    single, *packed = (
+        losses(
+            train(tiny_recipe, tmp_path / str(n), "lora.dropout=0", f"train.samples_per_row={n}")
+        )
+        for n in (1, 2, 3, 4)
+    )
+    for one in packed:
+        assert one == pytest.approx(single, rel=1e-5)
 
 
 def test_recomputing_activations_changes_nothing(
@@ -113,7 +123,7 @@ def test_a_family_that_can_not_be_packed_trains_one_sample_a_row(
     tiny_recipe["model"]["id"] = str(tmp_path / "model")
     tiny_recipe["lora"]["target_modules"] = ["all-linear"]
     one = train(tiny_recipe, tmp_path / "run", "train.steps=2")
-    plan = one.dir.read_state()["plan"]
+    plan = summary(one)["plan"]
     assert not plan["packed"]
     assert "One sample a row" in capsys.readouterr().out
     assert len(losses(one)) == 2
@@ -130,7 +140,7 @@ def test_dropout_in_the_attention_is_seen_before_training(
     chatml_tokenizer.save_pretrained(tmp_path / "model")
     tiny_recipe["model"]["id"] = str(tmp_path / "model")
     one = train(tiny_recipe, tmp_path / "run", "train.steps=2")
-    assert "attention dropout" in one.dir.read_state()["plan"]["packed_reason"]
+    assert "attention dropout" in summary(one)["plan"]["packed_reason"]
     assert len(losses(one)) == 2
 
 
@@ -146,14 +156,16 @@ RISING = (
 )
 
 
-def best_step(one: Run) -> int:
+def best_step(one: Context) -> int:
     watched = {e["step"]: e["eval_loss"] for e in log(one) if "eval_loss" in e}
     assert list(watched) == [2, 4, 6, 8, 10]
     return min(watched, key=lambda s: watched[s])
 
 
-def checkpoint_weights(one: Run, step: int) -> dict[str, torch.Tensor]:
-    return load_file(one.dir.checkpoints / f"checkpoint-{step}" / "adapter_model.safetensors")
+def checkpoint_weights(one: Context, step: int) -> dict[str, torch.Tensor]:
+    return load_file(
+        checkpoints_of(one.folder, one.recipe) / f"checkpoint-{step}" / "adapter_model.safetensors"
+    )
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -191,7 +203,7 @@ def test_the_best_is_found_in_a_run_that_was_moved(
 ) -> None:
     best = train(tiny_recipe, tmp_path / "best", *RISING, "train.keep=best")
     expected = weights(best)
-    shutil.rmtree(best.dir.adapter)
+    shutil.rmtree(best.folder.adapter)
     (tmp_path / "best").rename(tmp_path / "moved")
     assert same(
         weights(train(tiny_recipe, tmp_path / "moved", *RISING, "train.keep=best")), expected
@@ -260,12 +272,13 @@ def test_a_run_that_goes_on_elsewhere_says_so(
     tiny_recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = train(tiny_recipe, tmp_path / "run", "train.steps=2", "train.save_every=1")
-    shutil.rmtree(one.dir.adapter)
-    plan = one.dir.read_state()["plan"]
-    one.dir.update(plan={**plan, "device": "NVIDIA A100", "dtype": "bfloat16"})
+    shutil.rmtree(one.folder.adapter)
+    kept = read_json(one.folder.plan)
+    kept["plan"] |= {"device": "NVIDIA A100", "dtype": "bfloat16"}
+    write_json(one.folder.plan, kept)
     again = train(tiny_recipe, tmp_path / "run", "train.steps=2", "train.save_every=1")
     assert "begun on NVIDIA A100 as bfloat16" in capsys.readouterr().out
-    assert again.dir.read_state()["plan"]["changes"]
+    assert summary(again)["plan"]["changes"]
 
 
 def test_tied_embeddings_get_no_adapter() -> None:
@@ -287,9 +300,8 @@ def test_float16_may_overflow_but_not_for_ever() -> None:
     class State:
         global_step = 3
 
-    watch = trainer_module.Watch(PackedRows([]), lambda _: None)
-    watch.trainer = SimpleNamespace(row_losses=[])
-    for _ in range(trainer_module.OVERFLOWS):
+    watch = Watch(SimpleNamespace(row_losses=[], rows=[]), lambda _: None)
+    for _ in range(OVERFLOWS):
         watch.on_log(Args, State, None, {"loss": 1.0, "grad_norm": float("inf")})
     with pytest.raises(RagtuneError, match="the gradient is not finite"):
         watch.on_log(Args, State, None, {"loss": 1.0, "grad_norm": float("inf")})
@@ -300,7 +312,7 @@ def test_no_token_is_written_into_a_checkpoint(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_canary0123456789")
     one = train(tiny_recipe, tmp_path / "run", "train.steps=2", "train.save_every=1")
-    files = [p for p in one.dir.path.rglob("*") if p.is_file()]
+    files = [p for p in one.folder.path.rglob("*") if p.is_file()]
     assert any(p.name == "training_args.bin" for p in files)
     assert not [p for p in files if b"hf_canary" in p.read_bytes()]
 
@@ -333,8 +345,8 @@ def test_a_checkpoint_that_holds_code_is_refused_and_says_which_folder(
     tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    train(tiny_recipe, tmp_path / "run", "train.steps=4")
-    checkpoint = tmp_path / "run/work/checkpoints/checkpoint-2"
+    one = train(tiny_recipe, tmp_path / "run", "train.steps=4")
+    checkpoint = checkpoints_of(one.folder, one.recipe) / "checkpoint-2"
     shutil.rmtree(tmp_path / "run" / "adapter")
     with (checkpoint / name).open("wb") as file:
         pickle.dump(_Code(), file)

@@ -3,129 +3,31 @@
 The prompts are read packed, as in training; the answers grow in a cache that is written in place,
 and questions whose answer is finished leave the batch. transformers' `generate` pads every prompt to
 the longest, copies the whole cache at every token and goes on until the last answer is finished.
+
+A tensor's name ends in its axes: N questions that are still in the batch, A all questions of the batch,
+T tokens of a packed row, S steps, V the vocabulary.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
 
 from ragtune.base.console import note
 from ragtune.base.errors import is_out_of_memory
-from ragtune.model.fast.attention import probe, using_packed
+from ragtune.base.text import first_line, shortened
+from ragtune.model.fast.attention import using_packed
 from ragtune.model.fast.cache import RaggedCache
-from ragtune.model.fast.lengths import row_matters
-from ragtune.model.gpu import autocast
+from ragtune.model.hardware import autocast
 from ragtune.model.memory import PREFILL_TOKENS
 
 _WORTH_A_GRAPH = 3  # steps that are left: capturing takes about as long as a step
 
-# Generation settings that this way honours, that do not concern greedy answers, or that say how
-# transformers' own loop works.
-_HONOURED = {"min_new_tokens", "repetition_penalty", "eos_token_id", "max_new_tokens"}
-_IRRELEVANT = {
-    "bos_token_id", "pad_token_id", "max_length", "do_sample", "temperature", "top_p", "top_k", "min_p",
-    "typical_p", "epsilon_cutoff", "eta_cutoff", "num_beams", "use_cache", "cache_implementation",
-    "cache_config", "disable_compile", "compile_config", "transformers_version", "_from_model_config",
-    "return_dict_in_generate", "num_return_sequences", "trust_remote_code", "chat_format", "max_time",
-    "output_attentions", "output_hidden_states", "output_scores", "output_logits", "is_assistant",
-    "prefill_chunk_size", "early_stopping", "length_penalty", "diversity_penalty", "num_beam_groups",
-}  # fmt: skip
-
-
-def unfit(model: Any, settings: Any, prompts: Sequence[list[int]] = ()) -> str | None:
-    """Why a model, with these generation settings, can't be asked these prompts this way; or None.
-
-    The packed probe must hold, and a token that is added to the cache must get the logits that it
-    gets in the whole text: tried on short texts, and on the shortest and the longest prompt, which is
-    extended to where its answer can grow, behind every window and every change of RoPE on the way.
-    """
-    own = {k for k, v in settings.to_diff_dict().items() if v is not None}
-    unknown = sorted(own - _HONOURED - _IRRELEVANT)
-    if unknown:
-        return f"generation_config.json sets {', '.join(unknown)}"
-    reason = probe(model, any_length=not prompts)
-    generator = torch.Generator().manual_seed(1)
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    texts = [torch.randint(vocabulary, (n,), generator=generator).tolist() for n in (7, 2, 12)]
-    reason = reason or _probe_cache(model, texts)
-    if prompts and not reason:
-        # The last new token is not read any more.
-        longest = grown(max(prompts, key=len), settings.max_new_tokens - 1)
-        real = [min(prompts, key=len), longest]
-        reason = _probe_cache(model, real)
-        reason = reason and f"of the shortest and the longest prompt {reason}"
-        if not reason and model.dtype != torch.float32:
-            with autocast(model):
-                reason = row_matters(model, real)
-    return reason
-
-
-def grown(prompt: list[int], more: int) -> list[int]:
-    """A prompt that goes on with `more` of its own tokens, as it would with an answer."""
-    return prompt + (prompt * (more // len(prompt) + 1))[:more]
-
-
-def _probe_cache(model: Any, texts: Sequence[list[int]]) -> str | None:
-    device = model.get_input_embeddings().weight.device
-    with torch.inference_mode(), autocast(model):
-        whole = torch.stack(
-            [
-                model(torch.tensor([t], device=device), use_cache=False, logits_to_keep=1).logits[
-                    0, -1
-                ]
-                for t in texts
-            ]
-        )
-        try:
-            with using_packed(model):
-                cache = RaggedCache(len(texts), max(map(len, texts)))
-                lengths = [len(t) - 1 for t in texts]
-                for _ in _read(model, cache, [t[:-1] for t in texts]):
-                    pass
-                last = torch.tensor([t[-1] for t in texts], device=device)
-                grown = _next_logits(
-                    model, cache, last, torch.tensor(lengths, device=device), max(lengths)
-                )
-        except Exception as error:  # a model's own code may raise anything on a cache of our kind
-            if is_out_of_memory(error):
-                raise
-            return f"it fails on a ragged cache ({(str(error).splitlines() or ['?'])[0][:120]})"
-    return _differs(model, grown, whole)
-
-
-def probe_generate(model: Any) -> str | None:
-    """Why transformers' own answers to a batch can't be trusted: what its cache gets wrong; or None."""
-    generator = torch.Generator().manual_seed(1)
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    device = model.get_input_embeddings().weight.device
-    texts = torch.randint(vocabulary, (3, 9), generator=generator).to(device)
-    with torch.inference_mode(), autocast(model):
-        whole = model(texts, use_cache=False).logits[:, -1]
-        past = getattr(model(texts[:, :-1], use_cache=True), "past_key_values", None)
-        if past is None:  # a model with a state of its own kind
-            return None
-        # A model with vision would count on from the batch that it was asked last.
-        place = torch.full((len(texts), 1), texts.shape[1] - 1, device=device)
-        places = {"position_ids": place} if _takes_positions(model) else {}
-        output = model(texts[:, -1:], past_key_values=past, use_cache=True, **places)
-    return _differs(model, output.logits[:, -1], whole)
-
-
-def _takes_positions(model: Any) -> bool:
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return "position_ids" in inspect.signature(inner.forward).parameters
-
-
-def _differs(model: Any, grown: Tensor, whole: Tensor) -> str | None:
-    difference = (grown.float() - whole.float()).norm(dim=-1) / whole.float().norm(dim=-1)
-    worst = float(difference.max())
-    allowed = 1e-3 if model.dtype == torch.float32 else 0.1
-    return None if worst <= allowed else f"cached and whole logits differ by {worst:.2g}"
+Step = Callable[[Tensor, Tensor, int, int], Tensor]
+"""From token_N, lengths_N, the longest of these and the steps that are left: the next logits_NV."""
 
 
 class Ragged:
@@ -139,88 +41,95 @@ class Ragged:
         settings: `max_new_tokens`, `eos_token_id` (a list), `min_new_tokens`, `repetition_penalty`.
     """
 
-    def __init__(self, model: Any, settings: Any) -> None:
+    def __init__(self, model: PreTrainedModel, settings: GenerationConfig) -> None:
         self.model = model
         self.settings = settings
         self.device = model.get_input_embeddings().weight.device
         self.graphs = self.device.type == "cuda"
         self.warm = False
 
+    @torch.inference_mode()
     def answer(self, prompts: Sequence[list[int]]) -> list[list[int]]:
         """The new tokens for each prompt; behind an answer's stop token stand others, as in `generate`."""
-        stops = torch.tensor(self.settings.eos_token_id, device=self.device)
-        most = self.settings.max_new_tokens
-        count = len(prompts)
-        with torch.inference_mode(), autocast(self.model), using_packed(self.model):
-            cache = RaggedCache(count, max(map(len, prompts)) + most)
+        with autocast(self.model), using_packed(self.model):
+            most = self.settings.max_new_tokens
+            cache = RaggedCache(len(prompts), max(map(len, prompts)) + most)
+            stops = torch.tensor(self.settings.eos_token_id, device=self.device)
             choose = _Chooser(prompts, self.settings, stops)
-            logits = torch.cat(list(_read(self.model, cache, prompts)))
+            logits_NV = torch.cat(list(read(self.model, cache, prompts)))
             end = self.settings.eos_token_id[0]
-            found = torch.full((count, most), end, device=self.device)
-            samples = torch.arange(count, device=self.device)  # those still in the batch
-            lengths = torch.tensor([len(p) for p in prompts], device=self.device)
+            found_AS = torch.full((len(prompts), most), end, device=self.device)
+            samples_N = torch.arange(len(prompts), device=self.device)
+            lengths_N = torch.tensor([len(p) for p in prompts], device=self.device)
             known = [len(p) for p in prompts]  # the same on the host
-            going = torch.ones(count, dtype=torch.bool, device=self.device)
+            going_N = torch.ones(len(prompts), dtype=torch.bool, device=self.device)
             step_on = self._stepper(cache)
             for step in range(most):
-                token = choose(logits, found[samples, :step], samples)
-                found[samples, step] = torch.where(going, token, end)
-                going = going & ~torch.isin(token, stops)
-                left = int(going.sum())
+                token_N = choose(logits_NV, found_AS[samples_N, :step], samples_N)
+                found_AS[samples_N, step] = torch.where(going_N, token_N, end)
+                going_N = going_N & ~torch.isin(token_N, stops)
+                left = int(going_N.sum())
                 if left == 0 or step == most - 1:
                     break
-                if left <= len(samples) // 2:
-                    kept = going.nonzero()[:, 0]
+                if left <= len(samples_N) // 2:
+                    kept = going_N.nonzero()[:, 0]
                     cache.keep(kept)
-                    samples, lengths, token, going = (
-                        t[kept] for t in (samples, lengths, token, going)
+                    samples_N, lengths_N, token_N, going_N = (
+                        t[kept] for t in (samples_N, lengths_N, token_N, going_N)
                     )
                     known = [known[i] for i in kept.tolist()]
                     step_on = self._stepper(cache)
-                logits = step_on(token, lengths, max(known) + step, most - 1 - step)
-                lengths = lengths + 1
-            rows: list[list[int]] = found[:, : step + 1].tolist()
+                logits_NV = step_on(token_N, lengths_N, max(known) + step, most - 1 - step)
+                lengths_N = lengths_N + 1
+            rows: list[list[int]] = found_AS[:, : step + 1].tolist()
         return rows
 
-    def _stepper(self, cache: RaggedCache) -> Callable[[Tensor, Tensor, int, int], Tensor]:
-        """A function of (token, lengths, longest, steps left) that gives the next logits."""
-        graph: Any = None
-        inputs: tuple[Tensor, Tensor] | None = None
-        logits: Any = None
+    def _stepper(self, cache: RaggedCache) -> Step:
+        """A step for the questions that are in the batch now; captured when it is worth it."""
+        captured: tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor] | None = None
 
-        def step_on(token: Tensor, lengths: Tensor, longest: int, left: int) -> Tensor:
-            nonlocal graph, inputs, logits
-            if graph is None and self.graphs and self.warm and left >= _WORTH_A_GRAPH:
-                inputs = (token.clone(), lengths.clone())
-                graph = torch.cuda.CUDAGraph()
-                random = torch.cuda.default_generators[self.device.index or 0]
-                state = random.clone_state()
-                try:
-                    with torch.cuda.graph(graph):
-                        logits = _next_logits(self.model, cache, *inputs, None)
-                except RuntimeError as error:
-                    # A capture that is cut off leaves the generator waiting for its end.
-                    random.graphsafe_set_state(state)
-                    if is_out_of_memory(error):
-                        raise
-                    # Something in the model asks the host.
-                    self.graphs, graph = False, None
-                    reason = (str(error).splitlines() or ["?"])[0][:120]
-                    note(f"Answers without a CUDA graph, which is slower: {reason}")
-            if graph is None or inputs is None:
+        def step_on(token_N: Tensor, lengths_N: Tensor, longest: int, left: int) -> Tensor:
+            nonlocal captured
+            if captured is None and self.graphs and self.warm and left >= _WORTH_A_GRAPH:
+                captured = self._capture(cache, token_N.clone(), lengths_N.clone())
+            if captured is None:
                 self.warm = True
-                return _next_logits(self.model, cache, token, lengths, longest)
-            inputs[0].copy_(token)
-            inputs[1].copy_(lengths)
+                return next_logits(self.model, cache, token_N, lengths_N, longest)
+            graph, its_token_N, its_lengths_N, logits_NV = captured
+            its_token_N.copy_(token_N)
+            its_lengths_N.copy_(lengths_N)
             graph.replay()
-            captured: Tensor = logits
-            return captured
+            return logits_NV
 
         return step_on
 
+    def _capture(
+        self, cache: RaggedCache, token_N: Tensor, lengths_N: Tensor
+    ) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor] | None:
+        """The graph of a step, what it reads and the logits_NV that it writes; None if there can be none."""
+        graph = torch.cuda.CUDAGraph()
+        random = torch.cuda.default_generators[self.device.index or 0]
+        state = random.clone_state()
+        try:
+            with torch.cuda.graph(graph):
+                logits_NV = next_logits(self.model, cache, token_N, lengths_N, None)
+        except RuntimeError as error:
+            # A capture that is cut off leaves the generator waiting for its end.
+            random.graphsafe_set_state(state)
+            if is_out_of_memory(error):
+                raise
+            self.graphs = False  # something in the model asks the host
+            note(
+                f"Answers without a CUDA graph, which is slower: {shortened(first_line(error), 120)}"
+            )
+            return None
+        return graph, token_N, lengths_N, logits_NV
 
-def _read(model: Any, cache: RaggedCache, prompts: Sequence[list[int]]) -> Iterator[Tensor]:
-    """Put prompts into the cache, in packed rows; gives the logits [samples, vocabulary] of each row."""
+
+def read(
+    model: PreTrainedModel, cache: RaggedCache, prompts: Sequence[list[int]]
+) -> Iterator[Tensor]:
+    """Put prompts into the cache, in packed rows; gives the logits_NV of each row's questions."""
     device = model.get_input_embeddings().weight.device
     start = 0
     while start < len(prompts):
@@ -231,13 +140,13 @@ def _read(model: Any, cache: RaggedCache, prompts: Sequence[list[int]]) -> Itera
         row = prompts[start:end]
         sizes = torch.tensor([len(p) for p in row])
         borders = torch.cat([torch.zeros(1, dtype=torch.long), sizes.cumsum(0)])
-        places = torch.cat([torch.arange(len(p)) for p in row]).to(device)
-        samples = torch.repeat_interleave(torch.arange(start, end), sizes).to(device)
-        cache.put(samples, places)
+        places_T = torch.cat([torch.arange(len(p)) for p in row]).to(device)
+        samples_T = torch.repeat_interleave(torch.arange(start, end), sizes).to(device)
+        cache.put(samples_T, places_T)
         on_device = borders.to(device, torch.int32)
         output = model(
             input_ids=torch.tensor([[i for p in row for i in p]], device=device),
-            position_ids=places[None],
+            position_ids=places_T[None],
             past_key_values=cache,
             use_cache=True,
             cu_seq_lens_q=on_device,
@@ -250,44 +159,50 @@ def _read(model: Any, cache: RaggedCache, prompts: Sequence[list[int]]) -> Itera
         start = end
 
 
-def _next_logits(
-    model: Any, cache: RaggedCache, token: Tensor, lengths: Tensor, longest: int | None
+def next_logits(
+    model: PreTrainedModel,
+    cache: RaggedCache,
+    token_N: Tensor,
+    lengths_N: Tensor,
+    longest: int | None,
 ) -> Tensor:
-    """The logits [samples, vocabulary] behind one more token a sample, which joins the cache."""
-    cache.grow(lengths, longest)
+    """The logits_NV behind one more token of each question, which joins the cache."""
+    cache.grow(lengths_N, longest)
     output = model(
-        input_ids=token[:, None],
-        position_ids=lengths[:, None],
+        input_ids=token_N[:, None],
+        position_ids=lengths_N[:, None],
         past_key_values=cache,
         use_cache=True,
-        cache_lengths=lengths,
+        cache_lengths=lengths_N,
     )
-    logits: Tensor = output.logits[:, -1]
-    return logits
+    logits_NV: Tensor = output.logits[:, -1]
+    return logits_NV
 
 
 class _Chooser:
     """The most likely token under the generation settings."""
 
-    def __init__(self, prompts: Sequence[list[int]], settings: Any, stops: Tensor) -> None:
+    def __init__(
+        self, prompts: Sequence[list[int]], settings: GenerationConfig, stops: Tensor
+    ) -> None:
         self.least = settings.min_new_tokens or 0
         self.stops = stops
         penalty = settings.repetition_penalty
-        self.penalty = float(penalty) if penalty is not None else 1.0
+        self.penalty = 1.0 if penalty is None else float(penalty)
         if self.penalty != 1:
             longest = max(map(len, prompts))
             # A prompt is filled up with its own tokens, which are penalised already.
             rows = [p + [p[0]] * (longest - len(p)) for p in prompts]
             self.prompts = torch.tensor(rows, device=stops.device)
 
-    def __call__(self, logits: Tensor, found: Tensor, samples: Tensor) -> Tensor:
-        """From logits [samples, vocabulary] behind the tokens found so far [samples, step]."""
-        logits = logits.float()
+    def __call__(self, logits_NV: Tensor, found_NS: Tensor, samples_N: Tensor) -> Tensor:
+        """token_N, from the logits behind the tokens found so far."""
+        logits_NV = logits_NV.float()
         if self.penalty != 1:
-            seen = torch.cat([self.prompts[samples], found], dim=1)
-            score = logits.gather(1, seen)
+            seen = torch.cat([self.prompts[samples_N], found_NS], dim=1)
+            score = logits_NV.gather(1, seen)
             score = torch.where(score < 0, score * self.penalty, score / self.penalty)
-            logits = logits.scatter(1, seen, score)
-        if found.shape[1] < self.least:
-            logits = logits.index_fill(1, self.stops, float("-inf"))
-        return logits.argmax(dim=-1)
+            logits_NV = logits_NV.scatter(1, seen, score)
+        if found_NS.shape[1] < self.least:
+            logits_NV = logits_NV.index_fill(1, self.stops, float("-inf"))
+        return logits_NV.argmax(dim=-1)

@@ -1,357 +1,66 @@
-"""Asking a server with OpenAI's interface: several questions at a time, and going on after a break."""
+"""A server with OpenAI's interface answers: several questions at a time."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from http import HTTPStatus
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
-from ragtune.answering.generate import Prediction, kept_answers, partial_line
-from ragtune.base.console import warn
-from ragtune.base.errors import RagtuneError, UsageError
-from ragtune.base.files import appending
-from ragtune.base.lock import see_held
-from ragtune.base.network import need_network
-from ragtune.data.chat import Message
-from ragtune.recipe.load import nearest
-from ragtune.recipe.schema import Scalar
-
-if TYPE_CHECKING:
-    from openai import APIError, AsyncOpenAI
-
-T = TypeVar("T")
-Messages = list[Message]
-
-RETRIES = 5
-"""How often a question is asked again, with growing pauses (16 s in all, or what the server says)."""
-TIMEOUT = 300.0
-"""Seconds for one answer: the first may have to wait until a model is loaded."""
-LIST_TIMEOUT = 30.0
-"""Seconds for the list of models."""
-GOES_ON = "What is answered is kept; the same command goes on."
-
-_ADDRESS = "evaluate.endpoint is the address up to /v1, such as http://localhost:8000/v1."
-_NEWER_LIMIT = "max_completion_tokens"
-"""The name that some servers insist on; older ones, and most others, know max_tokens alone."""
-_SHOWN = 300
-"""How much of a server's words a message shows, in characters."""
+from ragtune.answering.client import Client, Conversation, wait_for
+from ragtune.answering.engine import fitting
+from ragtune.answering.prediction import Prediction, keeping
+from ragtune.answering.serving import served_name
+from ragtune.base.console import note, warn
+from ragtune.data.encode import Encoder
+from ragtune.data.example import Example
+from ragtune.recipe.schema import Recipe
 
 
-def ask_server(
-    endpoint: str,
-    model: str,
-    conversations: Sequence[tuple[str, Messages]],
-    *,
-    max_new_tokens: int,
-    concurrency: int,
-    template_arguments: Mapping[str, Scalar],
-    partial: Path,
-    advice: str = "",
-    tick: Callable[[int], None] = lambda _: None,
-) -> list[Prediction]:
-    """Have a server answer every conversation greedily.
+@dataclass(frozen=True)
+class Server:
+    """The recipe's server (`Engine`). A busy or failing one is asked again, with growing pauses."""
 
-    Every answer is written to `partial` as it comes, and not asked for again. A busy or failing
-    server is asked again, with growing pauses. The key is that of OPENAI_API_KEY, if it is set.
-
-    Args:
-        endpoint: the server's address, up to /v1.
-        model: the name under which the server has the model.
-        conversations: (qid, messages) pairs.
-        max_new_tokens: the longest answer.
-        concurrency: questions at a time.
-        template_arguments: what the server's chat template reads beside the messages.
-        partial: where unfinished work is kept.
-        advice: how to serve the model, for when it isn't.
-        tick: called with the number answered.
-
-    Returns:
-        The predictions in the order of `conversations`, without token ids.
-
-    Raises:
-        UsageError: the server does not know the model or refuses the key.
-        RagtuneError: the server can't be reached, or fails at a question again and again.
-    """
-    server = _Server(_checked(endpoint), model, advice, template_arguments=template_arguments)
-    done = kept_answers(partial, [qid for qid, _ in conversations])
-    pending = [(qid, messages) for qid, messages in conversations if qid not in done]
-    with appending(partial) as file:
-
-        def keep(prediction: Prediction) -> None:
-            done[prediction.qid] = prediction
-            file.write(partial_line(prediction))
-            file.flush()
-            tick(len(done))
-            see_held()
-
-        if pending:
-            _wait_for(lambda: server.ask_all(pending, max_new_tokens, concurrency, keep))
-    if empty := sum(not done[qid].prediction for qid, _ in conversations):
-        warn(
-            f"{empty} of {len(conversations)} answers of {endpoint} are empty, and count as such. A model "
-            "that thinks before it answers may need more evaluate.max_new_tokens."
-        )
-    return [done[qid] for qid, _ in conversations]
-
-
-def served_models(endpoint: str) -> list[str] | None:
-    """The names that a server lists; None if it has no list.
-
-    Raises:
-        UsageError: the server refuses the key.
-        RagtuneError: the server can't be reached.
-    """
-    server = _Server(_checked(endpoint))
-
-    async def ask() -> list[str] | None:
-        async with server.client() as client:
-            return await server.listed(client)
-
-    return _wait_for(ask)
-
-
-@dataclass
-class _Server:
-    """A server, and the model that is wanted of it."""
-
-    endpoint: str
-    model: str = ""
+    recipe: Recipe
+    which: str
+    """The model `before` or `after` tuning."""
     advice: str = ""
-    limit: str = "max_tokens"
-    """What the server calls the longest answer."""
-    template_arguments: Mapping[str, Scalar] = field(default_factory=dict)
+    """How to serve it, for when it isn't (`how_to_serve`)."""
+    way: None = None
 
-    def client(self) -> AsyncOpenAI:
-        from openai import AsyncOpenAI
+    def answer(
+        self, encoder: Encoder, examples: Sequence[Example], partial: Path, title: str
+    ) -> list[Prediction]:
+        """The answers, without token ids; see `Engine.answer`.
 
-        # The library insists on a key; a server without keys reads none.
-        return AsyncOpenAI(
-            base_url=self.endpoint,
-            api_key=_key() or "no-key",
-            max_retries=RETRIES,
-            timeout=TIMEOUT,
+        Raises:
+            UsageError: the server does not know the model or refuses the key.
+            RagtuneError: the server can't be reached, or fails at a question again and again.
+        """
+        asked = [(e.qid, encoder.messages(e, prompt)) for e, prompt in fitting(encoder, examples)]
+        return self.converse(asked, partial, title)
+
+    def converse(
+        self, conversations: Sequence[Conversation], partial: Path, title: str
+    ) -> list[Prediction]:
+        """The answers to conversations that are cut as their prompts are."""
+        evaluate = self.recipe.evaluate
+        endpoint, name = evaluate.endpoint or "", served_name(self.recipe, self.which)
+        note(f"Asking {endpoint} for {name}")
+        client = Client(
+            endpoint,
+            name,
+            self.advice,
+            evaluate.max_new_tokens,
+            self.recipe.prompt.template_arguments,
         )
-
-    async def ask_all(
-        self,
-        pending: Sequence[tuple[str, Messages]],
-        max_new_tokens: int,
-        concurrency: int,
-        keep: Callable[[Prediction], None],
-    ) -> None:
-        """Ask `concurrency` at a time. After a failure none is begun; those begun are waited for."""
-        from anyio import create_task_group
-        from openai import APIError
-
-        todo = iter(pending)
-        failures: list[Exception] = []
-        async with self.client() as client:
-            listed = await self.listed(client)
-
-            async def work() -> None:
-                for qid, messages in todo:
-                    try:
-                        keep(await self.ask(client, qid, messages, max_new_tokens))
-                    except APIError as error:
-                        failures.append(self.fault(error, qid, listed))
-                    except Exception as error:  # noqa: BLE001 - raised below, when the others are done
-                        failures.append(error)
-                    if failures:
-                        return
-
-            async with create_task_group() as group:
-                for _ in range(min(concurrency, len(pending))):
-                    group.start_soon(work)
-        if failures:
-            raise failures[0] from None
-
-    async def ask(
-        self, client: AsyncOpenAI, qid: str, messages: Messages, max_new_tokens: int
-    ) -> Prediction:
-        """One answer, asked for greedily."""
-        from openai import BadRequestError
-
-        limit = self.limit
-        request: dict[str, Any] = {
-            "model": self.model,
-            "messages": messages,
-            "temperature": 0,
-            limit: max_new_tokens,
-        }
-        if self.template_arguments:  # OpenAI's own server has no such field
-            request["extra_body"] = {"chat_template_kwargs": dict(self.template_arguments)}
-        try:
-            reply = await client.chat.completions.create(**request)
-        except BadRequestError as error:
-            if limit == _NEWER_LIMIT or _NEWER_LIMIT not in _words(error):
-                raise
-            self.limit = _NEWER_LIMIT
-            return await self.ask(client, qid, messages, max_new_tokens)
-        except ValueError:  # no JSON, whatever it says of itself
-            reply = None
-        if said := getattr(reply, "error", None):
-            raise RagtuneError(f"{self.endpoint}, question {qid}: {_told(said)}", GOES_ON)
-        choice = next(iter(getattr(reply, "choices", None) or ()), None)
-        message = getattr(choice, "message", None)
-        if choice is None or message is None:
-            raise RagtuneError(
-                f"What {self.endpoint} answers to the question {qid} is no chat completion.",
-                _ADDRESS,
+        with keeping(partial, [qid for qid, _ in conversations], title) as kept:
+            pending = [one for one in conversations if one[0] not in kept.done]
+            if pending:
+                wait_for(lambda: client.ask_all(pending, evaluate.concurrency, kept.add))
+        found = kept.in_order()
+        if empty := sum(not one.prediction for one in found):
+            warn(
+                f"{empty} of {len(found)} answers of {endpoint} are empty, and count as such. A model "
+                "that thinks before it answers may need more evaluate.max_new_tokens."
             )
-        stopped = choice.finish_reason == "stop"
-        content = getattr(message, "content", None) or ""
-        if isinstance(content, list):  # of parts, of which some may be text
-            content = "".join(part.get("text") or "" for part in content if isinstance(part, dict))
-        text = str(content)
-        # Half a character, which an answer that is cut off may end with, can't be written.
-        return Prediction(qid, text.encode("utf-8", "replace").decode(), [], stopped)
-
-    async def listed(self, client: AsyncOpenAI) -> list[str] | None:
-        """The names that the server lists; None if it has no list. Raises as `served_models` does."""
-        from openai import APIConnectionError, APIError, AuthenticationError, PermissionDeniedError
-
-        try:
-            page = await client.with_options(max_retries=1, timeout=LIST_TIMEOUT).models.list()
-            return [model.id for model in page.data]
-        except APIConnectionError:
-            raise RagtuneError(
-                f"No server answers at {self.endpoint}.",
-                self.advice or "Start it, or set evaluate.endpoint.",
-            ) from None
-        except (AuthenticationError, PermissionDeniedError) as error:
-            raise self.refused(error.status_code) from None
-        # Some servers have no list, and transformers' fails where there is no cache of the Hub.
-        except (APIError, ValueError, AttributeError, TypeError):
-            return None
-
-    def fault(self, error: APIError, qid: str, listed: list[str] | None) -> RagtuneError:
-        """What an error of the library means, after it has tried again where that makes sense."""
-        from openai import APIConnectionError, APIStatusError, APITimeoutError
-
-        if isinstance(error, APITimeoutError):
-            return RagtuneError(
-                f"{self.endpoint} gave no answer to the question {qid} in {TIMEOUT:g} s, "
-                f"{RETRIES + 1} times.",
-                f"Set evaluate.concurrency lower, or look at the server's log. {GOES_ON}",
-            )
-        if isinstance(error, APIConnectionError):
-            return RagtuneError(
-                f"The connection to {self.endpoint} broke at the question {qid}, "
-                f"{RETRIES + 1} times.",
-                f"See whether the server still runs. {GOES_ON}",
-            )
-        if not isinstance(error, APIStatusError):
-            return RagtuneError(f"{self.endpoint}, question {qid}: {_words(error)}", GOES_ON)
-        status = error.status_code
-        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            return self.refused(status)
-        said = _words(error)
-        unlisted = listed is not None and self.model not in listed
-        # transformers' server answers 400 to another name than the one that it was started with.
-        pinned = f"requested '{self.model}'" in said
-        unknown: dict[int, bool] = {HTTPStatus.NOT_FOUND: unlisted, HTTPStatus.BAD_REQUEST: pinned}
-        if unknown.get(status):
-            return UsageError(
-                f"{self.endpoint} does not serve {self.model} "
-                f"({status}: {said}){names(listed)}{did_you_mean(self.model, listed)}",
-                self.advice or "Set the name that the server lists.",
-            )
-        return RagtuneError(
-            f"{self.endpoint} failed at the question {qid} ({status}: {said})"
-            + (f"; it does not list {self.model}." if unlisted else "."),
-            f"{_what_to_do(status, said)} {GOES_ON}".lstrip(),
-        )
-
-    def refused(self, status: int) -> UsageError:
-        sent = "the key in OPENAI_API_KEY" if _key() else "to answer without a key"
-        return UsageError(
-            f"{self.endpoint} refuses {sent} ({status}).",
-            "Set the environment variable OPENAI_API_KEY to a key that the server accepts.",
-        )
-
-
-def _what_to_do(status: int, said: str) -> str:
-    if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return "Set evaluate.concurrency lower."
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return "Look at the server's log."
-    if status == HTTPStatus.NOT_FOUND:
-        return f"{_ADDRESS} Or the server knows no such model."
-    if "temperature" in said:
-        return "ragtune asks for the likeliest answer (temperature 0): choose a model that can be asked so."
-    if re.search(r"context|length|too long|tokens", said):
-        return (
-            "If the prompt is too long for the server, it was started with a shorter context than the "
-            "model's: start it with a longer one, or set prompt.max_tokens."
-        )
-    return ""
-
-
-def _checked(endpoint: str) -> str:
-    """The address, if it is one, and holds no password: it is shown and written to files."""
-    need_network("evaluate.engine: openai asks a server", "Set evaluate.engine=local.")
-    try:
-        parts = urlsplit(endpoint)
-        right = parts.scheme in ("http", "https") and bool(parts.hostname)
-        right = right and (parts.port is None or parts.port > 0)
-    except ValueError:  # a port that is none, half a bracket
-        right = False
-    if not right:
-        raise UsageError(
-            f"evaluate.endpoint: {endpoint!r} is no address of a server.",
-            "Write it as http://localhost:8000/v1.",
-        )
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise UsageError(
-            "evaluate.endpoint holds a user's name or password, or something behind ? or #.",
-            "Leave it out and put the key into the environment variable OPENAI_API_KEY.",
-        )
-    return endpoint
-
-
-def _wait_for(function: Callable[[], Awaitable[T]]) -> T:
-    """Run to the end on a loop of its own, so that a notebook's is not in the way."""
-    try:
-        import openai  # noqa: F401 - whether it is there
-        from anyio.from_thread import start_blocking_portal
-    except ImportError:
-        raise UsageError(
-            "evaluate.engine: openai needs the package openai, which is not installed.",
-            "Run: pip install openai",
-        ) from None
-    with start_blocking_portal() as portal:
-        return portal.call(function)
-
-
-def _key() -> str:
-    return os.environ.get("OPENAI_API_KEY", "").strip()
-
-
-def _words(error: APIError) -> str:
-    """What the server said, without the key, which some servers repeat."""
-    return _told(error.body or error.message)
-
-
-def _told(said: Any) -> str:
-    if isinstance(said, dict):
-        said = said.get("message") or said.get("detail") or said.get("error") or said
-    text = " ".join(str(said).split())
-    if _key():
-        text = text.replace(_key(), "[key]")
-    return text[:_SHOWN].rstrip(".")
-
-
-def names(listed: list[str] | None) -> str:
-    """What a server lists, in words."""
-    return f"; it lists {', '.join(listed) or 'no model'}" if listed is not None else ""
-
-
-def did_you_mean(name: str, listed: list[str] | None) -> str:
-    """The name of a list that was probably meant, in words."""
-    near = nearest(name, listed) if listed else None
-    return f"; did you mean {near}?" if near else "."
+        return found

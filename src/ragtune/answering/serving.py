@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from ragtune.answering.server import did_you_mean, names, served_models
+from ragtune.answering.client import did_you_mean, names, served_models
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.recipe.schema import Recipe
 

@@ -75,3 +75,12 @@ def progress(description: str, total: int | None = None) -> Iterator[Update]:
             bar.update(task, completed=completed, text=text, total=total or None)
 
         yield update
+
+
+def show_error(message: str, advice: str) -> None:
+    """Say on standard error why a command ended, and what to do."""
+    stderr = Console(stderr=True, highlight=False, emoji=False)
+    stderr.print("Error:", style="bold red", end=" ")
+    stderr.print(message, markup=False, soft_wrap=True)
+    if advice:
+        stderr.print(advice, markup=False, soft_wrap=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import re
+from pathlib import Path
 
 from ragtune.base.secrets import hide
+from ragtune.base.text import first_line, shortened
 
 
 class RagtuneError(Exception):
@@ -72,15 +75,37 @@ class UsageError(RagtuneError):
 
 def in_words(error: Exception) -> RagtuneError:
     """What a failure means to the user, whatever it is."""
-    from ragtune.base.files import lost_disk
-
     if isinstance(error, RagtuneError):
         return error
-    text = (str(error).strip().splitlines() or [""])[0]
     if is_out_of_memory(error):
-        return RagtuneError(f"The memory does not do: {text}", _MEMORY_ADVICE)
+        return RagtuneError(f"There is too little memory: {first_line(error)}", _MEMORY_ADVICE)
     return lost_disk(error) or RagtuneError(
-        f"{type(error).__name__}: {text}",
+        f"{type(error).__name__}: {first_line(error)}",
         "This is a fault of ragtune, or of a library that it uses. The same command with --debug shows "
         "where; please report it.",
     )
+
+
+def lost_disk(error: Exception, path: Path | None = None) -> RagtuneError | None:
+    """What an error means if a disk, or a Drive, is away, or can't have such a name; None otherwise."""
+    if not isinstance(error, OSError):
+        return None
+    where = error.filename if isinstance(error.filename, str) else path
+    if error.errno in _AWAY:
+        return RagtuneError(
+            f"{where or 'A file'} can't be reached any more ({error.strerror}).", CONNECT
+        )
+    if error.errno == errno.ENAMETOOLONG:
+        return RagtuneError(
+            f"{shortened(str(where))}: a name is too long for the file system.",
+            "Choose a shorter one: the recipe's name, or another run directory with --run-dir.",
+        )
+    return None
+
+
+_AWAY = (errno.ENOTCONN, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO)
+"""What a mounted Drive, a network's disk or a stick answers when it is gone."""
+CONNECT = (
+    "If its disk or Drive went away, connect it again: the same command then goes on from what is "
+    "finished."
+)

@@ -13,15 +13,22 @@ from email.utils import parsedate_to_datetime
 from time import sleep
 from typing import Any, TypeVar
 
+from huggingface_hub import HfApi, errors, get_session, get_token
+from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
+
 from ragtune.base.console import warn
 from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.base.network import PASSING
 from ragtune.base.secrets import HIDDEN, STRANGE_TOKEN, TOKEN_ADVICE, hide
 
 T = TypeVar("T")
 
-_SENSELESS = (KeyError, IndexError, TypeError, AttributeError, json.JSONDecodeError)
+# httpx's in huggingface_hub 1.x, httpx2's from 2.0 on.
+HTTPError: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]
+"""What the client raises of a connection, and of an answer that says no."""
+SENSELESS = (KeyError, IndexError, TypeError, AttributeError, json.JSONDecodeError)
 """What is raised while an answer is read that holds something other than it should."""
-_MALFORMED = re.compile(r"improperly formatted|[Mm]alformed response")
+_MALFORMED = re.compile(r"improperly formatted|[Mm]alformed response|does not match format")
 """What huggingface_hub says of such an answer, by a ValueError, where it looks."""
 
 TIMEOUT = 120.0
@@ -35,25 +42,26 @@ LONGEST_PAUSE = 120.0
 """Seconds: if the Hub asks for a longer pause, the user decides when to go on."""
 
 _CONFLICT = 409
-_PASSING = {408, 429, 500, 502, 503, 504}
 _SERVERS_FAULT = 500
+_TOKEN = "The token is wrong or has expired: run `hf auth login`, or set HF_TOKEN"  # noqa: S105 - no password
 _ADVICE = {
+    401: f"{_TOKEN}.",
+    403: "This token may not read {repo}: run `hf auth login` with one that may.",
+    429: "The Hub limits the rate: wait some minutes.",
+}
+_WRITING = {
     400: "If the message names nothing to change, check publish.repo: owner/name, letters, digits "
     "and single - _ . inside.",
-    401: "The token is wrong or has expired: run `hf auth login`, or set HF_TOKEN, with a token "
-    "that may write.",
+    401: f"{_TOKEN}, with a token that may write.",
     403: "The token may not write to {repo}: make one with write access to it, or choose another "
     "publish.repo.",
     404: "{repo} is not there and could not be made: check publish.repo and the token's rights.",
     409: "{repo} is being changed by someone else: wait a moment.",
-    429: "The Hub limits the rate: wait some minutes.",
 }
 
 
-def api() -> Any:
+def api() -> HfApi:
     """The Hub's client, at `HF_ENDPOINT` if that is set."""
-    from huggingface_hub import HfApi
-
     return HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
 
 
@@ -76,7 +84,7 @@ def ask(act: Callable[[], T], repo: str, finish: str = "") -> T:
                 pause = _pause(error, attempt)
                 if pause is None:
                     raise
-                reason, _ = _explain(_root(error), repo)
+                reason, _ = explain(error, repo)
                 warn(f"{reason} Trying again in {pause:.0f} s ({attempt} of {ATTEMPTS - 1}).")
                 sleep(pause)
     raise AssertionError  # the loop ends by a return or a raise
@@ -88,40 +96,29 @@ def failing_at_once() -> Iterator[None]:
 
     Its own retries are silent, cover some requests only, and wait as long as a server asks them to.
     """
-    from huggingface_hub import set_client_factory
-    from huggingface_hub.utils import _http
-
-    before = _http._GLOBAL_CLIENT_FACTORY  # noqa: SLF001 - there is no other way to put it back
-
-    def factory() -> Any:
-        client: Any = before()
-        client.send = _send_once(client.send)
-        return client
-
-    set_client_factory(factory)
+    client: Any = get_session()
+    outer = vars(client).get("send")  # of a request within this one
+    client.send = _send_once(client.send)
     try:
         yield
     finally:
-        set_client_factory(before)
+        del client.send
+        if outer:
+            client.send = outer
 
 
 def _send_once(send: Callable[..., Any]) -> Callable[..., Any]:
-    from huggingface_hub import errors
-    from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
-
-    transport_error: Any = errors.HTTPError  # type: ignore[attr-defined]
-
-    def send_once(request: Any, **options: Any) -> Any:
+    def send_once(request: Any, **options: Any) -> Any:  # noqa: ANN401 - httpx's, or httpx2's
         limits = dict.fromkeys(("read", "write"), TIMEOUT)
         connect = dict.fromkeys(("connect", "pool"), CONNECT_TIMEOUT)
         request.extensions = {**request.extensions, "timeout": {**limits, **connect}}
         try:
             response = send(request, **options)
-        except transport_error as error:
+        except HTTPError as error:
             raise ConnectionError(str(error)) from error  # no class that is silently retried
         # create_repo repeats this one request without a pause or an end.
         blocked = response.status_code == _CONFLICT and "conflicting operation" in response.text
-        if blocked or response.status_code in _PASSING:
+        if blocked or response.status_code in PASSING:
             response.read()
             hf_raise_for_status(response)
         return response
@@ -137,8 +134,6 @@ def hub_errors(repo: str, finish: str) -> Iterator[None]:
         UsageError: the Hub takes no such name.
         RagtuneError: anything else.
     """
-    from huggingface_hub import errors
-
     again = f" Nothing is lost: {finish}" if finish else ""
     try:
         yield
@@ -151,81 +146,86 @@ def hub_errors(repo: str, finish: str) -> Iterator[None]:
             f"publish.repo: {error}",
             "Name it owner/name: letters, digits, and single - _ . inside.",
         ) from error
-    except (errors.HTTPError, OSError, RuntimeError, ValueError, *_SENSELESS) as error:  # type: ignore[attr-defined]
+    except (HTTPError, OSError, RuntimeError, ValueError, *SENSELESS) as error:
         root = _root(error)
         if isinstance(root, OSError) and root.filename is not None:
             raise  # a file here, not the Hub
-        reason, advice = _explain(root, repo)
+        reason, advice = explain(error, repo)
         raise RagtuneError(reason, (advice + again).strip()) from error
 
 
 def _root(error: BaseException) -> BaseException:
     """What the Hub or the network said: the client wraps it, once for each file that fails."""
-    from huggingface_hub import errors
-
-    # The client's own: httpx's in huggingface_hub 1.x, httpx2's from 2.0 on.
-    while not isinstance(error, errors.HTTPError) and error.__cause__ is not None:  # type: ignore[attr-defined]
+    while not isinstance(error, HTTPError) and error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
-def _explain(root: BaseException, repo: str) -> tuple[str, str]:
-    """What happened, and what to do."""
-    from huggingface_hub import errors
+def explain(error: BaseException, repo: str, *, writing: bool = True) -> tuple[str, str]:
+    """What a failure to ask the Hub means, and what to do.
 
+    Args:
+        error: as huggingface_hub raised it.
+        repo: owner/name.
+        writing: whether it was asked to change something, and not only to read.
+    """
+    root = _root(error)
     text, name = _line(str(root)), type(root).__name__
+    network, later = "Check the network.", "Check the network, or try again later."
     # By name, as httpx's and httpx2's classes are called alike: tests/publish/test_faults.py.
     kinds = {kind.__name__ for kind in type(root).__mro__}
     if isinstance(root, errors.HfHubHTTPError):
+        said = _line(root.server_message or str(root))
         code = root.response.status_code
-        advice = _ADVICE.get(code, "").format(repo=repo)
-        if code >= _SERVERS_FAULT:
-            advice = "The Hub has a problem: try again later."
-        asked = _retry_after(root)
-        if asked:
-            advice = f"It asks to wait {asked:.0f} s."
-        reason = f"The Hub refused ({code}): {_line(root.server_message or str(root))}"
+        reason, advice = f"The Hub refused ({code}): {said}", _advice(root, repo, writing=writing)
     elif isinstance(root, UnicodeEncodeError):
         reason, advice = STRANGE_TOKEN, TOKEN_ADVICE
     elif isinstance(root, PermissionError):  # Xet's refusal of the token
-        reason, advice = f"The Hub refused: {text}", _ADVICE[401]
-    elif "ConnectError" in kinds or "ConnectTimeout" in kinds:
-        reason, advice = f"The Hub can't be reached: {name}: {text}", "Check the network."
+        reason, advice = f"The Hub refused: {text}", (_WRITING if writing else _ADVICE)[401]
+    elif kinds & {"ConnectError", "ConnectTimeout"}:
+        reason, advice = f"The Hub can't be reached: {name}: {text}", network
     elif "TimeoutException" in kinds:
-        reason = f"The Hub did not answer within {TIMEOUT:g} s."
-        advice = "Check the network, or try again later."
-    elif isinstance(root, (errors.HTTPError, ConnectionError, TimeoutError)):  # type: ignore[attr-defined]
-        reason = f"The connection to the Hub was cut: {name}: {text}"
-        advice = "Check the network."
-    elif isinstance(root, _SENSELESS) or _MALFORMED.search(text):
+        reason, advice = f"The Hub did not answer within {TIMEOUT:g} s.", later
+    elif isinstance(root, (HTTPError, ConnectionError, TimeoutError)):
+        reason, advice = f"The connection to the Hub was cut: {name}: {text}", network
+    elif isinstance(root, SENSELESS) or _MALFORMED.search(text):
         reason = f"The Hub's answer makes no sense: {name}: {text}"
         advice = "Try again later; if HF_ENDPOINT is set, see that a Hub is there."
     else:
         reason = f"The Hub's client failed: {name}: {text}"
         advice = "Check the network and try again."
-    return (reason if reason.endswith(".") else f"{reason}."), advice
+    return f"{reason.removesuffix('.')}.", advice
+
+
+def _advice(error: errors.HfHubHTTPError, repo: str, *, writing: bool) -> str:
+    """What to do about an answer that says no."""
+    if asked := _retry_after(error):
+        return f"It asks to wait {asked:.0f} s."
+    code = error.response.status_code
+    if code >= _SERVERS_FAULT:
+        return "The Hub has a problem: try again later."
+    advice = {**_ADVICE, **_WRITING} if writing else _ADVICE
+    return advice.get(code, "").format(repo=repo)
 
 
 def _pause(error: Exception, attempt: int) -> float | None:
     """Seconds to wait before another attempt; None if none is worth it."""
-    from huggingface_hub import errors
-
     root = _root(error)
     if attempt >= ATTEMPTS or isinstance(root, (RagtuneError, errors.OfflineModeIsEnabled)):
         return None
     asked = None
     if isinstance(root, errors.HfHubHTTPError):
-        if root.response.status_code not in _PASSING | {_CONFLICT}:
+        if root.response.status_code not in PASSING | {_CONFLICT}:
             return None
         asked = _retry_after(root)
-    elif not isinstance(root, (errors.HTTPError, ConnectionError, TimeoutError)):  # type: ignore[attr-defined]
+    elif not isinstance(root, (HTTPError, ConnectionError, TimeoutError)):
         return None
     if asked is None:
         return PAUSE * float(2 ** (attempt - 1))
     return asked if asked <= LONGEST_PAUSE else None
 
 
-def _retry_after(error: Any) -> float | None:
+def _retry_after(error: errors.HfHubHTTPError) -> float | None:
     """Seconds that an answer asks to wait, by Retry-After (a number or a date) or RateLimit."""
     headers = error.response.headers
     text = str(headers.get("Retry-After", "")).strip()
@@ -242,7 +242,5 @@ def _retry_after(error: Any) -> float | None:
 
 def _line(text: str) -> str:
     """The first line of a message, without a token."""
-    from huggingface_hub import get_token
-
     # The client's may be of neither the environment nor the store: it also asks for short-lived ones.
-    return hide((text.strip().splitlines() or [""])[0].replace(get_token() or "\0", HIDDEN))
+    return hide(text.strip().partition("\n")[0].replace(get_token() or "\0", HIDDEN))

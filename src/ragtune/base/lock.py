@@ -1,183 +1,228 @@
-"""One run at a time in a run directory: a lock file with a heartbeat.
+"""One run at a time in a run directory: a lease of filelock's, renewed while the run is at work.
 
-Made for any file system, a mounted Drive included: no flock, only the creation of a file that must not
-exist, and renaming. A lock whose process is gone, or that is of another machine and silent, is stale.
+Made for any file system, a mounted Drive included: it takes neither flock nor hard links, and compares no
+clocks. A lock whose process is gone is taken over at once, one of another machine when it was watched for
+as long as a lease lasts and was not renewed. filelock decides that, and does it; what is said is ours.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import socket
 import threading
 import time
-import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import psutil
+from filelock import LeaseCompromise, LeaseSettingsMismatch, SoftFileLease, Timeout
 
 from ragtune.base.console import note, warn
+from ragtune.base.disk import disk_errors
 from ragtune.base.errors import RagtuneError, UsageError
-from ragtune.base.files import disk_errors
 from ragtune.base.stopping import finishing
 
+LEASE = 60.0
+"""Seconds without a sign of life after which who watches may take over. Written into the lock, and the same
+in all versions: who finds another number than its own is refused."""
 BEAT = 15.0
 """Seconds between two signs of life."""
-SILENT = 120.0
-"""Seconds of silence after which the lock of another machine counts as stale."""
-WATCH = 20.0
-"""Seconds that a silent lock of another machine is watched: its clock may differ from ours."""
-
 _PAUSE = 0.5
-"""Seconds between two looks whether another process is done."""
+"""Seconds between two looks at a lock that another process holds."""
+_TRIES = 5
+_NAME = "run.lock"
+_OLD_NAME = "lock.json"
+"""The lock of an older ragtune."""
+_OLD_SILENT = 120.0
+"""Seconds without a sign of life after which that counted as left behind."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock, as its file says; all empty if that is damaged."""
+
+    pid: int = 0
+    host: str = "an unknown host"
+    token: str = ""
+    place: str = ""
+    since: float = 0.0
+
+    def __str__(self) -> str:
+        return f"process {self.pid or '?'} on {self.host}"
+
+    @property
+    def near(self) -> bool:
+        """Whether it is of this machine, so that its process can be looked for."""
+        return self.place == _place()
+
+    @property
+    def running(self) -> bool:
+        """Whether this machine has such a process, and not only its exit code."""
+        try:
+            return bool(psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return False
 
 
 class Lock:
-    """A run directory's lock. It counts for this process: who holds it may take it again."""
+    """A run directory's lock. It counts for this process: who holds it may take it again.
+
+    Args:
+        folder: the directory.
+        waiting: what to say once while another process is at work; without it one is refused.
+    """
 
     _held: dict[Path, Lock] = {}  # noqa: RUF012 - one for the process
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, waiting: str = "") -> None:
         self.folder = folder
-        self.path = folder / "lock.json"
-        self.owner = {"token": uuid.uuid4().hex, "since": round(time.time()), **_self()}
-        self.lost: str | None = None
-        self.beat = time.time()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="lock", daemon=True)
+        self.path = folder / _NAME
+        self.lost = False
+        self.looked = time.time()
+        self._waiting, self._told = waiting, False
+        self._token: str | None = None
+        self._other: Holder | None = None
+        self._watched: tuple[float, tuple[int, int]] | None = None
+        """Since when the lock of another machine is watched, and how it looked then."""
+        self._lease = SoftFileLease(
+            self.path,
+            lease_duration=LEASE,
+            heartbeat_interval=BEAT,
+            on_compromise=self._lose,
+            thread_local=False,
+        )
 
     def acquire(self) -> None:
         """Take the lock.
 
         Raises:
-            UsageError: another run is at work here.
+            UsageError: another run is at work here, and `waiting` is empty.
             RagtuneError: the directory can't be written.
         """
         with disk_errors(self.path):
-            while not self._create():
-                other = _read(self.path)
-                if other is not None:
-                    self._take_over(other, _stale(self.path, other))
-            mine = _read(self.path)
-        if mine is None or mine.get("token") != self.owner["token"]:
-            raise _refusal(self.folder, mine or {})
-        for left in self.folder.glob(".lock.*"):  # by a run that was killed
-            left.unlink(missing_ok=True)
-        self._thread.start()
+            while older := _living(self.folder / _OLD_NAME, _OLD_SILENT):
+                if not self._waits():
+                    raise _refusal(self.folder, older)
+                time.sleep(_PAUSE)
+            self._other = _read(self.path)
+            while self._is_namesake(self._other) and not self._watched_enough():
+                if self._refused():
+                    raise _refusal(self.folder, self._other)
+                time.sleep(_PAUSE)
+            try:
+                self._take()
+            except (Timeout, LeaseSettingsMismatch):
+                raise _refusal(self.folder, self._other) from None
+            self._token = self._lease.token
+            with self.path.open("a", encoding="ascii") as file:  # filelock ignores such lines
+                file.write(f"place={_place()}\nsince={round(time.time())}\n")
+        if self._other:
+            silent = f"it gave no sign of life for {LEASE:.0f} s"
+            reason = silent if self._watched else "its process is gone"
+            warn(f"Took over the lock of {self._other}: {reason}.")
+        (self.folder / _OLD_NAME).unlink(missing_ok=True)
+
+    def _take(self) -> None:
+        for tries in range(_TRIES, 0, -1):
+            try:
+                # Never without an end: filelock refuses at once to wait for this very thread.
+                self._lease.acquire(threading.TIMEOUT_MAX, _PAUSE, cancel_check=self._refused)
+                return
+            except (FileNotFoundError, FileExistsError):
+                # Who gave the folder back may have removed it this moment.
+                if tries == 1:
+                    raise
 
     def release(self) -> None:
         """Give the lock back; a directory in which nothing was made goes, too."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
         with suppress(OSError):
-            if (_read(self.path) or {}).get("token") == self.owner["token"]:
-                self.path.unlink()
+            self._lease.release()
+        with suppress(OSError):
             self.folder.rmdir()
 
     def check(self) -> None:
-        """See that the lock is still ours.
+        """Raise unless the lock is still ours.
 
         Raises:
-            RagtuneError: another machine took it while this one was asleep.
+            RagtuneError: another machine took it while this one was asleep, or could have.
         """
-        if time.time() - self.beat > 3 * BEAT:  # this machine was asleep
-            self._look()
-        if self.lost:
-            raise RagtuneError(
-                f"{self.folder} was taken over by {self.lost} while this run gave no sign of life.",
-                "What is finished is kept. Go on where it runs now, or stop that run first.",
-            )
-
-    def _create(self) -> bool:
-        """Make the lock file, whole at once; False if there is one."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except FileExistsError:
-            if os.path.lexists(self.folder) and not self.folder.is_dir():
-                raise
-            return False  # it was there, and who gave it back has removed it
-        ready = self.path.with_name(f".lock.{self.owner['token']}")
-        try:
-            ready.write_bytes(self._content())
-            os.link(ready, self.path)
-        except (FileExistsError, FileNotFoundError):
-            # The latter: swept away by who has the lock, or with the folder by who gave it back.
-            return False
-        except OSError:  # a Drive has no links
-            return self._create_in_place()
-        finally:
-            ready.unlink(missing_ok=True)
-        return True
-
-    def _create_in_place(self) -> bool:
-        try:
-            descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-        except (FileExistsError, FileNotFoundError):
-            return False
-        try:
-            os.write(descriptor, self._content())
-        except OSError:
-            self.path.unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(descriptor)
-        return True
-
-    def _content(self) -> bytes:
-        return (json.dumps({**self.owner, "beat": round(time.time())}) + "\n").encode()
-
-    def _take_over(self, other: dict[str, Any], reason: str | None) -> None:
-        if reason is None:
-            raise _refusal(self.folder, other)
-        aside = self.path.with_name(f".lock.{self.owner['token']}.stale")
-        try:
-            self.path.rename(aside)
-        except FileNotFoundError:  # it was given back, or another took it over first
+        if abs(time.time() - self.looked) > BEAT and not self._is_ours():  # this machine was asleep
+            time.sleep(_PAUSE)  # who looks whether a lock is stale puts it aside for a moment
+            self.lost = self.lost or not self._is_ours()
+        self.looked = time.time()
+        if not self.lost:
             return
-        moved = _read(aside) or {}
-        if moved.get("token") != other.get("token"):
-            # Another run was quicker, and this is its new lock.
-            with suppress(OSError):
-                aside.rename(self.path)
-            raise _refusal(self.folder, moved)
-        aside.unlink(missing_ok=True)
-        warn(f"Took over the lock of {_name(other)}: {reason}.")
+        what = f"was taken over by {_read(self.path) or 'another run'} while this run gave no sign of life"
+        if self._is_ours():
+            what = "could not be reached for a while, so another run may be at work in it"
+        raise RagtuneError(
+            f"{self.folder} {what}.",
+            "What is finished is kept. Go on where it runs now, or stop that run first.",
+        )
 
-    def _beat(self) -> None:
-        while not self._stop.wait(BEAT):
-            with suppress(OSError):  # a full disk or a network that is away for a moment
-                self._look()
-                if self.lost:
-                    return
-                with self.path.open("r+b") as file:  # of the same length: nothing is cut off
-                    file.write(self._content())
+    def _is_ours(self) -> bool:
+        return (_read(self.path) or Holder()).token == self._token
 
-    def _look(self) -> None:
-        now = _read(self.path)
-        if now is not None and now.get("token") != self.owner["token"]:
-            self.lost = _name(now)
-        self.beat = time.time()
+    def _is_namesake(self, other: Holder | None) -> bool:
+        """Whether another machine has the name of this one: filelock would take its process for dead."""
+        if other is None or other.place in ("", _place()):
+            return False
+        return other.host == socket.gethostname()
+
+    def _refused(self) -> bool:
+        """Whether another is known to be at work, and not waited for; asked between two attempts."""
+        self._other = _read(self.path)
+        return self._other is not None and self._at_work(self._other) and not self._waits()
+
+    def _waits(self) -> bool:
+        if self._waiting and not self._told:
+            note(self._waiting)
+            self._told = True
+        return bool(self._waiting)
+
+    def _at_work(self, other: Holder) -> bool:
+        """Whether a process runs, or the lock of another machine has changed since it was first seen."""
+        if other.near:
+            return other.running
+        try:
+            stat = self.path.stat()
+        except FileNotFoundError:
+            return False
+        look = (stat.st_ino, stat.st_mtime_ns)
+        if self._watched is None:
+            self._watched = time.monotonic(), look
+            note(f"{self.folder} is locked by {other}; watching it …")
+        elif not other.pid and self._watched_enough():  # filelock leaves an empty one alone
+            self._lease.break_lock()
+        return look != self._watched[1]
+
+    def _watched_enough(self) -> bool:
+        return self._watched is not None and time.monotonic() - self._watched[0] >= LEASE
+
+    def _lose(self, _: LeaseCompromise) -> None:
+        """Called by filelock, from a thread of its own, when the lock can't be renewed."""
+        self.lost = True
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[Lock]:
+def locked(folder: Path, waiting: str = "") -> Iterator[Lock]:
     """Hold a run directory's lock; within it the same process may take it again. Raises as `acquire`."""
     key = folder.resolve()
     held = Lock._held.get(key)  # noqa: SLF001 - the class's own registry
-    if held is not None and held.owner["pid"] == os.getpid():
+    if held is not None:
         held.check()
         yield held
         return
-    lock = Lock(folder)
+    lock = Lock(folder, waiting)
     try:
         lock.acquire()
-        Lock._held[key] = lock  # noqa: SLF001
+        Lock._held[key] = lock  # noqa: SLF001 - the class's own registry
         yield lock
     finally:
         with finishing():  # a signal in the middle of this would leave the lock behind
-            Lock._held.pop(key, None)  # noqa: SLF001
+            Lock._held.pop(key, None)  # noqa: SLF001 - the class's own registry
             lock.release()
 
 
@@ -187,41 +232,23 @@ def making(path: Path) -> Iterator[None]:
 
     Who comes second has to look whether it is there by now.
     """
-    folder = path.with_name(f".{path.name}.lock")
-    told = False
-    with ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(locked(folder))
-                break
-            except UsageError:
-                if not told:
-                    note(f"Another run is making {path}; waiting for it …")
-                told = True
-                time.sleep(_PAUSE)
+    words = f"Another run is making {path}; waiting for it …"
+    with locked(path.with_name(f".{path.name}.lock"), words):
         yield
 
 
-def see_held() -> None:
-    """See that what this process has locked is still its own. Raises as `check`."""
-    for held in Lock._held.values():  # noqa: SLF001
+def require_held() -> None:
+    """Raise unless what this process has locked is still its own. Raises as `check`."""
+    for held in Lock._held.values():  # noqa: SLF001 - the class's own registry
         held.check()
 
 
 def refusal(folder: Path) -> UsageError | None:
     """What a run in this directory would be refused with now, or None; nothing is waited for."""
-    held, path = Lock._held.get(folder.resolve()), folder / "lock.json"  # noqa: SLF001
-    other = None if held is not None else _read(path)
-    return _refusal(folder, other) if other is not None and not _gone(path, other) else None
-
-
-def _self() -> dict[str, Any]:
-    return {
-        "host": socket.gethostname(),
-        "place": _place(),
-        "pid": os.getpid(),
-        "started": _started(os.getpid()),
-    }
+    if folder.resolve() in Lock._held:  # noqa: SLF001 - the class's own registry
+        return None
+    other = _living(folder / _OLD_NAME, _OLD_SILENT) or _living(folder / _NAME, LEASE)
+    return _refusal(folder, other) if other else None
 
 
 def _place() -> str:
@@ -232,85 +259,42 @@ def _place() -> str:
     return socket.gethostname()
 
 
-def _started(pid: int) -> str | None:
-    """When a process started, in the system's ticks, so that a pid that is used again is noticed."""
+def _read(path: Path) -> Holder | None:
+    """Who holds a lock, an older ragtune's (JSON) or ours (lines); None if it is not there."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        text = path.read_text(encoding="ascii", errors="replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        lines = (line.partition("=") for line in text.splitlines())
+        fields = json.loads(text) if text.startswith("{") else {key: v for key, _, v in lines}
+        return Holder(
+            int(fields["pid"]),
+            fields["host"].partition("?pidns-")[0],  # a container's process namespace is behind it
+            fields["token"],
+            fields.get("place", ""),
+            float(fields.get("since", 0)),
+        )
+    except (ValueError, KeyError):  # cut off by a power failure, for example
+        return Holder()
+
+
+def _living(path: Path, silent: float) -> Holder | None:
+    """Who holds a lock, unless its process is gone, or it is of another machine and long silent."""
+    other = _read(path)
+    try:
+        age = abs(time.time() - path.stat().st_mtime)
     except OSError:
         return None
-    state, *rest = fields.rpartition(")")[2].split()
-    return None if state in "ZX" else rest[18]
+    return other if other and (other.running if other.near else age < silent) else None
 
 
-def _alive(other: dict[str, Any]) -> bool:
-    pid = int(other["pid"])
-    if Path("/proc/self/stat").exists():
-        return other.get("started") is not None and _started(pid) == other["started"]
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _gone(path: Path, other: dict[str, Any]) -> str | None:
-    """Why a lock seems not to count any more; None if it counts."""
-    if _near(other):
-        return None if _alive(other) else "its process is gone"
-    silent = _silence(path, other)
-    if silent <= -SILENT:  # how long it is silent can't be told, only watched
-        return f"its last sign of life is dated {-silent:.0f} s ahead of the clock here"
-    return None if silent < SILENT else f"it gave no sign of life for {silent:.0f} s"
-
-
-def _stale(path: Path, other: dict[str, Any]) -> str | None:
-    """Why a lock no longer counts; None if it does. One of another machine is watched first."""
-    reason = _gone(path, other)
-    if reason is None or _near(other):
-        return reason
-    note(f"{path.parent} is locked by {_name(other)}, and {reason}; watching it …")
-    time.sleep(WATCH)
-    now = _read(path)
-    return None if now is None or now.get("beat") != other.get("beat") else reason
-
-
-def _near(other: dict[str, Any]) -> bool:
-    """Whether a lock is of this machine, so that its process can be looked for."""
-    return other.get("place") == _place() and os.name == "posix"
-
-
-def _silence(path: Path, other: dict[str, Any]) -> float:
-    with suppress(OSError):
-        return time.time() - max(float(other.get("beat", 0)), path.stat().st_mtime)
-    return 0.0
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """What a lock says; {} if it is empty or damaged, None if it is not there."""
-    for _ in range(3):  # one that was made this moment is still empty
-        try:
-            value = json.loads(path.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except ValueError:
-            time.sleep(0.1)
-            continue
-        return value if isinstance(value, dict) and isinstance(value.get("pid"), int) else {}
-    return {}
-
-
-def _name(other: dict[str, Any]) -> str:
-    return f"process {other.get('pid', '?')} on {other.get('host', 'an unknown host')}"
-
-
-def _refusal(folder: Path, other: dict[str, Any]) -> UsageError:
-    since = other.get("since")
-    when = f", since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(since))}" if since else ""
+def _refusal(folder: Path, other: Holder | None) -> UsageError:
+    other = other or Holder()
+    since = time.strftime(", since %Y-%m-%d %H:%M:%S", time.localtime(other.since))
     return UsageError(
-        f"Another run is at work in {folder}: {_name(other)}{when}.",
+        f"Another run is at work in {folder}: {other}{since if other.since else ''}.",
         "Wait until it is done, stop it there with Ctrl-C (what is finished is kept), or give this run "
-        f"its own directory (name=ANOTHER, or --run-dir). A lock of another machine counts for "
-        f"{SILENT:.0f} s after its last sign of life.",
+        "its own directory (name=ANOTHER, or --run-dir). The lock of another machine is taken over after "
+        f"{LEASE:.0f} s without a sign of life.",
     )

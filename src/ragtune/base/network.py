@@ -7,6 +7,8 @@ import sys
 
 from ragtune.base.errors import UsageError
 
+PASSING = {408, 429, 500, 502, 503, 504}
+"""HTTP statuses that may be gone at the next attempt."""
 _NO_TELEMETRY = {
     "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub, transformers, trl: usage, and what is installed
     "DO_NOT_TRACK": "1",
@@ -50,7 +52,7 @@ def _is_set(name: str) -> bool:
     return os.environ.get(name, "").lower() not in ("", "0", "false", "no", "off")
 
 
-def need_network(what: str, advice: str = "") -> None:
+def require_network(what: str, advice: str = "") -> None:
     """Refuse what needs a connection when there is to be none.
 
     Raises:
@@ -63,8 +65,8 @@ def need_network(what: str, advice: str = "") -> None:
         )
 
 
-def check_tracker_is_local(names: list[str]) -> None:
-    """See that no tracker would send anything with --offline. Raises as `need_network` does."""
+def require_local_trackers(names: list[str]) -> None:
+    """Refuse trackers that would send anything, with --offline. Raises as `require_network` does."""
     for name in names:
         if name not in _LOCAL_TRACKERS:
-            need_network(f"train.report_to: {name} may send what it tracks", "Or leave it out.")
+            require_network(f"train.report_to: {name} may send what it tracks", "Or leave it out.")

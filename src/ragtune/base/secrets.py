@@ -39,7 +39,7 @@ ADVICE = (
 )
 
 STRANGE_TOKEN = "The Hub's token holds a character that no token has."  # noqa: S105 - it is none
-TOKEN_ADVICE = "Copy it again: `hf auth login`, or HF_TOKEN."  # noqa: S105
+TOKEN_ADVICE = "Copy it again: `hf auth login`, or HF_TOKEN."  # noqa: S105 - no password
 
 
 def kind_of(text: str, known: Sequence[str] | None = None) -> str | None:
@@ -113,6 +113,6 @@ def _store() -> Path:
     # os.path: an empty variable is the current folder, Path.expanduser fails where there is no home, and
     # nothing else expands variables.
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    home = os.environ.get("HF_HOME", os.path.join(cache, "huggingface"))  # noqa: PTH118
-    path = os.environ.get("HF_TOKEN_PATH", os.path.join(home, "token"))  # noqa: PTH118
-    return Path(os.path.expandvars(os.path.expanduser(path)))  # noqa: PTH111
+    home = os.environ.get("HF_HOME", os.path.join(cache, "huggingface"))  # noqa: PTH118 - as huggingface_hub does it
+    path = os.environ.get("HF_TOKEN_PATH", os.path.join(home, "token"))  # noqa: PTH118 - as huggingface_hub does it
+    return Path(os.path.expandvars(os.path.expanduser(path)))  # noqa: PTH111 - as huggingface_hub does it

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+from ragtune.base.secrets import hide
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ALARM = getattr(signal, "SIGALRM", None)  # Windows has none
 _SHORTLY = 0.05
@@ -151,8 +153,6 @@ def last_words() -> tuple[int, str, str]:
 
 def farewell(arguments: list[str]) -> int:
     """Say how to go on, without a token that was given; returns the exit code."""
-    from ragtune.base.secrets import hide
-
     _forget_alarm()
     for number in SIGNALS:  # one more could only cut these words
         signal.signal(number, signal.SIG_IGN)

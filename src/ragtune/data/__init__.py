@@ -1,1 +1,1 @@
-"""Questions with passages: reading, selecting, prompting, encoding."""
+"""Questions with passages: read, selected, prompted, encoded. Begin with example.py, prepare.py, encode.py."""

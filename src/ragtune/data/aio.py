@@ -14,16 +14,14 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import httpx
+
+from ragtune.base.disk import cache_dir, disk_errors
 from ragtune.base.errors import RagtuneError
-from ragtune.base.files import cache_dir, disk_errors
 from ragtune.base.lock import making
-from ragtune.base.network import need_network
+from ragtune.base.network import PASSING, require_network
 from ragtune.store.seal import cached, seal, unchanged
-
-if TYPE_CHECKING:
-    import httpx
 
 BASE_URL = "https://github.com/cl-tohoku/quiz-datasets/releases/download/v1.0.0"
 FILES = {
@@ -33,8 +31,6 @@ FILES = {
 ATTEMPTS = 5
 PAUSE = 2.0
 """Seconds before the second attempt; one more of them before each later one."""
-_PASSING = {408, 429, 500, 502, 503, 504}
-"""HTTP statuses that may be gone at the next attempt."""
 
 
 def is_there(split: str) -> bool:
@@ -69,7 +65,7 @@ def fetch(
         return path
     with making(path):
         if not cached(path):
-            need_network(f"{name} has to be downloaded")
+            require_network(f"{name} has to be downloaded")
             base = base_url or os.environ.get("RAGTUNE_AIO_URL", BASE_URL)
             download(f"{base.rstrip('/')}/{name}", path, tick)
     return path
@@ -77,8 +73,6 @@ def fetch(
 
 def download(url: str, path: Path, tick: Callable[[int, int], None]) -> None:
     """Stream `url` to `path`, resuming a partial file, and check size and gzip integrity."""
-    import httpx
-
     partial = path.with_name(f"{path.name}.partial")
     manual = f"Download it by hand from {url} and give its path as data.train or data.eval."
     with disk_errors(path):
@@ -89,7 +83,7 @@ def download(url: str, path: Path, tick: Callable[[int, int], None]) -> None:
                 break
             except httpx.HTTPStatusError as error:
                 code = error.response.status_code
-                if code not in _PASSING or attempt == ATTEMPTS:
+                if code not in PASSING or attempt == ATTEMPTS:
                     raise RagtuneError(f"{url}: the server answered {code}.", manual) from None
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 if attempt == ATTEMPTS:
@@ -107,8 +101,6 @@ def download(url: str, path: Path, tick: Callable[[int, int], None]) -> None:
 
 
 def _stream(url: str, partial: Path, tick: Callable[[int, int], None]) -> None:
-    import httpx
-
     have = partial.stat().st_size if partial.exists() else 0
     headers = {"Range": f"bytes={have}-"} if have else {}
     # The body is stored as it comes: httpx must not unpack what a server labels Content-Encoding.

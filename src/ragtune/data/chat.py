@@ -1,17 +1,19 @@
-"""Conversations as a chat template writes them: with the recipe's arguments, in a form that it takes."""
+"""Conversations as a chat template writes them, in a form that it takes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import UndefinedError
 
 from ragtune.base.errors import UsageError
 from ragtune.data.template import variables
-from ragtune.recipe.load import nearest
 from ragtune.recipe.schema import Scalar
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Message = dict[str, Any]
 """A role and its content: a text, or a list of parts, each with its text."""
@@ -24,7 +26,7 @@ _TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls
 
 
 def render(
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[Message],
     *,
     generation: bool = False,
@@ -60,47 +62,16 @@ def render(
     return text
 
 
-def _unset_tokens(tokenizer: Any, template: str) -> list[str]:
+def _unset_tokens(tokenizer: PreTrainedTokenizerBase, template: str) -> list[str]:
     read = variables(template)
     return [name for name in _TOKENS if name in read and getattr(tokenizer, name, None) is None]
 
 
-# Arguments.
-
-
-def own_variables(tokenizer: Any, template: str) -> list[str]:
+def own_variables(tokenizer: PreTrainedTokenizerBase, template: str) -> list[str]:
     """The variables that a chat template reads and that transformers doesn't set."""
     return sorted(
         variables(template) - _GIVEN - _OFFERED - {*_TOKENS, *tokenizer.special_tokens_map}
     )
-
-
-def with_arguments(tokenizer: Any, template: str, arguments: Mapping[str, Scalar]) -> str:
-    """A chat template of which `arguments` are the defaults, so that whoever renders it has them.
-
-    Raises:
-        UsageError: the template never reads one of them.
-    """
-    own = own_variables(tokenizer, template)
-    for name in arguments:
-        if name not in own:
-            near = nearest(name, own)
-            hint = f" Did you mean {near}?" if near else ""
-            raise UsageError(
-                f"prompt.template_arguments: the chat template never reads {name}.{hint}",
-                f"It reads: {', '.join(own) or 'no variable of its own'}.",
-            )
-    head = "".join(
-        f"{{% set {name} = {name} if {name} is defined else {_literal(value)} %}}\n"
-        for name, value in arguments.items()
-    )
-    # A template that was saved with them has them already.
-    return template if head in template else head + template
-
-
-def _literal(value: Scalar) -> str:
-    """A value as Jinja writes it."""
-    return repr(value).lower() if value is None or isinstance(value, bool) else repr(value)
 
 
 # The form of the messages.
@@ -143,7 +114,7 @@ _WORDS = {
 _TEXT = "{0} \"begins\" here,\n'goes on' <so> & ends: {0}"
 
 
-def find_form(tokenizer: Any, *, system: bool) -> Form:
+def find_form(tokenizer: PreTrainedTokenizerBase, *, system: bool) -> Form:
     """The form in which everything that is said comes out of the chat template, in its order.
 
     Args:
@@ -175,7 +146,7 @@ def find_form(tokenizer: Any, *, system: bool) -> Form:
     )
 
 
-def _lost(tokenizer: Any, form: Form, *, system: bool) -> str | None:
+def _lost(tokenizer: PreTrainedTokenizerBase, form: Form, *, system: bool) -> str | None:
     """What the template does to a message of a conversation, if it doesn't write it as it is."""
     roles = ["system", "user", "assistant"][not system :]
     texts = {role: _TEXT.format(_MARKS[role]) for role in roles}

@@ -1,26 +1,31 @@
-"""What the data report says of a split: how much was read, selected, dropped and cut."""
+"""What the data report says of a split: how much was read, selected, dropped and cut, and what is too long."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
 from ragtune.base.console import note, warn
-from ragtune.data.encode import EncodedPrompt
+from ragtune.data.encode import EncodedExample, Encoder
 from ragtune.data.example import Example
-from ragtune.data.select import REASONS
-from ragtune.data.too_long import ADVICE, TooLong
-from ragtune.data.unanswerable import refusing
+from ragtune.data.select import REASONS, accepted
 from ragtune.recipe.schema import Data, Recipe
 
+SplitName = Literal["train", "eval"]
+
 _QIDS = 10
+"""How many qids the report names."""
 _DONE = {
     "drop": "left out",
     "refuse": "trained with the refusal",
     "keep": "kept as if nothing were lost",
 }
+ADVICE = "Raise evaluate.max_new_tokens."
+"""What to do about answers that are too long."""
 
 
 def on_cut(split: str, data: Data) -> str:
@@ -37,17 +42,73 @@ def what_becomes(split: str, data: Data) -> str:
     return _DONE[on_cut(split, data)]
 
 
-class Counts:
+@dataclass(slots=True)
+class TooLong:
+    """How many answers have more tokens than the model may write, the stop token not counted."""
+
+    max_new_tokens: int
+    of: int = 0
+    count: int = 0
+    longest: int = 0
+    """Tokens: with so many, each of them could be given."""
+    qids: list[str] = field(default_factory=list)
+
+    def add(self, qid: str, tokens: int) -> None:
+        self.of += 1
+        if tokens > self.max_new_tokens:
+            self.count += 1
+            self.longest = max(self.longest, tokens)
+            self.qids += [qid] if len(self.qids) < _QIDS else []
+
+    def words(self, split: str) -> str:
+        """What was counted; of training what is trained, of the evaluation what would be right."""
+        what = "trained answers" if split == "train" else "questions' accepted answers"
+        return (
+            f"{self.count:,} of {self.of:,} {what} have more than {self.max_new_tokens:,} tokens "
+            f"(the longest has {self.longest:,}): they can't be given whole"
+        )
+
+
+def shortest_accepted(encoder: Encoder, examples: Sequence[Example]) -> list[int]:
+    """The tokens of each example's shortest accepted answer; 0 where there is none."""
+    answers = [accepted(e, encoder.recipe) for e in examples]
+    lengths = iter(encoder.answer_lengths([a for one in answers for a in one]))
+    return [min((next(lengths) for _ in one), default=0) for one in answers]
+
+
+def refusal_too_long(encoder: Encoder) -> str | None:
+    """In words, if the refusal itself is longer than what the model may write."""
+    refusal, limit = encoder.recipe.data.refusal, encoder.recipe.evaluate.max_new_tokens
+    if refusal is None or (tokens := encoder.answer_lengths([refusal])[0]) <= limit:
+        return None
+    return f"data.refusal has {tokens:,} tokens, more than {limit:,}: it can't be given whole"
+
+
+class SplitReport(TypedDict):
     """What the data report says of a split."""
 
-    def __init__(self, split: str, source: str, recipe: Recipe, rows: int) -> None:
-        self.split = split
+    source: str
+    read: int
+    selected: int
+    dropped: dict[str, int]
+    positives_computed: int
+    prompt_tokens: dict[str, float]
+    completion_tokens: dict[str, float]
+    too_long: dict[str, Any]
+    truncated: dict[str, Any]
+    positives_cut: dict[str, Any]
+    special_tokens_in_text: int
+    unanswerable: int
+
+
+class Counts:
+    """Counts a split while it is read and selected."""
+
+    def __init__(self, split: SplitName, source: str, recipe: Recipe) -> None:
+        self.split: SplitName = split
         self.source = source
-        self.rows = rows
-        """Of the model's embedding."""
         self.on_cut = on_cut(split, recipe.data)
         self.read = 0
-        self.selected = 0
         self.computed = 0
         self.dropped: Counter[str] = Counter()
         self.prompt_tokens: list[int] = []
@@ -60,45 +121,29 @@ class Counts:
         self.too_long = TooLong(recipe.evaluate.max_new_tokens)
         self.special_text = 0
         self.unanswerable = 0
-        self.seen = 0
-        self.hidden = 0
-        """Training examples that could be trained so far, and those of them whose answers were hidden."""
-        self.spare: list[tuple[float, Example, EncodedPrompt, list[int]]] = []
-        """Training examples without an answer, of which the share that the recipe wants is taken."""
 
-    def without_positive(self, example: Example) -> tuple[Example, str | None]:
-        """What becomes of an example whose prompt lost every positive; and why it is dropped, if it is."""
-        self.positives_cut.append(example.qid)
-        if self.on_cut == "drop":
-            self.seen -= 1
-            return example, "positive_cut"
-        if self.on_cut == "refuse":
-            self.hidden += 1
-            return refusing(example), None
-        return example, None
+    @property
+    def selected(self) -> int:
+        return len(self.prompt_tokens)
 
-    def select(
-        self, example: Example, prompt: EncodedPrompt, completion: list[int], answer: int
-    ) -> None:
-        """Take one up.
+    def select(self, one: EncodedExample, answer: int) -> None:
+        """Count one that is selected.
 
         Args:
-            example: with the prompt and the completion as they are encoded.
-            prompt: its prompt.
-            completion: its completion.
+            one: as it is encoded.
             answer: the tokens of the answer that is trained, or of the shortest one that is accepted.
         """
-        self.selected += 1
-        self.unanswerable += not example.answers
+        prompt, qid = one.prompt, one.example.qid
+        self.unanswerable += not one.example.answers
         self.prompt_tokens.append(len(prompt.ids))
-        self.completion_tokens.append(len(completion))
-        self.too_long.add(example.qid, answer)
-        if prompt.passages_dropped or prompt.characters_cut:
-            self.truncated.append(example.qid)
+        self.completion_tokens.append(len(one.completion))
+        self.too_long.add(qid, answer)
+        if prompt.is_cut:
+            self.truncated.append(qid)
             self.passages_dropped += prompt.passages_dropped
             self.characters_cut += prompt.characters_cut
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> SplitReport:
         return {
             "source": self.source,
             "read": self.read,
@@ -107,7 +152,7 @@ class Counts:
             "positives_computed": self.computed,
             "prompt_tokens": _lengths(self.prompt_tokens),
             "completion_tokens": _lengths(self.completion_tokens),
-            "too_long": self.too_long.report(),
+            "too_long": asdict(self.too_long),
             "truncated": {
                 "examples": len(self.truncated),
                 "passages_dropped": self.passages_dropped,
@@ -125,13 +170,10 @@ class Counts:
 
     def tell(self) -> None:
         """Say it on the screen."""
-        dropped = dropped_text(self.dropped)
-        note(
-            f"{self.split}: {self.selected:,} of {self.read:,} selected"
-            + (f"; dropped: {dropped}" if dropped else "")
-        )
+        dropped = f"; dropped: {self.dropped_text()}" if self.dropped.total() else ""
+        note(f"{self.split}: {self.selected:,} of {self.read:,} selected{dropped}")
         if lengths := _lengths(self.prompt_tokens):
-            low, middle, high = (lengths[k] for k in ("min", "median", "max"))
+            low, middle, high = lengths["min"], lengths["median"], lengths["max"]
             note(f"  prompts of {low} to {high} tokens, median {middle:.0f}")
         if self.unanswerable:
             share = self.unanswerable / self.selected
@@ -160,10 +202,11 @@ class Counts:
         if self.too_long.count:
             warn(f"{self.split}: {self.too_long.words(self.split)}. {ADVICE}")
 
-
-def dropped_text(dropped: Counter[str]) -> str:
-    """How many were dropped for each reason."""
-    return ", ".join(f"{dropped[r]:,} {why}" for r, why in REASONS.items() if dropped[r])
+    def dropped_text(self) -> str:
+        """How many were dropped for each reason."""
+        return ", ".join(
+            f"{self.dropped[r]:,} {why}" for r, why in REASONS.items() if self.dropped[r]
+        )
 
 
 def _lengths(values: list[int]) -> dict[str, float]:

@@ -12,19 +12,20 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ragtune.base.errors import UsageError
-from ragtune.data.chat import Message, find_form, with_arguments
-from ragtune.data.clock import asks_clock, date_of, today, with_date
+from ragtune.data.chat import Message, find_form
 from ragtune.data.example import Example, Passage
 from ragtune.data.opening import find_opening
-from ragtune.data.prompt import PromptBuilder, chat_template, without_mark
+from ragtune.data.prompt import PromptBuilder
 from ragtune.data.select import shown_indices, shown_passages, target_answer
-from ragtune.data.template import unbounded
-from ragtune.data.turn import find_turn, special_ids
+from ragtune.data.tokenizer import date_of, special_ids
+from ragtune.data.turn import find_turn
 from ragtune.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 IGNORE = -100
 """The label of a position that is not trained (PyTorch's convention)."""
@@ -38,6 +39,20 @@ class EncodedPrompt:
     passages_shown: int
     passages_dropped: int
     characters_cut: int
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether anything was left out."""
+        return bool(self.passages_dropped or self.characters_cut)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedExample:
+    """An example that is trained or asked, with its prompt and the completion that is trained."""
+
+    example: Example
+    prompt: EncodedPrompt
+    completion: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,57 +74,6 @@ class Sample:
         }
 
 
-def prepare_tokenizer(tokenizer: Any, recipe: Recipe, day: date | None = None) -> Any:
-    """Give a tokenizer the chat template of a run: the recipe's or its own, with arguments and date.
-
-    Of several of its own, the default is kept alone.
-
-    Args:
-        tokenizer: is changed.
-        recipe: the prompt.
-        day: the date that a template writes; today's by default.
-
-    Raises:
-        UsageError: it has none and the recipe names none, it goes on without end, it drops what is said,
-            or it never reads one of the recipe's arguments.
-    """
-    if recipe.prompt.chat_template:
-        tokenizer.chat_template = chat_template(recipe.prompt.chat_template)
-    elif not tokenizer.chat_template:
-        raise UsageError(
-            f"The tokenizer of {recipe.model.id} has no chat template.",
-            "Set prompt.chat_template: aio (the book's), plain (English), or a .jinja file.",
-        )
-    elif isinstance(tokenizer.chat_template, dict):
-        # So that the one that is used is the one that is looked at here, and that is saved.
-        tokenizer.chat_template = _default(tokenizer.chat_template, recipe.model.id)
-    template = without_mark(tokenizer.chat_template)
-    turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
-    known = {**tokenizer.special_tokens_map, "add_generation_prompt": False}
-    if reason := unbounded(template, messages=turns, **known):
-        raise UsageError(
-            f"The chat template can't be used: {reason}.",
-            "Set prompt.chat_template to another one; do not trust a model that comes with such a one.",
-        )
-    tokenizer.chat_template = with_arguments(tokenizer, template, recipe.prompt.template_arguments)
-    form = find_form(tokenizer, system=bool(recipe.prompt.system))
-    if asks_clock(tokenizer, form.of(turns)):
-        tokenizer.chat_template = with_date(tokenizer.chat_template, day or today())
-    return tokenizer
-
-
-def _default(templates: dict[str, Any], model: str) -> str:
-    """The one that transformers uses where no other is asked for."""
-    default = templates.get("default")
-    if not isinstance(default, str):
-        raise UsageError(
-            f"The tokenizer of {model} has several chat templates and none that is the default: "
-            f"{', '.join(sorted(map(str, templates)))}.",
-            "Save the one to use as a .jinja file, and name it in prompt.chat_template.",
-        )
-    return default
-
-
 class Encoder:
     """Encodes the examples of a recipe with its tokenizer.
 
@@ -120,7 +84,7 @@ class Encoder:
         context: the longest sequence that the model reads, in tokens.
     """
 
-    def __init__(self, tokenizer: Any, recipe: Recipe, context: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, context: int) -> None:
         self.tokenizer = tokenizer
         self.recipe = recipe
         self.builder = PromptBuilder.of(recipe.prompt)
@@ -162,7 +126,7 @@ class Encoder:
 
     def prompts(self, examples: Sequence[Example]) -> list[EncodedPrompt | None]:
         """The prompts of several examples: as `prompt`, but encoded together."""
-        shown = [self._shown(e) for e in examples]
+        shown = [shown_passages(e, self.recipe) for e in examples]
         kept = [len(passages) for passages in shown]
         ids: dict[int, list[int]] = {}
         todo = list(range(len(examples)))
@@ -181,17 +145,17 @@ class Encoder:
 
         It has the form that the chat template takes (`Form`).
         """
-        passages = list(self._shown(example)[: prompt.passages_shown])
-        if prompt.characters_cut:
-            last = passages[-1]
-            passages[-1] = _cut(last, len(last.text) - prompt.characters_cut)
+        passages = [_cut(example.passages[i], len(text)) for i, text in self.kept(example, prompt)]
         return self.form.of(self.builder.messages(example.question, passages))
 
-    def _shown(self, example: Example) -> tuple[Passage, ...]:
-        data = self.recipe.data
-        return shown_passages(
-            example, data.max_passages, shuffle=data.shuffle_passages, seed=self.recipe.seed
-        )
+    def kept(self, example: Example, prompt: EncodedPrompt) -> list[tuple[int, str]]:
+        """Index and text of each passage as it stands in an example's encoded prompt."""
+        order = shown_indices(example, self.recipe)
+        kept = [(i, example.passages[i].text) for i in order[: prompt.passages_shown]]
+        if prompt.characters_cut:
+            index, text = kept[-1]
+            kept[-1] = (index, text[: len(text) - prompt.characters_cut])
+        return kept
 
     def _cut_to_fit(
         self, question: str, passages: Sequence[Passage], kept: int, ids: list[int]
@@ -279,7 +243,7 @@ class Encoder:
     def _ids(self, question: str, passages: Sequence[Passage]) -> list[int]:
         return self._encode([self._text(question, passages)])[0]
 
-    def _encode(self, texts: list[str], **options: Any) -> list[list[int]]:
+    def _encode(self, texts: list[str], **options: bool) -> list[list[int]]:
         if not texts:
             return []
         # The template wrote the special tokens; adding them again would double bos.
@@ -306,18 +270,6 @@ class Encoder:
         """The prompt's last line, or what follows its last special token if that is less."""
         ends = [prompt.rfind(s) + len(s) for s in self._specials if s in prompt]
         return prompt[max([prompt.rstrip("\n").rfind("\n") + 1, *ends]) :]
-
-    def kept(self, example: Example, prompt: EncodedPrompt) -> list[tuple[int, str]]:
-        """Index and text of each passage as it stands in an example's encoded prompt."""
-        data = self.recipe.data
-        order = shown_indices(
-            example, data.max_passages, shuffle=data.shuffle_passages, seed=self.recipe.seed
-        )
-        kept = [(i, example.passages[i].text) for i in order[: prompt.passages_shown]]
-        if prompt.characters_cut:
-            index, text = kept[-1]
-            kept[-1] = (index, text[: len(text) - prompt.characters_cut])
-        return kept
 
     def answer_lengths(self, answers: Sequence[str]) -> list[int]:
         """The tokens of each answer as it is to be generated, without the stop token."""

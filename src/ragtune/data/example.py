@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from ragtune.base.errors import UsageError
+from ragtune.base.text import shortened
 from ragtune.data.words import stands
+
+T = TypeVar("T")
 
 _KNOWN = {
     "qid", "question", "answers", "passages",
     "positive_passage_indices", "negative_passage_indices",
 }  # fmt: skip
-
-
-_SHOWN = 60
-"""How much of a wrong value an error message shows, in characters."""
+_KINDS = {
+    dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +65,11 @@ class Example:
 
     def first_passages(self, count: int) -> Example:
         """The same example with only its first `count` passages."""
-        return Example(
-            self.qid,
-            self.question,
-            self.answers,
-            self.passages[:count],
-            tuple(i for i in self.positive_passage_indices if i < count),
-            tuple(i for i in self.negative_passage_indices if i < count),
-            self.extra,
-            self.positives_computed,
+        return replace(
+            self,
+            passages=self.passages[:count],
+            positive_passage_indices=tuple(i for i in self.positive_passage_indices if i < count),
+            negative_passage_indices=tuple(i for i in self.negative_passage_indices if i < count),
         )
 
     def alternatives(self, field: str | None) -> tuple[str, ...]:
@@ -89,7 +87,7 @@ class Example:
         return tuple(a for a in found if a.strip() and a not in self.answers)
 
 
-def parse_example(record: Any, where: str) -> Example:
+def parse_example(record: object, where: str) -> Example:
     """Check a record and make an Example of it.
 
     Without `positive_passage_indices` the positives are computed: the passages whose text contains
@@ -104,16 +102,18 @@ def parse_example(record: Any, where: str) -> Example:
             f"{where}: a record must be a JSON object, this is {_kind(record)}.",
             "Each record holds question, answers and passages.",
         )
-    question = _text(record, "question", where)
+    question = _field(record, "question", str, where)
+    if not question.strip():
+        raise UsageError(f"{where}: question is empty.", "Fill it in or remove the record.")
     listed = [
         _of_type(answer, str, f"answers[{i}]", where)
-        for i, answer in enumerate(_list(record, "answers", where))
+        for i, answer in enumerate(_field(record, "answers", list, where))
     ]
     # Some data write "no answer" as an empty one, which every text would contain.
     answers = tuple(answer for answer in listed if answer.strip())
     passages = tuple(
         _passage(passage, f"passages[{i}]", where)
-        for i, passage in enumerate(_list(record, "passages", where))
+        for i, passage in enumerate(_field(record, "passages", list, where))
     )
     computed = record.get("positive_passage_indices") is None
     if computed:
@@ -127,21 +127,15 @@ def parse_example(record: Any, where: str) -> Example:
         negative = tuple(i for i in range(len(passages)) if i not in known)
     else:
         negative = _indices(record, "negative_passage_indices", len(passages), where)
-    qid = record.get("qid")
-    if is_unnamed(record):
-        text = json.dumps([question, [p.text for p in passages]], ensure_ascii=False)
-        qid = hashlib.sha256(text.encode()).hexdigest()[:16]
-    elif not isinstance(qid, int) or isinstance(qid, bool):
-        _of_type(qid, str, "qid", where)
     return Example(
-        qid=str(qid),
-        question=question,
-        answers=answers,
-        passages=passages,
-        positive_passage_indices=positive,
-        negative_passage_indices=negative,
-        extra=_extra(record, where),
-        positives_computed=computed,
+        _qid(record, question, passages, where),
+        question,
+        answers,
+        passages,
+        positive,
+        negative,
+        _extra(record, where),
+        computed,
     )
 
 
@@ -150,12 +144,22 @@ def is_unnamed(record: dict[str, Any]) -> bool:
     return record.get("qid") in (None, "")
 
 
-def _passage(value: Any, name: str, where: str) -> Passage:
+def _qid(record: dict[str, Any], question: str, passages: tuple[Passage, ...], where: str) -> str:
+    if is_unnamed(record):
+        text = json.dumps([question, [p.text for p in passages]], ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+    qid = record["qid"]
+    if isinstance(qid, int) and not isinstance(qid, bool):
+        return str(qid)
+    return _of_type(qid, str, "qid", where)
+
+
+def _passage(value: object, name: str, where: str) -> Passage:
     if not isinstance(value, dict):
         raise _wrong_type(value, "an object with text", name, where)
     title = value.get("title")
     passage_id = value.get("passage_id")
-    if isinstance(passage_id, bool) or not isinstance(passage_id, (str, int, type(None))):
+    if isinstance(passage_id, bool) or not isinstance(passage_id, str | int | None):
         raise _wrong_type(passage_id, "a string or a number", f"{name}.passage_id", where)
     if "text" not in value:
         raise UsageError(f"{where}: {name}.text is missing.", "A passage is {title, text}.")
@@ -169,36 +173,26 @@ def _passage(value: Any, name: str, where: str) -> Passage:
 def _extra(record: dict[str, Any], where: str) -> dict[str, Any]:
     """What else a record holds, as JSON: Parquet and the Hub have dates and more."""
     extra = {k: v for k, v in record.items() if k not in _KNOWN}
-    try:
-        try:
-            json.dumps(extra, ensure_ascii=False).encode()
-        except TypeError:
-            text = json.dumps(extra, ensure_ascii=False, default=str)
-            text.encode()
-            extra = json.loads(text)
-    except UnicodeEncodeError:
-        raise _no_text(", ".join(extra), where) from None
-    return extra
+    text = json.dumps(extra, ensure_ascii=False, default=str)
+    if not is_text(text):
+        raise _no_text(", ".join(extra), where)
+    found: dict[str, Any] = json.loads(text)
+    return found
 
 
-def _text(record: dict[str, Any], name: str, where: str) -> str:
+def _field(record: dict[str, Any], name: str, kind: type[T], where: str) -> T:
     if name not in record:
-        raise _missing(record, name, where)
-    value: str = _of_type(record[name], str, name, where)
-    if not value.strip():
-        raise UsageError(f"{where}: {name} is empty.", "Fill it in or remove the record.")
-    return value
-
-
-def _list(record: dict[str, Any], name: str, where: str) -> list[Any]:
-    if name not in record:
-        raise _missing(record, name, where)
-    value: list[Any] = _of_type(record[name], list, name, where)
-    return value
+        found = ", ".join(shortened(str(name)) for name in list(record)[:8]) or "none"
+        raise UsageError(
+            f"{where}: field {name} is missing (fields found: {found}).",
+            "Each record holds question (string), answers (list of strings) and passages (list of "
+            "{title, text}).",
+        )
+    return _of_type(record[name], kind, name, where)
 
 
 def _indices(record: dict[str, Any], name: str, count: int, where: str) -> tuple[int, ...]:
-    values = _list(record, name, where)
+    values = _field(record, name, list, where)
     for position, value in enumerate(values):
         if isinstance(value, bool) or not isinstance(value, int):
             raise _wrong_type(value, "an integer", f"{name}[{position}]", where)
@@ -211,9 +205,9 @@ def _indices(record: dict[str, Any], name: str, count: int, where: str) -> tuple
     return tuple(values)
 
 
-def _of_type(value: Any, kind: type[str | list[Any]], name: str, where: str) -> Any:
+def _of_type(value: object, kind: type[T], name: str, where: str) -> T:
     if not isinstance(value, kind):
-        raise _wrong_type(value, "a string" if kind is str else "a list", name, where)
+        raise _wrong_type(value, _KINDS[kind], name, where)
     if isinstance(value, str) and not is_text(value):
         raise _no_text(name, where)
     return value
@@ -235,27 +229,10 @@ def _no_text(name: str, where: str) -> UsageError:
     )
 
 
-def _missing(record: dict[str, Any], name: str, where: str) -> UsageError:
-    found = ", ".join(str(name)[:_SHOWN] for name in list(record)[:8]) or "none"
-    return UsageError(
-        f"{where}: field {name} is missing (fields found: {found}).",
-        "Each record holds question (string), answers (list of strings) and passages (list of "
-        "{title, text}).",
-    )
-
-
-def _wrong_type(value: Any, wanted: str, name: str, where: str) -> UsageError:
-    shown = json.dumps(value, default=str, ensure_ascii=False)
-    shown = shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
+def _wrong_type(value: object, wanted: str, name: str, where: str) -> UsageError:
+    shown = shortened(json.dumps(value, default=str, ensure_ascii=False))
     return UsageError(f"{where}: {name} must be {wanted}, this is {_kind(value)}: {shown}.")
 
 
-def _kind(value: Any) -> str:
-    kinds = {
-        dict: "an object",
-        list: "a list",
-        str: "a string",
-        bool: "a boolean",
-        type(None): "null",
-    }
-    return kinds.get(type(value), "a number")
+def _kind(value: object) -> str:
+    return _KINDS.get(type(value), "a number")

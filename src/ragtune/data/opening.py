@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from ragtune.base.errors import UsageError
 from ragtune.data.chat import Form, Message, own_variables, render
-from ragtune.data.turn import Turn
+from ragtune.data.tokenizer import encoded
+from ragtune.data.turn import Turn, answered
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,10 @@ class Opening:
 
 
 def find_opening(
-    tokenizer: Any, conversations: Sequence[Sequence[Message]], form: Form, turn: Turn
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[Sequence[Message]],
+    form: Form,
+    turn: Turn,
 ) -> Opening:
     """Compare the template's generation prompt with the prompt that is trained, and mend the template.
 
@@ -59,10 +66,7 @@ def find_opening(
             return False
 
     def still_finishes(template: str) -> bool:
-        finished = [
-            form.of([*messages, {"role": "assistant", "content": "x"}])
-            for messages in conversations
-        ]
+        finished = [answered(messages, form, "x") for messages in conversations]
         return all(
             render(tokenizer, messages, template=template) == render(tokenizer, messages)
             for messages in finished
@@ -83,27 +87,28 @@ def find_opening(
     return Opening(generation, end, added, "unlike", variable)
 
 
-def _ends(tokenizer: Any, messages: Sequence[Message], trained: str) -> tuple[str, str]:
+def _ends(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], trained: str
+) -> tuple[str, str]:
     """The ends of the generation prompt and of a finished turn's prompt, after the turns before.
 
     They are cut where a token ends, as no text says where one begins.
     """
     generation = render(tokenizer, messages, generation=True)
     before, *both = (
-        tokenizer.encode(text, add_special_tokens=False)
-        for text in (_unasked(tokenizer, messages), generation, trained)
+        encoded(tokenizer, text) for text in (_unasked(tokenizer, messages), generation, trained)
     )
     start = _shared(before, *both)
     first, second = (tokenizer.decode(ids[start:]) for ids in both)
     return first, second
 
 
-def _shared(*sequences: Sequence[Any]) -> int:
+def _shared(*sequences: Sequence[int] | str) -> int:
     """How many of their first items all have in common."""
     return sum(1 for _ in takewhile(lambda row: len(set(row)) == 1, zip(*sequences, strict=False)))
 
 
-def _unasked(tokenizer: Any, messages: Sequence[Message]) -> str:
+def _unasked(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
     """The turns alone; nothing, if the template refuses to write these without a generation prompt."""
     try:
         return render(tokenizer, messages)
@@ -111,7 +116,9 @@ def _unasked(tokenizer: Any, messages: Sequence[Message]) -> str:
         return ""
 
 
-def _mended(tokenizer: Any, messages: Sequence[Message], trained: str) -> Iterator[str]:
+def _mended(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], trained: str
+) -> Iterator[str]:
     """Templates that may write the trained prompt where a generation prompt is asked for."""
     # Jinja takes one line break off a template's end, which is no end any more.
     template = tokenizer.chat_template.removesuffix("\n")

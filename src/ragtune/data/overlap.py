@@ -42,7 +42,7 @@ class TrainingText:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._passages: dict[int, int] = {}
         self._chunks = array("Q")
         self._chunk_rows = array("I")
@@ -81,7 +81,7 @@ class TrainingText:
         return None
 
     def _read_texts(self, number: int) -> list[str]:
-        with self._path.open("rb") as file:
+        with self.path.open("rb") as file:
             file.seek(self._starts[number])
             return [passage["text"] for passage in json.loads(file.readline())["passages"]]
 
@@ -95,7 +95,7 @@ class TrainingText:
     def _starts(self) -> array[int]:
         """Where each row begins, in bytes."""
         starts = array("Q", [0])
-        with self._path.open("rb") as file:
+        with self.path.open("rb") as file:
             for line in file:
                 starts.append(starts[-1] + len(line))
         return starts

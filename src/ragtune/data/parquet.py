@@ -7,16 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow.parquet import ParquetFile
+
+from ragtune.base.errors import UsageError
+from ragtune.base.text import size_of
+
 ROWS = 64
 """Rows that are unpacked at a time."""
-
-
-class TooLargeError(Exception):
-    """`rows` rows, those after the first `before`, hold more than they may."""
-
-    def __init__(self, rows: int, before: int) -> None:
-        super().__init__(rows, before)
-        self.rows, self.before = rows, before
 
 
 def rows(path: Path, most: int) -> Iterator[tuple[int, int, Any]]:
@@ -27,39 +26,34 @@ def rows(path: Path, most: int) -> Iterator[tuple[int, int, Any]]:
         most: bytes of values that 64 rows may hold together, unpacked.
 
     Raises:
-        TooLargeError: they hold more.
+        UsageError: they hold more.
         ArrowException, OSError, ValueError, and whatever else pyarrow raises: the file is damaged.
     """
-    import pyarrow.parquet
-
-    _look(path, most)
+    _require_small(path, most)
     number = 0
     # Without buffering ahead: that would hold a whole row group.
-    with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
+    with ParquetFile(path, pre_buffer=False) as file:
         total = file.metadata.num_rows
         for batch in file.iter_batches(batch_size=ROWS):
             if batch.nbytes > most:
-                raise TooLargeError(batch.num_rows, number)
+                raise _too_large(path, most, batch.num_rows, number)
             for row in batch.to_pylist():
                 number += 1
                 yield number, total, row
 
 
-def _look(path: Path, most: int) -> None:
-    """See that no batch is too large, without unpacking what is written once for many rows.
+def _require_small(path: Path, most: int) -> None:
+    """Refuse batches that are too large, without unpacking what is written once for many rows.
 
     50 kB can stand for gigabytes: one long text, and the number of its place a thousand times. Read as
     dictionaries such texts stay as small as they are written. pyarrow can't do that for a column that
     is written partly otherwise, as writers do when there are many different texts: such a row group is
     not looked at.
     """
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    with pa.parquet.ParquetFile(path) as file:
+    with ParquetFile(path) as file:
         columns = [file.schema.column(i) for i in range(len(file.schema))]
     texts = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
-    with pa.parquet.ParquetFile(path, read_dictionary=texts, pre_buffer=False) as file:
+    with ParquetFile(path, read_dictionary=texts, pre_buffer=False) as file:
         before = 0
         for group in range(file.metadata.num_row_groups):
             done = before
@@ -67,16 +61,20 @@ def _look(path: Path, most: int) -> None:
             with contextlib.suppress(pa.ArrowNotImplementedError):  # such a one can't be weighed
                 for batch in file.iter_batches(batch_size=ROWS, row_groups=[group]):
                     if sum(map(_size, batch.columns)) > most:
-                        raise TooLargeError(batch.num_rows, done)
+                        raise _too_large(path, most, batch.num_rows, done)
                     done += batch.num_rows
             before += file.metadata.row_group(group).num_rows
 
 
-def _size(array: Any) -> int:
-    """Bytes of an array's values when each is held for itself."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
+def _too_large(path: Path, most: int, rows: int, before: int) -> UsageError:
+    return UsageError(
+        f"{path}: the {rows} rows after row {before} hold more than {size_of(most)}.",
+        "A row holds one record: a question and its passages.",
+    )
 
+
+def _size(array: pa.Array) -> int:
+    """Bytes of an array's values when each is held for itself."""
     if pa.types.is_dictionary(array.type):
         lengths = pc.binary_length(array.dictionary)
         return int(pc.sum(pc.take(lengths, array.indices)).as_py() or 0)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from jinja2 import TemplateSyntaxError
 
 from ragtune.base.errors import UsageError
-from ragtune.base.files import named_path
 from ragtune.data.example import Passage
 from ragtune.data.template import compiled
 from ragtune.recipe.schema import Prompt
+from ragtune.recipe.template import read_template
 
 PRESETS = {
     # The notebook's text (cell 7), character for character.
@@ -110,28 +110,6 @@ class PromptBuilder:
 _TEMPLATE_ADVICE = (
     "A prompt template is Jinja over `question` and `passages`; a passage has `title` and `text`."
 )
-
-
-def read_template(text: str, key: str) -> tuple[str, str]:
-    """A template given inline or as the path of a .jinja file; and what to call it in messages."""
-    if not text.endswith((".jinja", ".j2")):
-        return without_mark(text), key
-    path = named_path(text, key)
-    try:
-        content = without_mark(path.read_text(encoding="utf-8")).removesuffix("\n")
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        if isinstance(error, UnicodeDecodeError):
-            reason = "not UTF-8"
-        raise UsageError(f"{key}: {path} can't be read ({reason}).") from None
-    if not content.strip():
-        raise UsageError(f"{key}: {path} is empty.", "Name another file, or leave it out.")
-    return content, str(path)
-
-
-def without_mark(text: str) -> str:
-    """A file's text without the byte order mark that some editors begin it with."""
-    return text.removeprefix("\ufeff")
 
 
 def chat_template(name: str) -> str:

@@ -13,15 +13,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import pyarrow as pa
+
+from ragtune.base.disk import named_path
 from ragtune.base.errors import UsageError
-from ragtune.base.files import named_path
+from ragtune.base.text import first_line, shortened, size_of
+from ragtune.data import parquet
 from ragtune.data.example import Example, is_unnamed, parse_example
 
 Tick = Callable[[int, int], None]
 """Called with bytes (or records) read so far and their total (0: unknown)."""
-
-_SHOWN = 60
-"""How much of a line that is no JSON an error message shows, in characters."""
 
 MAX_RECORD = 16 << 20
 """Bytes of the longest line of a .jsonl file; parsed, one takes up to some 30 times as much."""
@@ -35,6 +36,10 @@ MAX_DEPTH = 100
 """How deep a record may be nested: other stages and libraries follow it by recursion."""
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
+
+_UNPACKING = (OSError, EOFError, zlib.error)
+_PARQUET = (pa.ArrowException, OSError, ValueError, ArithmeticError, LookupError, TypeError)
+"""pyarrow's own, and what Python can't make of a value: text that is no UTF-8, the year 10000."""
 
 
 def read_examples(source: str, split: str, tick: Tick = lambda *_: None) -> Iterator[Example]:
@@ -134,29 +139,33 @@ def _open(path: Path) -> BinaryIO:
         raise UsageError(f"{path}: can't be read ({error.strerror}).") from None
 
 
+def _unpacked(path: Path, raw: BinaryIO) -> BinaryIO | gzip.GzipFile:
+    return gzip.GzipFile(fileobj=raw) if path.name.endswith(".gz") else raw
+
+
 def _jsonl(path: Path, tick: Tick) -> Iterator[tuple[str, Any]]:
     with _open(path) as raw:
         total = path.stat().st_size
-        lines = gzip.GzipFile(fileobj=raw) if path.name.endswith(".gz") else raw
+        lines = _unpacked(path, raw)
         empty = blank = 0
         for number in itertools.count(1):
             where = f"{path}:{number}"
             try:
                 line = lines.readline(MAX_RECORD + 1)
-            except (OSError, EOFError, zlib.error) as error:
+            except _UNPACKING as error:
                 raise _damaged(path, error, f" after line {number - 1}") from None
             if not line:
                 return
             if len(line) > MAX_RECORD:
                 raise UsageError(
-                    f"{where}: a line of more than {_mib(MAX_RECORD)}.",
+                    f"{where}: a line of more than {size_of(MAX_RECORD)}.",
                     "A .jsonl file holds one record a line: a question and its passages.",
                 )
             tick(raw.tell(), total)
             text = _decode(line, where)
             empty, blank = (0, 0) if text.strip() else (empty + 1, blank + len(line))
             if empty > MAX_EMPTY or blank > MAX_BLANK:
-                many = f"{MAX_EMPTY:,}" if empty > MAX_EMPTY else f"{_mib(MAX_BLANK)} of"
+                many = f"{MAX_EMPTY:,}" if empty > MAX_EMPTY else f"{size_of(MAX_BLANK)} of"
                 raise UsageError(f"{where}: {many} empty lines in a row.", "Remove them.")
             if not empty:
                 yield where, _loads(text, where)
@@ -165,13 +174,12 @@ def _jsonl(path: Path, tick: Tick) -> Iterator[tuple[str, Any]]:
 def _json(path: Path) -> Iterator[tuple[str, Any]]:
     with _open(path) as raw:
         try:
-            file = gzip.GzipFile(fileobj=raw) if path.name.endswith(".gz") else raw
-            content = file.read(MAX_JSON + 1)
-        except (OSError, EOFError, zlib.error) as error:
+            content = _unpacked(path, raw).read(MAX_JSON + 1)
+        except _UNPACKING as error:
             raise _damaged(path, error) from None
     if len(content) > MAX_JSON:
         raise UsageError(
-            f"{path}: more than {_mib(MAX_JSON)} of JSON, which is read as a whole.",
+            f"{path}: more than {size_of(MAX_JSON)} of JSON, which is read as a whole.",
             "Write it as .jsonl (one record a line): that is read line by line, whatever its size.",
         )
     value = _loads(_decode(content, str(path)), str(path))
@@ -185,37 +193,18 @@ def _json(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _parquet(path: Path, tick: Tick) -> Iterator[tuple[str, Any]]:
-    import pyarrow as pa
-
-    from ragtune.data.parquet import TooLargeError, rows
-
     number = 0
     try:
-        for number, total, record in rows(path, MAX_JSON):
+        for number, total, record in parquet.rows(path, MAX_JSON):
             tick(number, total)
             where = f"{path}: row {number}"
             yield where, _shallow(record, where)
-    except UsageError:
-        raise
-    except TooLargeError as error:
-        raise UsageError(
-            f"{path}: the {error.rows} rows after row {error.before} hold more than {_mib(MAX_JSON)}.",
-            "A row holds one record: a question and its passages.",
-        ) from None
-    # pyarrow's own, and what Python can't make of a value: text that is no UTF-8, the year 10000.
-    except (
-        pa.ArrowException,
-        OSError,
-        ValueError,
-        ArithmeticError,
-        LookupError,
-        TypeError,
-    ) as error:
+    except _PARQUET as error:
         raise _damaged(path, error, f" after row {number}" if number else "") from None
 
 
 def _hub(source: str, split: str, tick: Tick) -> Iterator[tuple[str, Any]]:
-    import datasets
+    import datasets  # noqa: PLC0415 - takes seconds, and only datasets of the Hub need it
 
     name, _, named = source.partition(":")
     try:
@@ -223,16 +212,14 @@ def _hub(source: str, split: str, tick: Tick) -> Iterator[tuple[str, Any]]:
         for number, record in enumerate(rows, 1):
             tick(number, 0)
             yield f"{source}: row {number}", record
-    except RuntimeError as error:
-        if "script" in str(error):
+    except (RuntimeError, OSError, ValueError) as error:
+        if isinstance(error, RuntimeError) and "script" in str(error):
             raise UsageError(
                 f"{name} is a dataset with a script, which no current library runs.",
                 "For llm-book/aio-retriever write data.source: aio, not data.train and data.eval.",
             ) from None
-        raise UsageError(f"Dataset {source} can't be read: {_first_line(error)}") from error
-    except (OSError, ValueError) as error:
         raise UsageError(
-            f"Dataset {source} can't be read: {_first_line(error)}",
+            f"Dataset {source} can't be read: {first_line(error)}",
             "It is neither a file here nor a dataset that the Hub gives. Check the path; or the "
             "dataset's name, its splits (owner/name:split) and the network.",
         ) from error
@@ -247,7 +234,7 @@ def _decode(content: bytes, where: str) -> str:
         ) from None
 
 
-def _loads(text: str, where: str) -> Any:
+def _loads(text: str, where: str) -> object:
     try:
         return _shallow(json.loads(text), where)
     except json.JSONDecodeError as error:
@@ -256,10 +243,10 @@ def _loads(text: str, where: str) -> Any:
             "A .jsonl file holds one JSON object a line.",
         ) from None
     except (RecursionError, ValueError) as error:
-        raise UsageError(f"{where}: not readable as JSON ({_first_line(error)}).") from None
+        raise UsageError(f"{where}: not readable as JSON ({first_line(error)}).") from None
 
 
-def _shallow(value: Any, where: str) -> Any:
+def _shallow(value: object, where: str) -> object:
     """The value, if it is not nested too deeply."""
     level = [value]
     for _ in range(MAX_DEPTH):
@@ -277,23 +264,9 @@ def _shallow(value: Any, where: str) -> Any:
     )
 
 
-def shortened(text: str) -> str:
-    """As much of a text as an error message shows."""
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
-
-
-def _mib(size: int) -> str:
-    return f"{size >> 20} MiB"
-
-
 def _damaged(path: Path, error: BaseException, after: str = "") -> UsageError:
-    advice = (
-        "The file is cut off or no gzip: download or write it again."
-        if path.name.endswith(".gz")
-        else "The file is damaged: download or write it again."
+    what = "cut off or no gzip" if path.name.endswith(".gz") else "damaged"
+    return UsageError(
+        f"{path}: can't be read{after} ({first_line(error)}).",
+        f"The file is {what}: download or write it again.",
     )
-    return UsageError(f"{path}: can't be read{after} ({_first_line(error)}).", advice)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

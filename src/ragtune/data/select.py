@@ -52,23 +52,20 @@ def nearly_positive(example: Example, max_passages: int) -> dict[str, tuple[int,
     return found
 
 
-def shown_passages(
-    example: Example, max_passages: int, *, shuffle: bool, seed: int
-) -> tuple[Passage, ...]:
-    """The passages that the model sees: the first ones, as retrieved or shuffled.
+def shown_passages(example: Example, recipe: Recipe) -> tuple[Passage, ...]:
+    """The passages that the model sees: the first ones, as retrieved or shuffled."""
+    return tuple(example.passages[i] for i in shown_indices(example, recipe))
+
+
+def shown_indices(example: Example, recipe: Recipe) -> list[int]:
+    """Which of its passages those are, in their order.
 
     The shuffle depends on seed and qid alone, so it is the same in training and evaluation and for
     any order of the file.
     """
-    order = shown_indices(example, max_passages, shuffle=shuffle, seed=seed)
-    return tuple(example.passages[i] for i in order)
-
-
-def shown_indices(example: Example, max_passages: int, *, shuffle: bool, seed: int) -> list[int]:
-    """Which of its passages those are, in their order."""
-    shown = list(range(len(example.passages[:max_passages])))
-    if shuffle:
-        random.Random(f"passages:{seed}:{example.qid}").shuffle(shown)
+    shown = list(range(len(example.passages[: recipe.data.max_passages])))
+    if recipe.data.shuffle_passages:
+        random.Random(f"passages:{recipe.seed}:{example.qid}").shuffle(shown)
     return shown
 
 
@@ -114,3 +111,11 @@ def accepted(example: Example, recipe: Recipe, choice: str | None = None) -> tup
         return example.answers[:1]
     more = example.alternatives(recipe.data.alternatives) if "alternatives" in choice else ()
     return (*example.answers, *more)
+
+
+def is_asked_too(recipe: Recipe, reason: str | None) -> bool:
+    """Whether a question that is not selected, for this reason, is asked all the same."""
+    if reason is None or reason == "question_too_long":
+        return False
+    refused = recipe.data.refusal is not None and reason == "no_answer"
+    return recipe.evaluate.questions == "all" or refused

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, wraps
 from inspect import unwrap
-from typing import Any
+from typing import Any, TypeVar
 
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError, meta, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+T = TypeVar("T")
 
 MAX_REPEATS = 100_000
 """Turns of loops and calls of macros, in one rendering."""
@@ -50,7 +54,7 @@ class Bounded(ImmutableSandboxedEnvironment):
             if name not in _GROWING
         }
 
-    def rendered(self, template: Template, **values: Any) -> str:
+    def rendered(self, template: Template, **values: object) -> str:
         """The text of one of this environment's templates.
 
         Raises:
@@ -69,17 +73,17 @@ class Bounded(ImmutableSandboxedEnvironment):
         self._count(characters)
         return ""
 
-    def written(self, value: Any) -> Any:
+    def written(self, value: T) -> T:
         """An expression's value on its way into the text."""
         self._count(_weight(value))
         return value
 
-    def joined(self, *values: Any) -> str:
+    def joined(self, *values: object) -> str:
         """The operator ~."""
         self._count(sum(map(_weight, values)))
         return "".join(map(str, values))
 
-    def made(self, value: Any) -> Any:
+    def made(self, value: T) -> T:
         """A list or a mapping, which may hold the same large one many times over."""
         if isinstance(value, list | tuple | dict) and _weight(value) > MAX_CHARACTERS:
             raise TooMuchError("the template makes a list too large")
@@ -92,7 +96,7 @@ class Bounded(ImmutableSandboxedEnvironment):
 
     # Where it is counted.
 
-    def _generate(self, source: nodes.Template, *rest: Any, **named: Any) -> str:
+    def _generate(self, source: nodes.Template, *rest: Any, **named: Any) -> str:  # noqa: ANN401 - Jinja's
         """Jinja's hook between reading a template and compiling it."""
         for node in list(source.find_all(nodes.Stmt)):
             if not isinstance(node, nodes.For | nodes.Macro | nodes.CallBlock):
@@ -102,7 +106,7 @@ class Bounded(ImmutableSandboxedEnvironment):
         _watch(source)
         return super()._generate(source, *rest, **named)
 
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+    def call_binop(self, context: Context, operator: str, left: object, right: object) -> object:
         numbers = isinstance(left, int | float) and isinstance(right, int | float)
         if operator in ("*", "**") and numbers:
             if not (_is_small(left) and _is_small(right, 64 if operator == "**" else _MAX_NUMBER)):
@@ -117,7 +121,9 @@ class Bounded(ImmutableSandboxedEnvironment):
             self._count(len(left) + _weight(right))
         return self.made(super().call_binop(context, operator, left, right))
 
-    def call(self, context: Any, function: Any, *args: Any, **named: Any) -> Any:
+    def call(
+        self, context: Context, function: Callable[..., object], *args: object, **named: object
+    ) -> object:
         own = getattr(unwrap(function), "__self__", None)
         if own is not self:
             name = getattr(function, "__name__", "")
@@ -129,9 +135,9 @@ class Bounded(ImmutableSandboxedEnvironment):
         self._count(_length(result))
         return self.made(result)
 
-    def _guarded(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _guarded(self, name: str, function: Callable[..., object]) -> Callable[..., object]:
         @wraps(function)  # with Jinja's marks of what it is passed
-        def guarded(*args: Any, **named: Any) -> Any:
+        def guarded(*args: object, **named: object) -> object:
             self._check(name, args, named)
             result = function(*args, **named)
             if isinstance(result, Iterator):
@@ -141,12 +147,12 @@ class Bounded(ImmutableSandboxedEnvironment):
 
         return guarded
 
-    def _watched(self, items: Iterator[Any]) -> Iterator[Any]:
+    def _watched(self, items: Iterator[object]) -> Iterator[object]:
         for item in items:
             self.repeated(0)
             yield item
 
-    def _check(self, name: str, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def _check(self, name: str, args: tuple[object, ...], named: dict[str, object]) -> None:
         """Count beforehand what a filter or a method is going to make."""
         values = [*args, *named.values()]
         if any(isinstance(v, int | float) and not _is_small(v) for v in values[1:]):
@@ -187,7 +193,7 @@ def _watch(node: nodes.Node) -> None:
             setattr(node, field, _watched(value))
 
 
-def _watched(value: Any) -> Any:
+def _watched(value: object) -> object:
     if isinstance(value, nodes.Concat):
         return _call("joined", value.nodes)
     if isinstance(value, nodes.List | nodes.Dict) or (
@@ -201,12 +207,12 @@ def _call(method: str, arguments: list[nodes.Expr]) -> nodes.Call:
     return nodes.Call(nodes.EnvironmentAttribute(method), arguments, [], None, None)
 
 
-def _length(value: Any) -> int:
+def _length(value: object) -> int:
     """Characters of a text, items of a list."""
     return len(value) if isinstance(value, str | list | tuple | dict) else 0
 
 
-def _weight(value: Any) -> int:
+def _weight(value: object) -> int:
     """About how many characters a value is written as; counting stops where it is too many."""
     total, pending = 0, [value]
     while pending and total <= MAX_CHARACTERS:
@@ -219,14 +225,14 @@ def _weight(value: Any) -> int:
     return total
 
 
-def _is_small(value: Any, limit: int = _MAX_NUMBER) -> bool:
+def _is_small(value: object, limit: int = _MAX_NUMBER) -> bool:
     return isinstance(value, int | float) and abs(value) <= limit
 
 
 def _check_format(text: str) -> None:
-    """See that no format asks for a thousand characters or more, or for a width from elsewhere."""
+    """Refuse a format that asks for a thousand characters or more, or for a width from elsewhere."""
     digits = "".join(c if c.isdigit() else " " for c in text).split()
-    if "*" in text or any(len(d) > 3 for d in digits) or "{:{" in text:  # noqa: PLR2004
+    if "*" in text or any(len(d) > 3 for d in digits) or "{:{" in text:  # noqa: PLR2004 - a width of four digits is no layout
         raise TooMuchError("the template formats with too large a width")
 
 
@@ -235,7 +241,7 @@ class _Generation(Extension):
 
     tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
 
-    def parse(self, parser: Any) -> Any:
+    def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
@@ -269,7 +275,7 @@ def variables(chat_template: str) -> set[str]:
     return read - set(environment.globals) - (own - defaulted)
 
 
-def unbounded(chat_template: str, **values: Any) -> str | None:
+def unbounded(chat_template: str, **values: object) -> str | None:
     """Why transformers, which sets no limits, should not render a chat template; None if it may."""
 
     def refuse(message: str) -> None:
@@ -281,6 +287,6 @@ def unbounded(chat_template: str, **values: Any) -> str | None:
         environment.rendered(environment.from_string(chat_template), **values)
     except TooMuchError as error:
         return str(error)
-    except Exception:  # noqa: BLE001 - transformers will say what else is wrong with it
-        return None
+    except Exception:  # noqa: BLE001, S110 - transformers will say what else is wrong with it
+        pass
     return None

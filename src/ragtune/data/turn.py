@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ragtune.base.errors import UsageError
 from ragtune.data.chat import Form, Message, render
+from ragtune.data.tokenizer import encoded, special_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SENTINEL = "ragtune5entinel"
 
@@ -45,7 +49,9 @@ class Turn:
         """The answer in a text that was generated up to the stop token."""
         return text.removeprefix(self.lead).removesuffix(self.closing)
 
-    def prompt(self, tokenizer: Any, messages: Sequence[Message], form: Form) -> str:
+    def prompt(
+        self, tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], form: Form
+    ) -> str:
         """The text of a finished turn up to the answer, and up to the blanks that belong to it.
 
         Args:
@@ -56,7 +62,7 @@ class Turn:
         return _split(tokenizer, messages, form)[0].removesuffix(self.lead)
 
 
-def find_turn(tokenizer: Any, messages: Sequence[Message], form: Form) -> Turn:
+def find_turn(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], form: Form) -> Turn:
     """How the tokenizer's chat template writes a finished turn.
 
     Raises:
@@ -64,18 +70,20 @@ def find_turn(tokenizer: Any, messages: Sequence[Message], form: Form) -> Turn:
     """
     before, after = _split(tokenizer, messages, form)
     for answer in _ANSWERS:
-        _see_whole(render(tokenizer, _answered(messages, form, answer)), answer, before, after)
+        _require_whole(render(tokenizer, answered(messages, form, answer)), answer, before, after)
     padded = f" {SENTINEL} "
-    said = render(tokenizer, _answered(messages, form, padded))
+    said = render(tokenizer, answered(messages, form, padded))
     left, right = said.removeprefix(before), said.removesuffix(after)
     strips = (not left.startswith(" "), not right.endswith(" "))
     turn = Turn(0, _lead(tokenizer, before), "", after, strips)
     return _ended(tokenizer, turn)
 
 
-def _split(tokenizer: Any, messages: Sequence[Message], form: Form) -> tuple[str, str]:
+def _split(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], form: Form
+) -> tuple[str, str]:
     """What the template writes before an answer and after it."""
-    text = render(tokenizer, _answered(messages, form, SENTINEL))
+    text = render(tokenizer, answered(messages, form, SENTINEL))
     # The last one: a passage may hold the word as well.
     before, found, after = text.rpartition(SENTINEL)
     if not found:
@@ -86,11 +94,12 @@ def _split(tokenizer: Any, messages: Sequence[Message], form: Form) -> tuple[str
     return before, after
 
 
-def _answered(messages: Sequence[Message], form: Form, answer: str) -> list[Message]:
+def answered(messages: Sequence[Message], form: Form, answer: str) -> list[Message]:
+    """The conversation with a finished turn of the assistant."""
     return form.of([*messages, {"role": "assistant", "content": answer}])
 
 
-def _see_whole(text: str, answer: str, before: str, after: str) -> None:
+def _require_whole(text: str, answer: str, before: str, after: str) -> None:
     if text != before + answer + after:
         start = len(before) if text.startswith(before) else 0
         end = len(text) - len(after) if text.endswith(after) else len(text)
@@ -101,27 +110,19 @@ def _see_whole(text: str, answer: str, before: str, after: str) -> None:
         )
 
 
-def special_ids(tokenizer: Any) -> set[int]:
-    """The ids of a tokenizer's special tokens."""
-    added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return added | set(tokenizer.all_special_ids)
-
-
-def _ended(tokenizer: Any, turn: Turn) -> Turn:
+def _ended(tokenizer: PreTrainedTokenizerBase, turn: Turn) -> Turn:
     """The turn with its stop token: the first special one after the answer, else an added one, else eos."""
     after = turn.rest
-    ids = tokenizer.encode(after, add_special_tokens=False)
+    ids = encoded(tokenizer, after)
     added = {i for i, t in tokenizer.added_tokens_decoder.items() if t.content.strip()}
     for kind in (special_ids(tokenizer), added):
         stop = next((i for i in ids if i in kind), None)
         if stop is not None:
             text = tokenizer.convert_ids_to_tokens(stop)
             closing = after.partition(text)[0] if text in after else ""
-            start, whole = (
-                tokenizer.encode(t, add_special_tokens=False) for t in ("x", f"x{closing}{text}")
-            )
             # Some tokens take the blanks before them in.
-            closing = "" if whole == [*start, stop] else closing
+            if encoded(tokenizer, f"x{closing}{text}") == [*encoded(tokenizer, "x"), stop]:
+                closing = ""
             return replace(turn, stop_id=int(stop), closing=closing, rest="")
     if tokenizer.eos_token_id is None:
         raise UsageError(
@@ -131,15 +132,13 @@ def _ended(tokenizer: Any, turn: Turn) -> Turn:
     return replace(turn, stop_id=int(tokenizer.eos_token_id), written=False)
 
 
-def _lead(tokenizer: Any, before: str) -> str:
+def _lead(tokenizer: PreTrainedTokenizerBase, before: str) -> str:
     """The blanks at the end of a text that the tokenizer joins to what follows."""
     spaces, blanks = (before[len(before.rstrip(signs)) :] for signs in (" ", None))
     for lead in dict.fromkeys(("", spaces, blanks)):
         prompt = before[: len(before) - len(lead)]
-        ids = tokenizer.encode(prompt, add_special_tokens=False)
-        longer = [
-            tokenizer.encode(prompt + lead + start, add_special_tokens=False) for start in _STARTS
-        ]
+        ids = encoded(tokenizer, prompt)
+        longer = [encoded(tokenizer, prompt + lead + start) for start in _STARTS]
         if all(one[: len(ids)] == ids for one in longer):
             return lead
     return ""

@@ -35,24 +35,15 @@ def without_positives(example: Example, data: Data) -> Example | None:
         An example without answers, whose first `data.max_passages` passages are the best ones that
         are left; None if none is left.
     """
-    positive = set(example.positive_passage_indices)
     answers = (*example.answers, *example.alternatives(data.alternatives))
-    count = data.max_passages
     left = [
         passage
         for index, passage in enumerate(example.passages)
-        if index not in positive and not holds(passage, answers)
+        if index not in example.positive_passage_indices and not holds(passage, answers)
     ]
     if not left:
         return None
-    return dataclasses.replace(
-        example,
-        answers=(),
-        passages=tuple(left[:count]),
-        positive_passage_indices=(),
-        negative_passage_indices=tuple(range(len(left[:count]))),
-        extra=example.extra | {"removed_answers": list(example.answers)},
-    )
+    return refusing(dataclasses.replace(example, passages=tuple(left[: data.max_passages])))
 
 
 def refusing(example: Example) -> Example:

@@ -1,1 +1,1 @@
-"""Models: finding, loading, packed attention, adapters, memory."""
+"""Models: found, loaded, adapted, planned for, merged. Begin with load.py, lora.py and plan.py."""

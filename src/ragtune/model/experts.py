@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from ragtune.model.skeleton import is_linear, language_model
 
@@ -26,7 +26,7 @@ class Mixture:
     """Linear layers that choose among the experts, or weigh the shared one."""
 
 
-def mixtures(part: Any, prefix: str) -> list[Mixture]:
+def mixtures(part: nn.Module, prefix: str) -> list[Mixture]:
     """The mixtures of experts in a part of a model; names begin with `prefix`.
 
     A part M is one if a child of it holds N ≥ 2 equal sets of weights (tensors [N, _, _], or a list of
@@ -34,26 +34,23 @@ def mixtures(part: Any, prefix: str) -> list[Mixture]:
     """
     found = []
     for name, module in part.named_modules():
-        tensors: list[str] = []
-        modules: list[str] = []
-        routers: set[str] = set()
         for child_name, child in module.named_children():
             count, own = _experts_in(child)
-            if not count:
-                continue
-            beside = _routers(module, child, count)
-            if beside is None:
+            routers = _routers(module, child, count) if count else None
+            if routers is None:
                 continue
             where = joined(prefix, joined(name, child_name))
-            tensors += [f"{where}.{tensor}" for tensor in own]
-            modules += [] if own else [where]
-            routers |= {joined(prefix, joined(name, router)) for router in beside}
-        if tensors or modules:
-            found.append(Mixture(tensors, modules, sorted(routers)))
+            found.append(
+                Mixture(
+                    tensors=[f"{where}.{tensor}" for tensor in own],
+                    modules=[] if own else [where],
+                    routers=[joined(prefix, joined(name, router)) for router in routers],
+                )
+            )
     return found
 
 
-def _experts_in(module: Any) -> tuple[int, list[str]]:
+def _experts_in(module: nn.Module) -> tuple[int, list[str]]:
     """How many experts a module holds (0: it holds none), and their tensors where these are fused."""
     convolution = isinstance(module, nn.modules.conv._ConvNd)  # noqa: SLF001 - torch's own base class
     tensors = {
@@ -72,7 +69,7 @@ def _experts_in(module: Any) -> tuple[int, list[str]]:
     return 0, []
 
 
-def _routers(block: Any, experts: Any, count: int) -> list[str] | None:
+def _routers(block: nn.Module, experts: nn.Module, count: int) -> list[str] | None:
     """The linear layers of a block that weigh its experts; None if nothing chooses among `count`.
 
     A router has as many rows as there are experts; a gate of the shared expert has one. Either stands
@@ -84,7 +81,7 @@ def _routers(block: Any, experts: Any, count: int) -> list[str] | None:
     for name, module in block.named_modules():
         if id(module) in inside or name.count(".") > 1:
             continue
-        rows = [p.shape[0] for p in module.parameters(recurse=False) if p.ndim == 2]  # noqa: PLR2004
+        rows = [p.shape[0] for p in module.parameters(recurse=False) if p.ndim == 2]  # noqa: PLR2004 - a matrix
         parent = block.get_submodule(name.rpartition(".")[0])
         alone = parent is block or sum(is_linear(m) for m in parent.children()) == 1
         if not alone or not any(n in (1, count) for n in rows):
@@ -100,7 +97,7 @@ def joined(prefix: str, name: str) -> str:
     return f"{prefix}.{name}".strip(".")
 
 
-def expert_lists(model: Any) -> tuple[str, ...]:
+def expert_lists(model: PreTrainedModel) -> tuple[str, ...]:
     """With what the names of experts begin that are modules of their own."""
     prefix, part = language_model(model)
     return tuple(f"{name}." for one in mixtures(part, prefix) for name in one.modules)

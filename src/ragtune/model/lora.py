@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
+from peft import PeftModel
 from safetensors import SafetensorError
+from transformers import PreTrainedModel
 
 from ragtune.base.errors import RagtuneError, is_out_of_memory
-from ragtune.model.load import quiet
+from ragtune.base.text import first_line
+from ragtune.model.quiet import quiet
 from ragtune.model.targets import find_targets, packed_weight
 from ragtune.model.wrapping import ADAPTER, adapters, is_matrix, wrap
 from ragtune.recipe.schema import Lora
 
 
-def attach(model: Any, lora: Lora, seed: int, without: Sequence[str] = ()) -> Any:
+def attach(model: PreTrainedModel, lora: Lora, seed: int, without: Sequence[str] = ()) -> PeftModel:
     """Wrap a model with a fresh LoRA adapter, drawn by the seed; only the adapter is trained.
 
     Adapters are float32 whatever the base is, so that small updates are not rounded away.
@@ -48,7 +50,7 @@ def attach(model: Any, lora: Lora, seed: int, without: Sequence[str] = ()) -> An
     return tuned
 
 
-def save_adapter(model: Any, folder: Path, base: str | None) -> None:
+def save_adapter(model: PeftModel, folder: Path, base: str | None) -> None:
     """Write adapter_model.safetensors and adapter_config.json, the same bytes for the same weights.
 
     Args:
@@ -69,17 +71,14 @@ def save_adapter(model: Any, folder: Path, base: str | None) -> None:
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's stub; ragtune writes its own card
 
 
-def load_adapter(model: Any, folder: Path) -> Any:
+def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     """Wrap a base model with a saved adapter.
 
     Raises:
         RagtuneError: the adapter is damaged or belongs to another model.
     """
-    from peft import PeftModel
-
-    if not (
-        folder / "adapter_model.safetensors"
-    ).is_file():  # PEFT would read a pickle in its place
+    # PEFT would read a pickle in its place.
+    if not (folder / "adapter_model.safetensors").is_file():
         raise RagtuneError(
             f"{folder} holds no adapter_model.safetensors.",
             "Delete the folder and run the same command again. An adapter_model.bin is a pickle, which "
@@ -90,7 +89,7 @@ def load_adapter(model: Any, folder: Path) -> Any:
             return PeftModel.from_pretrained(model, str(folder))
     except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RagtuneError(
-            f"The adapter in {folder} is damaged: {str(error).splitlines()[0]}",
+            f"The adapter in {folder} is damaged: {first_line(error)}",
             "Delete the folder and run the same command again: training goes on from its last checkpoint.",
         ) from error
     except RuntimeError as error:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+from transformers import PreTrainedConfig
 
+from ragtune.model.quantized import SCALE_BYTES
 from ragtune.model.skeleton import is_linear, skeleton
 from ragtune.model.targets import find_targets
 from ragtune.recipe.schema import Recipe
@@ -18,7 +19,8 @@ from ragtune.recipe.schema import Recipe
 PREFILL_TOKENS = 8_192
 """Prompts of an evaluation are read in rows of about so many tokens."""
 
-_NF4_BYTES = 0.5 + 4 / 64  # a weight, and a float32 scale for 64 of them
+NF4_BYTES = 0.5 + SCALE_BYTES
+"""Of a weight in NF4, with its scale."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Shape:
     vocabulary: int
 
     @classmethod
-    def of(cls, config: Any, recipe: Recipe) -> Shape:
+    def of(cls, config: PreTrainedConfig, recipe: Recipe) -> Shape:
         """Of a configuration and the recipe's adapter; no weights are made.
 
         Raises:
@@ -88,25 +90,25 @@ class Shape:
         )
 
 
-def _inner(config: Any, hidden: int) -> int:
+def _inner(config: PreTrainedConfig, hidden: int) -> int:
     """Numbers between the two halves of a layer's MLP, for a token: of all experts that it goes to."""
     dense = _number(config, "intermediate_size", 4 * hidden)
     expert, routed = _number(config, "moe_intermediate_size", 0), _routed(config)
     return max(dense, routed * (expert or dense)) if routed else dense
 
 
-def _routed(config: Any) -> int:
+def _routed(config: PreTrainedConfig) -> int:
     """Experts that a token goes to, by the families' names for it; 0 without."""
     # Tested by the peaks of five mixtures. Of one that calls it otherwise the plan counts less than it takes.
     names = ("num_experts_per_tok", "top_k_experts", "moe_topk", "moe_top_k")
     return max(_number(config, name, 0) for name in names)
 
 
-def _number(config: Any, name: str, default: int) -> int:
+def _number(config: PreTrainedConfig, name: str, default: int) -> int:
     """A size in a configuration: the largest, if layers differ; the default where it has none."""
     try:
         value = getattr(config, name, None)
-    except Exception:  # noqa: BLE001 - transformers refuses what differs from layer to layer
+    except RuntimeError:  # transformers refuses what differs from layer to layer
         value = None
     if isinstance(value, (list, tuple)):
         value = max((v for v in value if isinstance(v, int)), default=None)
@@ -126,7 +128,7 @@ class Estimate:
     dropout: bool
     optimizer: str
     fused_kernels: bool
-    nf4_bytes: float = _NF4_BYTES
+    nf4_bytes: float = NF4_BYTES
     """Bytes of a weight of the linear layers in NF4, or of those of a base that comes quantised."""
 
     @property

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-
-from ragtune.base.errors import RagtuneError, is_out_of_memory
-from ragtune.base.files import making_folder
-from ragtune.data.encode import Encoder
-from ragtune.model.beside import copy_processors, unread_weights
-from ragtune.model.load import (
-    Hardware,
-    load_config,
-    load_model,
-    quiet,
-    stop_generation_at,
+from peft import PeftModel
+from safetensors import safe_open
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import (
+    FEATURE_EXTRACTOR_NAME,
+    IMAGE_PROCESSOR_NAME,
+    PROCESSOR_NAME,
+    VIDEO_PROCESSOR_NAME,
+    cached_file,
 )
+
+from ragtune.base.disk import full_disk
+from ragtune.base.errors import RagtuneError, is_out_of_memory
+from ragtune.base.text import size_of
+from ragtune.data.encode import Encoder
+from ragtune.model.hardware import Hardware
+from ragtune.model.load import load_config, load_model, stop_generation_at
 from ragtune.model.lora import load_adapter
-from ragtune.model.quantized import refuse_merging, see_quantized
+from ragtune.model.quantized import quantization_of, require_mergeable
+from ragtune.model.quiet import quiet
+from ragtune.model.safety import INDEX, WEIGHTS, parts_in
 from ragtune.model.skeleton import skeleton, stays_float32
 from ragtune.model.source import ModelSource
 
 SHARD_SIZE = "2GB"
+_PROCESSORS = {FEATURE_EXTRACTOR_NAME, IMAGE_PROCESSOR_NAME, PROCESSOR_NAME, VIDEO_PROCESSOR_NAME}
+"""Files by which pictures, sounds and videos are made into what a model reads."""
 
 
 def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) -> None:
@@ -36,49 +45,58 @@ def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) ->
     template's stop token ends generation in the merged model, too. What was not tuned comes along: a
     vision tower, its processors' files, weights that transformers does not read.
 
+    Args:
+        source: where the base is.
+        adapter: the folder of the adapter.
+        encoder: its tokenizer is written, too.
+        folder: exists, and is empty.
+
     Raises:
-        RagtuneError: too little memory, or the merge gives values that are not finite.
+        RagtuneError: too little memory, or the merge gives values that are not finite; a full disk.
     """
+    merged = _merged(source, adapter)
+    stop_generation_at(merged, encoder)
+    unread = _unread_weights(source, merged)
+    size = 2 * merged.num_parameters() + sum(t.nbytes for t in unread.values())
+    with full_disk(folder, size), quiet():
+        merged.save_pretrained(
+            folder, max_shard_size=SHARD_SIZE, state_dict={**merged.state_dict(), **unread}
+        )
+        encoder.tokenizer.save_pretrained(folder)
+        for name in sorted(_PROCESSORS):
+            if found := _file(source, name):
+                shutil.copyfile(found, folder / name)
+
+
+def _merged(source: ModelSource, adapter: Path) -> PreTrainedModel:
+    """Base plus adapter in bfloat16, on the CPU."""
     config = load_config(source)
     hardware = Hardware(torch.device("cpu"), _dtype(config), "merging", "CPU")
-    refuse_merging(see_quantized(config, hardware.device))
+    require_mergeable(quantization_of(config, hardware.device))
     try:
         base = load_model(source, hardware, nf4=False)
         with quiet():
             tuned = load_adapter(base, adapter)
-            _see_finite(tuned)  # looked at before, so that afterwards it can only be the sum
+            _require_finite(tuned)  # looked at before, so that afterwards it can only be the sum
             merged = tuned.merge_and_unload()
-        _to_bfloat16(merged)
-        _see_finite(merged, merged=True)
+        single = stays_float32(merged)  # a router's bias, say
+        for name, tensor in merged.state_dict(keep_vars=True).items():
+            if tensor.is_floating_point() and not single(name):
+                tensor.data = tensor.data.to(torch.bfloat16)
+        _require_finite(merged, merged=True)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         raise RagtuneError(
-            f"Merging needs {_gib(source)} of memory for the base: {error}",
+            f"Merging needs {size_of(memory_needed(config))} of memory for the base: {error}",
             "Set publish.format=adapter to publish what was trained alone, or merge on a machine "
             "with more memory: ragtune merge.",
         ) from error
-    stop_generation_at(merged, encoder)
-    unread = unread_weights(source, merged)
-    size = 2 * merged.num_parameters() + sum(t.nbytes for t in unread.values())
-    with making_folder(folder, size) as partial, quiet():
-        merged.save_pretrained(
-            partial, max_shard_size=SHARD_SIZE, state_dict={**merged.state_dict(), **unread}
-        )
-        encoder.tokenizer.save_pretrained(partial)
-        copy_processors(source, partial)
+    return merged
 
 
-def _to_bfloat16(model: Any) -> None:
-    """Round weights to bfloat16, but for those that transformers keeps in float32 (a router's bias, say)."""
-    single = stays_float32(model)
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if tensor.is_floating_point() and not single(name):
-            tensor.data = tensor.data.to(torch.bfloat16)
-
-
-def _see_finite(model: Any, *, merged: bool = False) -> None:
-    """See that a model's weights are numbers, before its adapter is merged and after.
+def _require_finite(model: PreTrainedModel | PeftModel, *, merged: bool = False) -> None:
+    """Require that a model's weights are numbers, before its adapter is merged and after.
 
     Raises:
         RagtuneError: one is not finite; whether it is the adapter's, the base's or their sum.
@@ -87,23 +105,59 @@ def _see_finite(model: Any, *, merged: bool = False) -> None:
     name = next((name for name, weight in weights if not weight.isfinite().all()), None)
     if name is None:
         return
+    problem = f"weights are not finite: {name}."
     if merged:
         raise RagtuneError(
-            f"The merged weights are not finite: {name}. Base and adapter are; their sum is too large.",
+            f"The merged {problem} Base and adapter are; their sum is too large.",
             "Set publish.format=adapter, or train again with a lower train.learning_rate.",
         )
     if "lora_" in name:
-        raise RagtuneError(
-            f"The adapter's weights are not finite: {name}.",
-            "The adapter diverged; train it again.",
-        )
+        raise RagtuneError(f"The adapter's {problem}", "The adapter diverged; train it again.")
     raise RagtuneError(
-        f"The base model's weights are not finite: {name}.",
+        f"The base model's {problem}",
         "Set publish.format=adapter, or name another model: this one was saved so.",
     )
 
 
-def memory_needed(config: Any, experts: Sequence[str] = ()) -> int:
+def _unread_weights(source: ModelSource, model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """The base's tensors that the model's class leaves unread, as layers that predict further tokens are.
+
+    Engines that do read them would miss them in the merged model. Names are those of the file.
+    """
+    patterns = [re.compile(p) for p in model._keys_to_ignore_on_load_unexpected or ()]  # noqa: SLF001 - no public way
+    read, prefix = model.state_dict().keys(), model.base_model_prefix
+    found: dict[str, torch.Tensor] = {}
+    for path in _weights(source) if patterns else ():
+        with safe_open(path, "pt") as file:
+            # A pattern is meant for names that the model lacks: GPT-2's "attn.bias" fits others, too.
+            names = [n for n in file.keys() if n not in read and f"{prefix}.{n}" not in read]  # noqa: SIM118 - no mapping
+            names = [n for n in names if any(p.search(n) for p in patterns)]
+            found |= {name: file.get_tensor(name) for name in names}
+    return found
+
+
+def _weights(source: ModelSource) -> Iterator[Path]:
+    """The base's files of weights, as transformers finds them."""
+    if single := _file(source, WEIGHTS):
+        yield single
+    elif index := _file(source, INDEX):
+        yield from filter(None, (_file(source, name) for name in sorted(parts_in(index))))
+
+
+def _file(source: ModelSource, name: str) -> Path | None:
+    """A file of a model, from its folder or the Hub's cache; downloaded if it is not there yet."""
+    with quiet():
+        found = cached_file(
+            source.path,
+            name,
+            revision=source.revision,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+    return Path(found) if found else None
+
+
+def memory_needed(config: PreTrainedConfig, experts: Sequence[str] = ()) -> int:
     """Bytes of host memory that merging needs: the base, and room to merge its largest matrix.
 
     The model is made without weights, so that every architecture counts as it is.
@@ -119,16 +173,16 @@ def memory_needed(config: Any, experts: Sequence[str] = ()) -> int:
     weights = sum(p.numel() for p in model.parameters())
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     vocabulary = {id(end.weight) for end in ends if end is not None}
-    matrices = (p for p in model.parameters() if p.ndim == 2 and id(p) not in vocabulary)  # noqa: PLR2004
+    matrices = (p for p in model.parameters() if p.ndim == 2 and id(p) not in vocabulary)  # noqa: PLR2004 - a matrix
     # Of the matrix that is merged: the update in float32 and in bf16, a float32 and a bf16 copy.
     stacks = (model.get_parameter(name) for name in experts)
     largest = max((p.numel() for p in (*matrices, *stacks)), default=0)
     return int(_dtype(config).itemsize * weights + 12 * largest)
 
 
-def _dtype(config: Any) -> torch.dtype:
+def _dtype(config: PreTrainedConfig) -> torch.dtype:
     """The dtype that is merged in: float32 if the weights are kept so, else bfloat16."""
-    # What the configuration says of the file: tested by tests/publish/test_merge.py for both.
+    # What the configuration says of the file: tested by tests/model/test_merge.py for both.
     stored = getattr(config, "dtype", None)
     return torch.float32 if stored in (torch.float32, "float32") else torch.bfloat16
 
@@ -154,11 +208,3 @@ def _read(path: str) -> str:
         return Path(path).read_text(encoding="ascii")
     except OSError:
         return ""
-
-
-def free_disk(path: Path) -> int:
-    return shutil.disk_usage(path).free
-
-
-def _gib(source: ModelSource) -> str:
-    return f"{memory_needed(load_config(source)) / 2**30:.1f} GiB"

@@ -10,32 +10,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
-import torch
+from transformers import PreTrainedConfig
 
-from ragtune.base.errors import UsageError
-from ragtune.data.rows import deal
-from ragtune.model.load import Hardware, has_liger
-from ragtune.model.memory import PREFILL_TOKENS, Estimate, Shape, available
-from ragtune.model.quantized import see_quantized
+from ragtune.model.fast.liger import has_liger
+from ragtune.model.hardware import Hardware
+from ragtune.model.layout import SPARE, Size, choose_rows, row_size
+from ragtune.model.memory import NF4_BYTES, PREFILL_TOKENS, Estimate, Shape, available
+from ragtune.model.quantized import quantization_of
 from ragtune.recipe.schema import Recipe
 
 CPU_SAMPLES_PER_ROW = 2
 CPU_EVALUATION_BATCH = 25
 GPU_EVALUATION_BATCH = 256
-MAX_ROW_TOKENS = 16_000
-"""Longer rows gain nothing: the matrix products fill the GPU long before."""
-MIN_ROW_TOKENS = 4_000
-"""With shorter rows than these a GPU waits for Python; recomputing in longer ones is faster."""
-
-Size = tuple[int, int]
-"""A sample's tokens, and how many of them are trained."""
-
-_SPARE = 0.92
-"""Of the memory; the allocator's fragments and the libraries' workspaces need the rest."""
 _GIB = 2**30
 
 
@@ -79,20 +68,25 @@ class Plan:
             return dataclasses.replace(self, recompute=True, changes=(*self.changes, change))
         return None
 
+    def to_dict(self) -> dict[str, Any]:
+        """What `from_dict` reads again, for JSON."""
+        return {**dataclasses.asdict(self), "changes": list(self.changes)}
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Plan | None:
         """The plan that a mapping holds; None if a part is missing, so that it is made anew."""
-        known = {k: v for k, v in values.items() if k in {f.name for f in dataclasses.fields(cls)}}
-        try:
-            return cls(**{**known, "changes": tuple(values.get("changes", ()))})
-        except TypeError:  # a field without a default is not there
+        own = fields(cls)
+        needed = {f.name for f in own if f.default is MISSING and f.default_factory is MISSING}
+        if not needed <= values.keys():
             return None
+        known = {f.name: values[f.name] for f in own if f.name in values}
+        return cls(**{**known, "changes": tuple(values.get("changes", ()))})
 
 
 def make_plan(
     recipe: Recipe,
     hardware: Hardware,
-    config: Any,
+    config: PreTrainedConfig,
     steps: Sequence[Sequence[Size]],
     prompts: Sequence[int],
     memory: int | None = None,
@@ -110,35 +104,21 @@ def make_plan(
     Raises:
         UsageError: the device can't hold the model and its adapter.
     """
-    train = recipe.train
-    fixed: dict[str, Any] = {
-        "device": hardware.name,
-        "dtype": hardware.dtype_name,
-        "quantization": recipe.model.quantization,
-        "optimizer": train.optimizer,
-    }
+    plan = _cpu_plan(recipe, hardware)
     if hardware.device.type != "cuda" and memory is None:
-        per_row = train.samples_per_row
-        return Plan(
-            **fixed,
-            samples_per_row=min(
-                CPU_SAMPLES_PER_ROW if per_row == "auto" else per_row, train.batch_size
-            ),
-            recompute=train.recompute if train.recompute != "auto" else False,
-            evaluation_batch=_batch(recipe, CPU_EVALUATION_BATCH),
-        )
-    budget = (available(hardware.device) if memory is None else memory) * _SPARE
-    quantized = see_quantized(config, hardware.device, nf4=recipe.model.quantization == "nf4")
+        return plan
+    budget = (available(hardware.device) if memory is None else memory) * SPARE
+    quantized = quantization_of(config, hardware.device, nf4=plan.quantization == "nf4")
     if quantized and not quantized.dequantized:
-        fixed["quantization"] = quantized.kind
+        plan = dataclasses.replace(plan, quantization=quantized.kind)
     base = estimate_of(recipe, hardware, config)
     question = max(prompts, default=0) + recipe.evaluate.max_new_tokens
-    estimate, per_row = _choose(recipe, base, steps, question, budget)
-    tokens, trained = row_size(steps, per_row)
+    estimate, samples = choose_rows(recipe, base, steps, question, budget)
+    tokens, trained = row_size(steps, samples)
     batch, cache_tokens, used = _answers(recipe, estimate, prompts, budget)
-    return Plan(
-        **fixed,
-        samples_per_row=per_row,
+    return dataclasses.replace(
+        plan,
+        samples_per_row=samples,
         recompute=estimate.recompute,
         dequantized=estimate.dequantized,
         evaluation_batch=batch,
@@ -146,14 +126,16 @@ def make_plan(
         memory={
             name: round(value / _GIB, 2)
             for name, value in {
-                "available": budget / _SPARE,
+                "available": budget / SPARE,
                 "weights": estimate.weights,
                 "adapter": estimate.adapter,
                 "gradients": estimate.gradients,
                 "optimizer": estimate.moments,
                 "activations": estimate.activations(tokens),
                 "working": estimate.working(tokens, trained),
-                "training": estimate.training(tokens, trained, -(-train.batch_size // per_row)),
+                "training": estimate.training(
+                    tokens, trained, -(-recipe.train.batch_size // samples)
+                ),
                 "cache": used * estimate.cached_token,
                 "evaluation": estimate.evaluation(used, min(batch, len(prompts))),
             }.items()
@@ -161,21 +143,36 @@ def make_plan(
     )
 
 
+def _cpu_plan(recipe: Recipe, hardware: Hardware) -> Plan:
+    """The plan that follows from the recipe alone."""
+    train = recipe.train
+    per_row = CPU_SAMPLES_PER_ROW if train.samples_per_row == "auto" else train.samples_per_row
+    return Plan(
+        device=hardware.name,
+        dtype=hardware.dtype_name,
+        quantization=recipe.model.quantization,
+        samples_per_row=min(per_row, train.batch_size),
+        recompute=train.recompute is True,
+        optimizer=train.optimizer,
+        evaluation_batch=_batch(recipe, CPU_EVALUATION_BATCH),
+    )
+
+
 def plan_answers(
-    recipe: Recipe, hardware: Hardware, config: Any, prompts: Sequence[int], *, dequantized: bool
+    recipe: Recipe,
+    hardware: Hardware,
+    config: PreTrainedConfig,
+    prompts: Sequence[int],
+    *,
+    dequantized: bool,
 ) -> tuple[int, int | None]:
     """Questions, and tokens of them in the cache, at a time, for other prompts than the run's own.
 
-    Args:
-        recipe: of the run.
-        hardware: where.
-        config: the model's.
-        prompts: tokens of each.
-        dequantized: whether NF4 weights are kept dequantised.
+    `prompts` are the tokens of each; `dequantized` says whether NF4 weights are kept dequantised.
     """
     if hardware.device.type != "cuda":
         return _batch(recipe, CPU_EVALUATION_BATCH), None
-    budget = available(hardware.device) * _SPARE
+    budget = available(hardware.device) * SPARE
     estimate = dataclasses.replace(estimate_of(recipe, hardware, config), dequantized=dequantized)
     return _answers(recipe, estimate, prompts, budget)[:2]
 
@@ -185,21 +182,20 @@ def _batch(recipe: Recipe, automatic: int) -> int:
     return automatic if asked == "auto" else asked
 
 
-def estimate_of(recipe: Recipe, hardware: Hardware, config: Any) -> Estimate:
+def estimate_of(recipe: Recipe, hardware: Hardware, config: PreTrainedConfig) -> Estimate:
     """What a recipe takes with NF4 weights that are not kept dequantised.
 
     A base that is trained quantised counts as in NF4, with its own bytes a weight; where these aren't
     known, with those of the dtype, which is a bound.
     """
     nf4 = recipe.model.quantization == "nf4"
-    quantized = see_quantized(config, hardware.device, nf4=nf4)
+    quantized = quantization_of(config, hardware.device, nf4=nf4)
     own = quantized.linear_bytes if quantized else None
-    known = {} if own is None else {"nf4_bytes": own}
     return Estimate(
         shape=Shape.of(config, recipe),
-        width=torch.empty((), dtype=hardware.dtype).element_size(),
+        width=hardware.dtype.itemsize,
         nf4=nf4 or own is not None,
-        **known,
+        nf4_bytes=NF4_BYTES if own is None else own,
         dequantized=False,
         recompute=recipe.train.recompute is True,
         dropout=recipe.lora.dropout > 0,
@@ -220,87 +216,6 @@ def _answers(
     positions = max(longest, int((budget - reading) // estimate.cached_token))
     used = min(batch, len(prompts), max(1, positions // longest)) * longest
     return batch, positions, used
-
-
-def _choose(
-    recipe: Recipe, base: Estimate, steps: Sequence[Sequence[Size]], question: int, budget: float
-) -> tuple[Estimate, int]:
-    """The estimate and the samples a row.
-
-    Kept activations are worth more than dequantised weights, and both more than long rows; but below
-    MIN_ROW_TOKENS recomputing in longer rows is faster than keeping. The longest `question`, in
-    tokens with its answer, must fit too.
-    """
-    train = recipe.train
-    asked = None if train.samples_per_row == "auto" else train.samples_per_row
-    whole = sum(tokens for tokens, _ in steps[0]) if steps else 0
-    sizes = cache(lambda count: row_size(steps, count))
-
-    def longest(count: int) -> int:
-        return sizes(count)[0]
-
-    def rows(estimate: Estimate) -> int:
-        """Samples a row that fit; 0 if not even one does."""
-        if asked is not None:
-            counts = [min(asked, train.batch_size)]
-        else:
-            # Of every number of rows the fewest samples a row.
-            numbers = range(1, train.batch_size + 1)
-            counts = sorted({-(-train.batch_size // n) for n in numbers}, reverse=True)
-        for count in counts:
-            tokens, trained = sizes(count)
-            fits = max(
-                estimate.training(tokens, trained, -(-train.batch_size // count)),
-                estimate.evaluation(question, 1),
-            )
-            short = asked is not None or tokens <= max(MAX_ROW_TOKENS, longest(1))
-            if short and fits <= budget:
-                return count
-        return 0
-
-    nf4 = recipe.model.quantization == "nf4"
-    kinds = ((True,) if base.shape.by_weight else (True, False)) if nf4 else (False,)
-    choices = [
-        (dequantized, recompute)
-        for recompute in ((False, True) if train.recompute == "auto" else (train.recompute,))
-        for dequantized in kinds
-    ]
-    fallback: tuple[Estimate, int] | None = None
-    for dequantized, recompute in choices:
-        estimate = dataclasses.replace(base, dequantized=dequantized, recompute=recompute)
-        count = rows(estimate)
-        if not count:
-            continue
-        tokens = longest(count)
-        if asked is not None or tokens >= min(MIN_ROW_TOKENS, 0.9 * whole):
-            return estimate, count
-        if fallback is None or tokens > longest(fallback[1]):
-            fallback = (estimate, count)
-    if fallback:
-        return fallback
-    smallest = dataclasses.replace(
-        base, recompute=train.recompute is not False, dequantized=kinds[-1]
-    )
-    needed = smallest.training(*sizes(1), train.batch_size)
-    if smallest.weights + smallest.adapter + smallest.gradients + smallest.moments > budget:
-        raise UsageError(
-            f"The run needs about {needed / _GIB:.1f} GiB of GPU memory; "
-            f"{budget / _SPARE / _GIB:.1f} GiB are there.",
-            ("" if base.nf4 else "Set model.quantization=nf4. ")
-            + "Set train.optimizer=paged_adamw_8bit, a lower lora.rank or prompt.max_tokens, or "
-            "choose a smaller model.",
-        )
-    # The formulas may be wrong by a little; what is too much is halved when it turns out to be.
-    return smallest, min(asked or 1, train.batch_size)
-
-
-def row_size(steps: Sequence[Sequence[Size]], per_row: int) -> Size:
-    """Tokens of the longest row, and most trained ones of a row, when steps are dealt into rows."""
-    rows = [
-        row for step in steps for row in deal(step, -(-len(step) // per_row), lambda size: size[0])
-    ]
-    tokens, trained = ([sum(size[i] for size in row) for row in rows] for i in (0, 1))
-    return max(tokens, default=0), max(trained, default=0)
 
 
 def describe(plan: Plan, batch_size: int) -> list[str]:
@@ -332,4 +247,4 @@ def describe(plan: Plan, batch_size: int) -> list[str]:
 def is_tight(plan: Plan) -> bool:
     """Whether more memory is predicted than should be taken."""
     m = plan.memory
-    return bool(m) and max(m["training"], m["evaluation"]) > m["available"] * _SPARE
+    return bool(m) and max(m["training"], m["evaluation"]) > m["available"] * SPARE

@@ -15,11 +15,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.quantizers import AutoHfQuantizer, AutoQuantizationConfig, HfQuantizer
 
 from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.base.text import first_line
+from ragtune.model.quiet import quiet
+from ragtune.model.skeleton import skeleton, stays_float32
 
 _OTHER = "Name the model as it was before it was quantised."
-_SCALE_BYTES = 4 / 64
+_OR_OTHER = f"Or n{_OTHER[1:]}"
+SCALE_BYTES = 4 / 64
 """What the scales of a weight take at most: a float32 for 64 of them."""
 
 
@@ -48,7 +56,9 @@ class Quantized:
         return f"quantised already ({self.kind}); it is trained as it is, and {merging}"
 
 
-def see_quantized(config: Any, device: torch.device, *, nf4: bool = False) -> Quantized | None:
+def quantization_of(
+    config: PreTrainedConfig, device: torch.device, *, nf4: bool = False
+) -> Quantized | None:
     """How a base is used that its configuration says to be quantised; None for any other.
 
     transformers' own quantizer is asked what it needs, and PEFT whether it adapts the layers.
@@ -68,28 +78,27 @@ def see_quantized(config: Any, device: torch.device, *, nf4: bool = False) -> Qu
     if nf4:
         raise UsageError(
             f"model.quantization: nf4, and {config.name_or_path} is quantised already ({kind}).",
-            f"Set model.quantization=null. Or n{_OTHER[1:]}",
+            f"Set model.quantization=null. {_OR_OTHER}",
         )
     quantizer = _quantizer(values, kind, device)
     bits = _bits(values)
     undoes = _undoes(quantizer)
     # With 8 bits bitsandbytes rounds the activations, too, by what else is in the row: an answer would
     # depend on its neighbours. On a CPU it packs the weights in a way of its own when they are used.
-    kept = device.type == "cuda" and bits == 4  # noqa: PLR2004
+    kept = device.type == "cuda" and bits == 4  # noqa: PLR2004 - bits
     if _can_dequantize(quantizer.quantization_config) or (undoes and not kept):
         return Quantized(kind, dequantized=True, mergeable=True)
-    layers = _adapted(config, quantizer, kind)
+    whole, packed = _adapted(config, quantizer, kind)
     linear_bytes = None
     if bits is not None:
-        whole, packed = layers
         width = 2.0  # what is left out of the quantisation is in half precision, or counted too low
-        linear_bytes = (packed * (bits / 8 + _SCALE_BYTES) + (whole - packed) * width) / whole
+        linear_bytes = (packed * (bits / 8 + SCALE_BYTES) + (whole - packed) * width) / whole
     return Quantized(kind, dequantized=False, mergeable=undoes, linear_bytes=linear_bytes)
 
 
 def loading(
-    config: Any, quantized: Quantized, device: torch.device, dtype: torch.dtype
-) -> dict[str, Any]:
+    config: PreTrainedConfig, quantized: Quantized, device: torch.device, dtype: torch.dtype
+) -> dict[str, object]:
     """What `from_pretrained` is given, so that a quantised base is loaded as it is used."""
     config = copy.deepcopy(config)
     values = dict(_values(config) or {})
@@ -98,13 +107,13 @@ def loading(
     if "bnb_4bit_compute_dtype" in values:  # the one of the machine that it was quantised on
         values["bnb_4bit_compute_dtype"] = str(dtype).removeprefix("torch.")
     _holder(config).quantization_config = values
-    options: dict[str, Any] = {"config": config}
+    options: dict[str, object] = {"config": config}
     if "dequantize" not in values and device.type == "cpu":
         options["device_map"] = {"": "cpu"}  # left out, some would go to the GPU by themselves
     return options
 
 
-def settle(model: Any, quantized: Quantized, dtype: torch.dtype) -> None:
+def settle(model: PreTrainedModel, quantized: Quantized, dtype: torch.dtype) -> None:
     """Let a quantised base that was just loaded be as it is used: in one dtype, and plain if dequantised.
 
     transformers leaves what is not quantised in the dtype of the file, and would quantise what it
@@ -113,8 +122,6 @@ def settle(model: Any, quantized: Quantized, dtype: torch.dtype) -> None:
     Raises:
         RagtuneError: it was not dequantised.
     """
-    from ragtune.model.skeleton import stays_float32
-
     if quantized.dequantized and getattr(model, "hf_quantizer", None) is not None:
         model.dequantize(dtype=dtype)
     single = stays_float32(model)
@@ -129,16 +136,14 @@ def settle(model: Any, quantized: Quantized, dtype: torch.dtype) -> None:
         if number and type(parameter) is torch.nn.Parameter and not kept:
             parameter.data = parameter.data.to(dtype)
     if quantized.dequantized:
-        from transformers.conversion_mapping import get_model_conversion_mapping
-
         used = {tuple(c.target_patterns) for c in model._weight_conversions or ()}  # noqa: SLF001 - no public way
-        model._weight_conversions = [  # noqa: SLF001
+        model._weight_conversions = [  # noqa: SLF001 - the same
             c for c in get_model_conversion_mapping(model) if tuple(c.target_patterns) in used
         ]
 
 
-def refuse_merging(quantized: Quantized | None) -> None:
-    """See that an adapter can be merged into a base.
+def require_mergeable(quantized: Quantized | None) -> None:
+    """Require that an adapter can be merged into a base.
 
     Raises:
         UsageError: it is quantised in a way that can't be undone.
@@ -151,7 +156,7 @@ def refuse_merging(quantized: Quantized | None) -> None:
         )
 
 
-def without_quantization(config: Any) -> Any:
+def without_quantization(config: PreTrainedConfig) -> PreTrainedConfig:
     """The configuration of the same model, not quantised: what merging writes."""
     if _values(config) is None:
         return config
@@ -160,13 +165,13 @@ def without_quantization(config: Any) -> Any:
     return config
 
 
-def _holder(config: Any) -> Any:
+def _holder(config: PreTrainedConfig) -> PreTrainedConfig:
     """The configuration that says how a model is quantised: the whole one, or that of its text part."""
     whole = getattr(config, "quantization_config", None) is not None
     return config if whole else config.get_text_config(decoder=True)
 
 
-def _values(config: Any) -> dict[str, Any] | None:
+def _values(config: PreTrainedConfig) -> dict[str, Any] | None:
     values = getattr(_holder(config), "quantization_config", None)
     if values is None or isinstance(values, dict):
         return values
@@ -193,17 +198,12 @@ def _bits(values: dict[str, Any]) -> int | None:
     return bits if isinstance(bits, int) else None
 
 
-def _quantizer(values: dict[str, Any], kind: str, device: torch.device) -> Any:
+def _quantizer(values: dict[str, Any], kind: str, device: torch.device) -> HfQuantizer:
     """A quantizer of transformers for a base; it says that it can work here, and train.
 
     Raises:
         UsageError: it can't.
     """
-    from transformers.quantizers import AutoHfQuantizer
-    from transformers.quantizers.auto import AutoQuantizationConfig
-
-    from ragtune.model.load import quiet
-
     with quiet():
         known = AutoHfQuantizer.supports_quant_method({"quant_method": "", **values})
     if not known:
@@ -226,7 +226,7 @@ def _quantizer(values: dict[str, Any], kind: str, device: torch.device) -> Any:
     except (ImportError, RuntimeError, ValueError) as error:
         raise UsageError(
             f"model.id: the base is quantised ({kind}), and transformers can't load it here: "
-            f"{str(error).strip().splitlines()[0].rstrip('.')}.",
+            f"{first_line(error).rstrip('.')}.",
             _needed(error),
         ) from error
     if not trains:
@@ -243,39 +243,35 @@ def _needed(error: Exception) -> str:
     missing = getattr(error, "name", None)  # of a module that was imported
     if isinstance(error, ImportError) and (wanted or missing):
         packages = shlex.join(shlex.split(wanted[1])) if wanted else missing
-        return f"Run: pip install {packages}. Or n{_OTHER[1:]}"
+        return f"Run: pip install {packages}. {_OR_OTHER}"
     here = "" if torch.cuda.is_available() else "There is no NVIDIA GPU here. "
     return f"{here}{_OTHER}"
 
 
-def _can_dequantize(asked: Any) -> bool:
+def _can_dequantize(asked: object) -> bool:
     """Whether a quantisation's configuration can ask for it to be undone while the model is loaded."""
-    return isinstance(
-        getattr(asked, "dequantize", None), bool
-    )  # tested by `settle` on every weight
+    # Tested by `settle` on every weight.
+    return isinstance(getattr(asked, "dequantize", None), bool)
 
 
-def _undoes(quantizer: Any) -> bool:
+def _undoes(quantizer: HfQuantizer) -> bool:
     """Whether a quantizer implements `dequantize` of a loaded model."""
-    from transformers.quantizers.base import HfQuantizer
-
     return type(quantizer)._dequantize is not HfQuantizer._dequantize  # noqa: SLF001 - no public way
 
 
-def _adapted(config: Any, quantizer: Any, kind: str) -> tuple[int, int]:
+def _adapted(config: PreTrainedConfig, quantizer: HfQuantizer, kind: str) -> tuple[int, int]:
     """Weights of the linear layers, and of those that are quantised; PEFT adapts one to show that it can.
 
     Raises:
         UsageError: it can't.
     """
-    from peft import LoraConfig, get_peft_model
-
-    from ragtune.model.load import quiet
-    from ragtune.model.skeleton import skeleton
-
     model = skeleton(without_quantization(config))
-    plain = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
-    plain = {n: m for n, m in plain.items() if m is not model.get_output_embeddings()}
+    head = model.get_output_embeddings()
+    plain = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not head
+    }
     sizes = {name: module.weight.numel() for name, module in plain.items()}
     with quiet(), torch.device("meta"):
         quantizer.preprocess_model(model=model, device_map=None, dtype=torch.bfloat16)
@@ -288,7 +284,7 @@ def _adapted(config: Any, quantizer: Any, kind: str) -> tuple[int, int]:
         except ValueError as error:
             raise UsageError(
                 f"model.id: the base is quantised ({kind}), and PEFT can't adapt its layers: "
-                f"{str(error).splitlines()[0]}",
+                f"{first_line(error)}",
                 _OTHER,
             ) from error
     return sum(sizes.values()), sum(sizes[name] for name in packed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from ragtune.base.errors import UsageError
 from ragtune.base.files import read_json
@@ -22,22 +21,23 @@ _APART = (
     "Move adapter_config.json and adapter_model.* to a folder of their own to tune the model "
     "alone; or merge them into it with peft (merge_and_unload), and save that to a new folder."
 )
-INDEX = "model.safetensors.index.json"
+WEIGHTS = "model.safetensors"
+INDEX = f"{WEIGHTS}.index.json"
 _AN_INDEX = ".safetensors.index.json"
 _DAMAGED = "The model is damaged or was made to read other files: get it again."
 
 
-def see_folder(folder: Path) -> None:
-    """See that a model's weights are safetensors, in this folder, and that no adapter is beside them.
+def require_safe_folder(folder: Path) -> None:
+    """Require that a model's weights are safetensors, in this folder, and that no adapter is beside them.
 
     Raises:
         UsageError: they are pickles, or lie elsewhere, or there is an adapter.
     """
-    see_names({p.name for p in folder.iterdir() if p.is_file()}, folder, _APART)
-    see_references(folder)
+    _require_safe_names({p.name for p in folder.iterdir() if p.is_file()}, folder, _APART)
+    require_safe_references(folder)
 
 
-def see_repository(names: set[str], repo: str, *, whole: bool = True) -> None:
+def require_safe_repository(names: set[str], repo: str, *, whole: bool = True) -> None:
     """The same of a repository of the Hub; `names` are the files of its top folder that are known.
 
     Args:
@@ -50,7 +50,7 @@ def see_repository(names: set[str], repo: str, *, whole: bool = True) -> None:
         f"hf download {repo} --exclude 'adapter_*' --local-dir FOLDER. If there is nothing but an "
         "adapter, name its base model."
     )
-    see_names(names, Path(repo), advice, whole=whole)
+    _require_safe_names(names, Path(repo), advice, whole=whole)
     if whole and not any(name.endswith(".safetensors") for name in names):
         raise UsageError(
             f"model.id: {repo} holds no .safetensors file.",
@@ -58,8 +58,8 @@ def see_repository(names: set[str], repo: str, *, whole: bool = True) -> None:
         )
 
 
-def see_names(names: set[str], where: Path, apart: str, *, whole: bool = True) -> None:
-    """See by their names that files are no pickled weights and no adapter.
+def _require_safe_names(names: set[str], where: Path, apart: str, *, whole: bool = True) -> None:
+    """Require of files, by their names, to be no pickled weights and no adapter.
 
     Args:
         names: of files in one folder.
@@ -84,8 +84,8 @@ def see_names(names: set[str], where: Path, apart: str, *, whole: bool = True) -
         )
 
 
-def see_references(folder: Path) -> None:
-    """See that config.json and the indexes name files of this folder, and no pickle in place of safetensors.
+def require_safe_references(folder: Path) -> None:
+    """Require that config.json and the indexes name files of this folder, and no pickle for safetensors.
 
     Raises:
         UsageError: they name others.
@@ -99,9 +99,8 @@ def see_references(folder: Path) -> None:
                 _DAMAGED,
             )
     for index in folder.glob("*.index.json"):
-        named = read_json(index).get("weight_map")
         kinds = (".safetensors",) if index.name.endswith(_AN_INDEX) else (".safetensors", *PICKLES)
-        for name in set(map(str, named.values())) if isinstance(named, dict) else ():
+        for name in parts_in(index):
             if Path(name).name != name or not name.endswith(kinds):
                 raise UsageError(
                     f"model.id: {index} names {name!r}, which is no file of this folder"
@@ -110,12 +109,18 @@ def see_references(folder: Path) -> None:
                 )
 
 
+def parts_in(index: Path) -> set[str]:
+    """The files that an index names as parts of a model's weights."""
+    named = read_json(index).get("weight_map")
+    return set(map(str, named.values())) if isinstance(named, dict) else set()
+
+
 def named_weights(folder: Path) -> list[str]:
     """The files that config.json wants read as weights, if any: usually they have the usual names."""
     return list(_weights_in(read_json(folder / "config.json")))
 
 
-def _weights_in(config: Any) -> Iterator[str]:
+def _weights_in(config: object) -> Iterator[str]:
     """What transformers_weights says, also in a part of the configuration, such as text_config."""
     if isinstance(config, dict):
         for key, value in config.items():

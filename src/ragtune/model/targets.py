@@ -9,13 +9,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+
+import peft
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ragtune.base.errors import UsageError
+from ragtune.base.text import first_line
 from ragtune.model.experts import joined, mixtures
 from ragtune.model.quantized import without_quantization
 from ragtune.model.skeleton import is_linear, language_model, skeleton
-from ragtune.model.wrapping import adapted_names, trainable_parameters, wrap
+from ragtune.model.wrapping import adapters, trainable_parameters, wrap
 from ragtune.recipe.schema import ALL_LINEAR, Lora
 
 
@@ -43,7 +47,7 @@ _found: dict[tuple[type, str, str], Targets] = {}
 """A run asks several times, and trying takes a second for a large model."""
 
 
-def find_targets(config: Any, lora: Lora) -> Targets:
+def find_targets(config: PreTrainedConfig, lora: Lora) -> Targets:
     """What the recipe's adapter goes on, tried with PEFT on a model without weights.
 
     Args:
@@ -60,119 +64,29 @@ def find_targets(config: Any, lora: Lora) -> Targets:
     return _found[key]
 
 
-def _find(model: Any, lora: Lora) -> Targets:
-    prefix, part = language_model(model)
-    found = mixtures(part, prefix)
-    routers = {name for mixture in found for name in mixture.routers}
-    linear = _linear_layers(model, prefix, part)
-    lists = tuple(f"{name}." for mixture in found for name in mixture.modules)
-    in_experts = {name for name in linear if name.startswith(lists)} if lists else set()
-    stacked = [name for mixture in found for name in mixture.tensors]
-    shared = _sharing(model)
-    every = lora.target_modules == [ALL_LINEAR]
-    outputs: list[str] = []
-    if not every:
-        outputs = _output_names(model)  # who names it gets it
-    asked = (
-        linear if every else _named(model, part, [*linear, *outputs], shared, lora.target_modules)
-    )
-    wanted = set(asked) - (routers | in_experts | shared if every else set())
-    if lora.experts:
-        if not found:
-            raise UsageError(
-                f"lora.experts: {type(model).__name__} has no experts.",
-                "Leave it out, or set it to false.",
-            )
-        wanted |= in_experts
-    experts = tuple(stacked) if lora.experts else ()
-    by_weight, refused = _reach(model, lora, [n for n in [*linear, *outputs] if n in wanted])
-    if refused and not every:
-        raise UsageError(
-            f"lora.target_modules: PEFT adapts no {', '.join(refused)} of {type(model).__name__}: "
-            f"{next(iter(refused.values()))}.",
-            f"Leave it out, or use [{ALL_LINEAR}].",
-        )
-    layers = tuple(n for n in [*linear, *outputs] if n in wanted and _end(n) not in refused)
-    tuned = wrap(copy.deepcopy(model), lora, layers, by_weight, experts)
-    if adapted_names(tuned) != {*layers, *experts}:
-        import peft
+class _Structure:
+    """The parts of a model that matter to an adapter, by the names of its modules and tensors."""
 
-        raise UsageError(
-            f"lora: PEFT {peft.__version__} adapts other weights of {type(model).__name__} than were "
-            "asked for.",
-            "Set lora.target_modules to fewer layers, or lora.experts=false.",
-        )
-    sizes = {name: p.numel() for name, p in model.named_parameters()}
-    read = tuple(f"{name}." for name in (prefix, *_output_names(model))) if prefix else ("",)
-    left_out = {
-        "experts": [
-            *(n for n in stacked if n not in experts),
-            *(f"{n}.weight" for n in in_experts if n not in layers),
-        ],
-        "layers that share their weights": [
-            n for n in (f"{n}.weight" for n in linear if n in shared) if n in sizes
-        ],
-        "other linear layers": [
-            f"{n}.weight" for n in linear if n not in {*layers, *in_experts, *routers, *shared}
-        ],
-        "parts that do not read text": [n for n in sizes if not n.startswith(read)],
-    }
-    left_sizes = {what: sum(sizes[n] for n in names) for what, names in left_out.items()}
-    return Targets(
-        layers=layers,
-        by_weight=by_weight,
-        experts=experts,
-        refused=tuple(refused),
-        left_out={what: size for what, size in left_sizes.items() if size},
-        every=sum(sizes.values()),
-        trained=trainable_parameters(tuned),
-    )
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.kind = type(model).__name__
+        self.prefix, self.part = language_model(model)
+        head = model.get_output_embeddings()
+        self.outputs = [name for name, module in model.named_modules() if module is head and name]
+        self.linear = [
+            joined(self.prefix, name)
+            for name, module in self.part.named_modules()
+            if module is not head and is_linear(module)
+        ]
+        found = mixtures(self.part, self.prefix)
+        self.routers = {name for mixture in found for name in mixture.routers}
+        self.stacked = tuple(name for mixture in found for name in mixture.tensors)
+        lists = tuple(f"{name}." for mixture in found for name in mixture.modules)
+        self.in_experts = {name for name in self.linear if name.startswith(lists)}
+        self.has_experts = bool(found)
+        self.shared = _sharing(model)
 
 
-def _linear_layers(model: Any, prefix: str, part: Any) -> list[str]:
-    """The names of the language model's linear layers, but for an output layer among them."""
-    head = model.get_output_embeddings()
-    return [
-        joined(prefix, name)
-        for name, module in part.named_modules()
-        if module is not head and is_linear(module)
-    ]
-
-
-def _output_names(model: Any) -> list[str]:
-    """The name of the output layer; nothing if there is none."""
-    head = model.get_output_embeddings()
-    return [name for name, module in model.named_modules() if module is head and name]
-
-
-def _named(model: Any, part: Any, linear: list[str], shared: set[str], ends: list[str]) -> set[str]:
-    """The layers whose names end so.
-
-    Raises:
-        UsageError: there is none, or it shares its weights.
-    """
-    both = _ends([n for n in linear if n in shared and any(_ends_in(n, e) for e in ends)])
-    if both:
-        raise UsageError(
-            f"lora.target_modules: the weights of {', '.join(both)} are shared with other layers of "
-            f"{type(model).__name__}, and an adapter on one of them can't be merged.",
-            "Leave them out of lora.target_modules.",
-        )
-    missing = [e for e in ends if not any(_ends_in(name, e) for name in linear)]
-    if missing:
-        weights = [n for n, _ in part.named_parameters()]
-        experts = any(_ends_in(n, e) for n in weights for e in missing)
-        raise UsageError(
-            f"lora.target_modules: {type(model).__name__} has no linear layer {', '.join(missing)}.",
-            "What is called so are the weights of its experts: leave them out, and set lora.experts=true "
-            "to train them."
-            if experts
-            else f"Its linear layers are {', '.join(_ends(linear))}; or use [{ALL_LINEAR}].",
-        )
-    return {name for name in linear if any(_ends_in(name, e) for e in ends)}
-
-
-def _sharing(model: Any) -> set[str]:
+def _sharing(model: nn.Module) -> set[str]:
     """The modules whose weights are those of another one, too: output and embedding, or blocks used twice."""
     owners: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -180,7 +94,101 @@ def _sharing(model: Any) -> set[str]:
     return {name for names in owners.values() if len(names) > 1 for name in names}
 
 
-def _reach(model: Any, lora: Lora, layers: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
+def _find(model: PreTrainedModel, lora: Lora) -> Targets:
+    parts = _Structure(model)
+    every = lora.target_modules == [ALL_LINEAR]
+    # Who names the output layer gets it.
+    candidates = parts.linear if every else [*parts.linear, *parts.outputs]
+    if every:
+        wanted = set(parts.linear) - parts.routers - parts.in_experts - parts.shared
+    else:
+        wanted = _named(parts, candidates, lora.target_modules)
+    if lora.experts:
+        if not parts.has_experts:
+            raise UsageError(
+                f"lora.experts: {parts.kind} has no experts.",
+                "Leave it out, or set it to false.",
+            )
+        wanted |= parts.in_experts
+    experts = parts.stacked if lora.experts else ()
+    wanted_layers = [name for name in candidates if name in wanted]
+    by_weight, refused = _reach(model, lora, wanted_layers)
+    if refused and not every:
+        raise UsageError(
+            f"lora.target_modules: PEFT adapts no {', '.join(refused)} of {parts.kind}: "
+            f"{next(iter(refused.values()))}.",
+            f"Leave it out, or use [{ALL_LINEAR}].",
+        )
+    layers = tuple(name for name in wanted_layers if _end(name) not in refused)
+    tuned = wrap(copy.deepcopy(model), lora, layers, by_weight, experts)
+    if set(adapters(tuned)) != {*layers, *experts}:
+        raise UsageError(
+            f"lora: PEFT {peft.__version__} adapts other weights of {parts.kind} than were asked for.",
+            "Set lora.target_modules to fewer layers, or lora.experts=false.",
+        )
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    return Targets(
+        layers=layers,
+        by_weight=by_weight,
+        experts=experts,
+        refused=tuple(refused),
+        left_out=_left_out(parts, sizes, {*layers, *experts}),
+        every=sum(sizes.values()),
+        trained=trainable_parameters(tuned),
+    )
+
+
+def _left_out(parts: _Structure, sizes: dict[str, int], adapted: set[str]) -> dict[str, int]:
+    """Parameters that no adapter reaches, by what they are, of a model's parameters and their sizes."""
+    read = tuple(f"{name}." for name in (parts.prefix, *parts.outputs)) if parts.prefix else ("",)
+    layers = {*parts.linear} - adapted
+    elsewhere = {*parts.in_experts, *parts.routers, *parts.shared}
+    names = {
+        "experts": [
+            *(n for n in parts.stacked if n not in adapted),
+            *(f"{n}.weight" for n in layers & parts.in_experts),
+        ],
+        # Of weights that are shared a model names one owner only.
+        "layers that share their weights": [
+            f"{n}.weight" for n in parts.linear if n in parts.shared and f"{n}.weight" in sizes
+        ],
+        "other linear layers": [f"{n}.weight" for n in layers - elsewhere],
+        "parts that do not read text": [n for n in sizes if not n.startswith(read)],
+    }
+    found = {what: sum(sizes[name] for name in those) for what, those in names.items()}
+    return {what: size for what, size in found.items() if size}
+
+
+def _named(parts: _Structure, linear: list[str], ends: list[str]) -> set[str]:
+    """The layers whose names end so.
+
+    Raises:
+        UsageError: there is none, or it shares its weights.
+    """
+    named = {name for name in linear if any(_ends_in(name, end) for end in ends)}
+    if both := _ends(named & parts.shared):
+        raise UsageError(
+            f"lora.target_modules: the weights of {', '.join(both)} are shared with other layers of "
+            f"{parts.kind}, and an adapter on one of them can't be merged.",
+            "Leave them out of lora.target_modules.",
+        )
+    missing = [end for end in ends if not any(_ends_in(name, end) for name in linear)]
+    if missing:
+        weights = [name for name, _ in parts.part.named_parameters()]
+        experts = any(_ends_in(name, end) for name in weights for end in missing)
+        raise UsageError(
+            f"lora.target_modules: {parts.kind} has no linear layer {', '.join(missing)}.",
+            "What is called so are the weights of its experts: leave them out, and set lora.experts=true "
+            "to train them."
+            if experts
+            else f"Its linear layers are {', '.join(_ends(linear))}; or use [{ALL_LINEAR}].",
+        )
+    return named
+
+
+def _reach(
+    model: PreTrainedModel, lora: Lora, layers: Sequence[str]
+) -> tuple[tuple[str, ...], dict[str, str]]:
     """How PEFT reaches layers: those by their weights alone, and the ends of those that it refuses.
 
     In mixtures of experts PEFT takes `gate_proj` and the like for names that older versions of
@@ -189,32 +197,32 @@ def _reach(model: Any, lora: Lora, layers: Sequence[str]) -> tuple[tuple[str, ..
     """
     if _problem(model, lora, layers) is None:
         return (), {}
-    by_weight: list[str] = []
+    by_weight: set[str] = set()
     refused = {}
     for end in _ends(layers):
-        same = [n for n in layers if _end(n) == end]
+        same = [name for name in layers if _end(name) == end]
         if _problem(model, lora, same) is None:
             continue
         problem = _problem(model, lora, same, same)
         if problem is None:
-            by_weight += same
+            by_weight.update(same)
         else:
             refused[end] = problem
-    return tuple(n for n in layers if n in by_weight), refused
+    return tuple(name for name in layers if name in by_weight), refused
 
 
 def _problem(
-    model: Any, lora: Lora, layers: Sequence[str], by_weight: Sequence[str] = ()
+    model: PreTrainedModel, lora: Lora, layers: Sequence[str], by_weight: Sequence[str] = ()
 ) -> str | None:
     """Why PEFT does not adapt just these layers; None if it does."""
     try:
-        reached = adapted_names(wrap(copy.deepcopy(model), lora, layers, by_weight))
+        reached = set(adapters(wrap(copy.deepcopy(model), lora, layers, by_weight)))
     except ValueError as error:
-        return (str(error).splitlines() or ["no reason given"])[0].rstrip(".")
+        return first_line(error).rstrip(".")
     return None if reached == set(layers) else "it adapts other layers instead"
 
 
-def _ends(names: Sequence[str]) -> list[str]:
+def _ends(names: Sequence[str] | set[str]) -> list[str]:
     """The last parts of names, each once, sorted."""
     return sorted(set(map(_end, names)))
 
@@ -224,7 +232,7 @@ def _end(name: str) -> str:
 
 
 def _ends_in(name: str, end: str) -> bool:
-    return name == end or name.endswith(f".{end}")
+    return f".{name}".endswith(f".{end}")
 
 
 def packed_weight(name: str, how: str) -> UsageError:

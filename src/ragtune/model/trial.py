@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TypeGuard
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ragtune.base.errors import RagtuneError, UsageError
-from ragtune.model.load import quiet
-from ragtune.model.skeleton import auto_class, language_model, skeleton
+from ragtune.model.quiet import quiet
+from ragtune.model.skeleton import auto_class, has_own_code, language_model, skeleton
 
 LARGEST = 200_000_000
 """Parameters of a copy that is made: 0.8 GB in float32."""
@@ -26,7 +27,6 @@ _NARROWEST = 128
 _WIDTH = re.compile(r"_(size|dim|rank)$|^d_(model|ff|inner)$|^n_(embd|inner)$|_d_(ssm|head)$")
 _NO_WIDTH = re.compile(r"vocab|chunk|patch|image|kernel|window|position|conv")
 """Which numbers of a configuration are divided. A guess by name: the copy is held against the model."""
-
 
 FOREIGN = (
     ValueError, TypeError, LookupError, AttributeError, RuntimeError, AssertionError, ArithmeticError,
@@ -38,7 +38,7 @@ class TrialError(RagtuneError):
     """No copy can be made; the message says why."""
 
 
-def small_copy(config: Any) -> tuple[Any, int]:
+def small_copy(config: PreTrainedConfig) -> tuple[PreTrainedModel, int]:
     """A copy of a model with each kind of its layers, narrower, with few tokens and random weights.
 
     Which kinds of layers there are is read off the model without weights and off what the
@@ -70,25 +70,23 @@ def small_copy(config: Any) -> tuple[Any, int]:
     raise TrialError(problem)
 
 
-def _made(config: Any) -> Any:
+def _made(config: PreTrainedConfig) -> PreTrainedModel:
     torch.manual_seed(0)
-    trusted = type(config).__module__.startswith("transformers_modules.")
-    with quiet():
-        model = (
-            auto_class(config)
-            .from_config(config, dtype=torch.float32, trust_remote_code=trusted)
-            .eval()
+    with quiet(), torch.no_grad():
+        model = auto_class(config).from_config(
+            config, dtype=torch.float32, trust_remote_code=has_own_code(config)
         )
-        with torch.no_grad():  # some sizes belong together in a way that shows only here
-            model(input_ids=torch.arange(3, 11)[None], use_cache=False)
+        # Some sizes belong together in a way that shows only here.
+        model.eval()(input_ids=torch.arange(3, 11)[None], use_cache=False)
     return model
 
 
-def _kinds(model: Any, config: Any) -> Iterator[tuple[Any, ...]]:
+def _kinds(model: PreTrainedModel, config: PreTrainedConfig) -> Iterator[tuple[object, ...]]:
     """What tells the layers of a model apart: their parts, and what the configuration says of each."""
     _, part = language_model(model)
     lists = [m for m in part.modules() if isinstance(m, nn.ModuleList)]
-    layers: Any = max(lists, key=lambda m: sum(p.numel() for p in m.parameters()), default=())
+    sizes = [sum(p.numel() for p in m.parameters()) for m in lists]
+    layers = lists[sizes.index(max(sizes))] if lists else nn.ModuleList()
     said = [v for v in vars(config.get_text_config()).values() if _is_list(v, len(layers))]
     for index, layer in enumerate(layers):
         parts = tuple((n, type(m).__name__) for n, m in layer.named_modules())
@@ -96,7 +94,7 @@ def _kinds(model: Any, config: Any) -> Iterator[tuple[Any, ...]]:
         yield parts, weights, tuple(str(values[index]) for values in said)
 
 
-def _is_list(value: Any, length: int) -> bool:
+def _is_list(value: object, length: int) -> TypeGuard[Sequence[object]]:
     """Whether a value says something of each layer, and does not number them."""
     return (
         isinstance(value, (list, tuple))
@@ -105,7 +103,7 @@ def _is_list(value: Any, length: int) -> bool:
     )
 
 
-def _widths(config: Any) -> dict[str, int]:
+def _widths(config: PreTrainedConfig) -> dict[str, int]:
     return {
         name: value
         for name, value in vars(config).items()
@@ -113,7 +111,7 @@ def _widths(config: Any) -> dict[str, int]:
     }
 
 
-def _factors(config: Any) -> list[int]:
+def _factors(config: PreTrainedConfig) -> list[int]:
     """By what the widths can be divided, the largest first: they stay whole, and even."""
     widths = _widths(config.get_text_config())
     hidden = max(widths.values(), default=0)
@@ -125,26 +123,29 @@ def _factors(config: Any) -> list[int]:
     ]
 
 
-def _reduced(config: Any, layers: int, depth: int, factor: int) -> Any:
+def _reduced(config: PreTrainedConfig, layers: int, depth: int, factor: int) -> PreTrainedConfig:
     """The configuration with `depth` layers, widths divided by `factor`, and a small vocabulary."""
     small = copy.deepcopy(config)
     text = small.get_text_config()
-    others = [getattr(small, n) for n in small.sub_configs if getattr(small, n, None) is not None]
-    for one in [text, *(o for o in others if o is not text)]:
-        for name, value in _widths(one).items():
-            if value % (2 * factor) == 0:
-                setattr(one, name, value // factor)
-        for name in ("num_hidden_layers", "depth") if one is not text else ():
-            if hasattr(one, name):
-                setattr(one, name, 1)
+    parts = [part for name in small.sub_configs if (part := getattr(small, name, None)) is not None]
+    for other in (part for part in parts if part is not text):
+        _narrow(other, factor)
+        for name in {"num_hidden_layers", "depth"} & vars(other).keys():
+            setattr(other, name, 1)
+    _narrow(text, factor)
     for name, value in list(vars(text).items()):
-        if _is_list(value, layers):
-            setattr(text, name, value[:depth])
-    text.num_hidden_layers = depth
-    text.vocab_size = _VOCABULARY
-    for name in list(vars(text)):
         if "vocab_size" in name:
             setattr(text, name, _VOCABULARY)
+        elif _is_list(value, layers):
+            setattr(text, name, value[:depth])
+    text.num_hidden_layers, text.vocab_size = depth, _VOCABULARY
     for one in (small, text):
         one.pad_token_id, one.bos_token_id, one.eos_token_id = 0, 1, 2
     return small
+
+
+def _narrow(config: PreTrainedConfig, factor: int) -> None:
+    """Divide those widths that stay whole, and even."""
+    for name, value in _widths(config).items():
+        if value % (2 * factor) == 0:
+            setattr(config, name, value // factor)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import base64
 import importlib.util
 from pathlib import Path
-from typing import Any
 
+from huggingface_hub import errors
 from safetensors import SafetensorError
 
 from ragtune.base.errors import RagtuneError, UsageError, is_out_of_memory
 from ragtune.base.network import hub_is_offline
+from ragtune.base.text import first_line
+from ragtune.model.facts import refused
+from ragtune.model.hub_cache import damaged, folder_of
 from ragtune.model.safety import INSTEAD, PICKLE, PICKLES
 from ragtune.model.source import ModelSource
-from ragtune.model.weights import damaged, folder_of
-from ragtune.publish.facts import refused
 
 _PACKAGES = {"sentencepiece": "sentencepiece", "google.protobuf": "protobuf"}
 """What transformers needs to read a SentencePiece model, by module; and the package that has it."""
+_SHOWN = 20
+"""Files that a message names."""
 
 
 def explained(error: Exception, what: str, source: ModelSource) -> RagtuneError | None:
@@ -37,54 +40,50 @@ def explained(error: Exception, what: str, source: ModelSource) -> RagtuneError 
         return damaged(source, str(error))
     if not isinstance(error, (OSError, ValueError, ImportError, KeyError)):
         return None
-    text = str(error).strip()
     # The name of transformers' own argument, for which it asks (tests/safety/test_code.py).
-    if "trust_remote_code" in text and not source.trust_remote_code:
+    if "trust_remote_code" in str(error) and not source.trust_remote_code:
         return UsageError(
             f"model.id: the {what} of {source.path} needs Python code that comes with it, which "
             "ragtune does not run unasked.",
             "Choose a model that transformers knows itself. Or read that code (.py files), and if you "
             "trust it, set model.trust_remote_code=true, and model.revision to the commit you read.",
         )
-    if found := _of_the_hub(error, what, source):
-        return found
     folder = folder_of(source)
-    if what == "model" and folder and not any(folder.glob("*.safetensors")):
-        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES)
+    files = sorted(folder.iterdir()) if folder and folder.is_dir() else []
+    known = _of_the_hub(error, what, source) or (folder and _of_the_files(files, what, source))
+    if known:
+        return known
+    shown = ", ".join(file.name for file in files[:_SHOWN])
+    return UsageError(
+        f"model.id: the {what} of {source.path} can't be loaded: {first_line(error)}",
+        "--debug shows all of it." + (f" What is there: {shown}." if files else ""),
+    )
+
+
+def _of_the_files(files: list[Path], what: str, source: ModelSource) -> UsageError | None:
+    """What is missing among a model's files, or to read them, to load this part of it."""
+    if what == "model" and not any(file.suffix == ".safetensors" for file in files):
+        pickles = [file.name for file in files if file.suffix in PICKLES]
         kept = f"There is {', '.join(pickles)}, a pickle. {PICKLE}" if pickles else ""
         return UsageError(
             f"model.id: {source.path} has no model.safetensors. {kept}".strip(), INSTEAD
         )
-    if what == "tokenizer" and folder and (missing := _packages_missing(folder)):
+    if what == "tokenizer" and (missing := _packages_missing(files)):
         return UsageError(
             f"model.id: the tokenizer of {source.path} is a SentencePiece model (there is no "
             f"tokenizer.json), and {' and '.join(missing)} to read it "
             f"{'is' if len(missing) == 1 else 'are'} not installed.",
             f"Run: pip install {' '.join(missing)}",
         )
-    lines = text.splitlines() or [type(error).__name__]
-    there = sorted(file.name for file in folder.iterdir()) if folder and folder.is_dir() else []
-    return UsageError(
-        f"model.id: the {what} of {source.path} can't be loaded: {lines[0]}",
-        "--debug shows all of it."
-        + (f" What is there: {', '.join(there[:_SHOWN])}." if there else ""),
-    )
-
-
-_SHOWN = 20
-"""Files that a message names."""
+    return None
 
 
 def _of_the_hub(error: Exception, what: str, source: ModelSource) -> RagtuneError | None:
     """What the Hub's own error, from which transformers made another, means to the user."""
-    from huggingface_hub import errors
-
     if source.path != source.name:
         return None
-    cause: Any = error
-    while cause is not None and not isinstance(
-        cause, (errors.LocalEntryNotFoundError, errors.HfHubHTTPError)
-    ):
+    cause: BaseException | None = error
+    while cause and not isinstance(cause, (errors.LocalEntryNotFoundError, errors.HfHubHTTPError)):
         cause = cause.__cause__
     if isinstance(cause, errors.LocalEntryNotFoundError):
         away = "offline nothing is downloaded" if hub_is_offline() else "the Hub can't be reached"
@@ -93,23 +92,19 @@ def _of_the_hub(error: Exception, what: str, source: ModelSource) -> RagtuneErro
             "Check the name and the network. Where there is none, only a model that was used here "
             "before, or a folder, will do.",
         )
-    # A repository, a revision or a file that is not there has words of transformers' own.
-    if isinstance(cause, errors.EntryNotFoundError | errors.RevisionNotFoundError):
+    if not isinstance(cause, errors.HfHubHTTPError):
         return None
-    if isinstance(cause, errors.RepositoryNotFoundError):
-        return UsageError(
-            f"model.id: the Hub has no model {source.path} that this token may read.",
-            "Check the name. For a private model run `hf auth login`; for a gated one accept its terms on "
-            "its page first.",
-        )
-    return None if cause is None else refused(source.path, cause)
+    # A revision or a file that is not there has words of transformers' own.
+    if isinstance(cause, (errors.EntryNotFoundError, errors.RevisionNotFoundError)):
+        return None
+    return refused(source.path, cause)
 
 
-def _packages_missing(folder: Path) -> list[str]:
-    """The packages that are not installed, where a folder's tokenizer is a SentencePiece model alone."""
-    if (folder / "tokenizer.json").is_file():
+def _packages_missing(files: list[Path]) -> list[str]:
+    """The packages that are not installed, where a tokenizer is a SentencePiece model alone."""
+    if any(file.name == "tokenizer.json" for file in files):
         return []
-    if not any(map(_is_sentencepiece, folder.glob("*.model"))):
+    if not any(file.suffix == ".model" and _is_sentencepiece(file) for file in files):
         return []
     return [package for module, package in _PACKAGES.items() if not _is_installed(module)]
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from ragtune.model.load import quiet
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from transformers import PreTrainedModel
+
+from ragtune.model.quiet import quiet
 from ragtune.model.skeleton import is_linear
 from ragtune.recipe.schema import Lora
 
@@ -14,19 +18,17 @@ ADAPTER = "default"
 
 
 def wrap(
-    model: Any,
+    model: PreTrainedModel,
     lora: Lora,
     layers: Sequence[str],
     by_weight: Sequence[str] = (),
     experts: Sequence[str] = (),
-) -> Any:
+) -> PeftModel:
     """PEFT's model around a model, with a LoRA adapter on these weights, by their whole names.
 
     Raises:
         ValueError: PEFT refuses a layer.
     """
-    from peft import LoraConfig, TaskType, get_peft_model
-
     by_name = [name for name in layers if name not in by_weight]
     weights = [*experts, *(f"{name}.weight" for name in by_weight)]
     config = LoraConfig(
@@ -51,10 +53,8 @@ def _shortened(names: Sequence[str], every: Sequence[str]) -> list[str]:
     return ends if ends and chosen == set(names) else list(names)
 
 
-def adapters(tuned: Any) -> dict[str, Any]:
+def adapters(tuned: PeftModel) -> dict[str, LoraLayer]:
     """The LoRA layers of a PEFT model, by the whole name of the layer or weight that they adapt."""
-    from peft.tuners.lora import LoraLayer
-
     found = {}
     for name, module in tuned.get_base_model().named_modules():
         if isinstance(module, LoraLayer):
@@ -66,15 +66,10 @@ def adapters(tuned: Any) -> dict[str, Any]:
     return found
 
 
-def is_matrix(adapter: Any) -> bool:
+def is_matrix(adapter: LoraLayer) -> bool:
     """Whether a LoRA layer adapts a linear layer, and not the weights of experts."""
     return is_linear(adapter.get_base_layer())
 
 
-def adapted_names(tuned: Any) -> set[str]:
-    """The whole names of the layers and weights that a PEFT model adapts."""
-    return set(adapters(tuned))
-
-
-def trainable_parameters(model: Any) -> int:
+def trainable_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

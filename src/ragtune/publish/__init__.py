@@ -1,1 +1,1 @@
-"""Merging and publishing."""
+"""Publishing on the Hub: the model card, licences, what is sent. Begin with hub.py."""

@@ -3,15 +3,41 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from huggingface_hub import (
+    CommitInfo,
+    CommitOperationAdd,
+    CommitOperationDelete,
+    ModelInfo,
+    get_token,
+)
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from huggingface_hub.utils import (  # type: ignore[attr-defined]
+    DEFAULT_IGNORE_PATTERNS,
+    filter_repo_objects,
+    validate_repo_id,
+)
 
 from ragtune.base.errors import RagtuneError
 from ragtune.base.hub import api, ask, hub_errors
+from ragtune.store.proof import NAME
 
-# Results are safetensors and text; whatever else may lie in a folder is not for others.
-_NEVER = ["*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*train_log.jsonl", "*.partial"]
+# Results are safetensors and text; whatever else may lie in a folder is not for others, and a stage's
+# proof names paths of this machine.
+_NEVER = [
+    "*.bin",
+    "*.pt",
+    "*.pth",
+    "*.pkl",
+    "*.pickle",
+    "*.ckpt",
+    "*train_log.jsonl",
+    "*.partial",
+    NAME,
+]
 # Of what an earlier push may have left: transformers takes one file of weights before many, an adapter
 # besides the weights, and settings, tokens and templates wherever they come from.
 _LOADED = re.compile(
@@ -22,21 +48,19 @@ _LOADED = re.compile(
     r"|vocab\.json|merges\.txt"
 )
 _UNAUTHORIZED = 401
-_TAG = "ragtune"
+TAG = "ragtune"
 """In the card of everything that was pushed from here."""
 _WRITE = "repo.write"
 _NAMED = {"user", "org", "model", "dataset", "space"}
 """What a fine-grained token's right may be for, and has the name of an owner or a repository."""
 
 
-def check_name(repo: str) -> None:
-    """See that a repository may have this name; nobody is asked.
+def require_name(repo: str) -> None:
+    """Refuse a repository's name that the Hub takes from nobody, without asking it.
 
     Raises:
         UsageError: the Hub takes no such name.
     """
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-
     with hub_errors(repo, ""):
         validate_repo_id(repo)
 
@@ -64,8 +88,6 @@ def check_access(repo: str, *, private: bool) -> Access:
         UsageError: the Hub takes no such name.
         RagtuneError: it would fail, why, and what to do.
     """
-    from huggingface_hub import get_token
-
     token = get_token()
     if not token:
         raise RagtuneError(
@@ -77,7 +99,7 @@ def check_access(repo: str, *, private: bool) -> Access:
             "The Hub token holds characters that no token has.",
             "Copy it again: run `hf auth login`, or set HF_TOKEN.",
         )
-    check_name(repo)  # the Hub's auth_check takes any name
+    require_name(repo)  # the Hub's auth_check takes any name
     user, mine, sure = ask(lambda: _owners(repo), repo)
     exists = ask(lambda: _may_write(repo, user, mine, private=private), repo)
     if exists:
@@ -133,8 +155,6 @@ def _may_write(repo: str, user: str, mine: list[str], *, private: bool) -> bool:
     Raises:
         RagtuneError: the token can't write to it or make it, or it is public and should not be.
     """
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
     hub = api()
     try:
         hub.auth_check(repo, write=True)
@@ -163,11 +183,9 @@ def _may_write(repo: str, user: str, mine: list[str], *, private: bool) -> bool:
 
 def files_to_send(folder: Path) -> dict[str, int]:
     """The files of a folder that a push sends, with their sizes in bytes."""
-    from huggingface_hub import utils
-
-    ignored: Any = [*_NEVER, *utils.DEFAULT_IGNORE_PATTERNS]  # type: ignore[attr-defined]
+    ignored = [*_NEVER, *DEFAULT_IGNORE_PATTERNS]
     paths = (p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*")) if p.is_file())
-    kept = utils.filter_repo_objects(paths, ignore_patterns=ignored)  # type: ignore[attr-defined]
+    kept = filter_repo_objects(paths, ignore_patterns=ignored)
     return {name: (folder / name).stat().st_size for name in kept}
 
 
@@ -178,6 +196,18 @@ class Published:
     address: str
     changed: bool
     removed: tuple[str, ...]
+
+    def words(self) -> Iterator[str]:
+        """What to say of it, a line at a time."""
+        if self.removed:
+            yield (
+                "Removed there, as it would be loaded instead of this or besides it: "
+                f"{', '.join(self.removed)}."
+            )
+        if self.changed:
+            yield f"Published: {self.address}"
+        else:
+            yield f"Nothing to send: {self.address} holds all of this already."
 
 
 def push(folder: Path, repo: str, *, private: bool, command: str) -> Published:
@@ -205,24 +235,22 @@ def push(folder: Path, repo: str, *, private: bool, command: str) -> Published:
             "another publish.repo, or set publish.private=false to publish there.",
         )
     left = tuple(_left_over(before, folder))
-    if left and _TAG not in (before.tags or []):
+    if left and TAG not in (before.tags or []):
         raise RagtuneError(
             f"{repo} holds {', '.join(left)}, which would be loaded instead of this model or besides "
             "it, and its card does not say that ragtune put it there. Nothing was sent.",
             "Choose another publish.repo. Or remove these files there, if nobody needs them.",
         )
-    commit: Any = ask(lambda: _commit(folder, repo), repo, finish)
+    commit = ask(lambda: _commit(folder, repo), repo, finish)
     return Published(address, commit.oid != before.sha, left)
 
 
-def _commit(folder: Path, repo: str) -> Any:
+def _commit(folder: Path, repo: str) -> CommitInfo:
     """Make the one commit; upload_folder makes several of what takes long."""
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
     hub = api()
     # Looked up each time: a commit whose answer was lost has removed them.
     gone = _left_over(hub.model_info(repo), folder)
-    return hub.create_commit(
+    commit: CommitInfo = hub.create_commit(
         repo,
         [
             *(CommitOperationDelete(name) for name in gone),
@@ -230,17 +258,16 @@ def _commit(folder: Path, repo: str) -> Any:
         ],
         commit_message="Upload by ragtune",
     )
+    return commit
 
 
-def _left_over(info: Any, folder: Path) -> list[str]:
+def _left_over(info: ModelInfo, folder: Path) -> list[str]:
     """What lies in a repository, is not in the folder, and would be taken for a part of it."""
     names = {file.rfilename for file in info.siblings or []} - files_to_send(folder).keys()
     return sorted(name for name in names if _LOADED.fullmatch(name))
 
 
 def _refuse_token(folder: Path) -> None:
-    from huggingface_hub import get_token
-
     token = (get_token() or "").encode()
     for name in files_to_send(folder) if token else ():
         if not name.endswith(".safetensors") and token in (folder / name).read_bytes():

@@ -6,15 +6,16 @@ import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import yaml
+from huggingface_hub import try_to_load_from_cache
 
-from ragtune.base.errors import UsageError
+from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.base.hub import api, failing_at_once, hub_errors
 from ragtune.data.read import locate
 from ragtune.model.source import ModelSource, gguf_file
-from ragtune.recipe.load import parse_yaml
 from ragtune.recipe.schema import Data, Model
+from ragtune.recipe.yaml import parse_yaml
 
 _LARGEST = 256 << 10
 """Bytes of a card that are looked at: its metadata come first, and a text of megabytes parses for long."""
@@ -93,32 +94,25 @@ def _origin(source: str | None, split: str) -> Origin:
         name = source.removeprefix("sample:")
         of, licence = _SAMPLES.get(name.partition(".")[0], ("", None))
         return Origin(f"ragtune’s sample {name}" + (of and f", of {of}"), licence=licence)
-    if not _is_hub_dataset(source):
+    try:
+        file = locate(source)
+    except UsageError:  # one that is gone
+        file = Path(source)
+    if file is not None:
         return Origin(Path(source).name)
     name, _, named = source.partition(":")
     card = _cached_card(name, "dataset", None, ask=False)  # `datasets` fetched it with the data
     return Origin(source, name, named or split, _of_card(card))
 
 
-def _is_hub_dataset(source: str) -> bool:
-    try:
-        return locate(source) is None
-    except UsageError:  # a file that is gone
-        return False
-
-
 def _cached_card(name: str, kind: str, revision: str | None, *, ask: bool) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    from ragtune.base.hub import api, failing_at_once
-
-    where: dict[str, Any] = {"repo_type": kind, "revision": revision}
+    """A card in the cache, or fetched if the Hub may be asked; None if there is none to be had."""
     try:
-        found = try_to_load_from_cache(name, "README.md", **where)
-        if found is None and ask:
-            with failing_at_once():
-                found = api().hf_hub_download(name, "README.md", **where)
-    except Exception:  # noqa: BLE001 - a licence that can't be found is said to be unknown
+        with hub_errors(name, ""), failing_at_once():
+            found = try_to_load_from_cache(name, "README.md", repo_type=kind, revision=revision)
+            if found is None and ask:
+                found = api().hf_hub_download(name, "README.md", repo_type=kind, revision=revision)
+    except (RagtuneError, OSError):
         return None
     return Path(found) if isinstance(found, str) else None
 
@@ -143,7 +137,7 @@ def _of_card(path: Path | None) -> Licence | None:
 def _of_gguf(path: Path) -> Licence | None:
     if find_spec("gguf") is None:
         return None
-    from gguf import GGUFReader
+    from gguf import GGUFReader  # noqa: PLC0415 - an extra
 
     try:
         fields = GGUFReader(path).fields
@@ -153,12 +147,13 @@ def _of_gguf(path: Path) -> Licence | None:
     return _licence(*(fields[n].contents() if n in fields else None for n in names))
 
 
-def _licence(id_: Any, name: Any = None, link: Any = None) -> Licence | None:
+def _licence(id_: object, name: object, link: object) -> Licence | None:
     """A licence of what somebody else wrote: only what has the form of an id, a name, an address."""
     if isinstance(id_, list) and len(id_) == 1:
         id_ = id_[0]
     if not isinstance(id_, str) or not re.fullmatch(r"[\w.+-]{1,64}", id_):
         return None
     named = name if isinstance(name, str) and re.fullmatch(r"[\w .+-]{1,64}", name) else None
-    web = isinstance(link, str) and re.fullmatch(r"https?://[^\s<>\"'()|]{1,200}", link)
-    return Licence(id_.lower(), named, link if web else None)
+    address = re.compile(r"https?://[^\s<>\"'()|]{1,200}")
+    web = link if isinstance(link, str) and address.fullmatch(link) else None
+    return Licence(id_.lower(), named, web)

@@ -6,7 +6,7 @@ a JSON schema and `ragtune init` as a commented file to start from, both made fr
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
@@ -283,7 +283,15 @@ class Recipe(Section):
     publish: Publish = Publish()
 
 
-def section_of(annotation: Any) -> type[Section] | None:
+CHANGES_NOTHING = (
+    "format", "name", "publish.", "train.keep_checkpoints", "train.log_every", "train.report_to",
+    "evaluate.metric", "evaluate.answers", "evaluate.endpoint", "evaluate.concurrency",
+)  # fmt: skip
+"""Keys, or beginnings of keys, that change nothing which is made: they say what is shown, kept or sent,
+how answers are counted, and where a server is."""
+
+
+def section_of(annotation: object) -> type[Section] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
 
 

@@ -1,1 +1,1 @@
-"""The report and the model card."""
+"""The report, its figures in words, and what the terminal shows. Begin with html.py."""

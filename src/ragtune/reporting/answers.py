@@ -7,15 +7,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
 
 from ragtune.data.example import Example, Passage
 from ragtune.data.select import accepted, shown_passages
 from ragtune.data.words import find_answer
 from ragtune.recipe.schema import Recipe
 from ragtune.scoring.metrics import refused, score
-from ragtune.scoring.score import load_predictions
 
 CHUNK = 25
 """Rows whose passages and prompts are parsed together, when the first of them is opened."""
@@ -53,6 +53,16 @@ class AnswerRow:
         return "fixed" if self.after_right else "wrong"
 
     @property
+    def kinds(self) -> list[str]:
+        """The filters of the report's list that leave this question."""
+        kinds = {
+            self.outcome or "": self.selected,
+            "refused": self.refused,
+            "unanswerable": not self.selected,
+        }
+        return [kind for kind, is_one in kinds.items() if kind and is_one]
+
+    @property
     def language(self) -> str | None:
         """`ja` where there is kana: Chinese characters are then drawn and broken as in Japan."""
         text = self.question + "".join(p.text for p in self.passages)
@@ -62,26 +72,23 @@ class AnswerRow:
 def answer_rows(
     recipe: Recipe,
     examples: Sequence[Example],
-    before: Path,
-    after: Path,
-    prompts: Mapping[str, str] | None = None,
+    before: Mapping[str, str],
+    after: Mapping[str, str],
+    prompts: Mapping[str, str],
 ) -> list[AnswerRow]:
     """Each asked question with its passages and its answers, as far as there are any.
 
     Args:
         recipe: which passages are shown, which answers are accepted.
         examples: the questions that were asked.
-        before: the folder of the answers before tuning; it may be missing.
+        before: the answers before tuning, by qid.
         after: the same after tuning.
         prompts: the text that the model read, by qid.
     """
-    old, new = (
-        load_predictions(f) if (f / "metrics.json").exists() else {} for f in (before, after)
-    )
     refusal = recipe.data.refusal
     rows = []
     for example in examples:
-        first, second = old.get(example.qid), new.get(example.qid)
+        first, second = before.get(example.qid), after.get(example.qid)
         last = first if second is None else second
         right = accepted(example, recipe) if example.answers else ()
         more = example.alternatives(recipe.data.alternatives)
@@ -90,19 +97,14 @@ def answer_rows(
                 example.qid,
                 example.question,
                 right,
-                shown_passages(
-                    example,
-                    recipe.data.max_passages,
-                    shuffle=recipe.data.shuffle_passages,
-                    seed=recipe.seed,
-                ),
+                shown_passages(example, recipe),
                 before=first,
                 after=second,
-                before_right=_right(recipe, first, right),
-                after_right=_right(recipe, second, right),
+                before_right=_right(recipe, example, first),
+                after_right=_right(recipe, example, second),
                 selected=bool(example.extra["selected"]),
-                refused=None not in (refusal, last) and refused(last or "", refusal or ""),
-                prompt=(prompts or {}).get(example.qid),
+                refused=last is not None and refused(last, refusal),
+                prompt=prompts.get(example.qid),
                 others=tuple(a for a in (*example.answers, *more) if a not in right),
                 alternatives=more,
             )
@@ -110,13 +112,9 @@ def answer_rows(
     return rows
 
 
-def _right(recipe: Recipe, text: str | None, answers: tuple[str, ...]) -> bool:
-    if text is None:
-        return False
-    if not answers:
-        return recipe.data.refusal is not None and refused(text, recipe.data.refusal)
+def _right(recipe: Recipe, example: Example, text: str | None) -> bool:
     metric = recipe.evaluate.metric
-    return score([text], [answers], (metric,))[metric][0] == 1
+    return score(recipe, [example], [text], (metric,))[metric][0] == 1
 
 
 def outcomes(rows: Iterable[AnswerRow]) -> dict[str, int]:
@@ -142,28 +140,23 @@ def pieces(text: str, answers: Sequence[str]) -> list[str]:
     return [*found, text[done:]]
 
 
-def islands(rows: Sequence[AnswerRow]) -> tuple[str, list[str]]:
-    """The rows as JSON that may stand in a page: what is listed, and chunks of what opens.
+def islands(rows: Sequence[AnswerRow]) -> tuple[Markup, list[Markup]]:
+    """The rows as JSON that may stand in a page: what is listed, and chunks of what opens."""
+    chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+    return island([*map(_listed, rows)]), [island([*map(_opened, chunk)]) for chunk in chunks]
+
+
+def island(value: object) -> Markup:
+    """A value as JSON without a character that HTML or an old JavaScript could take amiss.
 
     Nothing in it can end the element or begin a comment, and no line separator is left as it is.
     """
-    return (
-        island([_listed(row) for row in rows]),
-        [
-            island([_opened(row) for row in rows[start : start + CHUNK]])
-            for start in range(0, len(rows), CHUNK)
-        ],
-    )
-
-
-def island(value: Any) -> str:
-    """A value as JSON without a character that HTML or an old JavaScript could take amiss."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return re.sub("[<>&\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    safe = re.sub("[<>&\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    return Markup(safe)  # noqa: S704 - there is no < > & in it
 
 
 def _listed(row: AnswerRow) -> dict[str, Any]:
-    filters = [row.outcome if row.selected else None, "refused" if row.refused else None]
     return {
         "qid": row.qid,
         "question": row.question,
@@ -172,7 +165,7 @@ def _listed(row: AnswerRow) -> dict[str, Any]:
         "after": row.after,
         "right": [row.before_right, row.after_right],
         "outcome": row.outcome,
-        "kinds": [k for k in (*filters, None if row.selected else "unanswerable") if k],
+        "kinds": row.kinds,
         "lang": row.language,
     }
 

@@ -7,8 +7,17 @@ import io
 import math
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ragtune.scoring.compare import Comparison
+from ragtune.scoring.controls import ControlFigures
 
 # Stand-ins that Matplotlib can parse; in the SVG they become the page's own variables, so that one
 # drawing is right on a light and on a dark background.
@@ -27,9 +36,11 @@ _POINTS = 1000
 """More points than this can't be told apart in the width of a page."""
 _PHONE = 5.0
 """Inches: a narrower drawing has its labels above the bars instead of beside them."""
+_POINT = 72
+"""Points, the unit of lettering, in an inch."""
 
 
-def loss_curve(log: Sequence[dict[str, Any]], *, window: int, width: float) -> str | None:
+def loss_curve(log: Sequence[Mapping[str, Any]], *, window: int, width: float) -> str | None:
     """The loss over the steps as an `<svg>` element; None where there is nothing to draw.
 
     The same log gives the same bytes. The element refers to nothing outside of it but the colour
@@ -44,19 +55,13 @@ def loss_curve(log: Sequence[dict[str, Any]], *, window: int, width: float) -> s
     eval_steps, eval_losses = _series(log, "eval_loss")
     if not steps and not eval_steps:
         return None
-    from matplotlib.ticker import MaxNLocator
-
-    height = 2.7
-    with _drawing("loss", width, height) as (figure, file):
-        axes = figure.add_axes((0.55 / width, 0.5 / height, 1 - 0.75 / width, 1 - 0.65 / height))
+    with _drawing("loss", (width, 2.7), (0.55, 0.5, 0.2, 0.15)) as (axes, file):
         every = -(-len(steps) // _POINTS) or 1
-        thin = {"linewidth": 1, "alpha": 0.75, "clip_on": False}
-        axes.plot(steps[::every], losses[::every], color=_FAINT, **thin)
-        means = _trailing_means(losses, window)[::every]
-        strong = {"linewidth": 2.2, "marker": "o" if len(steps) == 1 else "", "clip_on": False}
-        axes.plot(steps[::every], means, color=_ACCENT, **strong)
-        dotted = {"linewidth": 1.6, "marker": "o", "markersize": 5, "clip_on": False}
-        axes.plot(eval_steps, eval_losses, color=_SECOND, **dotted)
+        line = partial(axes.plot, clip_on=False)
+        line(steps[::every], losses[::every], color=_FAINT, linewidth=1, alpha=0.75)
+        means, mark = _trailing_means(losses, window), "o" if len(steps) == 1 else ""
+        line(steps[::every], means[::every], color=_ACCENT, linewidth=2.2, marker=mark)
+        line(eval_steps, eval_losses, color=_SECOND, linewidth=1.6, marker="o", markersize=5)
         axes.set_ylim(bottom=0 if min(losses + eval_losses) >= 0 else None)
         ticks = {"steps": [1, 2, 5, 10]}
         axes.xaxis.set_major_locator(MaxNLocator(max(4, round(width)), integer=True, **ticks))
@@ -65,16 +70,11 @@ def loss_curve(log: Sequence[dict[str, Any]], *, window: int, width: float) -> s
         _plain(axes, "y")
         axes.spines["bottom"].set_visible(True)
         axes.spines["bottom"].set_color(_LINE)
-    return _inline(file.getvalue())
+    return _inline(file)
 
 
-def gain_chart(comparison: dict[str, Any], *, width: float) -> str:
-    """Strict exact match before, what was won and lost, and after: each bar begins where one ends.
-
-    Args:
-        comparison: comparison.json.
-        width: in inches.
-    """
+def gain_chart(comparison: Comparison, *, width: float) -> str:
+    """Strict exact match before, what was won and lost, and after: each bar begins where one ends."""
     figures = comparison["intervals"]
     old, new = (100 * figures[w]["strict_em"]["value"] for w in ("before", "after"))
     won, read, lost = (100 * figures["gain"][p]["value"] for p in ("format", "reading", "lost"))
@@ -86,90 +86,65 @@ def gain_chart(comparison: dict[str, Any], *, width: float) -> str:
         ("lost", top - lost, lost, _BAD, "−"),
         ("after", 0.0, new, _ACCENT, ""),
     ]
-    height = 2.75
-    with _drawing("gain", width, height) as (figure, file):
-        left, right = 0.75, 0.75
-        axes = figure.add_axes(
-            (left / width, 0.4 / height, 1 - (left + right) / width, 1 - 0.45 / height)
-        )
+    left = 0.75
+    with _drawing("gain", (width, 2.75), (left, 0.4, 0.75, 0.05)) as (axes, file):
         for row, (name, start, length, colour, sign) in enumerate(bars):
             axes.barh(row, length, left=start, height=0.56, color=colour, clip_on=False)
-            where = {"xycoords": "data", "textcoords": "offset points", "va": "center_baseline"}
-            axes.annotate(
-                f"{sign}{length:.1f}", (start + length, row), (6, 0), color=_TEXT, **where
-            )
-            axes.annotate(
-                name, (0, row), (-left * 72, 0), color=_TEXT, annotation_clip=False, **where
-            )
+            _label(axes, f"{sign}{length:.1f}", (start + length, row), 6)
+            _label(axes, name, (0, row), -left * _POINT)
         ends = [start + (0 if name == "lost" else size) for name, start, size, _, _ in bars]
         for row, end in enumerate(ends[:-1]):
-            thin = {"linewidth": 1, "zorder": 0, "clip_on": False}
-            axes.plot([end, end], [row, row + 1], color=_LINE, **thin)
-        axes.set_ylim(len(bars) - 0.5, -0.5)
+            down = ([end, end], [row, row + 1])
+            axes.plot(*down, color=_LINE, linewidth=1, zorder=0, clip_on=False)
         # Of the whole only as much as is needed: a small gain is still seen.
-        axes.set_xlim(0, min(100, max(10, 10 * math.ceil(top / 10))))
-        axes.set_yticks([])
-        axes.xaxis.set_major_formatter("{x:.0f} %")
-        _plain(axes, "x")
-    return _inline(file.getvalue())
+        _rows_in_percent(axes, len(bars), min(100, max(10, 10 * math.ceil(top / 10))))
+    return _inline(file)
 
 
-def controls_chart(controls: dict[str, Any], *, width: float) -> str | None:
-    """The headline under each condition before and after, with intervals; None without figures.
-
-    Args:
-        controls: controls.json.
-        width: in inches.
-    """
+def controls_chart(controls: ControlFigures, *, width: float) -> str | None:
+    """The headline under each condition before and after, with intervals; None without figures."""
     metric = controls["metric"]
     rows = [
-        (one["title"], [(one.get(which) or {}).get(metric) for which in ("before", "after")])
+        (one["title"], [side[metric] if side else None for side in (one["before"], one["after"])])
         for one in controls["conditions"]
     ]
     rows = [(title, pair) for title, pair in rows if any(pair)]
     if not rows:
         return None
     above = width < _PHONE
-    each, bottom = (0.62 if above else 0.44), 0.4
-    height = each * len(rows) + bottom + 0.1
-    with _drawing("controls", width, height) as (figure, file):
-        left = 0.12 if above else 2.9
-        axes = figure.add_axes(
-            (left / width, bottom / height, 1 - (left + 0.3) / width, each * len(rows) / height)
-        )
+    each, left, title_up, dots_down = (0.62, 0.12, 0.28, 0.18) if above else (0.44, 2.9, 0, 0)
+    size = (width, each * len(rows) + 0.5)
+    with _drawing("controls", size, (left, 0.4, 0.3, 0.1)) as (axes, file):
         for row, (title, pair) in enumerate(rows):
             for shift, colour, found in zip((-0.12, 0.12), (_FAINT, _ACCENT), pair, strict=True):
                 if found:
-                    y = row + shift + (0.18 if above else 0)
-                    ends = [100 * found["low"], 100 * found["high"]]
-                    line = {"linewidth": 2, "alpha": 0.6, "solid_capstyle": "round"}
-                    axes.plot(ends, [y, y], color=colour, clip_on=False, **line)
-                    dot = {"marker": "o", "markersize": 7, "clip_on": False}
-                    axes.plot(100 * found["value"], y, color=colour, **dot)
-            axes.annotate(
-                textwrap.shorten(title, 44, placeholder=" …"),
-                (0, row - (0.28 if above else 0)),
-                (-left * 72 + 4, 0),
-                textcoords="offset points",
-                va="center_baseline",
-                color=_TEXT,
-                annotation_clip=False,
-                parse_math=False,  # a title may hold a dollar sign
-            )
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlim(0, 100)
-        axes.set_yticks([])
-        axes.xaxis.set_major_formatter("{x:.0f} %")
-        _plain(axes, "x")
-    return _inline(file.getvalue())
+                    value, *ends = (
+                        100 * part for part in (found["value"], found["low"], found["high"])
+                    )
+                    y, draw = (
+                        row + shift + dots_down,
+                        partial(axes.plot, color=colour, clip_on=False),
+                    )
+                    draw(ends, [y, y], linewidth=2, alpha=0.6, solid_capstyle="round")
+                    draw(value, y, marker="o", markersize=7)
+            short = textwrap.shorten(title, 44, placeholder=" …")
+            _label(axes, short, (0, row - title_up), -left * _POINT + 4)
+        _rows_in_percent(axes, len(rows), 100)
+    return _inline(file)
 
 
 @contextlib.contextmanager
-def _drawing(name: str, width: float, height: float) -> Iterator[tuple[Any, io.StringIO]]:
-    """An empty figure, and a file that holds it as SVG when the block has drawn."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
+def _drawing(
+    name: str, size: tuple[float, float], margins: tuple[float, float, float, float]
+) -> Iterator[tuple[Axes, io.StringIO]]:
+    """Empty axes, and a file that holds them as SVG when the block has drawn.
 
+    Args:
+        name: makes the ids in the file.
+        size: width and height, in inches.
+        margins: left, bottom, right and top, in inches.
+    """
+    (width, height), (left, bottom, right, top) = size, margins
     settings = {
         "svg.fonttype": "none",  # text stays text, in the page's font
         "svg.hashsalt": f"ragtune {name} {width}",  # else ids are drawn anew each time
@@ -178,22 +153,45 @@ def _drawing(name: str, width: float, height: float) -> Iterator[tuple[Any, io.S
     }
     file = io.StringIO()
     with mpl.rc_context(settings):
-        figure = Figure(figsize=(width, height))
-        yield figure, file
+        figure = Figure(figsize=size)
+        inside = (1 - (left + right) / width, 1 - (bottom + top) / height)
+        yield figure.add_axes((left / width, bottom / height, *inside)), file
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, metadata=nothing)
 
 
-def _plain(axes: Any, grid: str) -> None:
+def _label(axes: Axes, text: str, at: tuple[float, float], shift: float) -> None:
+    """Text that begins so many points to the right of a place, inside the axes or not."""
+    axes.annotate(
+        text,
+        at,
+        (shift, 0),
+        textcoords="offset points",
+        va="center_baseline",
+        color=_TEXT,
+        annotation_clip=False,
+        parse_math=False,  # a title may hold a dollar sign
+    )
+
+
+def _rows_in_percent(axes: Axes, rows: int, end: float) -> None:
+    """Rows from the top down, over a scale from 0 to `end` percent."""
+    axes.set_ylim(rows - 0.5, -0.5)
+    axes.set_xlim(0, end)
+    axes.set_yticks([])
+    axes.xaxis.set_major_formatter("{x:.0f} %")
+    _plain(axes, "x")
+
+
+def _plain(axes: Axes, grid: Literal["x", "y"]) -> None:
     """Axes of which only the grid and the numbers are seen."""
     axes.tick_params(length=0, colors=_MUTED, pad=6)
     axes.grid(axis=grid, color=_LINE, linewidth=0.8, clip_on=False)
     axes.set_axisbelow(True)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.spines[:].set_visible(False)
 
 
-def _series(log: Sequence[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:
+def _series(log: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:
     rows = [(r["step"], float(r[key])) for r in log if r.get(key) is not None]
     finite = [(step, value) for step, value in rows if math.isfinite(value)]
     return [step for step, _ in finite], [value for _, value in finite]
@@ -204,8 +202,9 @@ def _trailing_means(values: Sequence[float], window: int) -> list[float]:
     return [sum(part) / len(part) for part in parts]
 
 
-def _inline(svg: str) -> str:
+def _inline(file: io.StringIO) -> str:
     """Matplotlib's SVG file as an element of an HTML page."""
+    svg = file.getvalue()
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # would hold for the whole page
     svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)  # HTML knows them

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib import resources
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
+from jinja2 import Environment, FunctionLoader, StrictUndefined, select_autoescape
 
 METRICS = {
     "strict_em": (
@@ -47,11 +44,6 @@ ACCEPTED = {
     "all": "every answer of each record",
     "all+alternatives": "every answer of each record and the alternatives it names",
 }
-GAIN = {
-    "format": "Exact now, and the answer before already held an accepted one: what changed is its form.",
-    "reading": "Exact now, and the answer before held no accepted one: the passages were read better.",
-    "lost": "Exact before, and not any more.",
-}
 REFUSALS = {
     "unanswerable": (
         "Refused where the passages hold no accepted answer",
@@ -68,15 +60,6 @@ REFUSALS = {
 }
 CUT = "answers cut off (number)"
 """Those that went on until evaluate.max_new_tokens."""
-STAGES = {
-    "prepare": "reading and selecting the data",
-    "before": "answers before tuning",
-    "train": "training",
-    "after": "answers after tuning",
-    "merge": "merging, and answers of the merged model",
-    "report": "report",
-    "push": "publishing",
-}
 _MINUTE, _HOUR = 60, 3600
 _TINY = 0.001
 
@@ -122,27 +105,27 @@ def cell(text: object) -> str:
     return " ".join(str(text).split()).replace("|", "\\|")
 
 
-def environment(*, html: bool) -> Environment:
-    """Jinja2 for this package's templates; in HTML every value is escaped."""
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-
-    made = Environment(
-        autoescape=html,  # noqa: S701 - Markdown has nothing to escape
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        loader=FunctionLoader(package_text),
-    )
-    filters: Sequence[Any] = (rate, points, count, duration, probability, one_or_many, cell)
-    made.filters |= {f.__name__: f for f in filters}
-    words = {
-        "METRICS": METRICS, "GRADED": GRADED, "ACCEPTED": ACCEPTED, "GAIN": GAIN,
-        "REFUSALS": REFUSALS, "STAGES": STAGES,
-    }  # fmt: skip
-    made.globals |= words
-    return made
+def rendered(template: str, **values: object) -> str:
+    """One of this package's templates with values in it, which are escaped in HTML."""
+    return _ENVIRONMENT.get_template(template).render(values)
 
 
 def package_text(name: str) -> str:
     """A file of this package, as text."""
     return resources.files("ragtune.reporting").joinpath("templates", name).read_text("utf-8")
+
+
+_ENVIRONMENT = Environment(
+    # Markdown and Python have nothing to escape; whatever else there is, is escaped.
+    autoescape=select_autoescape(disabled_extensions=("md.j2", "py.j2"), default=True),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    loader=FunctionLoader(package_text),
+)
+for _function in (rate, points, count, duration, probability, one_or_many, cell):
+    _ENVIRONMENT.filters[_function.__name__] = _function
+_ENVIRONMENT.filters["literal"] = repr
+_ENVIRONMENT.globals |= {
+    "METRICS": METRICS, "GRADED": GRADED, "ACCEPTED": ACCEPTED, "REFUSALS": REFUSALS,
+}  # fmt: skip

@@ -1,1 +1,1 @@
-"""From predictions to figures. Imports no torch."""
+"""From predictions to figures, as pure functions. Begin with metrics.py and score.py."""

@@ -3,17 +3,110 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
-from ragtune.scoring.metrics import METRICS
-from ragtune.scoring.score import CHOICES, Scored, refusal_figures, whole_set
-from ragtune.scoring.statistics import Figure, figures, mcnemar
+from ragtune.base.errors import RagtuneError
+from ragtune.data.example import Example
+from ragtune.recipe.schema import Recipe
+from ragtune.scoring.score import (
+    CHOICES,
+    Answers,
+    RefusalFigure,
+    Scored,
+    WholeSet,
+    refusal_figures,
+    score_answers,
+    whole_set,
+)
+from ragtune.scoring.statistics import Figure, Figures, figures, grouped, less, mcnemar
 
 
-def compare(before: Scored, after: Scored) -> dict[str, Any]:
-    """What changed from one set of answers to the other: comparison.json.
+class Refusals(TypedDict):
+    """How each side refuses, by kind (`Scored.refusals`)."""
 
-    Every interval is paired where two sets meet: the same questions are drawn for both.
+    refusal: str | None
+    before: dict[str, RefusalFigure]
+    after: dict[str, RefusalFigure]
+    difference: Figures
+
+
+class Comparison(TypedDict):
+    """comparison.json. Every interval is paired where two sets meet: the same questions are drawn for both.
+
+    `before`, `after` and `difference` are each metric's; `intervals` has those of the first two and of
+    the parts of the `gain` (`gain_columns`). `fixed` and `broken` count the questions with a better and a
+    worse headline (`metric`), `changed` those with another answer, `cut` the answers that did not end by
+    themselves. All of it is over the `n` chosen questions, but what stands in `all` and `refusals`.
+    """
+
+    n: int
+    metric: str
+    answers: str
+    before: dict[str, float]
+    after: dict[str, float]
+    difference: Figures
+    intervals: dict[str, Figures]
+    fixed: int
+    broken: int
+    changed: int
+    cut: dict[str, int | None]
+    mcnemar_p: float
+    gain: dict[str, float]
+    denominators: dict[str, int]
+    """How many questions are `answerable` (n), and `all`."""
+    all: WholeSet
+    by_answers: dict[str, Figures]
+    """The headline `before`, `after` and the `difference`, under each way to accept answers."""
+    length: Figures
+    """Characters of an answer, `before` and `after`."""
+    refusals: Refusals | None
+
+
+class RunFigures(TypedDict):
+    """A run's own figures over the questions that all were asked."""
+
+    name: str
+    cut: int | None
+    metrics: dict[str, float]
+    intervals: Figures
+    length: Figure | None
+
+
+class Against(Comparison):
+    """A run against the first."""
+
+    name: str
+    against: str
+
+
+class Runs(TypedDict):
+    """Several runs over the same questions; in a comparison the first stands in the place of `before`."""
+
+    metric: str
+    answers: str
+    n: int
+    runs: list[RunFigures]
+    comparisons: list[Against]
+
+
+def compare_answers(
+    recipe: Recipe, examples: Sequence[Example], before: Answers, after: Answers
+) -> Comparison:
+    """One set of answers against another; `examples` is every question of the evaluation set.
+
+    Raises:
+        RagtuneError: the two were asked different questions.
+    """
+    if before.texts.keys() != after.texts.keys():
+        raise RagtuneError(
+            f"{before.name} and {after.name} answer different questions.",
+            "Delete both folders and run the same command again.",
+        )
+    return compare(*(score_answers(recipe, examples, answers) for answers in (before, after)))
+
+
+def compare(before: Scored, after: Scored) -> Comparison:
+    """What changed from one set of answers to the other.
 
     Args:
         before: by the answers of the base model, or of one run.
@@ -21,52 +114,47 @@ def compare(before: Scored, after: Scored) -> dict[str, Any]:
     """
     recipe = after.recipe
     metric = recipe.evaluate.metric
-    n = len(after.chosen)
-    gain = gain_columns(before.values, after.values)
-    every = figures(
+    difference = less(after.values, before.values)
+    every = grouped(
         {
-            **_named("before", before.values),
-            **_named("after", after.values),
-            **_named("difference", _less(after.values, before.values)),
-            **_named("gain", gain),
-            **_named("length", {"before": before.lengths, "after": after.lengths}),
-            **{
-                name: values
-                for choice in CHOICES
-                for name, values in _named(choice, _choice(before, after, choice)).items()
-            },
+            "before": before.values,
+            "after": after.values,
+            "difference": difference,
+            "gain": gain_columns(before.values, after.values),
+            "length": {"before": before.lengths, "after": after.lengths},
+            **{c: _sides(before.by_choice[c], after.by_choice[c]) for c in CHOICES},
         },
         recipe.seed,
     )
-    changes = [a - b for a, b in zip(after.values[metric], before.values[metric], strict=True)]
-    fixed, broken = sum(c > 0 for c in changes), sum(c < 0 for c in changes)
+    fixed, broken = sum(d > 0 for d in difference[metric]), sum(d < 0 for d in difference[metric])
     return {
-        "n": n,
+        "n": len(after.chosen),
         "metric": metric,
         "answers": recipe.evaluate.answers,
-        "before": {m: f["value"] for m, f in _part("before", every).items()},
-        "after": {m: f["value"] for m, f in _part("after", every).items()},
-        "difference": _part("difference", every),
-        "intervals": {part: _part(part, every) for part in ("before", "after", "gain")},
+        "before": _values(every["before"]),
+        "after": _values(every["after"]),
+        "difference": every["difference"],
+        "intervals": {part: every[part] for part in ("before", "after", "gain")},
         "fixed": fixed,
         "broken": broken,
         "changed": sum(a != b for a, b in zip(after.texts, before.texts, strict=True)),
         "cut": {"before": before.cut, "after": after.cut},
         "mcnemar_p": mcnemar(fixed, broken),
-        "gain": {part: f["value"] for part, f in _part("gain", every).items()},
-        "denominators": {"answerable": n, "all": after.total},
+        "gain": _values(every["gain"]),
+        "denominators": {"answerable": len(after.chosen), "all": after.total},
         "all": _whole(before, after),
-        "by_answers": {choice: _part(choice, every) for choice in CHOICES},
-        "length": _part("length", every),
+        "by_answers": {choice: every[choice] for choice in CHOICES},
+        "length": every["length"],
         "refusals": _refusals(before, after),
     }
 
 
-def _choice(before: Scored, after: Scored, choice: str) -> dict[str, list[float]]:
-    """The headline under one way to accept answers."""
-    old, new = before.by_choice[choice], after.by_choice[choice]
-    difference = [a - b for a, b in zip(new, old, strict=True)]
-    return {"before": old, "after": new, "difference": difference}
+def _values(found: Figures) -> dict[str, float]:
+    return {name: figure["value"] for name, figure in found.items()}
+
+
+def _sides(before: list[float], after: list[float]) -> dict[str, list[float]]:
+    return {"before": before, "after": after, **less({"difference": after}, {"difference": before})}
 
 
 def gain_columns(
@@ -88,27 +176,17 @@ def gain_columns(
     return parts
 
 
-def _whole(before: Scored, after: Scored) -> dict[str, Any]:
+def _whole(before: Scored, after: Scored) -> WholeSet:
     """Over all questions, those that were not asked counted as wrong."""
-    every = figures(
-        {
-            **_named("before", before.everywhere),
-            **_named("after", after.everywhere),
-            **_named("difference", _less(after.everywhere, before.everywhere)),
-        },
-        after.recipe.seed,
-    )
-    parts = {part: _part(part, every) for part in ("before", "after", "difference")}
-    return {**whole_set(after, parts["after"]), "intervals": parts}
+    old, new = before.everywhere, after.everywhere
+    parts = {"before": old, "after": new, "difference": less(new, old)}
+    return whole_set(after, grouped(parts, after.recipe.seed))
 
 
-def _refusals(before: Scored, after: Scored) -> dict[str, Any] | None:
+def _refusals(before: Scored, after: Scored) -> Refusals | None:
     if not after.refusals:
         return None
-    differences = {
-        kind: [a - b for a, b in zip(after.refusals[kind], before.refusals[kind], strict=True)]
-        for kind in after.refusals
-    }
+    differences = less(after.refusals, before.refusals)
     return {
         "refusal": after.recipe.data.refusal,
         "before": refusal_figures(before),
@@ -119,17 +197,3 @@ def _refusals(before: Scored, after: Scored) -> dict[str, Any] | None:
             if values
         },
     }
-
-
-def _less(
-    after: Mapping[str, Sequence[float]], before: Mapping[str, Sequence[float]]
-) -> dict[str, list[float]]:
-    return {m: [a - b for a, b in zip(after[m], before[m], strict=True)] for m in METRICS}
-
-
-def _named(part: str, columns: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:
-    return {f"{part}/{name}": values for name, values in columns.items()}
-
-
-def _part(part: str, every: Mapping[str, Figure]) -> dict[str, Figure]:
-    return {n.partition("/")[2]: f for n, f in every.items() if n.partition("/")[0] == part}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import TypedDict
 
 from ragtune.base.console import warn
 from ragtune.base.errors import UsageError
@@ -13,19 +14,60 @@ from ragtune.data.example import Example, Passage
 from ragtune.data.select import accepted
 from ragtune.data.unanswerable import holds
 from ragtune.recipe.schema import Recipe
-from ragtune.scoring.metrics import METRICS, refused, score
-from ragtune.scoring.statistics import Figure, figures
+from ragtune.scoring.metrics import METRICS, Columns, refused, score
+from ragtune.scoring.statistics import Figure, Figures, figures, less
 
-Shown = tuple[Passage, ...]
+Show = Callable[[Example], tuple[Passage, ...] | None]
+"""The passages that a control shows of an example; None where the example can't give it."""
 
 AS_ASKED = "as_asked"
 DEPTHS = (1, 3, 5, 10)
+EFFECTS = (
+    ("passages", "what the passages add: as asked, less without passages", AS_ASKED, "no_passages"),
+    ("distractors", "what distractors cost: the positive alone, less as asked", "positive_alone", AS_ASKED),
+    ("position", "what the place costs: the positive first, less last", "positive_first", "positive_last"),
+)  # fmt: skip
+"""Differences between two conditions over the questions that both have: name, title, more, less."""
 
 
-def conditions(recipe: Recipe) -> dict[str, tuple[str, Callable[[Example], Shown | None]]]:
-    """Each control's title, and what it shows of an example: None where the example can't give it."""
-    max_passages = recipe.data.max_passages
-    middle = max_passages // 2
+class Condition(TypedDict):
+    """A control's figures, over the questions that were asked both before and after."""
+
+    name: str
+    title: str
+    n: int
+    before: Figures | None
+    after: Figures | None
+    difference: Figures | None
+    """None, as the two above, where one side was not asked."""
+    refused: dict[str, Figure | None] | None
+    """The share of refusals `before` and `after`; None without data.refusal."""
+    left_out: int
+    """Questions whose prompts were too long."""
+
+
+class Effect(TypedDict):
+    """How much more of the headline metric one condition has than another."""
+
+    name: str
+    title: str
+    n: int
+    before: Figure | None
+    after: Figure | None
+
+
+class ControlFigures(TypedDict):
+    """controls.json; `metric` and `answers` are the recipe's."""
+
+    metric: str
+    answers: str
+    conditions: list[Condition]
+    effects: list[Effect]
+
+
+def conditions(recipe: Recipe) -> dict[str, tuple[str, Show]]:
+    """Each control's title, and what it shows."""
+    most = recipe.data.max_passages
 
     def distractors(example: Example) -> list[Passage]:
         """The passages, best first, that are no positives and hold no answer that could be accepted."""
@@ -35,35 +77,29 @@ def conditions(recipe: Recipe) -> dict[str, tuple[str, Callable[[Example], Shown
             p for i, p in enumerate(example.passages) if i not in positive and not holds(p, every)
         ]
 
-    def placed(example: Example, place: int) -> Shown | None:
-        others = distractors(example)[: max_passages - 1]
-        if len(others) < max_passages - 1:
+    def placed(example: Example, place: int) -> tuple[Passage, ...] | None:
+        others = distractors(example)[: most - 1]
+        if len(others) < most - 1:
             return None
         return (*others[:place], _positive(example), *others[place:])
 
-    found: dict[str, tuple[str, Callable[[Example], Shown | None]]] = {
+    found: dict[str, tuple[str, Show]] = {
         "no_passages": ("no passages", lambda _: ()),
         "positive_alone": ("the positive alone", lambda e: (_positive(e),)),
-        "distractors_alone": (
-            "distractors alone",
-            lambda e: tuple(distractors(e)[:max_passages]) or None,
-        ),
+        "distractors_alone": ("distractors alone", lambda e: tuple(distractors(e)[:most]) or None),
     }
-    if max_passages > 1:
-        found["positive_first"] = ("the positive first", lambda e: placed(e, 0))
-        if max_passages > 2:  # noqa: PLR2004 - of two passages none is in the middle
+    if most > 1:
+        found["positive_first"] = ("the positive first", partial(placed, place=0))
+        if most > 2:  # noqa: PLR2004 - of two passages none is in the middle
             found["positive_middle"] = (
                 "the positive in the middle",
-                lambda e: placed(e, middle),
+                partial(placed, place=most // 2),
             )
-        found["positive_last"] = (
-            "the positive last",
-            lambda e: placed(e, max_passages - 1),
-        )
+        found["positive_last"] = ("the positive last", partial(placed, place=most - 1))
     for depth in DEPTHS:
-        if depth != max_passages:
+        if depth != most:
             title = f"the first {depth} passages" if depth > 1 else "the first passage"
-            found[f"k{depth}"] = (title, lambda e, depth=depth: _first(e, depth))  # type: ignore[misc]
+            found[f"k{depth}"] = (title, partial(_first, depth=depth))
     return found
 
 
@@ -71,7 +107,7 @@ def _positive(example: Example) -> Passage:
     return example.passages[min(example.positive_passage_indices)]
 
 
-def _first(example: Example, depth: int) -> Shown | None:
+def _first(example: Example, depth: int) -> tuple[Passage, ...] | None:
     return example.passages[:depth] if len(example.passages) >= depth else None
 
 
@@ -124,8 +160,8 @@ def control_figures(
     examples: Sequence[Example],
     answers: Mapping[str, Mapping[str, str]],
     left_out: Mapping[str, int],
-) -> dict[str, Any]:
-    """controls.json: every condition's figures before and after, and what they say.
+) -> ControlFigures:
+    """Every condition's figures before and after, and what they say.
 
     Args:
         recipe: which answers are accepted, the headline, the seed.
@@ -134,87 +170,84 @@ def control_figures(
             questions as they were asked included.
         left_out: questions of each condition whose prompts were too long.
     """
+    table = _Table(recipe, examples, answers)
     titles = {AS_ASKED: f"as asked ({recipe.data.max_passages} passages)"}
     titles |= {name: title for name, (title, _) in conditions(recipe).items()}
-    table = [_condition(recipe, name, title, examples, answers) for name, title in titles.items()]
+    found = (table.condition(name, title, left_out.get(name, 0)) for name, title in titles.items())
     return {
         "metric": recipe.evaluate.metric,
         "answers": recipe.evaluate.answers,
-        "conditions": [
-            {**one, "left_out": left_out.get(one["name"], 0)} for one in table if one["n"]
-        ],
-        "effects": [
-            one
-            for name, title, more, less in EFFECTS
-            if (one := _effect(recipe, name, title, examples, answers, more, less))
-        ],
+        "conditions": [one for one in found if one["n"]],
+        "effects": [one for effect in EFFECTS if (one := table.effect(*effect))["n"]],
     }
 
 
-EFFECTS = (
-    ("passages", "what the passages add: as asked, less without passages", AS_ASKED, "no_passages"),
-    ("distractors", "what distractors cost: the positive alone, less as asked", "positive_alone", AS_ASKED),
-    ("position", "what the place costs: the positive first, less last", "positive_first", "positive_last"),
-)  # fmt: skip
-"""Differences between two conditions over the questions that both have."""
+@dataclasses.dataclass(frozen=True)
+class _Table:
+    """The answers under every condition; the fields are arguments of `control_figures`."""
 
+    recipe: Recipe
+    examples: Sequence[Example]
+    answers: Mapping[str, Mapping[str, str]]
 
-def _condition(
-    recipe: Recipe,
-    name: str,
-    title: str,
-    examples: Sequence[Example],
-    answers: Mapping[str, Mapping[str, str]],
-) -> dict[str, Any]:
-    asked = [e for e in examples if all(key(name, e.qid) in a for a in answers.values())]
-    texts = {w: [a[key(name, e.qid)] for e in asked] for w, a in answers.items()}
-    golds = [accepted(e, recipe) for e in asked]
-    values = {w: score(t, golds) for w, t in texts.items()}
-    result: dict[str, Any] = {"name": name, "title": title, "n": len(asked)}
-    for which in ("before", "after"):
-        result[which] = figures(values[which], recipe.seed) if which in values else None
-    result["difference"] = None
-    if "after" in values and "before" in values:
-        differences = {
-            m: [b - a for a, b in zip(values["before"][m], values["after"][m], strict=True)]
-            for m in METRICS
-        }
-        result["difference"] = figures(differences, recipe.seed)
-    refusal = recipe.data.refusal
-    result["refused"] = None
-    if refusal is not None and asked:
-        columns = {w: [float(refused(x, refusal)) for x in t] for w, t in texts.items()}
-        found = figures(columns, recipe.seed)
-        result["refused"] = {w: found.get(w) for w in ("before", "after")}
-    return result
-
-
-def _effect(
-    recipe: Recipe,
-    name: str,
-    title: str,
-    examples: Sequence[Example],
-    answers: Mapping[str, Mapping[str, str]],
-    more: str,
-    less: str,
-) -> dict[str, Any] | None:
-    metric = recipe.evaluate.metric
-    asked = [
-        e
-        for e in examples
-        if all(key(c, e.qid) in a for a in answers.values() for c in (more, less))
-    ]
-    if not asked:
-        return None
-    golds = [accepted(e, recipe) for e in asked]
-
-    def effect(one: Mapping[str, str]) -> Figure:
-        high, low = (
-            score([one[key(c, e.qid)] for e in asked], golds, (metric,))[metric]
-            for c in (more, less)
+    def condition(self, name: str, title: str, left_out: int) -> Condition:
+        seed, refusal = self.recipe.seed, self.recipe.data.refusal
+        asked = self._asked(name)
+        values = {side: self._values(side, name, asked) for side in self.answers}
+        found = {side: figures(columns, seed) for side, columns in values.items()}
+        refusals = figures(
+            {
+                side: [float(refused(given[key(name, e.qid)], refusal)) for e in asked]
+                for side, given in self.answers.items()
+            },
+            seed,
         )
-        difference = [a - b for a, b in zip(high, low, strict=True)]
-        return figures({"effect": difference}, recipe.seed)["effect"]
+        return {
+            "name": name,
+            "title": title,
+            "n": len(asked),
+            "before": found.get("before"),
+            "after": found.get("after"),
+            "difference": figures(less(values["after"], values["before"]), seed)
+            if values.keys() == {"before", "after"}
+            else None,
+            "refused": {side: refusals.get(side) for side in ("before", "after")}
+            if refusal is not None
+            else None,
+            "left_out": left_out,
+        }
 
-    found = {w: effect(answers[w]) if w in answers else None for w in ("before", "after")}
-    return {"name": name, "title": title, "n": len(asked), **found}
+    def effect(self, name: str, title: str, *both: str) -> Effect:
+        """One of EFFECTS."""
+        asked = self._asked(*both)
+        metric = self.recipe.evaluate.metric
+
+        def of(side: str) -> Figure | None:
+            if side not in self.answers:
+                return None
+            more, fewer = (self._values(side, condition, asked, (metric,)) for condition in both)
+            return figures(less(more, fewer), self.recipe.seed).get(metric)
+
+        return {
+            "name": name,
+            "title": title,
+            "n": len(asked),
+            "before": of("before"),
+            "after": of("after"),
+        }
+
+    def _asked(self, *conditions: str) -> list[Example]:
+        """The questions that each side was asked under all of these conditions."""
+        keys = [(e, [key(condition, e.qid) for condition in conditions]) for e in self.examples]
+        sides = self.answers.values()
+        return [e for e, needed in keys if all(k in given for given in sides for k in needed)]
+
+    def _values(
+        self,
+        side: str,
+        condition: str,
+        asked: Sequence[Example],
+        names: Sequence[str] = tuple(METRICS),
+    ) -> Columns:
+        given = self.answers[side]
+        return score(self.recipe, asked, [given[key(condition, e.qid)] for e in asked], names)

@@ -1,43 +1,47 @@
-"""What a prediction scores, question by question, and against which answers."""
+"""What a prediction scores, question by question.
+
+A metric is a function of an example and a prediction. The example's `answers` are those that count as
+right, its passages those that were retrieved. A new metric is a function and a line in `METRICS`.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from dataclasses import replace
 
+from ragtune.data.example import Example
+from ragtune.data.select import accepted
 from ragtune.data.words import aio_undeleted, whole_words
+from ragtune.recipe.schema import Recipe
 from ragtune.scoring.normalise import NORMALISERS, aio, jsquad, squad, strict
 
+Metric = Callable[[Example, str], float]
+"""A prediction's value from 0 to 1."""
 
-def strict_em(prediction: str, answer: str) -> float:
-    """1 if they are equal, character for character."""
-    return float(strict(prediction) == strict(answer))
-
-
-def squad_em(prediction: str, answer: str) -> float:
-    """1 if they are equal by SQuAD's rule."""
-    return float(_squad(prediction) == _squad(answer))
+Columns = dict[str, list[float]]
+"""Values of each metric, one a question."""
 
 
-def aio_em(prediction: str, answer: str) -> float:
-    """1 if they are equal by AI王's rule."""
-    return float(_aio(prediction) == _aio(answer))
+def exact(rule: Callable[[str], str]) -> Callable[[str, str], float]:
+    """A comparison of a prediction with an answer: 1 if they are equal by a rule."""
+    return lambda prediction, answer: float(rule(prediction) == rule(answer))
 
 
-def jsquad_em(prediction: str, answer: str) -> float:
-    """1 if they are equal by JSQuAD's rule."""
-    return float(_jsquad(prediction) == _jsquad(answer))
+strict_em = exact(strict)
+squad_em = exact(squad)
+aio_em = exact(aio)
+jsquad_em = exact(jsquad)
 
 
 def token_f1(prediction: str, answer: str) -> float:
     """SQuAD's F1 over words, after SQuAD's rule; of two texts of which nothing is left, 1 (as in v2.0)."""
-    return _overlap(_squad(prediction).split(), _squad(answer).split())
+    return _overlap(squad(prediction).split(), squad(answer).split())
 
 
 def char_f1(prediction: str, answer: str) -> float:
     """JSQuAD's F1 over characters, after JSQuAD's rule."""
-    return _overlap(list(_jsquad(prediction)), list(_jsquad(answer)))
+    return _overlap(list(jsquad(prediction)), list(jsquad(answer)))
 
 
 def contains(prediction: str, answer: str) -> float:
@@ -46,15 +50,10 @@ def contains(prediction: str, answer: str) -> float:
     Whole words count in Latin, Greek and Cyrillic letters, which white space and hyphens part. An
     answer of which nothing is left (・, say) matches only a prediction of which nothing is.
     """
-    gold = _aio(answer)
-    if not gold or gold == _aio(prediction):
-        return float(gold == _aio(prediction))
-    return float(whole_words(answer).search(_undeleted(prediction)) is not None)
-
-
-_squad, _aio, _undeleted, _jsquad = (
-    lru_cache(65_536)(rule) for rule in (squad, aio, aio_undeleted, jsquad)
-)
+    gold = aio(answer)
+    if not gold or gold == aio(prediction):
+        return float(gold == aio(prediction))
+    return float(whole_words(answer).search(aio_undeleted(prediction)) is not None)
 
 
 def _overlap(prediction: list[str], answer: list[str]) -> float:
@@ -64,14 +63,19 @@ def _overlap(prediction: list[str], answer: list[str]) -> float:
     return 2 * same / (len(prediction) + len(answer))
 
 
-METRICS: dict[str, Callable[[str, str], float]] = {
-    "strict_em": strict_em,
-    "squad_em": squad_em,
-    "aio_em": aio_em,
-    "jsquad_em": jsquad_em,
-    "token_f1": token_f1,
-    "char_f1": char_f1,
-    "contains": contains,
+def best(compare: Callable[[str, str], float]) -> Metric:
+    """The metric that compares a prediction with each answer; the one that fits best counts."""
+    return lambda example, prediction: max(compare(prediction, a) for a in example.answers)
+
+
+METRICS: dict[str, Metric] = {
+    "strict_em": best(strict_em),
+    "squad_em": best(squad_em),
+    "aio_em": best(aio_em),
+    "jsquad_em": best(jsquad_em),
+    "token_f1": best(token_f1),
+    "char_f1": best(char_f1),
+    "contains": best(contains),
 }
 
 VERSIONS = {name: version for name, (_, version) in NORMALISERS.items()} | {"contains": "2"}
@@ -79,21 +83,39 @@ VERSIONS = {name: version for name, (_, version) in NORMALISERS.items()} | {"con
 
 
 def score(
-    predictions: Sequence[str], golds: Sequence[Sequence[str]], names: Sequence[str] = ()
-) -> dict[str, list[float]]:
-    """Each metric's value for each question, from 0 to 1: that of the answer that fits best.
+    recipe: Recipe,
+    examples: Sequence[Example],
+    predictions: Sequence[str | None],
+    names: Sequence[str] = tuple(METRICS),
+    choice: str | None = None,
+) -> Columns:
+    """Each metric's value for each question, from 0 to 1.
+
+    Without a prediction a question is wrong. One without any answer is right if it was refused.
 
     Args:
-        predictions: one a question.
-        golds: the accepted answers of each, at least one.
-        names: of the metrics; all of them by default.
+        recipe: which answers count as right, and what a refusal is.
+        examples: the questions.
+        predictions: one a question; None where there is none.
+        names: of the metrics.
+        choice: which answers count, if not those of `evaluate.answers`.
     """
+    refusal = recipe.data.refusal
+
+    def value(metric: Metric, example: Example, prediction: str | None) -> float:
+        if prediction is None:
+            return 0.0
+        return (
+            metric(example, prediction) if example.answers else float(refused(prediction, refusal))
+        )
+
+    asked = [replace(e, answers=accepted(e, recipe, choice) if e.answers else ()) for e in examples]
     return {
-        name: [max(METRICS[name](p, a) for a in g) for p, g in zip(predictions, golds, strict=True)]
-        for name in names or METRICS
+        name: [value(METRICS[name], e, p) for e, p in zip(asked, predictions, strict=True)]
+        for name in names
     }
 
 
-def refused(prediction: str, refusal: str) -> bool:
-    """Whether a prediction is the refusal, by AI王's rule and without a full stop."""
-    return _aio(prediction).rstrip("。.!") == _aio(refusal).rstrip("。.!")
+def refused(prediction: str, refusal: str | None) -> bool:
+    """Whether a prediction is the refusal, if there is one, by AI王's rule and without a full stop."""
+    return refusal is not None and aio(prediction).rstrip("。.!") == aio(refusal).rstrip("。.!")

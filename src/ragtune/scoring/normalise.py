@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Callable
+from functools import lru_cache
 
 from ragtune.data.words import aio_undeleted, without_signs
+
+_KEPT = 65_536
+"""Texts whose normal form is kept: each is compared with several others, by several metrics."""
 
 
 def strict(text: str) -> str:
@@ -14,6 +18,7 @@ def strict(text: str) -> str:
     return text
 
 
+@lru_cache(_KEPT)
 def squad(text: str) -> str:
     """SQuAD v1.1's evaluation script: lower, no punctuation, no articles, single spaces.
 
@@ -23,6 +28,7 @@ def squad(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", text).split())
 
 
+@lru_cache(_KEPT)
 def aio(text: str) -> str:
     """AI王's official rule.
 
@@ -31,6 +37,7 @@ def aio(text: str) -> str:
     return without_signs(aio_undeleted(text))
 
 
+@lru_cache(_KEPT)
 def jsquad(text: str) -> str:
     """JGLUE's rule for JSQuAD: lower, no 。 at the end, single spaces (Kurihara et al., 2022)."""
     return " ".join(text.lower().rstrip("。").split())

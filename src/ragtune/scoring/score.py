@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import NotRequired, Protocol, TypedDict
 
-from ragtune.base.files import read_jsonl
 from ragtune.data.example import Example
 from ragtune.data.select import accepted, texts_shown
 from ragtune.data.words import stands
 from ragtune.recipe.schema import Recipe
-from ragtune.scoring.metrics import METRICS, VERSIONS, refused, score
-from ragtune.scoring.statistics import figures
-
-Columns = dict[str, list[float]]
-"""Values of each metric, one a question."""
+from ragtune.scoring.metrics import VERSIONS, Columns, refused, score
+from ragtune.scoring.statistics import Figure, Figures, figures
 
 CHOICES = ("first", "all", "all+alternatives")
+"""Ways to accept answers (evaluate.answers)."""
+
+
+class Answer(Protocol):
+    """What an engine answered to a question."""
+
+    @property
+    def qid(self) -> str: ...
+    @property
+    def prediction(self) -> str: ...
+    @property
+    def token_ids(self) -> Sequence[int]: ...
+    @property
+    def stopped(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One set of answers to the questions of an evaluation set, by qid."""
+
+    texts: Mapping[str, str]
+    cut: Collection[str] | None = None
+    """Those that did not end by themselves, if that is known."""
+    tokens: Mapping[str, int] | None = None
+    """How many tokens were generated for each, if that is known: a server doesn't say."""
+    name: str = ""
+    """What messages call the set."""
+
+    @staticmethod
+    def of(answers: Iterable[Answer], name: str = "") -> Answers:
+        """What is scored of an engine's answers."""
+        every = list(answers)
+        texts = {one.qid: one.prediction for one in every}
+        cut = {one.qid for one in every if not one.stopped}
+        tokens = {one.qid: len(one.token_ids) + one.stopped for one in every}
+        return Answers(texts, cut, tokens if any(one.token_ids for one in every) else None, name)
 
 
 @dataclass(frozen=True)
@@ -32,16 +63,14 @@ class Scored:
     """
 
     recipe: Recipe
+    answers: Answers
     chosen: list[Example]
-    texts: list[str]
-    answered: list[float]
-    """1 for each of the chosen that has a prediction; 0, and an empty text, for the others."""
+    texts: list[str | None]
+    """Of the chosen; None where one has no prediction, which is wrong."""
     values: Columns
     everywhere: Columns
-    asked: int
     ceiling: list[float]
-    """1 for each of all questions with an answer among the passages that are shown, or an alternative
-    where these are accepted."""
+    """1 for each question with an answer (or an accepted alternative) among the passages that are shown."""
     reachable: float
     """The share of all questions that can be right: those, and with a refusal those without any answer."""
     by_choice: dict[str, list[float]]
@@ -50,96 +79,66 @@ class Scored:
     """`unanswerable` and `answerable`: 1 for each question of that kind that was refused; `crag`: 1 for a
     right answer, 0 for a refusal, -1 for a wrong answer (Yang et al. 2024, https://arxiv.org/abs/2406.04744),
     one an asked question. Empty without `data.refusal`."""
-    cut: int | None = None
-    """How many of the chosen questions' answers did not end by themselves; None if it is not known."""
 
     @property
     def lengths(self) -> list[float]:
-        """Characters of each chosen question's answer."""
-        return [float(len(text)) for text in self.texts]
+        """Characters of each answer to one of the chosen."""
+        return [float(len(text)) for text in self.texts if text is not None]
 
     @property
     def total(self) -> int:
-        return len(next(iter(self.everywhere.values())))
+        return len(self.ceiling)
 
+    @property
+    def asked(self) -> int:
+        """How many of all questions have a prediction."""
+        return len(self.answers.texts)
 
-def load_predictions(folder: Path) -> dict[str, str]:
-    """The answers of a finished evaluation, by qid."""
-    return {row["qid"]: row["prediction"] for row in read_jsonl(folder / "predictions.jsonl")}
-
-
-def load_cut(folder: Path) -> set[str]:
-    """The qids of the answers of a finished evaluation that did not end by themselves."""
-    return {r["qid"] for r in read_jsonl(folder / "predictions.jsonl") if not r["stopped"]}
+    @property
+    def cut(self) -> int | None:
+        """How many of the chosen questions' answers did not end by themselves, if that is known."""
+        cut = self.answers.cut
+        return None if cut is None else sum(e.qid in cut for e in self.chosen)
 
 
 def score_answers(
     recipe: Recipe,
     examples: Sequence[Example],
-    predictions: Mapping[str, str],
+    answers: Answers,
     wanted: Collection[str] | None = None,
-    cut: Collection[str] | None = None,
 ) -> Scored:
-    """Score predictions by qid.
+    """Score a set of answers.
 
     Args:
         recipe: which answers are accepted, the headline, the refusal.
         examples: every question of the evaluation set, asked or not.
-        predictions: the answers to those that were asked.
+        answers: to those that were asked.
         wanted: qids of the questions that the figures are over, those without a prediction as wrong;
             by default the questions with one.
-        cut: qids of the answers that did not end by themselves, if that is known.
     """
-    asked = [e for e in examples if e.qid in predictions]
-    wanted = predictions.keys() if wanted is None else wanted
-    chosen = [e for e in examples if e.extra["selected"] and e.qid in wanted]
-    texts = [predictions.get(e.qid, "") for e in chosen]
+    texts = [answers.texts.get(e.qid) for e in examples]
+    wanted = answers.texts.keys() if wanted is None else wanted
+    places = [i for i, e in enumerate(examples) if e.extra["selected"] and e.qid in wanted]
+    chosen = [examples[i] for i in places]
+    everywhere = score(recipe, examples, texts)
     headline = recipe.evaluate.metric
-    answered = [float(e.qid in predictions) for e in chosen]
-
-    def values_of(choice: str, names: Sequence[str] = ()) -> Columns:
-        found = score(texts, [accepted(e, recipe, choice) for e in chosen], names)
-        return {
-            m: [v * there for v, there in zip(c, answered, strict=True)] for m, c in found.items()
-        }
-
-    values = values_of(recipe.evaluate.answers)
-    by_choice = {
-        choice: values[headline]
-        if choice == recipe.evaluate.answers
-        else values_of(choice, (headline,))[headline]
-        for choice in CHOICES
-    }
-    there = {e.qid for e in chosen}
-    others = [e for e in asked if e.qid not in there]
-    each = _each(recipe, others, predictions)
-    each |= {
-        e.qid: {m: values[m][i] for m in METRICS} for i, e in enumerate(chosen)
-    }  # fmt: skip
     in_reach = [_in_reach(recipe, e) for e in examples]
+    refusable = [bool(recipe.data.refusal and not e.answers) for e in examples]
     return Scored(
         recipe=recipe,
+        answers=answers,
         chosen=chosen,
-        texts=texts,
-        answered=answered,
-        values=values,
-        everywhere={m: [each[e.qid][m] if e.qid in each else 0.0 for e in examples] for m in METRICS},
-        asked=len(asked),
+        texts=[texts[i] for i in places],
+        values={metric: [column[i] for i in places] for metric, column in everywhere.items()},
+        everywhere=everywhere,
         ceiling=[float(held) for held in in_reach],
-        reachable=sum(
-            held or bool(recipe.data.refusal and not e.answers)
-            for held, e in zip(in_reach, examples, strict=True)
-        )
-        / len(examples),
-        by_choice=by_choice,
-        refusals=_refusals(
-            recipe,
-            [e for e in examples if e.qid in wanted or e.qid in predictions],
-            predictions,
-            {q: v[headline] for q, v in each.items()},
-        ),
-        cut=None if cut is None else sum(e.qid in cut for e in chosen),
-    )  # fmt: skip
+        reachable=sum(a or b for a, b in zip(in_reach, refusable, strict=True)) / len(examples),
+        by_choice={
+            choice: score(recipe, chosen, [texts[i] for i in places], (headline,), choice)[headline]
+            for choice in CHOICES
+        },
+        refusals=_refusals(recipe, zip(examples, texts, everywhere[headline], strict=True), wanted),
+    )
 
 
 def _in_reach(recipe: Recipe, example: Example) -> bool:
@@ -150,64 +149,91 @@ def _in_reach(recipe: Recipe, example: Example) -> bool:
     return any(stands(t, a) for t in texts_shown(example, recipe.data.max_passages) for a in more)
 
 
-def _each(
-    recipe: Recipe, examples: Sequence[Example], predictions: Mapping[str, str]
-) -> dict[str, dict[str, float]]:
-    """The values of questions that are not selected."""
-    answerable = [e for e in examples if e.answers]
-    texts = [predictions[e.qid] for e in answerable]
-    values = score(texts, [accepted(e, recipe) for e in answerable])
-    found = {e.qid: {m: values[m][i] for m in METRICS} for i, e in enumerate(answerable)}
-    refusal = recipe.data.refusal
-    for e in examples:
-        if not e.answers:
-            right = float(refusal is not None and refused(predictions[e.qid], refusal))
-            found[e.qid] = dict.fromkeys(METRICS, right)
-    return found
-
-
 def _refusals(
     recipe: Recipe,
-    asked: Sequence[Example],
-    predictions: Mapping[str, str],
-    right: Mapping[str, float],
+    every: Iterable[tuple[Example, str | None, float]],
+    wanted: Collection[str],
 ) -> dict[str, list[float]]:
-    refusal = recipe.data.refusal
-    if refusal is None:
+    if recipe.data.refusal is None:
         return {}
     found: dict[str, list[float]] = {"unanswerable": [], "answerable": [], "crag": []}
-    for example in asked:
+    for example, text, value in every:
+        if text is None and example.qid not in wanted:
+            continue
         # One without a prediction is wrong, and no refusal.
-        text = predictions.get(example.qid)
-        no = text is not None and refused(text, refusal)
+        no = text is not None and refused(text, recipe.data.refusal)
         found["answerable" if example.extra["selected"] else "unanswerable"].append(float(no))
-        found["crag"].append(0.0 if no else 1.0 if right.get(example.qid) == 1 else -1.0)
+        found["crag"].append(0.0 if no else 1.0 if value == 1 else -1.0)
     return found
 
 
-def metrics_of(scored: Scored) -> dict[str, Any]:
+class WholeSet(TypedDict):
+    """Figures over all questions: `lower_bound` says whether some were not asked, and count as wrong."""
+
+    n: int
+    asked: int
+    lower_bound: bool
+    ceiling: Figure
+    reachable: float
+    intervals: Figures | dict[str, Figures]
+    """Of each metric; in a comparison of `before`, `after` and `difference`."""
+
+
+class RefusalFigure(Figure):
+    """A share of `n` questions; see `Scored.refusals`."""
+
+    n: int
+
+
+class Metrics(TypedDict):
+    """metrics.json, over the `n` chosen questions, but what stands in `all` and `refusals`."""
+
+    n: int
+    metrics: dict[str, float]
+    intervals: Figures
+    answers: str
+    normalisers: dict[str, str]
+    """The version of each rule."""
+    length: Figure | None
+    """Characters of an answer."""
+    by_answers: Figures
+    """The headline metric under each way to accept answers."""
+    all: WholeSet
+    refusals: NotRequired[dict[str, RefusalFigure]]
+    asked: NotRequired[int]
+    """This and what follows: of an engine's answers, not of those from elsewhere."""
+    stopped: NotRequired[int]
+    cut: NotRequired[int]
+    new_tokens: NotRequired[int | None]
+
+
+def metrics_of(scored: Scored) -> Metrics:
     """The figures of metrics.json."""
     seed = scored.recipe.seed
     every = figures({**scored.values, **scored.by_choice}, seed)
-    given = [n for n, there in zip(scored.lengths, scored.answered, strict=True) if there]
-    length = figures({"length": given}, seed).get("length")
     by_answers = {choice: every.pop(choice) for choice in CHOICES if choice in every}
-    result: dict[str, Any] = {
+    result: Metrics = {
         "n": len(scored.chosen),
         "metrics": {m: f["value"] for m, f in every.items()},
         "intervals": every,
         "answers": scored.recipe.evaluate.answers,
         "normalisers": VERSIONS,
-        "length": length,
+        "length": figures({"length": scored.lengths}, seed).get("length"),
         "by_answers": by_answers,
         "all": whole_set(scored, figures(scored.everywhere, seed)),
     }
     if scored.refusals:
         result["refusals"] = refusal_figures(scored)
+    if (cut := scored.cut) is not None:
+        tokens = scored.answers.tokens
+        result["asked"] = scored.asked
+        result["stopped"] = len(scored.chosen) - cut
+        result["cut"] = cut
+        result["new_tokens"] = sum(tokens[e.qid] for e in scored.chosen) if tokens else None
     return result
 
 
-def whole_set(scored: Scored, figures_: Mapping[str, Any]) -> dict[str, Any]:
+def whole_set(scored: Scored, intervals: Figures | dict[str, Figures]) -> WholeSet:
     """Figures over all questions, with how many of them were asked."""
     return {
         "n": scored.total,
@@ -215,14 +241,14 @@ def whole_set(scored: Scored, figures_: Mapping[str, Any]) -> dict[str, Any]:
         "lower_bound": scored.asked < scored.total,
         "ceiling": figures({"ceiling": scored.ceiling}, scored.recipe.seed)["ceiling"],
         "reachable": scored.reachable,
-        "intervals": dict(figures_),
+        "intervals": intervals,
     }
 
 
-def refusal_figures(scored: Scored) -> dict[str, Any]:
+def refusal_figures(scored: Scored) -> dict[str, RefusalFigure]:
     """Refusals where there was no answer, where there was one, and CRAG's score, with intervals."""
     return {
-        kind: {"n": len(values), **next(iter(figures({kind: values}, scored.recipe.seed).values()))}
+        kind: {"n": len(values), **figures({kind: values}, scored.recipe.seed)[kind]}
         for kind, values in scored.refusals.items()
         if values
     }

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TypedDict, TypeVar
 
 import numpy as np
+from scipy.stats import binomtest
 
 SAMPLES = 10_000
 CONFIDENCE = 0.95
 _AT_ONCE = 2_000_000
 """Numbers that are drawn at a time: they stay in the processor's cache."""
 
-Figure = dict[str, float]
-"""{value, low, high}"""
+
+class Figure(TypedDict):
+    """A mean, and its interval."""
+
+    value: float
+    low: float
+    high: float
 
 
-def figures(columns: Mapping[str, Sequence[float]], seed: int) -> dict[str, Figure]:
+Figures = dict[str, Figure]
+"""One a metric, or whatever else is counted."""
+
+K = TypeVar("K", bound=Hashable)
+Columns = Mapping[str, Sequence[float]]
+"""Values of each metric, one a question."""
+
+
+def figures(columns: Mapping[K, Sequence[float]], seed: int) -> dict[K, Figure]:
     """The mean of each column and its 95 % percentile interval, questions drawn with replacement.
 
     Efron & Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. All columns are of the
@@ -27,7 +42,7 @@ def figures(columns: Mapping[str, Sequence[float]], seed: int) -> dict[str, Figu
         seed: of the draws.
 
     Returns:
-        {value, low, high} of each column; nothing for columns without questions.
+        The figure of each column; nothing for columns without questions.
     """
     n = len(next(iter(columns.values()), ()))
     if n == 0:
@@ -51,10 +66,21 @@ def figures(columns: Mapping[str, Sequence[float]], seed: int) -> dict[str, Figu
     }
 
 
+def grouped(groups: Mapping[str, Columns], seed: int) -> dict[str, Figures]:
+    """The figures of several groups of columns, all of them of the same questions and draws."""
+    every = figures(
+        {(g, name): v for g, columns in groups.items() for name, v in columns.items()}, seed
+    )
+    return {g: {n: every[g, n] for n in columns if every} for g, columns in groups.items()}
+
+
+def less(after: Columns, before: Columns) -> dict[str, list[float]]:
+    """The differences of the pairs, column by column."""
+    return {m: [a - b for a, b in zip(after[m], before[m], strict=True)] for m in after}
+
+
 def mcnemar(fixed: int, broken: int) -> float:
     """McNemar's exact p of so many questions that changed one way and the other (two-sided)."""
-    from scipy.stats import binomtest
-
     if fixed + broken == 0:
         return 1.0
     return float(binomtest(fixed, fixed + broken, 0.5).pvalue)

@@ -1,423 +1,316 @@
-"""What the stages of a run share: directory, encoder, plan, model."""
+"""What the stages of a run share: recipe, directory, and what is made of them once. Knows no stage."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Literal
 
+from peft import PeftModel
+from pydantic import JsonValue
+from transformers import PretrainedConfig, PreTrainedModel
+
+from ragtune.answering.engine import encode_prompts
 from ragtune.base.console import heading, note, warn
 from ragtune.base.errors import RagtuneError
-from ragtune.base.files import full_disk, read_json
-from ragtune.base.lock import Lock, locked, see_held
-from ragtune.base.stopping import stop_if_asked
-from ragtune.base.surroundings import see_alone
-from ragtune.model.gpu import free_gpu, gpu_peak, reset_gpu_peak
+from ragtune.base.files import read_if_whole, sha256, write_json
+from ragtune.data.auditor import Auditor
+from ragtune.data.encode import Encoder, Sample
+from ragtune.data.example import Example
+from ragtune.data.prepare import asked, load_examples
+from ragtune.data.tokenizer import prepare_tokenizer, today
+from ragtune.model.causal import require_causal
+from ragtune.model.fast.lora import fuse
+from ragtune.model.hardware import Hardware, choose_hardware, free_gpu
+from ragtune.model.hub_cache import commit_of, set_damaged_aside
+from ragtune.model.load import (
+    context_length,
+    load_config,
+    load_model,
+    load_tokenizer,
+    stop_generation_at,
+)
+from ragtune.model.lora import load_adapter
+from ragtune.model.plan import Plan, make_plan
+from ragtune.model.skeleton import skeleton
+from ragtune.model.source import ModelSource, resolve
 from ragtune.recipe.load import load_recipe
-from ragtune.recipe.schema import Recipe
-from ragtune.store.folder import RunDir
-from ragtune.store.seal import SMALL
+from ragtune.recipe.schema import CHANGES_NOTHING, Recipe
+from ragtune.store.changes import part_of
+from ragtune.store.folder import RunFolder, set_name
+from ragtune.store.proof import NAME, Proof, read_proof
+from ragtune.store.seal import ASIDE, SMALL
+from ragtune.training.train import steps_of
 
-Target = str | Path | dict[str, Any] | Recipe
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def alone(
-    *, making: bool = True
-) -> Callable[
-    [Callable[Concatenate[Any, P], T]],
-    Callable[Concatenate[Any, P], T],
-]:
-    """For a method of `Workspace` that writes: it runs within `writing`."""
-
-    def wrap(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
-        @functools.wraps(method)
-        def inner(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
-            with self.writing(making=making):
-                return method(self, *args, **kwargs)
-
-        return inner
-
-    return wrap
+Target = str | Path | dict[str, object] | Recipe
 
 
 def find_recipe(
-    target: Target, overrides: list[str] | None, run_dir: str | Path | None
+    target: Target, overrides: Sequence[str] = (), run_dir: str | Path | None = None
 ) -> tuple[Recipe, Path]:
     """The recipe that a target names, changed, and the directory of its run."""
     folder = None
     if isinstance(target, (str, Path)) and (Path(target) / "recipe.yaml").is_file():
         folder = Path(target)
         target = folder / "recipe.yaml"
-    recipe = load_recipe(target, overrides)
-    if folder and any(one.startswith("name=") for one in overrides or []):
+    recipe = load_recipe(target, list(overrides))
+    if folder and any(one.startswith("name=") for one in overrides):
         folder = folder.parent / recipe.name  # another name is another run
     return recipe, Path(run_dir or folder or Path("runs") / recipe.name)
 
 
-class Workspace:
-    """A recipe in its run directory, with what the stages share.
+class Context:
+    """A recipe in its run directory.
 
-    Each is made when a stage first needs it, and stays: an uninterrupted run loads the model once.
+    Each resource is made when it is first asked for, and stays: an uninterrupted run reads the
+    tokenizer once. At most one model is in memory.
     """
 
     def __init__(
         self,
         target: Target,
-        overrides: list[str] | None = None,
+        overrides: Sequence[str] = (),
         run_dir: str | Path | None = None,
         *,
         redo: bool = False,
     ) -> None:
-        self.recipe, folder = find_recipe(target, overrides, run_dir)
-        self.dir = RunDir(folder)
+        self.recipe, path = find_recipe(target, overrides, run_dir)
+        self.folder = RunFolder(path, set_name(self.recipe))
         self.redo = redo
-        self._made: dict[str, Any] = {}
-        self._lock: Lock | None = None
+        """Whether stages that are no longer valid are set aside, instead of refused."""
+        self.heading = ""
+        """The last one printed."""
+        self.held = False
+        """Whether the directory is locked for this run, and has only what is whole and of its recipe."""
+        self.auditor: Auditor | None = None
+        """Of training data that were prepared just now."""
+        self.loading_seconds = 0.0
+        """Of models, since a stage was last finished."""
+        self._base: PreTrainedModel | None = None
+        self._tuned: PeftModel | None = None
 
     @property
-    def settled(self) -> bool:
-        """Whether the directory is held by this run, and has only what is whole and of its recipe."""
-        return self._lock is not None
+    def remote(self) -> bool:
+        """Whether a server answers, and not a model that is loaded here."""
+        return self.recipe.evaluate.engine != "local"
 
-    @contextlib.contextmanager
-    def writing(self, *, making: bool) -> Iterator[None]:
-        """Alone in the run directory, and on nothing but whole results of this recipe.
+    def _proofs(self) -> Iterator[Proof]:
+        """What is there says on which day and with which commit it was made; damaged ones say nothing."""
+        folders = [self.folder.data, self.folder.adapter, self.folder.merged]
+        folders += [path.parent for path in sorted(self.folder.path.glob(f"eval/*/*/{NAME}"))]
+        for folder in folders:
+            if folder.name.startswith(ASIDE):
+                continue
+            with contextlib.suppress(RagtuneError):
+                proof = read_proof(folder)
+                if proof is not None:
+                    yield proof
 
-        Args:
-            making: whether stages may be made, and not only read.
-
-        Raises:
-            UsageError: stages may be made, and the environment would change how (`see_alone`).
-        """
-        if making:
-            see_alone()
-        with locked(self.dir.path) as lock:
-            if lock is self._lock:  # a stage within a stage
-                yield
-                return
-            self._lock = lock
-            try:
-                if self.dir.settle(self.recipe, redo=self.redo, making=making):
-                    self._made.clear()
-                if self.dir.scored_otherwise(self.recipe):
-                    from ragtune.stages.measure import score_again
-
-                    score_again(self)
-                if self.dir.made_by() is not None:
-                    self.dir.claim(self.recipe, self.day)
-                yield
-            finally:
-                self._lock = None
-
-    def _once(self, name: str, make: Callable[[], Any]) -> Any:
-        if name not in self._made:
-            self._made[name] = make()
-        return self._made[name]
-
-    @property
-    def source(self) -> Any:
-        from ragtune.model.source import resolve
-        from ragtune.model.weights import set_damaged_aside
-
-        def make() -> Any:
-            source, pinned = resolve(self.recipe.model), self._known().get("commit")
-            if pinned:  # what the Hub has by now may be another model
-                source = dataclasses.replace(source, revision=pinned)
-            set_damaged_aside(source, SMALL)
-            return source
-
-        return self._once("source", make)
-
-    def _known(self) -> dict[str, Any]:
-        """What run.json says; nothing if it is damaged: before it is used it is set aside."""
-        with contextlib.suppress(RagtuneError):
-            return self.dir.read_state()
-        return {}
-
-    @property
+    @cached_property
     def day(self) -> date:
         """The date that a chat template writes: that of the day on which the run began."""
-        from ragtune.data.clock import today
+        return next((proof.date for proof in self._proofs()), None) or today()
 
-        def make() -> date:
-            with contextlib.suppress(RagtuneError):  # damaged, it is set aside before it is used
-                return self.dir.day() or today()
-            return today()
+    @cached_property
+    def source(self) -> ModelSource:
+        """Where the model is; of the Hub always the commit with which the run began."""
+        source = resolve(self.recipe.model)
+        model = self.recipe.model
+        pinned = next(
+            (
+                proof.commit
+                for proof in self._proofs()
+                if proof.commit
+                and proof.recipe["model.id"] == model.id
+                and proof.recipe["model.revision"] == model.revision
+            ),
+            None,
+        )
+        if pinned:  # what the Hub has by now may be another model
+            source = dataclasses.replace(source, revision=pinned)
+        set_damaged_aside(source, SMALL)
+        return source
 
-        day: date = self._once("day", make)
-        return day
-
-    def _pin(self) -> None:
-        """Let this run have one commit of a Hub model, now and after a break."""
-        from ragtune.model.weights import commit_of
-
+    def pin(self) -> str | None:
+        """Let this run have one commit of a Hub model, now that it is in the cache; returns it."""
         commit = commit_of(self.source)
         if commit:
-            self._made["source"] = dataclasses.replace(self.source, revision=commit)
-            self.dir.update(commit=commit)
+            self.source = dataclasses.replace(self.source, revision=commit)
+        return commit
 
-    @property
-    def config(self) -> Any:
-        from ragtune.model.load import load_config
+    @cached_property
+    def config(self) -> PretrainedConfig:
+        return load_config(self.source)
 
-        return self._once("config", lambda: load_config(self.source))
+    @cached_property
+    def encoder(self) -> Encoder:
+        tokenizer = prepare_tokenizer(load_tokenizer(self.source), self.recipe, self.day)
+        return Encoder(tokenizer, self.recipe, context_length(self.config))
 
-    @property
-    def encoder(self) -> Any:
-        from ragtune.data.encode import Encoder, prepare_tokenizer
-        from ragtune.model.load import context_length, load_tokenizer
-
-        def make() -> Encoder:
-            tokenizer = prepare_tokenizer(load_tokenizer(self.source), self.recipe, self.day)
-            return Encoder(tokenizer, self.recipe, context_length(self.config))
-
-        return self._once("encoder", make)
-
-    @property
+    @cached_property
     def embedding_rows(self) -> int:
         """Token ids that the model has a row for."""
-        from ragtune.model.skeleton import skeleton
+        return int(skeleton(self.config).get_input_embeddings().weight.shape[0])
 
-        def make() -> int:
-            return int(skeleton(self.config).get_input_embeddings().weight.shape[0])
+    @cached_property
+    def hardware(self) -> Hardware:
+        return choose_hardware(self.recipe)
 
-        return int(self._once("embedding rows", make))
+    @cached_property
+    def training_examples(self) -> list[Example]:
+        return load_examples(self.folder.data / "train.jsonl")
 
-    @property
-    def hardware(self) -> Any:
-        from ragtune.model.load import choose_hardware
+    @cached_property
+    def questions(self) -> list[Example]:
+        """Every example of the evaluation set, asked or not."""
+        return load_examples(self.folder.questions / "eval.jsonl")
 
-        return self._once("hardware", lambda: choose_hardware(self.recipe))
+    @cached_property
+    def asked(self) -> list[Example]:
+        """The questions that are asked."""
+        return asked(self.recipe, self.questions)
 
-    @property
-    def base(self) -> Any:
-        """The base model, without an adapter."""
-        if "base" not in self._made:
-            from ragtune.model.weights import set_damaged_aside
+    @cached_property
+    def selected(self) -> list[Example]:
+        """Of those the ones that the figures are of."""
+        return [example for example in self.asked if example.extra["selected"]]
 
-            nf4 = self.recipe.model.quantization == "nf4"
-            dequantized = nf4 and self.plan.dequantized
-            with self.stage("load", "Model"):
-                set_damaged_aside(self.source)
-                self._made["base"] = self._load(
-                    self.source.path, self.hardware, nf4=nf4, dequantized=dequantized
-                )
-        return self._made["base"]
-
-    @property
-    def steps(self) -> Any:
+    @cached_property
+    def steps(self) -> list[list[Sample]]:
         """The samples of every optimizer step."""
-        from ragtune.training.train import steps_of
+        return steps_of(self.recipe, self.encoder, self.training_examples)
 
-        return self._once(
-            "steps", lambda: steps_of(self.recipe, self.encoder, self.examples("train"))
-        )
+    @cached_property
+    def prompt_lengths(self) -> list[int]:
+        """Tokens of the prompts of the questions that are asked."""
+        return [len(ids) for _, ids in encode_prompts(self.encoder, self.asked)]
 
-    @property
-    def prompts(self) -> Any:
-        """The (qid, prompt ids) of the questions that are asked."""
-        from ragtune.answering.evaluate import encode_prompts
-
-        return self._once("prompts", lambda: encode_prompts(self.encoder, self.examples("eval")))
-
-    def prompt_texts(self) -> dict[str, str] | None:
-        """The prompts of the questions that are asked, as the model reads them, by qid.
-
-        They are made by the tokenizer that lies beside the adapter, so that nothing of the base model
-        is needed any more. None where that is not there, or no longer fits the data.
-        """
-        from ragtune.answering.evaluate import encode_prompts
-        from ragtune.data.encode import Encoder, prepare_tokenizer
-        from ragtune.model.load import load_tokenizer
-        from ragtune.model.source import ModelSource
-
-        try:
-            if "encoder" in self._made:
-                encoder, prompts = self.encoder, self.prompts
-            elif (self.dir.adapter / "tokenizer_config.json").exists():
-                tokenizer = load_tokenizer(ModelSource(str(self.dir.adapter), None))
-                longest = read_json(self.dir.data / "report.json")["max_prompt_tokens"]
-                encoder = Encoder(
-                    prepare_tokenizer(tokenizer, self.recipe, self.day),
-                    self.recipe,
-                    longest + self.recipe.evaluate.max_new_tokens,
-                )
-                prompts = encode_prompts(encoder, self.examples("eval"))
-            else:
-                return None
-        except RagtuneError as error:
-            note(f"The report shows no prompts: {error}")
-            return None
-        exact = {"clean_up_tokenization_spaces": False}
-        return {qid: encoder.tokenizer.decode(ids, **exact) for qid, ids in prompts}
-
-    @property
-    def plan(self) -> Any:
-        """How the work is laid out: the plan in run.json, or one made for this hardware.
-
-        It is kept when the model is first used: a check decides nothing.
-        """
-        from ragtune.model.plan import Plan, make_plan
-
-        if "plan" in self._made:
-            return self._made["plan"]
-        stored = self._known().get("plan")
-        old = Plan.from_dict(stored) if stored else None
+    @cached_property
+    def plan(self) -> Plan:
+        """How the work is laid out: as it was begun, or made for this hardware; `keep_plan` keeps it."""
+        old = self._old_plan()
         hardware = self.hardware
         if old and (old.device, old.dtype) == (hardware.name, hardware.dtype_name):
-            self._made["plan"] = old
             return old
-        plan = make_plan(
-            self.recipe,
-            hardware,
-            self.config,
-            [[(len(s), len(s.completion_ids)) for s in step] for step in self.steps],
-            [len(ids) for _, ids in self.prompts],
-        )
-        begun = (self.dir.checkpoints, self.dir.adapter, self.dir.predictions("before"))
-        if old and any(path.exists() for path in begun):
+        sizes = [[(len(s), len(s.completion_ids)) for s in step] for step in self.steps]
+        plan = make_plan(self.recipe, hardware, self.config, sizes, self.prompt_lengths)
+        begun = ("eval/*/before", "adapter", "work/adapter-*/checkpoint-*")
+        if old and any(found for one in begun for found in self.folder.path.glob(one)):
             change = (
                 f"continued on {plan.device} as {plan.dtype}, begun on {old.device} as {old.dtype}"
             )
             warn(f"{change}: the result will not be that of an uninterrupted run, bit for bit.")
             plan = dataclasses.replace(plan, changes=(*old.changes, change))
-        self._made["plan"] = plan
         return plan
 
-    def _keep_plan(self, plan: Any) -> None:
-        self._made["plan"] = plan
-        self.dir.update(plan=dataclasses.asdict(plan))
+    def forget_data(self) -> None:
+        """Read anew what is made of the data: they were made just now."""
+        for name in ("training_examples", "questions", "asked", "selected", "steps", "prompt_lengths",
+                     "plan"):  # fmt: skip
+            self.__dict__.pop(name, None)
 
-    @property
-    def tuned(self) -> Any:
-        """The model with its trained adapter."""
-        from ragtune.model.fast.fused import fuse
-        from ragtune.model.lora import load_adapter
+    def _old_plan(self) -> Plan | None:
+        kept = read_if_whole(self.folder.plan)
+        return Plan.from_dict(kept["plan"]) if kept.get("of") == self._plan_of() else None
 
-        if "tuned" not in self._made:
-            # The adapter wraps the base in place, so there is no plain base any more.
-            base = self.base
-            self._made["tuned"] = load_adapter(base, self.dir.adapter).eval()
-            fuse(self._made["tuned"])
-            del self._made["base"]
-        return self._made["tuned"]
+    def _plan_of(self) -> dict[str, JsonValue]:
+        """What a plan depends on: the recipe but for what changes no work, the data and the questions."""
+        reads = ("seed", "model.", "data.", "prompt.", "lora.", "train.", "evaluate.")
+        but = (*CHANGES_NOTHING, "evaluate.served_")
+        files = (self.folder.data / "train.jsonl", self.folder.questions / "eval.jsonl")
+        return part_of(self.recipe, reads, but) | {file.name: sha256(file) for file in files}
 
-    @property
-    def remote(self) -> bool:
-        """Whether a server answers, and not a model that is loaded here."""
-        return self.recipe.evaluate.engine == "openai"
+    def keep_plan(self, plan: Plan) -> None:
+        """Let the run go on by this plan, after a break, too."""
+        self.plan = plan
+        write_json(self.folder.plan, {"plan": plan.to_dict(), "of": self._plan_of()})
 
-    def ask(self, which: str, questions: Any, partial: Path, *, as_given: bool = False) -> Any:
-        """Predictions of the model `before` or `after` tuning.
+    def load(self, which: Literal["base", "tuned", "either"] | None) -> None:
+        """Have a model in memory: nothing is loaded twice."""
+        if which is None:
+            return
+        if which == "tuned" or (which == "either" and self.folder.adapter.is_dir()):
+            self.tuned()
+        else:
+            self.base()
+        self.keep_plan(self.plan)
 
-        Args:
-            which: one of the two; `before` with the tuned model loaded, its adapter is switched off.
-            questions: the examples.
-            partial: where unfinished work is kept.
-            as_given: show every passage of an example, not the first ones.
-        """
-        from ragtune.answering.evaluate import ask, ask_endpoint, encode_prompts
-        from ragtune.model.plan import plan_answers
-
-        encoder = self.encoder.showing_all() if as_given else self.encoder
-        if self.remote:
-            base, run = self.source.path, self.dir.path
-            return ask_endpoint(self.recipe, which, encoder, questions, base, run, partial)
-        if as_given:
-            prompts = encode_prompts(encoder, questions)
-            lengths = [len(ids) for _, ids in prompts]
-            limits = plan_answers(
-                self.recipe, self.hardware, self.config, lengths, dequantized=self.plan.dequantized
+    def base(self) -> PreTrainedModel:
+        """The base model, without an adapter."""
+        if self._base is None:
+            self.release()
+            plan = self.plan
+            nf4 = self.recipe.model.quantization == "nf4"
+            start = time.monotonic()
+            self.say("Model")
+            set_damaged_aside(self.source)
+            self._base = self.load_weights(
+                self.source, self.hardware, nf4=nf4, dequantized=nf4 and plan.dequantized
             )
-        else:
-            prompts = self.prompts
-            limits = (self.plan.evaluation_batch, self.plan.cache_tokens)
-        if which == "after" or "tuned" in self._made:
-            model = self.tuned
-            off = model.disable_adapter() if which == "before" else contextlib.nullcontext()
-        else:
-            model, off = self.base, contextlib.nullcontext()
-        title = f"answering ({which})"
-        keep = self.keep_way(f"controls_{which}" if as_given else which)
-        with off:
-            return ask(self.recipe, model, encoder, prompts, limits, partial, title, keep)
+            self.loading_seconds += time.monotonic() - start
+        return self._base
 
-    def keep_way(self, stage: str) -> Callable[[Any], None]:
-        """What writes to run.json how a stage's questions are asked, and why."""
-        return lambda way: self.dir.update(asked={stage: way.to_dict()})
+    def tuned(self) -> PeftModel:
+        """The model with its trained adapter."""
+        if self._tuned is None:
+            model = load_adapter(self.base(), self.folder.adapter).eval()
+            fuse(model)
+            self.set_tuned(model)
+        return self._tuned
 
-    def forget_models(self) -> None:
-        """Give back the memory of the models that were loaded."""
-        for name in ("base", "tuned"):
-            self._made.pop(name, None)
-        free_gpu()
+    def set_tuned(self, model: PeftModel) -> None:
+        """Take a model that has an adapter: it wraps the base in place, so that there is no base."""
+        self._base, self._tuned = None, model
 
-    def fresh_base(self) -> Any:
+    def take_base(self) -> PreTrainedModel:
         """The base model for an adapter of one's own, which then wraps it: nobody else gets it."""
-        self.forget_models()
-        base = self.base
-        del self._made["base"]
+        base, self._base = self.base(), None
         return base
 
-    def _load(
-        self, path: str, hardware: Any, *, nf4: bool = False, dequantized: bool = False
-    ) -> Any:
-        from ragtune.model.causal import see_causal
-        from ragtune.model.load import load_model, stop_generation_at
+    @contextlib.contextmanager
+    def answering(self, which: Literal["before", "after"]) -> Iterator[PreTrainedModel]:
+        """The model `before` or `after` tuning; a tuned one's adapter is switched off for `before`."""
+        if which == "before" and self._tuned is None:
+            yield self.base()
+        elif which == "before" and self._tuned is not None:
+            with self._tuned.disable_adapter():
+                yield self._tuned
+        else:
+            yield self.tuned()
 
+    def release(self) -> None:
+        """Give back the memory of the models that were loaded."""
+        self._base = self._tuned = None
+        free_gpu()
+
+    def load_weights(
+        self,
+        source: ModelSource,
+        hardware: Hardware,
+        *,
+        nf4: bool = False,
+        dequantized: bool = False,
+    ) -> PreTrainedModel:
+        """Load a model, which is said."""
+        named = self.recipe.model.id if source == self.source else source.path
         note(
-            f"Loading {path if path != self.source.path else self.recipe.model.id} on {hardware.name} "
-            f"as {hardware.dtype_name} ({hardware.reason})"
+            f"Loading {named} on {hardware.name} as {hardware.dtype_name} ({hardware.reason})"
             + (", weights in NF4" if nf4 else "")
             + (", kept dequantised" if dequantized else "")
             + " …"
         )
-        source = dataclasses.replace(self.source, path=path)
         model = load_model(source, hardware, nf4=nf4, dequantized=dequantized)
-        see_causal(model, self.recipe.model.id)
+        require_causal(model, self.recipe.model.id)
         stop_generation_at(model, self.encoder)
         return model
 
-    @property
-    def questions(self) -> Any:
-        """Every example of the evaluation set, asked or not."""
-        from ragtune.data.prepare import load_examples
-
-        return self._once("questions", lambda: load_examples(self.dir.data / "eval.jsonl"))
-
-    def examples(self, split: str) -> Any:
-        """The examples that are trained, or the questions that are asked."""
-        from ragtune.data.prepare import asked, load_examples
-
-        def make() -> Any:
-            if split == "eval":
-                return asked(self.recipe, self.questions)
-            return load_examples(self.dir.data / f"{split}.jsonl")
-
-        return self._once(f"examples {split}", make)
-
-    @contextlib.contextmanager
-    def stage(self, name: str, title: str) -> Iterator[None]:
-        """A stage's heading, and its time and GPU memory in run.json."""
-        stop_if_asked()
-        see_held()
-        if title:
+    def say(self, title: str) -> None:
+        """Print a heading, unless it is the last one printed."""
+        if title != self.heading:
             heading(title)
-        start = time.monotonic()
-        free_gpu()
-        reset_gpu_peak()
-        with full_disk(self.dir.path):
-            yield
-            state = self.dir.read_state()
-            seconds = state.get("times", {}).get(name, 0) + time.monotonic() - start
-            self.dir.update(times={name: round(seconds, 2)})
-            peak = gpu_peak()
-            if peak is not None:
-                self.dir.update(peak_gib={name: round(peak / 2**30, 2)})
+            self.heading = title

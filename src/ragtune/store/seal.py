@@ -9,19 +9,28 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import NotRequired  # pydantic wants these, before Python 3.12
+
+from typing_extensions import TypedDict
 
 from ragtune.base.console import warn
 from ragtune.base.files import sha256, write_json
 
-Files = dict[str, dict[str, Any]]
+
+class FileFacts(TypedDict):
+    """What is known of a file."""
+
+    size: int
+    mtime_ns: NotRequired[int]
+    sha256: str
+
+
+Files = dict[str, FileFacts]
 
 MANIFEST = "manifest.json"
 SMALL = 16 * 2**20
 """Bytes up to which a file is read every time: milliseconds each."""
 _NOT_RESULTS = {MANIFEST, "README.md"}  # the card is written when something is published
-ASIDE = (".", "damaged-")
-"""How the names of what is unfinished, or was set aside, begin: such is no result."""
 
 
 def checksums(path: Path) -> Files:
@@ -39,7 +48,7 @@ def _files(path: Path) -> list[tuple[str, Path]]:
     ]
 
 
-def _entry(file: Path) -> dict[str, Any]:
+def _entry(file: Path) -> FileFacts:
     stat = file.stat()
     return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256(file)}
 
@@ -121,9 +130,13 @@ def cached(path: Path) -> bool:
     return True
 
 
+ASIDE = "damaged-"
+"""How the name of what was set aside begins."""
+
+
 def set_aside(path: Path, problem: str) -> Path:
     """Rename something damaged to damaged-NAME, in the place of an earlier one, and say so."""
-    aside = path.with_name(f"damaged-{path.name}")
+    aside = path.with_name(f"{ASIDE}{path.name}")
     if aside.is_dir() and not aside.is_symlink():
         shutil.rmtree(aside)
     else:

@@ -1,1 +1,1 @@
-"""Training an adapter on packed rows."""
+"""Training an adapter on packed rows. Begin with train.py."""

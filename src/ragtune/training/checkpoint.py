@@ -11,9 +11,7 @@ import re
 import shutil
 from pathlib import Path
 
-from ragtune.store.seal import MANIFEST, is_whole, seal, set_aside
-
-__all__ = ["MANIFEST", "checkpoints", "is_whole", "keep_newest", "newest_whole", "seal"]
+from ragtune.store.seal import is_whole, set_aside
 
 
 def checkpoints(folder: Path) -> list[tuple[int, Path]]:

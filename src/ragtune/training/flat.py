@@ -9,10 +9,11 @@ alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 _BLOCK = 256
 _LEAST = 4096
@@ -20,8 +21,8 @@ _LEAST = 4096
 
 
 def flat_optimizer(
-    parameters: Iterable[nn.Parameter], make: Callable[[list[nn.Parameter]], Any]
-) -> Any:
+    parameters: Iterable[nn.Parameter], make: Callable[[list[nn.Parameter]], Optimizer]
+) -> Optimizer:
     """An optimizer over one long tensor, of which the parameters become views.
 
     Args:
@@ -36,9 +37,7 @@ def flat_optimizer(
     alone = [p for p in every if p.numel() < _LEAST]
     if not large:
         return make(alone)
-    ends = [0]
-    for parameter in large:
-        ends.append(ends[-1] + -(-parameter.numel() // _BLOCK) * _BLOCK)
+    ends = list(accumulate((-(-p.numel() // _BLOCK) * _BLOCK for p in large), initial=0))
     flat = nn.Parameter(torch.zeros(ends[-1], dtype=large[0].dtype, device=large[0].device))
 
     def views(whole: Tensor) -> list[Tensor]:
@@ -53,7 +52,7 @@ def flat_optimizer(
             parameter.data = view
     optimizer = make([flat, *alone])
 
-    def gather(*_: Any) -> None:
+    def gather(*_: object) -> None:
         flat.grad = torch.zeros_like(flat)
         found = [
             (view, p.grad)
@@ -65,7 +64,7 @@ def flat_optimizer(
         for parameter in large:
             parameter.grad = None
 
-    def forget(*_: Any) -> None:
+    def forget(*_: object) -> None:
         flat.grad = None
 
     optimizer.register_step_pre_hook(gather)

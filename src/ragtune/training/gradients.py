@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+from peft import PeftModel
 from torch.nn import functional
+from transformers import PreTrainedModel
 
 from ragtune.base.errors import UsageError
 from ragtune.data.encode import Sample
 from ragtune.model.experts import expert_lists
-from ragtune.model.gpu import autocast
+from ragtune.model.hardware import autocast
 from ragtune.model.lora import attach
 from ragtune.model.wrapping import ADAPTER, adapters
 from ragtune.recipe.schema import ALL_LINEAR, Lora
-from ragtune.training.rows import RowCollator, kept_logits
+from ragtune.training.rows import RowCollator, read_row
 
 _LENGTHS = (33, 17, 9)
 _TRAINED = 4
 
 
-def attach_reached(model: Any, lora: Lora, seed: int, *, packed: bool) -> tuple[Any, list[str]]:
+def attach_reached(
+    model: PreTrainedModel, lora: Lora, seed: int, *, packed: bool
+) -> tuple[PeftModel, list[str]]:
     """Put an adapter on a model, and leave out what a row of text gives no gradient.
 
     A layer of a vision tower is such a one, or one whose weight is read without calling the layer.
@@ -51,7 +53,7 @@ def attach_reached(model: Any, lora: Lora, seed: int, *, packed: bool) -> tuple[
     return attach(tuned.unload(), lora, seed, unreached), unreached
 
 
-def without_gradient(tuned: Any, *, packed: bool) -> list[str]:
+def without_gradient(tuned: PeftModel, *, packed: bool) -> list[str]:
     """What a PEFT model with a fresh adapter adapts, but gives no gradient in train mode, by name.
 
     An adapter starts with B = 0, so that A gets its first gradient after a step; B shows it at once.
@@ -63,28 +65,20 @@ def without_gradient(tuned: Any, *, packed: bool) -> list[str]:
         ids = torch.randint(embedding.shape[0], (length,), generator=generator).tolist()
         samples.append(Sample("probe", ids[:-_TRAINED], ids[-_TRAINED:]))
     row = RowCollator(packed=packed)([{"index": 0, "samples": samples}])
-    inputs = {
-        k: v.to(embedding.device) if isinstance(v, torch.Tensor) else v for k, v in row.items()
-    }
-    targets = inputs.pop("targets")
-    for name in ("row", "labels"):
-        del inputs[name]
+    row = {k: v.to(embedding.device) if isinstance(v, torch.Tensor) else v for k, v in row.items()}
     was_training = tuned.training
     tuned.train()
     with torch.enable_grad(), autocast(tuned):
-        logits = kept_logits(tuned(**inputs, use_cache=False), inputs["logits_to_keep"])
-        functional.cross_entropy(logits.float(), targets).backward()  # type: ignore[no-untyped-call]
+        _, logits_KV = read_row(tuned, row)
+        functional.cross_entropy(logits_KV.float(), row["targets"]).backward()  # type: ignore[no-untyped-call]
     # An expert that is a module of its own learns when a token goes to it: so short a row shows nothing.
     experts = expert_lists(tuned.get_base_model())
+    gradients = {name: one.lora_B[ADAPTER].weight.grad for name, one in adapters(tuned).items()}
     unreached = [
         name
-        for name, layer in adapters(tuned).items()
-        if not _any(layer.lora_B[ADAPTER].weight.grad) and not name.startswith(experts)
+        for name, gradient in gradients.items()
+        if (gradient is None or not gradient.any()) and not name.startswith(experts)
     ]
     tuned.zero_grad(set_to_none=True)
     tuned.train(was_training)
     return unreached
-
-
-def _any(gradient: torch.Tensor | None) -> bool:
-    return gradient is not None and bool(gradient.any())

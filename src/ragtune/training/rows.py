@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import DataCollatorWithFlattening
+from transformers import DataCollatorWithFlattening, PreTrainedModel
+from transformers.utils import ModelOutput
 
 from ragtune.data.encode import IGNORE, Sample
-from ragtune.data.rows import deal
+from ragtune.model.layout import deal
 
 
 def draw_steps(
@@ -79,7 +81,11 @@ class RowCollator:
         return batch
 
 
-def kept_logits(outputs: Any, keep: Any) -> Any:
-    """The logits [K, vocabulary] at the positions `keep` [K] of a row; some models give all of them."""
-    logits = outputs.logits[0]
-    return logits if len(logits) == len(keep) else logits[keep]
+def read_row(model: PreTrainedModel, row: dict[str, Any]) -> tuple[ModelOutput, Tensor]:
+    """What a model gives for a row of the collator, and its logits [K, vocabulary] for the targets."""
+    inputs = {k: v for k, v in row.items() if k not in ("labels", "targets", "row")}
+    output = model(**inputs, use_cache=False)
+    logits, keep = output.logits[0], row["logits_to_keep"]
+    return output, logits if len(logits) == len(keep) else logits[
+        keep
+    ]  # some models give all of them

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from transformers.integrations import integration_utils
+
 from ragtune.base.errors import UsageError
-from ragtune.base.network import check_tracker_is_local
-from ragtune.recipe.load import nearest
+from ragtune.base.network import require_local_trackers
+from ragtune.base.text import nearest
 
 PACKAGES = {
     "azure_ml": "azureml-core",
@@ -17,16 +19,14 @@ PACKAGES = {
 _NONE = "For no tracker set train.report_to=[]."
 
 
-def check_trackers(names: list[str]) -> None:
-    """See that transformers knows the trackers of `train.report_to`, and that they are installed.
+def require_trackers(names: list[str]) -> None:
+    """Let only those trackers be in `train.report_to` that transformers knows and that are installed.
 
     Raises:
-        UsageError: it does not, or one is not installed, or would need the network with --offline.
+        UsageError: one is unknown, not installed, or would need the network with --offline.
     """
     if not names:
         return
-    from transformers.integrations import integration_utils
-
     known = sorted(integration_utils.INTEGRATION_TO_CALLBACK)
     for name in names:
         if name not in known:
@@ -36,7 +36,7 @@ def check_trackers(names: list[str]) -> None:
                 (f"Did you mean {near}? " if near else "")
                 + f"Known are {', '.join(known)}. {_NONE}",
             )
-    check_tracker_is_local(names)
+    require_local_trackers(names)
     available = set(integration_utils.get_available_reporting_integrations())
     if integration_utils.is_flytekit_available():  # which that list leaves out
         available.add("flyte")

@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor
 from torch.nn import functional
+from torch.optim import Optimizer
 from torch.utils.data import SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerControl,
+    TrainingArguments,
+)
+from transformers.utils import ModelOutput
 
 from ragtune.base.console import warn
+from ragtune.base.disk import disk_errors
 from ragtune.base.errors import RagtuneError, is_out_of_memory
-from ragtune.base.files import disk_errors
-from ragtune.base.lock import see_held
-from ragtune.base.stopping import asked
-from ragtune.model.fast.fused import forget
-from ragtune.model.load import Hardware
+from ragtune.data.encode import Sample
+from ragtune.model.fast.lora import drop_waiting
+from ragtune.model.hardware import Hardware
 from ragtune.model.plan import Plan
 from ragtune.recipe.schema import Recipe
-from ragtune.training.checkpoint import is_whole, keep_newest, seal
+from ragtune.store.seal import is_whole, seal
+from ragtune.training.checkpoint import keep_newest
 from ragtune.training.flat import flat_optimizer
-from ragtune.training.rows import PackedRows, RowCollator, kept_logits, split_rows
-from ragtune.training.trackers import check_trackers
-
-_OPTIMIZERS = {
-    "adamw": "adamw_torch",
-    "adamw_8bit": "adamw_8bit",
-    "paged_adamw_8bit": "paged_adamw_8bit",
-}
+from ragtune.training.rows import PackedRows, RowCollator, read_row, split_rows
+from ragtune.training.trackers import require_trackers
 
 
 def training_arguments(
@@ -43,19 +48,18 @@ def training_arguments(
     `hub_token` is never set: it would be pickled into every checkpoint.
     """
     train = recipe.train
-    check_trackers(train.report_to)
-    evaluate = train.eval_every is not None
+    require_trackers(train.report_to)
     best = train.keep == "best"
     cuda = hardware.device.type == "cuda"
-    optimizer = _OPTIMIZERS[train.optimizer]
+    # torch's fused AdamW is the same update without temporary copies of all weights.
+    adamw = "adamw_torch_fused" if cuda else "adamw_torch"
     args = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=1,  # one packed row
         per_device_eval_batch_size=1,
         gradient_accumulation_steps=plan.rows(train.batch_size),
-        # torch's fused AdamW is the same update without temporary copies of all weights.
-        optim="adamw_torch_fused" if cuda and optimizer == "adamw_torch" else optimizer,
+        optim=adamw if train.optimizer == "adamw" else train.optimizer,
         learning_rate=train.learning_rate,
         lr_scheduler_type=train.scheduler,
         warmup_steps=train.warmup,
@@ -65,7 +69,7 @@ def training_arguments(
         logging_nan_inf_filter=False,
         save_strategy="steps",
         save_steps=train.eval_every if best and train.eval_every else train.save_every,
-        eval_strategy="steps" if evaluate else "no",
+        eval_strategy="steps" if train.eval_every else "no",
         eval_steps=train.eval_every,
         metric_for_best_model="eval_loss" if best else None,
         greater_is_better=False if best else None,
@@ -90,7 +94,7 @@ def training_arguments(
     return args
 
 
-def set_recompute(model: Any, *, on: bool) -> None:
+def set_recompute(model: PreTrainedModel, *, on: bool) -> None:
     """Let a model recompute its activations in the backward pass, or keep them."""
     # transformers before 5.20 knows the older names alone.
     # That a model has one of them: tested by tests/training/test_out_of_memory.py, with both versions.
@@ -103,63 +107,63 @@ def set_recompute(model: Any, *, on: bool) -> None:
 
 
 class PackedTrainer(Trainer):
-    """Trains on the rows in their order; stops at the first loss or gradient that is not finite.
+    """Trains on the rows in their order.
 
     When memory runs out in a step, the step begins again with a smaller plan.
 
     Args:
-        plan: the layout; `train_dataset` follows it.
+        plan: the layout; `train_dataset`, of `PackedRows`, follows it.
         on_plan: is given the smaller plan.
         keep: checkpoints to keep.
         options: Trainer's.
     """
 
     def __init__(
-        self, *, plan: Plan, on_plan: Callable[[Plan], None], keep: int, **options: Any
+        self, *, plan: Plan, on_plan: Callable[[Plan], None], keep: int, **options: object
     ) -> None:
         super().__init__(data_collator=RowCollator(packed=plan.packed), **options)
-        self.remove_callback(PrinterCallback)  # Watch says what matters
+        self.remove_callback(PrinterCallback)  # `Watch` says what matters
         # compute_loss divides by the step's trained tokens, so Trainer must not divide by rows.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
         self.keep = keep
         self.plan = plan
         self.on_plan = on_plan
-        self.row_losses: list[tuple[int, torch.Tensor]] = []
+        self.rows: list[list[Sample]] = self.train_dataset.rows
+        self.row_losses: list[tuple[int, Tensor]] = []
+        """The rows since the last look at it, as indices, with their loss."""
         self.step_rows: list[int] = []
         """The rows of the present step that are behind us, as indices."""
-        self.model.train = _once(self.model.train)
+        self.model.train = _switching(self.model)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+    def _get_train_sampler(self, train_dataset: PackedRows) -> SequentialSampler:
+        return SequentialSampler(train_dataset)
 
     def training_step(
-        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
-    ) -> torch.Tensor:
+        self, model: PeftModel, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None
+    ) -> Tensor:
         """One row forward and backward; in parts, if the plan has become smaller."""
         row: int = inputs["row"]
         if row % self.args.gradient_accumulation_steps == 0:
             self.step_rows = []
-        loss: torch.Tensor | None = None
-        again = [row]
-        if len(self.rows[row]) <= self.plan.max_samples_per_row:
-            whole = super().training_step
-            loss = self._unless_out_of_memory(lambda: whole(model, inputs, num_items_in_batch))
-            if loss is None:
-                # What the failed row left in the gradients can't be told from the others' part.
-                again = [*self.step_rows, row]
+        todo = [row]
+        loss: Tensor | None = None
         while loss is None:
-            for one in again:
+            for one in todo:
+                whole = one == row and len(self.rows[row]) <= self.plan.max_samples_per_row
                 loss = self._unless_out_of_memory(
-                    lambda one=one: self._in_parts(model, one, num_items_in_batch)  # type: ignore[misc]
+                    partial(super().training_step, model, inputs, num_items_in_batch)
+                    if whole
+                    else partial(self._in_parts, model, one, num_items_in_batch)
                 )
                 if loss is None:
-                    again = [*self.step_rows, row]
+                    # What the failed row left in the gradients can't be told from the others' part.
+                    todo = [*self.step_rows, row]
                     break
         self.step_rows.append(row)
         return loss
 
-    def _unless_out_of_memory(self, run: Callable[[], torch.Tensor]) -> torch.Tensor | None:
+    def _unless_out_of_memory(self, run: Callable[[], Tensor]) -> Tensor | None:
         """What `run` returns; or None, with the step's gradients forgotten and a smaller plan.
 
         Raises:
@@ -171,31 +175,35 @@ class PackedTrainer(Trainer):
             if not is_out_of_memory(error):
                 raise
         # Only here the exception is gone, and with it what its frames held.
+        before, self.plan = self.plan, self._smaller_plan()
+        if self.plan.recompute and not before.recompute:
+            set_recompute(self.model, on=True)
+        self.on_plan(self.plan)
+        warn(f"{self.plan.changes[-1].capitalize()}; the step begins again.")
+        self.row_losses.clear()
+        drop_waiting(self.model)
+        self.model.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        return None
+
+    def _smaller_plan(self) -> Plan:
         step = self.state.global_step + 1
         smaller = self.plan.smaller(step)
-        if smaller is None and self.plan.dequantized:
+        if smaller is not None:
+            return smaller
+        if self.plan.dequantized:
             self.on_plan(dataclasses.replace(self.plan, dequantized=False))
             raise RagtuneError(
                 f"Step {step}: beside the dequantised weights no single sample fits.",
                 "Run the same command again: the weights then stay in NF4, which leaves room.",
             )
-        if smaller is None:
-            raise RagtuneError(
-                f"Step {step}: the memory does not do for a single sample with recomputed activations.",
-                "Set model.quantization=nf4, prompt.max_tokens to something shorter, or a lower lora.rank.",
-            )
-        if smaller.recompute and not self.plan.recompute:
-            set_recompute(self.model, on=True)
-        self.plan = smaller
-        self.on_plan(smaller)
-        warn(f"{smaller.changes[-1].capitalize()}; the step begins again.")
-        self.row_losses.clear()
-        forget(self.model)
-        self.model.zero_grad(set_to_none=True)
-        torch.cuda.empty_cache()
-        return None
+        raise RagtuneError(
+            f"Step {step}: there is too little memory for a single sample, even with recomputed "
+            "activations.",
+            "Set model.quantization=nf4, prompt.max_tokens to something shorter, or a lower lora.rank.",
+        )
 
-    def _in_parts(self, model: Any, row: int, num_items_in_batch: Any) -> torch.Tensor:
+    def _in_parts(self, model: PeftModel, row: int, num_items_in_batch: Tensor | None) -> Tensor:
         samples = self.rows[row]
         total = torch.zeros((), device=self.args.device)
         for part in split_rows(samples, -(-len(samples) // self.plan.max_samples_per_row)):
@@ -203,48 +211,37 @@ class PackedTrainer(Trainer):
             total = total + super().training_step(model, batch, num_items_in_batch)
         return total
 
-    @property
-    def rows(self) -> list[list[Any]]:
-        """The samples of every row."""
-        data: Any = self.train_dataset
-        rows: list[list[Any]] = data.rows
-        return rows
-
-    def create_optimizer(self, model: Any = None) -> Any:
+    def create_optimizer(self, model: PeftModel | None = None) -> Optimizer:
         """Trainer's; an 8-bit one over a single tensor (not in float16: the scaler looks at each)."""
         if self.optimizer is None and self.plan.optimizer != "adamw" and not self.args.fp16:
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             decay = {"weight_decay": self.args.weight_decay}
-            self.optimizer: Any = flat_optimizer(
+            self.optimizer: Optimizer = flat_optimizer(
                 (p for p in self.model.parameters() if p.requires_grad),
                 lambda tensors: kind([{"params": tensors, **decay}], **options),
             )
-        return super().create_optimizer(model)
+        return super().create_optimizer(model)  # type: ignore[no-any-return]
 
     def compute_loss(
         self,
-        model: Any,
+        model: PeftModel,
         inputs: dict[str, Any],
         return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
+        num_items_in_batch: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, ModelOutput]:
         """Cross entropy over the trained tokens of a row, divided by those of the whole step."""
-        inputs = dict(inputs)
-        inputs.pop("labels")
-        targets = inputs.pop("targets")
-        row = inputs.pop("row")
-        outputs = model(**inputs, use_cache=False)
-        logits = kept_logits(outputs, inputs["logits_to_keep"])
-        total = functional.cross_entropy(logits.float(), targets, reduction="sum")
-        loss = total / (num_items_in_batch if num_items_in_batch is not None else len(targets))
+        outputs, logits_KV = read_row(model, inputs)
+        targets_K = inputs["targets"]
+        total = functional.cross_entropy(logits_KV.float(), targets_K, reduction="sum")
+        loss = total / (num_items_in_batch if num_items_in_batch is not None else len(targets_K))
         if model.training:
-            self.row_losses.append((row, loss.detach()))
+            self.row_losses.append((inputs["row"], loss.detach()))
         return (loss, outputs) if return_outputs else loss
 
     def evaluate(
         self,
-        eval_dataset: Any = None,
-        ignore_keys: Any = None,  # noqa: ARG002 - Trainer's signature
+        eval_dataset: PackedRows | None = None,
+        ignore_keys: list[str] | None = None,  # noqa: ARG002 - Trainer's signature
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """The completion loss over the evaluation rows: the mean over their trained tokens."""
@@ -255,11 +252,12 @@ class PackedTrainer(Trainer):
                 inputs = self._prepare_inputs(batch)
                 count = len(inputs["targets"])
                 with self.compute_loss_context_manager():
-                    total += float(self.compute_loss(self.model, inputs)) * count
+                    loss: Any = self.compute_loss(self.model, inputs)
+                total += float(loss) * count
                 tokens += count
         metrics = {f"{metric_key_prefix}_loss": total / tokens}
         self.log(dict(metrics))
-        self.control: Any = self.callback_handler.on_evaluate(
+        self.control: TrainerControl = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
         return metrics
@@ -269,9 +267,6 @@ class PackedTrainer(Trainer):
 
         Trainer's own way remembers a path, and takes the last step in silence if the run was moved.
         """
-        from peft import set_peft_model_state_dict
-        from safetensors.torch import load_file
-
         best = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
         if not is_whole(best):
             raise RagtuneError(
@@ -280,7 +275,7 @@ class PackedTrainer(Trainer):
             )
         set_peft_model_state_dict(self.model, load_file(best / "adapter_model.safetensors"))
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def _save_checkpoint(self, model: PeftModel, trial: object) -> None:
         folder = Path(self._get_output_dir(trial=trial))
         checkpoint = folder / f"checkpoint-{self.state.global_step}"
         # Weights and AdamW's two averages, in float32.
@@ -296,70 +291,15 @@ class PackedTrainer(Trainer):
         keep_newest(folder, self.keep, self.state.best_global_step)
 
 
-def _once(train: Callable[[bool], Any]) -> Callable[..., Any]:
+def _switching(model: PeftModel) -> Callable[[bool], PeftModel]:
     """A model's `train` that does nothing where its mode is the wanted one.
 
     Trainer calls it for every row, and a large model has thousands of modules: milliseconds in which
     the GPU waits.
     """
-    model: Any = train.__self__  # type: ignore[attr-defined]
+    train = model.train
 
-    def switch(mode: bool = True) -> Any:
+    def switch(mode: bool = True) -> PeftModel:
         return model if model.training == mode else train(mode)
 
     return switch
-
-
-OVERFLOWS = 10
-"""Steps in a row that a float16 training may skip; a loss scaler needs no more to find its scale."""
-
-
-class Watch(TrainerCallback):
-    """Stops at a loss or gradient that is not finite, and reports the others.
-
-    With float16 a gradient may overflow: the loss scaler then skips that step and takes a smaller
-    scale, so only OVERFLOWS of them in a row count there.
-    """
-
-    def __init__(self, rows: PackedRows, on_step: Callable[[dict[str, Any]], None]) -> None:
-        self.rows = rows
-        self.on_step = on_step
-        self.trainer: PackedTrainer | None = None
-        self.overflows = 0
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        see_held()  # before a checkpoint that would take the place of another machine's
-        # After the last step comes the adapter itself; only the best of several needs a checkpoint.
-        if state.global_step >= state.max_steps:
-            if not args.metric_for_best_model:
-                control.should_save = False
-        elif asked():
-            control.should_save = control.should_training_stop = True
-
-    def on_log(
-        self,
-        args: Any,
-        state: Any,
-        control: Any,  # noqa: ARG002 - TrainerCallback's signature
-        logs: dict[str, Any] | None = None,
-        **_: Any,
-    ) -> None:
-        if not logs or self.trainer is None:
-            return
-        if "loss" in logs:
-            row_losses, self.trainer.row_losses = self.trainer.row_losses, []
-            gradient = logs.get("grad_norm", 0.0)
-            self.overflows = 0 if math.isfinite(gradient) else self.overflows + 1
-            allowed = OVERFLOWS if args.fp16 else 0
-            if not math.isfinite(logs["loss"]) or self.overflows > allowed:
-                bad = [int(r) for r, loss in row_losses if not bool(torch.isfinite(loss))]
-                named = bad or [int(r) for r, _ in row_losses]
-                qids = [s.qid for r in named for s in self.rows.rows[r]]
-                what = "loss" if bad else "gradient"
-                raise RagtuneError(
-                    f"Training stopped at step {state.global_step}: the {what} is not finite. "
-                    f"Questions {'of the row' if bad else 'of the step'}: {', '.join(qids)}.",
-                    "Look at these examples (ragtune prepare --show), lower train.learning_rate, or "
-                    "use model.dtype=float32. Checkpoints before this step are kept in work/.",
-                )
-        self.on_step({"step": state.global_step, **logs})

@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ragtune.data.encode import Sample
-from ragtune.model.fast.attention import PackedAttentionError, packed_attention, probe, set_packed
+from ragtune.model.fast.attention import NAME, PackedAttentionError, packed_attention
+from ragtune.model.fast.probe import probe
 from ragtune.training.rows import RowCollator
 from tests.conftest import tiny_model
 
@@ -64,7 +65,7 @@ def test_packed_equals_one_at_a_time_in_logits_and_gradients(
     samples = samples_of(lengths)
     expected, expected_logits = single_loss(model, samples)
     expected_gradients = gradients(model, expected)
-    set_packed(model)
+    model.set_attn_implementation(NAME)
     loss, logits = packed_loss(model, samples)
     torch.testing.assert_close(logits, expected_logits, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
@@ -96,8 +97,6 @@ def test_a_leak_between_samples_would_be_seen() -> None:
     from transformers import AttentionInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    import ragtune.model.fast.attention as module
-
     model = tiny_model("llama")
 
     def leaky(
@@ -107,13 +106,11 @@ def test_a_leak_between_samples_would_be_seen() -> None:
             layer, query, key, value, None, scaling=scaling, is_causal=True
         )
 
-    module.register()
-    original, module.packed_attention = module.packed_attention, leaky
+    AttentionInterface.register(NAME, leaky)
     try:
         assert probe(model)
     finally:
-        module.packed_attention = original
-        AttentionInterface.register(module.NAME, original)
+        AttentionInterface.register(NAME, packed_attention)
 
 
 @pytest.mark.parametrize(

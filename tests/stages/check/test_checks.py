@@ -15,14 +15,14 @@ from transformers import AutoTokenizer
 import ragtune
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.cli import main
-from ragtune.model import merge
-from ragtune.stages.check import capacity
-from ragtune.stages.check import data as data_checks
-from ragtune.stages.check import findings as checks
-from ragtune.stages.run import Run
+from ragtune.stages.check import capacity, inputs
+from ragtune.stages.context import Context
+from ragtune.stages.order import checkpoints_of
+from ragtune.stages.road import make, working
+from ragtune.stages.run import check
 from tests.base.test_lock import holder
 from tests.conftest import CHATML, make_records, write_records
-from tests.model.test_weights import snapshot
+from tests.model.test_hub_cache import snapshot
 
 
 def found(
@@ -96,16 +96,17 @@ def test_a_run_stops_at_a_failure_and_prints_the_page(
     out = capsys.readouterr().out
     assert "will fail  adapter: " in out
     assert "ok  data.train: " in out
-    assert not (tmp_path / "run" / "data").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_check_decides_nothing(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
-    one = Run(tiny_recipe, run_dir=tmp_path / "run")
-    one.prepare()
-    one.check()
-    assert "plan" not in one.dir.read_state()
-    one.evaluate("before")
-    assert "plan" in one.dir.read_state()
+    one = Context(tiny_recipe, run_dir=tmp_path / "run")
+    with working(one):
+        make(one, "questions")
+        check(one)
+        assert not one.folder.plan.exists()
+        make(one, "before")
+        assert one.folder.plan.exists()
 
 
 def test_data_of_which_nothing_would_be_selected(
@@ -131,7 +132,7 @@ def test_a_bad_line_far_on_is_found(tiny_recipe: dict[str, Any], tmp_path: Path)
 def test_of_a_large_file_the_first_records_are_read(
     tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_checks, "WHOLE", 10)
+    monkeypatch.setattr(inputs, "WHOLE", 10)
     tiny_recipe["data"]["train"] = str(write_records(tmp_path / "long.jsonl", make_records(400)))
     message = found(tiny_recipe, tmp_path)["data.train"][0]["message"]
     assert "of the first 100 records 100 are selected, of about 4" in message
@@ -163,7 +164,7 @@ def test_prompts_that_are_cut_are_warned_of(tiny_recipe: dict[str, Any], tmp_pat
 def test_memory_and_disk_that_don_t_do(
     tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(merge, "available_memory", lambda: 1000)
+    monkeypatch.setattr(capacity, "available_memory", lambda: 1000)
     monkeypatch.setattr(capacity.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     page = found(tiny_recipe, tmp_path)
     assert levels(page)["merging"] == levels(page)["disk"] == "fail"
@@ -175,7 +176,9 @@ def test_memory_and_disk_that_don_t_do(
     )
     checkpoints, _, merged = map(int, needed[0])
     assert merged == pytest.approx(110, abs=10)  # of the tiny model in bf16
-    there = tmp_path / "run" / "work" / "checkpoints" / "checkpoint-2"
+    ragtune.prepare(tiny_recipe, run_dir=tmp_path / "run")
+    one = Context(tiny_recipe, run_dir=tmp_path / "run")
+    there = checkpoints_of(one.folder, one.recipe) / "checkpoint-2"
     there.mkdir(parents=True)
     (there / "adapter_model.safetensors").write_bytes(bytes(50 * 1024))
     page = found(tiny_recipe, tmp_path)  # what is written already is not needed again
@@ -194,7 +197,7 @@ def test_who_is_at_work_is_found(tiny_recipe: dict[str, Any], tmp_path: Path) ->
         process.kill()
         process.wait()
     assert levels(found(tiny_recipe, tmp_path))["run directory"] == "ok"  # it would be taken over
-    assert (tmp_path / "run" / "lock.json").exists()
+    assert (tmp_path / "run" / "run.lock").exists()
 
 
 def test_a_changed_recipe_or_file_is_one_finding_of_many(
@@ -217,16 +220,20 @@ def test_what_is_damaged_is_said_and_left_to_the_run(
 ) -> None:
     run = tmp_path / "run"
     ragtune.evaluate(tiny_recipe, run_dir=run)
-    (run / "before" / "metrics.json").write_text("{}", "utf-8")
-    for file, words in ((None, "before is damaged (metrics.json has "), ("run.json", "run.json")):
-        if file:
-            (run / file).write_text("{", "utf-8")
-        there = sorted(run.iterdir())
+    before = run / "eval" / "eval" / "before"
+    for figures in (run / "run.json", before / "metrics.json"):  # which nothing reads back
+        figures.write_text("{", "utf-8")
+    assert levels(found(tiny_recipe, tmp_path))["run directory"] == "ok"
+    for file in ("predictions.jsonl", "stage.json"):
+        (before / file).write_text("{", "utf-8")
+        there = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
         page = found(tiny_recipe, tmp_path)
         assert levels(page)["run directory"] == "warning"
-        assert words in page["run directory"][1]["message"]
+        message = page["run directory"][1]["message"]
+        assert message.startswith(f"{before} is damaged (")
+        assert file in message
         assert "fail" not in levels(page).values()
-        assert sorted(run.iterdir()) == there
+        assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == there
 
 
 def test_a_run_directory_that_can_t_be_written(
@@ -237,7 +244,7 @@ def test_a_run_directory_that_can_t_be_written(
     assert levels(page)["run directory"] == "fail"
     assert "run is a file" in page["run directory"][1]["message"]
     (tmp_path / "run").unlink()
-    monkeypatch.setattr("ragtune.base.files.os.access", lambda *_: False)
+    monkeypatch.setattr("ragtune.base.disk.os.access", lambda *_: False)
     page = found(tiny_recipe, tmp_path)
     assert levels(page)["run directory"] == "fail"
     assert page["run directory"][1]["message"].startswith("Not allowed to write ")
@@ -247,7 +254,7 @@ def test_a_run_directory_that_can_t_be_written(
 def test_the_first_records_may_all_be_left_out(
     tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_checks, "WHOLE", 10)
+    monkeypatch.setattr(inputs, "WHOLE", 10)
     rows = [r | {"answers": []} for r in make_records(100)] + make_records(3, "good")
     tiny_recipe["data"]["eval"] = str(write_records(tmp_path / "late.jsonl", rows))
     page = found(tiny_recipe, tmp_path)
@@ -312,8 +319,8 @@ def test_a_hub_that_can_t_be_asked_stops_no_run_whose_model_is_in_the_cache(
         raise RagtuneError("The Hub can't be asked.", "Try again later.")
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("ragtune.publish.facts.model_facts", refuse)
-    monkeypatch.setattr(checks, "hub_is_offline", lambda: False)
+    monkeypatch.setattr("ragtune.stages.check.model.model_facts", refuse)
+    monkeypatch.setattr("ragtune.stages.check.model.hub_is_offline", lambda: False)
     cached = snapshot(tmp_path / "hub", "a" * 40, tiny_folder)
     page = found(tiny_recipe, tmp_path, "model.id=owner/base")
     _, one = page["model"]

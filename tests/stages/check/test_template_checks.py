@@ -14,13 +14,15 @@ from rich.console import Console
 from transformers import AutoTokenizer
 
 import ragtune
-from ragtune.answering import evaluate
-from ragtune.answering.generate import Prediction
+from ragtune.answering.local import Local
+from ragtune.answering.prediction import Prediction
 from ragtune.data.encode import Encoder
-from ragtune.reporting import show
-from ragtune.stages.check import findings as checks
+from ragtune.reporting import terminal
+from ragtune.stages.check import findings
 from ragtune.stages.check.findings import Finding
-from ragtune.stages.run import Run
+from ragtune.stages.context import Context
+from ragtune.stages.road import make, working
+from ragtune.stages.views import prompt_texts
 from tests.answering.test_server import Chat, chat, pauses  # noqa: F401 - fixtures
 from tests.conftest import CHATML
 from tests.data.chat_templates import QWEN3
@@ -82,18 +84,19 @@ def test_the_choice_is_in_colour(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run = Run(with_template(QWEN3), [], tmp_path / "run")
-    run.prepare()
+    run = Context(with_template(QWEN3), [], tmp_path / "run")
+    with working(run):
+        make(run, "questions")
     screen = Console(record=True, force_terminal=True, width=1000, highlight=False)
-    for module in (checks, show):
+    for module in (findings, terminal):
         monkeypatch.setattr(module, "console", screen)
     monkeypatch.setattr("ragtune.base.console.console", screen)
     opening, trained = "\x1b[30;43m", "\x1b[1;30;42m"
-    checks.show([Finding(**one) for one in ragtune.check(run.recipe, run_dir=tmp_path / "other")])  # type: ignore[arg-type]
+    findings.show([Finding(**one) for one in ragtune.check(run.recipe, run_dir=tmp_path / "other")])
     shown = screen.export_text(styles=True)
     assert f"{opening}<think>⏎⏎</think>⏎⏎\x1b[0m" in shown
     assert f"{trained}red<|im_end|>\x1b[0m" in shown
-    show.show_examples(run.encoder, run.examples("train")[:1])
+    terminal.show_examples(run.encoder, run.training_examples[:1])
     shown = screen.export_text(styles=True)
     assert f"The chat template: {OPENING}." in shown
     coloured = shown[shown.rindex("trained tokens:") :]
@@ -174,12 +177,11 @@ def test_a_stop_text_that_is_no_token_is_a_warning(
 
 
 def on(monkeypatch: pytest.MonkeyPatch, day: date) -> None:
-    monkeypatch.setattr("ragtune.data.clock.today", lambda: day)
-    monkeypatch.setattr("ragtune.data.encode.today", lambda: day)
+    monkeypatch.setattr("ragtune.stages.context.today", lambda: day)
 
 
 def prompts(run: Path) -> set[str]:
-    texts = Run(run).prompt_texts()
+    texts = prompt_texts(Context(run))
     assert texts
     return {text.split("\n")[0] for text in texts.values()}
 
@@ -212,25 +214,28 @@ def test_one_date_a_run(
     assert prompts(run) == {"Today: 26 Jul 2025"}
 
 
-def test_a_run_without_a_date_gets_one_and_says_so(
+def test_the_date_is_that_of_what_is_there(
     with_template: Callable[[str], dict[str, Any]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     recipe, run = with_template(DATED), tmp_path / "run"
     on(monkeypatch, date(2025, 7, 26))
     ragtune.prepare(recipe, run_dir=run)
-    assert "has no date" not in capsys.readouterr().out
-    state = json.loads((run / "run.json").read_text("utf-8"))
-    del state["date"]
-    (run / "run.json").write_text(json.dumps(state), "utf-8")
     on(monkeypatch, date(2025, 7, 28))
+
+    def days() -> list[str]:
+        files = ("run.json", "data/stage.json", "eval/eval/questions/stage.json")
+        return [json.loads((run / file).read_text("utf-8"))["date"] for file in files]
+
+    (run / "run.json").write_text("{}", "utf-8")
+    shutil.rmtree(run / "data")
     ragtune.prepare(recipe, run_dir=run)
-    said = " ".join(capsys.readouterr().out.split())
-    assert "run.json has no date: chat templates that write it write 2025-07-28 in this run" in said
-    ragtune.prepare(recipe, run_dir=run)
-    assert "has no date" not in capsys.readouterr().out
+    assert days() == ["2025-07-26"] * 3
+    shutil.rmtree(run / "data")
+    shutil.rmtree(run / "eval")
+    ragtune.prepare(recipe, run_dir=run)  # nothing is there that is of another day
+    assert days() == ["2025-07-28"] * 3
 
 
 # What is answered.
@@ -250,8 +255,8 @@ def test_predictions_have_nothing_of_what_the_template_writes_around_an_answer(
         Prediction("a", "Paris\n", [1], stopped=True),
         Prediction("b", "x", [2], stopped=False),
     ]
-    monkeypatch.setattr(evaluate, "answer", lambda *_, **__: given)
-    found = evaluate.ask(recipe, None, one, [], (1, None), tmp_path / "x", "asking")
+    monkeypatch.setattr(Local, "complete", lambda *_, **__: given)
+    found = Local(None, 4, 1).answer(one, [], tmp_path / "x", "asking")
     assert [p.prediction for p in found] == ["Paris", "x"]
     assert [p.token_ids for p in found] == [[1], [2]]
 

@@ -1,8 +1,10 @@
-"""The keys and values of a batch of questions of unlike length, without padding on the left."""
+"""The keys and values of a batch of questions of unlike length, without padding on the left.
+
+Axes in names: S samples, P positions of the cache, N tokens, G heads of keys and values, D numbers a
+head.
+"""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,57 +23,57 @@ class RaggedCache(Cache):
         super().__init__(layers=[])
         self.samples = samples
         self.positions = positions
-        self.keys: list[Tensor] = []
-        """One a layer: [samples, positions, kv_heads, head_dim]"""
-        self.values: list[Tensor] = []
+        self.keys_SPGD: list[Tensor] = []
+        """One a layer."""
+        self.values_SPGD: list[Tensor] = []
         self.growing = False
         self._top = self.positions
-        self._rows: Any = None
-        self._places: Any = None
+        self._samples_N: Tensor
+        self._places_N: Tensor
 
-    def put(self, rows: Tensor, places: Tensor) -> None:
-        """The next tokens belong to these samples [tokens], at these positions [tokens]."""
-        self._rows, self._places = rows, places
+    def put(self, samples_N: Tensor, places_N: Tensor) -> None:
+        """The next tokens belong to these samples, at these positions."""
+        self._samples_N, self._places_N = samples_N, places_N
 
-    def grow(self, lengths: Tensor, longest: int | None) -> None:
-        """The next token of each sample stands behind its `lengths` [samples] tokens.
+    def grow(self, lengths_S: Tensor, longest: int | None) -> None:
+        """The next token of each sample stands behind the tokens that it has.
 
         Args:
-            lengths: on the device.
+            lengths_S: how many these are; on the device.
             longest: the largest of them, so that no more positions are looked at; None for all.
         """
         self.growing = True
-        self.put(torch.arange(len(lengths), device=lengths.device), lengths)
+        self.put(torch.arange(len(lengths_S), device=lengths_S.device), lengths_S)
         self._top = self.positions if longest is None else longest + 1
 
     def keep(self, samples: Tensor) -> None:
-        """Drop all but these samples [kept], indices in the present order."""
+        """Drop all but these samples, indices in the present order."""
         self.samples = len(samples)
-        for kept in (self.keys, self.values):
-            for layer, tensor in enumerate(kept):
-                kept[layer] = tensor.index_select(0, samples)
+        for layers_SPGD in (self.keys_SPGD, self.values_SPGD):
+            for layer, kept in enumerate(layers_SPGD):  # each is given back before the next is made
+                layers_SPGD[layer] = kept.index_select(0, samples)
 
     def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_args: Any, **_kwargs: Any
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[Tensor, Tensor]:
-        """Store a layer's new keys and values [_, kv_heads, tokens, head_dim].
+        """Store a layer's new keys and values [1, G, N, D]; [S, G, 1, D] when answers grow.
 
         Returns:
             The same while prompts are read, which attend to themselves alone; the layer's whole
-            cache [samples, kv_heads, used positions, head_dim] when answers grow.
+            cache [S, G, used positions, D] when answers grow.
         """
-        while len(self.keys) <= layer_idx:
-            for kept, states in ((self.keys, key_states), (self.values, value_states)):
-                shape = (self.samples, self.positions, states.shape[1], states.shape[3])
+        both = ((self.keys_SPGD, key_states), (self.values_SPGD, value_states))
+        for layers_SPGD, new in both:
+            heads, size = new.shape[1], new.shape[3]
+            while len(layers_SPGD) <= layer_idx:
                 # Zeros: what is masked is multiplied by 0, and must be finite.
-                kept.append(torch.zeros(shape, dtype=states.dtype, device=states.device))
-        for kept, states in ((self.keys, key_states), (self.values, value_states)):
-            tokens = states.transpose(1, 2).reshape(-1, states.shape[1], states.shape[3])
-            kept[layer_idx].index_put_((self._rows, self._places), tokens)
+                layers_SPGD.append(new.new_zeros((self.samples, self.positions, heads, size)))
+            new_NGD = new.transpose(1, 2).reshape(-1, heads, size)
+            layers_SPGD[layer_idx].index_put_((self._samples_N, self._places_N), new_NGD)
         if not self.growing:
             return key_states, value_states
-        keys, values = (kept[layer_idx][:, : self._top] for kept in (self.keys, self.values))
-        return keys.transpose(1, 2), values.transpose(1, 2)
+        k_SPGD, v_SPGD = (layers_SPGD[layer_idx][:, : self._top] for layers_SPGD, _ in both)
+        return k_SPGD.transpose(1, 2), v_SPGD.transpose(1, 2)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002 - transformers' signature
         """0: the positions are always given, never counted (tested by `_probe_cache` on every model)."""

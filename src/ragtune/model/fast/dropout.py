@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ragtune.model.gpu import has_triton
+from ragtune.model.hardware import has_triton
 
 _BLOCK = 1024
 _LEVELS = 2**16
@@ -48,7 +48,7 @@ def _mask(x: Tensor, rate: float, seed: int) -> Tensor:
 
 
 def _launch(x: Tensor, out: Tensor, rate: float, seed: int, *, add: bool) -> None:
-    from ragtune.model.fast import kernels
+    from ragtune.model.fast import kernels  # noqa: PLC0415 - Triton is on GPU machines alone
 
     count, threshold = x.numel(), round(rate * _LEVELS)
     scale = _LEVELS / (_LEVELS - threshold)

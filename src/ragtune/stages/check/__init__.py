@@ -1,1 +1,1 @@
-"""What can be found out before anything costs time."""
+"""Everything that can be found out before anything costs time."""

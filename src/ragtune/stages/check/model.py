@@ -1,41 +1,81 @@
-"""What is found out of the base model itself: its quantisation, its ids, its layers, and how it behaves."""
+"""What is found out of the base model: licence, quantisation, layers, and how a small copy behaves."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ragtune.stages.check.findings import Look
+from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.base.network import hub_is_offline
+from ragtune.base.text import first_line, shortened
+from ragtune.model.causal import require_causal
+from ragtune.model.facts import model_facts
+from ragtune.model.fast.attention import using_packed
+from ragtune.model.fast.probe import probe
+from ragtune.model.hub_cache import loads_without_hub, require_weights
+from ragtune.model.lora import attach
+from ragtune.model.quantized import quantization_of, without_quantization
+from ragtune.model.quiet import quiet
+from ragtune.model.targets import describe, find_targets, packed_weight
+from ragtune.model.trial import FOREIGN, TrialError, small_copy
+from ragtune.model.wrapping import adapters
+from ragtune.publish.licences import base_licence
+from ragtune.stages.check.directory import trained
+from ragtune.stages.check.findings import Finding, Level, Look
+from ragtune.training.gradients import without_gradient
+
+_LATER = (
+    "Whether it is causal and can be packed is tried when it is loaded, before the first answer."
+)
+
+
+def base(look: Look) -> None:
+    """Whether the base can be had, and under which licence it is."""
+    run = look.run
+    look.say(f"{run.recipe.model.id} ({run.config.model_type})")
+    require_weights(run.source)
+    licence, gated = _licence(look)
+    words = licence or "nothing here names the base model's licence"
+    level: Level = "warning" if run.recipe.publish.repo and not licence else "ok"
+    words += "; gated, and this token may read it" if gated else ""
+    advice = "What is published stays under it: look it up at the model's source."
+    look.findings.append(Finding("licence", level, words, advice))
+
+
+def _licence(look: Look) -> tuple[str | None, bool]:
+    """The base's licence in words, if anything names it, and whether the Hub gates the model.
+
+    Raises:
+        UsageError, RagtuneError: the model is on the Hub, not whole in the cache, and can't be had.
+    """
+    run, source = look.run, look.run.source
+    found = base_licence(run.recipe.model, source, ask=False)
+    here = str(found) if found else None
+    if source.path != source.name:
+        return here, False
+    if hub_is_offline():
+        if not (trained(run) or loads_without_hub(source)):
+            raise UsageError(
+                f"model.id: not all weights of {source.name} are in the cache, and offline nothing is "
+                "downloaded.",
+                "Run once where there is a network, or name a folder.",
+            )
+        return here, False
+    try:
+        return model_facts(source.name, source.revision)
+    except RagtuneError as error:
+        if not loads_without_hub(source):
+            raise
+        advice = f"{error.advice} This run takes the model in the cache."
+        look.warn(error.message, advice.strip())
+        return here, False
 
 
 def quantization(look: Look) -> None:
     """What kind of quantisation a base comes with, whether it trains here, and how it is merged."""
-    from ragtune.model.quantized import see_quantized
-
     run = look.run
     nf4 = run.recipe.model.quantization == "nf4"
-    if found := see_quantized(run.config, run.hardware.device, nf4=nf4):
-        look.say("quantization", f"the base is {found.words}")
-
-
-def vocabulary(look: Look) -> None:
-    """That the model has a row for every id of the examples that were read, and for those of its own use."""
-    from ragtune.data.vocabulary import see_ids
-
-    encoder, rows = look.run.encoder, look.run.embedding_rows
-    tokenizer = encoder.tokenizer
-    see_ids(tokenizer, [encoder.stop_id], rows, "The end of a turn")
-    see_ids(tokenizer, [tokenizer.pad_token_id], rows, "Padding")
-    count = 0
-    for split, examples in look.examples.items():
-        trained = encoder.targets(examples) if split == "train" else [[] for _ in examples]
-        for example, prompt, target in zip(examples, look.prompts[split], trained, strict=True):
-            ids = [*(prompt.ids if prompt else []), *target]
-            see_ids(tokenizer, ids, rows, f"data.{split}: question {example.qid}")
-            count += 1
-    words = f"the stop token and all of {count:,} examples" if count else "the stop token"
-    look.say("vocabulary", f"{words} are within the model's {rows:,} ids")
+    if found := quantization_of(run.config, run.hardware.device, nf4=nf4):
+        look.say(f"the base is {found.words}")
 
 
 def adapter(look: Look) -> None:
@@ -44,16 +84,13 @@ def adapter(look: Look) -> None:
     Raises:
         UsageError: PEFT can't reach what is asked for.
     """
-    from ragtune.model.quantized import see_quantized
-    from ragtune.model.targets import describe, find_targets, packed_weight
-
     run = look.run
     targets = find_targets(run.config, run.recipe.lora)
-    base = see_quantized(run.config, run.hardware.device)
-    if base and not base.dequantized and targets.by_weight:
-        raise packed_weight(targets.by_weight[0], base.kind)
+    quantized = quantization_of(run.config, run.hardware.device)
+    if quantized and not quantized.dequantized and targets.by_weight:
+        raise packed_weight(targets.by_weight[0], quantized.kind)
     for line in describe(targets, run.recipe.lora):
-        look.say("adapter", line)
+        look.say(line)
 
 
 def trial(look: Look) -> None:
@@ -62,53 +99,33 @@ def trial(look: Look) -> None:
     Raises:
         UsageError: it is not causal.
     """
-    from ragtune.model.causal import see_causal
-    from ragtune.model.fast.attention import probe, using_packed
-    from ragtune.model.load import quiet
-    from ragtune.model.lora import attach
-    from ragtune.model.quantized import without_quantization
-    from ragtune.model.trial import FOREIGN, TrialError, small_copy
-    from ragtune.model.wrapping import adapters
-    from ragtune.training.gradients import without_gradient
-
     run = look.run
-    if run.dir.adapter.exists():
+    if trained(run):
         return
     try:
         copy, layers = small_copy(without_quantization(run.config))
     except TrialError as error:
-        look.say("trial", f"not made: {error.message}", "warning", _LATER)
+        look.warn(f"not made: {error.message}", _LATER)
         return
     try:
         with quiet():
-            see_causal(copy, run.recipe.model.id)
+            require_causal(copy, run.recipe.model.id)
             unpackable = probe(copy, training=True)
             tuned = attach(copy, run.recipe.lora, run.recipe.seed)
             with contextlib.nullcontext() if unpackable else using_packed(copy):
                 unreached = without_gradient(tuned, packed=unpackable is None)
     except FOREIGN as error:
-        text = (str(error).splitlines() or [type(error).__name__])[0]
-        look.say("trial", f"not made: a small copy fails ({text[:120]})", "warning", _LATER)
+        text = shortened(first_line(error), 120)
+        look.warn(f"not made: a small copy fails ({text})", _LATER)
         return
     count = len(adapters(tuned))
-    words = f"a small copy with {layers} of its layers is causal; " + (
-        f"one sample a row: {unpackable}" if unpackable else "its rows can be packed"
-    )
-    look.say("trial", words)
+    packing = f"one sample a row: {unpackable}" if unpackable else "its rows can be packed"
+    look.say(f"a small copy with {layers} of its layers is causal; {packing}")
     if unreached:
-        look.say(
-            "trial", f"{len(unreached)} of the copy's {count} adapters get no gradient: "
-            f"{', '.join(_ends(unreached))}", "warning",
+        ends = sorted({name.rpartition(".")[2] for name in unreached})
+        look.warn(
+            f"{len(unreached)} of the copy's {count} adapters get no gradient: {', '.join(ends)}",
             "Training leaves them out; the number of parameters above still counts them.",
-        )  # fmt: skip
+        )
     else:
-        look.say("trial", f"each of its {count} adapters gets a gradient")
-
-
-_LATER = (
-    "Whether it is causal and can be packed is tried when it is loaded, before the first answer."
-)
-
-
-def _ends(names: list[str]) -> list[str]:
-    return sorted({name.rpartition(".")[2] for name in names})
+        look.say(f"each of its {count} adapters gets a gradient")

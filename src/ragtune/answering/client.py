@@ -1,0 +1,298 @@
+"""A server with OpenAI's interface: what it lists, what it answers, and what its errors mean."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from ragtune.answering.prediction import Prediction
+from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.base.network import require_network
+from ragtune.base.text import nearest
+from ragtune.data.chat import Message
+from ragtune.recipe.schema import Scalar
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from openai import APIError, AsyncOpenAI
+
+T = TypeVar("T")
+Conversation = tuple[str, list[Message]]
+"""A qid and messages."""
+
+RETRIES = 5
+"""How often a question is asked again, with growing pauses (16 s in all, or what the server says)."""
+TIMEOUT = 300.0
+"""Seconds for one answer: the first may have to wait until a model is loaded."""
+LIST_TIMEOUT = 30.0
+"""Seconds for the list of models."""
+GOES_ON = "What is answered is kept; the same command goes on."
+
+_ADDRESS = "evaluate.endpoint is the address up to /v1, such as http://localhost:8000/v1."
+_NEWER_LIMIT = "max_completion_tokens"
+"""The name that some servers insist on; older ones, and most others, know max_tokens alone."""
+_SHOWN = 300
+"""How much of a server's words a message shows, in characters."""
+
+
+def served_models(endpoint: str) -> list[str] | None:
+    """The names that a server lists; None if it has no list.
+
+    Raises:
+        UsageError: the server refuses the key.
+        RagtuneError: the server can't be reached.
+    """
+    server = Client(endpoint)
+
+    async def ask() -> list[str] | None:
+        async with server.connected() as connection:
+            return await server.listed(connection)
+
+    return wait_for(ask)
+
+
+@dataclass
+class Client:
+    """A server, and the model that is wanted of it. The key is that of OPENAI_API_KEY, if it is set."""
+
+    endpoint: str
+    """The address, up to /v1."""
+    model: str = ""
+    """The name under which the server has it."""
+    advice: str = ""
+    """How to serve it, for when it isn't."""
+    max_new_tokens: int = 1
+    template_arguments: Mapping[str, Scalar] = field(default_factory=dict)
+    """What the server's chat template reads beside the messages."""
+    limit: str = "max_tokens"
+    """What the server calls `max_new_tokens`."""
+
+    def __post_init__(self) -> None:
+        _check_address(self.endpoint)
+
+    def connected(self) -> AsyncOpenAI:
+        # The library insists on a key; a server without keys reads none.
+        connection: AsyncOpenAI = _library().AsyncOpenAI(
+            base_url=self.endpoint,
+            api_key=_key() or "no-key",
+            max_retries=RETRIES,
+            timeout=TIMEOUT,
+        )
+        return connection
+
+    async def ask_all(
+        self,
+        pending: Sequence[Conversation],
+        concurrency: int,
+        keep: Callable[[Sequence[Prediction]], None],
+    ) -> None:
+        """Ask `concurrency` at a time. After a failure none is begun; those begun are waited for."""
+        todo = iter(pending)
+        failures: list[Exception] = []
+        async with self.connected() as connection:
+            listed = await self.listed(connection)
+
+            async def work() -> None:
+                for qid, messages in todo:
+                    try:
+                        keep([await self.ask(connection, qid, messages)])
+                    except _library().APIError as error:
+                        failures.append(self.fault(error, qid, listed))
+                    except Exception as error:  # noqa: BLE001 - raised below, when the others are done
+                        failures.append(error)
+                    if failures:
+                        return
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(concurrency, len(pending))):
+                    group.create_task(work())
+        if failures:
+            raise failures[0] from None
+
+    async def ask(self, connection: AsyncOpenAI, qid: str, messages: list[Message]) -> Prediction:
+        """One answer, asked for greedily."""
+        limit = self.limit
+        request: dict[str, Any] = {
+            "model": self.model,
+            "messages": messages,
+            "temperature": 0,
+            limit: self.max_new_tokens,
+        }
+        if self.template_arguments:  # OpenAI's own server has no such field
+            request["extra_body"] = {"chat_template_kwargs": dict(self.template_arguments)}
+        try:
+            reply = await connection.chat.completions.create(**request)
+        except _library().BadRequestError as error:
+            if limit == _NEWER_LIMIT or _NEWER_LIMIT not in _words(error):
+                raise
+            self.limit = _NEWER_LIMIT
+            return await self.ask(connection, qid, messages)
+        except ValueError:  # no JSON, whatever it says of itself
+            reply = None
+        if said := getattr(reply, "error", None):
+            raise RagtuneError(f"{self.endpoint}, question {qid}: {_told(said)}", GOES_ON)
+        choice = next(iter(getattr(reply, "choices", None) or ()), None)
+        message = getattr(choice, "message", None)
+        if choice is None or message is None:
+            raise RagtuneError(
+                f"What {self.endpoint} answers to the question {qid} is no chat completion.",
+                _ADDRESS,
+            )
+        content = getattr(message, "content", None) or ""
+        if isinstance(content, list):  # of parts, of which some may be text
+            content = "".join(part.get("text") or "" for part in content if isinstance(part, dict))
+        # Half a character, which an answer that is cut off may end with, can't be written.
+        text = str(content).encode("utf-8", "replace").decode()
+        return Prediction(qid, text, [], choice.finish_reason == "stop")
+
+    async def listed(self, connection: AsyncOpenAI) -> list[str] | None:
+        """The names that the server lists; None if it has no list. Raises as `served_models` does."""
+        openai = _library()
+        try:
+            page = await connection.with_options(max_retries=1, timeout=LIST_TIMEOUT).models.list()
+            return [model.id for model in page.data]
+        except openai.APIConnectionError:
+            raise RagtuneError(
+                f"No server answers at {self.endpoint}.",
+                self.advice or "Start it, or set evaluate.endpoint.",
+            ) from None
+        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+            raise self.refused(error.status_code) from None
+        # Some servers have no list, and transformers' fails where there is no cache of the Hub.
+        except (openai.APIError, ValueError, AttributeError, TypeError):
+            return None
+
+    def fault(self, error: APIError, qid: str, listed: list[str] | None) -> RagtuneError:
+        """What an error of the library means, after it has tried again where that makes sense."""
+        openai, times = _library(), f"{RETRIES + 1} times"
+        if isinstance(error, openai.APITimeoutError):
+            return RagtuneError(
+                f"{self.endpoint} gave no answer to the question {qid} in {TIMEOUT:g} s, {times}.",
+                f"Set evaluate.concurrency lower, or look at the server's log. {GOES_ON}",
+            )
+        if isinstance(error, openai.APIConnectionError):
+            return RagtuneError(
+                f"The connection to {self.endpoint} broke at the question {qid}, {times}.",
+                f"See whether the server still runs. {GOES_ON}",
+            )
+        said = _words(error)
+        if not isinstance(error, openai.APIStatusError):
+            return RagtuneError(f"{self.endpoint}, question {qid}: {said}", GOES_ON)
+        status = error.status_code
+        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            return self.refused(status)
+        unlisted = listed is not None and self.model not in listed
+        # transformers' server answers 400 to another name than the one that it was started with.
+        pinned = f"requested '{self.model}'" in said
+        if {HTTPStatus.NOT_FOUND: unlisted, HTTPStatus.BAD_REQUEST: pinned}.get(status):
+            return UsageError(
+                f"{self.endpoint} does not serve {self.model} "
+                f"({status}: {said}){names(listed)}{did_you_mean(self.model, listed)}",
+                self.advice or "Set the name that the server lists.",
+            )
+        return RagtuneError(
+            f"{self.endpoint} failed at the question {qid} ({status}: {said})"
+            + (f"; it does not list {self.model}." if unlisted else "."),
+            f"{_what_to_do(status, said)} {GOES_ON}".lstrip(),
+        )
+
+    def refused(self, status: int) -> UsageError:
+        sent = "the key in OPENAI_API_KEY" if _key() else "to answer without a key"
+        return UsageError(
+            f"{self.endpoint} refuses {sent} ({status}).",
+            "Set the environment variable OPENAI_API_KEY to a key that the server accepts.",
+        )
+
+
+def _what_to_do(status: int, said: str) -> str:
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return "Set evaluate.concurrency lower."
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return "Look at the server's log."
+    if status == HTTPStatus.NOT_FOUND:
+        return f"{_ADDRESS} Or the server knows no such model."
+    if "temperature" in said:
+        return "ragtune asks for the likeliest answer (temperature 0): choose a model that can be asked so."
+    if re.search(r"context|length|too long|tokens", said):
+        return (
+            "If the prompt is too long for the server, it was started with a shorter context than the "
+            "model's: start it with a longer one, or set prompt.max_tokens."
+        )
+    return ""
+
+
+def _check_address(endpoint: str) -> None:
+    """Raise unless it is an address that holds no password: it is shown and written to files."""
+    require_network("evaluate.engine: openai asks a server", "Set evaluate.engine=local.")
+    try:
+        parts = urlsplit(endpoint)
+        right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, half a bracket
+        right = False
+    if not right:
+        raise UsageError(
+            f"evaluate.endpoint: {endpoint!r} is no address of a server.",
+            "Write it as http://localhost:8000/v1.",
+        )
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise UsageError(
+            "evaluate.endpoint holds a user's name or password, or something behind ? or #.",
+            "Leave it out and put the key into the environment variable OPENAI_API_KEY.",
+        )
+
+
+def _library() -> ModuleType:
+    import openai  # noqa: PLC0415 - an extra
+
+    return openai
+
+
+def wait_for(function: Callable[[], Awaitable[T]]) -> T:
+    """Run to the end on a loop of its own, so that a notebook's is not in the way."""
+    try:
+        from anyio.from_thread import start_blocking_portal  # noqa: PLC0415 - comes with the extra
+
+        _library()
+    except ImportError:
+        raise UsageError(
+            "evaluate.engine: openai needs the package openai, which is not installed.",
+            "Run: pip install openai",
+        ) from None
+    with start_blocking_portal() as portal:
+        return portal.call(function)
+
+
+def _key() -> str:
+    return os.environ.get("OPENAI_API_KEY", "").strip()
+
+
+def _words(error: APIError) -> str:
+    """What the server said, without the key, which some servers repeat."""
+    return _told(error.body or error.message)
+
+
+def _told(said: object) -> str:
+    if isinstance(said, dict):
+        said = said.get("message") or said.get("detail") or said.get("error") or said
+    text = " ".join(str(said).split())
+    if _key():
+        text = text.replace(_key(), "[key]")
+    return text[:_SHOWN].rstrip(".")
+
+
+def names(listed: list[str] | None) -> str:
+    """What a server lists, in words."""
+    return f"; it lists {', '.join(listed) or 'no model'}" if listed is not None else ""
+
+
+def did_you_mean(name: str, listed: list[str] | None) -> str:
+    """The name of a list that was probably meant, in words."""
+    near = nearest(name, listed) if listed else None
+    return f"; did you mean {near}?" if near else "."

@@ -1,0 +1,217 @@
+"""A model of this machine answers, in batches sorted by length."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from ragtune.answering.engine import EQUAL, IN_WORDS, PACKED, SINGLE, Way, encode_prompts
+from ragtune.answering.fit import probe_generate, unfit
+from ragtune.answering.padded import choose_way, generate
+from ragtune.answering.prediction import Kept, Prediction, keeping
+from ragtune.answering.ragged import Ragged
+from ragtune.base.console import warn
+from ragtune.base.errors import RagtuneError, is_out_of_memory
+from ragtune.base.stopping import finishing, stop_if_asked
+from ragtune.data.encode import Encoder
+from ragtune.data.example import Example
+from ragtune.model.fast.lora import drop_waiting
+from ragtune.model.fast.rope import lengths_forgotten
+from ragtune.model.hardware import free_gpu
+
+Prompt = tuple[str, list[int]]
+"""A qid and token ids."""
+
+
+@dataclass
+class Local:
+    """A model of this machine (`Engine`), which answers greedily with a cache.
+
+    The model's own generation settings hold (`min_new_tokens`, say), but nothing is sampled. Batches
+    are of like length, the longest first, so that memory runs out at once or not at all; if it does,
+    the batch is halved. A model that can't be asked in packed batches is asked through transformers'
+    `generate`, in batches in which the prompts' answers are those of each alone, and that is said.
+    """
+
+    model: PreTrainedModel
+    """On its device."""
+    max_new_tokens: int
+    """The longest answer."""
+    batch_size: int
+    """Questions at a time, at most."""
+    cache_tokens: int | None = None
+    """Tokens of prompts and answers at a time, at most; None for no limit."""
+    way: Way | None = field(default=None, init=False)
+
+    def answer(
+        self, encoder: Encoder, examples: Sequence[Example], partial: Path, title: str
+    ) -> list[Prediction]:
+        """The answers, without what the chat template writes around one; see `Engine.answer`."""
+        prompts = encode_prompts(encoder, examples)
+        found = self.complete(prompts, encoder.tokenizer, encoder.stop_id, partial, title)
+        return [replace(one, prediction=encoder.turn.answer(one.prediction)) for one in found]
+
+    def complete(
+        self,
+        prompts: Sequence[Prompt],
+        tokenizer: PreTrainedTokenizerBase,
+        stop_id: int,
+        partial: Path,
+        title: str,
+    ) -> list[Prediction]:
+        """What the model writes behind each prompt, up to `stop_id` or a stop token of its own.
+
+        Raises:
+            RagtuneError: there is too little memory for a single question, or the model's cache is wrong.
+        """
+        with keeping(partial, [qid for qid, _ in prompts], title) as kept:
+            if len(kept.done) < len(prompts):
+                self.model.eval()
+                settings = greedy_settings(self.model, tokenizer, stop_id, self.max_new_tokens)
+                order = sorted(prompts, key=lambda prompt: (-len(prompt[1]), prompt[0]))
+                with lengths_forgotten(self.model):
+                    # Of all, not of those that are left: a run that goes on has the batches that it had.
+                    self.way = self._choose_way(settings, [ids for _, ids in order])
+                    with finishing():
+                        self._ask(kept, order, settings, tokenizer)
+            return kept.in_order()
+
+    def _ask(
+        self,
+        kept: Kept,
+        order: Sequence[Prompt],
+        settings: GenerationConfig,
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> None:
+        how = self.way.how if self.way else PACKED
+        ragged = Ragged(self.model, settings) if how == PACKED else None
+        most = 1 if how == SINGLE else self.batch_size
+        cut = _Cut(most, self.cache_tokens, self.max_new_tokens, equal=how == EQUAL)
+        # A batch is asked whole or not at all: half-precision answers depend on their batch.
+        pending = [b for b in cut.batches(order) if not all(qid in kept.done for qid, _ in b)]
+        while pending:
+            batch = pending.pop(0)
+            rows = self._rows(ragged, [ids for _, ids in batch], settings)
+            if rows is None:
+                drop_waiting(self.model)
+                free_gpu()
+                cut = replace(cut, most=_half(batch))
+                pending = [*cut.batches([prompt for one in (batch, *pending) for prompt in one])]
+                continue
+            kept.add(
+                _prediction(qid, row, tokenizer, settings)
+                for (qid, _), row in zip(batch, rows, strict=True)
+            )
+            stop_if_asked(f"{len(kept.done)} of {len(order)} answers are kept.")
+
+    def _rows(
+        self, ragged: Ragged | None, prompts: list[list[int]], settings: GenerationConfig
+    ) -> list[list[int]] | None:
+        """The new tokens for each prompt; None, with nothing of it kept, if memory ran out."""
+        try:
+            return ragged.answer(prompts) if ragged else generate(self.model, prompts, settings)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        return None
+
+    def _choose_way(self, settings: GenerationConfig, prompts: Sequence[list[int]]) -> Way:
+        """How these prompts are asked; what is not the usual way is said.
+
+        Raises:
+            RagtuneError: the model's cache is wrong.
+        """
+        reason = unfit(self.model, settings, prompts)
+        if not reason:
+            words = "packed prompts and a growing cache give the logits of the whole text"
+            return Way(PACKED, words)
+        if wrong := probe_generate(self.model):
+            raise RagtuneError(
+                f"This model's answers can't be trusted here: with transformers' own cache, too, {wrong}.",
+                "Try model.dtype=float32, another version of transformers, or remove liger-kernel; "
+                "please report it.",
+            )
+        way = choose_way(self.model, settings, prompts, self.batch_size)
+        warn(
+            f"Answers through transformers' generate, which is slower: {reason}. "
+            f"Questions are asked {IN_WORDS[way.how]}: {way.reason}."
+        )
+        return Way(way.how, f"{reason}; {way.reason}")
+
+
+def _half(batch: Sequence[Prompt]) -> int:
+    """Half as many questions at a time, for which memory may do."""
+    if len(batch) == 1:
+        raise RagtuneError(
+            f"There is too little memory for the question {batch[0][0]} ({len(batch[0][1])} tokens).",
+            "Set prompt.max_tokens lower, or model.quantization=nf4.",
+        )
+    warn(f"Out of memory: {len(batch) // 2} questions at a time.")
+    return len(batch) // 2
+
+
+def greedy_settings(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop_id: int, max_new_tokens: int
+) -> GenerationConfig:
+    """The model's own generation settings, but that nothing is sampled."""
+    settings = copy.deepcopy(model.generation_config)
+    own = settings.eos_token_id
+    own = [] if own is None else own if isinstance(own, list) else [own]
+    settings.update(
+        do_sample=False,
+        num_beams=1,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        max_length=None,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=sorted({stop_id, *own}),
+        pad_token_id=tokenizer.pad_token_id,
+        use_cache=True,
+        return_dict_in_generate=False,
+    )
+    if settings.max_time is not None:
+        settings.max_time = float("inf")  # a batch's time would cut the answers; None is filled up
+    return settings
+
+
+def _prediction(
+    qid: str, row: list[int], tokenizer: PreTrainedTokenizerBase, settings: GenerationConfig
+) -> Prediction:
+    stops = set(settings.eos_token_id)
+    end = next((i for i, token in enumerate(row) if token in stops), None)
+    ids = row if end is None else row[:end]
+    return Prediction(qid, tokenizer.decode(ids, skip_special_tokens=True), ids, end is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """How prompts are cut into batches."""
+
+    most: int
+    """prompts"""
+    cache_tokens: int | None
+    """tokens of prompts and answers"""
+    new_tokens: int
+    """of an answer"""
+    equal: bool
+    """Whether the prompts of a batch must have one length."""
+
+    def batches(self, order: Sequence[Prompt]) -> Iterator[Sequence[Prompt]]:
+        """Cut prompts, the longest first, into batches that fit; each is as long as its first prompt."""
+        start = 0
+        while start < len(order):
+            length = len(order[start][1])
+            count = self.most
+            if self.cache_tokens is not None:
+                count = max(1, min(count, self.cache_tokens // (length + self.new_tokens)))
+            batch = order[start : start + count]
+            if self.equal:
+                batch = [prompt for prompt in batch if len(prompt[1]) == length]
+            yield batch
+            start += len(batch)

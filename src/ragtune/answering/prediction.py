@@ -1,0 +1,112 @@
+"""An answer, the files that hold answers, and going on from those that an earlier run left."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from ragtune.base.console import Update, note, progress, warn
+from ragtune.base.files import appending, json_line, read_jsonl, write_jsonl
+from ragtune.base.lock import require_held
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """An answer: its text, its token ids without the stop token, and whether it stopped by itself."""
+
+    qid: str
+    prediction: str
+    token_ids: list[int]
+    """None of a server's answer: it doesn't say them."""
+    stopped: bool
+
+
+def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
+    """Write a predictions.jsonl."""
+    write_jsonl(path, map(asdict, predictions))
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """The answers in a predictions.jsonl.
+
+    Raises:
+        RagtuneError: a line is damaged.
+    """
+    return [
+        Prediction(row["qid"], row["prediction"], row["token_ids"], row["stopped"])
+        for row in read_jsonl(path)
+    ]
+
+
+@dataclass
+class Kept:
+    """Answers, each of which stands in an unfinished predictions file as soon as it is there."""
+
+    qids: Sequence[str]
+    """The questions, in order."""
+    done: dict[str, Prediction]
+    file: IO[str]
+    update: Update
+
+    def add(self, predictions: Iterable[Prediction]) -> None:
+        """Keep answers. Raises if another run has taken the directory over."""
+        for one in predictions:
+            self.done[one.qid] = one
+            self.file.write(partial_line(one))
+        self.file.flush()
+        self.update(len(self.done))
+        require_held()
+
+    def in_order(self) -> list[Prediction]:
+        return [self.done[qid] for qid in self.qids]
+
+
+@contextlib.contextmanager
+def keeping(partial: Path, qids: Sequence[str], title: str) -> Iterator[Kept]:
+    """Go on with the answers to some questions, as far as an earlier run came; with a progress bar."""
+    wanted = set(qids)
+    with progress(title, len(qids)) as update:
+        done = {p.qid: p for p in read_partial(partial) if p.qid in wanted}
+        if done:
+            note(f"Going on: {len(done):,} of {len(wanted):,} answers are kept.")
+        with appending(partial) as file:
+            yield Kept(qids, done, file, update)
+
+
+def read_partial(path: Path) -> Iterator[Prediction]:
+    """The whole lines of an unfinished predictions file; a half-written last one is cut off."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        os.truncate(path, len(whole))  # not written anew: on a full disk that would lose it
+    found = [_read_line(line) for line in whole.decode("utf-8", "replace").split("\n")[:-1]]
+    yield from (one for one in found if one is not None)
+    if damaged := found.count(None):
+        warn(f"{path}: {damaged} damaged lines; those questions are asked again.")
+
+
+def _read_line(line: str) -> Prediction | None:
+    try:
+        row = json.loads(line)
+        check = row.pop("check", None)  # older versions wrote none
+        return Prediction(**row) if check in (None, _check(row)) else None
+    except (ValueError, TypeError, AttributeError):  # whatever a broken disk makes of a line
+        return None
+
+
+def partial_line(prediction: Prediction) -> str:
+    """A line of an unfinished predictions file, with a checksum."""
+    row = asdict(prediction)
+    return json_line({**row, "check": _check(row)})
+
+
+def _check(row: dict[str, Any]) -> int:
+    return zlib.crc32(json_line(row).encode())

@@ -1,0 +1,240 @@
+"""LoRA layers without their waste.
+
+PEFT's LoRA layer casts its input to the adapter's float32, draws a dropout copy for each layer, and
+lets autograd keep all of it. Here the layers that read the same input (q, k and v; gate and up) are
+one autograd function: it keeps the input once, in the base's dtype, computes their low-rank products
+together, adds into the base's product in place, and draws the dropout mask again in the backward
+pass instead of keeping it. The values are PEFT's but for rounding; with dropout, layers that share
+an input share its mask.
+
+With x [T, in], W [out, in], A [r, in], B [out, r], scale s and dropout d:
+    y = x Wᵀ + s·d(x) Aᵀ Bᵀ
+    ∂B = s·∂yᵀ (d(x) Aᵀ),  ∂A = (s·∂y B)ᵀ d(x),  ∂x = ∂y W + d'(s·∂y B A)
+(Hu et al. 2021, https://arxiv.org/abs/2106.09685.)
+
+Axes in names: T tokens, I and O numbers in and out of a layer, R ranks of a layer, Q ranks of all
+layers of a group; ∂ is written d.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from ragtune.model.fast import dropout as masks
+from ragtune.model.fast.attention import evaluating
+from ragtune.model.wrapping import ADAPTER
+
+
+class Group:
+    """LoRA layers that are always given the same input.
+
+    What they are made of is looked up once: in a step of a large model Python's own time is felt.
+    """
+
+    def __init__(self, layers: list[LoraLayer], rate: float) -> None:
+        self.layers = layers
+        self.rate = rate
+        self.scale = float(layers[0].scaling[ADAPTER])
+        self.bases: list[nn.Linear] = [layer.get_base_layer() for layer in layers]
+        pairs = [(layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]) for layer in layers]
+        self.parameters = [module.weight for pair in pairs for module in pair]
+        self.ranks = [a.weight.shape[0] for a, _ in pairs]
+        self.waiting: list[tuple[Tensor, Tensor]] = []
+        """(input, output) of the layers that are yet to be called, in their order."""
+
+    def call(self, index: int, x: Tensor) -> Tensor:
+        """The output of a layer; the first layer's call computes all of them."""
+        if index > 0:
+            if len(self.waiting) == len(self.layers) - index:
+                given, output = self.waiting.pop(0)
+                if given is x:
+                    return output
+            # Out of order, or with another input: on its own.
+            self.waiting.clear()
+            return Group([self.layers[index]], self.rate).call(0, x)
+        rate = self.rate if self.layers[0].training else 0.0
+        first, *rest = _LoraFunction.apply(x, self, rate, *self.parameters)  # type: ignore[no-untyped-call]
+        self.waiting = [(x, output) for output in rest]
+        return first  # type: ignore[no-any-return]
+
+
+class _Context(torch.autograd.function.FunctionCtx):
+    """What a forward pass leaves for its backward pass."""
+
+    saved_tensors: tuple[Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
+    group: Group
+    rate: float
+    seed: int
+    shape: torch.Size
+    dtype: torch.dtype
+
+
+class _LoraFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: _Context, x: Tensor, group: Group, rate: float, *parameters: Tensor
+    ) -> tuple[Tensor, ...]:
+        dtype = _compute_dtype(x)
+        # The dropout masks are drawn in the order of memory, which must be that of the backward pass.
+        given = x.to(dtype).contiguous()
+        x_TI = given.view(-1, x.shape[-1])
+        a_QI = torch.cat(parameters[::2]).to(dtype)
+        seed = masks.new_seed() if rate else 0
+        dropped_TI = masks.dropout(x_TI, rate, seed) if rate else x_TI
+        low_TQ = _scaled_product(dropped_TI, a_QI.T, group.scale)
+        del dropped_TI
+        outputs = []
+        parts = torch.split(low_TQ, group.ranks, dim=1)  # type: ignore[no-untyped-call]
+        for base, b_OR, low_TR in zip(group.bases, parameters[1::2], parts, strict=True):
+            bias_O = None if base.bias is None else base.bias.to(dtype)
+            y = nn.functional.linear(given, _weight(base, dtype), bias_O)
+            y.view(-1, y.shape[-1]).addmm_(low_TR, b_OR.to(dtype).T)
+            outputs.append(y)  # no view: some models change it in place
+        ctx.save_for_backward(x_TI, low_TQ, *parameters)
+        ctx.group, ctx.rate, ctx.seed, ctx.shape, ctx.dtype = group, rate, seed, x.shape, x.dtype
+        return tuple(outputs)
+
+    @staticmethod
+    def backward(ctx: _Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x_TI, low_TQ, *parameters = ctx.saved_tensors
+        group = ctx.group
+        dtype = x_TI.dtype
+        dlow_TQ = torch.empty_like(low_TQ)
+        dx_TI: Tensor | None = None
+        b_gradients = []
+        for base, b_OR, low_TR, dlow_TR, gradient in zip(
+            group.bases,
+            parameters[1::2],
+            torch.split(low_TQ, group.ranks, dim=1),  # type: ignore[no-untyped-call]
+            torch.split(dlow_TQ, group.ranks, dim=1),  # type: ignore[no-untyped-call]
+            gradients,
+            strict=True,
+        ):
+            dy_TO = gradient.reshape(-1, gradient.shape[-1]).to(dtype)
+            torch.mm(dy_TO, b_OR.to(dtype), out=dlow_TR)
+            b_gradients.append((dy_TO.T @ low_TR).to(b_OR.dtype))
+            if ctx.needs_input_grad[0]:
+                weight_OI = _weight(base, dtype)
+                if dx_TI is None:
+                    dx_TI = dy_TO @ weight_OI
+                else:
+                    dx_TI.addmm_(dy_TO, weight_OI)
+            del dy_TO
+        dropped_TI = masks.dropout(x_TI, ctx.rate, ctx.seed) if ctx.rate else x_TI
+        da_QI = _scaled_product(dlow_TQ.T, dropped_TI, group.scale).to(parameters[0].dtype)
+        del dropped_TI
+        dx: Tensor | None = None
+        if dx_TI is not None:
+            a_QI = torch.cat(parameters[::2]).to(dtype)
+            if ctx.rate:
+                product_TI = _scaled_product(dlow_TQ, a_QI, group.scale)
+                masks.add_dropped(dx_TI, product_TI, ctx.rate, ctx.seed)
+            else:
+                dx_TI.addmm_(dlow_TQ, a_QI, alpha=group.scale)
+            dx = dx_TI.view(ctx.shape).to(ctx.dtype)
+        a_gradients = torch.split(da_QI, group.ranks)  # type: ignore[no-untyped-call]
+        pairs = zip(a_gradients, b_gradients, strict=True)
+        return (dx, None, None, *(gradient for pair in pairs for gradient in pair))
+
+
+def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """Scale · a b, scaled inside the product."""
+    nothing = torch.empty((), dtype=a.dtype, device=a.device)
+    return torch.addmm(nothing, a, b, beta=0, alpha=scale)
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def _weight(base: nn.Linear, dtype: torch.dtype) -> Tensor:
+    """A base layer's weight [O, I]; one in NF4 is dequantised for this use."""
+    # bitsandbytes' name: tested by tests/model/fast/test_lora.py (GPU) against PEFT's own layer.
+    state = getattr(base.weight, "quant_state", None)
+    if state is None:
+        return base.weight.to(dtype)
+    from bitsandbytes.functional import dequantize_4bit  # noqa: PLC0415 - an extra
+
+    weight: Tensor = dequantize_4bit(base.weight.data, state)
+    return weight.to(dtype)
+
+
+def fuse(model: PeftModel) -> int:
+    """Let the LoRA layers of a PEFT model compute as described above; returns how many do.
+
+    Layers of other kinds (convolutions, experts, DoRA) keep PEFT's way. Which layers share an input
+    is observed on a short row, so no architecture is named here.
+    """
+    parents = {m: n.rpartition(".")[0] for n, m in model.named_modules() if _can_fuse(m)}
+    calls: list[tuple[LoraLayer, Tensor | None]] = []
+    hooks = [
+        layer.register_forward_pre_hook(
+            lambda layer, args: calls.append((layer, args[0] if args else None))
+        )
+        for layer in parents
+    ]
+    device = model.get_input_embeddings().weight.device
+    try:
+        with evaluating(model):
+            model(input_ids=torch.zeros((1, 3), dtype=torch.long, device=device), use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    counts = Counter(layer for layer, _ in calls)
+    # Not those that are used twice, or called in a way of their own.
+    usable = [(layer, x) for layer, x in calls if counts[layer] == 1 and x is not None]
+    for _, same in groupby(usable, lambda c: (parents[c[0]], id(c[1]), c[0].scaling[ADAPTER])):
+        layers = [layer for layer, _ in same]
+        group = Group(layers, float(getattr(layers[0].lora_dropout[ADAPTER], "p", 0.0)))
+        for index, layer in enumerate(layers):
+            layer.forward = _Forward(group, index)
+    return len(usable)
+
+
+@dataclass(eq=False)
+class _Forward:
+    """A fused layer's forward."""
+
+    group: Group
+    index: int
+
+    def __call__(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
+        layer = self.group.layers[self.index]
+        if layer.disable_adapters or layer.merged:
+            output: Tensor = type(layer).forward(layer, x, *args, **kwargs)
+            return output
+        return self.group.call(self.index, x)
+
+
+def drop_waiting(model: nn.Module) -> None:
+    """Drop what a forward pass that was cut off has left for layers that were not reached.
+
+    It would keep that pass's whole graph, and with it the memory that ran out.
+    """
+    for module in model.modules():
+        if isinstance(module.forward, _Forward):
+            module.forward.group.waiting.clear()
+
+
+def _can_fuse(module: nn.Module) -> bool:
+    # Which classes compute as above: tested by tests/model/fast/test_lora.py against PEFT's own layers.
+    return (
+        isinstance(module, LoraLayer)
+        # A layer that PEFT reaches by its weight has the matrices of one that it reaches by its name.
+        and type(module).__name__ in ("Linear", "Linear4bit", "ParamWrapper")
+        and type(module.get_base_layer()).__name__ in ("Linear", "Linear4bit")
+        and list(module.active_adapters) == [ADAPTER]
+        and ADAPTER in module.lora_A
+        and not module.lora_variant
+        and not any(module.lora_bias.values())
+        and not getattr(module, "fan_in_fan_out", False)
+    )

@@ -1,0 +1,123 @@
+"""The device of a run, the dtype that it is good at, and what a stage takes of a GPU's memory."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import os
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from transformers import PreTrainedModel
+
+from ragtune.base.errors import UsageError
+from ragtune.recipe.schema import Recipe
+
+# Long and short rows leave fewer gaps in memory that grows in place.
+if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & set(os.environ):
+    os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
+    # In a notebook CUDA may have started, and with it the variable been read.
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.memory._set_allocator_settings(  # type: ignore[no-untyped-call]  # noqa: SLF001 - no public way
+            "expandable_segments:True"
+        )
+
+AMPERE = (8, 0)
+"""The first compute capability with bfloat16 arithmetic in hardware."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The device of a run and the dtype of the weights, with the reason for it."""
+
+    device: torch.device
+    dtype: torch.dtype
+    reason: str
+    name: str
+
+    @property
+    def dtype_name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+
+def choose_hardware(recipe: Recipe) -> Hardware:
+    """The device and dtype for a recipe.
+
+    `torch.cuda.is_bf16_supported()` is true on a T4, by emulation, so the compute capability decides.
+
+    Raises:
+        UsageError: NF4 or an 8-bit optimizer is asked for where it can't work.
+    """
+    if recipe.model.quantization == "nf4":
+        _require_bitsandbytes("model.quantization: nf4", "model.quantization=null")
+    if recipe.train.optimizer != "adamw":
+        _require_bitsandbytes(f"train.optimizer: {recipe.train.optimizer}", "train.optimizer=adamw")
+    dtype = torch.float32
+    if torch.cuda.is_available():
+        device = torch.device("cuda", torch.cuda.current_device())
+        name = torch.cuda.get_device_name(device)
+        capability = torch.cuda.get_device_capability(device)
+        dtype, reason = torch.bfloat16, f"compute capability {capability[0]}.{capability[1]}"
+        if capability < AMPERE:
+            dtype, reason = torch.float16, f"{reason}, which has no bfloat16 arithmetic"
+    elif torch.backends.mps.is_available():
+        device, name, reason = torch.device("mps"), "Apple GPU", "the safe choice on an Apple GPU"
+    else:
+        device, name = torch.device("cpu"), f"CPU, {torch.get_num_threads()} threads"
+        reason = "no GPU: exact and repeatable on any CPU"
+    if recipe.model.dtype != "auto":
+        dtype, reason = getattr(torch, recipe.model.dtype), "the recipe asks for it"
+    return Hardware(device, dtype, reason, name)
+
+
+def _require_bitsandbytes(what: str, instead: str) -> None:
+    if not torch.cuda.is_available():
+        raise UsageError(f"{what} needs an NVIDIA GPU, and there is none here.", f"Set {instead}.")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UsageError(
+            f"{what} needs bitsandbytes.", f"Run: pip install bitsandbytes. Or set {instead}."
+        )
+
+
+def plain(recipe: Recipe) -> Recipe:
+    """The recipe without what needs bitsandbytes: for a merged model, which is not quantised."""
+    model = recipe.model.model_copy(update={"quantization": None})
+    train = recipe.train.model_copy(update={"optimizer": "adamw"})
+    return recipe.model_copy(update={"model": model, "train": train})
+
+
+@cache
+def has_triton() -> bool:
+    """Whether kernels written in Triton can be compiled; it comes with torch's CUDA builds."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def free_gpu() -> None:
+    """Give back what is no longer used: a trainer is a cycle, and a graph's memory a pool of its own."""
+    gc.collect()
+    if _in_use():
+        torch.cuda.empty_cache()
+
+
+def reset_gpu_peak() -> None:
+    """Count the peak from here on."""
+    if _in_use():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def gpu_peak() -> int | None:
+    """The most bytes that were allocated at a time, or None without a GPU in use."""
+    return torch.cuda.max_memory_allocated() if _in_use() else None
+
+
+def _in_use() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
+def autocast(model: PreTrainedModel) -> torch.autocast:
+    """Adapters are float32: on a GPU their products run in the base's dtype, as in training."""
+    kind = model.get_input_embeddings().weight.device.type
+    half = model.dtype in (torch.bfloat16, torch.float16) and kind == "cuda"
+    # A captured graph may not keep casts in a cache that is gone when it is replayed.
+    return torch.autocast(kind, model.dtype if half else None, enabled=half, cache_enabled=False)

@@ -1,0 +1,119 @@
+"""How the samples of a step are dealt into rows, and how many of them a row of a GPU takes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import TypeVar
+
+from ragtune.base.errors import UsageError
+from ragtune.base.text import size_of
+from ragtune.model.memory import Estimate
+from ragtune.recipe.schema import Recipe
+
+T = TypeVar("T")
+
+MAX_ROW_TOKENS = 16_000
+"""Longer rows gain nothing: the matrix products fill the GPU long before."""
+MIN_ROW_TOKENS = 4_000
+"""With shorter rows than these a GPU waits for Python; recomputing in longer ones is faster."""
+SPARE = 0.92
+"""Of the memory; the allocator's fragments and the libraries' workspaces need the rest."""
+
+Size = tuple[int, int]
+"""A sample's tokens, and how many of them are trained."""
+
+
+def deal(items: Sequence[T], rows: int, size: Callable[[T], int]) -> list[list[T]]:
+    """Deal items into at most `rows` rows of nearly equal size.
+
+    The largest first, each into the smallest row that has room; a row takes at most
+    ceil(items / rows), which is what the memory plan counts with.
+    """
+    rows = max(1, min(rows, len(items)))
+    room = -(-len(items) // rows)
+    out: list[list[T]] = [[] for _ in range(rows)]
+    sizes = [0] * rows
+    for item in sorted(items, key=size, reverse=True):
+        target = min((r for r in range(rows) if len(out[r]) < room), key=lambda r: sizes[r])
+        out[target].append(item)
+        sizes[target] += size(item)
+    return [row for row in out if row]
+
+
+def row_size(steps: Sequence[Sequence[Size]], per_row: int) -> Size:
+    """Tokens of the longest row, and most trained ones of a row, when steps are dealt into rows."""
+    rows = [
+        row for step in steps for row in deal(step, -(-len(step) // per_row), lambda size: size[0])
+    ]
+    tokens, trained = ([sum(size[i] for size in row) for row in rows] for i in (0, 1))
+    return max(tokens, default=0), max(trained, default=0)
+
+
+def choose_rows(
+    recipe: Recipe, base: Estimate, steps: Sequence[Sequence[Size]], question: int, budget: float
+) -> tuple[Estimate, int]:
+    """What is kept in memory, as an estimate under these choices, and the samples a row.
+
+    Kept activations are worth more than dequantised weights, and both more than long rows; but below
+    MIN_ROW_TOKENS recomputing in longer rows is faster than keeping.
+
+    Args:
+        recipe: the batch size, and what it fixes itself.
+        base: the estimate without these choices.
+        steps: the samples' sizes, step by step.
+        question: tokens of the longest with its answer, which must fit too.
+        budget: bytes.
+
+    Raises:
+        UsageError: the weights and the adapter alone don't fit.
+    """
+    train = recipe.train
+    asked = (
+        None if train.samples_per_row == "auto" else min(train.samples_per_row, train.batch_size)
+    )
+    sizes = cache(lambda count: row_size(steps, count))
+    whole = sum(tokens for tokens, _ in steps[0]) if steps else 0
+
+    def fits(estimate: Estimate, count: int) -> bool:
+        tokens, trained = sizes(count)
+        rows = -(-train.batch_size // count)
+        short = asked is not None or tokens <= max(MAX_ROW_TOKENS, sizes(1)[0])
+        needed = max(estimate.training(tokens, trained, rows), estimate.evaluation(question, 1))
+        return short and needed <= budget
+
+    # Of every number of rows the fewest samples a row.
+    even = {-(-train.batch_size // rows) for rows in range(1, train.batch_size + 1)}
+    counts = sorted(even, reverse=True) if asked is None else [asked]
+    found: list[tuple[Estimate, int]] = []
+    for estimate in _choices(recipe, base):
+        count = next((count for count in counts if fits(estimate, count)), None)
+        if count is None:
+            continue
+        if asked is not None or sizes(count)[0] >= min(MIN_ROW_TOKENS, 0.9 * whole):
+            return estimate, count
+        found.append((estimate, count))
+    if found:  # the first with the longest rows
+        return max(found, key=lambda choice: sizes(choice[1])[0])
+    *_, smallest = _choices(recipe, base)
+    if smallest.weights + smallest.adapter + smallest.gradients + smallest.moments > budget:
+        needed = smallest.training(*sizes(1), train.batch_size)
+        raise UsageError(
+            f"The run needs about {size_of(needed)} of GPU memory; {size_of(budget / SPARE)} are there.",
+            ("" if base.nf4 else "Set model.quantization=nf4. ")
+            + "Set train.optimizer=paged_adamw_8bit, a lower lora.rank or prompt.max_tokens, or "
+            "choose a smaller model.",
+        )
+    # The formulas may be wrong by a little; what is too much is halved when it turns out to be.
+    return smallest, asked or 1
+
+
+def _choices(recipe: Recipe, base: Estimate) -> Iterator[Estimate]:
+    """What may be kept in memory, the best choice first: it takes the most."""
+    auto = recipe.train.recompute == "auto"
+    for recompute in (False, True) if auto else (recipe.train.recompute is True,):
+        if recipe.model.quantization == "nf4":
+            yield dataclasses.replace(base, dequantized=True, recompute=recompute)
+        if recipe.model.quantization != "nf4" or not base.shape.by_weight:
+            yield dataclasses.replace(base, dequantized=False, recompute=recompute)

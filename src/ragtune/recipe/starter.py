@@ -1,0 +1,59 @@
+"""The recipe that `ragtune init` writes: some keys set, the others as comments with their defaults."""
+
+from __future__ import annotations
+
+import functools
+import types
+import typing
+from typing import Any, Literal
+
+from ragtune.recipe.schema import Recipe, section_of
+from ragtune.recipe.yaml import dump_yaml
+
+STARTER: dict[str, Any] = {
+    "name": "my-run",
+    "model": {"id": "HuggingFaceTB/SmolLM2-135M-Instruct"},
+    "data": {"train": "train.jsonl", "eval": "eval.jsonl", "max_passages": 3},
+    "prompt": {"preset": "english"},
+    "lora": {"rank": 16, "alpha": 32},
+    "train": {"steps": 100, "batch_size": 16, "learning_rate": 2e-4},
+    "evaluate": {"metric": "squad_em"},
+    "publish": {"format": "merged", "repo": None},
+}
+"""What `ragtune init` sets; every other key stands there as a comment."""
+
+_in_line = functools.partial(dump_yaml, in_line=True)
+
+
+def commented_recipe(values: dict[str, Any]) -> str:
+    """A recipe as YAML with each key's meaning and default beside it.
+
+    Keys in `values` are set; the others stand as comments with their defaults.
+    """
+    out: list[str] = []
+    for name, field in Recipe.model_fields.items():
+        section = section_of(field.annotation)
+        if section is None:
+            value = values.get(name, field.default)
+            out.append(f"{name}: {_in_line(value)}  # {field.description}")
+            continue
+        given = values.get(name, {})
+        out += ["", f"# {(section.__doc__ or '').strip()}"]
+        out.append(f"{name}:" if given else f"# {name}:")
+        for key, inner in section.model_fields.items():
+            line = f"{key}: {_in_line(given.get(key, inner.default))}"
+            choices = _choices(inner.annotation)
+            note = f"{inner.description}" + (f" [{choices}]" if choices else "")
+            out += [f"  # {note}", f"  {line}" if key in given else f"  # {line}"]
+    return "\n".join(out) + "\n"
+
+
+def _choices(annotation: object) -> str:
+    """The words that a field accepts, if it is a choice."""
+    parts = (
+        typing.get_args(annotation)
+        if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
+        else (annotation,)
+    )
+    words = [w for p in parts if typing.get_origin(p) is Literal for w in typing.get_args(p)]
+    return " | ".join(str(w) for w in words) if len(words) > 1 else ""

@@ -1,0 +1,28 @@
+"""A template that a recipe names: its text, inline or of a file."""
+
+from __future__ import annotations
+
+from ragtune.base.disk import named_path
+from ragtune.base.errors import UsageError
+
+
+def read_template(text: str, key: str) -> tuple[str, str]:
+    """A template given inline or as the path of a .jinja file; and what to call it in messages."""
+    if not text.endswith((".jinja", ".j2")):
+        return without_mark(text), key
+    path = named_path(text, key)
+    try:
+        content = without_mark(path.read_text(encoding="utf-8")).removesuffix("\n")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        if isinstance(error, UnicodeDecodeError):
+            reason = "not UTF-8"
+        raise UsageError(f"{key}: {path} can't be read ({reason}).") from None
+    if not content.strip():
+        raise UsageError(f"{key}: {path} is empty.", "Name another file, or leave it out.")
+    return content, str(path)
+
+
+def without_mark(text: str) -> str:
+    """A file's text without the byte order mark that some editors begin it with."""
+    return text.removeprefix("\ufeff")

@@ -1,0 +1,42 @@
+"""What run.json says: a summary of the stages' proofs, for people; nothing reads it back."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from pydantic import JsonValue
+
+from ragtune.scoring.statistics import Figures
+
+
+class Merging(TypedDict):
+    """What merging changed, and the merged model's figures."""
+
+    asked: int
+    changed: int
+    n: int
+    metrics: dict[str, float]
+    intervals: Figures
+    answers: str
+
+
+class Summary(TypedDict, total=False):
+    """A run in short; a key is missing where nothing is known yet."""
+
+    recipe: dict[str, JsonValue]
+    versions: dict[str, str]
+    date: str
+    """What chat templates write as today's date."""
+    commit: str
+    """Of a model from the Hub."""
+    plan: dict[str, JsonValue]
+    data: dict[str, str]
+    """sha256 of the prepared examples, by split."""
+    times: dict[str, float]
+    """Seconds, by stage."""
+    peak_gib: dict[str, float]
+    asked: dict[str, dict[str, str]]
+    """How questions were asked, and why so, by stage."""
+    train: dict[str, JsonValue]
+    merge: Merging
+    push: dict[str, str]

@@ -1,0 +1,216 @@
+"""What the terminal shows: tables of figures, and examples as the model gets them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from ragtune.base.console import STYLES, console, heading, note
+from ragtune.base.text import shortened
+from ragtune.data.encode import Encoder
+from ragtune.data.example import Example
+from ragtune.data.opening import Opening
+from ragtune.reporting.wording import CUT, GRADED, REFUSALS, probability
+from ragtune.scoring.compare import Comparison, Runs
+from ragtune.scoring.controls import ControlFigures
+from ragtune.scoring.score import Metrics, WholeSet
+from ragtune.scoring.statistics import Figure, Figures
+
+_REFUSED = {
+    "unanswerable": "refused, no answer there",
+    "answerable": "refused, an answer there",
+    "crag": "CRAG's score, -100 to 100",
+}
+_WHICH = ("before", "after", "difference")
+_SIGNS = ("", "", "+")
+_SAVED = {
+    "alike": "",
+    "mended": "; the template that is saved asks so, too",
+    "unlike": "; the template that is saved asks otherwise",
+}
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Before, after and difference, each with its 95 % interval, in %."""
+    metric, intervals, whole = comparison["metric"], comparison["intervals"], comparison["all"]
+    up, down = _changes(metric)
+    table = _table(
+        f"{comparison['n']} questions, in % (95 % interval)",
+        f"by {metric}, accepted answers: {comparison['answers']}; "
+        f"{comparison['fixed']} {up}, {comparison['broken']} {down} "
+        f"(McNemar's {probability(comparison['mcnemar_p'])}); "
+        f"{comparison['changed']} answers changed",
+        ("metric", *_WHICH),
+    )
+    for name, difference in comparison["difference"].items():
+        sides = [intervals["before"][name], intervals["after"][name], difference]
+        table.add_row(name, *_cells(sides), style="bold" if name == metric else "")
+    table.add_section()
+    over_all = cast("dict[str, Figures]", whole["intervals"])
+    sides = [over_all[which][metric] for which in _WHICH]
+    table.add_row(f"{metric}, {_of_all(whole)}", *_cells(sides))
+    before, after = (comparison["cut"][which] for which in ("before", "after"))
+    if before is not None and after is not None:
+        table.add_row(CUT, f"{before:,}", f"{after:,}", f"{after - before:+,}")
+    if found := comparison["refusals"]:
+        _add_refusals(table, [found["before"], found["after"], found["difference"]])
+    return table
+
+
+def metrics_table(metrics: Metrics) -> Table:
+    """Each metric over the answerable questions and over all, in %."""
+    whole = metrics["all"]
+    table = _table(
+        "in % (95 % interval)",
+        f"accepted answers: {metrics['answers']}",
+        ("metric", f"{metrics['n']:,} answerable", _of_all(whole)),
+    )
+    over_all = cast("Figures", whole["intervals"])
+    for metric, figure in metrics["intervals"].items():
+        table.add_row(metric, *_cells([figure, over_all[metric]]))
+    if metrics.get("cut") is not None:
+        table.add_row(CUT, f"{metrics['cut']:,}", "")
+    _add_refusals(table, [{}, metrics.get("refusals", {})])
+    return table
+
+
+def runs_table(result: Runs) -> Table:
+    """Runs against the first of them, by the headline metric, in %."""
+    metric = result["metric"]
+    table = _table(
+        f"{metric}, {result['n']} questions in common, in % (95 % interval)",
+        f"accepted answers: {result['answers']}",
+        ("run", metric, "less the first", *_changes(metric), "p"),
+    )
+    for run, found in zip(result["runs"], [None, *result["comparisons"]], strict=True):
+        cells = found and (
+            _cell(found["difference"][metric], "+"),
+            str(found["fixed"]),
+            str(found["broken"]),
+            f"{found['mcnemar_p']:.2g}",
+        )
+        table.add_row(escape(run["name"]), _cell(run["intervals"][metric]), *(cells or [""] * 4))
+    return table
+
+
+def controls_table(controls: ControlFigures) -> Table:
+    """The headline metric of every control, before and after, in %."""
+    metric = controls["metric"]
+    table = _table(
+        f"{metric} with other passages, in % (95 % interval)",
+        f"accepted answers: {controls['answers']}",
+        ("passages", "n", *_WHICH),
+    )
+    for one in controls["conditions"]:
+        sides = (one["before"], one["after"], one["difference"])
+        cells = _cells([side[metric] if side else None for side in sides])
+        table.add_row(one["title"], str(one["n"]), *cells)
+    table.add_section()
+    for effect in controls["effects"]:
+        cells = _cells([effect["before"], effect["after"]], "++")
+        table.add_row(effect["title"], str(effect["n"]), *cells, "")
+    return table
+
+
+def _table(title: str, caption: str, columns: Sequence[str]) -> Table:
+    """A table with figures on the right; what is too long for the terminal goes on in the next line."""
+    table = Table(title=title, caption=caption)
+    for place, name in enumerate(columns):
+        table.add_column(name, justify="right" if place else "left", overflow="fold")
+    return table
+
+
+def _changes(metric: str) -> tuple[str, str]:
+    """What answers became, by a metric."""
+    return ("better", "worse") if metric in GRADED else ("fixed", "broken")
+
+
+def _of_all(whole: WholeSet) -> str:
+    bound = " (at least)" if whole["lower_bound"] else ""
+    return f"all {whole['n']:,}{bound}"
+
+
+def _add_refusals(table: Table, sides: Sequence[Mapping[str, Any]]) -> None:
+    """Refusals where there was no answer, and where there was one, and CRAG's score, side by side."""
+    kinds = [kind for kind in REFUSALS if any(kind in side for side in sides)]
+    if kinds:
+        table.add_section()
+    for kind in kinds:
+        figures = [side.get(kind) for side in sides]
+        n = next(figure["n"] for figure in figures if figure and "n" in figure)
+        signs = "+++" if kind == "crag" else _SIGNS
+        table.add_row(f"{_REFUSED[kind]}, n {n:,}", *_cells(figures, signs))
+
+
+def _cells(figures: Sequence[Figure | None], signs: Sequence[str] = _SIGNS) -> list[str]:
+    return [_cell(figure, sign) for figure, sign in zip(figures, signs, strict=False)]
+
+
+def _cell(figure: Figure | None, sign: str = "") -> str:
+    """43.8 (40.1…47.5), or a dash where there is nothing."""
+    if not figure:
+        return "–"
+    parts = (figure["value"], figure["low"], figure["high"])
+    value, low, high = (f"{100 * part:{sign}.1f}" for part in parts)
+    return f"{value} ({low}…{high})"
+
+
+def show_examples(encoder: Encoder, examples: Sequence[Example]) -> None:
+    """Print examples: the record, the prompt, and every token.
+
+    The trained ones are green; yellow is what a finished turn has before the answer and the template's
+    generation prompt doesn't.
+    """
+    for example in examples:
+        sample = encoder.sample(example)
+        if sample is None:
+            continue
+        heading(f"Example {example.qid}")
+        note(f"question: {example.question}")
+        note(f"answers: {' | '.join(example.answers)}")
+        for index, passage in enumerate(example.passages):
+            mark = "+" if index in example.positive_passage_indices else " "
+            note(f"  {mark} {index} {passage.title}: {shortened(passage.text, 71)}")
+        note(f"\n{encoder.tokenizer.decode(sample.prompt_ids)}\n")
+        if encoder.opening.generation != encoder.opening.trained:
+            note(f"The chat template: {opening_words(encoder.opening)}.")
+        note(
+            f"{len(sample.prompt_ids)} prompt tokens, {len(sample.completion_ids)} trained tokens:"
+        )
+        console.print(_coloured(encoder, sample.prompt_ids, sample.completion_ids), soft_wrap=True)
+
+
+def opening_words(opening: Opening) -> str:
+    """What stands between the turns before and the answer, and what was chosen."""
+    asked, trained = (
+        f"“{text}”".replace("\n", "⏎") if text else "nothing"
+        for text in (opening.generation, opening.trained)
+    )
+    return (
+        f"its generation prompt ends with {asked}, a finished turn has {trained} there, which is "
+        f"trained and asked{_SAVED[opening.saved]}"
+    )
+
+
+def opening_tokens(encoder: Encoder, prompt: list[int]) -> tuple[list[int], list[int]]:
+    """A prompt's tokens, without and of what the template's generation prompt doesn't have."""
+    added = len(encoder.opening.added)
+    start = len(prompt)
+    while start and len(encoder.tokenizer.decode(prompt[start:])) < added:
+        start -= 1
+    return prompt[:start], prompt[start:]
+
+
+def _coloured(encoder: Encoder, prompt: list[int], completion: list[int]) -> Text:
+    read, opening = opening_tokens(encoder, prompt)
+    text = Text()
+    for ids, kind in ((read, "prompt"), (opening, "opening"), (completion, "trained")):
+        for token in ids:
+            piece = encoder.tokenizer.decode([token]).replace("\n", "⏎")
+            text.append(piece, style=STYLES[kind])
+            text.append("|", style="dim blue")
+    return text

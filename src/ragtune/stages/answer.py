@@ -1,0 +1,149 @@
+"""The stages that ask: before and after tuning, with other passages, and with a checkpoint's adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+from transformers import PreTrainedModel
+
+from ragtune.answering.engine import Engine, encode_prompts
+from ragtune.answering.local import Local
+from ragtune.answering.prediction import read_predictions, write_predictions
+from ragtune.answering.server import Server
+from ragtune.answering.serving import how_to_serve
+from ragtune.base.console import note
+from ragtune.base.errors import UsageError
+from ragtune.base.files import write_json
+from ragtune.base.text import shortened
+from ragtune.data.encode import Encoder
+from ragtune.data.example import Example
+from ragtune.model.fast.lora import fuse
+from ragtune.model.lora import load_adapter
+from ragtune.model.plan import plan_answers
+from ragtune.scoring.controls import control_examples
+from ragtune.stages.context import Context
+from ragtune.stages.order import checkpoints_of
+from ragtune.store.proof import Facts
+from ragtune.store.seal import is_whole
+
+Which = Literal["before", "after"]
+
+ANSWERS = "predictions.jsonl"
+_SHOWN = 20
+"""Answers that are printed."""
+
+
+def before(context: Context, out: Path) -> Facts:
+    """eval/NAME/before/: predictions.jsonl."""
+    return _asked(context, "before", out)
+
+
+def after(context: Context, out: Path) -> Facts:
+    """eval/NAME/after/: predictions.jsonl."""
+    return _asked(context, "after", out)
+
+
+def _asked(context: Context, which: Which, out: Path) -> Facts:
+    facts = ask(context, which, context.encoder, context.asked, out)
+    _show(context.asked, {p.qid: p.prediction for p in read_predictions(out / ANSWERS)})
+    return facts
+
+
+def controls_before(context: Context, out: Path) -> Facts:
+    """eval/NAME/controls-before/: predictions.jsonl and left_out.json."""
+    return _controls(context, "before", out)
+
+
+def controls_after(context: Context, out: Path) -> Facts:
+    """eval/NAME/controls-after/: the same after tuning."""
+    return _controls(context, "after", out)
+
+
+def _controls(context: Context, which: Which, out: Path) -> Facts:
+    """The same questions with other passages, every one of which is shown."""
+    variants, left_out = control_examples(context.encoder, context.selected)
+    write_json(out / "left_out.json", {"questions": left_out})
+    return ask(context, which, context.encoder.showing_all(), variants, out)
+
+
+def checkpoint(context: Context, out: Path, step: int) -> Facts:
+    """eval/NAME/checkpoints/STEP/: predictions.jsonl with the adapter of that step.
+
+    Raises:
+        UsageError: there is no whole checkpoint of that step.
+    """
+    folder = require_checkpoint(context, step)
+    model = load_adapter(context.take_base(), folder).eval()
+    fuse(model)
+    engine = _local(context, model, context.encoder, context.asked)
+    title = f"answering (step {step})"
+    found = engine.answer(context.encoder, context.asked, out.with_name("answers.jsonl"), title)
+    write_predictions(out / ANSWERS, found)
+    return {"asked": asdict(engine.way)} if engine.way else {}
+
+
+def require_checkpoint(context: Context, step: int) -> Path:
+    """The checkpoint of a step.
+
+    Raises:
+        UsageError: there is none that is whole, or a server answers.
+    """
+    if context.remote:
+        raise UsageError(
+            "A checkpoint can't be asked with evaluate.engine=openai.",
+            "Serve it under a name of its own and set evaluate.served_after, in another run directory.",
+        )
+    folder = checkpoints_of(context.folder, context.recipe)
+    checkpoint = folder / f"checkpoint-{step}"
+    if not is_whole(checkpoint):
+        names = [p.name for p in folder.glob("checkpoint-*") if is_whole(p)]
+        steps = sorted(int(name.rpartition("-")[2]) for name in names)
+        raise UsageError(
+            f"{context.folder.path} has no checkpoint of step {step}.",
+            f"There are: {', '.join(map(str, steps)) or 'none'}. train.save_every and "
+            "train.keep_checkpoints say which are kept.",
+        )
+    return checkpoint
+
+
+def ask(
+    context: Context, which: Which, encoder: Encoder, examples: Sequence[Example], out: Path
+) -> Facts:
+    """Write the answers of the model `before` or `after` tuning; returns how they were asked."""
+    partial = out.with_name("answers.jsonl")
+    title = f"answering ({which})"
+    if context.remote:
+        advice = how_to_serve(context.recipe, which, context.source.path, context.folder.path)
+        engine: Engine = Server(context.recipe, which, advice)
+        found = engine.answer(encoder, examples, partial, title)
+    else:
+        with context.answering(which) as model:
+            engine = _local(context, model, encoder, examples)
+            found = engine.answer(encoder, examples, partial, title)
+    write_predictions(out / ANSWERS, found)
+    return {"asked": asdict(engine.way)} if engine.way else {}
+
+
+def _local(
+    context: Context, model: PreTrainedModel, encoder: Encoder, examples: Sequence[Example]
+) -> Local:
+    """An engine that asks as many questions at a time as planned or, of other prompts, as fit."""
+    plan, longest = context.plan, context.recipe.evaluate.max_new_tokens
+    if encoder is context.encoder:
+        return Local(model, longest, plan.evaluation_batch, plan.cache_tokens)
+    lengths = [len(ids) for _, ids in encode_prompts(encoder, examples)]
+    batch, cache = plan_answers(
+        context.recipe, context.hardware, context.config, lengths, dequantized=plan.dequantized
+    )
+    return Local(model, longest, batch, cache)
+
+
+def _show(examples: Sequence[Example], answers: dict[str, str]) -> None:
+    """Print the first answers beside the accepted ones, as the notebook did."""
+    note(f"The first {min(_SHOWN, len(answers))}: accepted answer  ←  the model's")
+    for example in [e for e in examples if e.qid in answers][:_SHOWN]:
+        gold = example.answers[0] if example.answers else "(no answer)"
+        note(f"  {gold}  ←  {shortened(' '.join(answers[example.qid].split()), 81)}")

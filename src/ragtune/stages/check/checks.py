@@ -1,0 +1,64 @@
+"""The checks, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from ragtune.base.errors import RagtuneError, lost_disk
+from ragtune.base.stopping import stop_if_asked
+from ragtune.stages.check import capacity, directory, inputs, model, prompts
+from ragtune.stages.check.findings import Look
+from ragtune.stages.context import Context
+
+Check = Callable[[Look], None]
+CHECKS: tuple[tuple[str, tuple[str, ...], Check], ...] = (
+    ("environment", (), inputs.environment),
+    ("recipe", (), inputs.recipe),
+    ("run directory", (), directory.run_directory),
+    ("hardware", (), capacity.hardware),
+    ("trackers", (), inputs.trackers),
+    ("data.train", (), partial(inputs.data, split="train")),
+    ("training", ("data.train",), inputs.epochs),
+    ("data.eval", (), partial(inputs.data, split="eval")),
+    ("data", (), inputs.apart),
+    ("model", (), model.base),
+    ("quantization", ("hardware", "model"), model.quantization),
+    ("template", ("model",), prompts.template),
+    ("mask", ("template", "data.train"), prompts.mask),
+    ("truncation", ("template",), prompts.truncation),
+    ("answers", ("template",), prompts.answers),
+    ("vocabulary", ("truncation",), prompts.vocabulary),
+    ("adapter", ("quantization",), model.adapter),
+    ("trial", ("adapter",), model.trial),
+    ("memory", ("run directory", "hardware", "quantization", "vocabulary", "adapter",
+                "data.train", "data.eval"), capacity.memory),
+    ("merging", ("quantization", "adapter"), capacity.merging),
+    ("disk", ("quantization", "adapter"), capacity.disk),
+    ("server", (), inputs.server),
+    ("hub", (), inputs.hub),
+)  # fmt: skip
+"""Each check, with those that must have found nothing wrong before it."""
+
+_FAULT = "This is a fault of ragtune, or of a library that it uses; please report it."
+
+
+def look(run: Context) -> Look:
+    """Make every check that can be made; one that fails stops only those that need it."""
+    found = Look(run)
+    for found.check, needs, check in CHECKS:
+        if found.missing & set(needs):
+            found.missing.add(found.check)
+            continue
+        stop_if_asked()
+        try:
+            check(found)
+        except RagtuneError as error:
+            found.fail(error)
+        # Checks try strangers' models, templates and files, which may raise anything.
+        except Exception as error:  # noqa: BLE001 - the other findings are worth having
+            stop_if_asked()  # Ctrl-C in the middle of an import looks like one that fails
+            text = (str(error).strip().splitlines() or [""])[0]
+            fault = RagtuneError(f"{type(error).__name__}: {text}", _FAULT)
+            found.fail(lost_disk(error) or fault)
+    return found

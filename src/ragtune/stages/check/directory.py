@@ -1,0 +1,66 @@
+"""What the checks ask of a run directory: no other check knows how one is laid out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ragtune.base.disk import require_writable
+from ragtune.base.lock import refusal
+from ragtune.stages.check.findings import Look
+from ragtune.stages.context import Context
+from ragtune.stages.order import checkpoints_of, place_of
+from ragtune.stages.road import damaged_stages, require_unchanged
+from ragtune.store.proof import damage
+
+
+def place(run: Context) -> Path:
+    return run.folder.path
+
+
+def adapter_folder(run: Context) -> Path:
+    return run.folder.adapter
+
+
+def prepared(run: Context) -> bool:
+    return _whole(run.folder.data) and _whole(run.folder.questions)
+
+
+def answered_before(run: Context) -> bool:
+    """Whether the base model has answered."""
+    return run.folder.answers("before").is_dir()
+
+
+def trained(run: Context) -> bool:
+    return _whole(run.folder.adapter)
+
+
+def merged(run: Context) -> bool:
+    return _whole(run.folder.merged)
+
+
+def _whole(place: Path) -> bool:
+    """Whether a stage is there, and needn't be made again."""
+    return place.is_dir() and damage(place) is None
+
+
+def checkpoint_bytes(run: Context) -> int:
+    """What checkpoints take there already."""
+    folder = checkpoints_of(run.folder, run.recipe)
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+
+
+def run_directory(look: Look) -> None:
+    """Who is at work there, and whether what lies there is whole and of this recipe."""
+    run, folder = look.run, look.run.folder
+    look.say(str(folder.path))
+    if run.held:  # by the run that makes this check
+        return
+    require_writable(folder.path)
+    if other := refusal(folder.path):
+        raise other
+    folder.require_ours()
+    broken = damaged_stages(folder)
+    for stage, problem in broken.items():
+        words = f"{place_of(folder, stage)} is damaged ({problem})"
+        look.warn(words, "It is set aside, and made again.")
+    require_unchanged(run, making=True, but=broken)

@@ -1,0 +1,171 @@
+"""What a run needs from outside: environment, recipe, the data's files, trackers, a server, the Hub."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from ragtune.answering.serving import check_server
+from ragtune.base.errors import UsageError
+from ragtune.base.files import sha256
+from ragtune.base.network import hub_is_offline
+from ragtune.base.processes import require_alone
+from ragtune.data import aio
+from ragtune.data.example import Example
+from ragtune.data.prepare import source_of
+from ragtune.data.read import locate, read_examples
+from ragtune.data.select import nearly_positive, rejection
+from ragtune.publish.hub import check_access, require_name
+from ragtune.stages.check.directory import answered_before, prepared
+from ragtune.stages.check.findings import Level, Look
+from ragtune.training.trackers import require_trackers
+
+WHOLE = 16 * 2**20
+"""Bytes of a file up to which every record is read; of larger ones, and of Hub datasets, the first LOOK."""
+LOOK = 100
+_SHOWN = 100
+"""Selected examples of a split that are encoded."""
+_MANY_EPOCHS = 20
+_NEAR = {
+    "inside_words": "inside a word (eyes, for the answer yes)",
+    "other_forms": "in another width, case or spacing",
+}
+"""How an answer may stand in a passage that is no positive."""
+_HUB_SPLITS = {"train": "train", "eval": "validation"}
+
+
+def environment(look: Look) -> None:
+    require_alone()
+    look.say("nothing in it makes this one of several processes, or changes the training")
+
+
+def recipe(look: Look) -> None:
+    train = look.run.recipe.train
+    long = f"{train.steps} steps" if train.steps else f"{train.epochs:g} epochs"
+    look.say(f"{look.run.recipe.name}: {long} of {train.batch_size} samples")
+
+
+def data(look: Look, split: str) -> None:
+    """Whether a split can be read, how much of it is selected, and what its file's sha256 is."""
+    run, data = look.run, look.run.recipe.data
+    if prepared(run):
+        look.say("prepared already")
+        return
+    named = data.train if split == "train" else data.eval
+    if named is None and not run.held and not aio.is_there(split):
+        look.say(f"{aio.FILES[split]} will be downloaded, and looked at then")
+        return
+    source = source_of(data, split)  # a run downloads it now: it needs it anyway
+    path = locate(source)
+    found = _read(source, path, split, data.max_passages)
+    for kind, words in _NEAR.items():
+        if found.near[kind]:
+            look.warn(
+                f"{found.near[kind]:,} records are left out whose answer stands there only {words}",
+                "Correct the answers, or name the passages in positive_passage_indices.",
+            )
+    if found.whole and not found.chosen:
+        raise UsageError(
+            f"Nothing of {source} would be selected ({found.read} records).",
+            "Each question needs an answer that stands in one of its first data.max_passages passages.",
+        )
+    look.examples[split] = found.selected
+    if found.whole:
+        look.chosen[split] = found.chosen
+    words = f"{source}; {found.words}"
+    if path is not None:
+        look.fingerprints[split] = sha256(path)
+        words += f"; sha256 {look.fingerprints[split][:12]}"
+    look.say(words)
+
+
+@dataclass(frozen=True)
+class _Records:
+    """What was seen of a split by reading its records, or the first of them."""
+
+    read: int
+    chosen: int
+    """How many of them are selected."""
+    selected: list[Example]
+    """The first of these."""
+    near: Counter[str]
+    """Those without a positive only for their answer's form, by how the answer stands there."""
+    whole: bool
+    """Whether none is left."""
+    words: str
+
+
+def _read(source: str, path: Path | None, split: str, max_passages: int) -> _Records:
+    every = path is not None and path.stat().st_size <= WHOLE
+    position = deque([(0, 0)], maxlen=1)
+    records = read_examples(source, _HUB_SPLITS[split], lambda *now: position.append(now))
+    selected: list[Example] = []
+    near: Counter[str] = Counter()
+    read = chosen = 0
+    for example in itertools.islice(records, None if every else LOOK):
+        read += 1
+        reason = rejection(example, max_passages)
+        if reason in ("no_positive", "positive_too_low"):
+            near.update(nearly_positive(example, max_passages).keys())
+        if reason is None:
+            chosen += 1
+            selected += [example] if chosen <= _SHOWN else []
+    whole = every or read < LOOK
+    words = f"{chosen:,} of {read:,} records are selected"
+    if not whole:
+        done, total = position[0]
+        of = f", of about {round(read * total / done):,}" if done and total else ""
+        words = f"of the first {read} records {chosen} are selected{of}"
+    return _Records(read, chosen, selected, near, whole, words)
+
+
+def epochs(look: Look) -> None:
+    """Whether the examples are trained too often."""
+    train, count = look.run.recipe.train, look.chosen.get("train")
+    if not count:
+        return
+    times = train.epochs or (train.steps or 0) * train.batch_size / count
+    if times > _MANY_EPOCHS:
+        look.warn(
+            f"each of {count:,} examples is trained {times:.0f} times",
+            "So few examples are learnt by heart: lower train.steps, or bring more.",
+        )
+
+
+def apart(look: Look) -> None:
+    """Whether training and evaluation are apart."""
+    prints = look.fingerprints
+    if "train" in prints and prints["train"] == prints.get("eval"):
+        look.warn(
+            "training and evaluation are the same file",
+            "The figures would say how well answers were learnt by heart: set data.eval to other questions.",
+        )
+
+
+def trackers(look: Look) -> None:
+    if names := look.run.recipe.train.report_to:
+        require_trackers(names)
+        look.say(", ".join(names))
+
+
+def server(look: Look) -> None:
+    if look.run.remote:
+        words, warnings = check_server(look.run.recipe, needed=not answered_before(look.run))
+        look.say(words)
+        for warning in warnings:
+            look.warn(warning)
+
+
+def hub(look: Look) -> None:
+    publish = look.run.recipe.publish
+    if not publish.repo:
+        return
+    require_name(publish.repo)
+    if hub_is_offline():
+        look.warn("not asked: offline", f"Whether {publish.repo} can be written is unknown.")
+        return
+    access = check_access(publish.repo, private=publish.private)
+    level: Level = "warning" if access.doubt else "ok"
+    look.say(access.doubt or access.words, level, access.advice)

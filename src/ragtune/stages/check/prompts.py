@@ -1,0 +1,196 @@
+"""What the chat template makes of the examples: what is read, what is trained, and what doesn't fit."""
+
+from __future__ import annotations
+
+from ragtune.base.errors import UsageError
+from ragtune.data.counts import (
+    ADVICE,
+    TooLong,
+    on_cut,
+    refusal_too_long,
+    shortest_accepted,
+    what_becomes,
+)
+from ragtune.data.encode import Encoder
+from ragtune.data.example import Example
+from ragtune.data.splits import positives_cut
+from ragtune.data.tokenizer import require_rows, special_ids
+from ragtune.reporting.terminal import opening_tokens, opening_words
+from ragtune.stages.check.directory import adapter_folder, prepared
+from ragtune.stages.check.findings import Look
+
+_SHOWN = 40
+"""How much of a prompt's end is shown, in tokens."""
+
+
+def template(look: Look) -> None:
+    """How a turn ends, and what stands where the answer begins."""
+    run, encoder = look.run, look.run.encoder
+    _stop(look, encoder)
+    if encoder.max_prompt < 1:
+        raise UsageError(
+            f"The model reads {encoder.context} tokens and evaluate.max_new_tokens is "
+            f"{run.recipe.evaluate.max_new_tokens}: no room is left for a prompt.",
+            "Lower evaluate.max_new_tokens, or choose a model with a longer context.",
+        )
+    for words in encoder.form.words():
+        look.say(words)
+    if encoder.date:
+        words = (
+            f"it writes the date; this run's is {encoder.date}, in the template that is saved, too"
+        )
+        look.say(words + ("; a server may write its own" if run.remote else ""))
+    opening = encoder.opening
+    if opening.generation == opening.trained and opening.saved == "alike":
+        return
+    advice = _served_otherwise(look) if run.remote or opening.saved == "unlike" else ""
+    look.say(opening_words(opening), "warning" if advice else "ok", advice)
+
+
+def _stop(look: Look, encoder: Encoder) -> None:
+    """Which token ends an answer, and why."""
+    turn = encoder.turn
+    stop = encoder.tokenizer.convert_ids_to_tokens(encoder.stop_id)
+    reads = f"the model reads {encoder.context:,} tokens"
+    if rest := turn.rest.strip():
+        look.warn(
+            f"it ends a turn with {rest!r}, which is no token of this tokenizer: {stop} (eos) ends an "
+            f"answer in its place; {reads}",
+            "Is it the template of this tokenizer? Else set prompt.chat_template.",
+        )
+        return
+    if turn.written:
+        words = f"a turn ends with {stop}"
+    else:
+        words = f"it ends a turn with no token: {stop} (eos) is trained in its place, and ends an answer"
+    if encoder.stop_id not in special_ids(encoder.tokenizer):
+        words += ", which the tokenizer doesn't mark as special"
+    if turn.closing:
+        words += f", after {turn.closing!r}, which is trained, too"
+    look.say(f"{words}; {reads}")
+
+
+def _served_otherwise(look: Look) -> str:
+    """What to do where a server would ask otherwise than is trained."""
+    opening = look.run.encoder.opening
+    if opening.variable:
+        name, value = opening.variable
+        mend = f"Set prompt.template_arguments: {{{name}: {str(value).lower()}}}: then it doesn't."
+    elif opening.saved == "unlike":
+        mend = "Set prompt.chat_template to one that asks as it writes a finished turn."
+    else:
+        mend = f"Serve it with the chat template that is saved in {adapter_folder(look.run)}."
+    return f"A server that renders the model's own template asks otherwise than is trained. {mend}"
+
+
+def mask(look: Look) -> None:
+    """What is read and what is trained of the first example."""
+    encoder = look.run.encoder
+    samples = encoder.samples(look.examples.get("train", [])[:1])
+    if not samples or samples[0] is None:
+        return
+    sample, decode = samples[0], encoder.tokenizer.decode
+    tokens = [decode([i]) for i in sample.completion_ids]
+    stop = (
+        "the last one is the stop token"
+        if sample.completion_ids[-1] == encoder.stop_id
+        else "the stop token is not among them"
+    )
+    words = (
+        f"of {sample.qid} {len(sample.prompt_ids):,} prompt tokens are read and {len(tokens)} trained: "
+        f"{'|'.join(tokens)} ({stop})"
+    )
+    read, opening = opening_tokens(encoder, sample.prompt_ids)
+    excerpt = (
+        ("prompt", "…" + decode(read[-_SHOWN:])),
+        ("opening", decode(opening)),
+        ("trained", "".join(tokens)),
+    )
+    look.say(words.replace("\n", "⏎"), excerpt=excerpt)
+
+
+def truncation(look: Look) -> None:
+    """How many prompts are cut, and which of them lose what answers the question."""
+    encoder = look.run.encoder
+    for split, examples in look.examples.items():
+        look.prompts[split] = encoder.prompts(examples)
+        _lost_positives(look, split)
+    prompts = [prompt for split in look.prompts.values() for prompt in split]
+    if not prompts:
+        return
+    cut = sum(p is None or bool(p.passages_dropped or p.characters_cut) for p in prompts)
+    if cut:
+        look.warn(
+            f"{cut:,} of {len(prompts):,} prompts lose passages or text",
+            f"Prompts may have {encoder.max_prompt:,} tokens: lower data.max_passages, or raise "
+            "prompt.max_tokens as far as the model reads.",
+        )
+    else:
+        look.say(f"none of {len(prompts):,} prompts is cut")
+
+
+def _lost_positives(look: Look, split: str) -> None:
+    """Of how many prompts every passage with an answer is cut away."""
+    run, examples = look.run, look.examples[split]
+    pairs = zip(examples, look.prompts[split], strict=True)
+    lost = sum(p is not None and positives_cut(run.encoder, e, p) for e, p in pairs)
+    if not lost:
+        return
+    words = (
+        f"{split}: {lost:,} of {len(examples):,} prompts lose every passage with an answer: "
+        f"{what_becomes(split, run.recipe.data)} (data.cut_positives)"
+    )
+    advice = (
+        "Raise prompt.max_tokens as far as the model reads, or lower data.max_passages; what else may "
+        "become of them, data.cut_positives says."
+    )
+    left_out = on_cut(split, run.recipe.data) == "drop"
+    if left_out and lost == len(examples) == look.chosen.get(split):
+        raise UsageError(f"{words}. Nothing would be selected.", advice)
+    look.warn(words, advice)
+
+
+def answers(look: Look) -> None:
+    """How many answers are longer than what the model may write."""
+    encoder, limit = look.run.encoder, look.run.recipe.evaluate.max_new_tokens
+    counts = {split: TooLong(limit) for split in ("train", "eval")}
+    for split, examples in _selected(look).items():
+        lengths = (
+            [len(ids) - 1 for ids in encoder.targets(examples)]
+            if split == "train"
+            else shortest_accepted(encoder, examples)
+        )
+        for example, tokens in zip(examples, lengths, strict=True):
+            counts[split].add(example.qid, tokens)
+    long = [f"{split}: {one.words(split)}" for split, one in counts.items() if one.count]
+    looked = sum(one.of for one in counts.values())
+    refusal = refusal_too_long(encoder)
+    for words in [*long, *([refusal] if refusal else [])]:
+        look.warn(words, ADVICE)
+    if looked and not long and not refusal:
+        look.say(f"none of {looked:,} has more than {limit:,} tokens")
+
+
+def _selected(look: Look) -> dict[str, list[Example]]:
+    """The selected examples of each split: of prepared data all, else those that were looked at."""
+    run = look.run
+    if not prepared(run):
+        return look.examples
+    questions = [e for e in run.questions if e.extra["selected"]]
+    return {"train": run.training_examples, "eval": questions}
+
+
+def vocabulary(look: Look) -> None:
+    """That the model has a row for every id of the examples that were read, and for those of its own use."""
+    encoder, rows = look.run.encoder, look.run.embedding_rows
+    tokenizer = encoder.tokenizer
+    require_rows(tokenizer, [encoder.stop_id], rows, "The end of a turn")
+    require_rows(tokenizer, [tokenizer.pad_token_id], rows, "Padding")
+    for split, examples in look.examples.items():
+        targets = encoder.targets(examples) if split == "train" else [[] for _ in examples]
+        for example, prompt, target in zip(examples, look.prompts[split], targets, strict=True):
+            ids = [*(prompt.ids if prompt else []), *target]
+            require_rows(tokenizer, ids, rows, f"data.{split}: question {example.qid}")
+    count = sum(map(len, look.examples.values()))
+    words = f"the stop token and all of {count:,} examples are" if count else "the stop token is"
+    look.say(f"{words} within the model's {rows:,} ids")

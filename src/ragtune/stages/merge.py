@@ -1,0 +1,48 @@
+"""The stages that merge the adapter into the base, and ask the merged model the same questions."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import asdict
+from pathlib import Path
+
+from ragtune.answering.local import Local
+from ragtune.answering.prediction import write_predictions
+from ragtune.base.console import note
+from ragtune.model.hardware import choose_hardware, plain
+from ragtune.model.merge import merge
+from ragtune.model.plan import plan_answers
+from ragtune.model.quantized import without_quantization
+from ragtune.stages.answer import ANSWERS
+from ragtune.stages.context import Context
+from ragtune.store.proof import Facts
+
+
+def model(context: Context, out: Path) -> Facts:
+    """merged/: the base in bfloat16 with the adapter in it, and the tokenizer."""
+    context.release()  # the tuned model's memory is needed
+    merge(context.source, context.folder.adapter, context.encoder, out)
+    if context.remote:
+        note(f"Merged: {context.folder.merged}")
+    return {}
+
+
+def answers(context: Context, out: Path) -> Facts:
+    """eval/NAME/merged/: predictions.jsonl of the merged model.
+
+    It is not quantised, and answers on a machine without a GPU, too.
+    """
+    context.release()
+    recipe = plain(context.recipe)
+    hardware = choose_hardware(recipe)
+    batch, cache = plan_answers(
+        recipe, hardware, without_quantization(context.config), context.prompt_lengths,
+        dequantized=False,
+    )  # fmt: skip
+    source = dataclasses.replace(context.source, path=str(context.folder.merged))
+    merged = context.load_weights(source, hardware)
+    engine = Local(merged, recipe.evaluate.max_new_tokens, batch, cache)
+    partial = out.with_name("answers.jsonl")
+    found = engine.answer(context.encoder, context.asked, partial, "answering (merged)")
+    write_predictions(out / ANSWERS, found)
+    return {"asked": asdict(engine.way)} if engine.way else {}

@@ -1,0 +1,175 @@
+"""Runs against each other: the answers of several, question by question."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ragtune.answering.prediction import read_predictions
+from ragtune.base.console import note
+from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.data.example import Example
+from ragtune.data.prepare import load_examples
+from ragtune.recipe.load import load_recipe
+from ragtune.recipe.schema import Recipe
+from ragtune.scoring.compare import RunFigures, Runs, compare
+from ragtune.scoring.score import Answers, Scored, metrics_of, score_answers
+from ragtune.store.folder import RunFolder, set_name
+from ragtune.store.proof import damage
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """The answers in a folder, and the run that they belong to."""
+
+    name: str
+    recipe: Recipe
+    questions: list[Example]
+    predictions: dict[str, str]
+    cut: set[str]
+
+
+def compare_runs(paths: Sequence[Path]) -> Runs:
+    """Compare the answers of runs, or of checkpoints, with those of the first, question by question.
+
+    Args:
+        paths: run directories (their answers after tuning), or folders of a run that hold a
+            predictions.jsonl (RUN/eval/NAME/before).
+
+    Raises:
+        UsageError: a folder without answers, or runs whose questions or answers differ.
+    """
+    everyone = [_answers(path) for path in paths]
+    first = everyone[0]
+    for one in everyone[1:]:
+        _same_scoring(first, one)
+    questions, asked = _common(everyone)
+    scored = [
+        score_answers(
+            first.recipe, questions, Answers({q: one.predictions[q] for q in asked}, one.cut)
+        )
+        for one in everyone
+    ]
+    return {
+        "metric": first.recipe.evaluate.metric,
+        "answers": first.recipe.evaluate.answers,
+        "n": len(scored[0].chosen),
+        "runs": [_summary(one.name, s) for one, s in zip(everyone, scored, strict=True)],
+        "comparisons": [
+            {"name": one.name, "against": first.name, **compare(scored[0], s)}
+            for one, s in zip(everyone[1:], scored[1:], strict=True)
+        ],
+    }
+
+
+def _same_scoring(first: _Answers, other: _Answers) -> None:
+    """Say where another run would be scored otherwise.
+
+    Raises:
+        UsageError: the two refuse in other words, so that no one text tells refusals.
+    """
+    mine, theirs = first.recipe, other.recipe
+    if mine.data.refusal != theirs.data.refusal:
+        raise UsageError(
+            f"{first.name} refuses with {mine.data.refusal!r}, {other.name} with "
+            f"{theirs.data.refusal!r}.",
+            "Runs with different data.refusal can't be compared: neither text tells both's refusals.",
+        )
+    for key, own, others in (
+        ("evaluate.metric", mine.evaluate.metric, theirs.evaluate.metric),
+        ("evaluate.answers", mine.evaluate.answers, theirs.evaluate.answers),
+        ("data.alternatives", mine.data.alternatives, theirs.data.alternatives),
+    ):
+        if own != others:
+            note(f"{other.name} is scored as {first.name}, with {key}={own}; its own is {others}.")
+
+
+def _summary(name: str, scored: Scored) -> RunFigures:
+    figures = metrics_of(scored)
+    return {
+        "name": name,
+        "cut": scored.cut,
+        "metrics": figures["metrics"],
+        "intervals": figures["intervals"],
+        "length": figures["length"],
+    }
+
+
+def _answers(path: Path) -> _Answers:
+    run = next((p for p in (path, *path.resolve().parents) if (p / "recipe.yaml").is_file()), None)
+    if run is None:
+        raise _no_answers(path)
+    recipe = load_recipe(run / "recipe.yaml")
+    folder = RunFolder(run, set_name(recipe)).answers("after") if run == path else path
+    questions = folder.parent / "questions"
+    if folder.parent.name == "checkpoints" and folder.resolve().parents[2].name == "eval":
+        questions = folder.parents[1] / "questions"
+    if not (folder / "predictions.jsonl").is_file():
+        raise _no_answers(path)
+    if not questions.is_dir() and re.fullmatch(r"old-\d+", run.name):
+        # They were not set aside: they are the same.
+        questions = run.resolve().parent / questions.resolve().relative_to(run.resolve())
+    if not questions.is_dir():
+        raise UsageError(f"{run} has no data, so nobody knows what was asked.", "Name another run.")
+    for one in (questions, folder):
+        if problem := damage(one):
+            raise RagtuneError(
+                f"{one} is damaged: {problem}.",
+                f"`ragtune run {run}` sets it aside, and makes it again.",
+            )
+    predictions = read_predictions(folder / "predictions.jsonl")
+    return _Answers(
+        str(path),
+        recipe,
+        load_examples(questions / "eval.jsonl"),
+        {p.qid: p.prediction for p in predictions},
+        {p.qid for p in predictions if not p.stopped},
+    )
+
+
+def _no_answers(path: Path) -> UsageError:
+    return UsageError(
+        f"{path} holds no answers.",
+        "Name a finished run, or a folder of one such as RUN/eval/NAME/before or "
+        "RUN/eval/NAME/checkpoints/50.",
+    )
+
+
+def _common(everyone: Sequence[_Answers]) -> tuple[list[Example], list[str]]:
+    """The questions of all evaluation sets, and the qids that all runs asked.
+
+    A question counts as selected if it is in every run.
+
+    Raises:
+        UsageError: a question differs, or none was asked of all.
+    """
+    first, *others = everyone
+    known = [{e.qid: e for e in one.questions} for one in others]
+    found = []
+    for example in first.questions:
+        theirs = [k.get(example.qid) for k in known]
+        for one, other in zip(others, theirs, strict=True):
+            if other is not None and (other.question, other.answers) != (
+                example.question,
+                example.answers,
+            ):
+                raise UsageError(
+                    f"{first.name} and {one.name} differ in the question {example.qid}.",
+                    "Only runs over the same evaluation data can be compared.",
+                )
+        if all(other is not None for other in theirs):
+            selected = all(e.extra["selected"] for e in (example, *theirs) if e is not None)
+            found.append(dataclasses.replace(example, extra=example.extra | {"selected": selected}))
+    asked = [e.qid for e in found if all(e.qid in one.predictions for one in everyone)]
+    there = set(asked)
+    if not any(e.extra["selected"] for e in found if e.qid in there):
+        raise UsageError(
+            "The runs have no selected question in common.",
+            "Only runs over the same evaluation data can be compared.",
+        )
+    if left_out := len(first.predictions) - len(asked):
+        note(f"{left_out:,} questions of {first.name} were not asked of all runs.")
+    return found, asked

@@ -1,0 +1,98 @@
+"""run.json: what the stages' proofs say, in one place."""
+
+from __future__ import annotations
+
+from ragtune.answering.prediction import read_predictions
+from ragtune.base.files import read_if_whole, write_json
+from ragtune.base.versions import versions
+from ragtune.reporting.summary import Merging, Summary
+from ragtune.scoring.score import Answers, metrics_of, score_answers
+from ragtune.stages.context import Context
+from ragtune.stages.order import place_of, stages_there
+from ragtune.store.proof import Proof, read_proof
+
+
+def summary_of(context: Context) -> Summary:
+    """Everything that is known of a run, by what lies in its directory."""
+    folder = context.folder
+    proofs: dict[str, Proof] = {}
+    for stage in stages_there(folder):
+        proof = read_proof(place_of(folder, stage))
+        assert proof is not None
+        proofs[stage.name] = proof
+    found: Summary = {
+        "recipe": context.recipe.model_dump(mode="json"),
+        "versions": _versions(proofs),
+        "date": context.day.isoformat(),
+        "times": {},
+        "peak_gib": {},
+        "asked": {},
+        "data": _fingerprints(proofs),
+    }
+    _measure(proofs, found)
+    commit = next((proof.commit for proof in proofs.values() if proof.commit), None)
+    if commit:
+        found["commit"] = commit
+    if "adapter" in proofs:
+        found["plan"] = proofs["adapter"].facts["plan"]
+    elif plan := read_if_whole(folder.plan).get("plan"):
+        found["plan"] = plan
+    if "adapter" in proofs:
+        found["train"] = proofs["adapter"].facts["train"]
+    if (merged := merging(context)) is not None:
+        found["merge"] = merged
+    if pushed := read_if_whole(folder.published):
+        found["push"] = pushed
+    return found
+
+
+def _measure(proofs: dict[str, Proof], found: Summary) -> None:
+    """Put in seconds and memory (of what several call by one name together), and how questions were asked."""
+    times, peaks, asked = found["times"], found["peak_gib"], found["asked"]
+    for proof in proofs.values():
+        for name, seconds in proof.times.items():
+            times[name] = round(times.get(name, 0.0) + seconds, 2)
+        for name, peak in proof.peak_gib.items():
+            peaks[name] = max(peaks.get(name, 0.0), peak)
+        if "asked" in proof.facts:
+            *_, own = proof.times  # the last one; before it may stand the loading of a model
+            asked[own] = proof.facts["asked"]
+
+
+def _fingerprints(proofs: dict[str, Proof]) -> dict[str, str]:
+    files = {"train": ("data", "train.jsonl"), "eval": ("questions", "eval.jsonl")}
+    return {
+        split: proofs[stage].files[name]["sha256"]
+        for split, (stage, name) in files.items()
+        if stage in proofs
+    }
+
+
+def _versions(proofs: dict[str, Proof]) -> dict[str, str]:
+    """Those that trained, or else the latest that did anything, or else these."""
+    made = [proofs["adapter"]] if "adapter" in proofs else list(proofs.values())
+    return made[-1].versions if made else versions()
+
+
+def write_summary(context: Context) -> None:
+    """Write run.json."""
+    write_json(context.folder.summary, summary_of(context))
+
+
+def merging(context: Context) -> Merging | None:
+    """How many answers merging changed, and the merged model's figures; None if it wasn't asked."""
+    folder = context.folder
+    places = [folder.answers(which) for which in ("after", "merged")]
+    if not all(place.is_dir() for place in (folder.questions, *places)):
+        return None
+    after, merged = (read_predictions(place / "predictions.jsonl") for place in places)
+    texts = {p.qid: p.prediction for p in after}
+    scored = metrics_of(score_answers(context.recipe, context.questions, Answers.of(merged)))
+    return {
+        "asked": len(merged),
+        "changed": sum(p.prediction != texts[p.qid] for p in merged),
+        "n": scored["n"],
+        "metrics": scored["metrics"],
+        "intervals": scored["intervals"],
+        "answers": scored["answers"],
+    }

@@ -1,0 +1,154 @@
+"""Figures, computed from the predictions whenever they are asked for, and written for people.
+
+Nothing reads back what is written here: another metric, or other accepted answers, need no more than
+the same command again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ragtune.answering.engine import encode_prompts
+from ragtune.answering.prediction import read_predictions
+from ragtune.base.console import note
+from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.base.files import read_json, read_jsonl, write_json
+from ragtune.data.encode import Encoder
+from ragtune.data.prepare import DataReport, load_report
+from ragtune.data.tokenizer import prepare_tokenizer
+from ragtune.model.load import load_tokenizer
+from ragtune.model.source import ModelSource
+from ragtune.reporting.answers import answer_rows
+from ragtune.reporting.html import Report, write_report
+from ragtune.scoring.compare import Comparison, compare_answers
+from ragtune.scoring.controls import AS_ASKED, ControlFigures, control_figures, key
+from ragtune.scoring.score import Answers, Metrics, metrics_of, score_answers
+from ragtune.stages.answer import ANSWERS
+from ragtune.stages.context import Context
+from ragtune.stages.summary import summary_of
+
+METRICS = "metrics.json"
+
+
+def answers_in(place: Path) -> Answers:
+    """The answers in a stage's folder, to be scored."""
+    return Answers.of(read_predictions(place / ANSWERS), str(place))
+
+
+def texts_of(place: Path) -> Mapping[str, str]:
+    """The same by qid; none where the stage isn't there."""
+    return answers_in(place).texts if place.is_dir() else {}
+
+
+def figures(context: Context, place: Path) -> Metrics:
+    """The figures of the answers in a stage's folder."""
+    return metrics_of(score_answers(context.recipe, context.questions, answers_in(place)))
+
+
+def metrics(context: Context, place: Path) -> Metrics:
+    """The same, and written beside the answers, too."""
+    found = figures(context, place)
+    write_json(place / METRICS, found)
+    return found
+
+
+def comparison(context: Context) -> Comparison | None:
+    """Before against after; None without both.
+
+    Raises:
+        UsageError: there are no questions.
+    """
+    if not context.folder.questions.is_dir():
+        raise UsageError(f"{context.folder.path} has no data yet.", "Run `ragtune run` first.")
+    before, after = (context.folder.answers(which) for which in ("before", "after"))
+    if not (before.is_dir() and after.is_dir()):
+        return None
+    return compare_answers(context.recipe, context.questions, answers_in(before), answers_in(after))
+
+
+def controls(context: Context) -> ControlFigures | None:
+    """The figures of the answers with other passages; None where there are none."""
+    answers: dict[str, dict[str, str]] = {}
+    left_out: dict[str, int] = {}
+    for which in ("before", "after"):
+        plain, other = (context.folder.answers(n) for n in (which, f"controls-{which}"))
+        if plain.is_dir() and other.is_dir():
+            answers[which] = {
+                key(AS_ASKED, p.qid): p.prediction for p in read_predictions(plain / ANSWERS)
+            }
+            answers[which] |= {p.qid: p.prediction for p in read_predictions(other / ANSWERS)}
+            left_out = read_json(other / "left_out.json")["questions"]
+    return control_figures(context.recipe, context.selected, answers, left_out) if answers else None
+
+
+def data_report(context: Context) -> DataReport:
+    """What was read, and selected of it.
+
+    Raises:
+        UsageError: nothing was.
+    """
+    folder = context.folder
+    if not (folder.data.is_dir() and folder.questions.is_dir()):
+        raise UsageError(f"{folder.path} has no data yet.", "Run `ragtune run` first.")
+    return load_report(folder.data, folder.questions)
+
+
+def report(context: Context) -> Comparison | None:
+    """Write report.html, and every figure that there is as JSON; returns the comparison."""
+    folder = context.folder
+    data, compared, other = data_report(context), comparison(context), controls(context)
+    for which in ("before", "after", "merged"):
+        if folder.answers(which).is_dir():
+            metrics(context, folder.answers(which))
+    for path, value in ((folder.comparison, compared), (folder.controls, other)):
+        if value:
+            write_json(path, value)
+        else:
+            path.unlink(missing_ok=True)
+    log = folder.adapter / "train_log.jsonl"
+    write_report(
+        folder.report,
+        Report(
+            recipe=context.recipe,
+            summary=summary_of(context),
+            data=data,
+            comparison=compared,
+            controls=other,
+            log=list(read_jsonl(log)) if log.exists() else [],
+            answers=answer_rows(
+                context.recipe, context.asked, texts_of(folder.answers("before")),
+                texts_of(folder.answers("after")), prompt_texts(context) or {},
+            ),
+        ),
+    )  # fmt: skip
+    return compared
+
+
+def prompt_texts(context: Context) -> dict[str, str] | None:
+    """The prompts of the questions that are asked, as the model reads them, by qid.
+
+    They are made by the tokenizer that lies beside the adapter, so that nothing of the base model
+    is needed any more. None where that is not there, or no longer fits the data.
+    """
+    try:
+        encoder = context.__dict__.get("encoder") or _tuned_encoder(context)
+        if encoder is None:
+            return None
+        prompts = encode_prompts(encoder, context.asked)
+    except RagtuneError as error:
+        note(f"The report shows no prompts: {error}")
+        return None
+    exact = {"clean_up_tokenization_spaces": False}
+    return {qid: encoder.tokenizer.decode(ids, **exact) for qid, ids in prompts}
+
+
+def _tuned_encoder(context: Context) -> Encoder | None:
+    adapter = context.folder.adapter
+    if not (adapter / "tokenizer_config.json").exists():
+        return None
+    tokenizer = load_tokenizer(ModelSource(str(adapter), None))
+    longest = data_report(context)["max_prompt_tokens"] + context.recipe.evaluate.max_new_tokens
+    return Encoder(
+        prepare_tokenizer(tokenizer, context.recipe, context.day), context.recipe, longest
+    )
