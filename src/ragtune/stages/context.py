@@ -275,13 +275,13 @@ class Context:
     @contextlib.contextmanager
     def answering(self, which: Literal["before", "after"]) -> Iterator[PreTrainedModel]:
         """The model `before` or `after` tuning; a tuned one's adapter is switched off for `before`."""
-        if which == "before" and self._tuned is None:
+        if which == "after":
+            yield self.tuned()
+        elif self._tuned is None:
             yield self.base()
-        elif which == "before" and self._tuned is not None:
+        else:
             with self._tuned.disable_adapter():
                 yield self._tuned
-        else:
-            yield self.tuned()
 
     def release(self) -> None:
         """Give back the memory of the models that were loaded."""

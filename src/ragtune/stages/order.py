@@ -86,7 +86,7 @@ ROAD = (
           loads="tuned"),
     Stage("checkpoint", "Answers at step {step}", "checkpoint_{step}",
           "eval/{set}/checkpoints/{step}", ("data", "questions"), (*_TRAINED, *_ANSWERED),
-          "answer:checkpoint", but=CHANGES_NOTHING),
+          "answer:checkpoint", but=CHANGES_NOTHING, loads="base"),
 )  # fmt: skip
 """In the order in which a run makes them; controls and checkpoints only when they are asked for."""
 

@@ -6,6 +6,7 @@ import shlex
 
 from ragtune.base.console import console, heading, note
 from ragtune.base.errors import UsageError
+from ragtune.base.files import read_if_whole
 from ragtune.base.network import hub_is_offline
 from ragtune.base.stopping import stop_if_asked
 from ragtune.reporting.markdown import summary as markdown
@@ -21,29 +22,28 @@ from ragtune.stages.check.findings import show
 from ragtune.stages.context import Context
 from ragtune.stages.order import place_of, stage_named
 from ragtune.stages.push import may_publish, publish
-from ragtune.stages.road import make, require_unchanged, require_whole, working
+from ragtune.stages.road import make, require_unchanged, require_whole
 from ragtune.stages.summary import merging, summary_of
 
 
 def run(context: Context) -> Comparison | None:
-    """Everything, in order; what is finished is not repeated."""
-    with working(context):
-        if _finished(context):
-            note(f"The run in {context.folder.path} is finished: no stage is repeated.")
-        check(context)
-        for stage in ("data", "questions", "before", "adapter", "after"):
-            make(context, stage)
-        compared = report(context)
-        if context.recipe.publish.format == "merged":
-            merge(context)
-            views.report(context)  # with what merging changed
-        repo = context.recipe.publish.repo
-        if repo and hub_is_offline():
-            note(f"Not published: offline. Later: ragtune push {context.folder.path}")
-        elif repo:
-            publish(context, may_publish(context))
-        stop_if_asked()
-        _where(context)
+    """Everything, in order; what is finished is not repeated. Within `working`."""
+    if _finished(context):
+        note(f"The run in {context.folder.path} is finished: no stage is repeated.")
+    check(context)
+    for stage in ("data", "questions", "before", "adapter", "after"):
+        make(context, stage)
+    compared = report(context)
+    if context.recipe.publish.format == "merged":
+        merge(context)
+        views.report(context)  # with what merging changed
+    repo = context.recipe.publish.repo
+    if repo and hub_is_offline():
+        note(f"Not published: offline. Later: ragtune push {context.folder.path}")
+    elif repo:
+        publish(context, may_publish(context))
+    stop_if_asked()
+    _where(context)
     return compared
 
 
@@ -67,9 +67,7 @@ def evaluate(context: Context, *, base: bool = False, checkpoint: int | None = N
     if checkpoint is not None:
         stage = stage_named("checkpoint", checkpoint)
         if not place_of(folder, stage).is_dir():
-            require_checkpoint(context, checkpoint)
-            context.release()
-            context.base()
+            require_checkpoint(context, checkpoint)  # before a model is loaded for it
     else:
         tuned = folder.adapter.is_dir() or folder.answers("after").is_dir()
         stage = stage_named("after" if tuned and not base else "before")
@@ -142,7 +140,7 @@ def _finished(context: Context) -> bool:
     places = [folder.adapter, folder.answers("before"), folder.answers("after")]
     if publish.format == "merged":
         places.append(folder.merged)
-    pushed = summary_of(context).get("push", {}).get("repo")
+    pushed = read_if_whole(folder.published).get("repo")
     return all(place.is_dir() for place in places) and pushed == publish.repo
 
 
