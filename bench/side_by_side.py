@@ -32,7 +32,8 @@ from peers.common import MARK, Job, row
 from peers.ours import step_row
 from peers.results import EQUAL, Results, table
 from ragtune.recipe.load import load_recipe, save_recipe
-from ragtune.store.folder import RunFolder, set_name
+from ragtune.store.folder import RunFolder
+from ragtune.store.sets import set_name
 
 BENCH = Path(__file__).resolve().parent
 RECIPE = BENCH.parent / "recipes" / "aio-swallow-7b.yaml"

@@ -30,7 +30,14 @@ CHATML = (
 )
 
 
-LONG = ("test_kill.py", "test_bench.py", "test_docs.py", "test_fuzz.py", "test_stopping.py")
+LONG = (
+    "test_soak.py",
+    "test_kill.py",
+    "test_bench.py",
+    "test_docs.py",
+    "test_fuzz.py",
+    "test_stopping.py",
+)
 """Files that take minutes: begun first, so that no core waits for one of them at the end."""
 
 

@@ -80,10 +80,16 @@ class Ready:
         )
         theirs.close()
 
-    def start(self, arguments: list[str], cwd: Path | None = None, **environment: str) -> Started:
-        """Begin `ragtune ARGUMENTS`."""
+    def start(
+        self,
+        arguments: list[str],
+        cwd: Path | None = None,
+        outputs: tuple[Path, Path] | None = None,
+        **environment: str,
+    ) -> Started:
+        """Begin `ragtune ARGUMENTS`; what it writes goes to files of its own, or to `outputs`."""
         self._count += 1
-        out, errors = (
+        out, errors = outputs or (
             Path(self._folder.name) / f"{self._count}.{name}" for name in ("out", "errors")
         )
         wanted = {
@@ -145,6 +151,9 @@ def _become(wanted: dict[str, Any]) -> None:
         file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
         os.dup2(file, descriptor)
         os.close(file)
+    # Python knows of a file or a terminal from when it opened it.
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - as Python does
+    sys.stderr = open(2, "w", encoding="utf-8", closefd=False, errors="backslashreplace")  # noqa: SIM115 - as Python does
     os.environ.clear()
     os.environ.update(wanted["environment"])
     os.chdir(wanted["cwd"])
@@ -152,7 +161,7 @@ def _become(wanted: dict[str, Any]) -> None:
     code = 1
     try:
         from ragtune.__main__ import main
-        from ragtune.base.network import no_telemetry
+        from ragtune.base.web.network import no_telemetry
 
         no_telemetry()  # as when ragtune is imported
         main()

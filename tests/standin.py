@@ -17,6 +17,7 @@ import os
 import re
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -80,6 +81,7 @@ class Hub:
     `fail` maps a pattern over `METHOD /path` to a fault, or to the status that is answered in place of
     an answer: `hub.fail["PUT /lfs/"] = 401`. `requests` lists what came in, in that form.
     `only_public`: every repository is made public, as an organisation may have it.
+    `before` may answer a request itself, and says whether it did (tests/hostile.py).
     """
 
     def __init__(self) -> None:
@@ -99,6 +101,7 @@ class Hub:
         self.writable = {"alice", "lab"}
         self.requests: list[str] = []
         self.closing = threading.Event()
+        self.before: Callable[[_Handler, bytes], bool] = lambda *_: False
 
     @property
     def role(self) -> str:
@@ -186,6 +189,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault.code:
             self.refuse(fault.code, fault.says, **fault.headers)
+            return
+        if self.hub.before(self, body):
             return
         stored = path.startswith("/lfs/")  # such addresses are signed and need no token
         valid = self.headers.get("Authorization") == f"Bearer {self.hub.token}"

@@ -2,7 +2,7 @@
 
     python -m tests.test_docs
 
-writes the tables of docs/recipe.md again.
+writes the tables of docs/recipe.md and the presets of docs/prompts.md again.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ import yaml
 from pydantic_core import PydanticUndefined
 
 from ragtune.cli import app, main
+from ragtune.data.prompt import PRESETS
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Recipe, section_of
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 RECIPE_PAGE = ROOT / "docs/recipe.md"
+PROMPTS_PAGE = ROOT / "docs/prompts.md"
 PAGES = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "src").rglob("*.md")]
 )  # fmt: skip
@@ -36,11 +38,13 @@ PAGES = sorted(
 # Commands of the README that are not run here; each is checked as far as it can be (see below).
 NOT_RUN = {
     "make quickstart": "makes an environment and takes minutes; tests/stages/test_run.py runs the stages",
+    "make quickstart TORCH_INDEX=https://download.pytorch.org/whl/cpu": "the same",
     "make test": "is what runs this test",
     "ragtune run recipes/aio-swallow-7b.yaml": "needs a GPU, the network and a 7B model",
     "pip install -e .": "changes the environment",
     "pip install -e '.[gguf]'": "changes the environment",
     "pip install -e '.[cuda]'": "changes the environment",
+    "pip install torch --index-url https://download.pytorch.org/whl/cpu": "changes the environment",
     "hf auth login": "needs an account",
     "ragtune push runs/my-run publish.repo=YOUR-NAME/MODEL": "needs an account; tests/publish has a stand-in",
 }
@@ -116,11 +120,19 @@ def test_a_command_is_one_that_there_is(line: str) -> None:
     program, *arguments = [a for a in shlex.split(line) if a not in ("--offline", "--debug")]
     makefile = (ROOT / "Makefile").read_text("utf-8")
     if program == "make":
-        assert all(re.search(rf"^{re.escape(a)}:", makefile, re.MULTILINE) for a in arguments)
+        named = [
+            rf"{re.escape(a)}:" if "=" not in a else rf"{a.partition('=')[0]} \?="
+            for a in arguments
+        ]
+        assert all(re.search(f"^{name}", makefile, re.MULTILINE) for name in named)
     elif program == "pip":
         extra = re.fullmatch(r"pip install -e '?\.(?:\[(\w+)\])?'?", line)
-        assert extra, line
-        assert not extra[1] or f"\n{extra[1]} = [" in (ROOT / "pyproject.toml").read_text("utf-8")
+        assert extra or line in NOT_RUN, line
+        assert (
+            not extra
+            or not extra[1]
+            or f"\n{extra[1]} = [" in (ROOT / "pyproject.toml").read_text("utf-8")
+        )
     elif program == "python":
         assert (ROOT / arguments[0]).is_file()
         text = (ROOT / arguments[0]).read_text("utf-8")
@@ -180,6 +192,7 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if not target.startswith(("http://", "https://")):
             name, _, anchor = target.partition("#")
+            name = name or page.name
             assert (page.parent / name).exists(), f"{page.name}: {target}"
             if anchor:
                 heads = re.findall(
@@ -214,6 +227,33 @@ def test_keys_that_the_pages_name_are_there() -> None:
 def test_the_recipe_page_is_in_step_with_the_code() -> None:
     text = RECIPE_PAGE.read_text("utf-8")
     assert text == with_tables(text), "run: python -m tests.test_docs"
+
+
+def test_every_recipe_is_in_the_table() -> None:
+    listed = re.findall(
+        r"^\| \[([\w.-]+)\]\(\.\./recipes/", RECIPE_PAGE.read_text("utf-8"), re.MULTILINE
+    )
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "recipes").iterdir())
+
+
+def test_the_prompts_page_shows_the_presets() -> None:
+    text = PROMPTS_PAGE.read_text("utf-8")
+    assert text == with_presets(text), "run: python -m tests.test_docs"
+
+
+def with_presets(text: str) -> str:
+    """docs/prompts.md with the presets' text, as it stands in the code."""
+    head, tail = text.partition("<!-- presets -->")[0], text.partition("<!-- /presets -->")[2]
+    shown = "\n".join(
+        f"{_PRESETS[name]}\n\n```jinja\n{preset}\n```\n" for name, preset in PRESETS.items()
+    )
+    return f"{head}<!-- presets -->\n\n{shown}\n<!-- /presets -->{tail}"
+
+
+_PRESETS = {
+    "aio": "`aio`, the notebook's, character for character:",
+    "english": "`english`, the same in English:",
+}
 
 
 def with_tables(text: str) -> str:
@@ -277,3 +317,4 @@ def _kind(annotation: Any) -> str:
 
 if __name__ == "__main__":
     RECIPE_PAGE.write_text(with_tables(RECIPE_PAGE.read_text("utf-8")), "utf-8")
+    PROMPTS_PAGE.write_text(with_presets(PROMPTS_PAGE.read_text("utf-8")), "utf-8")

@@ -69,7 +69,7 @@ def test_a_run_stops_until_the_tuned_model_is_served(
     with pytest.raises(UsageError, match=r"does not serve tuned .*it lists base") as error:
         ragtune.run(served_recipe, run_dir=run)
     assert (
-        f"--enable-lora --max-lora-rank 32 --lora-modules tuned={run}/adapter" in error.value.advice
+        f"--enable-lora --max-lora-rank=32 --lora-modules=tuned={run}/adapter" in error.value.advice
     )
     assert f"ragtune merge {run}" in error.value.advice
     assert "The same command then goes on." in error.value.advice

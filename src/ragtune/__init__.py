@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import importlib
 import logging
+import warnings
 from typing import TYPE_CHECKING
 
 from ragtune.base.errors import RagtuneError, UsageError
-from ragtune.base.network import go_offline, is_offline, no_telemetry
+from ragtune.base.web.network import go_offline, is_offline, no_telemetry
 
 __version__ = "0.1.0"
 
@@ -19,6 +20,8 @@ if is_offline():  # the libraries must see it before they are imported
     go_offline()
 # Any library may import it, and on a CPU it then says which kernels it does not have.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+# In a notebook without widgets the libraries' bars say so; ours need none.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 __all__ = [
     "RagtuneError",
@@ -36,6 +39,7 @@ __all__ = [
     "push",
     "report",
     "run",
+    "show",
     "summary",
     "train",
 ]
@@ -52,6 +56,7 @@ if TYPE_CHECKING:
         push,
         report,
         run,
+        show,
         summary,
         train,
     )

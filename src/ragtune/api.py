@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from pydantic import JsonValue
 
 from ragtune.base.errors import RagtuneError
+from ragtune.base.screen.notebook import Shown, one_output
+from ragtune.base.screen.progress import busy
 from ragtune.data.prepare import DataReport
+from ragtune.reporting.frame import framed
 from ragtune.reporting.summary import Merging
 from ragtune.reporting.terminal import show_examples
 from ragtune.scoring.compare import Comparison, Runs
@@ -21,20 +25,44 @@ from ragtune.stages import push as pushing
 from ragtune.stages import run as stages
 from ragtune.stages import runs, views
 from ragtune.stages.check.checks import look
-from ragtune.stages.check.findings import Finding
-from ragtune.stages.context import Context, Target, find_recipe
+from ragtune.stages.check.findings import Finding, Findings
+from ragtune.stages.context import Context, Target, find_recipe, names_set
 from ragtune.stages.road import make, working
+from ragtune.store.folder import RunFolder
+from ragtune.store.sets import find_set
+from ragtune.training.arguments import require_arguments
+from ragtune.training.trackers import require_trackers
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _seen(act: Callable[P, T]) -> Callable[P, T]:
+    """Let a function give signs of life, and in a notebook have outputs that are updated."""
+
+    @wraps(act)
+    def seen(*arguments: P.args, **named: P.kwargs) -> T:
+        with one_output(), busy(f"ragtune {act.__name__}"):
+            return act(*arguments, **named)
+
+    return seen
 
 
 @contextmanager
 def _work(
-    target: Target, overrides: tuple[str, ...], run_dir: str | Path | None, *, redo: bool
+    target: Target,
+    overrides: tuple[str, ...],
+    run_dir: str | Path | None,
+    *,
+    redo: bool,
+    keeping: bool = True,
 ) -> Iterator[Context]:
     context = Context(target, overrides, run_dir, redo=redo)
-    with working(context):
+    with working(context, keeping=keeping):
         yield context
 
 
+@_seen
 def run(
     target: Target, *overrides: str, run_dir: str | Path | None = None, redo: bool = False
 ) -> Comparison | None:
@@ -57,22 +85,23 @@ def run(
         return stages.run(context)
 
 
-def check(
-    target: Target, *overrides: str, run_dir: str | Path | None = None
-) -> list[dict[str, object]]:
+@_seen
+def check(target: Target, *overrides: str, run_dir: str | Path | None = None) -> Findings:
     """Find out, before anything costs time, whether a run would work.
 
     Returns:
         The findings, {name, level, message, advice, excerpt}; with a `level` of `fail` the run would
-        fail. `excerpt` has (kind, text) pairs: `prompt`, `opening` and `trained`.
+        fail. `excerpt` has (kind, text) pairs: `prompt`, `opening` and `trained`. A notebook shows
+        them as a table.
     """
     try:
         found = look(Context(target, overrides, run_dir)).findings
     except RagtuneError as error:  # without a recipe there is nothing else to look at
         found = [Finding("recipe", "fail", error.message, error.advice)]
-    return [asdict(finding) for finding in found]
+    return Findings(found)
 
 
+@_seen
 def prepare(
     target: Target,
     *overrides: str,
@@ -92,15 +121,21 @@ def prepare(
         return views.data_report(context)
 
 
+@_seen
 def train(
     target: Target, *overrides: str, run_dir: str | Path | None = None, redo: bool = False
 ) -> dict[str, JsonValue]:
     """Train the adapter; returns what it took. Raises as `run` does."""
     with _work(target, overrides, run_dir, redo=redo) as context:
+        require_trackers(
+            context.recipe.train.report_to
+        )  # before data are read and a model is loaded
+        require_arguments(context.recipe)
         make(context, "data")
         return make(context, "adapter").facts["train"]
 
 
+@_seen
 def evaluate(
     target: Target,
     *overrides: str,
@@ -108,6 +143,7 @@ def evaluate(
     base: bool = False,
     checkpoint: int | None = None,
     predictions: str | Path | None = None,
+    tuned: bool = False,
     redo: bool = False,
 ) -> Metrics:
     """Answer and score the questions: with the adapter if there is one, else (or with `base`) without.
@@ -119,6 +155,7 @@ def evaluate(
         base: without the adapter.
         checkpoint: with the adapter of this step instead.
         predictions: a file of {qid, prediction} lines: it is scored, and nothing is asked.
+        tuned: refuse where there is no adapter, instead of asking the base.
         redo: as for `run`.
 
     Returns:
@@ -127,10 +164,11 @@ def evaluate(
     if predictions is not None:
         recipe, folder = find_recipe(target, overrides, run_dir)
         return elsewhere.score_file(recipe, str(predictions), folder)
-    with _work(target, overrides, run_dir, redo=redo) as context:
-        return stages.evaluate(context, base=base, checkpoint=checkpoint)
+    with _work(target, overrides, run_dir, redo=redo, keeping=False) as context:
+        return stages.evaluate(context, base=base, checkpoint=checkpoint, tuned=tuned)
 
 
+@_seen
 def controls(
     target: Target, *overrides: str, run_dir: str | Path | None = None, redo: bool = False
 ) -> ControlFigures:
@@ -138,46 +176,69 @@ def controls(
 
     Raises as `run` does.
     """
-    with _work(target, overrides, run_dir, redo=redo) as context:
+    with _work(target, overrides, run_dir, redo=redo, keeping=False) as context:
         return stages.controls(context)
 
 
-def compare_runs(*paths: str | Path) -> Runs:
+@_seen
+def compare_runs(*paths: str | Path, data_eval: str | None = None) -> Runs:
     """Compare the answers of runs, or of folders of answers in them, with those of the first.
+
+    `data_eval` names the evaluation set of run directories; by default each one's own.
 
     Raises:
         UsageError: a folder without answers, or different questions.
     """
-    return runs.compare_runs([Path(path) for path in paths])
+    return runs.compare_runs([Path(path) for path in paths], data_eval)
 
 
+@_seen
 def compare(target: Target, *overrides: str, run_dir: str | Path | None = None) -> Comparison:
     """Compare before with after; returns comparison.json. Raises as `run` does."""
     context = Context(target, overrides, run_dir)
     # Damaged answers are noticed, and set aside, only by the report.
-    found = _report(context) if context.folder.answers("after").is_dir() else None
+    there = all(context.folder.answers(which).is_dir() for which in ("before", "after"))
+    found = _report(context) if there else None
     if not found:
         raise stages.no_answers(context)
     return found
 
 
+@_seen
 def report(target: Target, *overrides: str, run_dir: str | Path | None = None) -> Path:
     """Write the report of what there is; returns its path. Raises as `run` does."""
     context = Context(target, overrides, run_dir)
     _report(context)
+    if context.read_only:
+        raise RagtuneError(
+            f"{context.folder.report} is not written. {context.read_only.message}",
+            "`ragtune report RUN --format md` prints a summary. Or copy the run to where you may write.",
+        )
     return context.folder.report
 
 
+def show(target: Target, *overrides: str, run_dir: str | Path | None = None) -> Shown:
+    """The report that was written last, for a notebook: as the value of a cell it is shown.
+
+    Raises:
+        UsageError: there is none.
+    """
+    recipe, folder = find_recipe(target, overrides, run_dir)
+    return framed(RunFolder(folder, find_set(folder, recipe, named=names_set(overrides))).report)
+
+
 def _report(context: Context) -> Comparison | None:
-    with working(context, making=False):
+    with working(context, making=False, keeping=False):
         return stages.report(context)
 
 
+@_seen
 def summary(target: Target, *overrides: str, run_dir: str | Path | None = None) -> str:
     """The comparison in Markdown, for a pull request. Raises as `run` does."""
     return stages.markdown_summary(Context(target, overrides, run_dir))
 
 
+@_seen
 def merge(
     target: Target, *overrides: str, run_dir: str | Path | None = None, redo: bool = False
 ) -> Merging | None:
@@ -186,6 +247,7 @@ def merge(
         return stages.merge(context)
 
 
+@_seen
 def push(
     target: Target,
     *overrides: str,

@@ -6,10 +6,8 @@ The stages are functions of `ragtune`, which loads them, and torch with them, wh
 from __future__ import annotations
 
 import io
-import json
 import sys
 import traceback
-from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, cast
@@ -18,10 +16,27 @@ import typer
 
 import ragtune
 from ragtune.base import stopping
-from ragtune.base.errors import RagtuneError, UsageError, in_words
-from ragtune.base.files import writing
-from ragtune.base.network import go_offline, require_network
+from ragtune.base.commands import command_line
+from ragtune.base.errors import UsageError, in_words, is_panic
+from ragtune.base.screen.output import complain, flush, guarded, say, say_json
+from ragtune.base.screen.usage import (
+    AtLeast,
+    Base,
+    Checkpoint,
+    Controls,
+    Form,
+    Overrides,
+    Predictions,
+    Redo,
+    ReportFormat,
+    RunDir,
+    Show,
+    Target,
+    Targets,
+    settle,
+)
 from ragtune.base.secrets import hide
+from ragtune.base.web.network import go_offline, require_network
 
 app = typer.Typer(
     name="ragtune",
@@ -33,36 +48,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_CHANGES = "Changes to the recipe, such as train.steps=50."
-_REDO = "After a change of the recipe or its files: set aside what is no longer valid, and make it again."
-Target = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A recipe (YAML) or a run directory.")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help=_CHANGES)
-]
-RunDir = Annotated[
-    Path | None, typer.Option("--run-dir", help="Where the run lies; runs/NAME by default.")
-]
-Redo = Annotated[bool, typer.Option("--redo", help=_REDO)]
-
-
-class ReportFormat(StrEnum):
-    """What `report` makes."""
-
-    HTML = "html"
-    MARKDOWN = "md"
-
 
 def _terminal() -> ModuleType:
     """What prints results; it loads rich, which `--help` and `--version` do without."""
     from ragtune.stages import terminal  # noqa: PLC0415 - as it says
 
     return terminal
-
-
-def _print_json(found: object, indent: int | None = None) -> None:
-    typer.echo(json.dumps(found, ensure_ascii=False, indent=indent))
 
 
 @app.callback(invoke_without_command=True)
@@ -77,7 +68,7 @@ def root(
 ) -> None:
     """Read by `main` before anything runs; here for the help."""
     if version:
-        typer.echo(f"ragtune {ragtune.__version__}")
+        say(f"ragtune {ragtune.__version__}")
         raise typer.Exit
 
 
@@ -85,8 +76,9 @@ def root(
 def run(
     target: Target, overrides: Overrides = None, run_dir: RunDir = None, redo: Redo = False
 ) -> None:
-    """Do everything: check, data, answers before, training, answers after, merging, report, push.
+    """Do everything: check, tune, measure, report, publish.
 
+    That is: check, data, answers before, training, answers after, report, merging, push.
     What is finished is not repeated: after a break the same command goes on.
     """
     ragtune.run(target, *(overrides or []), run_dir=run_dir, redo=redo)
@@ -99,12 +91,15 @@ def check(
     run_dir: RunDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Find out before anything costs time whether a run would work; exit code 1 if not."""
+    """Find out whether a run would work, before anything costs time.
+
+    The exit code is 1 if it would not.
+    """
     terminal = _terminal()
     with terminal.to_stderr(wanted=as_json):
         found = ragtune.check(target, *(overrides or []), run_dir=run_dir)
     if as_json:
-        _print_json(found, indent=1)
+        say_json(found, indent=1)
     else:
         terminal.show_findings(found)
     if any(one["level"] == "fail" for one in found):
@@ -116,15 +111,10 @@ def prepare(
     target: Target,
     overrides: Overrides = None,
     run_dir: RunDir = None,
-    show: Annotated[
-        int,
-        typer.Option(
-            "--show", min=0, help="Show N training examples: prompt, tokens, what is trained."
-        ),
-    ] = 0,
+    show: Show = 0,
     redo: Redo = False,
 ) -> None:
-    """Read the data, select the examples, and count what was dropped and why."""
+    """Read the data, select the examples, and count what is dropped."""
     ragtune.prepare(target, *(overrides or []), run_dir=run_dir, redo=redo, show=show)
 
 
@@ -132,7 +122,7 @@ def prepare(
 def train(
     target: Target, overrides: Overrides = None, run_dir: RunDir = None, redo: Redo = False
 ) -> None:
-    """Train the adapter; after a break it goes on from the last checkpoint."""
+    """Train the adapter; after a break, go on from its checkpoint."""
     ragtune.train(target, *(overrides or []), run_dir=run_dir, redo=redo)
 
 
@@ -146,26 +136,18 @@ def evaluate(
     target: Target,
     overrides: Overrides = None,
     run_dir: RunDir = None,
-    base: Annotated[bool, typer.Option("--base", help="Without the adapter.")] = False,
+    base: Base = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print {n, metrics} alone.")] = False,
-    checkpoint: Annotated[
-        int | None, typer.Option("--checkpoint", help="With the adapter of this step.")
-    ] = None,
-    controls: Annotated[
-        bool,
-        typer.Option(
-            "--controls", help="Ask with other passages, too: none, the positive alone, and so on."
-        ),
-    ] = False,
-    predictions: Annotated[
-        Path | None,
-        typer.Option(
-            "--predictions", help="Score this file (lines of qid, prediction) and ask nothing."
-        ),
-    ] = None,
+    checkpoint: Checkpoint = None,
+    controls: Controls = False,
+    predictions: Predictions = None,
+    at_least: AtLeast = None,
     redo: Redo = False,
 ) -> None:
-    """Answer and score the questions, with the adapter if there is one."""
+    """Answer the questions, and score the answers.
+
+    With the adapter if there is one, unless an option says otherwise.
+    """
     given = {
         "--base": base,
         "--checkpoint": checkpoint is not None,
@@ -173,7 +155,9 @@ def evaluate(
         "--predictions": predictions is not None,
     }
     _require_one([name for name, there in given.items() if there])
+    _require_one(["--controls", *(["--at-least"] if at_least and controls else [])])
     changes, terminal = overrides or [], _terminal()
+    wanted = terminal.thresholds(at_least or [])
     with terminal.to_stderr(wanted=as_json):
         if controls:
             others = ragtune.controls(target, *changes, run_dir=run_dir, redo=redo)
@@ -186,42 +170,41 @@ def evaluate(
                 base=base,
                 checkpoint=checkpoint,
                 predictions=predictions,
+                tuned=bool(wanted) and not base,
                 redo=redo,
             )
             shown = {"n": found["n"], "metrics": found["metrics"]}
             table = terminal.metrics_table(found)
     if as_json:
-        _print_json(shown)
+        say_json(shown)
     else:
         terminal.console.print(table)
+    if not controls:
+        terminal.require_reached(found, wanted)
 
 
 @app.command()
 def compare(
-    targets: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RECIPE|RUN...",
-            help="A recipe or run: before against after. Several runs (or folders of answers in "
-            "them): each against the first.",
-        ),
-    ],
+    targets: Targets,
     run_dir: RunDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison alone.")] = False,
 ) -> None:
-    """Compare the answers before and after tuning, or those of several runs, with intervals."""
+    """Compare answers before and after tuning, or of several runs.
+
+    Question by question: what changed, with intervals.
+    """
     terminal = _terminal()
     runs = [t for t in targets if "=" not in t or Path(t).exists()]
     with terminal.to_stderr(wanted=as_json):
         if len(runs) > 1:
-            changes = [t for t in targets if t not in runs]
-            _require_one(["several runs", *changes, *(["--run-dir"] if run_dir else [])])
-            several = ragtune.compare_runs(*map(Path, runs))
-            shown, table = dict(several), terminal.runs_table(several)
+            _require_one(["several runs", *(["--run-dir"] if run_dir else [])])
+            asked = terminal.set_of([t for t in targets if t not in runs])
+            several = ragtune.compare_runs(*map(Path, runs), data_eval=asked)
+            shown, table = dict(several), terminal.runs_tables(several)
         else:  # which prints its table
             shown, table = dict(ragtune.compare(*targets, run_dir=run_dir)), None
     if as_json:
-        _print_json(shown)
+        say_json(shown)
     elif table:
         terminal.console.print(table)
 
@@ -231,25 +214,25 @@ def report(
     target: Target,
     overrides: Overrides = None,
     run_dir: RunDir = None,
-    form: Annotated[
-        ReportFormat,
-        typer.Option("--format", help="html: write report.html; md: print a summary in Markdown."),
-    ] = ReportFormat.HTML,
+    form: Form = ReportFormat.HTML,
 ) -> None:
-    """Write report.html and comparison.json of what there is, or print a summary."""
+    """Write the report of what there is, or print a summary of it.
+
+    The report is report.html, with its figures in comparison.json.
+    """
     if form is ReportFormat.HTML:
         ragtune.report(target, *(overrides or []), run_dir=run_dir)
         return
     with _terminal().to_stderr(wanted=True):
         text = ragtune.summary(target, *(overrides or []), run_dir=run_dir)
-    typer.echo(text, nl=False)
+    say(text, end="")
 
 
 @app.command()
 def merge(
     target: Target, overrides: Overrides = None, run_dir: RunDir = None, redo: Redo = False
 ) -> None:
-    """Merge the adapter into the base model, and count the answers that this changes."""
+    """Merge the adapter into the base, and count what that changes."""
     ragtune.merge(target, *(overrides or []), run_dir=run_dir, redo=redo)
 
 
@@ -262,7 +245,10 @@ def push(
         bool, typer.Option("--dry-run", help="Show what would go; ask nobody, send nothing.")
     ] = False,
 ) -> None:
-    """Publish the merged model or the adapter on the Hub (publish.repo=owner/name)."""
+    """Publish the merged model or the adapter on the Hub.
+
+    Its name there is publish.repo=owner/name, in the recipe or behind it.
+    """
     if not dry_run:
         require_network("Publishing asks the Hub")
     ragtune.push(target, *(overrides or []), run_dir=run_dir, dry_run=dry_run)
@@ -270,62 +256,71 @@ def push(
 
 @app.command()
 def schema() -> None:
-    """Print the recipe's JSON schema, for editors and for reading."""
-    _print_json(ragtune.Recipe.model_json_schema(), indent=2)
+    """Print the JSON schema of recipes, for editors and for reading."""
+    say_json(ragtune.Recipe.model_json_schema(), indent=2)
 
 
 @app.command()
 def init(
-    output: Annotated[Path, typer.Argument(help="The file to write.")] = Path("recipe.yaml"),
+    output: Annotated[
+        Path, typer.Argument(metavar="[FILE]", help="The file to write; recipe.yaml by default.")
+    ] = Path("recipe.yaml"),
     force: Annotated[
         bool, typer.Option("--force", help="Replace the file if it is there.")
     ] = False,
 ) -> None:
     """Write a commented recipe to start from."""
-    from ragtune.recipe.starter import STARTER, commented_recipe  # noqa: PLC0415 - loads pydantic and YAML
+    from ragtune.recipe.starter import write_starter  # noqa: PLC0415 - loads pydantic and YAML
 
-    if output.is_dir():
-        raise UsageError(f"{output} is a folder.", "Name the file to write.")
-    if output.exists() and not force:
-        raise UsageError(f"{output} is there already.", "Name another file, or use --force.")
-    try:
-        with writing(output) as file:
-            file.write(commented_recipe(STARTER))
-    except RagtuneError as error:  # its advice is for a run
-        raise RagtuneError(error.message, "Name a file elsewhere: ragtune init FILE.") from error
-    typer.echo(
-        f"Wrote {output}. Set model.id, data.train and data.eval, then: ragtune run {output}"
-    )
+    write_starter(output, force=force)
+    command = command_line("ragtune", "run", output)
+    say(f"Wrote {output}. Set model.id, data.train and data.eval, then: {command}")
+
+
+settle(app)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with its code: 0, 1 (failure), 2 (usage), 130 or 143 (stopped)."""
+    """Run the command line and exit with its code: 0, 1 (failure), 2 (usage), 130 or 143 (stopped).
+
+    141 if who read its output went away.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in given
     if "--offline" in given:
         go_offline()
     stopping.install()
     try:
-        stopping.stop_if_asked()
-        code = _call([a for a in given if a not in ("--debug", "--offline")])
-        if code == 130 or (code and stopping.interrupted()):  # noqa: PLR2004 - how Typer ends on Ctrl-C
-            code = stopping.farewell(given)
-    except KeyboardInterrupt:
-        code = stopping.farewell(given)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it ends in a message
-        if debug:  # what was sent may hold a token
-            sys.stderr.write(hide(traceback.format_exc()))
-        if stopping.interrupted():
-            code = stopping.farewell(given)
-        else:
-            told = in_words(error)
-            from ragtune.base.console import show_error  # noqa: PLC0415 - it loads rich
-
-            show_error(told.message, told.advice)
-            code = told.exit_code
+        with guarded(stopping.output_lost):
+            code = _code_of(given)
     finally:
         stopping.uninstall()
     sys.exit(code)
+
+
+def _code_of(given: list[str]) -> int | str | None:
+    """Run a command; whatever happens in it ends in a message and an exit code."""
+    debug = "--debug" in given
+    try:
+        stopping.stop_if_asked()
+        code = _call([a for a in given if a not in ("--debug", "--offline")])
+        flush()
+    except KeyboardInterrupt:
+        return stopping.farewell(given)
+    except BaseException as error:
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
+        if debug:  # what was sent may hold a token
+            complain(hide(traceback.format_exc()))
+        if stopping.interrupted():
+            return stopping.farewell(given)
+        told = in_words(error)
+        from ragtune.base.screen.console import show_error  # noqa: PLC0415 - it loads rich
+
+        show_error(told.message, told.advice)
+        return told.exit_code
+    if code == 130 or (code and stopping.interrupted()):  # noqa: PLR2004 - how Typer ends on Ctrl-C
+        return stopping.farewell(given)
+    return code
 
 
 _WrongArguments = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
@@ -335,11 +330,11 @@ _WrongArguments = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2]
 def _call(arguments: list[str]) -> int | str | None:
     """Run a command and return its exit code; what Typer says of wrong arguments may repeat a token."""
     try:
-        return app(arguments, standalone_mode=False) or 0
+        return app(arguments, prog_name="ragtune", standalone_mode=False) or 0
     except SystemExit as stop:
         return stop.code
     except _WrongArguments as error:
         said = io.StringIO()
         error.show(file=said)
-        sys.stderr.write(hide(said.getvalue()))
+        complain(hide(said.getvalue()))
         return error.exit_code

@@ -82,7 +82,8 @@ class Chat:
                     self.reply(200, {"object": "chat.completion", "choices": [choice]})
 
             def reply(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
-                data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+                text = body if isinstance(body, str | bytes) else json.dumps(body)
+                data = text.encode() if isinstance(text, str) else text
                 self.send_response(status)
                 headers = {"Content-Type": "application/json", **(headers or {})}
                 for name, value in {**headers, "Content-Length": str(len(data))}.items():

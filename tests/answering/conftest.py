@@ -30,7 +30,7 @@ def ticks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
 
     @contextlib.contextmanager
-    def bar(*_: object) -> Iterator[Callable[[int], None]]:
+    def bar(*_: object, **__: object) -> Iterator[Callable[[int], None]]:
         yield seen.append
 
     monkeypatch.setattr(prediction, "progress", bar)

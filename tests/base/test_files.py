@@ -15,14 +15,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ragtune.base.disk import cache_dir, disk_errors, existing_parent
-from ragtune.base.errors import RagtuneError, lost_disk
+from ragtune.base.errors import RagtuneError, in_words, lost_disk
 from ragtune.base.files import (
     appending,
     json_line,
     making_folder,
     read_json,
     read_jsonl,
+    remove,
     sha256,
+    truncate,
     write_json,
     write_jsonl,
     writing,
@@ -98,6 +100,48 @@ def test_an_interrupted_file_leaves_the_old_one(tmp_path: Path) -> None:
         interrupted()
     assert path.read_text() == "old"
     assert names(path.parent) == ["a.txt"]
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    """Whoever may write beside a file could put one there, under the name that it has while it is made."""
+    mine, own = tmp_path / "mine", tmp_path / "own"
+    own.mkdir()
+    for canary in (mine, own / "file"):
+        canary.write_text("mine")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in (".a.json.partial", "a.json", "lines.jsonl", ".lines.jsonl.partial"):
+        (folder / name).symlink_to(mine)
+    for name in (".made.partial", "made", ".made.old"):
+        (folder / name).symlink_to(own)
+    os.link(mine, folder / "hard.jsonl")
+    write_json(folder / "a.json", {})
+    with making_folder(folder / "made") as partial:
+        (partial / "file").write_text("new")
+    with pytest.raises(RagtuneError, match=r"lines\.jsonl is a link, through which nothing"):
+        appending(folder / "lines.jsonl").__enter__()
+    with appending(folder / "hard.jsonl") as file:
+        file.write("more")
+    truncate(folder / "hard.jsonl", 5)
+    assert (folder / "hard.jsonl").read_text() == "minem"
+    assert mine.read_text() == (own / "file").read_text() == "mine"
+    assert names(own) == ["file"]
+    assert (folder / "made" / "file").read_text() == "new"
+    assert not (folder / "a.json").is_symlink()
+    assert not (folder / "made").is_symlink()
+    remove(folder / "lines.jsonl")
+    remove(folder)
+    remove(folder)
+    assert mine.read_text() == (own / "file").read_text() == "mine"
+
+
+def test_what_a_kill_left_is_removed_whatever_it_is(tmp_path: Path) -> None:
+    (tmp_path / ".a.json.partial" / "deep").mkdir(parents=True)
+    (tmp_path / ".made.partial").touch()
+    write_json(tmp_path / "a.json", {})
+    with making_folder(tmp_path / "made"):
+        pass
+    assert names(tmp_path) == ["a.json", "made"]
 
 
 def test_an_interrupted_folder_leaves_the_old_one(tmp_path: Path) -> None:
@@ -232,9 +276,9 @@ def test_a_full_disk_of_pytorch_is_known_by_what_is_free_before_the_half_is_remo
     ],
 )
 def test_a_file_that_does_not_fit_says_how_much_it_needs(
-    tmp_path: Path, rows: list[dict[str, Any]], words: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, Any]], words: str
 ) -> None:
-    (tmp_path / ".a.jsonl.partial").symlink_to("/dev/full")
+    monkeypatch.setattr("ragtune.base.files.no_links", lambda *_: os.open("/dev/full", os.O_WRONLY))
     with pytest.raises(RagtuneError, match=rf"could not write .*a\.jsonl \({words}, \d+ MiB free"):
         write_jsonl(tmp_path / "a.jsonl", rows)
     assert names(tmp_path) == []
@@ -249,6 +293,18 @@ def test_a_drive_that_goes_away_is_told(tmp_path: Path, number: int, name: str |
     with pytest.raises(RagtuneError, match=words), disk_errors(tmp_path / "run"):
         raise OSError(number, os.strerror(number), name)
     assert "A file can't be reached" in str(lost_disk(OSError(number, "x")))
+
+
+def test_a_pipe_in_the_place_of_a_file_is_no_fault_of_ours(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.json")
+    with pytest.raises(OSError, match="a pipe") as found:
+        sha256(tmp_path / "x.json")
+    told = in_words(found.value)
+    assert (
+        told.message
+        == f"{tmp_path / 'x.json'} can't be read: it is no plain file, but a pipe or a device."
+    )
+    assert "fault" not in told.advice
 
 
 def test_what_is_no_lost_disk() -> None:
@@ -309,15 +365,16 @@ def test_the_cache_can_be_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_dir() == Path.home() / ".cache" / "ragtune"
 
 
-def test_lines_that_do_not_fit_say_how_much_they_need(tmp_path: Path) -> None:
+def test_lines_that_do_not_fit_say_how_much_they_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "work" / "before.jsonl"
     with appending(path) as file:
         file.write("first\n")
     with appending(path) as file:
         file.write("second\n")
     assert path.read_text("utf-8") == "first\nsecond\n"
-    path.unlink()
-    path.symlink_to("/dev/full")
+    monkeypatch.setattr("ragtune.base.files.no_links", lambda *_: os.open("/dev/full", os.O_WRONLY))
     with (
         pytest.raises(RagtuneError, match=r"before\.jsonl \(at least 2 KiB needed"),
         appending(path) as file,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import gzip
 import os
 import random
@@ -179,8 +180,9 @@ def test_resumed_in_a_later_call(
 def test_stopped_by_the_user(url: str, handler: type[Handler], path: Path) -> None:
     handler.script += [lambda h: h.serve(most=50_000)]
 
-    def stop(*_: int) -> None:
-        raise KeyboardInterrupt
+    def stop(have: int, _: int) -> None:
+        if have:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         download(url, path, stop)
@@ -283,6 +285,37 @@ def test_trouble_that_stays(url: str, handler: type[Handler], path: Path) -> Non
     assert failure(url, path).startswith(f"{url}: the server answered 503.\n")
     assert len(handler.requests) == aio.ATTEMPTS
     assert partial(path).read_bytes() == WHOLE[:50_000]
+
+
+def test_an_answer_without_an_end(
+    url: str, handler: type[Handler], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither is it told how long it is, nor does it end; and of a bomb nothing is unpacked."""
+    monkeypatch.setattr("ragtune.base.web.answers.MAX_ANSWER", 1 << 20)
+    sent = []
+
+    def endless(self: Handler) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            while len(sent) < 10_000:
+                self.wfile.write(b"x" * 65536)
+                sent.append(1)
+
+    def packed(self: Handler) -> None:
+        self.send_response(200)
+        self.send_header("Content-Encoding", "gzip")
+        self.end_headers()
+
+    handler.script = [endless]
+    with pytest.raises(
+        RagtuneError, match=r"sent more than the 1 MiB that it may\.\nDownload it by hand"
+    ):
+        download(url, path, lambda *_: None)
+    assert len(sent) < 200
+    handler.script = [packed]
+    with pytest.raises(RagtuneError, match=r"sent an answer that is compressed"):
+        download(url, path, lambda *_: None)
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,8 @@ def test_what_is_not_found_is_listed_with_nought(auditor: Auditor) -> None:
         ("positives_inside_words", "eval", 0, 3),
         ("changed_answers", "train", 0, 4),
         ("changed_answers", "eval", 0, 3),
+        ("control_tokens", "train", 0, 4),
+        ("control_tokens", "eval", 0, 3),
         ("truncated_prompts", "train", 0, 4),
         ("truncated_prompts", "eval", 0, 3),
     ]
@@ -191,6 +193,28 @@ def test_an_equal_passage_is_no_shared_text(auditor: Auditor) -> None:
 
 
 # Within a split.
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_control_tokens_that_are_written_out_are_counted_by_record(
+    auditor: Auditor, split: str
+) -> None:
+    records = auditor.train if split == "train" else auditor.eval
+    records[1]["question"] = "<|im_start|>?"
+    records[1]["passages"][0]["title"] = "<|im_end|>"
+    records[2]["answers"].append("<|im_end|>")
+    records[0]["passages"].append(
+        {"passage_id": "9", "title": "", "text": "<|im_end|>"}
+    )  # not shown
+    found = auditor.run()
+    one = found["control_tokens", split]
+    assert (one["count"], one["of"]) == (2, len(records))
+    assert [(e["text"], e["detail"]) for e in one["examples"]] == [
+        ("<|im_start|>?", "in the question, a title"),
+        ("<|im_end|>", "in an answer"),
+    ]
+    other = "eval" if split == "train" else "train"
+    assert found["control_tokens", other]["count"] == 0
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])

@@ -238,3 +238,29 @@ def test_a_refusal_that_is_too_long_is_told(
     assert "it can't be given whole. Raise evaluate.max_new_tokens." in " ".join(
         capsys.readouterr().out.split()
     )
+
+
+def test_of_very_many_passages_few_tries_find_how_many_fit(
+    tmp_path: Path, chatml_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *_, encoder = stage(tmp_path, chatml_tokenizer, 400, data={"max_passages": 5000})
+    example = Example("q", "?", ("a",), tuple(Passage(f"b c {i}") for i in range(3000)), (0,), ())
+    tries: list[int] = []
+    ids = Encoder._ids
+
+    def counted(self: Encoder, asked: Any) -> Any:
+        tries.extend(len(passages) for _, passages in asked)
+        return ids(self, asked)
+
+    monkeypatch.setattr(Encoder, "_ids", counted)
+    prompt = encoder.prompt(example)
+    assert prompt is not None
+    assert len(tries) <= 14
+    monkeypatch.undo()
+    shown = prompt.passages_shown
+    assert len(prompt.ids) <= 400 < len(ids(encoder, [("?", example.passages[: shown + 1])])[0])
+    assert ids(encoder, [("?", example.passages[:shown])])[0] == prompt.ids
+    tries.clear()
+    monkeypatch.setattr(Encoder, "_ids", counted)
+    assert encoder.prompt(Example("q", "long " * 1000, ("a",), example.passages, (0,), ())) is None
+    assert len(tries) <= 15

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from ragtune.base.errors import UsageError
 from ragtune.data.chat import render
 from ragtune.data.encode import IGNORE, EncodedPrompt, Encoder
-from ragtune.data.example import Example, Passage, parse_example
+from ragtune.data.example import Example, Passage
 from ragtune.data.tokenizer import prepare_tokenizer
 from ragtune.model.load import load_tokenizer
 from ragtune.model.source import ModelSource
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Recipe
-from tests.conftest import CHATML, build_tokenizer, make_records
+from tests.conftest import CHATML, build_tokenizer
 from tests.data.templates import CASES, EOS, IM, OPEN, TAGS, metaspace_tokenizer
 
 
@@ -196,7 +196,9 @@ def test_of_several_chat_templates_the_default_is_looked_at_used_and_saved(tmp_p
     assert not (tmp_path / "saved/additional_chat_templates").exists()
     (tmp_path / "given/chat_template.jinja").write_text(ENDLESS, "utf-8")
     loaded = load_tokenizer(ModelSource(str(tmp_path / "given"), None))
-    with pytest.raises(UsageError, match="repeats something more than 100,000 times"):
+    with pytest.raises(
+        UsageError, match="The chat template can't be used: it goes on for more than 2 s"
+    ):
         prepare_tokenizer(loaded, recipe_of())
 
 
@@ -336,16 +338,6 @@ def test_a_special_token_that_is_written_out_in_an_answer_stays_text(
     ids = encoder.completion("<|im_end|>green")
     assert ids.count(encoder.stop_id) == 1
     assert chatml_tokenizer.decode(ids[:-1]) == "<|im_end|>green"
-
-
-def test_a_special_token_that_is_written_out_in_a_passage_is_noticed(
-    tiny_recipe: dict[str, Any], chatml_tokenizer: Any
-) -> None:
-    encoder = Encoder(chatml_tokenizer, load_recipe(tiny_recipe), 1024)
-    record = make_records(1)[0]
-    assert not encoder.holds_special_text(parse_example(record, "x"))
-    record["passages"][1]["text"] += "<|im_start|>assistant"
-    assert encoder.holds_special_text(parse_example(record, "x"))
 
 
 @pytest.mark.parametrize("change", ["[:200]", ".split('?')[-1]", "|replace('House', 'home')"])

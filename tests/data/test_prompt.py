@@ -96,6 +96,18 @@ def test_a_template_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert refusal(str(path)) == f"prompt.template: {path} can't be read (not UTF-8)."
 
 
+def test_a_template_file_that_is_none_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "my.jinja"
+    path.mkdir()
+    assert refusal(str(path)) == f"prompt.template: {path} can't be read (it is a folder)."
+    (tmp_path / "device.jinja").symlink_to("/dev/zero")
+    assert refusal(str(tmp_path / "device.jinja")).endswith(
+        "(it is no plain file, but a pipe or a device)."
+    )
+    (tmp_path / "large.jinja").write_text("{{ question }}" + "x" * 2**20, "utf-8")
+    assert refusal(str(tmp_path / "large.jinja")).endswith("(it has more than 256 KiB).")
+
+
 def test_the_system_prompt_comes_first_and_is_no_template() -> None:
     user = {"role": "user", "content": "Who?"}
     assert builder("{{ question }}").messages("Who?", TWO) == [user]

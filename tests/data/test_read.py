@@ -321,11 +321,13 @@ def test_a_folder_and_an_unknown_suffix_are_told(tmp_path: Path) -> None:
 def test_a_file_that_may_not_be_read_is_told(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(self: Path, *_: Any, **__: Any) -> None:
+    def refuse(_: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
     WRITERS[name](tmp_path / name, RECORDS)
-    monkeypatch.setattr(Path, "open", refuse)  # root, who may run this, may read everything
+    monkeypatch.setattr(
+        "ragtune.data.read.open_plain", refuse
+    )  # root, who may run this, may read everything
     assert refusal(tmp_path / name) == f"{name}: can't be read (Permission denied)."
 
 
@@ -333,7 +335,17 @@ def test_a_file_that_may_not_be_read_is_told(
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, load: Callable[..., Any]) -> None:
-    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load))
+    made = types.SimpleNamespace(load_dataset=load, config=types.SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "datasets", made)
+
+
+def test_a_hub_dataset_whose_file_is_empty_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object, **__: object) -> Any:
+        raise StopIteration
+
+    stand_in(monkeypatch, load)
+    with pytest.raises(UsageError, match="Dataset owner/name can't be read: StopIteration"):
+        list(read("owner/name"))
 
 
 def test_a_hub_dataset_is_streamed_with_its_split(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,7 +370,7 @@ def test_a_hub_dataset_is_streamed_with_its_split(monkeypatch: pytest.MonkeyPatc
         ),
         (RuntimeError("boom"), "Dataset owner/name can't be read: boom"),
         (ValueError("Bad split: dev.\nmore"), "Dataset owner/name can't be read: Bad split: dev."),
-        (ConnectionError("no network"), "Dataset owner/name can't be read: no network\nIt is neither a file"),
+        (ConnectionError("no network"), "Dataset owner/name can't be read. The connection to the Hub was cut: ConnectionError: no network."),
     ],
 )  # fmt: skip
 def test_what_the_hub_refuses_is_told(

@@ -17,9 +17,9 @@ from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
 
 from ragtune.answering.engine import encode_prompts
-from ragtune.base.console import console
 from ragtune.base.errors import RagtuneError
 from ragtune.base.files import read_json, read_jsonl
+from ragtune.base.screen.console import console
 from ragtune.model.hardware import free_gpu
 from ragtune.model.quiet import quiet
 from ragtune.model.skeleton import stays_float32

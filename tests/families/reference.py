@@ -17,7 +17,10 @@ from torch.nn import functional
 
 def load(folder: Path, kind: str) -> Any:
     """A saved model as a class of transformers, in float32."""
-    model = getattr(hf, kind).from_pretrained(folder, dtype=torch.float32)
+    model, report = getattr(hf, kind).from_pretrained(
+        folder, dtype=torch.float32, output_loading_info=True
+    )
+    assert not any(report.values()), report
     return model.requires_grad_(requires_grad=False).eval()
 
 

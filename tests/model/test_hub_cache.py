@@ -18,7 +18,7 @@ import pytest
 import ragtune
 from ragtune.base.files import read_json
 from ragtune.model import hub_cache
-from ragtune.model.hub_cache import commit_of, set_damaged_aside
+from ragtune.model.hub_cache import commit_of, set_damaged_aside, to_download
 from ragtune.model.source import ModelSource
 from tests.conftest import tiny_model
 from tests.standin import Fault, Hub
@@ -49,6 +49,19 @@ def cached(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("RAGTUNE_CACHE", str(tmp_path / "cache"))
     return snapshot(tmp_path / "hub", "a" * 40, tiny_folder)
+
+
+def test_what_is_to_be_downloaded(cached: Path) -> None:
+    """Nothing of what is whole; else it can be watched how it arrives, and an index says how much it is."""
+    assert to_download(BASE) == (None, None)
+    (cached / "model.safetensors").unlink()
+    blobs = cached.parents[1] / "blobs"
+    assert to_download(BASE) == (blobs, None)
+    index = cached / "model.safetensors.index.json"
+    for said, size in (({"total_size": 7}, 7), (None, None), ({"total_size": "7"}, None)):
+        index.write_text(json.dumps({"metadata": said, "weight_map": {"a": "b"}}), "utf-8")
+        assert to_download(BASE) == (blobs, size)
+    assert to_download(ModelSource("owner/other", "owner/other")) == (None, None)
 
 
 def test_damaged_files_are_set_aside_and_whole_ones_read_once(

@@ -111,7 +111,7 @@ def test_an_error_that_is_none_of_these_is_a_fault(
     with pytest.raises(AttributeError):
         load_adapter(base, adapter)
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_config", _refuse)
-    with pytest.raises(ValueError, match="something else"):
+    with pytest.raises(UsageError, match=r"config\.json of llama makes no model: something else"):
         skeleton(hf.LlamaConfig())
     with pytest.raises(
         UsageError, match=r"no causal language model: transformers .* has none of vit"

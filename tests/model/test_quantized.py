@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 import ragtune
 from ragtune.base.errors import UsageError
 from ragtune.model.hardware import Hardware
+from ragtune.model.headers import compare
 from ragtune.model.load import load_config, load_model
 from ragtune.model.plan import estimate_of, make_plan
 from ragtune.model.quantized import quantization_of, settle, without_quantization
@@ -81,6 +82,43 @@ def mxfp4_folder(chatml_tokenizer: Any, tmp_path: Path) -> Path:
     chatml_tokenizer.save_pretrained(folder)
     write_quantized(folder, {"quant_method": "mxfp4"}, mxfp4)
     return folder
+
+
+Q = "model.layers.0.self_attn.q_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.pop(Q), f"lack {Q}."),
+        (lambda t: t.pop(f"{Q}_scale_inv"), f"lack {Q}_scale_inv."),
+        (
+            lambda t: t.update({f"{Q}_scale_inv": torch.ones(1, 1)}),
+            f"{Q}_scale_inv has the shape [1, 1], and by config.json (weight_block_size) it is [2, 2].",
+        ),
+        (lambda t: t.update({Q: t[Q][:16].clone()}), f"{Q} has the shape [16, 32], and by config.json"),
+        (
+            lambda t: t.update({Q.replace("q_proj", "r_proj"): t[Q].clone()}),
+            f"have {Q.replace('q_proj', 'r_proj')}, and LlamaForCausalLM",
+        ),
+        (
+            lambda t: t.update({Q.replace(".0.", ".7."): t[Q].clone()}),
+            f"have {Q.replace('.0.', '.7.')}, and LlamaForCausalLM",
+        ),
+    ],
+    ids=["a weight", "a scale", "its shape", "the weight's", "a module", "a layer"],
+)  # fmt: skip
+def test_fp8_files_are_compared_with_the_class(
+    change: Callable[[dict[str, torch.Tensor]], object], words: str, fp8_folder: Path
+) -> None:
+    source = ModelSource(str(fp8_folder), None)
+    assert compare(load_config(source), source)
+    tensors = load_file(fp8_folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, fp8_folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UsageError) as raised:
+        compare(load_config(source), source)
+    assert words in raised.value.message
 
 
 def bnb_folder(tiny_folder: Path, folder: Path, bits: int) -> Path:

@@ -12,15 +12,16 @@ from typing import Any
 
 import pytest
 
-from ragtune.base import hub as client
+from ragtune.base.web import hub_client as client
 from ragtune.recipe.load import save_recipe
 from ragtune.recipe.schema import Recipe
 from ragtune.stages.context import Context
 from ragtune.stages.order import digests_of, place_of, stage_named
 from ragtune.stages.summary import write_summary
 from ragtune.store.changes import part_of
-from ragtune.store.folder import RunFolder, set_name
+from ragtune.store.folder import RunFolder
 from ragtune.store.proof import NAME, Proof, close
+from ragtune.store.sets import set_name
 from tests.conftest import make_records
 from tests.standin import Hub
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from ragtune import api as pipeline
-from ragtune.base import hub as client
 from ragtune.base.errors import RagtuneError
+from ragtune.base.web import hub_client as client
 from ragtune.publish.hub import Access, check_access, push
 from tests.publish.conftest import Finished, contents, published
 from tests.standin import TOKEN, Fault, Hub, Repo
@@ -290,14 +290,16 @@ def test_an_illegal_name(hub: Hub, run_dir: Finished, folder: Path, name: str) -
     assert hub.repos[REPO].files == published(folder)
 
 
-def test_the_time_out_is_put_away_again(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other users of huggingface_hub's session keep their own settings."""
-    from huggingface_hub import get_session
+def test_the_bounds_are_those_of_every_client_that_is_made(hub: Hub, waits: list[float]) -> None:
+    """huggingface_hub makes itself another one after a connection that fails."""
+    from huggingface_hub import close_session, get_session
 
     check_access(REPO, private=True)
-    session = get_session()
-    assert session.timeout.read is None
-    assert "send" not in vars(session)
+    for _ in range(2):
+        assert type(vars(get_session())["send"].__self__).__name__ == "_Bounds"
+        assert len(get_session().event_hooks["response"]) == 1
+        close_session()
+        client.bound_client()
 
 
 def test_a_token_in_a_file_stops_the_push(hub: Hub, folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ragtune.base.errors import RagtuneError, UsageError
-from ragtune.base.hub import hub_errors
+from ragtune.base.web.hub import hub_errors
 from ragtune.publish.hub import Access, Published, check_access, push
 from tests.publish.conftest import Finished, contents, published
 from tests.standin import TOKEN, Hub, Repo

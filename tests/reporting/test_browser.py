@@ -10,14 +10,19 @@ from typing import Any
 
 import pytest
 
+from ragtune.base.screen.visible import visible
 from ragtune.data.example import Passage
 from ragtune.reporting.answers import AnswerRow
+from ragtune.reporting.frame import framed
+from ragtune.reporting.wording import HINT
+from tests.base.screen.payloads import PAYLOADS
 from tests.reporting import made
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HOSTILE = (
     '</script><!-- <img src=x onerror="window.hurt=1"> <script>window.hurt=1</script> \'\u2028&amp;'
 )
+SEEN = HOSTILE.replace("\u2028", "U+2028")
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium here: apt-get install chromium"
@@ -183,13 +188,32 @@ def test_text_of_the_data_stays_text(show: Callable[..., Any]) -> None:
         ".accepted div",
         ".passage b",
         ".passage mark",
-        "bdi",
+        "p.small > bdi",
         "pre",
     ):
-        assert page.locator(f"table.answers {place}").first.text_content() == HOSTILE, place
-    assert HOSTILE in page.locator(".audit").text_content()
+        assert page.locator(f"table.answers {place}").first.text_content() == SEEN, place
+    assert SEEN in page.locator(".audit").text_content()
     assert page.evaluate("window.hurt") is None
     assert page.locator("img").count() == 0
+
+
+def test_a_reader_sees_what_can_t_be_seen(show: Callable[..., Any]) -> None:
+    """The script's rows as well: each hidden character is a badge, and nothing else is of another kind."""
+    shown = [
+        dataclasses.replace(made.rows()[0], question=f"{n} {t}", before=t, prompt=t, qid=t)
+        for n, t in PAYLOADS.items()
+    ]
+    page = show(answers=shown)
+    text = page.locator("table.answers").inner_text()
+    assert visible(text) == text
+    hidden = [t for t in PAYLOADS.values() if visible(t) != t]
+    assert page.locator(".question:has(bdi.odd)").count() == len(hidden)
+    row = page.locator(".question", has_text="override")
+    assert row.inner_text() == "override userU+202Etxt.exeU+202C"
+    row.click()
+    assert page.locator("pre:visible").first.inner_text() == "userU+202Etxt.exeU+202C"
+    badge = page.locator("bdi.odd").first
+    assert badge.get_attribute("title") == HINT
 
 
 def test_a_script_that_is_not_the_page_s_own_does_not_run(browser: Any, tmp_path: Path) -> None:
@@ -242,6 +266,31 @@ def test_print_has_figures_and_the_first_answers(show: Callable[..., Any]) -> No
     assert page.locator("table.answers tbody:visible").count() == 20
     assert page.is_hidden("#search")
     assert page.locator("#gain svg").first.is_visible()
+
+
+def test_in_a_notebook_s_frame(browser: Any, tmp_path: Path) -> None:
+    """All of it works there, its policy holds, and it reaches nothing around it."""
+    frame = framed(made.render(tmp_path))._repr_html_()
+    (tmp_path / "notebook.html").write_text(f"<h1>notebook</h1>{frame}", "utf-8")
+    context = browser.new_context(viewport={"width": 420, "height": 800})
+    page = context.new_page()
+    page.goto((tmp_path / "notebook.html").as_uri())
+    report = page.frames[1]
+    report.wait_for_selector("table.answers tbody")
+    report.click('a[href="#recipe"]')
+    assert report.evaluate("location.href") == "about:srcdoc#recipe"
+    assert report.evaluate("self.origin") == "null"
+    tried = {
+        "fetch": "fetch('https://example.com').then(() => 'reached', (e) => e.name)",
+        "script": "(() => { const s = document.createElement('script'); s.textContent = 'window.hurt = 1'; "
+        "document.body.append(s); return window.hurt ?? 'no' })()",
+        "parent": "(() => { try { return parent.document.title } catch (e) { return e.name } })()",
+    }
+    found = {name: report.evaluate(script) for name, script in tried.items()}
+    assert found == {"fetch": "TypeError", "script": "no", "parent": "SecurityError"}
+    assert report.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate("document.styleSheets.length") == 0
+    context.close()
 
 
 def test_without_scripts_it_says_so(show: Callable[..., Any]) -> None:

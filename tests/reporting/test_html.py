@@ -13,10 +13,13 @@ from typing import Any
 
 import pytest
 
+from ragtune.base.screen.visible import named, visible
 from ragtune.data.example import Passage
+from ragtune.reporting import markdown
 from ragtune.reporting.answers import AnswerRow, island, outcomes, pieces
 from ragtune.reporting.plots import controls_chart, gain_chart
 from ragtune.reporting.wording import METRICS, count, duration, points, probability
+from tests.base.screen.payloads import PAYLOADS
 from tests.reporting import made
 from tests.reporting.made import STATE, a_recipe, compared, controls, rows
 
@@ -273,6 +276,7 @@ def test_data_recipe_and_machine(tmp_path: Path) -> None:
 
 
 HOSTILE = "</script><!--<script>x\u2028y\u2029&'\"<img src=x onerror=alert(1)>"
+SEEN = HOSTILE.replace("\u2028", "U+2028").replace("\u2029", "U+2029")
 
 
 def test_what_was_cut_is_counted(tmp_path: Path) -> None:
@@ -316,14 +320,51 @@ def test_data_are_text_everywhere(tmp_path: Path) -> None:
     assert "<!--" not in page
     assert "img" not in tags
     assert page.count("</script>") == page.count("<script") == 3  # rows, one chunk, the script
-    assert HOSTILE in "".join(Reader.of(page).text)
-    assert listed(page)[0]["qid"] == HOSTILE
-    assert opened(page)[0]["prompt"] == HOSTILE
+    assert SEEN in "".join(Reader.of(page).text)
+    assert listed(page)[0]["qid"] == named(HOSTILE)
+    assert opened(page)[0]["prompt"] == named(HOSTILE)
     inside = "".join(re.findall(r'<script type="application/json".*?</script>', page, re.DOTALL))
     assert "\u2028" not in inside
     assert "\u2029" not in inside
-    assert "x\\u2028y" in inside
+    assert "U+2028" in inside
     assert text
+
+
+def test_what_can_t_be_seen_is_marked(tmp_path: Path) -> None:
+    shown = [
+        AnswerRow(
+            text, text, (text,), (Passage(f"a {text} b", text),), text, text, True, True,
+            prompt=text, others=(text,), alternatives=(text,),
+        )
+        for text in PAYLOADS.values()
+    ]  # fmt: skip
+    text = "|".join(PAYLOADS.values())
+    recipe = a_recipe()
+    model = recipe.model.model_copy(update={"id": text})
+    prompt = recipe.prompt.model_copy(update={"system": text})
+    changes = {"model": model, "prompt": prompt}
+    changes["data"] = recipe.data.model_copy(update={"refusal": text})
+    example = {"qid": text, "text": text, "detail": text, "other_qid": text}
+    audit = {"split": text, "title": text, "count": 1, "of": 1, "note": text}
+    found = made.data_report(audits=[{**audit, "examples": [example]}], stop_token=text)
+    found["train"] |= {"source": text, "truncated": {**found["train"]["truncated"], "qids": [text]}}
+    page = render(tmp_path, recipe=recipe.model_copy(update=changes), answers=shown, data=found)
+    assert visible(page) == page
+    read(page)
+    assert page.count('<bdi class="odd" title="') > 9 * len(PAYLOADS)
+    assert [row["qid"] for row in listed(page)] == [*map(named, PAYLOADS.values())]
+    assert opened(page)[0]["passages"][0][0] == named(shown[0].qid)
+    summary = markdown.summary(text, compared(recipe, rows()))
+    assert visible(summary) == summary
+
+
+def test_what_is_written_from_right_to_left_is_isolated(tmp_path: Path) -> None:
+    data = made.data_report()
+    data["train"] |= {"source": "קובץ.jsonl"}
+    data["train"]["truncated"] |= {"qids": ["שאלה", "2"]}
+    page = render(tmp_path, data=data)
+    assert "<bdi>קובץ.jsonl</bdi>" in page
+    assert "<bdi><bdi>שאלה</bdi></bdi>, <bdi>2</bdi>" in page
 
 
 def test_an_island_reads_back() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -156,6 +157,14 @@ def test_weights_that_are_only_pickles_further_away_are_refused_when_loaded(
     with pytest.raises(UsageError, match=r"has no model\.safetensors.*safetensors and GGUF only"):
         load_model(ModelSource(str(folder), None), hardware, nf4=False)
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "chat_template.jinja"])
+def test_a_pipe_among_a_models_files_is_not_waited_for(folder: Path, name: str) -> None:
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(UsageError, match=r"is no plain file, but a pipe|config\.json"):
+        resolve(Model(id=str(folder)))
 
 
 @pytest.mark.parametrize("name", ["../other.safetensors", "/etc/x.safetensors", "model.py"])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ragtune.base.errors import UsageError
-from ragtune.base.network import is_offline, require_local_trackers, require_network
+from ragtune.base.web.network import is_offline, require_local_trackers, require_network
 from ragtune.data import aio
 from tests.safety.children import run_all, write_recipe
 

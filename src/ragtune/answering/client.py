@@ -11,17 +11,20 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from ragtune.answering.connection import bounded
 from ragtune.answering.prediction import Prediction
+from ragtune.base.commands import install
 from ragtune.base.errors import RagtuneError, UsageError
-from ragtune.base.network import require_network
-from ragtune.base.text import nearest
+from ragtune.base.text import nearest, shortened
+from ragtune.base.web.answers import AnswerError
+from ragtune.base.web.network import require_network
 from ragtune.data.chat import Message
 from ragtune.recipe.schema import Scalar
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from openai import APIError, AsyncOpenAI
+    from openai import APIError, APIStatusError, AsyncOpenAI
 
 T = TypeVar("T")
 Conversation = tuple[str, list[Message]]
@@ -40,6 +43,8 @@ _NEWER_LIMIT = "max_completion_tokens"
 """The name that some servers insist on; older ones, and most others, know max_tokens alone."""
 _SHOWN = 300
 """How much of a server's words a message shows, in characters."""
+_NAMED = 20
+"""How many names of its list."""
 
 
 def served_models(endpoint: str) -> list[str] | None:
@@ -84,6 +89,7 @@ class Client:
             api_key=_key() or "no-key",
             max_retries=RETRIES,
             timeout=TIMEOUT,
+            http_client=bounded(_library(), self.endpoint, TIMEOUT),
         )
         return connection
 
@@ -105,6 +111,8 @@ class Client:
                         keep([await self.ask(connection, qid, messages)])
                     except _library().APIError as error:
                         failures.append(self.fault(error, qid, listed))
+                    except AnswerError as error:
+                        failures.append(self.unread(error))
                     except Exception as error:  # noqa: BLE001 - raised below, when the others are done
                         failures.append(error)
                     if failures:
@@ -134,31 +142,42 @@ class Client:
                 raise
             self.limit = _NEWER_LIMIT
             return await self.ask(connection, qid, messages)
-        except ValueError:  # no JSON, whatever it says of itself
+        except (
+            ValueError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ):  # no JSON, or of other types
             reply = None
         if said := getattr(reply, "error", None):
             raise RagtuneError(f"{self.endpoint}, question {qid}: {_told(said)}", GOES_ON)
-        choice = next(iter(getattr(reply, "choices", None) or ()), None)
+        choices = getattr(reply, "choices", None)
+        choice = choices[0] if isinstance(choices, list) and choices else None
         message = getattr(choice, "message", None)
-        if choice is None or message is None:
+        if choice is None or not hasattr(message, "content"):
             raise RagtuneError(
                 f"What {self.endpoint} answers to the question {qid} is no chat completion.",
                 _ADDRESS,
             )
         content = getattr(message, "content", None) or ""
         if isinstance(content, list):  # of parts, of which some may be text
-            content = "".join(part.get("text") or "" for part in content if isinstance(part, dict))
+            parts = [part.get("text") for part in content if isinstance(part, dict)]
+            content = "".join(text for text in parts if isinstance(text, str))
         # Half a character, which an answer that is cut off may end with, can't be written.
         text = str(content).encode("utf-8", "replace").decode()
-        return Prediction(qid, text, [], choice.finish_reason == "stop")
+        return Prediction(qid, text, [], getattr(choice, "finish_reason", "") == "stop")
 
     async def listed(self, connection: AsyncOpenAI) -> list[str] | None:
         """The names that the server lists; None if it has no list. Raises as `served_models` does."""
         openai = _library()
         try:
             page = await connection.with_options(max_retries=1, timeout=LIST_TIMEOUT).models.list()
-            return [model.id for model in page.data]
-        except openai.APIConnectionError:
+            return [str(model.id) for model in page.data]
+        except AnswerError as error:
+            raise self.unread(error) from None
+        except openai.APIConnectionError as error:
+            if isinstance(error.__cause__, AnswerError):
+                raise self.unread(error.__cause__) from None
             raise RagtuneError(
                 f"No server answers at {self.endpoint}.",
                 self.advice or "Start it, or set evaluate.endpoint.",
@@ -166,7 +185,7 @@ class Client:
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
             raise self.refused(error.status_code) from None
         # Some servers have no list, and transformers' fails where there is no cache of the Hub.
-        except (openai.APIError, ValueError, AttributeError, TypeError):
+        except (openai.APIError, ValueError, AttributeError, TypeError, RecursionError):
             return None
 
     def fault(self, error: APIError, qid: str, listed: list[str] | None) -> RagtuneError:
@@ -177,21 +196,33 @@ class Client:
                 f"{self.endpoint} gave no answer to the question {qid} in {TIMEOUT:g} s, {times}.",
                 f"Set evaluate.concurrency lower, or look at the server's log. {GOES_ON}",
             )
+        if isinstance(error.__cause__, AnswerError):
+            return self.unread(error.__cause__)
         if isinstance(error, openai.APIConnectionError):
             return RagtuneError(
                 f"The connection to {self.endpoint} broke at the question {qid}, {times}.",
                 f"See whether the server still runs. {GOES_ON}",
             )
-        said = _words(error)
         if not isinstance(error, openai.APIStatusError):
-            return RagtuneError(f"{self.endpoint}, question {qid}: {said}", GOES_ON)
-        status = error.status_code
+            return RagtuneError(f"{self.endpoint}, question {qid}: {_words(error)}", GOES_ON)
+        return self.refusal(error, qid, listed)
+
+    def refusal(self, error: APIStatusError, qid: str, listed: list[str] | None) -> RagtuneError:
+        """What an answer that says no means."""
+        said, status = _words(error), error.status_code
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             return self.refused(status)
+        if target := error.response.headers.get("Location"):
+            return UsageError(
+                f"{self.endpoint} leads elsewhere ({status}: {shortened(target, _SHOWN)}).",
+                f"If the server there is yours, set evaluate.endpoint to its address. {GOES_ON}",
+            )
         unlisted = listed is not None and self.model not in listed
         # transformers' server answers 400 to another name than the one that it was started with.
         pinned = f"requested '{self.model}'" in said
-        if {HTTPStatus.NOT_FOUND: unlisted, HTTPStatus.BAD_REQUEST: pinned}.get(status):
+        if (status == HTTPStatus.NOT_FOUND and unlisted) or (
+            status == HTTPStatus.BAD_REQUEST and pinned
+        ):
             return UsageError(
                 f"{self.endpoint} does not serve {self.model} "
                 f"({status}: {said}){names(listed)}{did_you_mean(self.model, listed)}",
@@ -202,6 +233,10 @@ class Client:
             + (f"; it does not list {self.model}." if unlisted else "."),
             f"{_what_to_do(status, said)} {GOES_ON}".lstrip(),
         )
+
+    def unread(self, error: AnswerError) -> RagtuneError:
+        """What to say of an answer that was not read on."""
+        return RagtuneError(f"The answer of {self.endpoint} was not read on: {error}", _ADDRESS)
 
     def refused(self, status: int) -> UsageError:
         sent = "the key in OPENAI_API_KEY" if _key() else "to answer without a key"
@@ -263,7 +298,7 @@ def wait_for(function: Callable[[], Awaitable[T]]) -> T:
     except ImportError:
         raise UsageError(
             "evaluate.engine: openai needs the package openai, which is not installed.",
-            "Run: pip install openai",
+            f"Run: {install('openai')}",
         ) from None
     with start_blocking_portal() as portal:
         return portal.call(function)
@@ -289,7 +324,12 @@ def _told(said: object) -> str:
 
 def names(listed: list[str] | None) -> str:
     """What a server lists, in words."""
-    return f"; it lists {', '.join(listed) or 'no model'}" if listed is not None else ""
+    if listed is None:
+        return ""
+    more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
+    return (
+        f"; it lists {', '.join(shortened(n, _SHOWN) for n in listed[:_NAMED]) or 'no model'}{more}"
+    )
 
 
 def did_you_mean(name: str, listed: list[str] | None) -> str:

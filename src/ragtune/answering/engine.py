@@ -9,6 +9,7 @@ from typing import Protocol
 
 from ragtune.answering.prediction import Prediction
 from ragtune.base.errors import RagtuneError
+from ragtune.base.screen.progress import in_parts
 from ragtune.data.encode import EncodedPrompt, Encoder
 from ragtune.data.example import Example
 
@@ -64,7 +65,8 @@ def fitting(
     Raises:
         RagtuneError: a question of the prepared data no longer fits (another tokenizer).
     """
-    for example, prompt in zip(examples, encoder.prompts(examples), strict=True):
+    prompts = in_parts("tokenising", encoder.prompts, examples, "prompts")
+    for example, prompt in zip(examples, prompts, strict=True):
         if prompt is None:
             raise RagtuneError(
                 f"The question {example.qid} no longer fits into the model's context.",

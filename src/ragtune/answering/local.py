@@ -15,8 +15,8 @@ from ragtune.answering.fit import probe_generate, unfit
 from ragtune.answering.padded import choose_way, generate
 from ragtune.answering.prediction import Kept, Prediction, keeping
 from ragtune.answering.ragged import Ragged
-from ragtune.base.console import warn
 from ragtune.base.errors import RagtuneError, is_out_of_memory
+from ragtune.base.screen.console import warn
 from ragtune.base.stopping import finishing, stop_if_asked
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example

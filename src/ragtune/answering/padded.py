@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,8 +20,10 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
 from ragtune.answering.engine import EQUAL, PADDED, SINGLE, Way
 from ragtune.answering.fit import allowed, grown
-from ragtune.base.errors import is_out_of_memory
+from ragtune.base.errors import UsageError, is_out_of_memory
 from ragtune.base.text import first_line, shortened
+from ragtune.model.configuration import said
+from ragtune.model.generation import CORRECT, GENERATION
 from ragtune.model.hardware import autocast, free_gpu
 
 _STEPS = 3  # the last position of the prompt, and two cached steps
@@ -33,11 +36,26 @@ def generate(
     """The new tokens for each prompt, padded on the left, until every answer is finished."""
     ids_NT, mask_NT = _padded(model, prompts)
     with torch.inference_mode(), autocast(model):
-        output = model.generate(
-            input_ids=ids_NT, attention_mask=mask_NT, generation_config=settings
+        output = _generated(
+            model, input_ids=ids_NT, attention_mask=mask_NT, generation_config=settings
         )
     rows: list[list[int]] = output[:, ids_NT.shape[1] :].tolist()
     return rows
+
+
+def _generated(model: PreTrainedModel, **asked: object) -> Any:  # noqa: ANN401 - as transformers has it
+    """What `generate` gives.
+
+    Raises:
+        UsageError: the model's own settings make no sense to transformers.
+    """
+    try:
+        return model.generate(**asked)
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            f"model.id: with the settings of its {GENERATION} the model can't be asked: {said(error)}",
+            CORRECT,
+        ) from error
 
 
 def choose_way(
@@ -164,7 +182,8 @@ class _Trial:
         tokens = [[i if i not in stops else goes_on for i in (p * steps)[:steps]] for p in prompts]
         forced = _Forced(torch.tensor(tokens, device=ids_NT.device))
         with torch.inference_mode(), autocast(self.model):
-            output = self.model.generate(
+            output = _generated(
+                self.model,
                 input_ids=ids_NT,
                 attention_mask=mask_NT,
                 generation_config=settings,

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ragtune.base.console import Update, note, progress, warn
-from ragtune.base.files import appending, json_line, read_jsonl, write_jsonl
+from ragtune.base.files import (
+    MAX_LINE,
+    appending,
+    json_line,
+    read_jsonl,
+    truncate,
+    write_jsonl,
+)
 from ragtune.base.lock import require_held
+from ragtune.base.reading import open_plain
+from ragtune.base.screen.console import note, warn
+from ragtune.base.screen.progress import Update, progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,25 +79,32 @@ class Kept:
 def keeping(partial: Path, qids: Sequence[str], title: str) -> Iterator[Kept]:
     """Go on with the answers to some questions, as far as an earlier run came; with a progress bar."""
     wanted = set(qids)
-    with progress(title, len(qids)) as update:
-        done = {p.qid: p for p in read_partial(partial) if p.qid in wanted}
-        if done:
-            note(f"Going on: {len(done):,} of {len(wanted):,} answers are kept.")
-        with appending(partial) as file:
-            yield Kept(qids, done, file, update)
+    done = {p.qid: p for p in read_partial(partial) if p.qid in wanted}
+    if done:
+        note(f"Going on: {len(done):,} of {len(wanted):,} answers are kept.")
+    with (
+        progress(title, len(qids), done=len(done), unit="questions") as update,
+        appending(partial) as file,
+    ):
+        yield Kept(qids, done, file, update)
 
 
 def read_partial(path: Path) -> Iterator[Prediction]:
     """The whole lines of an unfinished predictions file; a half-written last one is cut off."""
     if not path.exists():
         return
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        os.truncate(path, len(whole))  # not written anew: on a full disk that would lose it
-    found = [_read_line(line) for line in whole.decode("utf-8", "replace").split("\n")[:-1]]
-    yield from (one for one in found if one is not None)
-    if damaged := found.count(None):
+    damaged = whole = 0
+    with open_plain(path) as file:
+        # One that is too long can only be what a broken disk makes of a file: its end is not looked for.
+        while (line := file.readline(MAX_LINE)).endswith(b"\n"):
+            whole += len(line)
+            one = _read_line(line.decode("utf-8", "replace"))
+            damaged += one is None
+            if one is not None:
+                yield one
+    if line:
+        truncate(path, whole)  # not written anew: on a full disk that would lose it
+    if damaged:
         warn(f"{path}: {damaged} damaged lines; those questions are asked again.")
 
 

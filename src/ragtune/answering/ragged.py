@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
-from ragtune.base.console import note
 from ragtune.base.errors import is_out_of_memory
+from ragtune.base.screen.console import note
 from ragtune.base.text import first_line, shortened
 from ragtune.model.fast.attention import using_packed
 from ragtune.model.fast.cache import RaggedCache

@@ -10,7 +10,7 @@ from ragtune.answering.client import Client, Conversation, wait_for
 from ragtune.answering.engine import fitting
 from ragtune.answering.prediction import Prediction, keeping
 from ragtune.answering.serving import served_name
-from ragtune.base.console import note, warn
+from ragtune.base.screen.console import note, warn
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example
 from ragtune.recipe.schema import Recipe
@@ -36,7 +36,15 @@ class Server:
             UsageError: the server does not know the model or refuses the key.
             RagtuneError: the server can't be reached, or fails at a question again and again.
         """
-        asked = [(e.qid, encoder.messages(e, prompt)) for e, prompt in fitting(encoder, examples)]
+        found = [*fitting(encoder, examples)]
+        asked = [(e.qid, encoder.messages(e, prompt)) for e, prompt in found]
+        shown = self.recipe.data.max_passages
+        written = [encoder.control.written_out(e, shown) for e in examples]
+        if broken := sum(bool(one.keys() - {"an answer"}) for one in written):
+            note(
+                f"{broken:,} of {len(found):,} questions write out tokens of the chat template: the server "
+                "gets them broken by a blank (< |im_end|>), as it would read them as these tokens"
+            )
         return self.converse(asked, partial, title)
 
     def converse(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 from ragtune.answering.client import did_you_mean, names, served_models
+from ragtune.base.commands import command_line
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.recipe.schema import Recipe
 
@@ -31,23 +31,27 @@ def served_name(recipe: Recipe, which: str) -> str:
 def how_to_serve(recipe: Recipe, which: str, base: str, run: Path) -> str:
     """Commands that serve the model `before` or `after` tuning, from the run directory `run`."""
     name = served_name(recipe, which)
+    model = Path(base) if base.startswith("-") else base  # which no name on the Hub does
+    # Written with =, a name that begins with a dash is no option.
+    named = f"--served-model-name={name}"
     if which == "before":
-        command = shlex.join(["vllm", "serve", base, "--served-model-name", name])
+        command = command_line("vllm", "serve", model, named)
         return (
             f"Serve it, for example: {command}\n"
             "or set evaluate.endpoint or evaluate.served_before. The same command then goes on."
         )
     rank = next((r for r in _LORA_RANKS if r >= recipe.lora.rank), recipe.lora.rank)
-    adapter, merged = f"{name}={run / 'adapter'}", str(run / "merged")
-    options = ["--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", adapter]
-    with_adapter = shlex.join(["vllm", "serve", base, *options])
-    merge = shlex.join(["ragtune", "merge", str(run)])
-    with_merged = shlex.join(["vllm", "serve", merged, "--served-model-name", name])
-    plain = shlex.join(["transformers", "serve", merged])
+    adapter, merged = f"--lora-modules={name}={run / 'adapter'}", run / "merged"
+    options = ("--enable-lora", f"--max-lora-rank={rank}", adapter)
+    with_adapter = command_line("vllm", "serve", model, *options)
+    merge = command_line("ragtune", "merge", run)
+    with_merged = command_line("vllm", "serve", merged, named)
+    plain = command_line("transformers", "serve", merged)
+    setting = command_line(f"evaluate.served_after={merged}")
     return (
         f"Serve the adapter: {with_adapter}\n"
         f"or the merged model: {merge}, then: {with_merged}\n"
-        f"(or: {plain}, with evaluate.served_after={merged}).\n"
+        f"(or: {plain}, with {setting}).\n"
         "The same command then goes on."
     )
 

@@ -1,1 +1,1 @@
-"""What every room may use: errors, text, files, the lock, the console, secrets, the network."""
+"""What every room may use: errors, text, files, the lock, secrets; the screen, the web."""

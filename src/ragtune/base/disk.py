@@ -14,6 +14,11 @@ from ragtune.base.text import shortened, size_of
 
 _MIB = 2**20
 
+
+class ReadOnlyError(RagtuneError):
+    """A place that may be read only: what is finished there can still be looked at."""
+
+
 Needed = int | Callable[[], int] | None
 """The bytes that something will take; or what tells how many it takes at least, asked when it failed."""
 
@@ -65,9 +70,19 @@ def disk_errors(path: Path, needed: Needed = None) -> Iterator[None]:
             yield
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise RagtuneError(
+            raise ReadOnlyError(
                 f"Not allowed to write {path} ({error.strerror}).",
                 f"See that you may write there, or {_elsewhere(path)}.",
+            ) from error
+        if error.errno == errno.ELOOP:
+            raise RagtuneError(
+                f"{error.filename} is a link, through which nothing is written.",
+                f"Remove it, or put there what it leads to; or {_elsewhere(path)}.",
+            ) from error
+        if error.errno == errno.EISDIR:
+            raise RagtuneError(
+                f"Could not write {path}: a folder has this name.",
+                f"Move that folder away, or {_elsewhere(path)}.",
             ) from error
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
             raise RagtuneError(

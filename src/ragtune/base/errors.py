@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
-import re
 from pathlib import Path
 
+from ragtune.base.screen.visible import visible
 from ragtune.base.secrets import hide
 from ragtune.base.text import first_line, shortened
+from ragtune.base.windows import TOO_LONG
 
 
 class RagtuneError(Exception):
@@ -22,22 +23,19 @@ class RagtuneError(Exception):
 
     def __init__(self, message: str, advice: str = "") -> None:
         # Libraries and servers repeat what they were sent, and messages show what files hold.
-        message, advice = hide(showable(message)), hide(showable(advice))
+        message, advice = hide(visible(message)), hide(visible(advice))
         super().__init__(message)
         self.message = message
         self.advice = advice
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in a notebook: forty frames of a library would hide what is to be done."""
+        return [f"{type(self).__name__}: {self}"]
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.advice}" if self.advice else self.message
 
 
-def showable(text: str) -> str:
-    """A text that a terminal shows as it is: control characters and halves of surrogates escaped."""
-    text = _CONTROLS.sub(lambda match: repr(match[0])[1:-1], text)
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _OUT_OF_MEMORY = (
     "can't allocate memory",
     "not enough memory",
@@ -67,13 +65,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def is_panic(error: BaseException) -> bool:
+    """Whether an error is a panic of a library in Rust, which is no Exception: tokenizers raises it."""
+    kind = type(error)
+    return f"{kind.__module__}.{kind.__name__}" == "pyo3_runtime.PanicException"
+
+
 class UsageError(RagtuneError):
     """The recipe, the arguments or the data have to be changed (exit code 2)."""
 
     exit_code = 2
 
 
-def in_words(error: Exception) -> RagtuneError:
+def in_words(error: BaseException) -> RagtuneError:
     """What a failure means to the user, whatever it is."""
     if isinstance(error, RagtuneError):
         return error
@@ -86,8 +90,8 @@ def in_words(error: Exception) -> RagtuneError:
     )
 
 
-def lost_disk(error: Exception, path: Path | None = None) -> RagtuneError | None:
-    """What an error means if a disk, or a Drive, is away, or can't have such a name; None otherwise."""
+def lost_disk(error: BaseException, path: Path | None = None) -> RagtuneError | None:
+    """What an error means if a disk, or a Drive, is away, or has no such file or name; None otherwise."""
     if not isinstance(error, OSError):
         return None
     where = error.filename if isinstance(error.filename, str) else path
@@ -95,14 +99,21 @@ def lost_disk(error: Exception, path: Path | None = None) -> RagtuneError | None
         return RagtuneError(
             f"{where or 'A file'} can't be reached any more ({error.strerror}).", CONNECT
         )
-    if error.errno == errno.ENAMETOOLONG:
+    if error.errno == errno.ENAMETOOLONG or getattr(error, "winerror", None) == TOO_LONG:
         return RagtuneError(
             f"{shortened(str(where))}: a name is too long for the file system.",
             "Choose a shorter one: the recipe's name, or another run directory with --run-dir.",
         )
+    if error.errno in _NO_FILE and where:
+        return RagtuneError(
+            f"{where} can't be read: {error.strerror}.",
+            "Put the file in its place that belongs there.",
+        )
     return None
 
 
+_NO_FILE = (errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.EFBIG)
+"""What `open_plain` says of a folder, a pipe or a device, and of a file that is too large."""
 _AWAY = (errno.ENOTCONN, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO)
 """What a mounted Drive, a network's disk or a stick answers when it is gone."""
 CONNECT = (

@@ -17,6 +17,9 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from ragtune.base.disk import disk_errors
 from ragtune.base.errors import RagtuneError
+from ragtune.base.reading import no_links, open_plain, read_text
+from ragtune.base.text import size_of
+from ragtune.base.windows import rename
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -26,7 +29,13 @@ T = TypeVar("T")
 FORMAT = 1
 """Version of every JSON file that ragtune writes."""
 
+MAX_JSON = 64 << 20
+"""Bytes of the largest JSON file that is read."""
+MAX_LINE = 256 << 20
+"""Bytes of the longest line of a JSONL file of ragtune's own: one record, written again."""
 
+_LARGE, _AT_ONCE = 2**26, 2**20
+"""Bytes of a file the reading of which may take its time, and of a piece of it."""
 # It can be read only by setting it, and is the same for the whole process.
 _UMASK = os.umask(0)
 os.umask(_UMASK)
@@ -44,9 +53,45 @@ class _Counted(io.FileIO):
 
 @contextlib.contextmanager
 def appending(path: Path) -> Iterator[IO[str]]:
-    """Open a text file to put lines behind those that it has."""
+    """Open a text file to put lines behind those that it has.
+
+    Another name that the file has (a hard link) keeps what it has: a copy takes the place of this one.
+    """
+    with disk_errors(path):
+        _let_alone(path)
     with _text(path, path, "a") as file:
         yield file
+
+
+def truncate(path: Path, size: int) -> None:
+    """Leave the first `size` bytes of a file; another name that it has keeps all of it."""
+    with disk_errors(path):
+        _let_alone(path)
+        os.truncate(path, size)
+
+
+def _let_alone(path: Path) -> None:
+    """Put a copy in the place of a file that has another name elsewhere (a hard link)."""
+    if path.is_symlink() or not path.exists() or path.stat().st_nlink == 1:
+        return
+    partial = _partial(path)
+    remove(partial)
+    with open_plain(path) as file, partial.open("xb") as copy:
+        shutil.copyfileobj(file, copy)
+    rename(partial, path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder with all that is in it, or a link, which is not followed; or nothing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _partial(path: Path, more: str = "") -> Path:
+    """Where something is written until it is whole."""
+    return path.with_name(f".{path.name}.{more}partial")
 
 
 @contextlib.contextmanager
@@ -55,15 +100,17 @@ def writing(path: Path, *, shared: bool = False) -> Iterator[IO[str]]:
 
     If it is `shared`, others may write it at the same time: the last one counts.
     """
-    # Where one writes alone, a name that stays the same: what a kill left is written over.
-    partial = path.with_name(f".{path.name}.{f'{uuid.uuid4().hex}.' * shared}partial")
+    # Where one writes alone, a name that stays the same: what a kill left is removed, never opened.
+    partial = _partial(path, f"{uuid.uuid4().hex}." * shared)
     try:
-        with _text(partial, path, "w") as file:
+        with disk_errors(path):
+            remove(partial)
+        with _text(partial, path, "x") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         with disk_errors(path):
-            partial.replace(path)
+            rename(partial, path)
     except BaseException:  # Ctrl-C, too, leaves nothing half-written
         with contextlib.suppress(OSError):  # its folder could not be made
             partial.unlink()
@@ -76,7 +123,7 @@ def _text(path: Path, named: Path, mode: str) -> Iterator[IO[str]]:
     raw: _Counted | None = None
     with disk_errors(named, lambda: raw.needed if raw else 0):
         path.parent.mkdir(parents=True, exist_ok=True)
-        raw = _Counted(path, mode)
+        raw = _Counted(path, mode, opener=no_links)
         with io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", newline="\n") as file:
             yield file
 
@@ -95,10 +142,11 @@ def read_json(path: Path) -> dict[str, Any]:
         RagtuneError: the file is damaged.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_text(path, MAX_JSON))
     except (ValueError, OSError, RecursionError) as error:
+        problem = getattr(error, "strerror", None) or error
         raise RagtuneError(
-            f"{path} can't be read: {error}.",
+            f"{path} can't be read: {problem}.",
             "Delete it and run the same command again: the stage that makes it is then repeated.",
         ) from error
     if not isinstance(value, dict):
@@ -139,8 +187,10 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         RagtuneError: a line is damaged.
     """
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+    with open_plain(path) as file:
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), 1):
+            if len(line) > MAX_LINE:
+                raise _damaged_line(path, number, f"more than {size_of(MAX_LINE)}")
             try:
                 value = json.loads(line.decode("utf-8"))
             except (ValueError, RecursionError) as error:
@@ -165,10 +215,10 @@ def making_folder(path: Path, needed: int | None = None) -> Iterator[Path]:
         path: its own name; what is there stays until the new one is whole.
         needed: the bytes that it will take, for the message on a full disk.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = _partial(path)
     try:
         with disk_errors(path, needed):
-            shutil.rmtree(partial, ignore_errors=True)
+            remove(partial)
             partial.mkdir(parents=True)
             yield partial
     except BaseException:  # Ctrl-C, too, leaves nothing half-written
@@ -180,17 +230,28 @@ def making_folder(path: Path, needed: int | None = None) -> Iterator[Path]:
                 # safetensors makes its files readable for their owner alone.
                 file.chmod(0o666 & ~_UMASK)
         old = path.with_name(f".{path.name}.old")
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            path.replace(old)
-        partial.replace(path)
-        shutil.rmtree(old, ignore_errors=True)  # one that a kill left, too
+        if path.exists() or path.is_symlink():
+            remove(old)
+            rename(path, old)
+        rename(partial, path)
+        with contextlib.suppress(OSError):  # one that a kill left, too
+            remove(old)
 
 
 def sha256(path: Path) -> str:
     """Hex digest of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    from ragtune.base.screen.progress import BYTES, busy  # noqa: PLC0415 - it loads rich, which --help does without
+
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size < _LARGE:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        with busy(f"checksum of {path.name}", size, unit=BYTES) as update:
+            while part := file.read(_AT_ONCE):
+                digest.update(part)
+                update(file.tell())
+        return digest.hexdigest()
 
 
 _AT_A_TIME = threading.Semaphore(4)

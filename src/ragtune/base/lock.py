@@ -7,6 +7,7 @@ as long as a lease lasts and was not renewed. filelock decides that, and does it
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import threading
@@ -19,9 +20,11 @@ from pathlib import Path
 import psutil
 from filelock import LeaseCompromise, LeaseSettingsMismatch, SoftFileLease, Timeout
 
-from ragtune.base.console import note, warn
 from ragtune.base.disk import disk_errors
 from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.base.reading import no_links, read_bytes
+from ragtune.base.screen.console import note, warn
+from ragtune.base.screen.progress import busy
 from ragtune.base.stopping import finishing
 
 LEASE = 60.0
@@ -37,6 +40,9 @@ _OLD_NAME = "lock.json"
 """The lock of an older ragtune."""
 _OLD_SILENT = 120.0
 """Seconds without a sign of life after which that counted as left behind."""
+NAMES = (_NAME, _OLD_NAME)
+_LARGEST = 4096
+"""Bytes of a lock; who reads one that is larger knows that it is none."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,11 @@ class Holder:
     def near(self) -> bool:
         """Whether it is of this machine, so that its process can be looked for."""
         return self.place == _place()
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether there can be such a process, and such a time."""
+        return 0 < self.pid < 2**31 and 0 <= self.since < 2**35
 
     @property
     def running(self) -> bool:
@@ -102,7 +113,7 @@ class Lock:
             RagtuneError: the directory can't be written.
         """
         with disk_errors(self.path):
-            while older := _living(self.folder / _OLD_NAME, _OLD_SILENT):
+            while older := _older(self.folder):
                 if not self._waits():
                     raise _refusal(self.folder, older)
                 time.sleep(_PAUSE)
@@ -116,13 +127,15 @@ class Lock:
             except (Timeout, LeaseSettingsMismatch):
                 raise _refusal(self.folder, self._other) from None
             self._token = self._lease.token
-            with self.path.open("a", encoding="ascii") as file:  # filelock ignores such lines
+            with open(self.path, "a", encoding="ascii", opener=no_links) as file:
+                # filelock ignores such lines.
                 file.write(f"place={_place()}\nsince={round(time.time())}\n")
         if self._other:
             silent = f"it gave no sign of life for {LEASE:.0f} s"
             reason = silent if self._watched else "its process is gone"
             warn(f"Took over the lock of {self._other}: {reason}.")
-        (self.folder / _OLD_NAME).unlink(missing_ok=True)
+        if (older := _read(self.folder / _OLD_NAME)) and older.token:  # else it is somebody's own
+            (self.folder / _OLD_NAME).unlink(missing_ok=True)
 
     def _take(self) -> None:
         for tries in range(_TRIES, 0, -1):
@@ -217,7 +230,8 @@ def locked(folder: Path, waiting: str = "") -> Iterator[Lock]:
         return
     lock = Lock(folder, waiting)
     try:
-        lock.acquire()
+        with busy(f"waiting for {folder}"):
+            lock.acquire()
         Lock._held[key] = lock  # noqa: SLF001 - the class's own registry
         yield lock
     finally:
@@ -247,7 +261,7 @@ def refusal(folder: Path) -> UsageError | None:
     """What a run in this directory would be refused with now, or None; nothing is waited for."""
     if folder.resolve() in Lock._held:  # noqa: SLF001 - the class's own registry
         return None
-    other = _living(folder / _OLD_NAME, _OLD_SILENT) or _living(folder / _NAME, LEASE)
+    other = _older(folder) or _living(folder / _NAME, LEASE)
     return _refusal(folder, other) if other else None
 
 
@@ -260,23 +274,40 @@ def _place() -> str:
 
 
 def _read(path: Path) -> Holder | None:
-    """Who holds a lock, an older ragtune's (JSON) or ours (lines); None if it is not there."""
+    """Who holds a lock, an older ragtune's (JSON) or ours (lines); None if it is not there.
+
+    Raises:
+        UsageError: it is a folder, a pipe or a device.
+    """
     try:
-        text = path.read_text(encoding="ascii", errors="replace")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    try:
+        text = read_bytes(path, _LARGEST).decode("ascii", "replace")
         lines = (line.partition("=") for line in text.splitlines())
         fields = json.loads(text) if text.startswith("{") else {key: v for key, _, v in lines}
-        return Holder(
+        holder = Holder(
             int(fields["pid"]),
             fields["host"].partition("?pidns-")[0],  # a container's process namespace is behind it
-            fields["token"],
-            fields.get("place", ""),
+            str(fields["token"]),
+            str(fields.get("place", "")),
             float(fields.get("since", 0)),
         )
-    except (ValueError, KeyError):  # cut off by a power failure, for example
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            return Holder()
+        if error.errno not in (errno.EISDIR, errno.EINVAL):
+            raise
+        raise UsageError(f"{path} is no lock: {error.strerror}.", "Move it away.") from None
+    # Cut off by a power failure, for example.
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Holder()
+    return holder if holder.is_possible else Holder()
+
+
+def _older(folder: Path) -> Holder | None:
+    """Who holds an older ragtune's lock; a file of this name that says nobody is somebody's own."""
+    holder = _living(folder / _OLD_NAME, _OLD_SILENT)
+    return holder if holder and holder.token else None
 
 
 def _living(path: Path, silent: float) -> Holder | None:

@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
+from ragtune.base.reading import read_text
+
 HIDDEN = "[hidden]"
 _SHORTEST = 8
 """A shorter value of a variable is no token, and hiding it would garble messages."""
+
+_LARGEST = 1 << 20
+"""Bytes of a file of tokens."""
 
 _TOKENS = re.compile(
     r"\b(hf_\w{12,}(\.[\w-]{20,})*"  # Hugging Face; of a login in the browser a JSON web token follows
@@ -20,9 +25,9 @@ _TOKENS = re.compile(
     r"|gh[pousr]_\w{16,}|github_pat_\w{16,}"
     r"|AKIA[0-9A-Z]{16}"  # AWS
     r"|xox[abprs]-[\w-]{10,}"  # Slack
-    r"|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]+)"  # a JSON web token
+    r"|eyJ[\w-]{10,1000}+\.eyJ[\w-]{10,}\.[\w-]+)"  # a JSON web token, whose head is short
 )
-_IN_ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s/?#@]+@", re.IGNORECASE)
+_IN_ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]{0,30}://[^\s/?#@]+@", re.IGNORECASE)
 _SECRET_NAME = re.compile(
     r"(^|[._-])(token|password|passwd|passphrase|secret|api[_-]?key|access[_-]?key|private[_-]?key"
     r"|credentials?)$",
@@ -88,6 +93,11 @@ def scan(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield key, kind
 
 
+def environment_without_secrets() -> dict[str, str]:
+    """This process's environment for one that has no use for tokens."""
+    return {k: v for k, v in os.environ.items() if not _SECRET_VARIABLE.search(k)}
+
+
 def _known() -> list[str]:
     """The tokens that this process could see, the longest first."""
     found = {
@@ -103,7 +113,7 @@ def _known() -> list[str]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return read_text(path, _LARGEST).strip()
     except (OSError, ValueError):
         return ""
 

@@ -1,4 +1,4 @@
-"""Stopping on Ctrl-C and SIGTERM: at once, or where nothing is lost.
+"""Stopping on Ctrl-C, SIGTERM or a lost output: at once, or where nothing is lost.
 
 Handlers are put in place by the command line alone. In a notebook Ctrl-C is Python's own.
 """
@@ -6,18 +6,23 @@ Handlers are put in place by the command line alone. In a notebook Ctrl-C is Pyt
 from __future__ import annotations
 
 import contextlib
-import shlex
+import errno
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+from ragtune.base.commands import command_line
+from ragtune.base.screen.output import complain
 from ragtune.base.secrets import hide
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_BREAK = getattr(signal, "SIGBREAK", None)
+"""Of Windows: Ctrl-Break, and the end of the window or of the session."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM) + ((_BREAK,) if _BREAK else ())
 _ALARM = getattr(signal, "SIGALRM", None)  # Windows has none
+_NO_READER = (errno.EPIPE, errno.EINVAL)  # Windows says EINVAL
+_LIKE_SIGPIPE = 128 + 13
 _SHORTLY = 0.05
 """Seconds between two looks whether an import is done."""
 
@@ -37,6 +42,8 @@ class _State:
     """The handler in whose place ours waits for the end of an import."""
     kept = ""
     """What the last line says of unfinished work."""
+    output: OSError | None = None
+    """Why standard output can't be written any more."""
 
 
 _state = _State()
@@ -51,11 +58,12 @@ def install() -> None:
 
 def uninstall() -> None:
     """Python's own handlers again; what came is forgotten."""
-    _state.asked, _state.interrupted, _state.kept = None, False, ""
+    _state.asked, _state.interrupted, _state.kept, _state.output = None, False, "", None
     _forget_alarm()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in SIGNALS[1:]:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
@@ -72,6 +80,15 @@ def _handle(number: int, frame: FrameType | None) -> None:
         signal.setitimer(signal.ITIMER_REAL, _SHORTLY)
         return
     _interrupt()
+
+
+def output_lost(error: OSError) -> None:
+    """Stop as on a signal, since nobody reads on or the disk behind standard output is full."""
+    _state.output = _state.output or error
+    _state.asked = _state.asked or signal.SIGTERM
+    here = threading.current_thread() is threading.main_thread()  # bars are drawn by another
+    if here and not _state.finishing and not _state.interrupted:
+        _interrupt()
 
 
 def _look_again(_: int, frame: FrameType | None) -> None:
@@ -147,19 +164,24 @@ def stop_if_asked(kept: str = "") -> None:
 def last_words() -> tuple[int, str, str]:
     """The exit code (130, or 143 after SIGTERM), the signal's name, and what is kept."""
     number = _state.asked or signal.SIGINT
-    name = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C"
+    name = {signal.SIGTERM: "SIGTERM", _BREAK: "Ctrl-Break"}.get(number, "Ctrl-C")
     return 128 + number, name, _state.kept
 
 
 def farewell(arguments: list[str]) -> int:
-    """Say how to go on, without a token that was given; returns the exit code."""
+    """Say how to go on, without a token that was given; returns the exit code.
+
+    That is 141 and nothing is said if who read the output went away (as head does), 1 if the output failed.
+    """
     _forget_alarm()
     for number in SIGNALS:  # one more could only cut these words
         signal.signal(number, signal.SIG_IGN)
     code, name, kept = last_words()
-    command = shlex.join(["ragtune", *map(hide, arguments)])
-    sys.stderr.write(
-        f"\nStopped by {name}. {kept or 'What is finished is kept.'} "
-        f"The same command goes on: {command}\n"
-    )
+    why = f"Stopped by {name}."
+    if _state.output is not None:
+        if _state.output.errno in _NO_READER:
+            return _LIKE_SIGPIPE
+        code, why = 1, f"Stopped: standard output can't be written ({_state.output.strerror})."
+    command = command_line("ragtune", *map(hide, arguments))
+    complain(f"\n{why} {kept or 'What is finished is kept.'} The same command goes on: {command}\n")
     return code

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 
 _KIB = 1024.0
+_LONG_S, _LONG_MIN = 120, 120
+"""From so many on the next unit says enough."""
 
 
 def shortened(text: str, length: int = 60) -> str:
@@ -17,11 +19,25 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def named(names: list[str], most: int = 3) -> str:
+    """The first of many names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
 def size_of(count: float) -> str:
     """Bytes in words: 12.3 GiB, 293 MiB, 4 KiB."""
     if count >= _KIB**3:
         return f"{count / _KIB**3:.1f} GiB"
     return f"{count / _KIB**2:.0f} MiB" if count >= _KIB**2 else f"{-(-int(count) // 1024)} KiB"
+
+
+def duration(seconds: float) -> str:
+    """A time in words: 95 s, 12 min, 2 h 10 min."""
+    if seconds < _LONG_S:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < _LONG_MIN else f"{minutes // 60} h {minutes % 60} min"
 
 
 def nearest(word: str, words: list[str]) -> str | None:

@@ -20,7 +20,11 @@ import httpx
 from ragtune.base.disk import cache_dir, disk_errors
 from ragtune.base.errors import RagtuneError
 from ragtune.base.lock import making
-from ragtune.base.network import PASSING, require_network
+from ragtune.base.reading import no_links
+from ragtune.base.screen.console import warn
+from ragtune.base.web.answers import AnswerError, bound, check_head, watch
+from ragtune.base.web.network import PASSING, require_network
+from ragtune.base.windows import rename
 from ragtune.store.seal import cached, seal, unchanged
 
 BASE_URL = "https://github.com/cl-tohoku/quiz-datasets/releases/download/v1.0.0"
@@ -91,12 +95,17 @@ def download(url: str, path: Path, tick: Callable[[int, int], None]) -> None:
                         f"{url}: {type(error).__name__}: {error}. What came so far is kept.",
                         f"Check the network and run the same command again. Or: {manual}",
                     ) from None
+            except AnswerError as error:
+                raise RagtuneError(f"{url}: {error}", manual) from None
+            warn(
+                f"{url} does not come: trying again in {PAUSE * attempt:.0f} s ({attempt} of {ATTEMPTS - 1})."
+            )
             time.sleep(PAUSE * attempt)
         problem = gzip_problem(partial)
         if problem:
             partial.unlink()
             raise RagtuneError(f"{url}: what came is damaged ({problem}); it was deleted.", manual)
-        partial.replace(path)
+        rename(partial, path)
         seal(path)
 
 
@@ -105,7 +114,10 @@ def _stream(url: str, partial: Path, tick: Callable[[int, int], None]) -> None:
     headers = {"Range": f"bytes={have}-"} if have else {}
     # The body is stored as it comes: httpx must not unpack what a server labels Content-Encoding.
     headers["Accept-Encoding"] = "identity"
-    with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=30) as response:
+    hooks = {"response": [check_head, bound]}
+    client = httpx.Client(event_hooks=hooks, follow_redirects=True, timeout=30)
+    how = {"trace": watch, "whole": False}
+    with client, client.stream("GET", url, headers=headers, extensions=how) as response:
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             size = re.fullmatch(r"bytes \*/(\d+)", response.headers.get("Content-Range", ""))
             if size and int(size[1]) == have:
@@ -117,7 +129,9 @@ def _stream(url: str, partial: Path, tick: Callable[[int, int], None]) -> None:
         have = have if resumed else 0
         total = _total(response, have)
         missing = total - have if total else None
-        with disk_errors(partial, missing), partial.open("ab" if resumed else "wb") as file:
+        mode = "ab" if resumed else "wb"
+        with disk_errors(partial, missing), open(partial, mode, opener=no_links) as file:
+            tick(have, total)
             for chunk in response.iter_raw():  # in larger pieces a cut would lose the last one
                 file.write(chunk)
                 have += len(chunk)

@@ -126,6 +126,11 @@ def _of_each_split() -> Iterator[Audit]:
             serious=True,
         )  # fmt: skip
     yield from _of_each(
+        "control_tokens", "Records that write out tokens of the chat template",
+        "They are encoded as text, in training and in answering: the model reads no turn and no end "
+        "there. A server, which encodes by itself, gets them broken by a blank (< |im_end|>).",
+    )  # fmt: skip
+    yield from _of_each(
         "truncated_prompts", "Prompts that lost passages or text",
         "What was cut the model does not see, and the answer may be in it: lower "
         "data.max_passages, or raise prompt.max_tokens.",

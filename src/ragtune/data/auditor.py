@@ -6,14 +6,14 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from ragtune.base.console import note, warn
+from ragtune.base.screen.console import note, warn
 from ragtune.data.audit import Audit, AuditReport, all_audits
 from ragtune.data.counts import SplitName
 from ragtune.data.encode import EncodedExample, Encoder
 from ragtune.data.example import Example, Passage
 from ragtune.data.overlap import TrainingText, text_hash
 from ragtune.data.select import nearly_positive, target_answer
-from ragtune.data.words import find_answer, stands
+from ragtune.data.words import find_answer, nfkc, stands
 
 _AROUND = 60
 """Characters shown on each side of a match."""
@@ -53,6 +53,7 @@ class Auditor:
                 self._compared("duplicate_questions", split, split, key, example)
             self._know(split, key, example)
             self._positives(split, example)
+            self._control(split, example)
             self._truncated(split, one)
             self._changed(split, one)
 
@@ -188,6 +189,15 @@ class Auditor:
         detail = f"answer {answer} to: {example.question}"
         self._audits[name, split].add(example.qid, _around(text, answer), detail=detail)
 
+    def _control(self, split: SplitName, example: Example) -> None:
+        found = self._encoder.control.written_out(example, len(self._shown(example)))
+        if found:
+            text, token = next(iter(found.values()))
+            detail = f"in {', '.join(found)}"
+            self._audits["control_tokens", split].add(
+                example.qid, _around(text, token), detail=detail
+            )
+
     def _truncated(self, split: SplitName, one: EncodedExample) -> None:
         dropped, cut = one.prompt.passages_dropped, one.prompt.characters_cut
         if dropped or cut:
@@ -217,7 +227,7 @@ class Auditor:
 
 def question_key(text: str) -> int:
     """A hash that is the same for texts that differ in width, case, white space or the last signs."""
-    plain = "".join(unicodedata.normalize("NFKC", text).casefold().split())
+    plain = "".join(nfkc(text).casefold().split())
     end = len(plain)
     while end and unicodedata.category(plain[end - 1]).startswith("P"):
         end -= 1

@@ -10,6 +10,7 @@ from jinja2 import UndefinedError
 
 from ragtune.base.errors import UsageError
 from ragtune.data.template import variables
+from ragtune.data.trial import SAMPLE, limited, refused
 from ragtune.recipe.schema import Scalar
 
 if TYPE_CHECKING:
@@ -40,13 +41,14 @@ def render(
     """
     template = template or tokenizer.chat_template
     try:
-        text: str = tokenizer.apply_chat_template(
-            list(messages),
-            chat_template=template,
-            tokenize=False,
-            add_generation_prompt=generation,
-            **arguments,
-        )
+        with limited():
+            text: str = tokenizer.apply_chat_template(
+                list(messages),
+                chat_template=template,
+                tokenize=False,
+                add_generation_prompt=generation,
+                **arguments,
+            )
     except Exception as error:  # noqa: BLE001 - a template may raise anything
         unset = _unset_tokens(tokenizer, template) if isinstance(error, UndefinedError) else []
         if unset:
@@ -60,6 +62,38 @@ def render(
             "Set prompt.chat_template to another one.",
         ) from None
     return text
+
+
+def require_end(
+    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Message]]
+) -> None:
+    """Render conversations in a process that can be stopped, before that is done in this one.
+
+    Raises:
+        UsageError: the chat template takes too long or too much memory, or would write something else
+            each time.
+    """
+    examples: list[dict[str, object]] = [
+        {**tokenizer.special_tokens_map, "messages": messages, "add_generation_prompt": generation}
+        for messages in conversations
+        for generation in (False, True)
+    ]
+    if problem := refused(tokenizer.chat_template, examples, chat=True):
+        raise UsageError(
+            f"The chat template can't be used: {problem}.",
+            "Set prompt.chat_template to another one; do not trust a model that comes with such a one.",
+        )
+
+
+def samples() -> list[list[Message]]:
+    """Conversations on which a chat template is tried before there are data, in every form."""
+    said = [
+        [{"role": "user", "content": text}, {"role": "assistant", "content": SAMPLE[:50]}]
+        for text in ("x", SAMPLE * 20)
+    ]
+    system = {"role": "system", "content": "x"}
+    forms = (Form(), Form(parts=True))
+    return [form.of(one) for turns in said for one in (turns, [system, *turns]) for form in forms]
 
 
 def _unset_tokens(tokenizer: PreTrainedTokenizerBase, template: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 
 import numpy as np
 
-from ragtune.base.console import note, warn
+from ragtune.base.screen.console import note, warn
 from ragtune.data.encode import EncodedExample, Encoder
 from ragtune.data.example import Example
 from ragtune.data.select import REASONS, accepted
@@ -97,7 +97,6 @@ class SplitReport(TypedDict):
     too_long: dict[str, Any]
     truncated: dict[str, Any]
     positives_cut: dict[str, Any]
-    special_tokens_in_text: int
     unanswerable: int
 
 
@@ -119,7 +118,6 @@ class Counts:
         self.positives_cut: list[str] = []
         """Examples whose prompt lost every positive, whatever became of them."""
         self.too_long = TooLong(recipe.evaluate.max_new_tokens)
-        self.special_text = 0
         self.unanswerable = 0
 
     @property
@@ -164,7 +162,6 @@ class Counts:
                 "done": _DONE[self.on_cut],
                 "qids": self.positives_cut[:_QIDS],
             },
-            "special_tokens_in_text": self.special_text,
             "unanswerable": self.unanswerable,
         }
 
@@ -182,11 +179,6 @@ class Counts:
             note(
                 f"  {self.computed:,} records had no positive_passage_indices: found by "
                 "the answer's text in the passages"
-            )
-        if self.special_text:
-            warn(
-                f"{self.special_text:,} questions write out one of the tokenizer's special "
-                "tokens, in question or passages; the model reads it as that token."
             )
         if self.truncated:
             note(

@@ -8,20 +8,20 @@ token follows: nothing is searched for in token ids.
 from __future__ import annotations
 
 import copy
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ragtune.base.errors import UsageError
-from ragtune.data.chat import Message, find_form
+from ragtune.data.chat import Message, find_form, require_end
+from ragtune.data.control import ControlTokens
 from ragtune.data.example import Example, Passage
 from ragtune.data.opening import find_opening
 from ragtune.data.prompt import PromptBuilder
 from ragtune.data.select import shown_indices, shown_passages, target_answer
 from ragtune.data.tokenizer import date_of, special_ids
-from ragtune.data.turn import find_turn
+from ragtune.data.turn import answered, find_turn
 from ragtune.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 IGNORE = -100
 """The label of a position that is not trained (PyTorch's convention)."""
+_PLAIN = {"split_special_tokens": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +98,17 @@ class Encoder:
         self.date = date_of(tokenizer.chat_template)
         """The date that the chat template writes, if it writes one."""
         self.context = context
+        self._tried = 0
+        """The most characters of an example on which the templates were tried."""
         room = context - recipe.evaluate.max_new_tokens
         self.max_prompt = min(recipe.prompt.max_tokens or room, room)
-        special = special_ids(tokenizer)
-        self._specials = [*map(tokenizer.convert_ids_to_tokens, special | {self.stop_id})]
+        special = special_ids(tokenizer) | {self.stop_id}
+        self._specials = [*map(tokenizer.convert_ids_to_tokens, special)]
         prompt = self.turn.prompt(tokenizer, short, self.form)
         self._tails = [
             (tail, self._encode_plain([tail])[0]) for tail in (self._tail_of(prompt), "\n") if tail
         ]
-        longest_first = sorted(map(re.escape, self._specials), key=len, reverse=True)
-        self._special_text = re.compile("|".join(longest_first) or r"(?!)")
+        self.control = ControlTokens(tokenizer, self._encode([prompt])[0], self.stop_id)
 
     def showing_all(self) -> Encoder:
         """The same encoder for examples of which every passage is shown, in its place."""
@@ -127,26 +129,53 @@ class Encoder:
     def prompts(self, examples: Sequence[Example]) -> list[EncodedPrompt | None]:
         """The prompts of several examples: as `prompt`, but encoded together."""
         shown = [shown_passages(e, self.recipe) for e in examples]
+        self._require_end(examples, shown)
         kept = [len(passages) for passages in shown]
-        ids: dict[int, list[int]] = {}
-        todo = list(range(len(examples)))
-        while todo:
-            texts = [self._text(examples[i].question, shown[i][: kept[i]]) for i in todo]
-            ids |= zip(todo, self._encode(texts), strict=True)
-            todo = [i for i in todo if len(ids[i]) > self.max_prompt and kept[i] > 1]
-            for i in todo:
-                kept[i] -= 1
+        fewest, ids = [min(1, count) for count in kept], dict[int, list[int]]()
+        most, todo = [*kept], [*range(len(examples))]
+        while todo:  # of many passages the half is tried next: each time all of them are encoded
+            asked = [(examples[i].question, shown[i][: kept[i]]) for i in todo]
+            for i, found in zip(todo, self._ids(asked), strict=True):
+                if len(found) <= self.max_prompt or kept[i] == fewest[i]:
+                    fewest[i], ids[i] = kept[i], found
+                else:
+                    most[i] = kept[i] - 1
+            kept = [(low + high + 1) // 2 for low, high in zip(fewest, most, strict=True)]
+            todo = [i for i in todo if fewest[i] < most[i] or i not in ids]
         return [
             self._cut_to_fit(e.question, shown[i], kept[i], ids[i]) for i, e in enumerate(examples)
         ]
 
+    def _require_end(
+        self, examples: Sequence[Example], shown: Sequence[tuple[Passage, ...]]
+    ) -> None:
+        """Try the templates on the longest of some examples where they can be stopped.
+
+        That is done once more for an example that is twice as long as any that was tried.
+        """
+        sizes = [
+            len(e.question) + sum(len(p.title) + len(p.text) for p in passages)
+            for e, passages in zip(examples, shown, strict=True)
+        ]
+        longest = max(sizes, default=0)
+        if longest <= 2 * self._tried:
+            return
+        example, passages = examples[sizes.index(longest)], shown[sizes.index(longest)]
+        self.builder.require_end(example.question, passages)
+        messages = self.builder.messages(example.question, passages)
+        require_end(self.tokenizer, [answered(messages, self.form, "x")])
+        self._tried = longest
+
     def messages(self, example: Example, prompt: EncodedPrompt) -> list[Message]:
         """The conversation that an example's encoded prompt holds, cut as the prompt is.
 
-        It has the form that the chat template takes (`Form`).
+        It has the form that the chat template takes (`Form`). Control tokens that the data write out are
+        broken by a blank: whoever gets it encodes it by a tokenizer of its own.
         """
         passages = [_cut(example.passages[i], len(text)) for i, text in self.kept(example, prompt)]
-        return self.form.of(self.builder.messages(example.question, passages))
+        messages, mark = self._marked(example.question, passages)
+        content = messages[-1]["content"].replace(mark, " ")
+        return self.form.of([*messages[:-1], {**messages[-1], "content": content}])
 
     def kept(self, example: Example, prompt: EncodedPrompt) -> list[tuple[int, str]]:
         """Index and text of each passage as it stands in an example's encoded prompt."""
@@ -170,7 +199,7 @@ class Encoder:
             if length == 0:
                 return None
             cut = len(first.text) - length
-            ids = self._ids(question, [_cut(first, length)])
+            ids = self._ids([(question, [_cut(first, length)])])[0]
         return EncodedPrompt(ids, kept, len(passages) - kept, cut)
 
     def completion(self, answer: str) -> list[int]:
@@ -187,21 +216,32 @@ class Encoder:
         return self._completions([answer])[0]
 
     def _completions(self, answers: Sequence[str]) -> list[list[int]]:
-        found: dict[int, list[int]] = {}
-        todo = list(range(len(answers)))
-        for tail, ids in [*self._tails, ("", [])]:
-            texts = [tail + self.turn.completion(answers[i]) for i in todo]
-            for i, both in zip(todo, self._encode_plain(texts), strict=True):
-                if both[: len(ids)] == ids:
-                    found[i] = [*both[len(ids) :], self.stop_id]
-            todo = [i for i in todo if i not in found]
-        return [found[i] for i in range(len(answers))]
+        found = self._behind_prompt([*map(self.turn.completion, answers)])
+        return [
+            [*(self._answer_as_text(answer, ids) if self.control.among(ids) else ids), self.stop_id]
+            for answer, ids in zip(answers, found, strict=True)
+        ]
 
-    def holds_special_text(self, example: Example) -> bool:
-        """Whether a question or a shown passage writes out a special token, which it then becomes."""
-        shown = example.passages[: self.recipe.data.max_passages]
-        texts = (example.question, *(p.text for p in shown), *(p.title for p in shown))
-        return any(self._special_text.search(text) for text in texts)
+    def _behind_prompt(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of texts as they continue the prompt's end."""
+        found: dict[int, list[int]] = {}
+        todo = list(range(len(texts)))
+        for tail, ids in [*self._tails, ("", [])]:
+            both = self._encode_plain([tail + texts[i] for i in todo])
+            for i, one in zip(todo, both, strict=True):
+                if one[: len(ids)] == ids:
+                    found[i] = one[len(ids) :]
+            todo = [i for i in todo if i not in found]
+        return [found[i] for i in range(len(texts))]
+
+    def _answer_as_text(self, answer: str, ids: list[int]) -> list[int]:
+        """The ids of a completion of which `ids` hold control tokens that the answer may write out."""
+        marked, mark = self.control.cut(answer, **_PLAIN)
+        first, *rest = self.turn.completion(marked).split(mark)
+        if not rest:  # they are what the template writes before the stop token
+            return ids
+        begin, harmless = self._behind_prompt([first, "x".join([first, *rest])])
+        return self.control.joined(begin, rest, harmless, **_PLAIN)
 
     def target(self, example: Example) -> list[int]:
         """The completion that is trained for an example."""
@@ -228,8 +268,30 @@ class Encoder:
             for i, (example, prompt) in enumerate(zip(examples, prompts, strict=True))
         ]
 
-    def _text(self, question: str, passages: Sequence[Passage]) -> str:
-        messages = self.builder.messages(question, passages)
+    def _ids(self, asked: Sequence[tuple[str, Sequence[Passage]]]) -> list[list[int]]:
+        """The ids of questions with passages, in which the control tokens are the template's alone."""
+        texts = [self._text(self.builder.messages(*one)) for one in asked]
+        return [
+            self._as_text(*one, ids) if self.control.may_be_forged(text, ids) else ids
+            for one, text, ids in zip(asked, texts, self._encode(texts), strict=True)
+        ]
+
+    def _as_text(self, question: str, passages: Sequence[Passage], ids: list[int]) -> list[int]:
+        """The ids of a prompt of which `ids` may hold control tokens that the data write out."""
+        messages, mark = self._marked(question, passages)
+        first, *rest = self._text(messages).split(mark)
+        if not rest:
+            return ids
+        begin, harmless = self._encode([first, "x".join([first, *rest])])
+        return self.control.joined(begin, rest, harmless)
+
+    def _marked(self, question: str, passages: Sequence[Passage]) -> tuple[list[Message], str]:
+        """The conversation with a mark in every control token that the data write out, and the mark."""
+        content, mark = self.control.marked(self.builder, question, passages)
+        *before, user = self.builder.messages(question, passages)
+        return [*before, {**user, "content": content}], mark
+
+    def _text(self, messages: Sequence[Message]) -> str:
         text = self.turn.prompt(self.tokenizer, messages, self.form)
         for message in messages:  # a short one came out whole before; a template may cut long ones
             if message["content"].strip() not in text:
@@ -239,9 +301,6 @@ class Encoder:
                     "Set prompt.chat_template to another one.",
                 )
         return text
-
-    def _ids(self, question: str, passages: Sequence[Passage]) -> list[int]:
-        return self._encode([self._text(question, passages)])[0]
 
     def _encode(self, texts: list[str], **options: bool) -> list[list[int]]:
         if not texts:
@@ -255,14 +314,16 @@ class Encoder:
 
     def _encode_plain(self, texts: list[str]) -> list[list[int]]:
         """Text of the data alone: a special token that is written out in it stays text."""
-        return self._encode(texts, split_special_tokens=True)
+        return self._encode(texts, **_PLAIN)
 
     def _longest(self, question: str, passage: Passage) -> int:
         """The most characters of a passage with which the prompt fits (0: none does)."""
         low, high = 0, len(passage.text)
+        if len(self._ids([(question, [_cut(passage, 1)])])[0]) > self.max_prompt:
+            return 0  # the question alone: it is not encoded again for each half of the passage
         while low < high:
             middle = (low + high + 1) // 2
-            fits = len(self._ids(question, [_cut(passage, middle)])) <= self.max_prompt
+            fits = len(self._ids([(question, [_cut(passage, middle)])])[0]) <= self.max_prompt
             low, high = (middle, high) if fits else (low, middle - 1)
         return low
 

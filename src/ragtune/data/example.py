@@ -17,6 +17,10 @@ _KNOWN = {
     "qid", "question", "answers", "passages",
     "positive_passage_indices", "negative_passage_indices",
 }  # fmt: skip
+MAX_PASSAGES = 10_000
+MAX_ANSWERS = 1_000
+"""Of a record: each answer is looked for in each passage."""
+
 _KINDS = {
     dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null",
 }  # fmt: skip
@@ -83,7 +87,13 @@ class Example:
                 return ()
             field = "original_additional_info"
         text = self.extra.get(field)
-        found = text.split(", ") if isinstance(text, str) else ()
+        found = text.split(", ") if isinstance(text, str) else []
+        if len(found) > MAX_ANSWERS:
+            raise UsageError(
+                f"Question {shortened(self.qid)}: {field} has {len(found):,} answers, parted by commas; at "
+                f"most {MAX_ANSWERS:,} are taken.",
+                "Name another field as data.alternatives, or shorten it.",
+            )
         return tuple(a for a in found if a.strip() and a not in self.answers)
 
 
@@ -107,13 +117,13 @@ def parse_example(record: object, where: str) -> Example:
         raise UsageError(f"{where}: question is empty.", "Fill it in or remove the record.")
     listed = [
         _of_type(answer, str, f"answers[{i}]", where)
-        for i, answer in enumerate(_field(record, "answers", list, where))
+        for i, answer in enumerate(_few(record, "answers", MAX_ANSWERS, where))
     ]
     # Some data write "no answer" as an empty one, which every text would contain.
     answers = tuple(answer for answer in listed if answer.strip())
     passages = tuple(
         _passage(passage, f"passages[{i}]", where)
-        for i, passage in enumerate(_field(record, "passages", list, where))
+        for i, passage in enumerate(_few(record, "passages", MAX_PASSAGES, where))
     )
     computed = record.get("positive_passage_indices") is None
     if computed:
@@ -191,6 +201,16 @@ def _field(record: dict[str, Any], name: str, kind: type[T], where: str) -> T:
     return _of_type(record[name], kind, name, where)
 
 
+def _few(record: dict[str, Any], name: str, most: int, where: str) -> list[Any]:
+    values: list[Any] = _field(record, name, list, where)
+    if len(values) > most:
+        raise UsageError(
+            f"{where}: {name} has {len(values):,} entries; at most {most:,} are taken.",
+            "A record is one question, with the passages that were retrieved for it.",
+        )
+    return values
+
+
 def _indices(record: dict[str, Any], name: str, count: int, where: str) -> tuple[int, ...]:
     values = _field(record, name, list, where)
     for position, value in enumerate(values):
@@ -202,7 +222,7 @@ def _indices(record: dict[str, Any], name: str, count: int, where: str) -> tuple
                 f"{where}: {name}[{position}] is {value}, but {there}.",
                 f"Correct it, or leave {name} out: positives are then found by the answer's text.",
             )
-    return tuple(values)
+    return tuple(dict.fromkeys(values))
 
 
 def _of_type(value: object, kind: type[T], name: str, where: str) -> T:

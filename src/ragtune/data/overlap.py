@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from array import array
 from collections.abc import Iterable
 from functools import cached_property, lru_cache
@@ -15,6 +16,11 @@ import numpy.typing as npt
 CHUNK = 64
 SHARED = 2 * CHUNK
 """Shared text is reported from this length on, in characters."""
+
+CANDIDATES = 100
+"""Different chunks of one text that are looked for in the rows that they may come from."""
+PLACES = 10_000
+"""Places of one text that are compared with those rows."""
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -66,18 +72,26 @@ class TrainingText:
         """A row, and the text of at least SHARED characters that one of its passages shares.
 
         A chunk that stands in several rows is looked for in the first of them. Another row may
-        share more, but then the chunks beside it, which the first lacks, mostly lead there.
+        share more, but then the chunks beside it, which the first lacks, mostly lead there. Of what stands
+        there only by accident, no more than CANDIDATES chunks at PLACES places are looked at.
         """
         hashes, rows = self._sorted
         windows = _window_hashes(text)
         if not len(hashes):
             return None
         places = np.minimum(np.searchsorted(hashes, windows), len(hashes) - 1)
-        for offset in np.flatnonzero(hashes[places] == windows).tolist():
-            number = int(rows[places[offset]])
-            found = max((_grown(text, offset, other) for other in self._texts(number)), key=len)
-            if len(found) >= SHARED:
-                return number, found
+        known: dict[str, tuple[int, list[tuple[str, int]]]] = {}
+        """By a chunk, the row and where the chunk stands in its texts."""
+        for offset in np.flatnonzero(hashes[places] == windows)[:PLACES].tolist():
+            chunk = text[offset : offset + CHUNK]
+            if chunk not in known and len(known) < CANDIDATES:
+                number = int(rows[places[offset]])
+                found = [(other, other.find(chunk)) for other in self._texts(number)]
+                known[chunk] = number, [pair for pair in found if pair[1] >= 0]
+            number, standing = known.get(chunk, (0, []))
+            near = [pair for pair in standing if len(_grown(text, offset, *pair, SHARED)) >= SHARED]
+            if near:
+                return number, max((_grown(text, offset, *pair) for pair in near), key=len)
         return None
 
     def _read_texts(self, number: int) -> list[str]:
@@ -101,13 +115,12 @@ class TrainingText:
         return starts
 
 
-def _grown(text: str, offset: int, other: str) -> str:
-    """The chunk of `text` at `offset`, grown both ways as far as `other` goes along; or nothing."""
-    place = other.find(text[offset : offset + CHUNK])
-    if place < 0:
-        return ""
-    before = _in_common(text[:offset][::-1], other[:place][::-1])
-    behind = _in_common(text[offset:], other[place:])
+def _grown(text: str, offset: int, other: str, place: int, most: int = sys.maxsize) -> str:
+    """The chunk that stands in both, grown both ways as far as they go along, by at most `most`."""
+    before = _in_common(
+        text[max(0, offset - most) : offset][::-1], other[max(0, place - most) : place][::-1]
+    )
+    behind = _in_common(text[offset : offset + most], other[place : place + most])
     return text[offset - before : offset + behind]
 
 

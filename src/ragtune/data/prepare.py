@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypedDict
 
-from ragtune.base.console import note, progress, warn
 from ragtune.base.errors import UsageError
 from ragtune.base.files import read_json, read_jsonl, write_json, write_jsonl
+from ragtune.base.screen.console import note, warn
+from ragtune.base.screen.progress import BYTES, progress
 from ragtune.data import aio
 from ragtune.data.audit import AuditReport, in_order
 from ragtune.data.auditor import Auditor
@@ -47,7 +48,7 @@ def source_of(data: Data, split: str) -> str:
     named = data.train if split == "train" else data.eval
     if named is not None:
         return named
-    with progress(f"downloading {split}", None) as update:
+    with progress(f"downloading {split}", unit=BYTES) as update:
         return str(aio.fetch(split, lambda done, total: update(done, "", total)))
 
 
@@ -171,7 +172,7 @@ def _write(folder: Path, split: Split) -> SplitReport:
 
 def _rows(split: Split) -> Iterator[Row]:
     counts = split.counts
-    with progress(f"reading {split.name}", None) as update:
+    with progress(f"reading {split.name}", unit="records") as update:
         done = total = 0
 
         def tick(now: int, of: int) -> None:
@@ -179,7 +180,8 @@ def _rows(split: Split) -> Iterator[Row]:
             done, total = now, of
 
         def say(done: int) -> None:
-            update(done, f"{counts.read:,} records, {counts.selected:,} selected", total)
+            said = f"{counts.read:,} records, {counts.selected:,} selected"
+            update(done, said, total, counts.read)
 
         for batch in _ahead(read_examples(split.source, split.hub_name, tick), BATCH):
             yield from split.chosen(batch)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from jinja2 import TemplateSyntaxError
 
 from ragtune.base.errors import UsageError
 from ragtune.data.example import Passage
-from ragtune.data.template import compiled
+from ragtune.data.template import compiled, rewritten
+from ragtune.data.trial import SAMPLE, limited, refused
 from ragtune.recipe.schema import Prompt
 from ragtune.recipe.template import read_template
 
@@ -61,8 +62,8 @@ CHAT_TEMPLATES = {
 class PromptBuilder:
     """Renders a recipe's prompt.
 
-    Templates run in Jinja's immutable sandbox: they can't reach Python, files or the network, nor
-    go on without end.
+    Templates run in Jinja's immutable sandbox: they can't reach Python, files or the network. The
+    user's own is tried in a process that can be stopped before it is rendered in this one.
     """
 
     template: str
@@ -74,7 +75,8 @@ class PromptBuilder:
         """The builder for a recipe's prompt section.
 
         Raises:
-            UsageError: the template has a syntax error, uses unknown names or no question.
+            UsageError: the template has a syntax error, uses unknown names or no question, or it goes
+                on without end.
         """
         if prompt.preset:
             text, where = PRESETS[prompt.preset], f"preset {prompt.preset}"
@@ -82,19 +84,40 @@ class PromptBuilder:
             text, where = read_template(prompt.template or "", "prompt.template")
         builder = cls(text, prompt.system, where)
         passages = [Passage("text", "title")]
+        builder.require_end("1", passages)
+        builder.require_end(SAMPLE[:50], [Passage(SAMPLE, "title")] * 20)
         if builder.text("1", passages) == builder.text("2", passages):
             raise UsageError(
                 f"{where}: the template never shows the question.", "Use {{ question }}."
             )
         return builder
 
-    def text(self, question: str, passages: Sequence[Passage]) -> str:
-        """The user's message."""
-        try:
-            environment, template = compiled(self.template)
-            return environment.rendered(
-                template, question=question, passages=[p.to_dict() for p in passages]
+    def require_end(self, question: str, passages: Sequence[Passage]) -> None:
+        """Try an example's prompt in a process that can be stopped; the presets are known to end.
+
+        Raises:
+            UsageError: it takes too long or too much memory, or would be another one each time.
+        """
+        if self.template in PRESETS.values():
+            return
+        if problem := refused(self.template, [_values(question, passages)]):
+            raise UsageError(
+                f"{self.where}: {problem}.",
+                "Simplify the template: a prompt needs the passages' texts, one after the other, and the "
+                "question.",
             )
+
+    def text(
+        self,
+        question: str,
+        passages: Sequence[Passage],
+        change: Callable[[str], str] | None = None,
+    ) -> str:
+        """The user's message; with what `change` makes of the template's own words."""
+        try:
+            with limited():
+                template = rewritten(self.template, change) if change else compiled(self.template)
+                return template.render(_values(question, passages))
         except TemplateSyntaxError as error:
             problem = f"line {error.lineno}: {error.message}"
         except Exception as error:  # noqa: BLE001 - what a template computes may raise anything
@@ -105,6 +128,11 @@ class PromptBuilder:
         """The conversation up to the model's turn."""
         user = {"role": "user", "content": self.text(question, passages)}
         return [{"role": "system", "content": self.system}, user] if self.system else [user]
+
+
+def _values(question: str, passages: Sequence[Passage]) -> dict[str, object]:
+    """What a prompt template reads."""
+    return {"question": question, "passages": [p.to_dict() for p in passages]}
 
 
 _TEMPLATE_ADVICE = (

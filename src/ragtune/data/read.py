@@ -14,10 +14,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
+from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
 
 from ragtune.base.disk import named_path
-from ragtune.base.errors import UsageError
+from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.base.reading import open_plain
 from ragtune.base.text import first_line, shortened, size_of
+from ragtune.base.web.answers import AnswerError
+from ragtune.base.web.hub_client import bound_client
+from ragtune.base.web.refusals import SENSELESS, HTTPError, explain, root_of
+from ragtune.base.windows import BACKSLASHES
 from ragtune.data import parquet
 from ragtune.data.example import Example, is_unnamed, parse_example
 
@@ -37,6 +43,13 @@ MAX_DEPTH = 100
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 
+_WAITS_LESS = {
+    "STREAMING_READ_MAX_RETRIES": 1,
+    "STREAMING_OPEN_MAX_RETRIES": 1,
+    "STREAMING_READ_RATE_LIMIT_RETRY_INTERVAL": 1,
+    "STREAMING_READ_SERVER_UNAVAILABLE_RETRY_INTERVAL": 1,
+}
+"""Settings of `datasets`: it waits up to twenty times a minute on top of what the Hub's client waited."""
 _UNPACKING = (OSError, EOFError, zlib.error)
 _PARQUET = (pa.ArrowException, OSError, ValueError, ArithmeticError, LookupError, TypeError)
 """pyarrow's own, and what Python can't make of a value: text that is no UTF-8, the year 10000."""
@@ -104,13 +117,19 @@ def locate(source: str) -> Path | None:
     path = named_path(source)
     if path.is_file():
         return path
+    if path.exists() and not path.is_dir():
+        raise UsageError(
+            f"{source} is no plain file, but a pipe or a device.", "Write what it gives to a file."
+        )
     if path.is_dir():
         raise UsageError(f"{source} is a folder.", f"Name the file in it ({', '.join(SUFFIXES)}).")
     # Names without an owner may be ways of `datasets` to read files here: json, text, webdataset.
     if source.endswith(SUFFIXES) or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(:\w[\w.-]*)?", source):
         raise UsageError(
             f"{source} does not exist.",
-            f"Paths are relative to the current folder, {Path.cwd()}. A dataset of the Hub is owner/name.",
+            f"Paths are relative to the current folder, {Path.cwd()}. A dataset of the Hub is owner/name."
+            if source.isprintable()
+            else BACKSLASHES,
         )
     return None
 
@@ -134,7 +153,7 @@ def records(
 
 def _open(path: Path) -> BinaryIO:
     try:
-        return path.open("rb")
+        return open_plain(path)
     except OSError as error:
         raise UsageError(f"{path}: can't be read ({error.strerror}).") from None
 
@@ -207,22 +226,37 @@ def _hub(source: str, split: str, tick: Tick) -> Iterator[tuple[str, Any]]:
     import datasets  # noqa: PLC0415 - takes seconds, and only datasets of the Hub need it
 
     name, _, named = source.partition(":")
+    bound_client()
+    vars(datasets.config).update(_WAITS_LESS)
     try:
         rows = datasets.load_dataset(name, split=named or split, streaming=True)
         for number, record in enumerate(rows, 1):
             tick(number, 0)
             yield f"{source}: row {number}", record
-    except (RuntimeError, OSError, ValueError) as error:
+    # datasets stops an iteration of its own where a file is empty.
+    except (RuntimeError, OSError, ValueError, StopIteration, HTTPError, *SENSELESS) as error:
         if isinstance(error, RuntimeError) and "script" in str(error):
             raise UsageError(
                 f"{name} is a dataset with a script, which no current library runs.",
                 "For llm-book/aio-retriever write data.source: aio, not data.train and data.eval.",
             ) from None
-        raise UsageError(
-            f"Dataset {source} can't be read: {first_line(error)}",
-            "It is neither a file here nor a dataset that the Hub gives. Check the path; or the "
-            "dataset's name, its splits (owner/name:split) and the network.",
-        ) from error
+        raise _unread(source, error) from error
+
+
+def _unread(source: str, error: Exception) -> RagtuneError:
+    root: BaseException | None = root_of(error)
+    if isinstance(root, FileNotFoundError):  # datasets tried this and that, and says it of the last
+        while root and not isinstance(root, (HTTPError, AnswerError)):
+            root = root.__cause__ or root.__context__
+    reached = not isinstance(root, (RepositoryNotFoundError, OfflineModeIsEnabled))
+    if isinstance(root, (HTTPError, AnswerError, ConnectionError, TimeoutError)) and reached:
+        reason, advice = explain(root, source, writing=False)
+        return RagtuneError(f"Dataset {source} can't be read. {reason}", advice)
+    return UsageError(
+        f"Dataset {source} can't be read: {shortened(first_line(error), 300)}",
+        "It is neither a file here nor a dataset that the Hub gives. Check the path; or the "
+        "dataset's name, its splits (owner/name:split) and the network.",
+    )
 
 
 def _decode(content: bytes, where: str) -> str:

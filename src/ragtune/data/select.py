@@ -42,8 +42,9 @@ def nearly_positive(example: Example, max_passages: int) -> dict[str, tuple[int,
     found: dict[str, tuple[int, str]] = {}
     if not example.positives_computed:
         return found
+    positive = set(example.positive_passage_indices)
     for index, passage in enumerate(example.passages[:max_passages]):
-        if index not in example.positive_passage_indices:
+        if index not in positive:
             for answer in example.answers:
                 if answer in passage.text:
                     found.setdefault("inside_words", (index, answer))

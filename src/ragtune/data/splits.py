@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
-from ragtune.base.console import warn
 from ragtune.base.errors import UsageError
+from ragtune.base.screen.console import warn
 from ragtune.data.auditor import Auditor
 from ragtune.data.counts import Counts, SplitName, shortest_accepted
 from ragtune.data.encode import EncodedExample, EncodedPrompt, Encoder
@@ -18,6 +18,7 @@ from ragtune.data.tokenizer import require_rows
 from ragtune.data.unanswerable import draw, refusing, wanted, without_positives
 from ragtune.recipe.schema import Recipe
 
+T = TypeVar("T")
 Row = dict[str, Any]
 """A line of a split's file."""
 
@@ -81,10 +82,10 @@ class Split(ABC):
 
     def _encode(self, prompted: Sequence[Record], answered: Sequence[Record]) -> None:
         """Encode the prompts of some records, and the answers of some of these."""
-        prompts = _prompts(self.encoder, [r.example for r in prompted])
+        prompts = _named(self.encoder.prompts, [r.example for r in prompted])
         for record, prompt in zip(prompted, prompts, strict=True):
             record.prompt = prompt
-        targets = self.encoder.targets([r.example for r in answered])
+        targets = _named(self.encoder.targets, [r.example for r in answered])
         for record, target in zip(answered, targets, strict=True):
             record.completion = target
         for record in prompted:
@@ -95,7 +96,6 @@ class Split(ABC):
     def _select(self, one: EncodedExample, answer: int) -> None:
         """Count one that is selected, whose answer has so many tokens."""
         self.counts.select(one, answer)
-        self.counts.special_text += self.encoder.holds_special_text(one.example)
 
 
 class TrainingSplit(Split):
@@ -254,14 +254,14 @@ def positives_cut(encoder: Encoder, example: Example, prompt: EncodedPrompt) -> 
     return loses_positives(example, encoder.kept(example, prompt))
 
 
-def _prompts(encoder: Encoder, examples: list[Example]) -> list[EncodedPrompt | None]:
-    """The examples' prompts; a template that fails is named with the record that it fails for."""
+def _named(encode: Callable[[list[Example]], list[T]], examples: list[Example]) -> list[T]:
+    """The examples, encoded; where that fails, the record that it fails for is named."""
     try:
-        return encoder.prompts(examples)
+        return encode(examples)
     except UsageError:
         for example in examples:
             try:
-                encoder.prompt(example)
+                encode([example])
             except UsageError as error:
                 raise UsageError(f"Question {example.qid}: {error.message}", error.advice) from None
         raise

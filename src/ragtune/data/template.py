@@ -1,239 +1,127 @@
-"""Jinja in a sandbox that also ends: what a template may repeat and write is limited."""
+"""Templates in Jinja's sandbox, and the program that tries one in a process of its own (`data/trial.py`).
+
+That process starts this file alone: it imports nothing of ragtune, and no large library.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
+import inspect
+import json
+import math
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, wraps
-from inspect import unwrap
-from typing import Any, TypeVar
+from datetime import datetime
+from functools import cache, lru_cache, wraps
+from typing import Any, NoReturn
 
-from jinja2 import StrictUndefined, Template, TemplateSyntaxError, meta, nodes
-from jinja2.exceptions import SecurityError
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, meta, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
-from jinja2.runtime import Context
+from jinja2.runtime import BlockReference, Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Cycler, Joiner
 
-T = TypeVar("T")
+try:
+    import resource
+except ImportError:  # Windows has none
+    resource = None  # type: ignore[assignment]
 
-MAX_REPEATS = 100_000
-"""Turns of loops and calls of macros, in one rendering."""
+MEMORY = 1 << 30
+"""Bytes that it may take, where the system limits that."""
 MAX_CHARACTERS = 16 << 20
-"""Characters that one rendering may write and compute."""
-_MAX_NUMBER = 100_000
-"""The largest argument: of center, batch and the like it is a length."""
-_GROWING = {"wordwrap", "urlize", "xmlattr", "expandtabs", "translate", "lipsum"}
-"""Filters and methods whose result can't be told from their arguments; no prompt needs them."""
+"""Characters that one rendering may write."""
+READY = "ready"
+"""What the process writes when it has come as far as the template."""
+
+_DRAWING = ("random",)
+_WRITING_AT_RANDOM = ("lipsum",)
 
 
-class TooMuchError(SecurityError):
-    """A template repeats, computes or writes more than it may."""
+class UnrepeatableError(TemplateError):
+    """A template would write what is another text each time."""
 
 
-class Bounded(ImmutableSandboxedEnvironment):
-    """Compiles templates that raise TooMuchError instead of running or growing without end.
+class _Unwritable:
+    """Stands for an object that Python would write with its place in memory."""
 
-    It holds what the current rendering has used up, so one is used by one thread at a time.
-    """
-
-    intercepted_binops = frozenset(["*", "**", "+", "%"])
-
-    def __init__(self, extensions: Sequence[str | type[Extension]] = ()) -> None:
-        super().__init__(
-            undefined=StrictUndefined,
-            autoescape=False,
-            optimized=False,  # constants, too, are computed when the limits are watched
-            finalize=self.written,
-            extensions=extensions,
+    def __repr__(self) -> str:
+        raise UnrepeatableError(
+            "it writes an iterator, a function or another object that is no text, which is another text "
+            "each time: `| list` or `()` may be missing"
         )
-        self.repeats = self.characters = 0
-        self.globals = {k: v for k, v in self.globals.items() if k not in _GROWING}
-        self.filters = {
-            name: self._guarded(name, function)
-            for name, function in self.filters.items()
-            if name not in _GROWING
-        }
 
-    def rendered(self, template: Template, **values: object) -> str:
-        """The text of one of this environment's templates.
 
-        Raises:
-            TooMuchError: it goes on too long or writes too much.
-        """
-        self.repeats = self.characters = 0
-        return template.render(**values)
+class _Iterator(_Unwritable):
+    def __init__(self, values: Iterator[object]) -> None:
+        self.values = values
 
-    # What is counted.
+    def __iter__(self) -> Iterator[object]:
+        return self.values
 
-    def repeated(self, characters: int) -> str:
-        """One turn of a loop or a macro that writes so many characters of its own."""
-        self.repeats += 1
-        if self.repeats > MAX_REPEATS:
-            raise TooMuchError(f"the template repeats something more than {MAX_REPEATS:,} times")
-        self._count(characters)
-        return ""
+    def __next__(self) -> object:
+        return next(self.values)
 
-    def written(self, value: T) -> T:
-        """An expression's value on its way into the text."""
-        self._count(_weight(value))
+
+class _Function(_Unwritable):
+    def __init__(self, function: Callable[..., object]) -> None:
+        self.function = function
+
+    def __call__(self) -> NoReturn:  # a template's calls go through the sandbox
+        raise AssertionError
+
+
+class _Cycler(_Unwritable, Cycler):
+    pass
+
+
+class _Joiner(_Unwritable, Joiner):
+    pass
+
+
+def _writable(value: object) -> object:
+    """A value, or what stands for it if it can't be written twice with the same text."""
+    if isinstance(value, str):  # nearly each is one
         return value
-
-    def joined(self, *values: object) -> str:
-        """The operator ~."""
-        self._count(sum(map(_weight, values)))
-        return "".join(map(str, values))
-
-    def made(self, value: T) -> T:
-        """A list or a mapping, which may hold the same large one many times over."""
-        if isinstance(value, list | tuple | dict) and _weight(value) > MAX_CHARACTERS:
-            raise TooMuchError("the template makes a list too large")
-        return value
-
-    def _count(self, characters: int) -> None:
-        self.characters += characters
-        if self.characters > MAX_CHARACTERS:
-            raise TooMuchError(f"the template writes more than {MAX_CHARACTERS:,} characters")
-
-    # Where it is counted.
-
-    def _generate(self, source: nodes.Template, *rest: Any, **named: Any) -> str:  # noqa: ANN401 - Jinja's
-        """Jinja's hook between reading a template and compiling it."""
-        for node in list(source.find_all(nodes.Stmt)):
-            if not isinstance(node, nodes.For | nodes.Macro | nodes.CallBlock):
-                continue
-            size = sum(len(data.data) for part in node.body for data in _constants(part))
-            node.body.insert(0, nodes.Output([_call("repeated", [nodes.Const(size)])]))
-        _watch(source)
-        return super()._generate(source, *rest, **named)
-
-    def call_binop(self, context: Context, operator: str, left: object, right: object) -> object:
-        numbers = isinstance(left, int | float) and isinstance(right, int | float)
-        if operator in ("*", "**") and numbers:
-            if not (_is_small(left) and _is_small(right, 64 if operator == "**" else _MAX_NUMBER)):
-                raise TooMuchError("the template computes with too large a number")
-        elif operator == "*":
-            times = next((v for v in (left, right) if isinstance(v, int)), 1)
-            self._count(max(_length(left), _length(right)) * max(0, times))
-        elif operator == "+":
-            self._count(_length(left) + _length(right))
-        elif operator == "%" and isinstance(left, str):
-            _check_format(left)
-            self._count(len(left) + _weight(right))
-        return self.made(super().call_binop(context, operator, left, right))
-
-    def call(
-        self, context: Context, function: Callable[..., object], *args: object, **named: object
-    ) -> object:
-        own = getattr(unwrap(function), "__self__", None)
-        if own is not self:
-            name = getattr(function, "__name__", "")
-            if name in _GROWING and isinstance(own, str):
-                raise TooMuchError(f"a template can't use {name}")
-            self._check(name, ((own,) if isinstance(own, str) else (None,)) + args, named)
-            self.repeated(0)
-        result = super().call(context, function, *args, **named)
-        self._count(_length(result))
-        return self.made(result)
-
-    def _guarded(self, name: str, function: Callable[..., object]) -> Callable[..., object]:
-        @wraps(function)  # with Jinja's marks of what it is passed
-        def guarded(*args: object, **named: object) -> object:
-            self._check(name, args, named)
-            result = function(*args, **named)
-            if isinstance(result, Iterator):
-                result = self._watched(result)
-            self._count(_length(result))
-            return self.made(result)
-
-        return guarded
-
-    def _watched(self, items: Iterator[object]) -> Iterator[object]:
-        for item in items:
-            self.repeated(0)
-            yield item
-
-    def _check(self, name: str, args: tuple[object, ...], named: dict[str, object]) -> None:
-        """Count beforehand what a filter or a method is going to make."""
-        values = [*args, *named.values()]
-        if any(isinstance(v, int | float) and not _is_small(v) for v in values[1:]):
-            raise TooMuchError(f"the template gives {name} too large a number")
-        texts = [v for v in values if isinstance(v, str)]
-        if name == "format" and texts:
-            _check_format(texts[0])
-        if name == "replace" and len(texts) > 2:  # noqa: PLR2004 - text, old, new
-            text, old, new = texts[:3]
-            self._count((len(text) if not old else text.count(old)) * len(new))
-        if name == "indent" and texts:
-            width = next((v for v in values[1:] if isinstance(v, int)), 4)
-            more = max((len(t) for t in texts[1:]), default=0)
-            self._count((texts[0].count("\n") + 1) * max(width, more))
-        if name == "join":
-            lists = [v for v in values if isinstance(v, list | tuple)]
-            between = sum(map(len, texts))
-            self._count(sum(_weight(item) + between for items in lists for item in items))
-
-
-def _constants(node: nodes.Node) -> Iterator[nodes.TemplateData]:
-    """The texts that a body writes itself; an inner loop counts its own."""
-    if isinstance(node, nodes.TemplateData):
-        yield node
-    elif not isinstance(node, nodes.For | nodes.Macro | nodes.CallBlock):
-        for child in node.iter_child_nodes():
-            yield from _constants(child)
-
-
-def _watch(node: nodes.Node) -> None:
-    """Let what makes texts and lists go through the environment."""
-    for child in node.iter_child_nodes():
-        _watch(child)
-    for field, value in node.iter_fields():
-        if isinstance(value, list):
-            value[:] = [_watched(v) for v in value]
-        else:
-            setattr(node, field, _watched(value))
-
-
-def _watched(value: object) -> object:
-    if isinstance(value, nodes.Concat):
-        return _call("joined", value.nodes)
-    if isinstance(value, nodes.List | nodes.Dict) or (
-        isinstance(value, nodes.Tuple) and value.ctx == "load"
-    ):
-        return _call("made", [value])
+    if isinstance(value, Iterator) and not isinstance(value, LoopContext):
+        return _Iterator(value)
+    if inspect.isroutine(value) or isinstance(value, BlockReference):
+        return _Function(value)
     return value
 
 
-def _call(method: str, arguments: list[nodes.Expr]) -> nodes.Call:
-    return nodes.Call(nodes.EnvironmentAttribute(method), arguments, [], None, None)
+def _writing(function: Callable[..., object]) -> Callable[..., object]:
+    @wraps(function)  # with what Jinja notes at it
+    def filtered(*args: object, **options: object) -> object:
+        return _writable(function(*args, **options))
+
+    return filtered
 
 
-def _length(value: object) -> int:
-    """Characters of a text, items of a list."""
-    return len(value) if isinstance(value, str | list | tuple | dict) else 0
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja's, in which the same values give the same text: nothing is drawn, nor written as an address."""
 
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - Jinja's own
+        super().__init__(**options)
+        for name in _DRAWING:
+            self.filters.pop(name)
+        for name in _WRITING_AT_RANDOM:
+            self.globals.pop(name)
+        self.globals |= {"cycler": _Cycler, "joiner": _Joiner}
+        self.filters = {name: _writing(each) for name, each in self.filters.items()}
+        self.globals = {name: _writable(each) for name, each in self.globals.items()}
 
-def _weight(value: object) -> int:
-    """About how many characters a value is written as; counting stops where it is too many."""
-    total, pending = 0, [value]
-    while pending and total <= MAX_CHARACTERS:
-        item = pending.pop()
-        total += len(item) if isinstance(item, str) else 8
-        if isinstance(item, dict):
-            pending += [*item, *item.values()]
-        elif isinstance(item, list | tuple):
-            pending += item
-    return total
+    def getattr(self, obj: Any, attribute: str) -> Any:  # noqa: ANN401 - Jinja's own
+        return _writable(super().getattr(obj, attribute))
 
+    def getitem(self, obj: Any, argument: Any) -> Any:  # noqa: ANN401 - Jinja's own
+        return _writable(super().getitem(obj, argument))
 
-def _is_small(value: object, limit: int = _MAX_NUMBER) -> bool:
-    return isinstance(value, int | float) and abs(value) <= limit
-
-
-def _check_format(text: str) -> None:
-    """Refuse a format that asks for a thousand characters or more, or for a width from elsewhere."""
-    digits = "".join(c if c.isdigit() else " " for c in text).split()
-    if "*" in text or any(len(d) > 3 for d in digits) or "{:{" in text:  # noqa: PLR2004 - a width of four digits is no layout
-        raise TooMuchError("the template formats with too large a width")
+    def call(self, context: Context, obj: Any, /, *args: Any, **options: Any) -> Any:  # type: ignore[override]  # noqa: ANN401 - Jinja's own
+        called = obj.function if isinstance(obj, _Function) else obj
+        return _writable(super().call(context, called, *args, **options))
 
 
 class _Generation(Extension):
@@ -246,23 +134,64 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
+def prompt_environment() -> ImmutableSandboxedEnvironment:
+    """The sandbox of prompt templates: nothing is undefined."""
+    return _Sandbox(undefined=StrictUndefined, autoescape=False)
+
+
+def chat_environment() -> ImmutableSandboxedEnvironment:
+    """A sandbox with the language that transformers gives to chat templates."""
+
+    def refuse(message: str) -> NoReturn:
+        raise TemplateError(message)
+
+    def as_json(value: object, ensure_ascii: bool = False, **options: object) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, **options)  # type: ignore[arg-type]
+
+    environment = _Sandbox(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
+    )
+    environment.filters["tojson"] = as_json
+    environment.globals["raise_exception"] = _Function(refuse)
+    environment.globals["strftime_now"] = _Function(lambda form: datetime.now().strftime(form))  # noqa: DTZ005 - as transformers does
+    return environment
+
+
 @lru_cache(maxsize=8)
-def compiled(text: str) -> tuple[Bounded, Template]:
-    """A template, and the environment that renders it. Raises TemplateSyntaxError."""
-    environment = Bounded()
-    return environment, environment.from_string(text)
+def compiled(text: str) -> Template:
+    """A prompt template. Raises TemplateSyntaxError."""
+    return prompt_environment().from_string(text)
 
 
-_CHAT: list[str | type[Extension]] = ["jinja2.ext.loopcontrols", _Generation]
-"""What transformers adds to the language of chat templates."""
+def rewritten(text: str, change: Callable[[str], str]) -> Template:
+    """A prompt template that writes other words; what it compares or looks up stays.
+
+    Args:
+        text: of the template, without errors.
+        change: what becomes of each text in it.
+    """
+    environment = prompt_environment()
+    tree = environment.parse(text)
+    asked = [
+        *tree.find_all((nodes.Compare, nodes.Test)),
+        *(each.arg for each in tree.find_all(nodes.Getitem)),
+        *(each for each in tree.find_all(nodes.Keyword) if each.key == "attribute"),
+    ]
+    kept = {id(each) for one in asked for each in (one, *one.find_all(nodes.Const))}
+    for each in tree.find_all((nodes.TemplateData, nodes.Const)):
+        if isinstance(each, nodes.TemplateData):
+            each.data = change(each.data)
+        elif isinstance(each, nodes.Const) and isinstance(each.value, str) and id(each) not in kept:
+            each.value = change(each.value)
+    return environment.from_string(tree)
 
 
 def variables(chat_template: str) -> set[str]:
     """The names that a chat template reads from outside; none of one that is no Jinja."""
-    environment = Bounded(_CHAT)
+    environment = chat_environment()
     try:
         tree = environment.parse(chat_template)
-    except TemplateSyntaxError:  # transformers will say so
+    except (TemplateSyntaxError, RecursionError):  # transformers will say so
         return set()
     # Jinja counts those, too, that are set in one branch and read in another.
     own = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "store"}
@@ -275,18 +204,80 @@ def variables(chat_template: str) -> set[str]:
     return read - set(environment.globals) - (own - defaulted)
 
 
-def unbounded(chat_template: str, **values: object) -> str | None:
-    """Why transformers, which sets no limits, should not render a chat template; None if it may."""
+# The process that tries a template.
 
-    def refuse(message: str) -> None:
-        raise ValueError(message)
 
-    environment = Bounded(_CHAT)
-    environment.globals |= {"raise_exception": refuse, "strftime_now": lambda _: ""}
-    try:
-        environment.rendered(environment.from_string(chat_template), **values)
-    except TooMuchError as error:
-        return str(error)
-    except Exception:  # noqa: BLE001, S110 - transformers will say what else is wrong with it
-        pass
+def _limit(seconds: float) -> None:
+    """Let the system end this process, which a template can't."""
+    # Seconds on the clock, of which a machine with other work may need more than of computing.
+    nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - open till the end
+    faulthandler.dump_traceback_later(5 * seconds, exit=True, file=nowhere)
+    if resource is not None:
+        with contextlib.suppress(OSError, ValueError):  # macOS knows them and refuses some
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            whole = math.ceil(seconds)
+            resource.setrlimit(resource.RLIMIT_CPU, (whole, whole + 1))
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+
+
+def _problem(chat: bool, text: str, examples: Sequence[dict[str, object]]) -> str | None:
+    """Why a template must be refused, if it must; its other errors are told where it is used."""
+    environment = chat_environment() if chat else prompt_environment()
+
+    @cache
+    def compiled() -> Template:
+        _compute_constants(environment, text)
+        return environment.from_string(text)
+
+    for values in examples:
+        try:
+            written = compiled().render(values)
+        except MemoryError:
+            return f"it takes more than {MEMORY >> 30} GiB of memory"
+        except Exception as error:  # noqa: BLE001 - a template may raise anything
+            problem = _drawn(error)
+        else:
+            long = len(written) > MAX_CHARACTERS
+            problem = f"it writes more than {MAX_CHARACTERS:,} characters" if long else None
+        if problem:
+            return problem
     return None
+
+
+def _compute_constants(environment: ImmutableSandboxedEnvironment, text: str) -> None:
+    """Do what Jinja does when it reads a template, but don't pass over a lack of memory as it does.
+
+    Raises:
+        MemoryError: a constant is too large, reached or not.
+    """
+    for node in environment.parse(text).find_all(nodes.Expr):
+        try:
+            node.as_const()
+        except nodes.Impossible as error:
+            if isinstance(error.__context__, MemoryError):
+                raise error.__context__ from None
+
+
+def _drawn(error: Exception) -> str | None:
+    """What a template that failed would write, if that is another text each time."""
+    words = str(error)
+    if isinstance(error, UnrepeatableError):
+        return words
+    if any(f"No filter named '{name}'" in words for name in _DRAWING) or any(
+        f"'{name}' is undefined" in words for name in _WRITING_AT_RANDOM
+    ):
+        return f"it draws by lot ({words.rstrip('.')}), so that a prompt would be another one each time"
+    return None
+
+
+def main() -> None:
+    """Read a template and examples, write what has to be refused."""
+    task, answer = json.load(sys.stdin), sys.stdout  # noqa: TID251 - the pipe to who asks
+    answer.write(f"{READY}\n")
+    answer.flush()
+    _limit(task["seconds"])
+    answer.write(json.dumps(_problem(task["chat"], task["template"], task["examples"])))
+
+
+if __name__ == "__main__":
+    main()

@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING
 
 from ragtune.base.errors import UsageError
 from ragtune.base.text import nearest
-from ragtune.data.chat import Message, find_form, own_variables, render
+from ragtune.data.chat import (
+    Message,
+    find_form,
+    own_variables,
+    render,
+    require_end,
+    samples,
+)
 from ragtune.data.prompt import chat_template
-from ragtune.data.template import unbounded
 from ragtune.recipe.schema import Recipe, Scalar
 from ragtune.recipe.template import without_mark
 
@@ -50,15 +56,14 @@ def prepare_tokenizer(
         # So that the one that is used is the one that is looked at here, and that is saved.
         tokenizer.chat_template = _default(tokenizer.chat_template, recipe.model.id)
     template = without_mark(tokenizer.chat_template)
-    turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
-    known = {**tokenizer.special_tokens_map, "add_generation_prompt": False}
-    if reason := unbounded(template, messages=turns, **known):
-        raise UsageError(
-            f"The chat template can't be used: {reason}.",
-            "Set prompt.chat_template to another one; do not trust a model that comes with such a one.",
-        )
+    tokenizer.chat_template = template
+    require_end(
+        tokenizer, samples()
+    )  # first of all: Jinja computes constants when it reads a template
     tokenizer.chat_template = with_arguments(tokenizer, template, recipe.prompt.template_arguments)
+    require_end(tokenizer, samples())  # with these arguments
     form = find_form(tokenizer, system=bool(recipe.prompt.system))
+    turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
     if asks_clock(tokenizer, form.of(turns)):
         tokenizer.chat_template = with_date(tokenizer.chat_template, day or today())
     return tokenizer

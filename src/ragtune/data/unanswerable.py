@@ -36,10 +36,11 @@ def without_positives(example: Example, data: Data) -> Example | None:
         are left; None if none is left.
     """
     answers = (*example.answers, *example.alternatives(data.alternatives))
+    positive = set(example.positive_passage_indices)
     left = [
         passage
         for index, passage in enumerate(example.passages)
-        if index not in example.positive_passage_indices and not holds(passage, answers)
+        if index not in positive and not holds(passage, answers)
     ]
     if not left:
         return None

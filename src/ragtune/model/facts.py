@@ -5,8 +5,9 @@ from __future__ import annotations
 from huggingface_hub import errors
 
 from ragtune.base.errors import RagtuneError, UsageError
-from ragtune.base.hub import SENSELESS, HTTPError, api, explain
 from ragtune.base.secrets import STRANGE_TOKEN, TOKEN_ADVICE
+from ragtune.base.web.hub import api
+from ragtune.base.web.refusals import SENSELESS, HTTPError, explain
 from ragtune.model.safety import require_safe_repository
 
 
@@ -28,14 +29,14 @@ def model_facts(name: str, revision: str | None) -> tuple[str | None, bool]:
         raise UsageError(f"model.revision: {name} has no {revision}.") from None
     except UnicodeEncodeError:
         raise UsageError(STRANGE_TOKEN, TOKEN_ADVICE) from None
-    except (HTTPError, OSError, ValueError, RecursionError, *SENSELESS) as error:
+    except (HTTPError, OSError, ValueError, *SENSELESS) as error:
         raise refused(name, error) from error
     if found.siblings is not None:
         require_safe_repository({file for file in files if "/" not in file}, name)
     return facts
 
 
-def refused(name: str, error: Exception) -> RagtuneError:
+def refused(name: str, error: BaseException) -> RagtuneError:
     """What to say when a model can't be looked up: it is gated or not there, or the Hub says why."""
     if isinstance(error, errors.GatedRepoError):
         return UsageError(

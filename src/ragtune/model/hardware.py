@@ -11,6 +11,7 @@ from functools import cache
 import torch
 from transformers import PreTrainedModel
 
+from ragtune.base.commands import install
 from ragtune.base.errors import UsageError
 from ragtune.recipe.schema import Recipe
 
@@ -76,7 +77,7 @@ def _require_bitsandbytes(what: str, instead: str) -> None:
         raise UsageError(f"{what} needs an NVIDIA GPU, and there is none here.", f"Set {instead}.")
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UsageError(
-            f"{what} needs bitsandbytes.", f"Run: pip install bitsandbytes. Or set {instead}."
+            f"{what} needs bitsandbytes.", f"Run: {install('bitsandbytes')}. Or set {instead}."
         )
 
 

@@ -14,12 +14,15 @@ from safetensors import SafetensorError, safe_open
 
 from ragtune.base.disk import cache_dir
 from ragtune.base.errors import RagtuneError, UsageError
-from ragtune.base.files import later, read_json, sha256, write_json
-from ragtune.base.hub import HTTPError
+from ragtune.base.files import later, read_if_whole, read_json, sha256, write_json
+from ragtune.base.web.hub_client import bound_client
+from ragtune.base.web.refusals import HTTPError
 from ragtune.model.safety import (
     ADAPTER,
     INDEX,
     WEIGHTS,
+    lacks_weights,
+    model_json,
     named_weights,
     parts_in,
     require_safe_references,
@@ -64,6 +67,19 @@ def loads_without_hub(source: ModelSource) -> bool:
     with contextlib.suppress(RagtuneError):  # a damaged index names none
         names = parts_in(index) if index.is_file() else names
     return bool(names) and all((snapshot / name).is_file() for name in names)
+
+
+def to_download(source: ModelSource) -> tuple[Path | None, int | None]:
+    """The folder in which what the cache lacks of a Hub model's weights will arrive, and their bytes.
+
+    None where nothing is lacking, and for bytes that no index in the cache names.
+    """
+    snapshot = _snapshot(source)
+    if snapshot is None or loads_without_hub(source):
+        return None, None
+    told = read_if_whole(snapshot / INDEX).get("metadata")
+    size = told.get("total_size") if isinstance(told, dict) else None
+    return snapshot.parents[1] / "blobs", size if isinstance(size, int) else None
 
 
 def set_damaged_aside(source: ModelSource, largest: int = sys.maxsize) -> None:
@@ -142,6 +158,7 @@ def require_safe_snapshot(source: ModelSource) -> tuple[ModelSource, bool]:
 
 def _fetch(repo: str, name: str, commit: str) -> bool:
     """Download a file of a commit if it has it; whether the Hub answered that it has it or not."""
+    bound_client()
     try:
         endpoint = os.environ.get("HF_ENDPOINT") or None
         hf_hub_download(repo, name, revision=commit, endpoint=endpoint)
@@ -155,22 +172,39 @@ def _fetch(repo: str, name: str, commit: str) -> bool:
 
 
 def require_weights(source: ModelSource) -> None:
-    """Require that a folder's weights are there and begin as safetensors do: milliseconds, nothing is loaded.
+    """Require that a model's weights are whole, as far as that shows at once; of the Hub's: those in the cache.
 
     Raises:
         UsageError: there are none, or a part is missing.
         RagtuneError: a file is cut off or damaged.
     """
-    folder = Path(source.path)
-    if not folder.is_dir():
+    folder = folder_of(source)
+    if folder is None or (source.path == source.name and not loads_without_hub(source)):
         return
+    weights_in(folder)
+    if _unreadable(folder):
+        raise damaged(source, "")
+
+
+def weights_in(folder: Path) -> list[Path]:
+    """The safetensors files of a folder that are loaded, of which each is there.
+
+    Raises:
+        UsageError: there are none, or a part is missing.
+    """
     if not any(folder.glob("*.safetensors")):
-        raise UsageError(f"model.id: {folder} holds no .safetensors file.", _COPY_AGAIN)
+        raise lacks_weights(folder, sorted(folder.iterdir()))
+    for name in named_weights(folder):
+        if not (folder / name).is_file():
+            raise UsageError(
+                f"model.id: {folder} lacks {name}, which transformers_weights of config.json names.",
+                _COPY_AGAIN,
+            )
     usual = (WEIGHTS, INDEX)  # the first that is there is loaded
     first = next((n for n in (*named_weights(folder), *usual) if (folder / n).is_file()), None)
     if first is None:
         raise UsageError(f"model.id: {folder} holds neither {WEIGHTS} nor {INDEX}.", _COPY_AGAIN)
-    parts = parts_in(folder / first) if first.endswith(".index.json") else set()
+    parts = parts_in(folder / first) if first.endswith(".index.json") else {first}
     missing = sorted(name for name in parts if not (folder / name).is_file())
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -178,8 +212,11 @@ def require_weights(source: ModelSource) -> None:
             f"model.id: {folder} lacks {missing[0]}{more}, a part of the weights by {first}.",
             _COPY_AGAIN,
         )
-    if _unreadable(folder):
-        raise damaged(source, "")
+    if first.endswith(".index.json") and not isinstance(
+        model_json(folder / first).get("metadata"), dict
+    ):
+        raise UsageError(f"model.id: {folder / first} is damaged: it has no metadata.", _COPY_AGAIN)
+    return [folder / name for name in sorted(parts)]
 
 
 def damaged(source: ModelSource, problem: str) -> RagtuneError:

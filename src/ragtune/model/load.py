@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -19,14 +20,20 @@ from transformers.pytorch_utils import Conv1D
 from transformers.quantizers import HfQuantizer
 from transformers.quantizers.quantizers_utils import should_convert_module
 
-from ragtune.base.network import hub_is_offline
+from ragtune.base.errors import RagtuneError, is_panic
 from ragtune.base.stopping import stop_if_asked
-from ragtune.data.encode import Encoder
+from ragtune.base.web.hub_client import bound_client
+from ragtune.base.web.network import hub_is_offline
+from ragtune.model.complete import REPORTED, require_all
+from ragtune.model.configuration import require_sane
 from ragtune.model.fast.liger import fuse_kernels, has_liger
+from ragtune.model.generation import require_settings
 from ragtune.model.hardware import Hardware
-from ragtune.model.hub_cache import loads_without_hub, require_safe_snapshot
+from ragtune.model.headers import compare
+from ragtune.model.hub_cache import folder_of, loads_without_hub, require_safe_snapshot
 from ragtune.model.quantized import loading, quantization_of, settle
 from ragtune.model.quiet import quiet
+from ragtune.model.safety import model_json
 from ragtune.model.skeleton import auto_class
 from ragtune.model.source import ModelSource
 from ragtune.model.unloadable import explained
@@ -39,15 +46,18 @@ _NO_LIMIT = 1 << 20
 
 @contextlib.contextmanager
 def _loading(what: str, source: ModelSource) -> Iterator[None]:
+    bound_client()
     try:
         with quiet():
             yield
-    except Exception as error:
+    except RagtuneError:
+        raise
+    # Whatever transformers, tokenizers (in Rust, whose panic is no Exception) or a model's own code raise.
+    except BaseException as error:
         stop_if_asked()  # Ctrl-C in the middle of an import looks like one that fails
-        known = explained(error, what, source)
-        if known is None:
+        if not (isinstance(error, Exception) or is_panic(error)):
             raise
-        raise known from error
+        raise explained(error, what, source) from error
 
 
 def _pretrained(load: Callable[..., T], source: ModelSource, **options: object) -> T:
@@ -74,6 +84,9 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """
     with _loading("tokenizer", source):
         tokenizer = _pretrained(AutoTokenizer.from_pretrained, source)
+        ids = tokenizer.encode("Is it one?")  # some faults show only then
+        if not ids or not isinstance(tokenizer.decode(ids), str):
+            raise ValueError("it makes no tokens of a text, or no text of tokens")
     if tokenizer.pad_token_id is None:
         # Padding is masked everywhere, so any token serves.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
@@ -87,9 +100,21 @@ def load_config(source: ModelSource) -> PreTrainedConfig:
         UsageError: there is none, or something is beside it that must not be loaded.
     """
     with _loading("configuration", source):
+        known = folder_of(source)
+        if known is None:  # of the Hub, and not here yet
+            _pretrained(PreTrainedConfig.get_config_dict, source)
+            known = folder_of(source)
+        _require_sane(known, source)  # before lists as long as it says are made of it
         config = _pretrained(AutoConfig.from_pretrained, source)
+        if (now := folder_of(source)) != known:
+            _require_sane(now, source)
         require_safe_snapshot(source)  # now the commit is known, and nothing has been done yet
         return config
+
+
+def _require_sane(folder: Path | None, source: ModelSource) -> None:
+    if folder is not None and (folder / "config.json").exists():
+        require_sane(model_json(folder / "config.json"), source.path)
 
 
 def context_length(config: PreTrainedConfig) -> int:
@@ -135,18 +160,22 @@ def load_model(
         options |= loading(config, quantized, device, dtype)
     with _loading("model", source):
         source, asked = require_safe_snapshot(source)
+        if folder := folder_of(source):
+            require_settings(folder)
+        compare(config, source)  # before memory is taken for shapes that no file has
         if not asked:
             # transformers would look for an adapter once more, and the network may be back by then.
             options |= {"local_files_only": True, "adapter_kwargs": {"local_files_only": True}}
-        model = _pretrained(kind.from_pretrained, source, **options)
-        if device.type == "cuda" and has_liger(model.config):
-            fuse_kernels(model)
+        model, report = _pretrained(kind.from_pretrained, source, **options, **REPORTED)
+        require_all(report, model, source.path)
         if "device_map" not in options:
             model.to(device)
-        if quantized:
-            settle(model, quantized, dtype)
-        if nf4 and dequantized:
-            round_to_nf4(model)
+    if device.type == "cuda" and has_liger(model.config):
+        fuse_kernels(model)
+    if quantized:
+        settle(model, quantized, dtype)
+    if nf4 and dequantized:
+        round_to_nf4(model)
     model.requires_grad_(requires_grad=False)
     return model.eval()
 
@@ -171,12 +200,3 @@ def round_to_nf4(model: PreTrainedModel) -> None:
             )
             rounded = dequantize_4bit(packed, state)
             module.weight.data = rounded.T.contiguous() if turned else rounded
-
-
-def stop_generation_at(model: PreTrainedModel, encoder: Encoder) -> None:
-    """Let a model's generation settings end at the trained stop token as well as at its own."""
-    own = model.generation_config.eos_token_id
-    own = [] if own is None else own if isinstance(own, list) else [own]
-    ends = sorted({encoder.stop_id, *own})
-    model.generation_config.eos_token_id = ends if len(ends) > 1 else ends[0]
-    model.generation_config.pad_token_id = encoder.tokenizer.pad_token_id

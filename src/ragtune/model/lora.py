@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from peft import PeftModel
-from safetensors import SafetensorError
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from ragtune.base.errors import RagtuneError, is_out_of_memory
-from ragtune.base.text import first_line
+from ragtune.base.text import first_line, named
 from ragtune.model.quiet import quiet
 from ragtune.model.targets import find_targets, packed_weight
 from ragtune.model.wrapping import ADAPTER, adapters, is_matrix, wrap
@@ -67,7 +67,8 @@ def save_adapter(model: PeftModel, folder: Path, base: str | None) -> None:
         if isinstance(config.get(key), list):
             config[key].sort()
     config["base_model_name_or_path"] = base
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    path.write_text(text, encoding="utf-8", newline="\n")  # the same bytes on every system
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's stub; ragtune writes its own card
 
 
@@ -86,7 +87,8 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
         )
     try:
         with quiet():
-            return PeftModel.from_pretrained(model, str(folder))
+            tuned = PeftModel.from_pretrained(model, str(folder))
+        _require_same(tuned, folder)
     except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RagtuneError(
             f"The adapter in {folder} is damaged: {first_line(error)}",
@@ -101,3 +103,28 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
             "It was trained on another model: set model.id to that one; or delete the folder and run the "
             "same command again.",
         ) from error
+    return tuned
+
+
+def _require_same(tuned: PeftModel, folder: Path) -> None:
+    """Require that an adapter was loaded from its file to the last tensor: what PEFT does not find it draws.
+
+    Raises:
+        RagtuneError: a tensor is missing, or one has no place.
+    """
+    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+        there = set(file.keys())
+    wanted = set(get_peft_model_state_dict(tuned, save_embedding_layers=False))
+    if there == wanted:
+        return
+    lacking, beyond = sorted(wanted - there), sorted(there - wanted)
+    problem = (
+        f"lacks {named(lacking)}"
+        if lacking
+        else f"has {named(beyond)}, which the model has no place for"
+    )
+    raise RagtuneError(
+        f"The adapter in {folder} {problem}.",
+        "It is damaged, or was trained on another model: set model.id to that one; or delete the folder and "
+        "run the same command again.",
+    )

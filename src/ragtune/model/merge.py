@@ -21,10 +21,12 @@ from transformers.utils import (
 
 from ragtune.base.disk import full_disk
 from ragtune.base.errors import RagtuneError, is_out_of_memory
+from ragtune.base.screen.progress import busy
 from ragtune.base.text import size_of
 from ragtune.data.encode import Encoder
+from ragtune.model.generation import stop_generation_at
 from ragtune.model.hardware import Hardware
-from ragtune.model.load import load_config, load_model, stop_generation_at
+from ragtune.model.load import load_config, load_model
 from ragtune.model.lora import load_adapter
 from ragtune.model.quantized import quantization_of, require_mergeable
 from ragtune.model.quiet import quiet
@@ -54,11 +56,13 @@ def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) ->
     Raises:
         RagtuneError: too little memory, or the merge gives values that are not finite; a full disk.
     """
-    merged = _merged(source, adapter)
+    with busy("merging"):
+        merged = _merged(source, adapter)
     stop_generation_at(merged, encoder)
     unread = _unread_weights(source, merged)
     size = 2 * merged.num_parameters() + sum(t.nbytes for t in unread.values())
-    with full_disk(folder, size), quiet():
+    writing = busy("writing the merged model", size, growing=folder)
+    with full_disk(folder, size), quiet(), writing:
         merged.save_pretrained(
             folder, max_shard_size=SHARD_SIZE, state_dict={**merged.state_dict(), **unread}
         )

@@ -9,8 +9,6 @@ and PEFT say so, and not merged: nothing is merged into quantised weights.
 from __future__ import annotations
 
 import copy
-import re
-import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +18,11 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.quantizers import AutoHfQuantizer, AutoQuantizationConfig, HfQuantizer
 
+from ragtune.base.commands import install, install_in, known_only
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.text import first_line
 from ragtune.model.quiet import quiet
-from ragtune.model.skeleton import skeleton, stays_float32
+from ragtune.model.skeleton import FOREIGN, skeleton, stays_float32
 
 _OTHER = "Name the model as it was before it was quantised."
 _OR_OTHER = f"Or n{_OTHER[1:]}"
@@ -165,6 +164,11 @@ def without_quantization(config: PreTrainedConfig) -> PreTrainedConfig:
     return config
 
 
+def quantization_values(config: PreTrainedConfig) -> dict[str, Any]:
+    """What a configuration says of its quantisation; nothing if it says none."""
+    return _values(config) or {}
+
+
 def _holder(config: PreTrainedConfig) -> PreTrainedConfig:
     """The configuration that says how a model is quantised: the whole one, or that of its text part."""
     whole = getattr(config, "quantization_config", None) is not None
@@ -222,11 +226,11 @@ def _quantizer(values: dict[str, Any], kind: str, device: torch.device) -> HfQua
             quantizer = AutoHfQuantizer.from_config(asked, pre_quantized=True)
             quantizer.validate_environment(device_map=place, weights_only=True)
             trains = plain or quantizer.is_trainable
-    # ImportError: a package; RuntimeError and ValueError: the machine, in transformers' words.
-    except (ImportError, RuntimeError, ValueError) as error:
+    # ImportError: a package; the others: the machine, or what config.json says, in transformers' words.
+    except (ImportError, *FOREIGN) as error:
         raise UsageError(
             f"model.id: the base is quantised ({kind}), and transformers can't load it here: "
-            f"{first_line(error).rstrip('.')}.",
+            f"{known_only(first_line(error)).rstrip('.')}.",
             _needed(error),
         ) from error
     if not trains:
@@ -239,11 +243,12 @@ def _quantizer(values: dict[str, Any], kind: str, device: torch.device) -> HfQua
 
 def _needed(error: Exception) -> str:
     """What to do for a quantizer that refuses: what it wants to be installed, and what is not there."""
-    wanted = re.search(r"pip install ([^`)]*[^`).\s])", str(error))
-    missing = getattr(error, "name", None)  # of a module that was imported
-    if isinstance(error, ImportError) and (wanted or missing):
-        packages = shlex.join(shlex.split(wanted[1])) if wanted else missing
-        return f"Run: pip install {packages}. {_OR_OTHER}"
+    if isinstance(error, ImportError):
+        missing = (error.name or "").partition(".")[0]  # of a module that was imported
+        if how := install_in(str(error)) or install(missing):
+            return f"Run: {how}. {_OR_OTHER}"
+        if error.name or "pip install" in str(error):
+            return f"What it needs is not known to ragtune: its own pages say how it is installed. {_OR_OTHER}"
     here = "" if torch.cuda.is_available() else "There is no NVIDIA GPU here. "
     return f"{here}{_OTHER}"
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from ragtune.base.commands import command_line
 from ragtune.base.errors import UsageError
-from ragtune.base.files import read_json
+from ragtune.base.text import first_line, size_of
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
@@ -21,9 +23,16 @@ _APART = (
     "Move adapter_config.json and adapter_model.* to a folder of their own to tune the model "
     "alone; or merge them into it with peft (merge_and_unload), and save that to a new folder."
 )
+_SETTINGS = (".json", ".jinja", ".txt", ".model", ".yaml", ".py")
+_LARGEST = 512 << 20
+"""Bytes of the largest file beside the weights, which is read as a whole."""
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
 _AN_INDEX = ".safetensors.index.json"
+_GET_AGAIN = (
+    "Copy this file again from where the model is from; from the Hub's cache delete it: it is downloaded "
+    "again."
+)
 _DAMAGED = "The model is damaged or was made to read other files: get it again."
 
 
@@ -33,7 +42,21 @@ def require_safe_folder(folder: Path) -> None:
     Raises:
         UsageError: they are pickles, or lie elsewhere, or there is an adapter.
     """
-    _require_safe_names({p.name for p in folder.iterdir() if p.is_file()}, folder, _APART)
+    strange = next(
+        (p for p in folder.iterdir() if p.exists() and not (p.is_file() or p.is_dir())), None
+    )
+    if strange:  # transformers would wait for what a pipe never says
+        raise UsageError(
+            f"model.id: {strange} is no plain file, but a pipe, a socket or a device.", _DAMAGED
+        )
+    files = [p for p in folder.iterdir() if p.is_file()]
+    _require_safe_names({p.name for p in files}, folder, _APART)
+    for file in files:
+        if file.suffix in _SETTINGS and (size := file.stat().st_size) > _LARGEST:
+            raise UsageError(
+                f"model.id: {file} has {size_of(size)}: no model's settings or words are so many.",
+                _DAMAGED,
+            )
     require_safe_references(folder)
 
 
@@ -45,10 +68,12 @@ def require_safe_repository(names: set[str], repo: str, *, whole: bool = True) -
         repo: owner/name.
         whole: whether they are all.
     """
+    command = command_line(
+        "hf", "download", repo, "--exclude", "adapter_*", "--local-dir", "FOLDER"
+    )
     advice = (
-        "To tune the model alone, name a folder that has all of it but the adapter: "
-        f"hf download {repo} --exclude 'adapter_*' --local-dir FOLDER. If there is nothing but an "
-        "adapter, name its base model."
+        f"To tune the model alone, name a folder that has all of it but the adapter: {command}. "
+        "If there is nothing but an adapter, name its base model."
     )
     _require_safe_names(names, Path(repo), advice, whole=whole)
     if whole and not any(name.endswith(".safetensors") for name in names):
@@ -109,15 +134,45 @@ def require_safe_references(folder: Path) -> None:
                 )
 
 
+def lacks_weights(where: object, files: list[Path]) -> UsageError:
+    """What to say of a model that has no weights as safetensors; pickles are named and not read."""
+    pickles = [file.name for file in files if file.suffix in PICKLES]
+    kept = f" There is {', '.join(pickles)}, a pickle. {PICKLE}" if pickles else ""
+    advice = INSTEAD if pickles else "Copy the model again, with its weights."
+    return UsageError(f"model.id: {where} has no model.safetensors.{kept}", advice)
+
+
+def model_json(path: Path) -> dict[str, object]:
+    """Read a JSON object that came with a model.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        problem = "" if isinstance(value, dict) else "it holds no JSON object"
+    except (ValueError, OSError, RecursionError) as error:
+        value, problem = None, first_line(error)
+    if not isinstance(value, dict):
+        raise UsageError(f"model.id: {path} is damaged: {problem}.", _GET_AGAIN)
+    return value
+
+
 def parts_in(index: Path) -> set[str]:
-    """The files that an index names as parts of a model's weights."""
-    named = read_json(index).get("weight_map")
-    return set(map(str, named.values())) if isinstance(named, dict) else set()
+    """The files that an index names as parts of a model's weights.
+
+    Raises:
+        UsageError: it is damaged, or names none.
+    """
+    named = model_json(index).get("weight_map")
+    if not isinstance(named, dict) or not named:
+        raise UsageError(f"model.id: {index} is damaged: weight_map names no files.", _GET_AGAIN)
+    return set(map(str, named.values()))
 
 
 def named_weights(folder: Path) -> list[str]:
     """The files that config.json wants read as weights, if any: usually they have the usual names."""
-    return list(_weights_in(read_json(folder / "config.json")))
+    return list(_weights_in(model_json(folder / "config.json")))
 
 
 def _weights_in(config: object) -> Iterator[str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
@@ -17,8 +20,10 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
+from ragtune.base.commands import known_only
 from ragtune.base.errors import UsageError
 from ragtune.base.text import first_line
+from ragtune.model.configuration import AGAIN, culprit, said
 from ragtune.model.quiet import quiet
 
 AutoClass = type[AutoModelForCausalLM | AutoModelForImageTextToText | AutoModelForMultimodalLM]
@@ -28,6 +33,13 @@ _KINDS: tuple[AutoClass, ...] = (
     AutoModelForImageTextToText,
     AutoModelForMultimodalLM,
 )
+FOREIGN = (
+    ValueError, TypeError, LookupError, AttributeError, RuntimeError, AssertionError, ArithmeticError,
+    StrictDataclassError,
+)  # fmt: skip
+"""What a model's own code may raise at numbers that its author did not think of."""
+MOST_TENSORS = 150_000
+"""Of a model; Kimi K2 has 70,000, each expert's apart."""
 _DECODER = "Name a model that generates text and has nothing but a decoder."
 
 
@@ -78,20 +90,54 @@ def skeleton(config: PreTrainedConfig) -> PreTrainedModel:
     """
     kind, trusted = auto_class(config), has_own_code(config)
     try:
-        with quiet(), torch.device("meta"):
-            return kind.from_config(config, trust_remote_code=trusted)
+        return _empty(kind, config, trusted=trusted)
     except ImportError as error:
-        problem = " ".join(str(error).split())
+        problem = known_only(" ".join(str(error).split()))
         raise UsageError(
             f"model.id: {config.model_type} needs a package that is missing: {problem}",
             "Install it, and run the same command again.",
         ) from error
-    except ValueError as error:
-        if not trusted:  # `auto_class` has found a class: it is something else
-            raise
+    except FOREIGN as error:
+        if trusted and isinstance(error, ValueError):  # `auto_class` has found no class
+            raise UsageError(
+                f"model.id: no causal language model: {first_line(error)}", _DECODER
+            ) from error
+        made = type(config).from_dict
+        key = culprit(
+            config.to_diff_dict(), lambda values: _empty(kind, made(values), trusted=trusted)
+        )
         raise UsageError(
-            f"model.id: no causal language model: {first_line(error)}", _DECODER
+            f"model.id: config.json of {config.name_or_path or config.model_type} makes no model: "
+            f"{said(error)}{key}",
+            AGAIN,
         ) from error
+
+
+def _empty(kind: AutoClass, config: PreTrainedConfig, *, trusted: bool) -> PreTrainedModel:
+    with quiet(), torch.device("meta"), _limited(config):
+        return kind.from_config(config, trust_remote_code=trusted)
+
+
+@contextlib.contextmanager
+def _limited(config: PreTrainedConfig) -> Iterator[None]:
+    """Refuse to make a model of more tensors than any has: it would take hours, and all of the memory."""
+    count = 0
+
+    def registered(*_: object) -> None:
+        nonlocal count
+        count += 1
+        if count > MOST_TENSORS:
+            raise UsageError(
+                f"model.id: config.json of {config.name_or_path or config.model_type} describes a model of "
+                f"more than {MOST_TENSORS:,} tensors.",
+                AGAIN,
+            )
+
+    hook = register_module_parameter_registration_hook(registered)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def language_model(model: PreTrainedModel) -> tuple[str, nn.Module]:

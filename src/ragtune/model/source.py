@@ -6,15 +6,15 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ragtune.base.console import warn
 from ragtune.base.disk import named_path
 from ragtune.base.errors import UsageError
+from ragtune.base.screen.console import warn
 from ragtune.model.gguf import BASE_MODELS, converted, packaged_gguf
 from ragtune.model.safety import INSTEAD, PICKLE, PICKLES, require_safe_folder
 from ragtune.recipe.schema import Model
 
 _PACKAGE = "package:"
-_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 _REVISION = re.compile(r"\w[\w./+-]*")
 
 

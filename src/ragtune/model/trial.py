@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.model.quiet import quiet
-from ragtune.model.skeleton import auto_class, has_own_code, language_model, skeleton
+from ragtune.model.skeleton import FOREIGN, auto_class, has_own_code, language_model, skeleton
 
 LARGEST = 200_000_000
 """Parameters of a copy that is made: 0.8 GB in float32."""
@@ -27,11 +27,6 @@ _NARROWEST = 128
 _WIDTH = re.compile(r"_(size|dim|rank)$|^d_(model|ff|inner)$|^n_(embd|inner)$|_d_(ssm|head)$")
 _NO_WIDTH = re.compile(r"vocab|chunk|patch|image|kernel|window|position|conv")
 """Which numbers of a configuration are divided. A guess by name: the copy is held against the model."""
-
-FOREIGN = (
-    ValueError, TypeError, LookupError, AttributeError, RuntimeError, AssertionError, ArithmeticError,
-)  # fmt: skip
-"""What a model's own code may raise at sizes that its author did not think of."""
 
 
 class TrialError(RagtuneError):

@@ -4,27 +4,47 @@ from __future__ import annotations
 
 import base64
 import importlib.util
+import json
+import shutil
+import tempfile
 from pathlib import Path
 
 from huggingface_hub import errors
 from safetensors import SafetensorError
+from tokenizers import Tokenizer
+from transformers import CONFIG_MAPPING, AutoTokenizer
 
+from ragtune.base.commands import install, known_only
 from ragtune.base.errors import RagtuneError, UsageError, is_out_of_memory
-from ragtune.base.network import hub_is_offline
-from ragtune.base.text import first_line
+from ragtune.base.web.network import hub_is_offline
+from ragtune.base.web.refusals import HTTPError, root_of
+from ragtune.model.configuration import culprit, said
 from ragtune.model.facts import refused
 from ragtune.model.hub_cache import damaged, folder_of
-from ragtune.model.safety import INSTEAD, PICKLE, PICKLES
+from ragtune.model.safety import INDEX, lacks_weights, model_json
 from ragtune.model.source import ModelSource
 
 _PACKAGES = {"sentencepiece": "sentencepiece", "google.protobuf": "protobuf"}
 """What transformers needs to read a SentencePiece model, by module; and the package that has it."""
+_READ = {
+    "configuration": {"config.json"},
+    "tokenizer": {
+        "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+        "added_tokens.json", "vocab.json",
+    },
+    "model": {"config.json", "generation_config.json", INDEX},
+}  # fmt: skip
+"""JSON files that a part of a model is loaded from: transformers does not always say which one is damaged."""
+_NOBODY_THERE = {
+    "ConnectError", "ConnectTimeout", "LocalEntryNotFoundError", "OfflineModeIsEnabled",
+}  # fmt: skip
+"""Errors after which only the cache is left."""
 _SHOWN = 20
 """Files that a message names."""
 
 
-def explained(error: Exception, what: str, source: ModelSource) -> RagtuneError | None:
-    """What a failure to load means to the user; None if it is a fault.
+def explained(error: BaseException, what: str, source: ModelSource) -> RagtuneError:
+    """What a failure to load means to the user.
 
     Args:
         error: as transformers raised it.
@@ -38,8 +58,6 @@ def explained(error: Exception, what: str, source: ModelSource) -> RagtuneError 
         )
     if isinstance(error, SafetensorError):
         return damaged(source, str(error))
-    if not isinstance(error, (OSError, ValueError, ImportError, KeyError)):
-        return None
     # The name of transformers' own argument, for which it asks (tests/safety/test_code.py).
     if "trust_remote_code" in str(error) and not source.trust_remote_code:
         return UsageError(
@@ -55,49 +73,88 @@ def explained(error: Exception, what: str, source: ModelSource) -> RagtuneError 
         return known
     shown = ", ".join(file.name for file in files[:_SHOWN])
     return UsageError(
-        f"model.id: the {what} of {source.path} can't be loaded: {first_line(error)}",
+        f"model.id: the {what} of {source.path} can't be loaded: {known_only(said(error))}"
+        f"{_key(what, folder)}",
         "--debug shows all of it." + (f" What is there: {shown}." if files else ""),
     )
 
 
 def _of_the_files(files: list[Path], what: str, source: ModelSource) -> UsageError | None:
-    """What is missing among a model's files, or to read them, to load this part of it."""
+    """What is damaged or missing among a model's files, or to read them, to load this part of it."""
+    for file in files:
+        if file.name in _READ[what]:
+            model_json(file)
     if what == "model" and not any(file.suffix == ".safetensors" for file in files):
-        pickles = [file.name for file in files if file.suffix in PICKLES]
-        kept = f"There is {', '.join(pickles)}, a pickle. {PICKLE}" if pickles else ""
-        return UsageError(
-            f"model.id: {source.path} has no model.safetensors. {kept}".strip(), INSTEAD
-        )
+        return lacks_weights(source.path, files)
     if what == "tokenizer" and (missing := _packages_missing(files)):
         return UsageError(
             f"model.id: the tokenizer of {source.path} is a SentencePiece model (there is no "
             f"tokenizer.json), and {' and '.join(missing)} to read it "
             f"{'is' if len(missing) == 1 else 'are'} not installed.",
-            f"Run: pip install {' '.join(missing)}",
+            f"Run: {install(*missing)}",
         )
     return None
 
 
-def _of_the_hub(error: Exception, what: str, source: ModelSource) -> RagtuneError | None:
+def _key(what: str, folder: Path | None) -> str:
+    """Which key of which file is to blame, in words, as far as that can be found out."""
+    if folder is None:
+        return ""
+    if what == "configuration":
+        values = model_json(folder / "config.json")
+        kind = values.get("model_type")
+        if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+            return f" (model_type is {kind!r})"
+        return culprit(values, CONFIG_MAPPING[kind].from_dict)
+    if what == "tokenizer":
+        return _key_of_tokenizer(folder)
+    return ""
+
+
+def _key_of_tokenizer(folder: Path) -> str:
+    whole, settings = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    if whole.is_file() and (
+        key := culprit(model_json(whole), lambda values: Tokenizer.from_str(json.dumps(values)))
+    ):
+        return f", by {whole.name}{key}"
+    if not settings.is_file():
+        return ""
+    with tempfile.TemporaryDirectory() as made:
+        for file in folder.iterdir():
+            if file.suffix in (".json", ".model", ".txt") and file != settings:
+                shutil.copyfile(file, Path(made) / file.name)
+
+        def attempt(values: dict[str, object]) -> None:
+            (Path(made) / settings.name).write_text(json.dumps(values), "utf-8", newline="\n")
+            AutoTokenizer.from_pretrained(made, trust_remote_code=False).encode("Is it one?")
+
+        key = culprit(model_json(settings), attempt)
+        return f", by {settings.name}{key}" if key else ""
+
+
+def _of_the_hub(error: BaseException, what: str, source: ModelSource) -> RagtuneError | None:
     """What the Hub's own error, from which transformers made another, means to the user."""
     if source.path != source.name:
         return None
-    cause: BaseException | None = error
-    while cause and not isinstance(cause, (errors.LocalEntryNotFoundError, errors.HfHubHTTPError)):
-        cause = cause.__cause__
-    if isinstance(cause, errors.LocalEntryNotFoundError):
-        away = "offline nothing is downloaded" if hub_is_offline() else "the Hub can't be reached"
-        return UsageError(
-            f"model.id: the {what} of {source.path} is not in the cache, and {away}.",
-            "Check the name and the network. Where there is none, only a model that was used here "
-            "before, or a folder, will do.",
-        )
-    if not isinstance(cause, errors.HfHubHTTPError):
+    found: BaseException | None = error
+    of_the_hub = (errors.LocalEntryNotFoundError, HTTPError, ConnectionError)
+    while found and not isinstance(found, of_the_hub):
+        found = found.__cause__ or found.__context__  # of a broken connection it makes a wrong name
+    if found is None:
         return None
+    root = root_of(found)
     # A revision or a file that is not there has words of transformers' own.
-    if isinstance(cause, (errors.EntryNotFoundError, errors.RevisionNotFoundError)):
+    if isinstance(root, (errors.RemoteEntryNotFoundError, errors.RevisionNotFoundError)):
         return None
-    return refused(source.path, cause)
+    # By name, as httpx's and httpx2's classes are called alike.
+    if type(root).__name__ not in _NOBODY_THERE:
+        return refused(source.path, root)
+    away = "offline nothing is downloaded" if hub_is_offline() else "the Hub can't be reached"
+    return UsageError(
+        f"model.id: the {what} of {source.path} is not in the cache, and {away}.",
+        "Check the name and the network. Where there is none, only a model that was used here "
+        "before, or a folder, will do.",
+    )
 
 
 def _packages_missing(files: list[Path]) -> list[str]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 from ragtune.base.files import read_json
@@ -21,6 +20,7 @@ from ragtune.model.source import ModelSource
 from ragtune.publish.hub import TAG
 from ragtune.publish.licences import Licence, Origin
 from ragtune.recipe.schema import Recipe
+from ragtune.recipe.yaml import dump_yaml
 from ragtune.reporting.summary import Merging, Summary
 from ragtune.reporting.wording import METRICS, rendered
 from ragtune.scoring.compare import Comparison
@@ -88,7 +88,7 @@ def model_card(card: Card) -> str:
         card=card,
         **vars(card),
         metadata=_metadata(card),
-        recipe_yaml=yaml.safe_dump(_public(card), sort_keys=False, allow_unicode=True).strip(),
+        recipe_yaml=dump_yaml(_public(card)).strip(),
         code=_example(card),
         fingerprints=card.summary.get("data", {}),
         versions=json.dumps(card.summary.get("versions", {})),

@@ -22,7 +22,9 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 
 from ragtune.base.errors import RagtuneError
-from ragtune.base.hub import api, ask, hub_errors
+from ragtune.base.screen.progress import busy
+from ragtune.base.text import size_of
+from ragtune.base.web.hub import api, ask, hub_errors, own_bars
 from ragtune.store.proof import NAME
 
 # Results are safetensors and text; whatever else may lie in a folder is not for others, and a stage's
@@ -250,14 +252,13 @@ def _commit(folder: Path, repo: str) -> CommitInfo:
     hub = api()
     # Looked up each time: a commit whose answer was lost has removed them.
     gone = _left_over(hub.model_info(repo), folder)
-    commit: CommitInfo = hub.create_commit(
-        repo,
-        [
-            *(CommitOperationDelete(name) for name in gone),
-            *(CommitOperationAdd(name, folder / name) for name in files_to_send(folder)),
-        ],
-        commit_message="Upload by ragtune",
-    )
+    files = files_to_send(folder)
+    changes: list[CommitOperationAdd | CommitOperationDelete] = [
+        *(CommitOperationDelete(name) for name in gone),
+        *(CommitOperationAdd(name, folder / name) for name in files),
+    ]
+    with busy(f"uploading {size_of(sum(files.values()))} to {repo}"), own_bars():
+        commit: CommitInfo = hub.create_commit(repo, changes, commit_message="Upload by ragtune")
     return commit
 
 

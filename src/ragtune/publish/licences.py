@@ -11,7 +11,8 @@ import yaml
 from huggingface_hub import try_to_load_from_cache
 
 from ragtune.base.errors import RagtuneError, UsageError
-from ragtune.base.hub import api, failing_at_once, hub_errors
+from ragtune.base.web.hub import api, hub_errors
+from ragtune.base.web.hub_client import failing_at_once
 from ragtune.data.read import locate
 from ragtune.model.source import ModelSource, gguf_file
 from ragtune.recipe.schema import Data, Model

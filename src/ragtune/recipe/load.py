@@ -13,7 +13,9 @@ from pydantic import ValidationError
 from ragtune.base import secrets
 from ragtune.base.errors import UsageError
 from ragtune.base.files import writing
+from ragtune.base.reading import read_text
 from ragtune.base.text import first_line
+from ragtune.base.windows import BACKSLASHES
 from ragtune.recipe.problems import problems_in
 from ragtune.recipe.schema import Recipe, field_of, sections
 from ragtune.recipe.template import read_template
@@ -96,12 +98,7 @@ def _with_templates(recipe: Recipe) -> Recipe:
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """The values of a YAML file and, for each dotted key, the place where it stands."""
     try:
-        if path.is_file() and path.stat().st_size > _LARGEST:
-            raise UsageError(
-                f"Recipe {path} can't be read: it has more than {_LARGEST // 2**10} KiB.",
-                "A recipe is a YAML file of some lines; data are named in it, not held.",
-            )
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, _LARGEST)
     except FileNotFoundError:
         near = difflib.get_close_matches(
             path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1
@@ -117,8 +114,10 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
             "Name a recipe, or the directory of a run.",
         ) from None
     except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", None) or error
         raise UsageError(
-            f"Recipe {path} can't be read: {error}.", "A recipe is a YAML file in UTF-8."
+            f"Recipe {path} can't be read: {problem}.",
+            "A recipe is a YAML file of some lines in UTF-8; data are named in it, not held.",
         ) from error
     if kind := secrets.kind_of(text):
         numbered = enumerate(text.split("\n"), 1)
@@ -132,7 +131,9 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         problem = getattr(error, "problem", None) or first_line(error)
         raise UsageError(
             f"{path}{line}: not valid YAML: {problem}.",
-            "A recipe is `key: value` lines, indented by two spaces inside a section.",
+            BACKSLASHES
+            if "escape character" in problem
+            else "A recipe is `key: value` lines, indented by two spaces inside a section.",
         ) from None
     if not isinstance(values, dict):
         raise UsageError(

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 from pydantic.fields import FieldInfo
+
+from ragtune.base.screen.visible import visible
+from ragtune.base.windows import is_reserved
 
 Metric = Literal[
     "strict_em", "squad_em", "aio_em", "jsquad_em", "token_f1", "char_f1", "contains"
@@ -202,6 +205,11 @@ class Train(Section):
     report_to: list[str] = Field(
         [], description="trackers of transformers, such as tensorboard or wandb"
     )
+    arguments: dict[str, JsonValue] = Field(
+        {},
+        description="more of transformers' TrainingArguments, such as {adam_beta2: 0.95}: those that "
+        "ragtune doesn't set itself",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Train:
@@ -281,6 +289,17 @@ class Recipe(Section):
     train: Train
     evaluate: Evaluate = Evaluate()
     publish: Publish = Publish()
+
+    @field_validator("name")
+    @classmethod
+    def _portable(cls, name: str) -> str:
+        if is_reserved(name):  # on every system: runs are copied between machines
+            raise ValueError(
+                f"Windows can have no folder {name!r}, and runs are copied: choose another"
+            )
+        if visible(name) != name:
+            raise ValueError(f"{visible(name)!r} has characters that can't be seen: choose another")
+        return name
 
 
 CHANGES_NOTHING = (

@@ -5,8 +5,11 @@ from __future__ import annotations
 import functools
 import types
 import typing
+from pathlib import Path
 from typing import Any, Literal
 
+from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.base.files import writing
 from ragtune.recipe.schema import Recipe, section_of
 from ragtune.recipe.yaml import dump_yaml
 
@@ -23,6 +26,23 @@ STARTER: dict[str, Any] = {
 """What `ragtune init` sets; every other key stands there as a comment."""
 
 _in_line = functools.partial(dump_yaml, in_line=True)
+
+
+def write_starter(path: Path, *, force: bool) -> None:
+    """Write the recipe to start from into a file; `force` replaces one that is there.
+
+    Raises:
+        RagtuneError: it can't be written.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder.", "Name the file to write.")
+    if path.exists() and not force:
+        raise UsageError(f"{path} is there already.", "Name another file, or use --force.")
+    try:
+        with writing(path) as file:
+            file.write(commented_recipe(STARTER))
+    except RagtuneError as error:  # its advice is for a run
+        raise RagtuneError(error.message, "Name a file elsewhere: ragtune init FILE.") from error
 
 
 def commented_recipe(values: dict[str, Any]) -> str:

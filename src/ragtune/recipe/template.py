@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from ragtune.base.disk import named_path
 from ragtune.base.errors import UsageError
+from ragtune.base.reading import read_text
+
+_LARGEST = 256 << 10
+"""Bytes of the largest template, as of a recipe, which it becomes a part of."""
 
 
 def read_template(text: str, key: str) -> tuple[str, str]:
@@ -12,7 +16,7 @@ def read_template(text: str, key: str) -> tuple[str, str]:
         return without_mark(text), key
     path = named_path(text, key)
     try:
-        content = without_mark(path.read_text(encoding="utf-8")).removesuffix("\n")
+        content = without_mark(read_text(path, _LARGEST)).removesuffix("\n")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         if isinstance(error, UnicodeDecodeError):

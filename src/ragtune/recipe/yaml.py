@@ -6,6 +6,8 @@ import re
 
 import yaml
 
+from ragtune.base.screen.visible import visible
+
 _LONGEST_NUMBER = 60
 
 
@@ -27,8 +29,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    # YAML reads these as line breaks and folds them, unless they are escaped.
-    style = '"' if any(sign in value for sign in "\x85\u2028\u2029") else None
+    # What can't be seen is escaped, which YAML does in quotes; some of it also breaks lines there.
+    style = '"' if visible(value) != value else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
@@ -77,4 +79,5 @@ def dump_yaml(value: object, *, in_line: bool = False) -> str:
         allow_unicode=True,
         sort_keys=False,
     )
+    text = visible(text)
     return text.removesuffix("...\n").strip() if in_line else text

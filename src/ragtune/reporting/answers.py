@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import re
 from collections import Counter
@@ -11,6 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ragtune.base.screen.visible import BEGIN, END, named
 from ragtune.data.example import Example, Passage
 from ragtune.data.select import accepted, shown_passages
 from ragtune.data.words import find_answer
@@ -129,19 +131,29 @@ def pieces(text: str, answers: Sequence[str]) -> list[str]:
     Of answers that begin at one place the longest counts; inside a word there is none.
     """
     found, done = [], 0
-    while places := [
-        (start, -len(a))
-        for a in answers
-        if a.strip() and (start := find_answer(text, a, done)) >= 0
-    ]:
-        start, length = min(places)
-        found += [text[done:start], text[start : start - length]]
-        done = start - length
+    # Where each answer stands next. A heap: so each of them is looked for only once in all of the text.
+    places = [
+        (start, -len(a), a) for a in answers if a.strip() and (start := find_answer(text, a)) >= 0
+    ]
+    heapq.heapify(places)
+    while places:
+        start, length, answer = places[0]
+        if start >= done:
+            found += [text[done:start], answer]
+            done = start - length
+        start = find_answer(text, answer, done)
+        if start >= 0:
+            heapq.heapreplace(places, (start, length, answer))
+        else:
+            heapq.heappop(places)
     return [*found, text[done:]]
 
 
 def islands(rows: Sequence[AnswerRow]) -> tuple[Markup, list[Markup]]:
-    """The rows as JSON that may stand in a page: what is listed, and chunks of what opens."""
+    """The rows as JSON that may stand in a page: what is listed, and chunks of what opens.
+
+    Characters that can't be seen are there by their names (`visible.named`), for the script to mark.
+    """
     chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
     return island([*map(_listed, rows)]), [island([*map(_opened, chunk)]) for chunk in chunks]
 
@@ -149,20 +161,21 @@ def islands(rows: Sequence[AnswerRow]) -> tuple[Markup, list[Markup]]:
 def island(value: object) -> Markup:
     """A value as JSON without a character that HTML or an old JavaScript could take amiss.
 
-    Nothing in it can end the element or begin a comment, and no line separator is left as it is.
+    Nothing in it can end the element or begin a comment, and no line separator, nor what marks the names
+    of hidden characters, is left as it is.
     """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    safe = re.sub("[<>&\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    safe = re.sub(f"[<>&\u2028\u2029{BEGIN}{END}]", lambda found: f"\\u{ord(found[0]):04x}", text)
     return Markup(safe)  # noqa: S704 - there is no < > & in it
 
 
 def _listed(row: AnswerRow) -> dict[str, Any]:
     return {
-        "qid": row.qid,
-        "question": row.question,
-        "answers": row.answers,
-        "before": row.before,
-        "after": row.after,
+        "qid": named(row.qid),
+        "question": named(row.question),
+        "answers": [*map(named, row.answers)],
+        "before": row.before and named(row.before),
+        "after": row.after and named(row.after),
         "right": [row.before_right, row.after_right],
         "outcome": row.outcome,
         "kinds": row.kinds,
@@ -172,7 +185,9 @@ def _listed(row: AnswerRow) -> dict[str, Any]:
 
 def _opened(row: AnswerRow) -> dict[str, Any]:
     return {
-        "passages": [[p.title, pieces(p.text, row.answers)] for p in row.passages],
-        "others": row.others,
-        "prompt": row.prompt,
+        "passages": [
+            [named(p.title), [*map(named, pieces(p.text, row.answers))]] for p in row.passages
+        ],
+        "others": [*map(named, row.others)],
+        "prompt": row.prompt and named(row.prompt),
     }

@@ -9,19 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from markupsafe import Markup
 
 from ragtune.base.files import writing
 from ragtune.data.prepare import DataReport
 from ragtune.data.select import REASONS
 from ragtune.recipe.schema import Recipe
+from ragtune.recipe.yaml import dump_yaml
 from ragtune.reporting.answers import AnswerRow, islands, outcomes
 from ragtune.reporting.plots import controls_chart, gain_chart, loss_curve
 from ragtune.reporting.summary import Summary
 from ragtune.reporting.wording import package_text, rendered
 from ragtune.scoring.compare import Comparison
 from ragtune.scoring.controls import ControlFigures
+from ragtune.scoring.statistics import Figure
 
 _WIDTHS = {"wide": 9.0, "narrow": 3.7}
 """Inches of a drawing: on a page, on a phone."""
@@ -36,11 +37,31 @@ _FILTERS = {
 
 
 @dataclass(frozen=True)
+class SetRow:
+    """An evaluation set of the run, by the headline metric; figures are None where they are not known."""
+
+    name: str
+    source: str
+    """`data.eval`."""
+    n: int | None = None
+    before: Figure | None = None
+    after: Figure | None = None
+    difference: Figure | None = None
+    link: str | None = None
+    """Its own report, from this page; None where there is none, or this is it."""
+    shown: bool = False
+    """Whether this page is of it."""
+    problem: str = ""
+    """Why it has no figures."""
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that the page shows.
 
     `comparison` is None while there are not both evaluations, `controls` if they were not run. `log` has
-    the rows of train_log.jsonl, `answers` the questions that were asked.
+    the rows of train_log.jsonl, `answers` the questions that were asked, `sets` every evaluation set of the
+    run if there are several.
     """
 
     recipe: Recipe
@@ -50,6 +71,7 @@ class Report:
     controls: ControlFigures | None
     log: Sequence[Mapping[str, Any]]
     answers: Sequence[AnswerRow]
+    sets: Sequence[SetRow] = ()
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -63,9 +85,7 @@ def write_report(path: Path, report: Report) -> None:
     page = rendered(
         "report.html.j2",
         **vars(report),
-        recipe_yaml=yaml.safe_dump(
-            report.recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100
-        ),
+        recipe_yaml=dump_yaml(report.recipe.model_dump(mode="json")),
         metric=report.comparison["metric"] if report.comparison else report.recipe.evaluate.metric,
         plan=summary.get("plan") or summary.get("hardware") or {},
         peaks=summary.get("peak_gib") or {},

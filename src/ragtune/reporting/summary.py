@@ -40,3 +40,5 @@ class Summary(TypedDict, total=False):
     train: dict[str, JsonValue]
     merge: Merging
     push: dict[str, str]
+    sets: dict[str, JsonValue]
+    """`data.eval` of every evaluation set that was asked, by its name below eval/."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import indent
 from typing import Any, cast
 
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
-from ragtune.base.console import STYLES, console, heading, note
+from ragtune.base.screen.console import STYLES, console, heading, note, show
+from ragtune.base.screen.visible import in_line
 from ragtune.base.text import shortened
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example
 from ragtune.data.opening import Opening
+from ragtune.recipe.yaml import dump_yaml
+from ragtune.reporting.tables import FigureTable
 from ragtune.reporting.wording import CUT, GRADED, REFUSALS, probability
 from ragtune.scoring.compare import Comparison, Runs
 from ragtune.scoring.controls import ControlFigures
@@ -34,12 +36,12 @@ _SAVED = {
 }
 
 
-def comparison_table(comparison: Comparison) -> Table:
+def comparison_table(comparison: Comparison) -> FigureTable:
     """Before, after and difference, each with its 95 % interval, in %."""
     metric, intervals, whole = comparison["metric"], comparison["intervals"], comparison["all"]
     up, down = _changes(metric)
-    table = _table(
-        f"{comparison['n']} questions, in % (95 % interval)",
+    table = FigureTable(
+        f"{comparison['n']:,} questions, in % (95 % interval)",
         f"by {metric}, accepted answers: {comparison['answers']}; "
         f"{comparison['fixed']} {up}, {comparison['broken']} {down} "
         f"(McNemar's {probability(comparison['mcnemar_p'])}); "
@@ -61,10 +63,10 @@ def comparison_table(comparison: Comparison) -> Table:
     return table
 
 
-def metrics_table(metrics: Metrics) -> Table:
+def metrics_table(metrics: Metrics) -> FigureTable:
     """Each metric over the answerable questions and over all, in %."""
     whole = metrics["all"]
-    table = _table(
+    table = FigureTable(
         "in % (95 % interval)",
         f"accepted answers: {metrics['answers']}",
         ("metric", f"{metrics['n']:,} answerable", _of_all(whole)),
@@ -78,29 +80,42 @@ def metrics_table(metrics: Metrics) -> Table:
     return table
 
 
-def runs_table(result: Runs) -> Table:
+def runs_table(result: Runs) -> FigureTable:
     """Runs against the first of them, by the headline metric, in %."""
     metric = result["metric"]
-    table = _table(
-        f"{metric}, {result['n']} questions in common, in % (95 % interval)",
+    table = FigureTable(
+        f"{metric}, {result['n']:,} questions in common, in % (95 % interval)",
         f"accepted answers: {result['answers']}",
         ("run", metric, "less the first", *_changes(metric), "p"),
     )
     for run, found in zip(result["runs"], [None, *result["comparisons"]], strict=True):
         cells = found and (
             _cell(found["difference"][metric], "+"),
-            str(found["fixed"]),
-            str(found["broken"]),
+            f"{found['fixed']:,}",
+            f"{found['broken']:,}",
             f"{found['mcnemar_p']:.2g}",
         )
-        table.add_row(escape(run["name"]), _cell(run["intervals"][metric]), *(cells or [""] * 4))
+        table.add_row(in_line(run["name"]), _cell(run["intervals"][metric]), *(cells or [""] * 4))
     return table
 
 
-def controls_table(controls: ControlFigures) -> Table:
+def differences_table(result: Runs) -> FigureTable | None:
+    """The keys of the runs' recipes that differ; None where none does."""
+    if not result["differs"]:
+        return None
+    names = (in_line(run["name"]) for run in result["runs"])
+    table = FigureTable("what differs in their recipes", "", ("key", *names))
+    for key, values in result["differs"].items():
+        table.add_row(
+            key, *(in_line(shortened(dump_yaml(value, in_line=True))) for value in values)
+        )
+    return table
+
+
+def controls_table(controls: ControlFigures) -> FigureTable:
     """The headline metric of every control, before and after, in %."""
     metric = controls["metric"]
-    table = _table(
+    table = FigureTable(
         f"{metric} with other passages, in % (95 % interval)",
         f"accepted answers: {controls['answers']}",
         ("passages", "n", *_WHICH),
@@ -108,19 +123,11 @@ def controls_table(controls: ControlFigures) -> Table:
     for one in controls["conditions"]:
         sides = (one["before"], one["after"], one["difference"])
         cells = _cells([side[metric] if side else None for side in sides])
-        table.add_row(one["title"], str(one["n"]), *cells)
+        table.add_row(one["title"], f"{one['n']:,}", *cells)
     table.add_section()
     for effect in controls["effects"]:
         cells = _cells([effect["before"], effect["after"]], "++")
-        table.add_row(effect["title"], str(effect["n"]), *cells, "")
-    return table
-
-
-def _table(title: str, caption: str, columns: Sequence[str]) -> Table:
-    """A table with figures on the right; what is too long for the terminal goes on in the next line."""
-    table = Table(title=title, caption=caption)
-    for place, name in enumerate(columns):
-        table.add_column(name, justify="right" if place else "left", overflow="fold")
+        table.add_row(effect["title"], f"{effect['n']:,}", *cells, "")
     return table
 
 
@@ -134,7 +141,7 @@ def _of_all(whole: WholeSet) -> str:
     return f"all {whole['n']:,}{bound}"
 
 
-def _add_refusals(table: Table, sides: Sequence[Mapping[str, Any]]) -> None:
+def _add_refusals(table: FigureTable, sides: Sequence[Mapping[str, Any]]) -> None:
     """Refusals where there was no answer, and where there was one, and CRAG's score, side by side."""
     kinds = [kind for kind in REFUSALS if any(kind in side for side in sides)]
     if kinds:
@@ -175,7 +182,8 @@ def show_examples(encoder: Encoder, examples: Sequence[Example]) -> None:
         for index, passage in enumerate(example.passages):
             mark = "+" if index in example.positive_passage_indices else " "
             note(f"  {mark} {index} {passage.title}: {shortened(passage.text, 71)}")
-        note(f"\n{encoder.tokenizer.decode(sample.prompt_ids)}\n")
+        # Indented: a line of the data is not taken for one of ours.
+        show(f"\n{indent(encoder.tokenizer.decode(sample.prompt_ids), '  ')}\n")
         if encoder.opening.generation != encoder.opening.trained:
             note(f"The chat template: {opening_words(encoder.opening)}.")
         note(
@@ -210,7 +218,6 @@ def _coloured(encoder: Encoder, prompt: list[int], completion: list[int]) -> Tex
     text = Text()
     for ids, kind in ((read, "prompt"), (opening, "opening"), (completion, "trained")):
         for token in ids:
-            piece = encoder.tokenizer.decode([token]).replace("\n", "⏎")
-            text.append(piece, style=STYLES[kind])
+            text.append(in_line(encoder.tokenizer.decode([token])), style=STYLES[kind])
             text.append("|", style="dim blue")
     return text

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined, select_autoescape
+from jinja2 import (
+    Environment,
+    FunctionLoader,
+    StrictUndefined,
+    pass_eval_context,
+    select_autoescape,
+)
+from jinja2.nodes import EvalContext
+from markupsafe import Markup, escape
+
+from ragtune.base.screen.visible import BEGIN, END, named, visible
 
 METRICS = {
     "strict_em": (
@@ -106,8 +117,34 @@ def cell(text: object) -> str:
 
 
 def rendered(template: str, **values: object) -> str:
-    """One of this package's templates with values in it, which are escaped in HTML."""
-    return _ENVIRONMENT.get_template(template).render(values)
+    """One of this package's templates with values in it, which are escaped in HTML.
+
+    What can't be seen in them, or would turn what stands beside it, is shown as what it is: in HTML marked,
+    elsewhere escaped as Python and YAML write it.
+    """
+    text = _ENVIRONMENT.get_template(template).render(values)
+    return text if template.endswith("html.j2") else visible(text)
+
+
+@pass_eval_context
+def _shown(context: EvalContext, value: object) -> object:
+    """A value as a page shows it: hidden characters as badges, and from right to left only by itself."""
+    if not context.autoescape or not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    text = str(escape(named(value))).replace(BEGIN, _BADGE).replace(END, "</bdi>")
+    return Markup(f"<bdi>{text}</bdi>" if _FROM_RIGHT.search(value) else text)  # noqa: S704 - escaped above
+
+
+def plain(text: str) -> Markup:
+    """Text for a place that takes no elements, as a page's title."""
+    return escape(visible(text))
+
+
+HINT = "Can't be seen, or would change how the text around it looks"
+_BADGE = f'<bdi class="odd" title="{HINT}">'
+_FROM_RIGHT = re.compile(
+    "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]"
+)
 
 
 def package_text(name: str) -> str:
@@ -119,11 +156,12 @@ _ENVIRONMENT = Environment(
     # Markdown and Python have nothing to escape; whatever else there is, is escaped.
     autoescape=select_autoescape(disabled_extensions=("md.j2", "py.j2"), default=True),
     undefined=StrictUndefined,
+    finalize=_shown,
     trim_blocks=True,
     lstrip_blocks=True,
     loader=FunctionLoader(package_text),
 )
-for _function in (rate, points, count, duration, probability, one_or_many, cell):
+for _function in (rate, points, count, duration, probability, one_or_many, cell, plain):
     _ENVIRONMENT.filters[_function.__name__] = _function
 _ENVIRONMENT.filters["literal"] = repr
 _ENVIRONMENT.globals |= {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
+from pydantic import JsonValue
+
 from ragtune.base.errors import RagtuneError
 from ragtune.data.example import Example
 from ragtune.recipe.schema import Recipe
@@ -85,6 +87,8 @@ class Runs(TypedDict):
     metric: str
     answers: str
     n: int
+    differs: dict[str, list[JsonValue]]
+    """The keys of the recipes that differ, with each run's value."""
     runs: list[RunFigures]
     comparisons: list[Against]
 

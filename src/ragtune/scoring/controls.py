@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypedDict
 
-from ragtune.base.console import warn
 from ragtune.base.errors import UsageError
+from ragtune.base.screen.console import warn
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example, Passage
 from ragtune.data.select import accepted

@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from ragtune.data.example import Example
 from ragtune.data.select import accepted
-from ragtune.data.words import aio_undeleted, whole_words
+from ragtune.data.words import aio, stands_by_rule
 from ragtune.recipe.schema import Recipe
-from ragtune.scoring.normalise import NORMALISERS, aio, jsquad, squad, strict
+from ragtune.scoring.normalise import NORMALISERS, jsquad, squad, strict
 
 Metric = Callable[[Example, str], float]
 """A prediction's value from 0 to 1."""
@@ -47,13 +47,12 @@ def char_f1(prediction: str, answer: str) -> float:
 def contains(prediction: str, answer: str) -> float:
     """1 if the answer stands in the prediction, both by AI王's rule, but in no word or number of its own.
 
-    Whole words count in Latin, Greek and Cyrillic letters, which white space and hyphens part. An
-    answer of which nothing is left (・, say) matches only a prediction of which nothing is.
+    Whole words count in Latin, Greek and Cyrillic letters, which white space and hyphens part; of an answer
+    of more than 200 characters any place counts. One of which nothing is left (・, say) matches only a
+    prediction of which nothing is.
     """
-    gold = aio(answer)
-    if not gold or gold == aio(prediction):
-        return float(gold == aio(prediction))
-    return float(whole_words(answer).search(aio_undeleted(prediction)) is not None)
+    equal = aio(answer) == aio(prediction)
+    return float(equal or stands_by_rule(prediction, answer))
 
 
 def _overlap(prediction: list[str], answer: list[str]) -> float:
@@ -78,8 +77,9 @@ METRICS: dict[str, Metric] = {
     "contains": best(contains),
 }
 
-VERSIONS = {name: version for name, (_, version) in NORMALISERS.items()} | {"contains": "2"}
-"""Of each rule; `contains` has one of its own: 1 looked at ASCII's words alone, and into numbers."""
+VERSIONS = {name: version for name, (_, version) in NORMALISERS.items()} | {"contains": "3"}
+"""Of each rule; `contains` has one of its own: 1 looked at ASCII's words alone, and into numbers; 2 asked of
+answers of any length whether they are cut out of a word."""
 
 
 def score(

@@ -7,7 +7,7 @@ import string
 from collections.abc import Callable
 from functools import lru_cache
 
-from ragtune.data.words import aio_undeleted, without_signs
+from ragtune.data.words import aio
 
 _KEPT = 65_536
 """Texts whose normal form is kept: each is compared with several others, by several metrics."""
@@ -26,15 +26,6 @@ def squad(text: str) -> str:
     """
     text = "".join(c for c in text.lower() if c not in _PUNCTUATION)
     return " ".join(_ARTICLES.sub(" ", text).split())
-
-
-@lru_cache(_KEPT)
-def aio(text: str) -> str:
-    """AI王's official rule.
-
-    In this order: ～ to 〜, NFKC, lower, 「x」 to x, 『x』 to x, delete ・ = -, delete white space.
-    """
-    return without_signs(aio_undeleted(text))
 
 
 @lru_cache(_KEPT)

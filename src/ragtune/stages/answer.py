@@ -14,9 +14,9 @@ from ragtune.answering.local import Local
 from ragtune.answering.prediction import read_predictions, write_predictions
 from ragtune.answering.server import Server
 from ragtune.answering.serving import how_to_serve
-from ragtune.base.console import note
 from ragtune.base.errors import UsageError
 from ragtune.base.files import write_json
+from ragtune.base.screen.console import note
 from ragtune.base.text import shortened
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example
@@ -26,6 +26,7 @@ from ragtune.model.plan import plan_answers
 from ragtune.scoring.controls import control_examples
 from ragtune.stages.context import Context
 from ragtune.stages.order import checkpoints_of
+from ragtune.stages.twins import answered_on
 from ragtune.store.proof import Facts
 from ragtune.store.seal import is_whole
 
@@ -124,7 +125,10 @@ def ask(
             engine = _local(context, model, encoder, examples)
             found = engine.answer(encoder, examples, partial, title)
     write_predictions(out / ANSWERS, found)
-    return {"asked": asdict(engine.way)} if engine.way else {}
+    if context.remote:
+        return {}
+    facts: Facts = {"answered_on": answered_on(context)}
+    return facts | {"asked": asdict(engine.way)} if engine.way else facts
 
 
 def _local(

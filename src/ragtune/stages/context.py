@@ -16,9 +16,11 @@ from pydantic import JsonValue
 from transformers import PretrainedConfig, PreTrainedModel
 
 from ragtune.answering.engine import encode_prompts
-from ragtune.base.console import heading, note, warn
+from ragtune.base.disk import ReadOnlyError
 from ragtune.base.errors import RagtuneError
 from ragtune.base.files import read_if_whole, sha256, write_json
+from ragtune.base.screen.console import heading, note, warn
+from ragtune.base.screen.progress import busy
 from ragtune.data.auditor import Auditor
 from ragtune.data.encode import Encoder, Sample
 from ragtune.data.example import Example
@@ -26,14 +28,14 @@ from ragtune.data.prepare import asked, load_examples
 from ragtune.data.tokenizer import prepare_tokenizer, today
 from ragtune.model.causal import require_causal
 from ragtune.model.fast.lora import fuse
+from ragtune.model.generation import stop_generation_at
 from ragtune.model.hardware import Hardware, choose_hardware, free_gpu
-from ragtune.model.hub_cache import commit_of, set_damaged_aside
+from ragtune.model.hub_cache import commit_of, set_damaged_aside, to_download
 from ragtune.model.load import (
     context_length,
     load_config,
     load_model,
     load_tokenizer,
-    stop_generation_at,
 )
 from ragtune.model.lora import load_adapter
 from ragtune.model.plan import Plan, make_plan
@@ -42,9 +44,10 @@ from ragtune.model.source import ModelSource, resolve
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import CHANGES_NOTHING, Recipe
 from ragtune.store.changes import part_of
-from ragtune.store.folder import RunFolder, set_name
+from ragtune.store.folder import RunFolder
 from ragtune.store.proof import NAME, Proof, read_proof
 from ragtune.store.seal import ASIDE, SMALL
+from ragtune.store.sets import find_set
 from ragtune.training.train import steps_of
 
 Target = str | Path | dict[str, object] | Recipe
@@ -64,6 +67,11 @@ def find_recipe(
     return recipe, Path(run_dir or folder or Path("runs") / recipe.name)
 
 
+def names_set(overrides: Sequence[str]) -> bool:
+    """Whether a command names its evaluation set."""
+    return any(one.partition("=")[0].strip() == "data.eval" for one in overrides)
+
+
 class Context:
     """A recipe in its run directory.
 
@@ -80,13 +88,15 @@ class Context:
         redo: bool = False,
     ) -> None:
         self.recipe, path = find_recipe(target, overrides, run_dir)
-        self.folder = RunFolder(path, set_name(self.recipe))
+        self.folder = RunFolder(path, find_set(path, self.recipe, named=names_set(overrides)))
         self.redo = redo
         """Whether stages that are no longer valid are set aside, instead of refused."""
         self.heading = ""
         """The last one printed."""
         self.held = False
         """Whether the directory is locked for this run, and has only what is whole and of its recipe."""
+        self.read_only: ReadOnlyError | None = None
+        """Why nothing can be written to the directory, if that is so: what is finished can be read."""
         self.auditor: Auditor | None = None
         """Of training data that were prepared just now."""
         self.loading_seconds = 0.0
@@ -149,8 +159,11 @@ class Context:
 
     @cached_property
     def encoder(self) -> Encoder:
+        longest = context_length(
+            self.config
+        )  # a tokenizer asks the configuration, too: it must be sane
         tokenizer = prepare_tokenizer(load_tokenizer(self.source), self.recipe, self.day)
-        return Encoder(tokenizer, self.recipe, context_length(self.config))
+        return Encoder(tokenizer, self.recipe, longest)
 
     @cached_property
     def embedding_rows(self) -> int:
@@ -226,9 +239,10 @@ class Context:
         return part_of(self.recipe, reads, but) | {file.name: sha256(file) for file in files}
 
     def keep_plan(self, plan: Plan) -> None:
-        """Let the run go on by this plan, after a break, too."""
+        """Let the run go on by this plan, after a break, too; another set leaves that of the run's own."""
         self.plan = plan
-        write_json(self.folder.plan, {"plan": plan.to_dict(), "of": self._plan_of()})
+        if self.folder.is_own:
+            write_json(self.folder.plan, {"plan": plan.to_dict(), "of": self._plan_of()})
 
     def load(self, which: Literal["base", "tuned", "either"] | None) -> None:
         """Have a model in memory: nothing is loaded twice."""
@@ -248,7 +262,8 @@ class Context:
             nf4 = self.recipe.model.quantization == "nf4"
             start = time.monotonic()
             self.say("Model")
-            set_damaged_aside(self.source)
+            with busy(f"checking the files of {self.source.name or self.source.path}"):
+                set_damaged_aside(self.source)
             self._base = self.load_weights(
                 self.source, self.hardware, nf4=nf4, dequantized=nf4 and plan.dequantized
             )
@@ -304,7 +319,9 @@ class Context:
             + (", kept dequantised" if dequantized else "")
             + " …"
         )
-        model = load_model(source, hardware, nf4=nf4, dequantized=dequantized)
+        arriving, size = to_download(source)
+        with busy(f"{'downloading' if arriving else 'loading'} {named}", size, growing=arriving):
+            model = load_model(source, hardware, nf4=nf4, dequantized=dequantized)
         require_causal(model, self.recipe.model.id)
         stop_generation_at(model, self.encoder)
         return model

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ragtune.answering.local import Local
 from ragtune.answering.prediction import write_predictions
-from ragtune.base.console import note
+from ragtune.base.screen.console import note
 from ragtune.model.hardware import choose_hardware, plain
 from ragtune.model.merge import merge
 from ragtune.model.plan import plan_answers

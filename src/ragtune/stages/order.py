@@ -17,6 +17,7 @@ from ragtune.store.changes import part_of
 from ragtune.store.folder import RunFolder
 from ragtune.store.proof import Proof, fingerprint, read_proof
 from ragtune.store.seal import MANIFEST
+from ragtune.store.sets import own_set
 
 _DATA = ("seed", "model.id", "model.revision", "data.", "prompt.", "evaluate.max_new_tokens")
 _TRAINED = (*_DATA, "model.", "lora.", "train.")
@@ -150,8 +151,7 @@ def digests_of(folder: RunFolder, stage: Stage, recipe: Recipe) -> dict[str, str
 
 def _chosen_by(folder: RunFolder) -> Path | None:
     """The questions by which the adapter's checkpoint was chosen: other ones may be asked now."""
-    proof = proof_of(folder, "adapter")
-    name = proof.facts.get("chosen_by") if proof else None
+    name = own_set(folder.path)
     return folder.path / "eval" / name / "questions" if name else None
 
 

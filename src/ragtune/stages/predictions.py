@@ -6,8 +6,8 @@ import dataclasses
 import difflib
 from pathlib import Path
 
-from ragtune.base.console import note, warn
 from ragtune.base.errors import UsageError
+from ragtune.base.screen.console import note, warn
 from ragtune.base.text import shortened
 from ragtune.data.example import Example, is_text
 from ragtune.data.prepare import asked, load_examples, source_of
@@ -16,9 +16,10 @@ from ragtune.data.select import rejection
 from ragtune.recipe.schema import Recipe
 from ragtune.scoring.score import Answers, Metrics, metrics_of, score_answers
 from ragtune.store.changes import differing, part_of
-from ragtune.store.folder import RunFolder, set_name
+from ragtune.store.folder import RunFolder
 from ragtune.store.inputs import input_changes
 from ragtune.store.proof import damage, read_proof
+from ragtune.store.sets import find_set
 
 _LONGEST_QID = 200
 """Characters of a qid for which a similar one is looked for."""
@@ -81,11 +82,11 @@ def _read(recipe: Recipe, path: str, known: set[str]) -> dict[str, str]:
 
 def _prepared(recipe: Recipe, run_dir: Path) -> list[Example] | None:
     """The prepared questions of a run over the same data; None if there are none."""
-    folder = RunFolder(run_dir, set_name(recipe)).questions
+    folder = RunFolder(run_dir, find_set(run_dir, recipe)).questions
     if damage(folder) is not None or (proof := read_proof(folder)) is None:
         return None
     # Of a file that has changed since, the file counts.
-    changed = differing(proof.recipe, part_of(recipe, ("data.",))) or input_changes(
+    changed = differing(proof.recipe, part_of(recipe, ("data.",), ("data.eval",))) or input_changes(
         {k: v for k, v in proof.inputs.items() if k == "data.eval"}, recipe
     )
     return None if changed else load_examples(folder / "eval.jsonl")

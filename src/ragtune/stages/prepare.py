@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ragtune.base.files import read_json
+from ragtune.base.screen.console import note
 from ragtune.data.prepare import known_training, prepare_questions, prepare_training
 from ragtune.stages.context import Context
 from ragtune.store.proof import Facts
+from ragtune.store.sets import set_name, sets_there
 
 
 def training(context: Context, out: Path) -> Facts:
@@ -20,6 +22,10 @@ def training(context: Context, out: Path) -> Facts:
 
 def questions(context: Context, out: Path) -> Facts:
     """eval/SET/questions/: eval.jsonl and report.json."""
+    name, taken = context.folder.evaluation.name, set_name(context.recipe)
+    if name != taken:
+        other = sets_there(context.folder.path).get(taken)
+        note(f"This evaluation set lies in eval/{name}: eval/{taken} is of data.eval={other}.")
     # Another evaluation set is compared with training data that were there already.
     auditor = context.auditor or known_training(context.encoder, context.folder.data)
     auditor.training_lies_in(context.folder.data / "train.jsonl")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-
-from ragtune.base.console import note, warn
+from ragtune.base.commands import command_line
 from ragtune.base.disk import full_disk
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.files import write_json, writing
+from ragtune.base.screen.console import note, show, warn
 from ragtune.base.stopping import stop_if_asked
 from ragtune.model.source import ModelSource, unconverted
 from ragtune.publish.card import Card, base_model_name, model_card
@@ -17,8 +16,9 @@ from ragtune.publish.preview import CARD, preview_text, require_same_score
 from ragtune.scoring.compare import Comparison
 from ragtune.stages import views
 from ragtune.stages.context import Context
+from ragtune.stages.holds import damaged_stages, require_unchanged, require_whole
 from ragtune.stages.order import stages_there
-from ragtune.stages.road import damaged_stages, make, require_unchanged, require_whole, working
+from ragtune.stages.road import make, working
 from ragtune.stages.summary import merging, summary_of, write_summary
 from ragtune.store.proof import damage
 from ragtune.store.seal import set_aside
@@ -40,6 +40,7 @@ def may_publish(context: Context) -> str:
 def push_alone(context: Context) -> str:
     """Push as a command of its own: nothing is made of changed inputs, and nothing for a refusal."""
     folder = context.folder
+    folder.require_ours()
     broken = damaged_stages(folder)
     require_unchanged(context, making=False, but=broken)
     # Asked first: what is to be published may not be made yet, and a wrong name is not kept.
@@ -67,6 +68,8 @@ def publish(context: Context, access: str) -> str:
     Raises:
         RagtuneError: the Hub refuses, or the merged model is not what was measured.
     """
+    if context.read_only:  # the card is written beside what is sent
+        raise context.read_only
     recipe, folder, repo = context.recipe, context.folder, _repo(context)
     command = _command(context)
     for name in _needed(context):
@@ -106,16 +109,17 @@ def preview(context: Context) -> str:
     """
     publishing, repo = context.recipe.publish, _repo(context)
     require_name(repo)
+    context.folder.require_ours()
     require_whole(context)
     require_unchanged(context, making=False)
     merged = publishing.format == "merged"
     place = context.folder.merged if merged else context.folder.adapter
     if not place.is_dir():
-        first = "merge" if merged else "train"
-        raise UsageError(f"{place} is not there yet.", f"Run `ragtune {first}` first.")
-    note(preview_text(publishing, place, _card(context, views.comparison(context), ask=False)))
+        first = command_line("ragtune", "merge" if merged else "train", context.folder.path)
+        raise UsageError(f"{place} is not there yet.", f"Run `{first}` first.")
+    show(preview_text(publishing, place, _card(context, views.comparison(context), ask=False)))
     if merged and not context.remote and not _require_same_score(context):
-        note("\nThe merged model has not answered the questions yet: a push lets it do so first.")
+        show("\nThe merged model has not answered the questions yet: a push lets it do so first.")
     return repo
 
 
@@ -139,8 +143,7 @@ def _repo(context: Context) -> str:
 
 
 def _command(context: Context) -> str:
-    command = ["ragtune", "push", str(context.folder.path), f"publish.repo={_repo(context)}"]
-    return shlex.join(command)
+    return command_line("ragtune", "push", context.folder.path, f"publish.repo={_repo(context)}")
 
 
 def _card(context: Context, compared: Comparison | None, *, ask: bool) -> str:

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import importlib
-import shlex
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ragtune.base.console import note, warn
-from ragtune.base.disk import disk_errors, full_disk
-from ragtune.base.errors import RagtuneError, UsageError
-from ragtune.base.lock import locked, require_held
+from ragtune.base.disk import ReadOnlyError, disk_errors, full_disk
+from ragtune.base.errors import RagtuneError
+from ragtune.base.files import remove
+from ragtune.base.lock import locked, refusal, require_held
 from ragtune.base.processes import require_alone
+from ragtune.base.screen.console import note, warn
+from ragtune.base.screen.progress import busy
 from ragtune.base.stopping import stop_if_asked
 from ragtune.base.versions import versions
+from ragtune.base.windows import rename
 from ragtune.model.hardware import free_gpu, gpu_peak, reset_gpu_peak
 from ragtune.recipe.load import save_recipe
-from ragtune.recipe.schema import Recipe
 from ragtune.stages.context import Context
+from ragtune.stages.holds import changes, fits, require_unchanged, require_whole, with_later
 from ragtune.stages.order import (
     Stage,
     digests_of,
-    made_of,
     place_of,
     reads_of,
     stage_named,
@@ -32,11 +33,12 @@ from ragtune.stages.order import (
     work_of,
 )
 from ragtune.stages.summary import write_summary
-from ragtune.store.changes import Change, differing, part_of
+from ragtune.stages.twins import find_twin
 from ragtune.store.folder import RunFolder
-from ragtune.store.inputs import input_changes, read_inputs
+from ragtune.store.inputs import read_inputs
 from ragtune.store.proof import Facts, Proof, close, damage, read_proof, renew_inputs
 from ragtune.store.seal import set_aside
+from ragtune.store.sets import own_set
 
 StageFunction = Callable[..., Facts]
 """Given the context, an empty folder to fill, and the step of a checkpoint; returns what it found out
@@ -44,12 +46,13 @@ beside the files."""
 
 
 @contextmanager
-def working(context: Context, *, making: bool = True) -> Iterator[None]:
+def working(context: Context, *, making: bool = True, keeping: bool = True) -> Iterator[None]:
     """Alone in the run directory, which then holds only what is whole and of this recipe.
 
     Args:
         context: the run.
         making: whether stages may be made, so that the environment and the input files count.
+        keeping: whether the recipe is kept as that of the run, also where its adapter stands.
 
     Raises:
         UsageError: another run is at work there, or something is no longer valid.
@@ -57,12 +60,19 @@ def working(context: Context, *, making: bool = True) -> Iterator[None]:
     if making:
         require_alone()
     folder = context.folder
-    with locked(folder.path):
-        folder.require_ours()
+    folder.require_ours()  # also of the lock
+    with _alone(context):
+        if context.read_only:
+            require_whole(context)
+            require_unchanged(context, making=making)
+            yield
+            return
         _settle(context, making=making)
+        if keeping:  # what has no adapter any more is taken over
+            folder.is_own = own_set(folder.path) in (None, folder.evaluation.name)
         # Nothing is written before something is to be made, of this evaluation set.
         if folder.questions.is_dir():
-            _claim(context)
+            _claim(context, keeping=keeping or not folder.adapter.is_dir())
         context.held = True
         try:
             yield
@@ -70,34 +80,81 @@ def working(context: Context, *, making: bool = True) -> Iterator[None]:
             context.held = False
 
 
+@contextmanager
+def _alone(context: Context) -> Iterator[None]:
+    """The directory's lock; where it can't be written, nobody is at work, and what is finished can be read.
+
+    Raises:
+        UsageError: another run is at work there.
+        ReadOnlyError: there is nothing to read, either.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(context.folder.path))
+        except ReadOnlyError as error:
+            if not stages_there(context.folder):
+                raise
+            if other := refusal(context.folder.path):
+                raise other from error
+            context.read_only = error
+            note(
+                f"{context.folder.path} can't be written: what is finished there is read, without a lock."
+            )
+        yield
+
+
 def make(context: Context, stage: Stage | str) -> Proof:
     """See that a stage is there: make it, and what it needs first, unless it is. Within `working`."""
     stage = stage_named(stage) if isinstance(stage, str) else stage
     folder, recipe = context.folder, context.recipe
     place = place_of(folder, stage)
-    if (proof := read_proof(place)) is not None:
-        if _fits(proof, digests_of(folder, stage, recipe)):
-            return proof
+    proof = read_proof(place)
+    if proof is not None and fits(proof, digests_of(folder, stage, recipe)):
+        return proof
+    if context.read_only:
+        raise RagtuneError(
+            f"{place} is not finished, and can't be made. {context.read_only.message}",
+            f"Copy {folder.path} to where you may write, and name the copy.",
+        )
+    if proof is not None:
         _retire_remade(context)
     for name in stage.needs:
         make(context, name)
+    proof = _made(context, stage, place)
+    if stage.name in ("data", "questions"):
+        context.forget_data()
+    if stage.name == "questions":
+        _claim(context)
+    else:
+        write_summary(context)
+    return proof
+
+
+def _made(context: Context, stage: Stage, place: Path) -> Proof:
+    """Make a stage, whose needs are there."""
+    folder, recipe = context.folder, context.recipe
     digests = digests_of(folder, stage, recipe)
     stop_if_asked()
     require_held()
     if not folder.summary.exists():
         _claim(context)
-    if not (context.remote and stage.asks):
-        context.load(stage.loads)
+    twin = find_twin(context, stage, digests)
+    if twin is None and not (context.remote and stage.asks):
+        with busy("planning and loading"):
+            context.load(stage.loads)
     context.say(stage.title)
     work = work_of(folder, stage, recipe)
     _tell_of_others(work, stage)
     read = read_inputs(recipe, stage.inputs)
-    with _measured(stage.time, folder.path) as (times, peaks):
+    with busy(stage.title), _measured(stage.time, folder.path) as (times, peaks):
         made = work / "made"
         with disk_errors(made):
-            shutil.rmtree(made, ignore_errors=True)
+            remove(made)
             made.mkdir(parents=True)
-        facts = _function(stage)(context, made, *([] if stage.step is None else [stage.step]))
+        if twin is not None:
+            facts = twin.take(made)
+        else:
+            facts = _function(stage)(context, made, *([] if stage.step is None else [stage.step]))
         require_held()  # another machine may have taken over meanwhile
         inputs = read()
     proof = Proof(
@@ -113,64 +170,19 @@ def make(context: Context, stage: Stage | str) -> Proof:
         facts=facts,
     )
     proof = close(made, proof, place)
-    if stage.name in ("data", "questions"):
-        context.forget_data()
     if stage.name != "adapter":  # its checkpoints can still be asked
         shutil.rmtree(work, ignore_errors=True)
-    if stage.name == "questions":
-        _claim(context)
-    else:
-        write_summary(context)
     return proof
 
 
-def _claim(context: Context) -> None:
-    """Let the directory be that of this recipe's run."""
+def _claim(context: Context, *, keeping: bool = True) -> None:
+    """Let the directory be that of this recipe's run: but for a set that its adapter is asked besides."""
     folder = context.folder
     with disk_errors(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
     write_summary(context)
-    save_recipe(context.recipe, folder.recipe)
-
-
-def changes(context: Context, *, making: bool, but: Collection[Stage] = ()) -> list[Change]:
-    """What is otherwise than when the stages that are there were made, and which it makes invalid.
-
-    Args:
-        context: the run.
-        making: whether the input files count as well.
-        but: stages that don't count.
-    """
-    folder, recipe = context.folder, context.recipe
-    there = {stage.name: stage for stage in stages_there(folder) if stage not in but}
-    touched: dict[str, set[str]] = {}
-    for name, stage in there.items():
-        proof = read_proof(place_of(folder, stage))
-        assert proof is not None
-        now = part_of(recipe, stage.reads, stage.but)
-        for key in differing(proof.recipe, now):
-            if key == "evaluate.max_new_tokens" and not stage.asks and _same_prompts(proof, recipe):
-                continue
-            words = f"{key}: {proof.recipe.get(key)!r} there, {now[key]!r} now"
-            touched.setdefault(words, set()).add(name)
-        for words in input_changes(proof.inputs, recipe) if making else []:
-            touched.setdefault(words, set()).add(name)
-    every = list(there.values())
-    return [Change(words, _with_later(every, names, recipe)) for words, names in touched.items()]
-
-
-def _with_later(stages: list[Stage], names: set[str], recipe: Recipe) -> tuple[str, ...]:
-    """The stages of these names, and those that were made from them, in the order of the road."""
-    found = set(names)
-    for stage in stages:  # what depends on one comes later
-        if found & set(made_of(stage, recipe)):
-            found.add(stage.name)
-    return tuple(stage.name for stage in stages if stage.name in found)
-
-
-def _fits(proof: Proof, digests: dict[str, str]) -> bool:
-    """Whether a stage was made of what is there; what is not there says nothing."""
-    return all(proof.needs.get(name) == digest for name, digest in digests.items())
+    if (keeping and folder.is_own) or not folder.recipe.exists():
+        save_recipe(context.recipe, folder.recipe)
 
 
 def _retire_remade(context: Context) -> None:
@@ -180,52 +192,12 @@ def _retire_remade(context: Context) -> None:
     odd = set()
     for stage in there:
         proof = read_proof(place_of(folder, stage))
-        if proof is not None and not _fits(proof, digests_of(folder, stage, recipe)):
+        if proof is not None and not fits(proof, digests_of(folder, stage, recipe)):
             odd.add(stage.name)
-    gone = _with_later(there, odd, recipe)
+    gone = with_later(there, odd, recipe)
     if gone:
         warn("What these were made from was made again, and differs.")
         _retire(folder, [stage for stage in there if stage.name in gone])
-
-
-def require_unchanged(context: Context, *, making: bool, but: Collection[Stage] = ()) -> None:
-    """Raise unless all that is there holds; the arguments are those of `changes`.
-
-    Raises:
-        UsageError: it says which stages are no longer valid, and why.
-    """
-    context.folder.require_ours()
-    found = changes(context, making=making, but=but)
-    if found:
-        listed = [f"{one.words}: no longer valid: {', '.join(one.stages)}" for one in found]
-        path = context.folder.path
-        raise UsageError(
-            f"{path} holds results of another recipe, or of other files:\n  " + "\n  ".join(listed),
-            "With --redo (of run, prepare, train, evaluate and merge) these stages are set aside in "
-            f"{path}/old-N and made again. Or give this run its own directory: name=ANOTHER "
-            "on the command line, or --run-dir.",
-        )
-
-
-def require_whole(context: Context) -> None:
-    """Raise unless every stage is as it was when it was finished; nothing is set aside.
-
-    Raises:
-        RagtuneError: one is damaged.
-    """
-    folder = context.folder
-    folder.require_ours()
-    for stage, problem in damaged_stages(folder).items():
-        raise RagtuneError(
-            f"{place_of(folder, stage)} is damaged: {problem}.",
-            f"`ragtune run {shlex.quote(str(folder.path))}` sets it aside, and makes it again.",
-        )
-
-
-def damaged_stages(folder: RunFolder) -> dict[Stage, str]:
-    """The stages that are not as they were when they were finished, and in which way."""
-    found = {stage: damage(place_of(folder, stage)) for stage in stages_there(folder)}
-    return {stage: problem for stage, problem in found.items() if problem}
 
 
 def _settle(context: Context, *, making: bool) -> None:
@@ -261,22 +233,11 @@ def _retire(folder: RunFolder, stages: list[Stage]) -> None:
             place = place_of(folder, stage)
             target = old / place.relative_to(folder.path)
             target.parent.mkdir(parents=True, exist_ok=True)
-            place.replace(target)
+            rename(place, target)
         for view in (folder.comparison, folder.controls, folder.report):
             view.unlink(missing_ok=True)
     names = ", ".join(stage.name for stage in stages)
     warn(f"Set aside in {old}: {names}. Delete it when you don't need it.")
-
-
-def _same_prompts(proof: Proof, recipe: Recipe) -> bool:
-    """Whether another room for answers leaves every prompt as it was: none was cut, nor would be."""
-    then = proof.recipe["evaluate.max_new_tokens"]
-    if "prompts" not in proof.facts or not isinstance(then, int):
-        return False
-    facts = proof.facts["prompts"]
-    room = facts["room"] + then - recipe.evaluate.max_new_tokens
-    asks_others = recipe.evaluate.questions == "all" or recipe.data.refusal is not None
-    return not asks_others and facts["whole"] and facts["longest"] <= room
 
 
 def _loading(context: Context) -> dict[str, float]:
@@ -305,7 +266,7 @@ def _tell_of_others(work: Path, stage: Stage) -> None:
     """Say that there is unfinished work of the same stage for something else."""
     stem, _, key = work.name.rpartition("-")
     begun = work.parent.glob(f"{stem}-{'?' * len(key)}")  # merged-KEY, and not merged-answers-KEY
-    others = [p.name for p in begun if p != work and any(p.iterdir())]
+    others = [p.name for p in begun if p != work and any(q.is_file() for q in p.rglob("*"))]
     if others:
         note(
             f"{work.parent} holds unfinished work of another recipe or other data ({', '.join(others)}): "

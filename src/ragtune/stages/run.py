@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-
-from ragtune.base.console import console, heading, note
+from ragtune.base.commands import command_line
 from ragtune.base.errors import UsageError
 from ragtune.base.files import read_if_whole
-from ragtune.base.network import hub_is_offline
+from ragtune.base.screen.console import console, heading, note
 from ragtune.base.stopping import stop_if_asked
+from ragtune.base.web.network import hub_is_offline
 from ragtune.reporting.markdown import summary as markdown
 from ragtune.reporting.summary import Merging
 from ragtune.reporting.terminal import comparison_table
@@ -20,9 +19,10 @@ from ragtune.stages.answer import require_checkpoint
 from ragtune.stages.check.checks import look
 from ragtune.stages.check.findings import show
 from ragtune.stages.context import Context
+from ragtune.stages.holds import require_unchanged, require_whole
 from ragtune.stages.order import place_of, stage_named
 from ragtune.stages.push import may_publish, publish
-from ragtune.stages.road import make, require_unchanged, require_whole
+from ragtune.stages.road import make
 from ragtune.stages.summary import merging, summary_of
 
 
@@ -39,7 +39,9 @@ def run(context: Context) -> Comparison | None:
         views.report(context)  # with what merging changed
     repo = context.recipe.publish.repo
     if repo and hub_is_offline():
-        note(f"Not published: offline. Later: ragtune push {context.folder.path}")
+        note(
+            f"Not published: offline. Later: {command_line('ragtune', 'push', context.folder.path)}"
+        )
     elif repo:
         publish(context, may_publish(context))
     stop_if_asked()
@@ -60,8 +62,14 @@ def check(context: Context) -> None:
         raise found.error
 
 
-def evaluate(context: Context, *, base: bool = False, checkpoint: int | None = None) -> Metrics:
-    """The figures of the answers of the newest model that there is, of the base, or of a checkpoint."""
+def evaluate(
+    context: Context, *, base: bool = False, checkpoint: int | None = None, tuned: bool = False
+) -> Metrics:
+    """The figures of the answers of the newest model that there is, of the base, or of a checkpoint.
+
+    Raises:
+        UsageError: `tuned` was asked for, and there is no adapter.
+    """
     folder = context.folder
     make(context, "questions")
     if checkpoint is not None:
@@ -69,8 +77,16 @@ def evaluate(context: Context, *, base: bool = False, checkpoint: int | None = N
         if not place_of(folder, stage).is_dir():
             require_checkpoint(context, checkpoint)  # before a model is loaded for it
     else:
-        tuned = folder.adapter.is_dir() or folder.answers("after").is_dir()
-        stage = stage_named("after" if tuned and not base else "before")
+        there = folder.adapter.is_dir() or folder.answers("after").is_dir()
+        if not (there or base):
+            if tuned:
+                command = command_line("ragtune", "train", folder.path)
+                raise UsageError(
+                    f"{folder.path} has no adapter whose figures could be judged.",
+                    f"Train it: {command}. To judge the base model, add --base.",
+                )
+            note(f"{folder.path} has no adapter: the base model is asked.")
+        stage = stage_named("after" if there and not base else "before")
     make(context, stage)
     return views.metrics(context, place_of(folder, stage))
 
@@ -93,12 +109,14 @@ def report(context: Context) -> Comparison | None:
     compared = views.report(context)
     if compared:
         console.print(comparison_table(compared))
-    note(f"Report: {context.folder.report}")
+    if context.read_only is None:
+        note(f"Report: {context.folder.report}")
     return compared
 
 
 def markdown_summary(context: Context) -> str:
     """The comparison in Markdown, for a pull request; nothing is written."""
+    context.folder.require_ours()
     require_whole(context)
     require_unchanged(context, making=False)
     compared = views.comparison(context)
@@ -108,10 +126,15 @@ def markdown_summary(context: Context) -> str:
 
 
 def no_answers(context: Context) -> UsageError:
-    return UsageError(
-        f"{context.folder.path} has no answers before and after tuning to compare.",
-        "Run `ragtune run` first.",
-    )
+    """What is said where there is nothing to compare, and how that comes about."""
+    folder = context.folder
+    advice = "Run `ragtune run` first."
+    if not folder.is_own:  # of another set a run would be too much
+        sides = {"before": ["--base"], "after": []}
+        command = ("ragtune", "evaluate", folder.path, f"data.eval={context.recipe.data.eval}")
+        missing = [more for which, more in sides.items() if not folder.answers(which).is_dir()]
+        advice = f"Ask them: {' && '.join(command_line(*command, *more) for more in missing)}"
+    return UsageError(f"{folder.path} has no answers before and after tuning to compare.", advice)
 
 
 def merge(context: Context) -> Merging | None:
@@ -153,11 +176,13 @@ def _where(context: Context) -> None:
         (folder.answers("after") / "predictions.jsonl", "every answer after tuning"),
         (folder.adapter, "the adapter and its tokenizer"),
         (folder.merged, "the merged model"),
+        (folder.logs, "what the trackers wrote"),
         (folder.recipe, "the recipe with every value: runs again"),
     ):
         if path.exists():
             note(f"  {path}  {what}")
     note(f"{sum(summary_of(context)['times'].values()):.0f} s in all.")
     if not context.recipe.publish.repo:
-        command = shlex.join(["ragtune", "push", str(folder.path)])
-        note(f"To publish: {command} publish.repo=YOUR-NAME/MODEL")
+        command = command_line("ragtune", "push", folder.path)
+        # In one line, however narrow the terminal: it is there to be copied.
+        console.print(f"To publish: {command} publish.repo=YOUR-NAME/MODEL", soft_wrap=True)

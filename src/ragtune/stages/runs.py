@@ -8,17 +8,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from ragtune.answering.prediction import read_predictions
-from ragtune.base.console import note
+from ragtune.base.commands import command_line
 from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.base.screen.console import note
 from ragtune.data.example import Example
 from ragtune.data.prepare import load_examples
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Recipe
 from ragtune.scoring.compare import RunFigures, Runs, compare
 from ragtune.scoring.score import Answers, Scored, metrics_of, score_answers
-from ragtune.store.folder import RunFolder, set_name
-from ragtune.store.proof import damage
+from ragtune.store.changes import value_of, with_part
+from ragtune.store.folder import RunFolder
+from ragtune.store.proof import Proof, damage, read_proof
+from ragtune.store.sets import find_set, own_set
 
 
 @dataclass(frozen=True)
@@ -27,22 +32,25 @@ class _Answers:
 
     name: str
     recipe: Recipe
+    """What the answers were made with: the copy in the directory may have changed since."""
+    proof: Proof
     questions: list[Example]
     predictions: dict[str, str]
     cut: set[str]
 
 
-def compare_runs(paths: Sequence[Path]) -> Runs:
+def compare_runs(paths: Sequence[Path], data_eval: str | None = None) -> Runs:
     """Compare the answers of runs, or of checkpoints, with those of the first, question by question.
 
     Args:
         paths: run directories (their answers after tuning), or folders of a run that hold a
             predictions.jsonl (RUN/eval/NAME/before).
+        data_eval: the evaluation set of the run directories; by default each one's own.
 
     Raises:
         UsageError: a folder without answers, or runs whose questions or answers differ.
     """
-    everyone = [_answers(path) for path in paths]
+    everyone = [_answers(path, data_eval) for path in paths]
     first = everyone[0]
     for one in everyone[1:]:
         _same_scoring(first, one)
@@ -57,6 +65,7 @@ def compare_runs(paths: Sequence[Path]) -> Runs:
         "metric": first.recipe.evaluate.metric,
         "answers": first.recipe.evaluate.answers,
         "n": len(scored[0].chosen),
+        "differs": _differing(everyone),
         "runs": [_summary(one.name, s) for one, s in zip(everyone, scored, strict=True)],
         "comparisons": [
             {"name": one.name, "against": first.name, **compare(scored[0], s)}
@@ -87,6 +96,20 @@ def _same_scoring(first: _Answers, other: _Answers) -> None:
             note(f"{other.name} is scored as {first.name}, with {key}={own}; its own is {others}.")
 
 
+def _differing(everyone: Sequence[_Answers]) -> dict[str, list[JsonValue]]:
+    """The keys whose values the answers were not all made with, and each one's value.
+
+    What only some of them depend on (answers before tuning know of no adapter) is no difference.
+    """
+    proofs = [one.proof for one in everyone]
+    alike = len({re.sub(r"\d+", "", proof.stage) for proof in proofs}) == 1
+    every = list(dict.fromkeys(key for proof in proofs for key in proof.recipe))
+    # Of the same stage one that lacks a key is older: it had the default.
+    known = [k for k in every if alike or all(k in proof.recipe for proof in proofs)]
+    found = {key: [value_of(proof.recipe, key) for proof in proofs] for key in known}
+    return {key: values for key, values in found.items() if any(v != values[0] for v in values)}
+
+
 def _summary(name: str, scored: Scored) -> RunFigures:
     figures = metrics_of(scored)
     return {
@@ -98,17 +121,21 @@ def _summary(name: str, scored: Scored) -> RunFigures:
     }
 
 
-def _answers(path: Path) -> _Answers:
+def _answers(path: Path, data_eval: str | None) -> _Answers:
     run = next((p for p in (path, *path.resolve().parents) if (p / "recipe.yaml").is_file()), None)
     if run is None:
         raise _no_answers(path)
     recipe = load_recipe(run / "recipe.yaml")
-    folder = RunFolder(run, set_name(recipe)).answers("after") if run == path else path
+    folder = path
+    if run == path:
+        other = data_eval and with_part(recipe, {"data.eval": data_eval})
+        name = find_set(run, other, named=True) if other else own_set(run) or find_set(run, recipe)
+        folder = RunFolder(run, name).answers("after")
     questions = folder.parent / "questions"
     if folder.parent.name == "checkpoints" and folder.resolve().parents[2].name == "eval":
         questions = folder.parents[1] / "questions"
     if not (folder / "predictions.jsonl").is_file():
-        raise _no_answers(path)
+        raise _no_answers(path, data_eval if run == path else None)
     if not questions.is_dir() and re.fullmatch(r"old-\d+", run.name):
         # They were not set aside: they are the same.
         questions = run.resolve().parent / questions.resolve().relative_to(run.resolve())
@@ -118,19 +145,27 @@ def _answers(path: Path) -> _Answers:
         if problem := damage(one):
             raise RagtuneError(
                 f"{one} is damaged: {problem}.",
-                f"`ragtune run {run}` sets it aside, and makes it again.",
+                f"`{command_line('ragtune', 'run', run)}` sets it aside, and makes it again.",
             )
     predictions = read_predictions(folder / "predictions.jsonl")
+    proof = read_proof(folder)
+    assert proof is not None  # else it were damaged
     return _Answers(
         str(path),
-        recipe,
+        with_part(recipe, proof.recipe),
+        proof,
         load_examples(questions / "eval.jsonl"),
         {p.qid: p.prediction for p in predictions},
         {p.qid for p in predictions if not p.stopped},
     )
 
 
-def _no_answers(path: Path) -> UsageError:
+def _no_answers(path: Path, data_eval: str | None = None) -> UsageError:
+    if data_eval:
+        return UsageError(
+            f"{path} holds no answers after tuning to {data_eval}.",
+            f"Ask it: {command_line('ragtune', 'evaluate', path, f'data.eval={data_eval}')}",
+        )
     return UsageError(
         f"{path} holds no answers.",
         "Name a finished run, or a folder of one such as RUN/eval/NAME/before or "
@@ -168,7 +203,8 @@ def _common(everyone: Sequence[_Answers]) -> tuple[list[Example], list[str]]:
     if not any(e.extra["selected"] for e in found if e.qid in there):
         raise UsageError(
             "The runs have no selected question in common.",
-            "Only runs over the same evaluation data can be compared.",
+            "Only runs over the same evaluation data can be compared: data.eval=FILE names a set of both, "
+            "which `ragtune evaluate RUN data.eval=FILE` asks.",
         )
     if left_out := len(first.predictions) - len(asked):
         note(f"{left_out:,} questions of {first.name} were not asked of all runs.")

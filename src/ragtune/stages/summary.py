@@ -10,6 +10,7 @@ from ragtune.scoring.score import Answers, metrics_of, score_answers
 from ragtune.stages.context import Context
 from ragtune.stages.order import place_of, stages_there
 from ragtune.store.proof import Proof, read_proof
+from ragtune.store.sets import sets_there
 
 
 def summary_of(context: Context) -> Summary:
@@ -43,6 +44,7 @@ def summary_of(context: Context) -> Summary:
         found["merge"] = merged
     if pushed := read_if_whole(folder.published):
         found["push"] = pushed
+    found["sets"] = sets_there(folder.path)
     return found
 
 
@@ -75,8 +77,13 @@ def _versions(proofs: dict[str, Proof]) -> dict[str, str]:
 
 
 def write_summary(context: Context) -> None:
-    """Write run.json."""
-    write_json(context.folder.summary, summary_of(context))
+    """Write run.json; of a set that is not the run's own only that it is there."""
+    folder = context.folder
+    kept = {} if folder.is_own else read_if_whole(folder.summary)
+    if kept:
+        write_json(folder.summary, kept | {"sets": sets_there(folder.path)})
+    else:
+        write_json(folder.summary, summary_of(context))
 
 
 def merging(context: Context) -> Merging | None:

@@ -13,6 +13,7 @@ from ragtune.training.train import Job, train
 
 def adapter(context: Context, out: Path) -> Facts:
     """adapter/: weights, tokenizer, generation_config.json, train_log.jsonl."""
+    work = checkpoints_of(context.folder, context.recipe)
     job = Job(
         recipe=context.recipe,
         hardware=context.hardware,
@@ -22,7 +23,8 @@ def adapter(context: Context, out: Path) -> Facts:
         questions=context.selected,
         base_name=context.source.name,
         folder=out,
-        checkpoints=checkpoints_of(context.folder, context.recipe),
+        checkpoints=work,
+        logs=context.folder.logs / work.name,
         keep_plan=context.keep_plan,
     )
     model, result = train(context.take_base(), job)

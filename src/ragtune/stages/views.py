@@ -6,29 +6,41 @@ the same command again.
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
+
+from pydantic import JsonValue
 
 from ragtune.answering.engine import encode_prompts
 from ragtune.answering.prediction import read_predictions
-from ragtune.base.console import note
+from ragtune.base.commands import command_line
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.files import read_json, read_jsonl, write_json
+from ragtune.base.screen.console import note
 from ragtune.data.encode import Encoder
 from ragtune.data.prepare import DataReport, load_report
 from ragtune.data.tokenizer import prepare_tokenizer
 from ragtune.model.load import load_tokenizer
 from ragtune.model.source import ModelSource
 from ragtune.reporting.answers import answer_rows
-from ragtune.reporting.html import Report, write_report
+from ragtune.reporting.html import Report, SetRow, write_report
 from ragtune.scoring.compare import Comparison, compare_answers
 from ragtune.scoring.controls import AS_ASKED, ControlFigures, control_figures, key
 from ragtune.scoring.score import Answers, Metrics, metrics_of, score_answers
 from ragtune.stages.answer import ANSWERS
 from ragtune.stages.context import Context
+from ragtune.stages.holds import damaged_stages, still_fits
+from ragtune.stages.order import proof_of
 from ragtune.stages.summary import summary_of
+from ragtune.store.changes import with_part
+from ragtune.store.folder import RunFolder
+from ragtune.store.sets import sets_there
 
 METRICS = "metrics.json"
+_SIDES = ("before", "after")
 
 
 def answers_in(place: Path) -> Answers:
@@ -47,9 +59,10 @@ def figures(context: Context, place: Path) -> Metrics:
 
 
 def metrics(context: Context, place: Path) -> Metrics:
-    """The same, and written beside the answers, too."""
+    """The same, and written beside the answers, too, where that can be."""
     found = figures(context, place)
-    write_json(place / METRICS, found)
+    if context.read_only is None:
+        write_json(place / METRICS, found)
     return found
 
 
@@ -95,7 +108,12 @@ def data_report(context: Context) -> DataReport:
 
 
 def report(context: Context) -> Comparison | None:
-    """Write report.html, and every figure that there is as JSON; returns the comparison."""
+    """Write report.html, and every figure that there is as JSON; returns the comparison.
+
+    Nothing is written where that can't be.
+    """
+    if context.read_only:
+        return comparison(context)
     folder = context.folder
     data, compared, other = data_report(context), comparison(context), controls(context)
     for which in ("before", "after", "merged"):
@@ -120,9 +138,56 @@ def report(context: Context) -> Comparison | None:
                 context.recipe, context.asked, texts_of(folder.answers("before")),
                 texts_of(folder.answers("after")), prompt_texts(context) or {},
             ),
+            sets=set_rows(context),
         ),
     )  # fmt: skip
     return compared
+
+
+def set_rows(context: Context) -> list[SetRow]:
+    """Every evaluation set that the run was asked, with its figures; none where there is only one."""
+    sets = sets_there(context.folder.path)
+    return [_set_row(context, *one) for one in sets.items()] if len(sets) > 1 else []
+
+
+def _set_row(context: Context, name: str, asked: JsonValue) -> SetRow:
+    here = context.folder
+    if name == here.evaluation.name:
+        return dataclasses.replace(_figures_of(context, name, asked), shown=True)
+    folder = RunFolder(here.path, name)
+    if broken := damaged_stages(folder):
+        return SetRow(name, str(asked), problem=f"damaged ({', '.join(s.name for s in broken)})")
+    known = [p for w in ("after", "before") if (p := proof_of(folder, w)) is not None]
+    # How many questions it was asked, say, is its own affair.
+    how = {k: v for k, v in known[0].recipe.items() if k.startswith("evaluate.")} if known else {}
+    other = Context(with_part(context.recipe, how | {"data.eval": asked}), (), here.path)
+    other.folder = folder
+    row = _figures_of(other, name, asked)
+    if folder.report.is_file():
+        path = os.path.relpath(folder.report, here.report.parent)
+        row = dataclasses.replace(row, link=quote(Path(path).as_posix()))
+    return row
+
+
+def _figures_of(context: Context, name: str, asked: JsonValue) -> SetRow:
+    """The figures of a set by the headline, unless it was asked of an adapter that is no more."""
+    folder, metric = context.folder, context.recipe.evaluate.metric
+    row = SetRow(name, str(asked))
+    if not still_fits(context):
+        command = command_line("ragtune", "evaluate", folder.path, f"data.eval={asked}")
+        return dataclasses.replace(row, problem=f"asked of what is there no more; again: {command}")
+    if not folder.questions.is_dir():
+        return row
+    if (both := comparison(context)) is not None:
+        before, after = (both["intervals"][which].get(metric) for which in _SIDES)
+        difference = both["difference"].get(metric)
+        return dataclasses.replace(
+            row, n=both["n"], before=before, after=after, difference=difference
+        )
+    found = {w: figures(context, p) for w in _SIDES if (p := folder.answers(w)).is_dir()}
+    sides = {which: one["intervals"].get(metric) for which, one in found.items()}
+    n = next((one["n"] for one in found.values()), None)
+    return dataclasses.replace(row, n=n, before=sides.get("before"), after=sides.get("after"))
 
 
 def prompt_texts(context: Context) -> dict[str, str] | None:
@@ -137,7 +202,7 @@ def prompt_texts(context: Context) -> dict[str, str] | None:
             return None
         prompts = encode_prompts(encoder, context.asked)
     except RagtuneError as error:
-        note(f"The report shows no prompts: {error}")
+        note(f"The report shows no prompts: {error.message}")
         return None
     exact = {"clean_up_tokenization_spaces": False}
     return {qid: encoder.tokenizer.decode(ids, **exact) for qid, ids in prompts}

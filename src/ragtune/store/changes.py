@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pydantic import JsonValue
 
 from ragtune.recipe.schema import Recipe, field_of
+
+_MAPPINGS = ("prompt.template_arguments", "train.arguments")
+"""Keys whose value is a mapping, and no section."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ def flat(values: dict[str, JsonValue], prefix: str = "") -> dict[str, JsonValue]
     """A recipe's values by dotted key."""
     out: dict[str, JsonValue] = {}
     for key, value in values.items():
-        if isinstance(value, dict) and f"{prefix}{key}" != "prompt.template_arguments":
+        if isinstance(value, dict) and f"{prefix}{key}" not in _MAPPINGS:
             out |= flat(value, f"{prefix}{key}.")
         else:
             out[f"{prefix}{key}"] = value
@@ -36,13 +40,25 @@ def part_of(
     return {k: v for k, v in values.items() if k.startswith(reads) and not k.startswith(but)}
 
 
+def with_part(recipe: Recipe, part: Mapping[str, JsonValue]) -> Recipe:
+    """A recipe with other values under some dotted keys, those that it still has."""
+    values = recipe.model_dump(mode="json")
+    for dotted, value in part.items():
+        if field_of(dotted) is not None:
+            section, _, key = dotted.rpartition(".")
+            (values[section] if section else values)[key] = value
+    return Recipe.model_validate(values)
+
+
 def differing(then: dict[str, JsonValue], now: dict[str, JsonValue]) -> list[str]:
-    """The keys whose values differ; one that a stage knew nothing of had its default."""
+    """The keys whose values differ."""
+    return [key for key in now if value_of(then, key) != now[key]]
 
-    def value(key: str) -> JsonValue:
-        if key in then:
-            return then[key]
-        field = field_of(key)
-        return None if field is None or field.is_required() else field.default
 
-    return [key for key in now if value(key) != now[key]]
+def value_of(part: dict[str, JsonValue], key: str) -> JsonValue:
+    """A key's value in what a stage read; one that the stage knew nothing of had its default."""
+    if key in part:
+        return part[key]
+    field = field_of(key)
+    value: JsonValue = None if field is None or field.is_required() else field.default
+    return value

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-import re
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from ragtune.base.disk import disk_errors
 from ragtune.base.errors import UsageError
-from ragtune.recipe.schema import Recipe
+from ragtune.base.lock import NAMES as LOCKS
+from ragtune.store.sets import own_set, recipe_set
 
 _OLD = ("before", "after", "controls", "checkpoints", "data/eval.jsonl", "comparison.json")
 """What runs had before evaluation sets lay beside each other."""
+
+
+_OF_A_SET = (
+    "questions",
+    "before",
+    "after",
+    "merged",
+    "controls-before",
+    "controls-after",
+    "checkpoints",
+)
+"""Folders of an evaluation set."""
 
 
 class RunFolder:
@@ -20,16 +37,24 @@ class RunFolder:
         self.recipe = path / "recipe.yaml"
         self.summary = path / "run.json"
         self.published = path / "published.json"
-        self.report = path / "report.html"
         self.data = path / "data"
         self.adapter = path / "adapter"
         self.merged = path / "merged"
+        self.logs = path / "logs"
         self.work = path / "work"
         self.plan = self.work / "plan.json"
         self.evaluation = path / "eval" / evaluation_set
         self.questions = self.evaluation / "questions"
         self.comparison = self.evaluation / "comparison.json"
         self.controls = self.evaluation / "controls.json"
+        self.is_own = (own_set(path) or recipe_set(path)) in (None, evaluation_set)
+        """Whether the evaluation set is the run's own, and not one that it was asked besides. Known from
+        the beginning: an adapter that is set aside meanwhile makes another set no run's own."""
+
+    @property
+    def report(self) -> Path:
+        """The report of the evaluation set; that of the run's own stands for the run."""
+        return (self.path if self.is_own else self.evaluation) / "report.html"
 
     def answers(self, which: str) -> Path:
         """The folder of the answers `before` or `after` tuning, or of the `merged` model."""
@@ -37,16 +62,17 @@ class RunFolder:
 
     def begun(self) -> list[str]:
         """The names under which a run keeps what it made, as far as they are taken."""
-        own = (self.recipe, self.report, self.data, self.adapter, self.merged, self.path / "eval",
-               self.work)  # fmt: skip
+        own = (self.recipe, self.path / "report.html", self.data, self.adapter, self.merged,
+               self.path / "eval", self.work)  # fmt: skip
         return [path.name for path in own if path.exists()]
 
     def require_ours(self) -> None:
         """Raise unless what lies here was made by this version of ragtune, or nothing does.
 
         Raises:
-            UsageError: somebody else's files, or a run of an older layout.
+            UsageError: somebody else's files, a link among them, or a run of an older layout.
         """
+        self._require_own_files()
         old = [name for name in _OLD if (self.path / name).exists()]
         if old and self.summary.exists():
             raise UsageError(
@@ -64,12 +90,67 @@ class RunFolder:
                 "FOLDER/recipe.yaml. If it was a run, move what it holds away.",
             )
 
+    def _require_own_files(self) -> None:
+        """Raise unless everything that a run would read or write here lies here: no link, no pipe.
 
-def set_name(recipe: Recipe) -> str:
-    """What the recipe's evaluation set is called below eval/: by its file or dataset."""
-    named = recipe.data.eval
-    if named is None:
-        return str(recipe.data.source)
-    last = re.split(r"[/\\]", named.removeprefix("sample:").rstrip("/\\"))[-1]
-    last = re.sub(r"(\.(jsonl?|parquet|gz))+$", "", last, flags=re.IGNORECASE)
-    return re.sub(r"[^\w.-]+", "-", last).strip(".-") or "questions"
+        The directory itself may be a link, or lie behind one. What is set aside in old-N is not looked at.
+
+        Raises:
+            UsageError: something is a link, or no file or folder, or one in the place of the other.
+        """
+        files = [
+            self.recipe,
+            self.summary,
+            self.published,
+            self.report,
+            self.comparison,
+            self.controls,
+        ]
+        tops = [self.data, self.adapter, self.merged, self.path / "eval", self.work, self.logs]
+        folders = [*tops, self.evaluation, *(self.evaluation / name for name in _OF_A_SET)]
+        with disk_errors(self.path):
+            for path in (*files, *folders, *(self.path / name for name in LOCKS)):
+                mode = _mode(path)
+                if mode and stat.S_ISDIR(mode) and path not in folders:
+                    raise UsageError(f"{path} is a folder, where a run has a file.", _MOVE)
+                if mode and stat.S_ISREG(mode) and path in folders:
+                    raise UsageError(f"{path} is a file, where a run has a folder.", _MOVE)
+                if mode is not None:
+                    _require_own(path, mode)
+            for entry in _strange(tops):
+                _require_own(Path(entry), entry.stat(follow_symlinks=False).st_mode)
+
+
+_GONE = (FileNotFoundError, NotADirectoryError)
+_MOVE = "Move it away, or choose another run directory with --run-dir."
+
+
+def _mode(path: Path) -> int | None:
+    """What lies there, a link as such; None if nothing does."""
+    try:
+        return path.lstat().st_mode
+    except _GONE:
+        return None
+
+
+def _strange(folders: Iterable[Path]) -> Iterator[os.DirEntry[str]]:
+    """What is neither a file nor a folder, in folders and all below them."""
+    left: list[Path | os.DirEntry[str]] = [*folders]
+    while left:
+        with suppress(*_GONE), os.scandir(left.pop()) as entries:  # one may be renamed
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    left.append(entry)
+                elif not entry.is_file(follow_symlinks=False):
+                    yield entry
+
+
+def _require_own(path: Path, mode: int) -> None:
+    if stat.S_ISLNK(mode):
+        raise UsageError(
+            f"{path} is a link to {path.readlink()}: in a run directory none is followed.",
+            "Put what it leads to in its place, or remove it. To keep a run on another disk, let the whole "
+            "directory be a link, or name one there with --run-dir.",
+        )
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise UsageError(f"{path} is no plain file, but a pipe, a socket or a device.", _MOVE)

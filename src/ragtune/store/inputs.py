@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
+from typing import NotRequired
 
 from typing_extensions import TypedDict  # pydantic wants this one, before Python 3.12
 
@@ -20,6 +21,8 @@ class Input(TypedDict):
     """A file, or the files of a model's folder."""
 
     path: str
+    absolute: NotRequired[str]
+    """Where that was: in another folder a relative path may name another file."""
     files: dict[str, FileFacts]
 
 
@@ -38,7 +41,11 @@ def read_inputs(recipe: Recipe, keys: Iterable[str]) -> Callable[[], dict[str, I
 
     def read() -> dict[str, Input]:
         return {
-            key: {"path": str(path), "files": {k: v for f in files for k, v in f.result().items()}}
+            key: {
+                "path": str(path),
+                "absolute": str(path.resolve()),
+                "files": {k: v for f in files for k, v in f.result().items()},
+            }
             for key, path, files in begun
         }
 
@@ -66,7 +73,7 @@ def input_changes(recorded: dict[str, Input], recipe: Recipe) -> list[str]:
     found = []
     for key, path in input_paths(recipe, recorded):
         known = recorded[key]
-        if known["path"] != str(path):
+        if str(path) != known["path"] and str(path.resolve()) != known.get("absolute"):
             continue
         for name, facts in known["files"].items():
             file = path / name if path.is_dir() else path

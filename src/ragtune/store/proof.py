@@ -11,7 +11,6 @@ import datetime as dt
 import hashlib
 import json
 import os
-import shutil
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -20,7 +19,9 @@ from typing_extensions import TypedDict  # pydantic wants this one, before Pytho
 
 from ragtune.base.disk import disk_errors
 from ragtune.base.errors import RagtuneError, UsageError
-from ragtune.base.files import FORMAT, read_json, write_json
+from ragtune.base.files import FORMAT, read_json, remove, write_json
+from ragtune.base.screen.progress import busy
+from ragtune.base.windows import rename
 from ragtune.recipe.schema import Recipe
 from ragtune.store.inputs import Input, input_changes
 from ragtune.store.seal import FileFacts, checksums, difference
@@ -52,7 +53,11 @@ class Facts(TypedDict, total=False):
     plan: dict[str, JsonValue]
     """By which it was trained."""
     chosen_by: str
-    """The evaluation set by which the best checkpoint was chosen (`train.keep`)."""
+    """The evaluation set with which the adapter was trained, and by which `train.keep` chose a checkpoint."""
+    answered_on: dict[str, JsonValue]
+    """What answers may depend on beside model, questions and versions: device, dtype, questions at a time."""
+    taken_from: str
+    """The run whose answers these are: it had asked the same."""
 
 
 class Proof(BaseModel):
@@ -174,10 +179,11 @@ def close(made: Path, proof: Proof, place: Path) -> Proof:
         for file in made.rglob("*"):
             if file.is_file():  # safetensors makes its files readable for their owner alone
                 file.chmod(0o666 & ~_UMASK)
-        whole = proof.model_copy(update={"files": checksums(made)})
+        with busy(f"checksums of {place.name}"):
+            whole = proof.model_copy(update={"files": checksums(made)})
         _write(made, whole)
         place.parent.mkdir(parents=True, exist_ok=True)
-        if place.exists():
-            shutil.rmtree(place)
-        made.replace(place)
+        if place.is_dir():  # whatever else is there stays, and is told
+            remove(place)
+        rename(made, place)
     return whole

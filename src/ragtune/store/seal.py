@@ -7,14 +7,15 @@ content of small files always, and that of large ones when their time has change
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import NotRequired  # pydantic wants these, before Python 3.12
 
 from typing_extensions import TypedDict
 
-from ragtune.base.console import warn
-from ragtune.base.files import sha256, write_json
+from ragtune.base.files import MAX_JSON, remove, sha256, write_json
+from ragtune.base.reading import read_text
+from ragtune.base.screen.console import warn
+from ragtune.base.windows import rename
 
 
 class FileFacts(TypedDict):
@@ -84,7 +85,7 @@ def seal(path: Path) -> None:
 def sealed(path: Path) -> Files | None:
     """What the manifest says; None if there is none, or it is none."""
     try:
-        found = json.loads(_manifest(path).read_text(encoding="utf-8"))["files"]
+        found = json.loads(read_text(_manifest(path), MAX_JSON))["files"]
         entries = [(entry["size"], entry["sha256"]) for entry in found.values()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
@@ -137,11 +138,8 @@ ASIDE = "damaged-"
 def set_aside(path: Path, problem: str) -> Path:
     """Rename something damaged to damaged-NAME, in the place of an earlier one, and say so."""
     aside = path.with_name(f"{ASIDE}{path.name}")
-    if aside.is_dir() and not aside.is_symlink():
-        shutil.rmtree(aside)
-    else:
-        aside.unlink(missing_ok=True)
-    path.replace(aside)
+    remove(aside)
+    rename(path, aside)
     warn(f"{path} is damaged ({problem}): set aside as {aside.name}, and made again when needed.")
     return aside
 

@@ -8,9 +8,9 @@ true one is set aside.
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
+from ragtune.base.files import remove
 from ragtune.store.seal import is_whole, set_aside
 
 
@@ -33,4 +33,4 @@ def keep_newest(folder: Path, count: int, best: int | None) -> None:
     """Delete all but the newest `count` checkpoints and that of the best step."""
     for step, path in checkpoints(folder)[:-count]:
         if step != best:
-            shutil.rmtree(path)
+            remove(path)

@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from transformers import Trainer
 from transformers.integrations import integration_utils
 
+from ragtune.base.commands import install
 from ragtune.base.errors import UsageError
-from ragtune.base.network import require_local_trackers
 from ragtune.base.text import nearest
+from ragtune.base.web.network import require_local_trackers
 
 PACKAGES = {
-    "azure_ml": "azureml-core",
-    "comet_ml": "comet_ml",
-    "dagshub": "dagshub mlflow",
-    "flyte": "flytekit flytekitplugins-deck-standard",
+    "azure_ml": ("azureml-core",),
+    "dagshub": ("dagshub", "mlflow"),
+    "flyte": ("flytekit", "flytekitplugins-deck-standard"),
 }
-"""What pip calls a tracker's package, where it is not the tracker's name."""
+"""What pip calls a tracker's packages, where it is not the tracker's name."""
+
+_UNKNOWN = (
+    "Which package that needs is not known to ragtune: transformers' page of callbacks says it."
+)
+
+
+@contextmanager
+def keeping_logs(trainer: Trainer, folder: Path) -> Iterator[None]:
+    """Keep here what trackers would write into the unfinished work: TensorBoard's events, files of others."""
+    for callback in trainer.callback_handler.callbacks:
+        # Else TENSORBOARD_LOGGING_DIR says where.
+        if isinstance(callback, integration_utils.TensorBoardCallback) and not callback.logging_dir:
+            callback.logging_dir = str(folder)
+    try:
+        yield
+    finally:
+        # Checkpoints are folders; CodeCarbon's emissions.csv is a file, and it is told no other place.
+        for file in [p for p in Path(trainer.args.output_dir).glob("*") if p.is_file()]:
+            folder.mkdir(parents=True, exist_ok=True)
+            file.replace(folder / file.name)
+
 
 _NONE = "For no tracker set train.report_to=[]."
 
@@ -47,8 +73,8 @@ def require_trackers(names: list[str]) -> None:
             f"Start it there, or leave kubeflow out. {_NONE}",
         )
     if missing:
-        packages = " ".join(PACKAGES.get(name, name) for name in missing)
+        how = install(*(package for name in missing for package in PACKAGES.get(name, (name,))))
         raise UsageError(
             f"train.report_to: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed.",
-            f"Run: pip install {packages}. {_NONE}",
+            f"{f'Run: {how}.' if how else _UNKNOWN} {_NONE}",
         )

@@ -15,11 +15,13 @@ from pathlib import Path
 from peft import PeftModel
 from transformers import PreTrainedModel, set_seed
 
-from ragtune.base.console import note, progress, warn
 from ragtune.base.disk import disk_errors
 from ragtune.base.errors import RagtuneError, is_out_of_memory
 from ragtune.base.files import write_jsonl
+from ragtune.base.screen.console import note, warn
+from ragtune.base.screen.progress import in_parts, progress
 from ragtune.base.stopping import finishing, stop_if_asked
+from ragtune.base.text import first_line
 from ragtune.data.encode import Encoder, Sample
 from ragtune.data.example import Example
 from ragtune.model.fast.attention import NAME, using_packed
@@ -35,6 +37,7 @@ from ragtune.recipe.schema import Recipe
 from ragtune.training.checkpoint import newest_whole
 from ragtune.training.gradients import attach_reached
 from ragtune.training.rows import PackedRows, draw_steps, split_rows
+from ragtune.training.trackers import keeping_logs
 from ragtune.training.trainer import PackedTrainer, set_recompute, training_arguments
 from ragtune.training.watch import Entry, Progress, Watch, tokens_of
 
@@ -61,6 +64,8 @@ class Job:
     """Exists and is empty: adapter, tokenizer and log are written into it. Who calls gives it its name."""
     checkpoints: Path
     """A whole one there is continued from."""
+    logs: Path
+    """What trackers write goes there: it stays when the unfinished work goes."""
     keep_plan: Callable[[Plan], None]
     """Is given every change of the plan before it is used."""
 
@@ -94,7 +99,8 @@ def steps_of(recipe: Recipe, encoder: Encoder, examples: Sequence[Example]) -> l
     )
     used = sorted({i for step in drawn for i in step})
     samples: dict[int, Sample] = {}
-    for index, sample in zip(used, encoder.samples([examples[i] for i in used]), strict=True):
+    made = in_parts("tokenising", encoder.samples, [examples[i] for i in used], "samples")
+    for index, sample in zip(used, made, strict=True):
         if sample is None:
             raise RagtuneError(
                 f"The example {examples[index].qid} no longer fits into the model's context.",
@@ -206,8 +212,7 @@ def _fit(
         note(f"Going on from step {first}.")
     if plan.recompute:
         set_recompute(tuned, on=True)
-    with quiet(), progress("training", len(steps)) as update:
-        update(first)
+    with quiet(), progress("training", len(steps), done=first, unit="steps") as update:
         shown = Progress(steps, first, recipe.train.log_every, update)
         trainer = PackedTrainer(
             model=tuned,
@@ -219,8 +224,10 @@ def _fit(
             keep=recipe.train.keep_checkpoints,
         )
         trainer.add_callback(Watch(trainer, shown))
+        noise = trainer.noise.on(tuned) if trainer.noise else contextlib.nullcontext()
         try:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            with keeping_logs(trainer, job.logs), noise:
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except (RuntimeError, ValueError, pickle.UnpicklingError) as error:
             known = _in_words(error, checkpoint)
             if known is None:
@@ -254,8 +261,12 @@ def _in_words(error: Exception, checkpoint: Path | None) -> RagtuneError | None:
             "There is too little memory for the optimizer or the evaluation loss.",
             "Set train.optimizer=paged_adamw_8bit, a lower lora.rank or prompt.max_tokens.",
         )
+    if "deterministic implementation" in str(error):  # torch has no class of its own for it
+        return RagtuneError(
+            f"train.arguments: full_determinism asks for what torch can't do here: {first_line(error)}",
+            "Leave full_determinism out.",
+        )
     if isinstance(error, ValueError) and checkpoint and "parameter group" in str(error):
-        # torch has no class of its own for it.
         return RagtuneError(
             f"The optimizer's state in {checkpoint} is not that of this training: {error}.",
             f"Delete {checkpoint.parent} and run the same command again: the training is repeated.",

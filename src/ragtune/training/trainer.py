@@ -25,17 +25,20 @@ from transformers import (
 )
 from transformers.utils import ModelOutput
 
-from ragtune.base.console import warn
 from ragtune.base.disk import disk_errors
 from ragtune.base.errors import RagtuneError, is_out_of_memory
+from ragtune.base.files import remove
+from ragtune.base.screen.console import warn
 from ragtune.data.encode import Sample
 from ragtune.model.fast.lora import drop_waiting
 from ragtune.model.hardware import Hardware
 from ragtune.model.plan import Plan
 from ragtune.recipe.schema import Recipe
 from ragtune.store.seal import is_whole, seal
+from ragtune.training.arguments import require_arguments
 from ragtune.training.checkpoint import keep_newest
 from ragtune.training.flat import flat_optimizer
+from ragtune.training.noise import Noise
 from ragtune.training.rows import PackedRows, RowCollator, read_row, split_rows
 from ragtune.training.trackers import require_trackers
 
@@ -49,6 +52,7 @@ def training_arguments(
     """
     train = recipe.train
     require_trackers(train.report_to)
+    require_arguments(recipe)
     best = train.keep == "best"
     cuda = hardware.device.type == "cuda"
     # torch's fused AdamW is the same update without temporary copies of all weights.
@@ -86,6 +90,7 @@ def training_arguments(
         # Without these, every row's transfer would wait for the GPU to finish the row before.
         dataloader_pin_memory=cuda,
         accelerator_config={"non_blocking": cuda},
+        **train.arguments,
     )
     # In a Kubeflow job transformers would add a tracker that the recipe doesn't name.
     args.report_to = list(train.report_to)
@@ -126,6 +131,8 @@ class PackedTrainer(Trainer):
         # compute_loss divides by the step's trained tokens, so Trainer must not divide by rows.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
+        alpha, self.neftune_noise_alpha = self.args.neftune_noise_alpha, None  # not Trainer's
+        self.noise = Noise(alpha) if alpha else None
         self.keep = keep
         self.plan = plan
         self.on_plan = on_plan
@@ -230,9 +237,15 @@ class PackedTrainer(Trainer):
         num_items_in_batch: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, ModelOutput]:
         """Cross entropy over the trained tokens of a row, divided by those of the whole step."""
+        if self.noise:
+            self.noise.borders = inputs.get("cu_seq_lens_q")
         outputs, logits_KV = read_row(model, inputs)
         targets_K = inputs["targets"]
-        total = functional.cross_entropy(logits_KV.float(), targets_K, reduction="sum")
+        # The evaluation loss stays what it is called, and comparable.
+        smoothing = self.args.label_smoothing_factor if model.training else 0.0
+        total = functional.cross_entropy(
+            logits_KV.float(), targets_K, reduction="sum", label_smoothing=smoothing
+        )
         loss = total / (num_items_in_batch if num_items_in_batch is not None else len(targets_K))
         if model.training:
             self.row_losses.append((inputs["row"], loss.detach()))
@@ -282,6 +295,7 @@ class PackedTrainer(Trainer):
         needed = 12 * sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         try:
             with disk_errors(checkpoint, needed):
+                remove(checkpoint)  # nothing is written over
                 super()._save_checkpoint(model, trial)
                 seal(checkpoint)
         except BaseException:  # a stop, too

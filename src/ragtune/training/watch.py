@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ragtune.base.console import Update, note
 from ragtune.base.errors import RagtuneError
 from ragtune.base.lock import require_held
+from ragtune.base.screen.console import note
+from ragtune.base.screen.progress import Update
 from ragtune.base.stopping import asked
 from ragtune.data.encode import Sample
 from ragtune.training.trainer import PackedTrainer
@@ -112,7 +113,7 @@ class Progress:
         self.update(step, f"loss {entry['loss']:.4f}  {speed:,.0f} tokens/s")
         if step % self.every == 0 or step == len(self.steps):
             mean, rate = sum(self.recent) / len(self.recent), entry["learning_rate"]
-            note(f"  step {step:>5}   loss {mean:.4f}   learning rate {rate:.2e}")
+            note(f"  step {step:>5}  loss {mean:.4f}  learning rate {rate:.2e}")
             self.recent.clear()
 
 

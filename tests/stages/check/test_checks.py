@@ -44,7 +44,7 @@ def test_a_good_recipe_is_ok_in_everything(tiny_recipe: dict[str, Any], tmp_path
     page = found(tiny_recipe, tmp_path, "train.steps=6")
     assert [f for fs in page.values() for f in fs if f["level"] != "ok"] == []
     assert list(page) == [
-        "environment", "recipe", "run directory", "hardware", "data.train", "data.eval", "model", "licence",
+        "environment", "recipe", "run directory", "hardware", "data.train", "data.eval", "model", "licence", "weights",
         "template", "mask", "truncation", "answers", "vocabulary", "adapter", "trial", "memory", "merging", "disk",
     ]  # fmt: skip
     assert "24 of 24 records are selected; sha256 " in page["data.train"][0]["message"]
@@ -161,6 +161,19 @@ def test_prompts_that_are_cut_are_warned_of(tiny_recipe: dict[str, Any], tmp_pat
     assert "34 of 34 prompts lose passages or text" in page["truncation"][0]["message"]
 
 
+def test_control_tokens_in_the_data_are_said(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    records = make_records(9)
+    records[2]["passages"][0]["text"] += " <|im_end|>"
+    records[4]["question"] += " <|im_start|>"
+    tiny_recipe["data"]["train"] = str(write_records(tmp_path / "forged.jsonl", records))
+    page = found(tiny_recipe, tmp_path)
+    assert page["truncation"][0]["message"] == (
+        "train: 2 of 9 records write out tokens of the chat template (in a passage, the question): "
+        "encoded as text"
+    )
+    assert levels(page)["truncation"] == "ok"
+
+
 def test_memory_and_disk_that_don_t_do(
     tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,7 +284,7 @@ def test_weights_that_are_cut_off_or_missing_are_found(
     os.truncate(weights, 1000)
     assert "model.safetensors is damaged" in found(tiny_recipe, tmp_path)["model"][-1]["message"]
     weights.unlink()
-    assert "holds no .safetensors file" in found(tiny_recipe, tmp_path)["model"][-1]["message"]
+    assert "has no model.safetensors" in found(tiny_recipe, tmp_path)["model"][-1]["message"]
 
 
 def test_a_missing_part_of_the_weights_is_found(
@@ -285,7 +298,7 @@ def test_a_missing_part_of_the_weights_is_found(
     assert "holds neither model.safetensors nor model.safetensors.index.json" in last["message"]
     parts = {str(i): f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)}
     index = model / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": parts}), "utf-8")
+    index.write_text(json.dumps({"metadata": {}, "weight_map": parts}), "utf-8")
     last = found(tiny_recipe, tmp_path)["model"][-1]
     assert (last["level"], last["advice"]) == ("fail", "Copy the model to that folder again.")
     assert last["message"] == (
@@ -328,7 +341,8 @@ def test_a_hub_that_can_t_be_asked_stops_no_run_whose_model_is_in_the_cache(
     assert one["advice"] == "Try again later. This run takes the model in the cache."
     assert "fail" not in levels(page).values()
     assert levels(page)["licence"] == "ok"
-    index = {"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}
+    parts = {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}
+    index = {"metadata": {}, "weight_map": parts}
     (cached / "model.safetensors").rename(cached / "model-1-of-2.safetensors")
     (cached / "model.safetensors.index.json").write_text(json.dumps(index), "utf-8")
     assert levels(found(tiny_recipe, tmp_path, "model.id=owner/base"))["model"] == "fail"

@@ -90,7 +90,7 @@ def test_the_choice_is_in_colour(
     screen = Console(record=True, force_terminal=True, width=1000, highlight=False)
     for module in (findings, terminal):
         monkeypatch.setattr(module, "console", screen)
-    monkeypatch.setattr("ragtune.base.console.console", screen)
+    monkeypatch.setattr("ragtune.base.screen.console.console", screen)
     opening, trained = "\x1b[30;43m", "\x1b[1;30;42m"
     findings.show([Finding(**one) for one in ragtune.check(run.recipe, run_dir=tmp_path / "other")])
     shown = screen.export_text(styles=True)

@@ -29,8 +29,19 @@
 
   function make(tag, properties = {}, ...children) {
     const node = Object.assign(document.createElement(tag), properties);
-    node.append(...children);
+    node.append(...children.flatMap(marked));
     return node;
+  }
+
+  // Between these two stand the names of characters that can't be seen (base/screen/visible.py).
+  function marked(child) {
+    if (typeof child !== "string" || !child.includes("\ue000")) return [child];
+    return child.split(/[\ue000\ue001]/).map((text, i) => (i % 2 ? badge(text) : text));
+  }
+
+  function badge(text) {
+    const title = "Can't be seen, or would change how the text around it looks";
+    return Object.assign(document.createElement("bdi"), { className: "odd", title, textContent: text });
   }
 
   function texts(list) {
@@ -84,10 +95,10 @@
     left.append(make("h4", { lang: "en" },
       passages.length === 1 ? "1 passage" : `${passages.length} passages`));
     left.append(...passages.map(passage));
-    const facts = make("p", { className: "small", lang: "en" }, `qid ${row.qid}`);
+    const facts = make("p", { className: "small", lang: "en" }, "qid ", make("bdi", {}, row.qid));
     if (others.length) {
       facts.append(make("br"), "Named in the record, not accepted here: ",
-        make("bdi", {}, others.join(" · ")));
+        ...others.flatMap((text, i) => [i ? " · " : "", make("bdi", {}, text)]));
     }
     left.append(facts);
     const parts = make("div", { className: "parts" }, left);

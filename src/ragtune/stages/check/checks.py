@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from ragtune.base.errors import RagtuneError, lost_disk
+from ragtune.base.errors import RagtuneError, is_panic, lost_disk
+from ragtune.base.screen.progress import busy
 from ragtune.base.stopping import stop_if_asked
 from ragtune.stages.check import capacity, directory, inputs, model, prompts
 from ragtune.stages.check.findings import Look
@@ -24,17 +25,18 @@ CHECKS: tuple[tuple[str, tuple[str, ...], Check], ...] = (
     ("data", (), inputs.apart),
     ("model", (), model.base),
     ("quantization", ("hardware", "model"), model.quantization),
+    ("weights", ("quantization",), model.weights),
     ("template", ("model",), prompts.template),
     ("mask", ("template", "data.train"), prompts.mask),
     ("truncation", ("template",), prompts.truncation),
     ("answers", ("template",), prompts.answers),
-    ("vocabulary", ("truncation",), prompts.vocabulary),
-    ("adapter", ("quantization",), model.adapter),
+    ("vocabulary", ("truncation", "weights"), prompts.vocabulary),
+    ("adapter", ("weights",), model.adapter),
     ("trial", ("adapter",), model.trial),
-    ("memory", ("run directory", "hardware", "quantization", "vocabulary", "adapter",
-                "data.train", "data.eval"), capacity.memory),
-    ("merging", ("quantization", "adapter"), capacity.merging),
-    ("disk", ("quantization", "adapter"), capacity.disk),
+    ("memory", ("run directory", "hardware", "vocabulary", "adapter", "data.train",
+                "data.eval"), capacity.memory),
+    ("merging", ("adapter",), capacity.merging),
+    ("disk", ("adapter",), capacity.disk),
     ("server", (), inputs.server),
     ("hub", (), inputs.hub),
 )  # fmt: skip
@@ -52,12 +54,15 @@ def look(run: Context) -> Look:
             continue
         stop_if_asked()
         try:
-            check(found)
+            with busy(f"checking {found.check}"):
+                check(found)
         except RagtuneError as error:
             found.fail(error)
         # Checks try strangers' models, templates and files, which may raise anything.
-        except Exception as error:  # noqa: BLE001 - the other findings are worth having
+        except BaseException as error:
             stop_if_asked()  # Ctrl-C in the middle of an import looks like one that fails
+            if not (isinstance(error, Exception) or is_panic(error)):
+                raise
             text = (str(error).strip().splitlines() or [""])[0]
             fault = RagtuneError(f"{type(error).__name__}: {text}", _FAULT)
             found.fail(lost_disk(error) or fault)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ragtune.base.disk import require_writable
+from ragtune.base.disk import ReadOnlyError, require_writable
 from ragtune.base.lock import refusal
 from ragtune.stages.check.findings import Look
 from ragtune.stages.context import Context
+from ragtune.stages.holds import damaged_stages, require_unchanged
 from ragtune.stages.order import checkpoints_of, place_of
-from ragtune.stages.road import damaged_stages, require_unchanged
 from ragtune.store.proof import damage
 
 
@@ -55,10 +55,15 @@ def run_directory(look: Look) -> None:
     look.say(str(folder.path))
     if run.held:  # by the run that makes this check
         return
-    require_writable(folder.path)
+    folder.require_ours()
+    try:
+        require_writable(folder.path)
+    except ReadOnlyError as error:
+        if not (trained(run) and answered_before(run) and folder.answers("after").is_dir()):
+            raise
+        look.warn(f"{error.message} What is finished there can be read.", error.advice)
     if other := refusal(folder.path):
         raise other
-    folder.require_ours()
     broken = damaged_stages(folder)
     for stage, problem in broken.items():
         words = f"{place_of(folder, stage)} is damaged ({problem})"

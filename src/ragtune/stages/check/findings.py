@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
+from rich.table import Table
 from rich.text import Text
 
-from ragtune.base.console import STYLES, console
 from ragtune.base.errors import RagtuneError
+from ragtune.base.screen import notebook
+from ragtune.base.screen.console import STYLES, console
+from ragtune.base.screen.visible import in_line
 
 if TYPE_CHECKING:  # so that printing a page loads no torch
     from ragtune.data.encode import EncodedPrompt
@@ -72,17 +75,66 @@ _MARKS = {
     "warning": ("warning", "yellow"),
     "fail": ("will fail", "bold red"),
 }
+_MARK = 9
+"""The width of their column."""
+
+
+class Findings(list[dict[str, Any]]):
+    """Findings as plain values. A notebook shows them as a table, and Python's prompt as lines."""
+
+    def __init__(self, findings: Iterable[Finding]) -> None:
+        super().__init__(map(asdict, findings))
+
+    def __repr__(self) -> str:
+        return "\n".join("  ".join(map(str, _plain(one))) for one in self)
+
+    def _repr_html_(self) -> str:
+        return notebook.wrapped(notebook.as_html(_table([Finding(**one) for one in self])))
 
 
 def show(findings: Sequence[Finding]) -> None:
-    """Print the page."""
-    soft = not console.is_terminal
+    """Print the page: on a terminal in two columns, in a pipe a line for each thing that is said."""
+    if notebook.page():
+        console.print(_table(findings))
+        return
     for finding in findings:
         mark, style = _MARKS[finding.level]
-        console.print(f"{mark:>9}", style=style, end="  ")
-        console.print(f"{finding.name}: {finding.message}", markup=False, soft_wrap=soft)
+        said: list[str | Text] = [f"{finding.name}: {finding.message}"]
         if finding.excerpt:
-            pieces = ((text.replace("\n", "⏎"), STYLES[kind]) for kind, text in finding.excerpt)
-            console.print(Text.assemble(" " * 11, *pieces), soft_wrap=soft)
+            pieces = ((in_line(text), STYLES[kind]) for kind, text in finding.excerpt)
+            said.append(Text.assemble(*pieces))
         if finding.advice and finding.level != "ok":
-            console.print(f"{'':11}{finding.advice}", markup=False, soft_wrap=soft)
+            said.append(finding.advice)
+        if console.is_terminal:
+            page = Table.grid(padding=(0, 2, 0, 0))
+            page.add_column(width=_MARK, justify="right", style=style)
+            page.add_column(overflow="fold")
+            for place, line in enumerate(said):
+                page.add_row("" if place else mark, line)
+            console.print(page)
+        else:
+            console.print(f"{mark:>{_MARK}}", style=style, end="  ")
+            for place, line in enumerate(said):
+                console.print(" " * (_MARK + 2) if place else "", line, sep="", soft_wrap=True)
+
+
+def _plain(finding: Mapping[str, Any]) -> list[str]:
+    mark, _ = _MARKS[finding["level"]]
+    advice = f" {finding['advice']}" if finding["advice"] and finding["level"] != "ok" else ""
+    return [f"{mark:>9}", f"{finding['name']}: {finding['message']}{advice}"]
+
+
+def _table(findings: Sequence[Finding]) -> Table:
+    """The same page, for a notebook."""
+    table = Table(show_header=False)
+    for wraps in (False, False, True):
+        table.add_column(no_wrap=not wraps)
+    for finding in findings:
+        mark, style = _MARKS[finding.level]
+        said = Text(finding.message + "\n" * bool(finding.excerpt))
+        for kind, text in finding.excerpt:
+            said.append(in_line(text), STYLES[kind])
+        if finding.advice and finding.level != "ok":
+            said.append(f"\n{finding.advice}")
+        table.add_row(Text(mark, style), Text(finding.name), said)
+    return table

@@ -10,8 +10,8 @@ from pathlib import Path
 from ragtune.answering.serving import check_server
 from ragtune.base.errors import UsageError
 from ragtune.base.files import sha256
-from ragtune.base.network import hub_is_offline
 from ragtune.base.processes import require_alone
+from ragtune.base.web.network import hub_is_offline
 from ragtune.data import aio
 from ragtune.data.example import Example
 from ragtune.data.prepare import source_of
@@ -20,6 +20,7 @@ from ragtune.data.select import nearly_positive, rejection
 from ragtune.publish.hub import check_access, require_name
 from ragtune.stages.check.directory import answered_before, prepared
 from ragtune.stages.check.findings import Level, Look
+from ragtune.training.arguments import require_arguments
 from ragtune.training.trackers import require_trackers
 
 WHOLE = 16 * 2**20
@@ -42,6 +43,7 @@ def environment(look: Look) -> None:
 
 
 def recipe(look: Look) -> None:
+    require_arguments(look.run.recipe)
     train = look.run.recipe.train
     long = f"{train.steps} steps" if train.steps else f"{train.epochs:g} epochs"
     look.say(f"{look.run.recipe.name}: {long} of {train.batch_size} samples")

@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 
 from ragtune.base.errors import RagtuneError, UsageError
-from ragtune.base.network import hub_is_offline
 from ragtune.base.text import first_line, shortened
+from ragtune.base.web.network import hub_is_offline
 from ragtune.model.causal import require_causal
 from ragtune.model.facts import model_facts
 from ragtune.model.fast.attention import using_packed
 from ragtune.model.fast.probe import probe
-from ragtune.model.hub_cache import loads_without_hub, require_weights
+from ragtune.model.generation import GENERATION, require_settings
+from ragtune.model.headers import compare
+from ragtune.model.hub_cache import folder_of, loads_without_hub, require_weights
 from ragtune.model.lora import attach
 from ragtune.model.quantized import quantization_of, without_quantization
 from ragtune.model.quiet import quiet
+from ragtune.model.skeleton import FOREIGN
 from ragtune.model.targets import describe, find_targets, packed_weight
-from ragtune.model.trial import FOREIGN, TrialError, small_copy
+from ragtune.model.trial import TrialError, small_copy
 from ragtune.model.wrapping import adapters
 from ragtune.publish.licences import base_licence
 from ragtune.stages.check.directory import trained
@@ -39,6 +42,24 @@ def base(look: Look) -> None:
     words += "; gated, and this token may read it" if gated else ""
     advice = "What is published stays under it: look it up at the model's source."
     look.findings.append(Finding("licence", level, words, advice))
+
+
+def weights(look: Look) -> None:
+    """Whether the files' tensors are those of the model's class, by their headers."""
+    run = look.run
+    found = compare(run.config, run.source)
+    if found is None:
+        look.say("names and shapes can't be compared here; it is done when they are loaded")
+        return
+    look.say(found.words)
+    folder = folder_of(run.source)
+    ends = require_settings(folder) if folder else ()
+    if beyond := [i for i in ends if not 0 <= i < run.embedding_rows]:
+        look.warn(
+            f"eos_token_id of {GENERATION} has {beyond[0]}, and the model {run.embedding_rows:,} rows: no "
+            "answer ends with it",
+            "Answers end at the template's own stop token.",
+        )
 
 
 def _licence(look: Look) -> tuple[str | None, bool]:

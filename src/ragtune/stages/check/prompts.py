@@ -115,6 +115,7 @@ def truncation(look: Look) -> None:
     for split, examples in look.examples.items():
         look.prompts[split] = encoder.prompts(examples)
         _lost_positives(look, split)
+        _control(look, split)
     prompts = [prompt for split in look.prompts.values() for prompt in split]
     if not prompts:
         return
@@ -127,6 +128,21 @@ def truncation(look: Look) -> None:
         )
     else:
         look.say(f"none of {len(prompts):,} prompts is cut")
+
+
+def _control(look: Look, split: str) -> None:
+    """How many records write out tokens of the chat template, and what is made of them."""
+    run, examples = look.run, look.examples[split]
+    shown = run.recipe.data.max_passages
+    places = [run.encoder.control.written_out(example, shown) for example in examples]
+    if count := sum(map(bool, places)):
+        where = ", ".join(sorted({place for one in places for place in one}))
+        asked = run.remote and split == "eval"
+        done = "broken by a blank for the server" if asked else "encoded as text"
+        look.say(
+            f"{split}: {count:,} of {len(examples):,} records write out tokens of the chat template "
+            f"(in {where}): {done}"
+        )
 
 
 def _lost_positives(look: Look, split: str) -> None:
