@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +12,7 @@ from rich.text import Text
 from ragtune.base.errors import RagtuneError
 from ragtune.base.screen import notebook
 from ragtune.base.screen.console import STYLES, console
-from ragtune.base.screen.visible import in_line
+from ragtune.base.screen.visible import in_line, visible
 
 if TYPE_CHECKING:  # so that printing a page loads no torch
     from ragtune.data.encode import EncodedPrompt
@@ -86,10 +86,24 @@ class Findings(list[dict[str, Any]]):
         super().__init__(map(asdict, findings))
 
     def __repr__(self) -> str:
-        return "\n".join("  ".join(map(str, _plain(one))) for one in self)
+        lines = []
+        for one in (Finding(**values | {"excerpt": ()}) for values in self):
+            said = " ".join(map(str, _said(one)))
+            lines.append(f"{_MARKS[one.level][0]:>{_MARK}}  {visible(one.name)}: {said}")
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         return notebook.wrapped(notebook.as_html(_table([Finding(**one) for one in self])))
+
+
+def _said(finding: Finding) -> list[Text]:
+    """The message, then the excerpt in colour and the advice, as far as there are any."""
+    pieces = ((in_line(text), STYLES[kind]) for kind, text in finding.excerpt)
+    advice = "" if finding.level == "ok" else finding.advice
+    return [
+        Text(visible(finding.message)),
+        *filter(None, (Text.assemble(*pieces), Text(visible(advice)))),
+    ]
 
 
 def show(findings: Sequence[Finding]) -> None:
@@ -99,12 +113,8 @@ def show(findings: Sequence[Finding]) -> None:
         return
     for finding in findings:
         mark, style = _MARKS[finding.level]
-        said: list[str | Text] = [f"{finding.name}: {finding.message}"]
-        if finding.excerpt:
-            pieces = ((in_line(text), STYLES[kind]) for kind, text in finding.excerpt)
-            said.append(Text.assemble(*pieces))
-        if finding.advice and finding.level != "ok":
-            said.append(finding.advice)
+        message, *more = _said(finding)
+        said = [Text(f"{visible(finding.name)}: ").append(message), *more]
         if console.is_terminal:
             page = Table.grid(padding=(0, 2, 0, 0))
             page.add_column(width=_MARK, justify="right", style=style)
@@ -118,12 +128,6 @@ def show(findings: Sequence[Finding]) -> None:
                 console.print(" " * (_MARK + 2) if place else "", line, sep="", soft_wrap=True)
 
 
-def _plain(finding: Mapping[str, Any]) -> list[str]:
-    mark, _ = _MARKS[finding["level"]]
-    advice = f" {finding['advice']}" if finding["advice"] and finding["level"] != "ok" else ""
-    return [f"{mark:>9}", f"{finding['name']}: {finding['message']}{advice}"]
-
-
 def _table(findings: Sequence[Finding]) -> Table:
     """The same page, for a notebook."""
     table = Table(show_header=False)
@@ -131,10 +135,5 @@ def _table(findings: Sequence[Finding]) -> Table:
         table.add_column(no_wrap=not wraps)
     for finding in findings:
         mark, style = _MARKS[finding.level]
-        said = Text(finding.message + "\n" * bool(finding.excerpt))
-        for kind, text in finding.excerpt:
-            said.append(in_line(text), STYLES[kind])
-        if finding.advice and finding.level != "ok":
-            said.append(f"\n{finding.advice}")
-        table.add_row(Text(mark, style), Text(finding.name), said)
+        table.add_row(Text(mark, style), Text(finding.name), Text("\n").join(_said(finding)))
     return table
