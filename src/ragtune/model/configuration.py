@@ -87,7 +87,7 @@ def _require_ours(implementation: object, what: str, file: str) -> None:
         raise UsageError(
             f"{what}, and the library flash-attn is not installed.",
             f"Remove the key from {file} in a copy of the model's folder, and set model.id to it: PyTorch's "
-            "own attention is used then. Or run: pip install flash-attn",
+            "own attention is used then.",
         )
 
 
