@@ -146,6 +146,6 @@ def test_gemma_with_the_notebooks_prompt_and_template(tmp_path: Path) -> None:
         ids = encoder.completion(answer)
         assert ids[-1] == encoder.stop_id
         assert tokenizer.decode(ids[:-1]) == answer
-    prompt = encoder._ids("問い?", [])
+    prompt = encoder._ids([("問い?", [])])[0]
     assert prompt[0] == tokenizer.bos_token_id
     assert prompt.count(tokenizer.bos_token_id) == 2  # one a turn, as the book has it

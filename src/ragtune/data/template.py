@@ -11,6 +11,7 @@ import inspect
 import json
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -210,8 +211,12 @@ def variables(chat_template: str) -> set[str]:
 def _limit(seconds: float) -> None:
     """Let the system end this process, which a template can't."""
     # Seconds on the clock, of which a machine with other work may need more than of computing.
-    nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - open till the end
-    faulthandler.dump_traceback_later(5 * seconds, exit=True, file=nowhere)
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, 5 * seconds)
+    else:  # only there: it reads the stack of a thread that goes on, which now and then is a crash
+        nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - open till the end
+        faulthandler.dump_traceback_later(5 * seconds, exit=True, file=nowhere)
     if resource is not None:
         with contextlib.suppress(OSError, ValueError):  # macOS knows them and refuses some
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

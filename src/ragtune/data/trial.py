@@ -35,8 +35,8 @@ RENDERING = 10.0
 """Seconds that one rendering in this process may take."""
 _LOOK = 0.5
 """Seconds between two looks at what is rendered."""
-_STOPPED = {-1, getattr(signal, "SIGXCPU", -1), getattr(signal, "SIGKILL", -1)}
-"""How the process ends where a limit of time ends it: by `faulthandler` (exit code 1), or by the system."""
+_STOPPED = {-1, *(getattr(signal, name, -1) for name in ("SIGALRM", "SIGXCPU", "SIGKILL"))}
+"""How the process ends where a limit of time ends it: by the system, or by `faulthandler` (exit code 1)."""
 SAMPLE = "The 42 words; 富士山は日本の山である。 <b>Q</b>\n\n" * 40
 """A text of some 1,600 characters, for a template that is tried before there are data."""
 _known: dict[str, str | None] = {}
