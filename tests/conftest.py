@@ -10,8 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.ready import Ready
+
+# How long an example takes is no matter of right or wrong: the machine may be busy.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Tiny models gain nothing by a second thread, and lose much when the cores are shared.
@@ -37,6 +42,8 @@ LONG = (
     "test_docs.py",
     "test_fuzz.py",
     "test_stopping.py",
+    "test_build.py",
+    "test_worker.py",
 )
 """Files that take minutes: begun first, so that no core waits for one of them at the end."""
 

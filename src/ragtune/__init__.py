@@ -24,15 +24,18 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", message="IProgress not found")
 
 __all__ = [
+    "Corpus",
     "RagtuneError",
     "Recipe",
     "UsageError",
     "__version__",
+    "build",
     "check",
     "compare",
     "compare_runs",
     "controls",
     "evaluate",
+    "load_corpus",
     "load_recipe",
     "merge",
     "prepare",
@@ -44,8 +47,17 @@ __all__ = [
     "train",
 ]
 
+_ELSEWHERE = {
+    "Corpus": "recipe.corpus",
+    "Recipe": "recipe.schema",
+    "load_corpus": "recipe.load",
+    "load_recipe": "recipe.load",
+}
+"""What is not in `ragtune.api`, which loads torch."""
+
 if TYPE_CHECKING:
     from ragtune.api import (
+        build,
         check,
         compare,
         compare_runs,
@@ -60,16 +72,13 @@ if TYPE_CHECKING:
         summary,
         train,
     )
-    from ragtune.recipe.load import load_recipe
+    from ragtune.recipe.corpus import Corpus
+    from ragtune.recipe.load import load_corpus, load_recipe
     from ragtune.recipe.schema import Recipe
 
 
 def __getattr__(name: str) -> object:
     # Nothing heavy is imported before it is asked for: `import ragtune` takes milliseconds.
-    if name == "Recipe":
-        return importlib.import_module("ragtune.recipe.schema").Recipe
-    if name == "load_recipe":
-        return importlib.import_module("ragtune.recipe.load").load_recipe
     if name in __all__:
-        return getattr(importlib.import_module("ragtune.api"), name)
+        return getattr(importlib.import_module(f"ragtune.{_ELSEWHERE.get(name, 'api')}"), name)
     raise AttributeError(f"module 'ragtune' has no attribute {name!r}")

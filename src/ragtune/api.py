@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -13,7 +13,11 @@ from pydantic import JsonValue
 from ragtune.base.errors import RagtuneError
 from ragtune.base.screen.notebook import Shown, one_output
 from ragtune.base.screen.progress import busy
+from ragtune.building import build as building
+from ragtune.building.figures import Built
 from ragtune.data.prepare import DataReport
+from ragtune.recipe.corpus import Corpus
+from ragtune.recipe.load import load_corpus
 from ragtune.reporting.frame import framed
 from ragtune.reporting.summary import Merging
 from ragtune.reporting.terminal import show_examples
@@ -60,6 +64,43 @@ def _work(
     context = Context(target, overrides, run_dir, redo=redo)
     with working(context, keeping=keeping):
         yield context
+
+
+@_seen
+def build(
+    corpus: str | Path | dict[str, object] | Corpus,
+    *overrides: str,
+    folder: str | Path | None = None,
+    retriever: object | None = None,
+    compare: Sequence[str] = (),
+    strict: bool = False,
+) -> Built:
+    """Make examples of documents and questions, and an index that stays.
+
+    Args:
+        corpus: a corpus (path, mapping or Corpus).
+        overrides: `section.key=value` changes to it.
+        folder: where it lies; corpora/NAME by default.
+        retriever: one of your own, instead of the corpus's: a callable of a question, or a retriever of
+            LangChain or LlamaIndex.
+        compare: retrievers to be compared on the questions, such as lexical and dense.
+        strict: fail where a single file can't be read.
+
+    Returns:
+        What was found, as in build.json; train.jsonl and eval.jsonl lie beside it.
+
+    Raises:
+        UsageError: the corpus, a file or a question must be changed.
+        RagtuneError: something failed; its message says what to do.
+    """
+    whole = load_corpus(corpus, list(overrides))
+    return building.build(
+        whole,
+        Path(folder or Path("corpora") / whole.name),
+        retriever=retriever,
+        compare=compare,
+        strict=strict,
+    )
 
 
 @_seen

@@ -5,25 +5,30 @@ The stages are functions of `ragtune`, which loads them, and torch with them, wh
 
 from __future__ import annotations
 
-import io
 import sys
-import traceback
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
 import ragtune
 from ragtune.base import stopping
 from ragtune.base.commands import command_line
-from ragtune.base.errors import UsageError, in_words, is_panic
-from ragtune.base.screen.output import complain, flush, guarded, say, say_json
+from ragtune.base.ending import code_of
+from ragtune.base.errors import UsageError
+from ragtune.base.screen.output import guarded, say, say_json
 from ragtune.base.screen.usage import (
     AtLeast,
     Base,
     Checkpoint,
+    Compare,
     Controls,
+    CorpusFile,
+    CorpusFolder,
+    CorpusOverrides,
+    ForCorpus,
     Form,
     Overrides,
     Predictions,
@@ -31,11 +36,12 @@ from ragtune.base.screen.usage import (
     ReportFormat,
     RunDir,
     Show,
+    ShowQuestions,
+    Strict,
     Target,
     Targets,
     settle,
 )
-from ragtune.base.secrets import hide
 from ragtune.base.web.network import go_offline, require_network
 
 app = typer.Typer(
@@ -70,6 +76,38 @@ def root(
     if version:
         say(f"ragtune {ragtune.__version__}")
         raise typer.Exit
+
+
+@app.command()
+def build(
+    corpus: CorpusFile,
+    overrides: CorpusOverrides = None,
+    folder: CorpusFolder = None,
+    show: ShowQuestions = 0,
+    compare: Compare = None,
+    strict: Strict = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print build.json alone.")] = False,
+) -> None:
+    """Make examples of documents and questions, and an index.
+
+    What didn't change isn't read again: after new documents, or a break, the same command goes on.
+    """
+    terminal = _terminal()
+    with terminal.to_stderr(wanted=as_json):
+        built = ragtune.build(
+            corpus,
+            *(overrides or []),
+            folder=folder,
+            compare=compare.split(",") if compare else (),
+            strict=strict,
+        )
+    if as_json:
+        say_json(asdict(built), indent=1)
+        return
+    folder = folder or Path("corpora") / built.name
+    terminal.show_built(built)
+    terminal.show_written(folder, built.language)
+    terminal.show_questions(folder, show)
 
 
 @app.command()
@@ -255,26 +293,30 @@ def push(
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON schema of recipes, for editors and for reading."""
-    say_json(ragtune.Recipe.model_json_schema(), indent=2)
+def schema(corpus: ForCorpus = False) -> None:
+    """Print the JSON schema of recipes or corpora, for editors."""
+    say_json((ragtune.Corpus if corpus else ragtune.Recipe).model_json_schema(), indent=2)
 
 
 @app.command()
 def init(
     output: Annotated[
-        Path, typer.Argument(metavar="[FILE]", help="The file to write; recipe.yaml by default.")
-    ] = Path("recipe.yaml"),
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="The file to write; recipe.yaml by default."),
+    ] = None,
+    corpus: ForCorpus = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the file if it is there.")
     ] = False,
 ) -> None:
-    """Write a commented recipe to start from."""
+    """Write a commented recipe or corpus to start from."""
     from ragtune.recipe.starter import write_starter  # noqa: PLC0415 - loads pydantic and YAML
 
-    write_starter(output, force=force)
-    command = command_line("ragtune", "run", output)
-    say(f"Wrote {output}. Set model.id, data.train and data.eval, then: {command}")
+    path = output or Path("corpus.yaml" if corpus else "recipe.yaml")
+    write_starter(path, ragtune.Corpus if corpus else ragtune.Recipe, force=force)
+    command = command_line("ragtune", "build" if corpus else "run", path)
+    keys = "documents.files and questions.files" if corpus else "model.id, data.train and data.eval"
+    say(f"Wrote {path}. Set {keys}, then: {command}")
 
 
 settle(app)
@@ -291,50 +333,7 @@ def main(arguments: list[str] | None = None) -> None:
     stopping.install()
     try:
         with guarded(stopping.output_lost):
-            code = _code_of(given)
+            code = code_of(app, given)
     finally:
         stopping.uninstall()
     sys.exit(code)
-
-
-def _code_of(given: list[str]) -> int | str | None:
-    """Run a command; whatever happens in it ends in a message and an exit code."""
-    debug = "--debug" in given
-    try:
-        stopping.stop_if_asked()
-        code = _call([a for a in given if a not in ("--debug", "--offline")])
-        flush()
-    except KeyboardInterrupt:
-        return stopping.farewell(given)
-    except BaseException as error:
-        if not (isinstance(error, Exception) or is_panic(error)):
-            raise
-        if debug:  # what was sent may hold a token
-            complain(hide(traceback.format_exc()))
-        if stopping.interrupted():
-            return stopping.farewell(given)
-        told = in_words(error)
-        from ragtune.base.screen.console import show_error  # noqa: PLC0415 - it loads rich
-
-        show_error(told.message, told.advice)
-        return told.exit_code
-    if code == 130 or (code and stopping.interrupted()):  # noqa: PLR2004 - how Typer ends on Ctrl-C
-        return stopping.farewell(given)
-    return code
-
-
-_WrongArguments = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
-"""Click's own, or that of the Click that some versions of Typer bring with them."""
-
-
-def _call(arguments: list[str]) -> int | str | None:
-    """Run a command and return its exit code; what Typer says of wrong arguments may repeat a token."""
-    try:
-        return app(arguments, prog_name="ragtune", standalone_mode=False) or 0
-    except SystemExit as stop:
-        return stop.code
-    except _WrongArguments as error:
-        said = io.StringIO()
-        error.show(file=said)
-        complain(hide(said.getvalue()))
-        return error.exit_code

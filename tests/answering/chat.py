@@ -11,13 +11,15 @@ from typing import Any, Self
 class Chat:
     """A server with OpenAI's interface; a context manager.
 
-    It answers `re: ` and the last message. `faults` holds, for a message, what is answered first in
+    It answers `re: ` and the last message, or what `says` makes of it. `faults` holds, for a message, what is answered first in
     place of an answer: a status with a body (and headers), `cut` (the connection) or `hang`; with
     `late` it takes its time.
     """
 
     def __init__(self, *models: str) -> None:
         self.models: list[str] | int = [*models]
+        self.says = "re: {}".format
+        self.usage: Any = None
         self.faults: dict[str, list[Any]] = {}
         self.asked: list[str] = []
         self.bodies: list[dict[str, Any]] = []
@@ -76,10 +78,11 @@ class Chat:
                 else:
                     choice = {
                         "index": 0,
-                        "message": {"role": "assistant", "content": f"re: {said}"},
+                        "message": {"role": "assistant", "content": chat.says(said)},
                         "finish_reason": "length" if "long" in said else "stop",
                     }
-                    self.reply(200, {"object": "chat.completion", "choices": [choice]})
+                    usage = {} if chat.usage is None else {"usage": chat.usage}
+                    self.reply(200, {"object": "chat.completion", "choices": [choice], **usage})
 
             def reply(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
                 text = body if isinstance(body, str | bytes) else json.dumps(body)

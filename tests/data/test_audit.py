@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ragtune.data.audit import EXAMPLES
-from ragtune.data.auditor import question_key
 from ragtune.data.encode import Encoder
+from ragtune.data.overlap import question_key
 from ragtune.recipe.load import load_recipe
 from tests.conftest import CHATML, build_tokenizer, make_records, write_records
 from tests.data.prepared import prepare_both

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragtune.base.errors import UsageError
-from ragtune.data.example import Example, Passage, parse_example
+from ragtune.data.example import Example, Passage, Place, parse_example
 
 RECORD: dict[str, Any] = {
     "qid": "q1",
@@ -45,12 +45,15 @@ def refusal(record: Any) -> str:
 text = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\u2028\x85が🗼 \n"))
 said = text.filter(str.strip)
 
+places = st.builds(Place, text, st.integers(), st.integers(), st.none() | st.integers(), text)
+
 
 @st.composite
 def examples(draw: st.DrawFn) -> Example:
     passages = draw(
         st.lists(
-            st.builds(Passage, text, text, st.none() | st.integers() | text), max_size=4
+            st.builds(Passage, text, text, st.none() | st.integers() | text, st.none() | places),
+            max_size=4,
         ).map(tuple)
     )  # fmt: skip
     indices = st.lists(st.integers(0, len(passages) - 1), unique=True) if passages else st.just([])
@@ -223,3 +226,27 @@ PASSAGE = RECORD["passages"][0]
 )  # fmt: skip
 def test_refusal_names_the_field(record: Any, message: str) -> None:
     assert message in refusal(record)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "the attic", 7, [], {}, {"file": "a.pdf"}, {"file": 3, "start": 0, "end": 1},
+        {"file": "a.pdf", "start": "0", "end": 1}, {"file": "a.pdf", "start": True, "end": 1},
+        {"file": "\ud800", "start": 0, "end": 1},
+    ],
+)  # fmt: skip
+def test_what_other_data_call_a_place_is_none_of_ours(place: Any) -> None:
+    passage = {**RECORD["passages"][0], "place": place}
+    example = parse_example(record_with(passages=[passage], negative_passage_indices=[]), "x")
+    assert example.passages[0].place is None
+
+
+def test_a_place_in_words() -> None:
+    assert Place("manual.pdf", 3, 9, page=12, heading="Start").in_words() == "manual.pdf, p. 12"
+    assert Place("a.md", 3, 9, heading="Start > First").in_words() == "a.md, Start > First"
+    assert Place("a.txt", 3, 9).in_words() == "a.txt"
+    assert Place("Prices.XLSX", 3, 9, page=4, heading="2024").in_words() == "Prices.XLSX, row 4"
+    assert Place("a.csv", 3, 9, page=4).in_words() == "a.csv, row 4"
+    assert Place("all.zip/a.jsonl.gz", 3, 9, page=4).in_words() == "all.zip/a.jsonl.gz, record 4"
+    assert Place("talk.pptx", 3, 9, page=4).in_words() == "talk.pptx, slide 4"

@@ -19,6 +19,7 @@ from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.files import write_jsonl
 from ragtune.data import aio
 from ragtune.data.example import Example
+from ragtune.data.formats.reading import How
 from ragtune.data.read import locate, read_examples
 from tests.conftest import make_records, write_records
 
@@ -39,6 +40,7 @@ def write_parquet(path: Path, records: list[dict[str, Any]]) -> None:
 WRITERS: dict[str, Callable[[Path, list[dict[str, Any]]], Any]] = {
     "a.jsonl": lambda path, records: path.write_bytes(lines_of(records)),
     "a.jsonl.gz": lambda path, records: path.write_bytes(gzip.compress(lines_of(records))),
+    "a.ndjson": lambda path, records: path.write_bytes(lines_of(records)),
     "a.json": lambda path, records: path.write_text(json.dumps(records), "utf-8"),
     "a.json.gz": lambda path, records: path.write_bytes(gzip.compress(json.dumps(records).encode())),
     "a.parquet": write_parquet,
@@ -116,7 +118,7 @@ def test_an_unknown_sample_lists_those_there_are() -> None:
 
 def test_a_copy_under_another_name_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = tmp_path / "copy.jsonl.gz"
-    shutil.copy(str(locate("sample:squad2.dev")), copy)
+    shutil.copy(*locate("sample:squad2.dev"), copy)
     monkeypatch.chdir(tmp_path)
     assert read("copy.jsonl.gz") == read("sample:squad2.dev")
 
@@ -313,8 +315,8 @@ def test_a_missing_file_is_told_with_the_folder(
 
 def test_a_folder_and_an_unknown_suffix_are_told(tmp_path: Path) -> None:
     assert refusal(f"{tmp_path}/").endswith(" is a folder.")
-    (tmp_path / "a.csv").touch()
-    assert refusal(tmp_path / "a.csv") == "a.csv: unknown kind of file."
+    (tmp_path / "a.txt").touch()
+    assert refusal(tmp_path / "a.txt") == "a.txt: unknown kind of file."
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
@@ -326,9 +328,135 @@ def test_a_file_that_may_not_be_read_is_told(
 
     WRITERS[name](tmp_path / name, RECORDS)
     monkeypatch.setattr(
-        "ragtune.data.read.open_plain", refuse
+        "ragtune.data.files.open_plain", refuse
     )  # root, who may run this, may read everything
     assert refusal(tmp_path / name) == f"{name}: can't be read (Permission denied)."
+
+
+# Several files.
+
+
+@pytest.mark.parametrize("name", ["jsonl", "json", "parquet"])
+def test_shards_are_read_one_after_the_other(tmp_path: Path, name: str) -> None:
+    for number in range(12):
+        WRITERS[f"a.{name}"](tmp_path / f"train-{number}.{name}", make_records(2, f"{number}-"))
+    calls: list[tuple[int, int]] = []
+    found = read_examples(f"{tmp_path}/train-*.{name}", "train", lambda *now: calls.append(now))
+    assert [e.qid for e in found] == [f"{n}-{i}" for n in range(12) for i in range(2)]
+    assert calls == sorted(calls)
+    assert calls[-1][0] == calls[-1][1] > 0
+    assert len({total for _, total in calls}) == 1
+
+
+def test_a_qid_is_unique_over_all_of_them(tmp_path: Path) -> None:
+    for name in "ab":
+        write_records(tmp_path / f"{name}.jsonl", RECORDS[:1])
+    with pytest.raises(UsageError) as raised:
+        read(f"{tmp_path}/*.jsonl")
+    assert "b.jsonl:1: qid 'q0' was already used at" in raised.value.message
+
+
+def test_a_name_for_several_that_fits_none_is_told(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"/train-\*\.jsonl names no file\.\nPaths are relative to"
+    ):
+        read(f"{tmp_path}/train-*.jsonl")
+
+
+def test_folders_that_datasets_saved_are_read(tmp_path: Path) -> None:
+    from datasets import Dataset, DatasetDict
+
+    whole = Dataset.from_list(RECORDS)
+    whole.save_to_disk(tmp_path / "one", num_shards=3)
+    assert [e.to_dict() for e in read(tmp_path / "one")] == RECORDS
+    whole.select([4, 0]).save_to_disk(tmp_path / "some")
+    assert [e.qid for e in read(tmp_path / "some")] == ["q4", "q0"]
+    splits = {"train": whole, "validation": whole.select([1])}
+    DatasetDict(splits).save_to_disk(tmp_path / "both")
+    assert len(read(tmp_path / "both")) == len(RECORDS)
+    assert [e.qid for e in read_examples(f"{tmp_path}/both", "validation")] == ["q1"]
+    assert [e.qid for e in read(tmp_path / "both" / "validation")] == ["q1"]
+    with pytest.raises(UsageError) as raised:
+        list(read_examples(f"{tmp_path}/both", "test"))
+    assert str(raised.value).replace(str(tmp_path), "") == (
+        "/both holds no split test.\nName one of its splits: /both/train, /both/validation."
+    )
+
+
+def test_a_damaged_folder_of_datasets_is_told(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    Dataset.from_list(RECORDS).save_to_disk(tmp_path / "one")
+    (file,) = (tmp_path / "one").glob("*.arrow")
+    whole = file.read_bytes()
+    for content in (b"", whole[:-200], b"ARROW1" + whole[6:], whole[:300]):
+        file.write_bytes(content)
+        with pytest.raises(UsageError, match=r"\.arrow: can't be read"):
+            read(tmp_path / "one")
+    file.unlink()
+    with pytest.raises(UsageError, match=r"\.arrow is missing, which .*/one names"):
+        read(tmp_path / "one")
+
+
+# Fields that are called otherwise.
+
+NAMED = How(
+    fields={"question": "q", "answers": "gold.text", "passages": "ctxs", "text": "body", "title": "head",
+            "passage_id": "no", "positive": "right"},
+    say=lambda _: None,
+)  # fmt: skip
+
+
+def test_fields_are_read_by_their_names(tmp_path: Path) -> None:
+    row = {
+        "id": 7, "q": "Who?", "gold": [{"text": "Ann"}, {"text": "Anne"}], "note": "n",
+        "ctxs": [{"body": "Bob is.", "head": "B", "no": 1, "right": False},
+                 {"body": "Ann is.", "head": "A", "no": 2, "right": 1}],
+    }  # fmt: skip
+    for name in ("a.jsonl", "a.json", "a.parquet"):
+        rows = json.loads(json.dumps([row]).replace('"right": 1', '"right": true'))
+        WRITERS[name](tmp_path / name, rows)
+        (example,) = read_examples(str(tmp_path / name), "train", how=NAMED)
+        assert example.to_dict() == {
+            "qid": "7", "question": "Who?", "answers": ["Ann", "Anne"], "note": "n",
+            "passages": [{"passage_id": 1, "title": "B", "text": "Bob is."},
+                         {"passage_id": 2, "title": "A", "text": "Ann is."}],
+            "positive_passage_indices": [1], "negative_passage_indices": [0],
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("row", "fields", "message"),
+    [
+        ({"q": "?!", "answer": "a"}, {"question": "Q"}, "there is no field Q (fields found: q, answer)."),
+        ({"q": "?!", "answers": ["a"], "ctxs": 7}, {"question": "q", "passages": "ctxs"}, "ctxs must be a list of passages, this is 7."),
+        ({"q": "?!", "answers": ["a"], "ctxs": [7]}, {"question": "q", "passages": "ctxs"}, "ctxs[0] must be text or an object, this is 7."),
+        ({"q": "?!", "answers": ["a"], "ctxs": [{"body": "b"}]}, {"question": "q", "passages": "ctxs"}, "ctxs[0]: there is no field text (fields found: body)."),
+        ({"q": "?!", "answers": ["a"], "ctxs": [{"text": "b", "gold": "x"}]}, {"question": "q", "passages": "ctxs", "positive": "gold"},
+         "ctxs[0].gold is 'x', where true or false is wanted."),
+        ({"q": ["?!"], "answers": ["a"], "passages": []}, {"question": "q"}, "q must be text, this is ['?!']."),
+        ({"q": "?!", "answers": {"a": 1}, "passages": []}, {"question": "q"}, "answers must be text, this is {'a': 1}."),
+        (7, {"question": "q"}, "a record must be an object of fields."),
+    ],
+)  # fmt: skip
+def test_fields_that_are_not_as_they_should_be_are_told(
+    tmp_path: Path, row: Any, fields: dict[str, str], message: str
+) -> None:
+    write_records(tmp_path / "a.jsonl", [row])
+    with pytest.raises(UsageError) as raised:
+        list(read_examples(str(tmp_path / "a.jsonl"), "train", how=How(fields=fields)))
+    assert raised.value.message.partition("a.jsonl:1: ")[2] == message
+
+
+def test_one_passage_may_be_a_column_of_a_table(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(
+        "質問,正解,段落,表題\nどこ?,富士山,富士山は高い。,山\n", "utf-8"
+    )
+    fields = {"passages": "段落", "title": "表題"}
+    (example,) = read_examples(str(tmp_path / "a.csv"), "train", how=How(fields=fields))
+    assert [(p.title, p.text) for p in example.passages] == [("山", "富士山は高い。")]
+    assert (example.answers, example.positive_passage_indices) == (("富士山",), (0,))
+    assert example.positives_computed
 
 
 # The Hub, with a stand-in for `datasets`.
@@ -361,6 +489,20 @@ def test_a_hub_dataset_is_streamed_with_its_split(monkeypatch: pytest.MonkeyPatc
     assert calls == [("owner/name", "train", True), ("owner/name", "dev", True)]
 
 
+def test_a_hub_dataset_with_a_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def load(*names: str, split: str, streaming: bool) -> Any:
+        calls.append((*names, split, streaming))
+        return iter(RECORDS)
+
+    stand_in(monkeypatch, load)
+    assert [e.to_dict() for e in read("owner/name:distractor:dev")] == RECORDS
+    assert calls == [("owner/name", "distractor", "dev", True)]
+    with pytest.raises(UsageError, match="does not exist"):
+        read("owner/name:a:b:c")
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [
@@ -370,6 +512,10 @@ def test_a_hub_dataset_is_streamed_with_its_split(monkeypatch: pytest.MonkeyPatc
         ),
         (RuntimeError("boom"), "Dataset owner/name can't be read: boom"),
         (ValueError("Bad split: dev.\nmore"), "Dataset owner/name can't be read: Bad split: dev."),
+        (
+            ValueError("Config name is missing.\nPlease pick one among the available configs: ['fullwiki', 'distractor']\nmore"),
+            "Dataset owner/name can't be read: Config name is missing. ['fullwiki', 'distractor']",
+        ),
         (ConnectionError("no network"), "Dataset owner/name can't be read. The connection to the Hub was cut: ConnectionError: no network."),
     ],
 )  # fmt: skip

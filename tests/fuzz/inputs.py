@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import random
+import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import make_records
+from tests.data.formats_table import CASES
 
 FAILED = Path(__file__).parent / "corpus" / "failed.jsonl"
+FAILED_DOCUMENTS = FAILED.with_name("failed_documents.jsonl")
 
 
 @dataclass(frozen=True)
@@ -30,21 +33,30 @@ class Input:
 
 def corpus() -> list[Input]:
     """All of them."""
-    made = itertools.chain(_texts(), _records(), _predictions(), _gzips(), _parquets(), _recipes())
+    made = itertools.chain(
+        _texts(),
+        _records(),
+        _predictions(),
+        _gzips(),
+        _parquets(),
+        _recipes(),
+        _formats(),
+        _tables(),
+    )
     return [*made, *failed()]
 
 
-def failed() -> list[Input]:
+def failed(file: Path = FAILED) -> list[Input]:
     """Inputs that once ended in a traceback, a hang or a message without a place."""
-    rows = [json.loads(line) for line in FAILED.read_text("utf-8").splitlines()]
+    rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
     return [Input(r["kind"], r["name"], base64.b64decode(r["content"])) for r in rows]
 
 
-def keep(found: Input) -> None:
-    """Add one to corpus/failed.jsonl."""
+def keep(found: Input, file: Path = FAILED) -> None:
+    """Add one to those that failed."""
     row = {"kind": found.kind, "name": found.name, "content": base64.b64encode(found.content)}
-    with FAILED.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, default=bytes.decode) + "\n")
+    with file.open("a", encoding="utf-8") as out:
+        out.write(json.dumps(row, default=bytes.decode) + "\n")
 
 
 RECORD = make_records(1)[0]
@@ -194,6 +206,101 @@ def _gzips() -> Iterator[Input]:
         yield Input(kind, "zlib without gzip", zlib.compress(LINE))
         yield Input(kind, "a wrong length", whole[:-4] + b"\1\0\0\0")
         yield Input(kind, "a name without end", b"\x1f\x8b\x08\x08" + b"\0" * 6 + b"x" * 5000)
+
+
+def _formats() -> Iterator[Input]:
+    """Records of public formats with anything in the place of a field."""
+    for number, case in enumerate(CASES):
+        line = json.dumps(case.record).encode()
+        for field in case.record:
+            without = {k: v for k, v in case.record.items() if k != field}
+            yield Input("questions", f"{number} no {field}", json.dumps([without])[1:-1].encode())
+            for place in range(number % 3, len(VALUES), 3):
+                changed = json.dumps({**case.record, field: VALUES[place]})
+                yield Input("questions", f"{number} {field} {place}", changed.encode())
+        for cut in range(1 + number, len(line), 199):
+            yield Input("questions", f"{number} cut at {cut}", line[:cut])
+    for name, content in itertools.islice(TEXTS.items(), 0, None, 3):
+        yield Input("questions", name, content)
+
+
+CSV = 'qid,question,answers\r\n1,"Who, ""he""?","[""a"", ""b""]"\r\n2,何?,山\r\n'
+
+
+def _tables() -> Iterator[Input]:
+    for kind, text in (("csv", CSV), ("tsv", CSV.replace(",", "\t"))):
+        for encoding in ("utf-8", "utf-16", "cp932", "utf-32-le", "utf-7"):
+            content = text.encode(encoding)
+            yield Input(kind, encoding, content)
+            for cut in range(1, len(content), 17):
+                yield Input(kind, f"{encoding} cut at {cut}", content[:cut])
+                changed = bytearray(content)
+                changed[cut] ^= 0xFF
+                yield Input(kind, f"{encoding} changed at {cut}", bytes(changed))
+        for name, content in TEXTS.items():
+            yield Input(kind, name, content)
+            yield Input(kind, f"below names: {name}", b"question,answers\n" + content)
+    whole = excel()
+    for cut in range(0, len(whole), len(whole) // 60):
+        yield Input("xlsx", f"cut at {cut}", whole[:cut])
+        changed = bytearray(whole)
+        changed[cut] ^= 0xFF
+        yield Input("xlsx", f"changed at {cut}", bytes(changed))
+    for part, content in EXCEL.items():
+        for name, other in itertools.islice(TEXTS.items(), len(part) % 5, None, 5):
+            yield Input("xlsx", f"{part}: {name}", excel({part: other}))
+        for cut in range(1, len(content), 29):
+            yield Input("xlsx", f"{part} cut at {cut}", excel({part: content[:cut].encode()}))
+    for name, cell in CELLS.items():
+        sheet = EXCEL["xl/worksheets/sheet1.xml"].replace("<c r='C2'><v>7</v></c>", cell)
+        yield Input("xlsx", name, excel({"xl/worksheets/sheet1.xml": sheet.encode()}))
+
+
+_MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+_DOCUMENT = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+_PACKAGE = "http://schemas.openxmlformats.org/package/2006"
+_TYPE = "application/vnd.openxmlformats-officedocument.spreadsheetml"
+EXCEL = {
+    "[Content_Types].xml": f"<Types xmlns='{_PACKAGE}/content-types'>"
+    f"<Override PartName='/xl/workbook.xml' ContentType='{_TYPE}.sheet.main+xml'/>"
+    f"<Override PartName='/xl/worksheets/sheet1.xml' ContentType='{_TYPE}.worksheet+xml'/></Types>",
+    "_rels/.rels": f"<Relationships xmlns='{_PACKAGE}/relationships'><Relationship Id='rId1' "
+    f"Type='{_DOCUMENT}/officeDocument' Target='xl/workbook.xml'/></Relationships>",
+    "xl/workbook.xml": f"<workbook xmlns='{_MAIN}' xmlns:r='{_DOCUMENT}'><sheets>"
+    "<sheet name='S' sheetId='1' r:id='rId1'/></sheets></workbook>",
+    "xl/_rels/workbook.xml.rels": f"<Relationships xmlns='{_PACKAGE}/relationships'><Relationship Id='rId1' "
+    f"Type='{_DOCUMENT}/worksheet' Target='worksheets/sheet1.xml'/></Relationships>",
+    "xl/worksheets/sheet1.xml": f"<worksheet xmlns='{_MAIN}'><sheetData><row r='1'>"
+    "<c r='A1' t='inlineStr'><is><t>qid</t></is></c><c r='B1' t='inlineStr'><is><t>question</t></is></c>"
+    "<c r='C1' t='inlineStr'><is><t>answers</t></is></c></row><row r='2'><c r='A2'><v>1</v></c>"
+    "<c r='B2' t='inlineStr'><is><t>Who?</t></is></c><c r='C2'><v>7</v></c></row></sheetData></worksheet>",
+}  # fmt: skip
+"""The parts of a small Excel file."""
+
+CELLS = {
+    "a truth": "<c r='C2' t='b'><v>1</v></c>",
+    "an error": "<c r='C2' t='e'><v>#N/A</v></c>",
+    "a date without end": "<c r='C2' t='d'><v>99999-99-99</v></c>",
+    "a shared text that is not there": "<c r='C2' t='s'><v>99</v></c>",
+    "a formula without a value": "<c r='C2'><f>1+1</f></c>",
+    "a style that is not there": "<c r='C2' s='99'><v>1</v></c>",
+    "a number without end": "<c r='C2'><v>1e999</v></c>",
+    "no number": "<c r='C2'><v>x</v></c>",
+    "the last column": "<c r='XFD2'><v>1</v></c>",
+    "no place": "<c r='nowhere'><v>1</v></c>",
+    "a place of another row": "<c r='C999999'><v>1</v></c>",
+    "an unknown kind": "<c r='C2' t='zzz'><v>1</v></c>",
+    "a cell in a cell": "<c r='C2'><c r='C3'><v>1</v></c></c>",
+}  # fmt: skip
+
+
+def excel(parts: dict[str, bytes] | None = None) -> bytes:
+    """A small Excel file, some of whose parts are others."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in (EXCEL | (parts or {})).items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+    return out.getvalue()
 
 
 def parquet(table: Any, **options: Any) -> bytes:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from ragtune.base.errors import RagtuneError
+from ragtune.building.questions import read_questions
 from ragtune.data.read import read_examples
 from ragtune.model.source import ModelSource
 from ragtune.publish.licences import base_licence
-from ragtune.recipe.load import load_recipe, save_recipe
+from ragtune.recipe.corpus import Questions
+from ragtune.recipe.load import load_recipe, save
 from ragtune.recipe.schema import Model, Recipe
 from ragtune.stages.predictions import score_file
 from tests.conftest import make_records, write_records
@@ -19,11 +21,23 @@ KINDS = {
     "json": "a.json",
     "json.gz": "a.json.gz",
     "parquet": "a.parquet",
+    "questions": "q.jsonl",
+    "csv": "q.csv",
+    "tsv": "q.tsv",
+    "xlsx": "q.xlsx",
     "recipe": "a.yaml",
     "predictions": "p.jsonl",
     "card": "README.md",
 }
 """Each reader, and a name for its files."""
+
+DOCUMENTS = {
+    f"doc{ending}": f"d{ending}"
+    for ending in (
+        ".txt", ".md", ".html", ".csv", ".tsv.gz", ".jsonl", ".pdf", ".docx", ".pptx", ".xlsx", ".zip", ".tar.gz"
+    )
+}  # fmt: skip
+"""The readers of documents, which tests/fuzz/documents.py calls."""
 
 NO_PLACE = ("prompt.", "model.", "evaluate.")
 """How a message about a recipe may begin: with a key instead of a file."""
@@ -68,7 +82,7 @@ class Reader:
     def read(self) -> None:
         if self.kind == "recipe":
             recipe = load_recipe(self.path)
-            save_recipe(recipe, self.folder / "saved.yaml")
+            save(recipe, self.folder / "saved.yaml")
             assert load_recipe(self.folder / "saved.yaml") == recipe
         elif self.kind == "predictions":
             score_file(self.recipe, str(self.path), self.folder / "no-run")
@@ -76,6 +90,10 @@ class Reader:
             base = str(self.folder)
             if base_licence(Model(id=base), ModelSource(base, None), ask=False) is None:
                 raise RagtuneError(f"{self.path} names no licence.")
+        elif self.path.name.startswith("q."):
+            asked = Questions(files=[str(self.path)])
+            for question in read_questions(asked.files, asked):
+                str(question).encode()
         else:
             for example in read_examples(str(self.path), "train"):
                 example.to_dict()

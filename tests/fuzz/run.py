@@ -18,12 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.fuzz.inputs import Input, corpus, keep
-from tests.fuzz.readers import KINDS
+from tests.fuzz.inputs import FAILED, FAILED_DOCUMENTS, Input, corpus, keep
+from tests.fuzz.readers import DOCUMENTS, KINDS
 
 ROOT = Path(__file__).parents[2]
 LONGEST = 8192
@@ -46,14 +47,15 @@ def with_hypothesis(kind: str, seconds: float, *, seed: int | None = None) -> Ou
     """Call a reader with what Hypothesis makes, and make a failing input as small as it can be."""
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis import seed as seeded
+    from hypothesis import strategies as st
 
-    from tests.fuzz.readers import Reader
-    from tests.fuzz.strategies import contents
+    from tests.fuzz.strategies import changed, contents
 
-    known = corpus()
+    known = _known(kind)
+    made = contents(kind, known) if kind in KINDS else changed(known) | st.binary(max_size=200)
     start, calls, last = time.monotonic(), 0, b""
     with tempfile.TemporaryDirectory() as folder:
-        reader = Reader(kind, Path(folder))
+        reader = _reader(kind, Path(folder))
 
         @settings(
             max_examples=300,
@@ -62,7 +64,7 @@ def with_hypothesis(kind: str, seconds: float, *, seed: int | None = None) -> Ou
             phases=[Phase.generate, Phase.shrink],
             suppress_health_check=list(HealthCheck),
         )
-        @given(contents(kind, known))
+        @given(made)
         def once(content: bytes) -> None:
             nonlocal calls, last
             calls += 1
@@ -87,7 +89,7 @@ def with_atheris(kind: str, seconds: float, *, seed: int | None = None) -> Outco
     with tempfile.TemporaryDirectory() as folder:
         inputs = Path(folder) / "inputs"
         inputs.mkdir()
-        for number, known in enumerate(i for i in corpus() if i.kind == kind):
+        for number, known in enumerate(i for i in _known(kind) if i.kind == kind):
             if len(known.content) <= LONGEST:
                 (inputs / str(number)).write_bytes(known.content)
         limits = [
@@ -125,9 +127,9 @@ def _child(kind: str, options: list[str]) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["ragtune", "yaml", "json"]):
-        from tests.fuzz.readers import Reader
+        from tests.fuzz import readers  # noqa: F401 - they are instrumented while they are imported
     with tempfile.TemporaryDirectory() as folder:
-        reader = Reader(kind, Path(folder))
+        reader = _reader(kind, Path(folder))
 
         def once(content: bytes) -> None:
             with contextlib.redirect_stdout(io.StringIO()):
@@ -135,6 +137,24 @@ def _child(kind: str, options: list[str]) -> None:
 
         atheris.Setup([sys.argv[0], *options], once)
         atheris.Fuzz()
+
+
+def _known(kind: str) -> list[Input]:
+    if kind in KINDS:
+        return corpus()
+    from tests.fuzz import documents
+
+    return [known for known in documents.corpus() if known.kind == kind]
+
+
+def _reader(kind: str, folder: Path) -> Callable[[bytes], str | None]:
+    if kind in KINDS:
+        from tests.fuzz.readers import Reader
+
+        return Reader(kind, folder)
+    from tests.fuzz.documents import DocumentReader
+
+    return DocumentReader(kind, folder)
 
 
 ENGINES: dict[str, Any] = {"hypothesis": with_hypothesis, "atheris": with_atheris}
@@ -147,13 +167,13 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.run", description=__doc__)
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--engine", choices=ENGINES)
-    parser.add_argument("--reader", choices=KINDS)
+    parser.add_argument("--reader", choices=[*KINDS, *DOCUMENTS])
     chosen = parser.parse_args(arguments)
     engines = [chosen.engine] if chosen.engine else list(ENGINES)
     if not chosen.engine and importlib.util.find_spec("atheris") is None:
         print("atheris is not installed: Hypothesis alone.")
         engines.remove("atheris")
-    kinds = [chosen.reader] if chosen.reader else list(KINDS)
+    kinds = [chosen.reader] if chosen.reader else [*KINDS, *DOCUMENTS]
     seconds = chosen.minutes * 60 / len(engines) / len(kinds)
     failed = 0
     for engine in engines:
@@ -166,7 +186,7 @@ def main(arguments: list[str]) -> int:
             )
             if outcome.failed:
                 failed += 1
-                keep(outcome.failed)
+                keep(outcome.failed, FAILED if kind in KINDS else FAILED_DOCUMENTS)
                 print(f"  FAILED: {outcome.why}\n  {outcome.failed.content[:200]!r}", flush=True)
     return int(failed > 0)
 

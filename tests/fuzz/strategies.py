@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import json
 from typing import Any
 
 import yaml
 from hypothesis import strategies as st
 
-from tests.fuzz.inputs import RECIPE, RECORD, Input, parquet
+from tests.data.formats_table import CASES
+from tests.fuzz.inputs import EXCEL, RECIPE, RECORD, Input, excel, parquet
 
 TEXT = st.text(max_size=20) | st.sampled_from(["\x00", "\ud800", "\u2028", "../x", "*a", "0x_"])
 LEAF = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
@@ -36,6 +39,21 @@ def record(draw: st.DrawFn) -> dict[str, Any]:
     """A record of which some fields hold anything."""
     wrong = draw(st.dictionaries(st.sampled_from([*RECORD]) | TEXT, VALUE, max_size=3))
     return {**RECORD, **wrong}
+
+
+@st.composite
+def question(draw: st.DrawFn) -> dict[str, Any]:
+    """A record of a public format of which some fields hold anything."""
+    known = draw(st.sampled_from(CASES)).record
+    wrong = draw(st.dictionaries(st.sampled_from([*known]) | TEXT, VALUE, max_size=3))
+    return {**known, **wrong}
+
+
+def written(rows: list[list[str]]) -> bytes:
+    """A table below usual names."""
+    out = io.StringIO(newline="")
+    csv.writer(out).writerows([["qid", "question", "answers"], *rows])
+    return out.getvalue().encode("utf-8", "surrogatepass")
 
 
 @st.composite
@@ -94,6 +112,14 @@ def contents(kind: str, known: list[Input]) -> st.SearchStrategy[bytes]:
         "parquet": table(),
         "recipe": recipe(),
         "predictions": predictions(),
+        "questions": st.lists(question(), max_size=3).map(
+            lambda found: b"\n".join(json.dumps(one).encode() for one in found)
+        ),
+        "csv": st.lists(st.lists(TEXT, max_size=4), max_size=4).map(written),
+        "tsv": st.lists(st.lists(TEXT, max_size=4), max_size=4).map(written),
+        "xlsx": st.dictionaries(st.sampled_from([*EXCEL]), st.binary(max_size=80), max_size=2).map(
+            excel
+        ),
         "card": recipe().map(lambda content: b"---\nlicense: mit\n" + content + b"\n---\n"),
     }[kind]
     return changed([i for i in known if i.kind == kind]) | made | st.binary(max_size=200)

@@ -108,9 +108,13 @@ def sparse(name):
     with (folder / name).open("wb") as file:
         file.write(b'{"question": "')
         file.truncate(1 << 30)
-sparse("line.jsonl"), sparse("large.json"), sparse("large.yaml"), sparse("large.parquet")
+for name in ("line.jsonl", "large.json", "large.yaml", "large.parquet", "large.csv", "large.xlsx"):
+    sparse(name)
+(folder / "wide.csv").write_bytes(("q,a\\n" + "山," * 5_000_000 + "\\n").encode())
+(folder / "shut.tsv").write_bytes(b"q\\ta\\n" + b'"' + b"x\\t" * 9_000_000)
+(folder / "kanji.json").write_bytes(("[\\"" + "山" * 40_000_000).encode())
 (folder / "line.jsonl.gz").write_bytes(start + piece * 64)
-(folder / "bomb.json.gz").write_bytes(start + piece * 640)
+(folder / "bomb.json.gz").write_bytes(start + gzip.compress(b"x" * (16 << 20), mtime=0) * 40)
 (folder / "empty.jsonl.gz").write_bytes(lines * 640)
 (folder / "blank.jsonl.gz").write_bytes(blank * 640)
 (folder / "nested.jsonl.gz").write_bytes(gzip.compress(piece * 64, mtime=0))
@@ -151,16 +155,21 @@ def test_lines_and_files_without_end_end_in_a_message(tmp_path: Path) -> None:
     found = dict(line.partition(" ")[::2] for line in done.stdout.splitlines())
     assert found == {
         "blank.jsonl.gz": ":2: 16 MiB of empty lines in a row.",
-        "bomb.json.gz": ": more than 128 MiB of JSON, which is read as a whole.",
+        "bomb.json.gz": ": a record of more than 128 MiB of JSON.",
         "bomb.parquet": ": the 1 rows after row 0 hold more than 128 MiB.",
         "empty.jsonl.gz": ":100001: 100,000 empty lines in a row.",
-        "large.json": ": more than 128 MiB of JSON, which is read as a whole.",
+        "kanji.json": found["kanji.json"],
+        "large.csv": ": a table of more than 128 MiB.",
+        "large.json": found["large.json"],
+        "large.xlsx": ": no .xlsx file (File is not a zip file).",
         "large.parquet": found["large.parquet"],
         "large.yaml": "Recipe  can't be read: it has more than 256 KiB.",
         "line.jsonl": ":1: a line of more than 16 MiB.",
         "line.jsonl.gz": ":1: a line of more than 16 MiB.",
         "nested.jsonl.gz": found["nested.jsonl.gz"],
         "row.parquet": ": the 1 rows after row 0 hold more than 128 MiB.",
+        "shut.tsv": ":2: a row of more than 8 MiB.",
+        "wide.csv": ":2: a row of more than 8 MiB.",
     }
     assert found["large.parquet"].startswith(": can't be read (Parquet magic bytes not found")
     assert ":1: not UTF-8" in found["nested.jsonl.gz"]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ragtune.base.web import hub_client as client
-from ragtune.recipe.load import save_recipe
+from ragtune.recipe.load import save
 from ragtune.recipe.schema import Recipe
 from ragtune.stages.context import Context
 from ragtune.stages.order import digests_of, place_of, stage_named
@@ -144,5 +144,5 @@ def run_dir(tmp_path: Path, tiny_recipe: dict[str, Any], folder: Path) -> Finish
     run.trained()
     context = Context(run.recipe, run_dir=tmp_path)
     write_summary(context)
-    save_recipe(context.recipe, run.folder.recipe)
+    save(context.recipe, run.folder.recipe)
     return run

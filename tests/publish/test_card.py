@@ -18,7 +18,7 @@ from ragtune.recipe.load import load_recipe
 from ragtune.scoring.compare import compare
 from ragtune.scoring.metrics import METRICS
 from ragtune.scoring.score import Answers, score_answers
-from tests.reporting.made import a_recipe
+from tests.reporting.made import a_build, a_recipe
 
 BASE = "owner/base-model"
 REPORT = {
@@ -57,7 +57,7 @@ def card(recipe_: dict[str, Any], **changes: Any) -> str:
         "comparison": COMPARISON,
         "base_model": BASE,
         "licence": Licence("apache-2.0"),
-        "origins": data_origins(recipe.data),
+        "origins": data_origins(recipe.data, changes.get("builds", {})),
         "repo": "alice/model",
     }
     return model_card(Card(**{**values, **changes}))
@@ -388,3 +388,57 @@ def test_the_example_sends_messages_as_the_run_did(
             {"role": "user", "content": scope["question"]},
         ]
     )
+
+
+def documents(text: str) -> str:
+    found = re.search(r"^## The documents\n(.*?)^## ", text, re.DOTALL | re.MULTILINE)
+    assert found
+    return " ".join(found[1].split())
+
+
+def test_the_documents_of_a_corpus(tiny_recipe: dict[str, Any]) -> None:
+    built = a_build()
+    text = card(tiny_recipe, builds={"train": built, "eval": built})
+    assert rows(text)["training data"] == ["manuals/train.jsonl", "CC BY 4.0"]
+    assert rows(text)["evaluation data"] == ["manuals/eval.jsonl", "CC BY 4.0"]
+    assert documents(text) == (
+        "The examples were made of 41 documents (30 .pdf, 11 .md), cut into 12,345 passages, of which each says "
+        "where it stands: file, page or heading, characters. Retrieved by: lexical. "
+        "- Source, as stated for the corpus: The Pump Works, https://example.org/manuals "
+        "- Licence, as stated for the corpus: CC BY 4.0 "
+        "- Retrieval: an answer stands among the first 1/3/10 passages for 85.1/94.7/98.5 % of 1,200 questions "
+        "- Retrieval: the named passage or document is among the first 1/3/10 passages for 75.0/90.0/96.0 % of 900 "
+        "questions "
+        "- Retrieval: an answer stands among the first 1/3/10 passages for 97.0/100.0/100.0 % of 100 questions that "
+        "were synthetic "
+        "- **Synthetic questions**: 100 of 1,100 questions for training and 0 of 200 for evaluation were written by "
+        "a model, gemma, from the passages."
+    )
+    assert (
+        "license: apache-2.0" in text
+    )  # the model's; what the user states of the documents is no id of the Hub
+
+
+def test_a_corpus_of_which_nothing_is_stated(tiny_recipe: dict[str, Any]) -> None:
+    built = a_build(license=None, attribution=None)
+    text = card(tiny_recipe, builds={"train": built})
+    assert rows(text)["training data"][1] == "not known here: ask whoever made it"
+    assert "Source, as stated for the corpus: not stated" in documents(text)
+    assert (
+        "Licence, as stated for the corpus: not stated: ask whoever made this model before you use it"
+    ) in documents(text)
+
+
+def test_no_text_and_no_file_of_the_documents_is_published(tiny_recipe: dict[str, Any]) -> None:
+    text = card(tiny_recipe, builds={"train": a_build(), "eval": a_build()})
+    for secret in ("pump", "scan", "notes/", "Who made it?", "Grundig", "vented"):
+        assert secret not in text.replace("The Pump Works", ""), secret
+
+
+def test_what_is_stated_stays_in_its_line(tiny_recipe: dict[str, Any]) -> None:
+    built = a_build(license="a\n\n# b | c\x1b[2J", attribution="x\n---\ny", retriever="r\n\n- z")
+    text = card(tiny_recipe, builds={"train": built, "eval": built})
+    assert "\n# b" not in text
+    assert "- Licence, as stated for the corpus: a # b \\| c\\x1b[2J\n" in text
+    assert "- Source, as stated for the corpus: x --- y\n" in text
+    assert front_matter(text)

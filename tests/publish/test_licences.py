@@ -96,7 +96,7 @@ def test_a_model_of_the_hub_is_not_asked_for_unless_wanted(
 
 
 def test_the_samples_licences_are_those_that_they_are_shipped_with() -> None:
-    folder = locate("sample:squad2.dev")
+    (folder,) = locate("sample:squad2.dev")
     assert folder
     shipped = {
         found[1]: found[2].lower()
@@ -105,12 +105,12 @@ def test_the_samples_licences_are_those_that_they_are_shipped_with() -> None:
     }  # fmt: skip
     names = {p.name.removesuffix(".jsonl.gz") for p in folder.parent.glob("*.jsonl.gz")}
     for name in names:
-        origin = data_origins(Data(train=f"sample:{name}", eval="x.jsonl"))["train"]
+        origin = data_origins(Data(train=f"sample:{name}", eval="x.jsonl"), {})["train"]
         assert origin.licence
         assert origin.licence.id == shipped[name.partition(".")[0]]
 
 
 def test_a_sample_that_is_gone_is_only_named() -> None:
-    origin = data_origins(Data(train="sample:old.train", eval="/a/b/x.jsonl"))
+    origin = data_origins(Data(train="sample:old.train", eval="/a/b/x.jsonl"), {})
     assert (origin["train"].name, origin["train"].licence) == ("ragtune’s sample old.train", None)
     assert (origin["eval"].name, origin["eval"].licence) == ("x.jsonl", None)

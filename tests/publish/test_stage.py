@@ -263,6 +263,18 @@ def test_the_cards_licence_is_the_bases(
     assert "| base model | a model that is not on the Hub | mit |" in card
 
 
+def test_what_is_not_stated_is_said_before_anything_is_published(
+    hub: Hub, run_dir: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "Before this is published: nothing states the licence of eval.jsonl and train.jsonl."
+    pipeline.push(run_dir.path, REPO, dry_run=True)
+    assert words in said(capsys)
+    assert hub.requests == []
+    pipeline.push(run_dir.path, REPO)
+    told = said(capsys)
+    assert told.index(words) < told.index("Published: ")
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_the_card_of_a_base_on_the_hub_is_asked_for(
     hub: Hub,

@@ -13,11 +13,16 @@ from hypothesis import strategies as st
 
 from ragtune.base.errors import UsageError
 from ragtune.base.text import nearest
-from ragtune.recipe.load import load_recipe, save_recipe
-from ragtune.recipe.schema import Recipe, all_keys, describe_key, field_of
-from ragtune.recipe.starter import STARTER, commented_recipe
+from ragtune.recipe.keys import all_keys, describe_key, field_of
+from ragtune.recipe.load import load_recipe, save
+from ragtune.recipe.schema import Recipe
+from ragtune.recipe.starter import STARTER, commented
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+RECIPES = sorted(
+    path
+    for path in (Path(__file__).parents[2] / "recipes").glob("*.yaml")
+    if not path.name.endswith(".corpus.yaml")
+)
 
 SMALL = """\
 name: small
@@ -67,12 +72,12 @@ def test_there_are_shipped_recipes() -> None:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_resolved_recipe_is_a_recipe(path: Path, tmp_path: Path) -> None:
     recipe = load_recipe(path)
-    save_recipe(recipe, tmp_path / "recipe.yaml")
+    save(recipe, tmp_path / "recipe.yaml")
     assert load_recipe(tmp_path / "recipe.yaml") == recipe
 
 
 def test_resolved_recipe_holds_every_key(small: Path, tmp_path: Path) -> None:
-    save_recipe(load_recipe(small), tmp_path / "recipe.yaml")
+    save(load_recipe(small), tmp_path / "recipe.yaml")
     text = (tmp_path / "recipe.yaml").read_text("utf-8")
     for key in all_keys():
         assert f"{key.rpartition('.')[2]}:" in text
@@ -100,7 +105,7 @@ def test_saving_and_loading_changes_nothing(
     values["train"].update(learning_rate=rate, steps=steps)
     recipe = load_recipe(values)
     assert recipe.prompt.system == system
-    save_recipe(recipe, tmp_path / "recipe.yaml")
+    save(recipe, tmp_path / "recipe.yaml")
     assert load_recipe(tmp_path / "recipe.yaml") == recipe
     assert load_recipe(recipe) == recipe
 
@@ -316,12 +321,12 @@ def test_an_override_has_the_type_of_its_key(small: Path, override: str, value: 
 
 def test_the_starter_is_valid_yaml_and_a_recipe(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
-    path.write_text(commented_recipe(STARTER), "utf-8")
+    path.write_text(commented(Recipe, STARTER), "utf-8")
     assert load_recipe(path) == load_recipe(STARTER)
 
 
 def test_the_starter_stays_valid_with_every_section_uncommented(tmp_path: Path) -> None:
-    text = commented_recipe(STARTER).splitlines()
+    text = commented(Recipe, STARTER).splitlines()
     keys = {k.rpartition(".")[2] for k in all_keys()} - {"epochs", "template"}
     uncommented = [
         line.replace("# ", "", 1)

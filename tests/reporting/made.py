@@ -5,6 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ragtune.building.counters import RANKS
+from ragtune.building.figures import (
+    BuildFigures,
+    Built,
+    DocumentFigures,
+    Lengths,
+    Nearest,
+    PassageFigures,
+    QuestionFigures,
+    Recall,
+    Synthetic,
+    Twin,
+    TwinFigures,
+    Unfound,
+    Unread,
+)
+from ragtune.building.retrieval.compare import Comparison as Retrievers
 from ragtune.data.example import Example, Passage
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Recipe
@@ -12,6 +29,7 @@ from ragtune.reporting.answers import AnswerRow
 from ragtune.reporting.html import Report, write_report
 from ragtune.scoring.compare import compare
 from ragtune.scoring.score import Answers, score_answers
+from ragtune.scoring.statistics import Figure
 
 SCRIPT = "<script>alert('x')</script>"
 REFUSAL = "回答できません"
@@ -183,6 +201,69 @@ STATE: dict[str, Any] = {
         "intervals": {"aio_em": {"value": 0.5, "low": 0.25, "high": 0.75}},
     },
 }
+
+
+def a_build(text: str = "", **changes: Any) -> Built:
+    """What a build found of a made-up corpus, with everything that it can find; `text` stands everywhere."""
+    twin = Twin(
+        f"The pump must be vented. {text}", f"pump.pdf, p. 3{text}", f"old/pump.pdf, p. 2{text}"
+    )
+    nearest = Nearest(
+        f"Pumps{text}", f"Before the first start … {text}", f"manual.pdf, p. 12{text}"
+    )
+    figures = BuildFigures(
+        recall=(
+            Recall("answer", "real", 1200, rates(0.851, 0.947, 0.985)),
+            Recall("gold", "real", 900, rates(0.75, 0.9, 0.96)),
+            Recall("answer", "synthetic", 100, rates(0.97, 1.0, 1.0)),
+        ),
+        documents=DocumentFigures(
+            41, {".pdf": 30, f".md{text}": 11}, 2, 1, (Unread(f"scan.pdf{text}", f"it has no text{text}"),),
+            7, tuple(f"notes/{i}.md{text}" for i in range(7)),
+        ),
+        passages=PassageFigures(12345, Lengths(20, 371.5, 400, 400, 4_500_000), TwinFigures(12345, 12, 30, (twin,))),
+        questions=QuestionFigures(
+            1100, 200, {f"have no answer{text}": 9}, 800, 500, 3,
+            (
+                Unfound(f"q7{text}", f"Who made it? {text}", (f"Grundig{text}", "G"), nearest, elsewhere=True),
+                Unfound("q8", "日本の首都は？", ("東京",), nearest, elsewhere=False),
+                Unfound("q9", "Why?", ("because",), None),
+            ),
+            Synthetic(f"gemma{text}", 100, 0, {f"have an answer that isn’t in the passage{text}": 31}, 90_000, 8_000),
+        ),
+        trained=TwinFigures(200, 0, 1, (twin,)),
+    )  # fmt: skip
+    values: dict[str, Any] = {
+        "name": "manuals",
+        "seal": {"train.jsonl": "ab" * 32, "eval.jsonl": "cd" * 32},
+        "language": "en",
+        "retriever": f"lexical{text}",
+        "figures": figures,
+        "license": f"CC BY 4.0{text}",
+        "attribution": f"The Pump Works, https://example.org/manuals{text}",
+        **changes,
+    }
+    return Built(**values)
+
+
+def a_comparison(text: str = "") -> Retrievers:
+    """Three made-up retrievers on the same questions."""
+    names = [f"lexical{text}", f"dense{text}", f"hybrid{text}"]
+    recall = {name: at_depths(0.8, 0.9, 0.95) for name in names}
+    less = {f"{name} - {names[0]}": at_depths(-0.06, 0.0, 0.05) for name in names[1:]}
+    return Retrievers(1200, 9, recall, less)
+
+
+def at_depths(*values: float) -> dict[str, Figure]:
+    return {f"recall_at_{k}": figure for k, figure in rates(*values).items()}
+
+
+def rates(*values: float) -> dict[int, Figure]:
+    """Recall among the first 1, 3 and 10."""
+    return {
+        k: {"value": v, "low": v - 0.02, "high": min(1.0, v + 0.02)}
+        for k, v in zip(RANKS, values, strict=True)
+    }
 
 
 def render(folder: Path, **changes: Any) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ragtune.base.screen.visible import visible
-from ragtune.data.example import Passage
+from ragtune.data.example import Passage, Place
 from ragtune.reporting.answers import AnswerRow
 from ragtune.reporting.frame import framed
 from ragtune.reporting.wording import HINT
@@ -175,11 +175,15 @@ def test_text_of_the_data_stays_text(show: Callable[..., Any]) -> None:
         HOSTILE, HOSTILE, (HOSTILE,), (Passage(f"a {HOSTILE} b", HOSTILE),), HOSTILE, HOSTILE, True, True,
         prompt=HOSTILE, others=(HOSTILE,), alternatives=(HOSTILE,),
     )  # fmt: skip
+    row = dataclasses.replace(
+        row, passages=(dataclasses.replace(row.passages[0], place=Place(HOSTILE, 0, 1)),)
+    )
     audit = {"name": "x", "split": "eval", "title": HOSTILE, "count": 1, "of": 1, "note": HOSTILE}
     page = show(
         answers=[row, *made.rows()],
         controls=made.controls(HOSTILE),
         data=made.data_report(audits=[{**audit, "examples": [{"qid": "1", "text": HOSTILE}]}]),
+        builds={"eval": made.a_build(HOSTILE, compared=made.a_comparison(HOSTILE))},
     )
     page.locator(".question").first.click()
     for place in (
@@ -187,12 +191,14 @@ def test_text_of_the_data_stays_text(show: Callable[..., Any]) -> None:
         ".said",
         ".accepted div",
         ".passage b",
+        ".passage small",
         ".passage mark",
         "p.small > bdi",
         "pre",
     ):
         assert page.locator(f"table.answers {place}").first.text_content() == SEEN, place
-    assert SEEN in page.locator(".audit").text_content()
+    assert SEEN in page.locator("#data .audit").text_content()
+    assert page.locator("#retrieval").text_content().count(SEEN) == 45
     assert page.evaluate("window.hurt") is None
     assert page.locator("img").count() == 0
 

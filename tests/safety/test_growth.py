@@ -16,9 +16,8 @@ from ragtune.base.errors import UsageError
 from ragtune.base.screen.visible import in_line, named, visible
 from ragtune.base.secrets import HIDDEN, hide, kind_of, scan
 from ragtune.base.text import nearest
-from ragtune.data.auditor import question_key
 from ragtune.data.example import MAX_ANSWERS, MAX_PASSAGES, parse_example
-from ragtune.data.overlap import TrainingText
+from ragtune.data.overlap import TrainingText, question_key
 from ragtune.data.select import nearly_positive
 from ragtune.data.words import LONG, aio_undeleted, find_answer, nfkc, stands_by_rule
 from ragtune.recipe.yaml import dump_yaml

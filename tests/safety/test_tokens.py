@@ -13,8 +13,8 @@ import pytest
 
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.secrets import hide, kind_of, named_as_secret
+from ragtune.recipe.keys import all_keys
 from ragtune.recipe.load import load_recipe
-from ragtune.recipe.schema import all_keys
 
 HUB = "hf_abcdefghijklmnopqrstuvwxyzABCDEF"
 WEB = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiI2MDAwMDAwMDAwIn0.c2lnbmF0dXJl-X2Fub3RoZXI"

@@ -21,8 +21,9 @@ import ragtune
 from ragtune.base.errors import UsageError
 from ragtune.model.hardware import Hardware
 from ragtune.model.plan import Plan
+from ragtune.recipe.keys import all_keys
 from ragtune.recipe.load import load_recipe
-from ragtune.recipe.schema import Recipe, all_keys
+from ragtune.recipe.schema import Recipe
 from ragtune.recipe.starter import STARTER
 from ragtune.stages.context import Context
 from ragtune.stages.road import make, working

@@ -9,15 +9,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
-from ragtune.answering.connection import bounded
+from ragtune.answering.connection import bounded, check_address
 from ragtune.answering.prediction import Prediction
 from ragtune.base.commands import install
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.text import nearest, shortened
 from ragtune.base.web.answers import AnswerError
-from ragtune.base.web.network import require_network
 from ragtune.data.chat import Message
 from ragtune.recipe.schema import Scalar
 
@@ -38,7 +36,8 @@ LIST_TIMEOUT = 30.0
 """Seconds for the list of models."""
 GOES_ON = "What is answered is kept; the same command goes on."
 
-_ADDRESS = "evaluate.endpoint is the address up to /v1, such as http://localhost:8000/v1."
+_MOST_TOKENS = 10**9
+"""Of one answer; whoever says more has counted nothing."""
 _NEWER_LIMIT = "max_completion_tokens"
 """The name that some servers insist on; older ones, and most others, know max_tokens alone."""
 _SHOWN = 300
@@ -63,6 +62,14 @@ def served_models(endpoint: str) -> list[str] | None:
     return wait_for(ask)
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of a question and of its answer, as the server counts them."""
+
+    prompt: int
+    completion: int
+
+
 @dataclass
 class Client:
     """A server, and the model that is wanted of it. The key is that of OPENAI_API_KEY, if it is set."""
@@ -78,9 +85,19 @@ class Client:
     """What the server's chat template reads beside the messages."""
     limit: str = "max_tokens"
     """What the server calls `max_new_tokens`."""
+    section: str = "evaluate"
+    """Of the configuration, which names the endpoint: messages advise its keys."""
+    usage: dict[str, Usage] = field(default_factory=dict, init=False)
+    """What each question took, by its qid, where the server says it."""
 
     def __post_init__(self) -> None:
-        _check_address(self.endpoint)
+        check_address(self.endpoint, self.section)
+
+    @property
+    def _address(self) -> str:
+        return (
+            f"{self.section}.endpoint is the address up to /v1, such as http://localhost:8000/v1."
+        )
 
     def connected(self) -> AsyncOpenAI:
         # The library insists on a key; a server without keys reads none.
@@ -157,8 +174,10 @@ class Client:
         if choice is None or not hasattr(message, "content"):
             raise RagtuneError(
                 f"What {self.endpoint} answers to the question {qid} is no chat completion.",
-                _ADDRESS,
+                self._address,
             )
+        if (usage := _usage(reply)) is not None:
+            self.usage[qid] = usage
         content = getattr(message, "content", None) or ""
         if isinstance(content, list):  # of parts, of which some may be text
             parts = [part.get("text") for part in content if isinstance(part, dict)]
@@ -180,7 +199,7 @@ class Client:
                 raise self.unread(error.__cause__) from None
             raise RagtuneError(
                 f"No server answers at {self.endpoint}.",
-                self.advice or "Start it, or set evaluate.endpoint.",
+                self.advice or f"Start it, or set {self.section}.endpoint.",
             ) from None
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
             raise self.refused(error.status_code) from None
@@ -194,7 +213,7 @@ class Client:
         if isinstance(error, openai.APITimeoutError):
             return RagtuneError(
                 f"{self.endpoint} gave no answer to the question {qid} in {TIMEOUT:g} s, {times}.",
-                f"Set evaluate.concurrency lower, or look at the server's log. {GOES_ON}",
+                f"Set {self.section}.concurrency lower, or look at the server's log. {GOES_ON}",
             )
         if isinstance(error.__cause__, AnswerError):
             return self.unread(error.__cause__)
@@ -215,7 +234,7 @@ class Client:
         if target := error.response.headers.get("Location"):
             return UsageError(
                 f"{self.endpoint} leads elsewhere ({status}: {shortened(target, _SHOWN)}).",
-                f"If the server there is yours, set evaluate.endpoint to its address. {GOES_ON}",
+                f"If the server there is yours, set {self.section}.endpoint to its address. {GOES_ON}",
             )
         unlisted = listed is not None and self.model not in listed
         # transformers' server answers 400 to another name than the one that it was started with.
@@ -231,12 +250,14 @@ class Client:
         return RagtuneError(
             f"{self.endpoint} failed at the question {qid} ({status}: {said})"
             + (f"; it does not list {self.model}." if unlisted else "."),
-            f"{_what_to_do(status, said)} {GOES_ON}".lstrip(),
+            f"{self._what_to_do(status, said)} {GOES_ON}".lstrip(),
         )
 
     def unread(self, error: AnswerError) -> RagtuneError:
         """What to say of an answer that was not read on."""
-        return RagtuneError(f"The answer of {self.endpoint} was not read on: {error}", _ADDRESS)
+        return RagtuneError(
+            f"The answer of {self.endpoint} was not read on: {error}", self._address
+        )
 
     def refused(self, status: int) -> UsageError:
         sent = "the key in OPENAI_API_KEY" if _key() else "to answer without a key"
@@ -245,42 +266,31 @@ class Client:
             "Set the environment variable OPENAI_API_KEY to a key that the server accepts.",
         )
 
+    def _what_to_do(self, status: int, said: str) -> str:
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
+            return f"Set {self.section}.concurrency lower."
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return "Look at the server's log."
+        if status == HTTPStatus.NOT_FOUND:
+            return f"{self._address} Or the server knows no such model."
+        if "temperature" in said:
+            return "ragtune asks for the likeliest answer (temperature 0): choose a model that can be asked so."
+        if re.search(r"context|length|too long|tokens", said):
+            shorter = "prompt.max_tokens" if self.section == "evaluate" else "passages.size lower"
+            return (
+                "If the prompt is too long for the server, it was started with a shorter context than the "
+                f"model's: start it with a longer one, or set {shorter}."
+            )
+        return ""
 
-def _what_to_do(status: int, said: str) -> str:
-    if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return "Set evaluate.concurrency lower."
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return "Look at the server's log."
-    if status == HTTPStatus.NOT_FOUND:
-        return f"{_ADDRESS} Or the server knows no such model."
-    if "temperature" in said:
-        return "ragtune asks for the likeliest answer (temperature 0): choose a model that can be asked so."
-    if re.search(r"context|length|too long|tokens", said):
-        return (
-            "If the prompt is too long for the server, it was started with a shorter context than the "
-            "model's: start it with a longer one, or set prompt.max_tokens."
-        )
-    return ""
 
-
-def _check_address(endpoint: str) -> None:
-    """Raise unless it is an address that holds no password: it is shown and written to files."""
-    require_network("evaluate.engine: openai asks a server", "Set evaluate.engine=local.")
-    try:
-        parts = urlsplit(endpoint)
-        right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is none, half a bracket
-        right = False
-    if not right:
-        raise UsageError(
-            f"evaluate.endpoint: {endpoint!r} is no address of a server.",
-            "Write it as http://localhost:8000/v1.",
-        )
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise UsageError(
-            "evaluate.endpoint holds a user's name or password, or something behind ? or #.",
-            "Leave it out and put the key into the environment variable OPENAI_API_KEY.",
-        )
+def _usage(reply: object) -> Usage | None:
+    found = getattr(reply, "usage", None)
+    counts = [getattr(found, name, None) for name in ("prompt_tokens", "completion_tokens")]
+    read, written = (
+        one if type(one) is int and 0 <= one < _MOST_TOKENS else None for one in counts
+    )
+    return None if read is None or written is None else Usage(read, written)
 
 
 def _library() -> ModuleType:
@@ -297,7 +307,7 @@ def wait_for(function: Callable[[], Awaitable[T]]) -> T:
         _library()
     except ImportError:
         raise UsageError(
-            "evaluate.engine: openai needs the package openai, which is not installed.",
+            "To ask a server needs the package openai, which is not installed.",
             f"Run: {install('openai')}",
         ) from None
     with start_blocking_portal() as portal:

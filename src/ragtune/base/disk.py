@@ -107,7 +107,7 @@ def _elsewhere(path: Path, *, larger: bool = False) -> str:
             return f"set {variable} to a folder {'on a larger disk' if larger else 'elsewhere'}"
     if larger:
         return "move the run directory to a larger disk, and name it there with --run-dir"
-    return "choose another run directory with --run-dir"
+    return "choose another run directory with --run-dir (for a corpus, another --folder)"
 
 
 def _concerns(name: object, path: Path) -> bool:

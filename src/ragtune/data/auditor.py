@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,9 +10,9 @@ from ragtune.data.audit import Audit, AuditReport, all_audits
 from ragtune.data.counts import SplitName
 from ragtune.data.encode import EncodedExample, Encoder
 from ragtune.data.example import Example, Passage
-from ragtune.data.overlap import TrainingText, text_hash
+from ragtune.data.overlap import TrainingText, question_key
 from ragtune.data.select import nearly_positive, target_answer
-from ragtune.data.words import find_answer, nfkc, stands
+from ragtune.data.words import find_answer, stands
 
 _AROUND = 60
 """Characters shown on each side of a match."""
@@ -223,15 +222,6 @@ class Auditor:
             self._audits["changed_answers", split].add(
                 one.example.qid, answer, detail=f"{answer!r} comes back as {back!r}"
             )
-
-
-def question_key(text: str) -> int:
-    """A hash that is the same for texts that differ in width, case, white space or the last signs."""
-    plain = "".join(nfkc(text).casefold().split())
-    end = len(plain)
-    while end and unicodedata.category(plain[end - 1]).startswith("P"):
-        end -= 1
-    return text_hash(plain[:end] or plain)
 
 
 def _around(text: str, match: str) -> str:

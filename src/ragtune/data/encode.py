@@ -8,6 +8,7 @@ token follows: nothing is searched for in token ids.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -338,4 +339,4 @@ class Encoder:
 
 
 def _cut(passage: Passage, length: int) -> Passage:
-    return Passage(passage.text[:length], passage.title, passage.passage_id)
+    return dataclasses.replace(passage, text=passage.text[:length])

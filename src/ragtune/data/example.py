@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from ragtune.base.errors import UsageError
@@ -26,6 +27,34 @@ _KINDS = {
 }  # fmt: skip
 
 
+_COUNTED = {
+    ".pptx": "slide",
+    ".xlsx": "row", ".csv": "row", ".tsv": "row",
+    ".jsonl": "record", ".ndjson": "record", ".parquet": "record",
+}  # fmt: skip
+"""What a place's page is, by the ending of the file; else a page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a passage stands."""
+
+    file: str
+    start: int
+    """Of its characters in the text of the document, as it was read."""
+    end: int
+    page: int | None = None
+    """From 1; of a presentation the slide, of a table the row."""
+    heading: str = ""
+
+    def in_words(self) -> str:
+        """Such as `manual.pdf, p. 12`, `prices.xlsx, row 3` or `guide.md, Pump > Start`."""
+        ending = PurePosixPath(self.file.lower().removesuffix(".gz")).suffix
+        counted = _COUNTED.get(ending, "p.")
+        where = f"{counted} {self.page}" if self.page is not None else self.heading
+        return f"{self.file}, {where}" if where else self.file
+
+
 @dataclass(frozen=True, slots=True)
 class Passage:
     """A retrieved text."""
@@ -33,9 +62,11 @@ class Passage:
     text: str
     title: str = ""
     passage_id: str | int | None = None
+    place: Place | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {"passage_id": self.passage_id, "title": self.title, "text": self.text}
+        found = {"passage_id": self.passage_id, "title": self.title, "text": self.text}
+        return found if self.place is None else {**found, "place": asdict(self.place)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +208,24 @@ def _passage(value: object, name: str, where: str) -> Passage:
         text=_of_type(value["text"], str, f"{name}.text", where),
         title="" if title is None else _of_type(title, str, f"{name}.title", where),
         passage_id=passage_id,
+        place=_place(value.get("place")),
+    )
+
+
+def _place(value: object) -> Place | None:
+    """Where a passage stands, as `to_dict` wrote it; other data may use the word for something else."""
+    if not isinstance(value, dict):
+        return None
+    file, start, end = value.get("file"), value.get("start"), value.get("end")
+    page, heading = value.get("page"), value.get("heading")
+    if not (isinstance(file, str) and is_text(file) and type(start) is type(end) is int):
+        return None
+    return Place(
+        file,
+        start,
+        end,
+        page if type(page) is int else None,
+        heading if isinstance(heading, str) and is_text(heading) else "",
     )
 
 
@@ -196,7 +245,8 @@ def _field(record: dict[str, Any], name: str, kind: type[T], where: str) -> T:
         raise UsageError(
             f"{where}: field {name} is missing (fields found: {found}).",
             "Each record holds question (string), answers (list of strings) and passages (list of "
-            "{title, text}).",
+            "{title, text}). Fields that are called otherwise are named in fields: {question: …}; the public "
+            "formats that are read as they are stand in docs/data.md.",
         )
     return _of_type(record[name], kind, name, where)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import unicodedata
 from array import array
 from collections.abc import Iterable
 from functools import cached_property, lru_cache
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from ragtune.data.words import nfkc
 
 CHUNK = 64
 SHARED = 2 * CHUNK
@@ -32,6 +35,15 @@ _FACTORS = np.frombuffer(hashlib.shake_128(b"window").digest(8 * CHUNK), "<u8") 
 def text_hash(text: str) -> int:
     """64 bits, the same in every process."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def question_key(text: str) -> int:
+    """A hash that is the same for texts that differ in width, case, white space or the last signs."""
+    plain = "".join(nfkc(text).casefold().split())
+    end = len(plain)
+    while end and unicodedata.category(plain[end - 1]).startswith("P"):
+        end -= 1
+    return text_hash(plain[:end] or plain)
 
 
 class TrainingText:

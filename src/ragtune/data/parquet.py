@@ -1,4 +1,4 @@
-"""Reading Parquet row by row, after a look at how much its rows hold when they are unpacked."""
+"""Reading Parquet row by row, after a look at how much its rows hold when they are unpacked; and Arrow."""
 
 from __future__ import annotations
 
@@ -40,6 +40,23 @@ def rows(path: Path, most: int) -> Iterator[tuple[int, int, Any]]:
             for row in batch.to_pylist():
                 number += 1
                 yield number, total, row
+
+
+def arrow_rows(path: Path, most: int) -> Iterator[tuple[int, Any]]:
+    """Yield each row's number and the row of a file that `save_to_disk` of `datasets` wrote.
+
+    Args and raises as `rows`.
+    """
+    number = 0
+    with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
+        for batch in reader:
+            for start in range(0, batch.num_rows, ROWS):
+                some = batch.slice(start, ROWS)
+                if some.nbytes > most:
+                    raise _too_large(path, most, some.num_rows, number)
+                for row in some.to_pylist():
+                    number += 1
+                    yield number, row
 
 
 def _require_small(path: Path, most: int) -> None:

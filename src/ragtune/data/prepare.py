@@ -20,6 +20,7 @@ from ragtune.data.auditor import Auditor
 from ragtune.data.counts import ADVICE, SplitReport, refusal_too_long
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example, parse_example
+from ragtune.data.formats.reading import AUTO, How
 from ragtune.data.read import read_examples
 from ragtune.data.select import is_asked_too
 from ragtune.data.splits import EvaluationSplit, Row, Split, TrainingSplit
@@ -50,6 +51,12 @@ def source_of(data: Data, split: str) -> str:
         return named
     with progress(f"downloading {split}", unit=BYTES) as update:
         return str(aio.fetch(split, lambda done, total: update(done, "", total)))
+
+
+def how_of(data: Data, split: str) -> How:
+    """How a split is read: as the recipe says, but for downloaded aio files."""
+    named = data.train if split == "train" else data.eval
+    return AUTO if named is None else How(data.format, {str(k): v for k, v in data.fields.items()})
 
 
 def prepare_training(recipe: Recipe, encoder: Encoder, rows: int, folder: Path) -> Auditor:
@@ -183,7 +190,8 @@ def _rows(split: Split) -> Iterator[Row]:
             said = f"{counts.read:,} records, {counts.selected:,} selected"
             update(done, said, total, counts.read)
 
-        for batch in _ahead(read_examples(split.source, split.hub_name, tick), BATCH):
+        how = how_of(split.recipe.data, split.name)
+        for batch in _ahead(read_examples(split.source, split.hub_name, tick, how), BATCH):
             yield from split.chosen(batch)
             say(done)
         yield from split.rest()

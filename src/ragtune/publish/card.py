@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
 from ragtune.base.files import read_json
+from ragtune.building.figures import Built, corpora
 from ragtune.data.chat import Form
+from ragtune.data.counts import SplitName
 from ragtune.data.prepare import DataReport
 from ragtune.data.prompt import PromptBuilder
 from ragtune.model.safety import ADAPTER
@@ -51,7 +53,8 @@ class Card:
 
     `repo` is owner/name, where the model goes; `base_model` the base's Hub id, None if only this machine
     has it; `comparison` is None if there are not both evaluations, `licence`, the base's, if it is not
-    known. `origins` are those of `train` and `eval`.
+    known. `origins` are those of `train` and `eval`, `builds` what `ragtune build` found of those that it
+    wrote.
     """
 
     repo: str
@@ -61,7 +64,8 @@ class Card:
     comparison: Comparison | None
     base_model: str | None
     licence: Licence | None
-    origins: Mapping[str, Origin]
+    origins: Mapping[SplitName, Origin]
+    builds: Mapping[SplitName, Built] = field(default_factory=dict)
 
     @property
     def merged(self) -> bool:
@@ -88,6 +92,7 @@ def model_card(card: Card) -> str:
         card=card,
         **vars(card),
         metadata=_metadata(card),
+        corpora=corpora(card.builds),
         recipe_yaml=dump_yaml(_public(card)).strip(),
         code=_example(card),
         fingerprints=card.summary.get("data", {}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,8 @@ from huggingface_hub import try_to_load_from_cache
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.web.hub import api, hub_errors
 from ragtune.base.web.hub_client import failing_at_once
+from ragtune.building.figures import Built
+from ragtune.data.counts import SplitName
 from ragtune.data.read import locate
 from ragtune.model.source import ModelSource, gguf_file
 from ragtune.recipe.schema import Data, Model
@@ -44,6 +47,9 @@ class Origin:
     """The dataset's id on the Hub."""
     split: str | None = None
     licence: Licence | None = None
+    """That of the data; of built ones that of the documents, as the user states it."""
+    attribution: str | None = None
+    """Where the documents come from, as the user states it."""
 
 
 # Of the files in ragtune/data/samples; its README.md names authors and changes.
@@ -83,9 +89,33 @@ def base_licence(model: Model, source: ModelSource, *, ask: bool) -> Licence | N
     return _of_card(_cached_card(source.path, "model", source.revision, ask=ask))
 
 
-def data_origins(data: Data) -> dict[str, Origin]:
-    """Name and licence of `train` and `eval`."""
-    return {"train": _origin(data.train, "train"), "eval": _origin(data.eval, "validation")}
+def data_origins(data: Data, builds: Mapping[SplitName, Built]) -> dict[SplitName, Origin]:
+    """Name and licence of `train` and `eval`.
+
+    Args:
+        data: the recipe's section.
+        builds: what `ragtune build` said of those that it wrote.
+    """
+    sources: tuple[tuple[SplitName, str | None, str], ...] = (
+        ("train", data.train, "train"),
+        ("eval", data.eval, "validation"),
+    )
+    return {
+        split: _stated(builds[split], source) if split in builds else _origin(source, hub_split)
+        for split, source, hub_split in sources
+    }
+
+
+def without_licence(origins: Mapping[SplitName, Origin]) -> str | None:
+    """What of the data has no known licence, in words."""
+    bare = {origin.name for origin in origins.values() if origin.licence is None}
+    return f"nothing states the licence of {' and '.join(sorted(bare))}" if bare else None
+
+
+def _stated(built: Built, source: str | None) -> Origin:
+    licence = Licence("other", built.license) if built.license else None
+    name = f"{built.name}/{Path(source or '').name}"
+    return Origin(name, licence=licence, attribution=built.attribution)
 
 
 def _origin(source: str | None, split: str) -> Origin:
@@ -96,14 +126,14 @@ def _origin(source: str | None, split: str) -> Origin:
         of, licence = _SAMPLES.get(name.partition(".")[0], ("", None))
         return Origin(f"ragtune’s sample {name}" + (of and f", of {of}"), licence=licence)
     try:
-        file = locate(source)
+        here = bool(locate(source, split))
     except UsageError:  # one that is gone
-        file = Path(source)
-    if file is not None:
+        here = True
+    if here:
         return Origin(Path(source).name)
-    name, _, named = source.partition(":")
+    name, *named = source.split(":")
     card = _cached_card(name, "dataset", None, ask=False)  # `datasets` fetched it with the data
-    return Origin(source, name, named or split, _of_card(card))
+    return Origin(source, name, named[-1] if named else split, _of_card(card))
 
 
 def _cached_card(name: str, kind: str, revision: str | None, *, ask: bool) -> Path | None:

@@ -1,11 +1,11 @@
-"""Recipes: reading them with messages that name file, line and key, and writing them."""
+"""Recipes and corpora: reading them with messages that name file, line and key, and writing them."""
 
 from __future__ import annotations
 
 import copy
 import difflib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -16,19 +16,37 @@ from ragtune.base.files import writing
 from ragtune.base.reading import read_text
 from ragtune.base.text import first_line
 from ragtune.base.windows import BACKSLASHES
+from ragtune.recipe.corpus import Corpus
+from ragtune.recipe.keys import field_of, sections
 from ragtune.recipe.problems import problems_in
-from ragtune.recipe.schema import Recipe, field_of, sections
+from ragtune.recipe.schema import Recipe, Section
 from ragtune.recipe.template import read_template
 from ragtune.recipe.yaml import dump_yaml, parse_yaml
 
+_DEEPEST = 2
+"""How many sections a key may stand in."""
+_EMPTY = ("", "''", '""', "null", "~")
+"""What a text is set to nothing by, on the command line."""
 _LARGEST = 256 << 10
 """Bytes of the largest recipe."""
+S = TypeVar("S", bound=Section)
+_FIRST: dict[type[Section], tuple[str, ...]] = {
+    Recipe: ("name", "model", "data"),
+    Corpus: ("name", "documents", "questions"),
+}
+_OPTIONS: dict[type[Section], str] = {Recipe: "", Corpus: " --corpus"}
+"""Of `ragtune init` and `ragtune schema`."""
 
 
-def save_recipe(recipe: Recipe, path: Path) -> None:
-    """Write every value, defaults included, as a valid recipe."""
+def save(whole: Recipe | Corpus, path: Path) -> None:
+    """Write every value, defaults included, as a valid recipe or corpus."""
     with writing(path) as file:
-        file.write(dump_yaml(recipe.model_dump(mode="json")))
+        file.write(dumped(whole))
+
+
+def dumped(whole: Recipe | Corpus) -> str:
+    """What `save` writes."""
+    return dump_yaml(whole.model_dump(mode="json"))
 
 
 def load_recipe(
@@ -41,30 +59,44 @@ def load_recipe(
     Raises:
         UsageError: a missing file, bad YAML, an unknown key, a wrong value; all problems at once.
     """
+    recipe = _with_templates(_load(source, overrides or [], Recipe))
+    where = str(source) if isinstance(source, str | Path) else "recipe"
+    _refuse_tokens(recipe.model_dump(mode="json"), where, {})  # of template files, too
+    return recipe
+
+
+def load_corpus(
+    source: str | Path | dict[str, Any] | Corpus, overrides: list[str] | None = None
+) -> Corpus:
+    """The same for a corpus."""
+    return _load(source, overrides or [], Corpus)
+
+
+def _load(source: str | Path | dict[str, Any] | S, overrides: list[str], root: type[S]) -> S:
     lines: dict[str, str] = {}
-    where = "recipe"
-    if isinstance(source, Recipe):
+    where = root.__name__.lower()
+    if isinstance(source, Section):
         values = source.model_dump(mode="json")
     elif isinstance(source, dict):
         values = copy.deepcopy(source)
     else:
         where = str(source)
-        values, lines = _read_yaml(Path(source))
-    for override in overrides or []:
+        values, lines = _read_yaml(Path(source), root)
+    for override in overrides:
         _refuse_tokens_in_override(override)
-        _override(values, override, lines)
+        _override(values, override, lines, root)
     _refuse_tokens(values, where, lines)
     # A section whose keys are all commented out is read as null.
-    values = {k: v for k, v in values.items() if v is not None or k not in sections()}
+    values = {k: v for k, v in values.items() if v is not None or k not in sections(root)}
     try:
-        recipe = _with_templates(Recipe.model_validate(values))
+        return root.model_validate(values)
     except ValidationError as error:
+        option = _OPTIONS[root]
         raise UsageError(
-            problems_in(error, where, lines),
-            "`ragtune schema` lists every key, `ragtune init` writes a commented recipe.",
+            problems_in(error, root, where, lines),
+            f"`ragtune schema{option}` lists every key, `ragtune init{option}` writes a commented "
+            f"{root.__name__.lower()}.",
         ) from None
-    _refuse_tokens(recipe.model_dump(mode="json"), where, lines)  # of template files, too
-    return recipe
 
 
 def _refuse_tokens(values: dict[str, Any], where: str, lines: dict[str, str]) -> None:
@@ -95,8 +127,9 @@ def _with_templates(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"prompt": recipe.prompt.model_copy(update=texts)})
 
 
-def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+def _read_yaml(path: Path, root: type[Section]) -> tuple[dict[str, Any], dict[str, str]]:
     """The values of a YAML file and, for each dotted key, the place where it stands."""
+    what, init = root.__name__, f"`ragtune init{_OPTIONS[root]}`"
     try:
         text = read_text(path, _LARGEST)
     except FileNotFoundError:
@@ -105,19 +138,22 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         )
         hint = f" Did you mean {path.parent / near[0]}?" if near else ""
         raise UsageError(
-            f"Recipe {path} does not exist.{hint}",
-            "`ragtune init` writes a commented recipe to start from.",
+            f"{what} {path} does not exist.{hint}",
+            f"{init} writes a commented {what.lower()} to start from.",
         ) from None
     except IsADirectoryError:
         raise UsageError(
-            f"{path} is a folder without a recipe.yaml, so it is no run directory.",
-            "Name a recipe, or the directory of a run.",
+            f"{path} is a folder without a {what.lower()}.yaml, so "
+            + ("it is no run directory." if root is Recipe else "no corpus was built there."),
+            "Name a recipe, or the directory of a run."
+            if root is Recipe
+            else "Name a corpus file.",
         ) from None
     except (OSError, ValueError) as error:
         problem = getattr(error, "strerror", None) or error
         raise UsageError(
-            f"Recipe {path} can't be read: {problem}.",
-            "A recipe is a YAML file of some lines in UTF-8; data are named in it, not held.",
+            f"{what} {path} can't be read: {problem}.",
+            f"A {what.lower()} is a YAML file of some lines in UTF-8; data are named in it, not held.",
         ) from error
     if kind := secrets.kind_of(text):
         numbered = enumerate(text.split("\n"), 1)
@@ -133,13 +169,13 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
             f"{path}{line}: not valid YAML: {problem}.",
             BACKSLASHES
             if "escape character" in problem
-            else "A recipe is `key: value` lines, indented by two spaces inside a section.",
+            else f"A {what.lower()} is `key: value` lines, indented by two spaces inside a section.",
         ) from None
     if not isinstance(values, dict):
         raise UsageError(
-            f"{path}: a recipe is a mapping (name, model, data, …); this is "
+            f"{path}: a {what.lower()} is a mapping ({', '.join(_FIRST[root])}, …); this is "
             f"{'empty' if values is None else type(values).__name__}.",
-            "`ragtune init` writes a commented recipe to start from.",
+            f"{init} writes a commented {what.lower()} to start from.",
         )
     lines: dict[str, str] = {}
     if isinstance(node, yaml.MappingNode):  # as its value is a dict
@@ -156,11 +192,13 @@ def _walk(node: yaml.MappingNode, prefix: str, path: Path, lines: dict[str, str]
                 f"{place}: {dotted} is given twice (first at {lines[dotted]}).", "Keep one."
             )
         lines[dotted] = place
-        if isinstance(value, yaml.MappingNode) and not prefix:
+        if isinstance(value, yaml.MappingNode) and prefix.count(".") < _DEEPEST:
             _walk(value, f"{dotted}.", path, lines)
 
 
-def _override(values: dict[str, Any], override: str, lines: dict[str, str]) -> None:
+def _override(
+    values: dict[str, Any], override: str, lines: dict[str, str], root: type[Section]
+) -> None:
     """Put `section.key=value` into `values`, and into `lines` where it came from."""
     dotted, equals, text = override.partition("=")
     dotted = dotted.strip()
@@ -179,7 +217,7 @@ def _override(values: dict[str, Any], override: str, lines: dict[str, str]) -> N
         target = target[key]
         if not isinstance(target, dict):
             raise UsageError(f"{place}: {section} is not a section.")
-    target[keys[-1]] = value = _override_value(dotted, text)
+    target[keys[-1]] = value = _override_value(dotted, text, root)
     lines[dotted] = place
     # steps and epochs, preset and template exclude each other: naming one on the command line
     # replaces the other of the file.
@@ -189,12 +227,17 @@ def _override(values: dict[str, Any], override: str, lines: dict[str, str]) -> N
             target.pop(other.split(".")[1], None)
 
 
-def _override_value(dotted: str, text: str) -> object:
+def _override_value(dotted: str, text: str, root: type[Section]) -> object:
     try:
         _, value = parse_yaml(text)
     except yaml.YAMLError:
         return text
-    field = field_of(dotted)
-    wants_text = field is not None and field.annotation in {str, str | None}
-    # A revision of digits alone, or a prompt with a colon in it, is text and nothing else.
-    return text.strip() if wants_text and not isinstance(value, str | None) else value
+    field = field_of(dotted, root)
+    if field is None or field.annotation not in {str, str | None}:
+        return value
+    # A revision of digits alone, or a separator that means something in YAML (|, #), is text and nothing else.
+    return (
+        value
+        if text.strip().lower() in _EMPTY or (value and isinstance(value, str))
+        else text.strip()
+    )

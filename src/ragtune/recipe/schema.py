@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from ragtune.base.screen.visible import visible
-from ragtune.base.windows import is_reserved
+from ragtune.recipe.formats import FieldOfRecord, QuestionFormat
+from ragtune.recipe.names import Name
 
 Metric = Literal[
     "strict_em", "squad_em", "aio_em", "jsquad_em", "token_f1", "char_f1", "contains"
@@ -60,10 +59,16 @@ class Data(Section):
     )
     train: str | None = Field(
         None,
-        description="JSONL, JSONL.gz, JSON or Parquet file, Hub dataset (owner/name or "
-        "owner/name:split), or sample:NAME",
+        description="a file (.jsonl, .json, .parquet, .csv, .tsv, .xlsx; * for several), a folder of "
+        "save_to_disk, a Hub dataset (owner/name or owner/name:configuration:split), or sample:NAME",
     )
     eval: str | None = Field(None, description="the same, for the questions that are asked")
+    format: QuestionFormat = Field(
+        "auto", description="a public format, read as it is; auto: found by looking, and said"
+    )
+    fields: dict[FieldOfRecord, str] = Field(
+        {}, description="fields that are called otherwise: {question: 質問, passages: ctxs}"
+    )
     max_passages: int = Field(3, ge=1, description="passages shown with a question")
     shuffle_passages: bool = Field(False, description="shuffle the shown passages by the seed")
     target: Literal["first", "random"] = Field(
@@ -100,6 +105,8 @@ class Data(Section):
         if self.source is None and (self.train is None or self.eval is None):
             missing = " and ".join(k for k in ("train", "eval") if getattr(self, k) is None)
             raise ValueError(f"{missing} must be given, unless source is aio")
+        if self.fields and self.format not in ("auto", "records"):
+            raise ValueError("a format has its own fields: give format or fields")
         if self.refusal is not None and not any(map(str.isalnum, self.refusal)):
             raise ValueError(
                 "refusal needs a letter: answers are compared without signs and spaces"
@@ -276,11 +283,7 @@ class Recipe(Section):
     """The whole configuration of a run."""
 
     format: Literal[1] = Field(1, description="version of this file's format")
-    name: str = Field(
-        max_length=100,
-        pattern=r"^\w[\w.-]*$",
-        description="names the run directory: runs/NAME (letters, digits, . _ -)",
-    )
+    name: Name = Field(description="names the run directory: runs/NAME (letters, digits, . _ -)")
     seed: int = Field(42, ge=0, lt=2**32, description="seeds everything that is drawn")
     model: Model
     data: Data
@@ -290,17 +293,6 @@ class Recipe(Section):
     evaluate: Evaluate = Evaluate()
     publish: Publish = Publish()
 
-    @field_validator("name")
-    @classmethod
-    def _portable(cls, name: str) -> str:
-        if is_reserved(name):  # on every system: runs are copied between machines
-            raise ValueError(
-                f"Windows can have no folder {name!r}, and runs are copied: choose another"
-            )
-        if visible(name) != name:
-            raise ValueError(f"{visible(name)!r} has characters that can't be seen: choose another")
-        return name
-
 
 CHANGES_NOTHING = (
     "format", "name", "publish.", "train.keep_checkpoints", "train.log_every", "train.report_to",
@@ -308,38 +300,3 @@ CHANGES_NOTHING = (
 )  # fmt: skip
 """Keys, or beginnings of keys, that change nothing which is made: they say what is shown, kept or sent,
 how answers are counted, and where a server is."""
-
-
-def section_of(annotation: object) -> type[Section] | None:
-    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
-
-
-def sections() -> dict[str, type[Section]]:
-    found = {name: section_of(field.annotation) for name, field in Recipe.model_fields.items()}
-    return {name: section for name, section in found.items() if section}
-
-
-def all_keys() -> list[str]:
-    """Every dotted key of a recipe."""
-    keys: list[str] = []
-    for name in Recipe.model_fields:
-        keys.append(name)
-        if name in sections():
-            keys += [f"{name}.{inner}" for inner in sections()[name].model_fields]
-    return keys
-
-
-def field_of(dotted: str) -> FieldInfo | None:
-    """The field that a dotted key names."""
-    section, _, key = dotted.rpartition(".")
-    model = sections().get(section) if section else Recipe
-    return model.model_fields.get(key) if model else None
-
-
-def describe_key(dotted: str) -> str:
-    """What a dotted key means, from its field."""
-    field = field_of(dotted)
-    if field is None:
-        return "see `ragtune schema`"
-    section = section_of(field.annotation)
-    return (field.description or (section.__doc__ if section else "") or "").strip().rstrip(".")

@@ -1,4 +1,4 @@
-"""The recipe that `ragtune init` writes: some keys set, the others as comments with their defaults."""
+"""What `ragtune init` writes: a recipe or corpus, some keys set, the others as comments with defaults."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.files import writing
-from ragtune.recipe.schema import Recipe, section_of
+from ragtune.recipe.corpus import Corpus
+from ragtune.recipe.keys import section_of
+from ragtune.recipe.schema import Recipe, Section
 from ragtune.recipe.yaml import dump_yaml
 
 STARTER: dict[str, Any] = {
@@ -24,12 +26,20 @@ STARTER: dict[str, Any] = {
     "publish": {"format": "merged", "repo": None},
 }
 """What `ragtune init` sets; every other key stands there as a comment."""
+CORPUS_STARTER: dict[str, Any] = {
+    "name": "my-corpus",
+    "documents": {"files": ["documents/"]},
+    "questions": {"files": ["questions.csv"], "fields": {}, "eval_share": 0.2},
+    "retrieval": {"passages": 10},
+}
+"""The same for `ragtune init --corpus`."""
+STARTERS: dict[type[Section], dict[str, Any]] = {Recipe: STARTER, Corpus: CORPUS_STARTER}
 
 _in_line = functools.partial(dump_yaml, in_line=True)
 
 
-def write_starter(path: Path, *, force: bool) -> None:
-    """Write the recipe to start from into a file; `force` replaces one that is there.
+def write_starter(path: Path, root: type[Section], *, force: bool) -> None:
+    """Write the recipe or corpus to start from into a file; `force` replaces one that is there.
 
     Raises:
         RagtuneError: it can't be written.
@@ -40,32 +50,42 @@ def write_starter(path: Path, *, force: bool) -> None:
         raise UsageError(f"{path} is there already.", "Name another file, or use --force.")
     try:
         with writing(path) as file:
-            file.write(commented_recipe(STARTER))
+            file.write(commented(root, STARTERS[root]))
     except RagtuneError as error:  # its advice is for a run
         raise RagtuneError(error.message, "Name a file elsewhere: ragtune init FILE.") from error
 
 
-def commented_recipe(values: dict[str, Any]) -> str:
-    """A recipe as YAML with each key's meaning and default beside it.
+def commented(root: type[Section], values: dict[str, Any]) -> str:
+    """A configuration as YAML with each key's meaning and default beside it.
 
     Keys in `values` are set; the others stand as comments with their defaults.
     """
     out: list[str] = []
-    for name, field in Recipe.model_fields.items():
+    for name, field in root.model_fields.items():
         section = section_of(field.annotation)
         if section is None:
             value = values.get(name, field.default)
             out.append(f"{name}: {_in_line(value)}  # {field.description}")
             continue
         given = values.get(name, {})
-        out += ["", f"# {(section.__doc__ or '').strip()}"]
-        out.append(f"{name}:" if given else f"# {name}:")
-        for key, inner in section.model_fields.items():
-            line = f"{key}: {_in_line(given.get(key, inner.default))}"
-            choices = _choices(inner.annotation)
-            note = f"{inner.description}" + (f" [{choices}]" if choices else "")
-            out += [f"  # {note}", f"  {line}" if key in given else f"  # {line}"]
+        # Of every section the name stands, so that its keys can be set one by one.
+        out += ["", f"# {(section.__doc__ or '').strip()}", f"{name}:"]
+        out += _keys(section, given, "  ")
     return "\n".join(out) + "\n"
+
+
+def _keys(section: type[Section], given: dict[str, Any], indent: str) -> list[str]:
+    """A section's keys, each with a comment above it."""
+    out: list[str] = []
+    for key, field in section.model_fields.items():
+        choices = _choices(field.annotation)
+        out.append(f"{indent}# {field.description}" + (f" [{choices}]" if choices else ""))
+        if inner := section_of(field.annotation):
+            out += [f"{indent}# {key}:", *_keys(inner, {}, f"{indent}#   ")]
+            continue
+        value = _in_line(given.get(key, None if field.is_required() else field.default))
+        out.append(f"{indent}{'' if key in given else '# '}{key}: {value}")
+    return out
 
 
 def _choices(annotation: object) -> str:

@@ -44,6 +44,8 @@ class AnswerRow:
     prompt: str | None = None
     others: tuple[str, ...] = ()
     alternatives: tuple[str, ...] = ()
+    synthetic: bool = False
+    """Whether a model wrote the question."""
 
     @property
     def outcome(self) -> str | None:
@@ -61,6 +63,7 @@ class AnswerRow:
             self.outcome or "": self.selected,
             "refused": self.refused,
             "unanswerable": not self.selected,
+            "synthetic": self.synthetic,
         }
         return [kind for kind, is_one in kinds.items() if kind and is_one]
 
@@ -109,6 +112,7 @@ def answer_rows(
                 prompt=prompts.get(example.qid),
                 others=tuple(a for a in (*example.answers, *more) if a not in right),
                 alternatives=more,
+                synthetic=bool(example.extra.get("synthetic")),
             )
         )
     return rows
@@ -186,7 +190,12 @@ def _listed(row: AnswerRow) -> dict[str, Any]:
 def _opened(row: AnswerRow) -> dict[str, Any]:
     return {
         "passages": [
-            [named(p.title), [*map(named, pieces(p.text, row.answers))]] for p in row.passages
+            [
+                named(p.title),
+                [*map(named, pieces(p.text, row.answers))],
+                *([named(p.place.in_words())] if p.place else ()),
+            ]
+            for p in row.passages
         ],
         "others": [*map(named, row.others)],
         "prompt": row.prompt and named(row.prompt),

@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from ragtune.base.files import writing
+from ragtune.building.figures import Built, corpora
+from ragtune.building.retrieval.compare import verdicts
+from ragtune.data.counts import SplitName
 from ragtune.data.prepare import DataReport
 from ragtune.data.select import REASONS
 from ragtune.recipe.schema import Recipe
@@ -33,6 +36,7 @@ _FILTERS = {
     "right": "Right both times",
     "refused": "Refused",
     "unanswerable": "Unanswerable",
+    "synthetic": "Synthetic",
 }
 
 
@@ -61,7 +65,7 @@ class Report:
 
     `comparison` is None while there are not both evaluations, `controls` if they were not run. `log` has
     the rows of train_log.jsonl, `answers` the questions that were asked, `sets` every evaluation set of the
-    run if there are several.
+    run if there are several, `builds` what `ragtune build` found of each split that it wrote.
     """
 
     recipe: Recipe
@@ -72,6 +76,7 @@ class Report:
     log: Sequence[Mapping[str, Any]]
     answers: Sequence[AnswerRow]
     sets: Sequence[SetRow] = ()
+    builds: Mapping[SplitName, Built] = field(default_factory=dict)
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -96,6 +101,8 @@ def write_report(path: Path, report: Report) -> None:
         has_prompts=any(row.prompt is not None for row in answers),
         alternatives=[row for row in answers if row.alternatives],
         filters=_filters(answers),
+        corpora=corpora(report.builds),
+        verdicts=verdicts,
         reasons=REASONS,
         policy=_policy(script),
         # Beside the JSON and the drawings, the only markup that is taken as it is: the package's own files.

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from ragtune.building.figures import Built
 from ragtune.reporting.wording import rendered
 from ragtune.scoring.compare import Comparison
 from ragtune.scoring.controls import ControlFigures
 
 
-def summary(name: str, comparison: Comparison, controls: ControlFigures | None = None) -> str:
-    """What tuning changed in the run of this name, in Markdown."""
-    text = rendered("report.md.j2", name=name, comparison=comparison, controls=controls)
+def summary(
+    name: str,
+    comparison: Comparison,
+    controls: ControlFigures | None = None,
+    built: Built | None = None,
+) -> str:
+    """What tuning changed in the run of this name, in Markdown; `built` of the evaluation questions."""
+    text = rendered(
+        "report.md.j2", name=name, comparison=comparison, controls=controls, built=built
+    )
     return text.strip() + "\n"

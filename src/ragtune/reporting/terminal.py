@@ -90,12 +90,14 @@ def runs_table(result: Runs) -> FigureTable:
     )
     for run, found in zip(result["runs"], [None, *result["comparisons"]], strict=True):
         cells = found and (
-            _cell(found["difference"][metric], "+"),
+            rate_cell(found["difference"][metric], "+"),
             f"{found['fixed']:,}",
             f"{found['broken']:,}",
             f"{found['mcnemar_p']:.2g}",
         )
-        table.add_row(in_line(run["name"]), _cell(run["intervals"][metric]), *(cells or [""] * 4))
+        table.add_row(
+            in_line(run["name"]), rate_cell(run["intervals"][metric]), *(cells or [""] * 4)
+        )
     return table
 
 
@@ -154,10 +156,10 @@ def _add_refusals(table: FigureTable, sides: Sequence[Mapping[str, Any]]) -> Non
 
 
 def _cells(figures: Sequence[Figure | None], signs: Sequence[str] = _SIGNS) -> list[str]:
-    return [_cell(figure, sign) for figure, sign in zip(figures, signs, strict=False)]
+    return [rate_cell(figure, sign) for figure, sign in zip(figures, signs, strict=False)]
 
 
-def _cell(figure: Figure | None, sign: str = "") -> str:
+def rate_cell(figure: Figure | None, sign: str = "") -> str:
     """43.8 (40.1…47.5), or a dash where there is nothing."""
     if not figure:
         return "–"
@@ -182,6 +184,8 @@ def show_examples(encoder: Encoder, examples: Sequence[Example]) -> None:
         for index, passage in enumerate(example.passages):
             mark = "+" if index in example.positive_passage_indices else " "
             note(f"  {mark} {index} {passage.title}: {shortened(passage.text, 71)}")
+            if passage.place:
+                note(f"      {passage.place.in_words()}")
         # Indented: a line of the data is not taken for one of ours.
         show(f"\n{indent(encoder.tokenizer.decode(sample.prompt_ids), '  ')}\n")
         if encoder.opening.generation != encoder.opening.trained:

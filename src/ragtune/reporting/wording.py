@@ -69,6 +69,15 @@ REFUSALS = {
         "A right answer counts 1, a refusal 0, a wrong answer −1: from −100 to +100.",
     ),
 }
+RECALL = {
+    "answer": ("An answer stands in it", "As written, at word borders."),
+    "gold": (
+        "It is the one that the question names",
+        "Or it is cut from the document that the question names.",
+    ),
+}
+"""What makes a retrieved passage right."""
+RECALL_OF = {"answer": "an answer stands", "gold": "the named passage or document is"}
 CUT = "answers cut off (number)"
 """Those that went on until evaluate.max_new_tokens."""
 _MINUTE, _HOUR = 60, 3600
@@ -166,4 +175,5 @@ for _function in (rate, points, count, duration, probability, one_or_many, cell,
 _ENVIRONMENT.filters["literal"] = repr
 _ENVIRONMENT.globals |= {
     "METRICS": METRICS, "GRADED": GRADED, "ACCEPTED": ACCEPTED, "REFUSALS": REFUSALS,
+    "RECALL": RECALL, "RECALL_OF": RECALL_OF,
 }  # fmt: skip

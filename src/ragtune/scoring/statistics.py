@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TypedDict, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
+from typing_extensions import TypedDict  # pydantic wants this one, before Python 3.12
 
 SAMPLES = 10_000
 CONFIDENCE = 0.95
@@ -64,6 +65,16 @@ def figures(columns: Mapping[K, Sequence[float]], seed: int) -> dict[K, Figure]:
         name: {"value": float(middle[i]), "low": float(low[i]), "high": float(high[i])}
         for i, name in enumerate(columns)
     }
+
+
+def rate_of(found: int, n: int) -> Figure:
+    """The share of n (at least 1) that were found, and its 95 % percentile interval.
+
+    It is the binomial distribution's, which the draws of `figures` come near to: at once, however large n is.
+    """
+    tail = (1 - CONFIDENCE) / 2
+    low, high = (float(binom.ppf(q, n, found / n)) / n for q in (tail, 1 - tail))
+    return {"value": found / n, "low": low, "high": high}
 
 
 def grouped(groups: Mapping[str, Columns], seed: int) -> dict[str, Figures]:

@@ -10,7 +10,7 @@ from ragtune.base.errors import UsageError
 from ragtune.base.screen.console import note, warn
 from ragtune.base.text import shortened
 from ragtune.data.example import Example, is_text
-from ragtune.data.prepare import asked, load_examples, source_of
+from ragtune.data.prepare import asked, how_of, load_examples, source_of
 from ragtune.data.read import read_examples, records
 from ragtune.data.select import rejection
 from ragtune.recipe.schema import Recipe
@@ -95,7 +95,9 @@ def _prepared(recipe: Recipe, run_dir: Path) -> list[Example] | None:
 def _questions(recipe: Recipe) -> list[Example]:
     """The evaluation set with what is selected of it; lengths are not looked at, for want of a model."""
     found = []
-    for example in read_examples(source_of(recipe.data, "eval"), "validation"):
+    for example in read_examples(
+        source_of(recipe.data, "eval"), "validation", how=how_of(recipe.data, "eval")
+    ):
         reason = rejection(example, recipe.data.max_passages)
         extra = (
             example.extra | {"selected": reason is None} | ({"reason": reason} if reason else {})

@@ -7,21 +7,23 @@ from pathlib import Path
 from ragtune.base.files import read_json
 from ragtune.base.screen.console import note
 from ragtune.data.prepare import known_training, prepare_questions, prepare_training
+from ragtune.stages.built import keep_built
 from ragtune.stages.context import Context
 from ragtune.store.proof import Facts
 from ragtune.store.sets import set_name, sets_there
 
 
 def training(context: Context, out: Path) -> Facts:
-    """data/: train.jsonl and report.json."""
+    """data/: train.jsonl and report.json, and build.json where the examples were built."""
     encoder = context.encoder  # with it a Hub model is in the cache
     context.pin()
     context.auditor = prepare_training(context.recipe, encoder, context.embedding_rows, out)
+    keep_built(context.recipe.data, "train", out)
     return _facts(context, out, "train")
 
 
 def questions(context: Context, out: Path) -> Facts:
-    """eval/SET/questions/: eval.jsonl and report.json."""
+    """eval/SET/questions/: eval.jsonl and report.json, and build.json where the examples were built."""
     name, taken = context.folder.evaluation.name, set_name(context.recipe)
     if name != taken:
         other = sets_there(context.folder.path).get(taken)
@@ -31,6 +33,7 @@ def questions(context: Context, out: Path) -> Facts:
     auditor.training_lies_in(context.folder.data / "train.jsonl")
     rows = context.embedding_rows
     prepare_questions(context.recipe, context.encoder, rows, out, auditor)
+    keep_built(context.recipe.data, "eval", out)
     return _facts(context, out, "eval")
 
 

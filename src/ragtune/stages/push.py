@@ -11,10 +11,11 @@ from ragtune.base.stopping import stop_if_asked
 from ragtune.model.source import ModelSource, unconverted
 from ragtune.publish.card import Card, base_model_name, model_card
 from ragtune.publish.hub import check_access, push, require_name
-from ragtune.publish.licences import base_licence, data_origins
+from ragtune.publish.licences import base_licence, data_origins, without_licence
 from ragtune.publish.preview import CARD, preview_text, require_same_score
 from ragtune.scoring.compare import Comparison
 from ragtune.stages import views
+from ragtune.stages.built import builds_of
 from ragtune.stages.context import Context
 from ragtune.stages.holds import damaged_stages, require_unchanged, require_whole
 from ragtune.stages.order import stages_there
@@ -150,6 +151,10 @@ def _card(context: Context, compared: Comparison | None, *, ask: bool) -> str:
     source = _base(context)
     name = base_model_name(context.folder.adapter, source)
     ask = ask and name is not None
+    builds = builds_of(context)
+    origins = data_origins(context.recipe.data, builds)
+    if words := without_licence(origins):
+        warn(f"Before this is published: {words}. The card says so, too.")
     return model_card(
         Card(
             repo=_repo(context),
@@ -159,7 +164,8 @@ def _card(context: Context, compared: Comparison | None, *, ask: bool) -> str:
             comparison=compared,
             base_model=name,
             licence=base_licence(context.recipe.model, source, ask=ask) if source else None,
-            origins=data_origins(context.recipe.data),
+            origins=origins,
+            builds=builds,
         )
     )
 

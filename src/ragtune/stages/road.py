@@ -20,7 +20,7 @@ from ragtune.base.stopping import stop_if_asked
 from ragtune.base.versions import versions
 from ragtune.base.windows import rename
 from ragtune.model.hardware import free_gpu, gpu_peak, reset_gpu_peak
-from ragtune.recipe.load import save_recipe
+from ragtune.recipe.load import save
 from ragtune.stages.context import Context
 from ragtune.stages.holds import changes, fits, require_unchanged, require_whole, with_later
 from ragtune.stages.order import (
@@ -182,7 +182,7 @@ def _claim(context: Context, *, keeping: bool = True) -> None:
         folder.path.mkdir(parents=True, exist_ok=True)
     write_summary(context)
     if (keeping and folder.is_own) or not folder.recipe.exists():
-        save_recipe(context.recipe, folder.recipe)
+        save(context.recipe, folder.recipe)
 
 
 def _retire_remade(context: Context) -> None:

@@ -16,6 +16,7 @@ from ragtune.scoring.controls import ControlFigures
 from ragtune.scoring.score import Metrics
 from ragtune.stages import views
 from ragtune.stages.answer import require_checkpoint
+from ragtune.stages.built import builds_of
 from ragtune.stages.check.checks import look
 from ragtune.stages.check.findings import show
 from ragtune.stages.context import Context
@@ -122,7 +123,8 @@ def markdown_summary(context: Context) -> str:
     compared = views.comparison(context)
     if compared is None:
         raise no_answers(context)
-    return markdown(context.recipe.name, compared, views.controls(context))
+    built = builds_of(context).get("eval")
+    return markdown(context.recipe.name, compared, views.controls(context), built)
 
 
 def no_answers(context: Context) -> UsageError:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group
 
 from ragtune.base.errors import UsageError
 from ragtune.base.screen.console import console, note, to_stderr
+from ragtune.building.build import FILES
+from ragtune.building.figures import Built
+from ragtune.building.retrieval.compare import verdicts
+from ragtune.data.example import Example
+from ragtune.data.read import read_examples
+from ragtune.reporting.building import (
+    comparison_table,
+    figures_table,
+    show_figures,
+    show_question,
+)
 from ragtune.reporting.terminal import (
     controls_table,
     differences_table,
@@ -17,10 +30,11 @@ from ragtune.reporting.terminal import (
 )
 from ragtune.scoring.compare import Runs
 from ragtune.scoring.threshold import require_reached, thresholds
-from ragtune.stages.check.findings import Finding, show
+from ragtune.stages.check.findings import Finding
+from ragtune.stages.check.findings import show as show_page
 
 __all__ = ["console", "controls_table", "metrics_table", "require_reached", "runs_tables", "set_of",
-           "show_findings", "thresholds", "to_stderr"]  # fmt: skip
+           "show_built", "show_findings", "show_questions", "thresholds", "to_stderr"]  # fmt: skip
 
 
 def runs_tables(result: Runs) -> Group:
@@ -45,6 +59,46 @@ def set_of(changes: Sequence[str]) -> str | None:
 
 def show_findings(found: Sequence[Mapping[str, Any]]) -> None:
     """Print the page of what `ragtune.check` returned."""
-    show([Finding(**one) for one in found])
+    show_page([Finding(**one) for one in found])
     if failures := sum(one["level"] == "fail" for one in found):
         note(f"The run would fail: {failures} of {len(found)} findings say so.")
+
+
+def show_built(built: Built) -> None:
+    """Print what a build found."""
+    console.print(figures_table(built.figures))
+    show_figures(built.figures)
+    if built.compared:
+        console.print(comparison_table(built.compared))
+        for line in verdicts(built.compared):
+            note(line)
+
+
+def show_written(folder: Path, language: str) -> None:
+    """Print where the examples of a build are, and what a recipe needs for them."""
+    train, evaluation = (folder / name for name in FILES.values())
+    note(f"Written: {train} and {evaluation}, for a recipe's data.train and data.eval")
+    if language == "ja":
+        note("For Japanese, prompt.preset: aio and evaluate.metric: aio_em are made.")
+
+
+def show_questions(folder: Path, count: int) -> None:
+    """Print some questions of a build: what was retrieved for them, which passages are positive, and why."""
+    for side, name in FILES.items():
+        examples = read_examples(str(folder / name), side)
+        for example in itertools.islice(
+            examples, count - count // 2 if side == "train" else count // 2
+        ):
+            show_question(example, _why(example))
+
+
+def _why(example: Example) -> dict[int, list[str]]:
+    """Why passages are positive, by their index."""
+    reasons = (
+        ("answer_passage_indices", "an answer stands in it"),
+        ("gold_passage_indices", "the question names it"),
+    )
+    return {
+        i: [words for key, words in reasons if i in example.extra.get(key, ())]
+        for i in example.positive_passage_indices
+    }

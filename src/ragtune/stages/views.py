@@ -31,6 +31,7 @@ from ragtune.scoring.compare import Comparison, compare_answers
 from ragtune.scoring.controls import AS_ASKED, ControlFigures, control_figures, key
 from ragtune.scoring.score import Answers, Metrics, metrics_of, score_answers
 from ragtune.stages.answer import ANSWERS
+from ragtune.stages.built import builds_of
 from ragtune.stages.context import Context
 from ragtune.stages.holds import damaged_stages, still_fits
 from ragtune.stages.order import proof_of
@@ -139,6 +140,7 @@ def report(context: Context) -> Comparison | None:
                 texts_of(folder.answers("after")), prompt_texts(context) or {},
             ),
             sets=set_rows(context),
+            builds=builds_of(context),
         ),
     )  # fmt: skip
     return compared

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from ragtune.recipe.schema import Recipe, field_of
+from ragtune.recipe.keys import field_of
+from ragtune.recipe.schema import Recipe
 
-_MAPPINGS = ("prompt.template_arguments", "train.arguments")
+_MAPPINGS = ("data.fields", "prompt.template_arguments", "train.arguments")
 """Keys whose value is a mapping, and no section."""
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NotRequired
@@ -11,19 +12,42 @@ from typing import NotRequired
 from typing_extensions import TypedDict  # pydantic wants this one, before Python 3.12
 
 from ragtune.base.files import later, sha256
+from ragtune.base.several import files_of, fixed_part
 from ragtune.recipe.schema import Recipe
 from ragtune.store.seal import FileFacts, checksums, difference
 
 _WEIGHTS_AND_SETTINGS = {".safetensors", ".json", ".jinja", ".model", ".txt", ".gguf"}
 
 
+_SPLITS = {"data.train": "train", "data.eval": "validation"}
+"""Of a folder that holds several, which one a key means."""
+
+
 class Input(TypedDict):
-    """A file, or the files of a model's folder."""
+    """A file, several, or the files of a folder."""
 
     path: str
     absolute: NotRequired[str]
     """Where that was: in another folder a relative path may name another file."""
     files: dict[str, FileFacts]
+
+
+@dataclass(frozen=True)
+class _Named:
+    """What a key names on this machine."""
+
+    key: str
+    path: Path
+    """As the recipe has it: of a file, a folder, or with * for several."""
+    folder: Path
+    """That the files' names begin in."""
+    files: list[Path]
+
+    def name(self, file: Path) -> str:
+        return file.relative_to(self.folder).as_posix()
+
+    def file(self, name: str) -> Path:
+        return self.path if self.path.is_file() else self.folder / name
 
 
 def read_inputs(recipe: Recipe, keys: Iterable[str]) -> Callable[[], dict[str, Input]]:
@@ -34,49 +58,39 @@ def read_inputs(recipe: Recipe, keys: Iterable[str]) -> Callable[[], dict[str, I
     Returns:
         What waits for them.
     """
-    begun: list[tuple[str, Path, list[Future[dict[str, FileFacts]]]]] = []
-    for key, path in input_paths(recipe, keys):
-        files = _model_files(path) if path.is_dir() else [path]
-        begun.append((key, path, [later(partial(checksums, file)) for file in files]))
+    begun: list[tuple[_Named, list[tuple[str, Future[dict[str, FileFacts]]]]]] = []
+    for one in _named(recipe, keys):
+        futures = [(one.name(file), later(partial(checksums, file))) for file in one.files]
+        begun.append((one, futures))
 
     def read() -> dict[str, Input]:
         return {
-            key: {
-                "path": str(path),
-                "absolute": str(path.resolve()),
-                "files": {k: v for f in files for k, v in f.result().items()},
+            one.key: {
+                "path": str(one.path),
+                "absolute": str(one.path.resolve()),
+                "files": {
+                    name: facts for name, future in files for facts in future.result().values()
+                },
             }
-            for key, path, files in begun
+            for one, files in begun
         }
 
     return read
-
-
-def input_paths(recipe: Recipe, keys: Iterable[str]) -> Iterable[tuple[str, Path]]:
-    """The keys of `keys` that name something on this machine, with its path."""
-    named = {
-        "model.id": recipe.model.id,
-        "data.train": recipe.data.train,
-        "data.eval": recipe.data.eval,
-    }
-    for key in keys:
-        if (text := named[key]) and (path := Path(text).expanduser()).exists():
-            yield key, path
 
 
 def input_changes(recorded: dict[str, Input], recipe: Recipe) -> list[str]:
     """What differs under the same path, in words.
 
     A file that is gone is no change: what was made from it stands. One that came into a model's folder
-    is: a chat_template.jinja counts before what tokenizer_config.json says.
+    is: a chat_template.jinja counts before what tokenizer_config.json says. So is one more of several.
     """
     found = []
-    for key, path in input_paths(recipe, recorded):
-        known = recorded[key]
+    for one in _named(recipe, recorded):
+        key, path, known = one.key, one.path, recorded[one.key]
         if str(path) != known["path"] and str(path.resolve()) != known.get("absolute"):
             continue
         for name, facts in known["files"].items():
-            file = path / name if path.is_dir() else path
+            file = one.file(name)
             if file.exists() and difference(file, {name: facts}) is not None:
                 found.append(
                     f"{key}: {file} has changed (sha256 {facts['sha256'][:12]}… there, "
@@ -84,10 +98,30 @@ def input_changes(recorded: dict[str, Input], recipe: Recipe) -> list[str]:
                 )
         found += [
             f"{key}: {file} is new (not there when these were made)"
-            for file in (_model_files(path) if path.is_dir() else [])
-            if file.name not in known["files"]
+            for file in (one.files if not path.is_file() else [])
+            if one.name(file) not in known["files"]
         ]
     return found
+
+
+def _named(recipe: Recipe, keys: Iterable[str]) -> Iterator[_Named]:
+    """What each of the keys names on this machine, if it does."""
+    named = {
+        "model.id": recipe.model.id,
+        "data.train": recipe.data.train,
+        "data.eval": recipe.data.eval,
+    }
+    for key in keys:
+        if not (text := named[key]):
+            continue
+        path = Path(text).expanduser()
+        if key == "model.id":
+            files = _model_files(path) if path.is_dir() else [path] if path.exists() else []
+        else:
+            files = files_of(text, _SPLITS[key])
+        if files or path.is_dir():
+            folder = path if path.is_dir() else path.parent if path.is_file() else fixed_part(path)
+            yield _Named(key, path, folder, files)
 
 
 def _model_files(folder: Path) -> list[Path]:

@@ -23,7 +23,7 @@ def set_name(recipe: Recipe) -> str:
     if named is None:
         return str(recipe.data.source)
     last = re.split(r"[/\\]", named.removeprefix("sample:").rstrip("/\\"))[-1]
-    last = re.sub(r"(\.(jsonl?|parquet|gz))+$", "", last, flags=re.IGNORECASE)
+    last = re.sub(r"(\.(jsonl?|ndjson|parquet|csv|tsv|xlsx|gz))+$", "", last, flags=re.IGNORECASE)
     name = re.sub(r"[^\w.-]+", "-", last).strip(".-") or "questions"
     return f"{name}-set" if is_reserved(name) else name
 

@@ -44,7 +44,8 @@ def test_a_good_recipe_is_ok_in_everything(tiny_recipe: dict[str, Any], tmp_path
     page = found(tiny_recipe, tmp_path, "train.steps=6")
     assert [f for fs in page.values() for f in fs if f["level"] != "ok"] == []
     assert list(page) == [
-        "environment", "recipe", "run directory", "hardware", "data.train", "data.eval", "model", "licence", "weights",
+        "environment", "recipe", "run directory", "hardware", "data.train", "data.eval", "data licences",
+        "model", "licence", "weights",
         "template", "mask", "truncation", "answers", "vocabulary", "adapter", "trial", "memory", "merging", "disk",
     ]  # fmt: skip
     assert "24 of 24 records are selected; sha256 " in page["data.train"][0]["message"]

@@ -52,6 +52,40 @@ Show = Annotated[
         help="Show N training examples: prompt, tokens, what is trained.",
     ),
 ]
+CorpusFile = Annotated[str, typer.Argument(metavar="CORPUS", help="A corpus (YAML).")]
+CorpusOverrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[SECTION.KEY=VALUE]...",
+        help="Changes to the corpus, such as passages.size=300.",
+    ),
+]
+CorpusFolder = Annotated[
+    Path | None,
+    typer.Option("--folder", metavar="FOLDER", help="Where it is built; corpora/NAME by default."),
+]
+ShowQuestions = Annotated[
+    int,
+    typer.Option(
+        "--show",
+        metavar="N",
+        min=0,
+        show_default=False,
+        help="Show N questions: what was retrieved, what is positive, and why.",
+    ),
+]
+Compare = Annotated[
+    str | None,
+    typer.Option(
+        "--compare",
+        metavar="NAMES",
+        help="Compare retrievers on these questions, such as lexical,dense,hybrid.",
+    ),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Fail where a single file can't be read.")]
+ForCorpus = Annotated[
+    bool, typer.Option("--corpus", help="Of a corpus, for `ragtune build`, not of a recipe.")
+]
 Base = Annotated[bool, typer.Option("--base", help="Without the adapter.")]
 Checkpoint = Annotated[
     int | None,

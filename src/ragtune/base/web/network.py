@@ -13,6 +13,7 @@ _NO_TELEMETRY = {
     "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub, transformers, trl: usage, and what is installed
     "DO_NOT_TRACK": "1",
     "HF_UPDATE_DOWNLOAD_COUNTS": "0",  # datasets counts what is read
+    "RAY_USAGE_STATS_ENABLED": "0",
     "DISABLE_SAFETENSORS_CONVERSION": "1",  # transformers asks a server to convert a repository
 }
 _OFFLINE = {

@@ -68,7 +68,7 @@
 
   function chips(row) {
     const names = row.outcome ? [[row.outcome, NAMES[row.outcome]]] : [];
-    for (const name of ["refused", "unanswerable"]) {
+    for (const name of ["refused", "unanswerable", "synthetic"]) {
       if (row.kinds.includes(name)) names.push([name, name]);
     }
     return names.map(([name, text]) => make("span", { className: `chip ${name}`, lang: "en" }, text));
@@ -81,10 +81,11 @@
     return parsed.get(chunk)[index % CHUNK];
   }
 
-  function passage([title, pieces]) {
+  function passage([title, pieces, place]) {
     const text = make("p", { dir: "auto" },
       ...pieces.map((piece, i) => (i % 2 ? make("mark", {}, piece) : piece)));
     const parts = title ? [make("b", { dir: "auto" }, title), text] : [text];
+    if (place) parts.push(make("small", { dir: "auto" }, place));
     return make("div", { className: "passage" }, ...parts);
   }
 

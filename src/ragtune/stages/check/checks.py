@@ -8,7 +8,7 @@ from functools import partial
 from ragtune.base.errors import RagtuneError, is_panic, lost_disk
 from ragtune.base.screen.progress import busy
 from ragtune.base.stopping import stop_if_asked
-from ragtune.stages.check import capacity, directory, inputs, model, prompts
+from ragtune.stages.check import capacity, directory, inputs, licences, model, prompts
 from ragtune.stages.check.findings import Look
 from ragtune.stages.context import Context
 
@@ -23,6 +23,7 @@ CHECKS: tuple[tuple[str, tuple[str, ...], Check], ...] = (
     ("training", ("data.train",), inputs.epochs),
     ("data.eval", (), partial(inputs.data, split="eval")),
     ("data", (), inputs.apart),
+    ("data licences", ("data.train", "data.eval"), licences.of_data),
     ("model", (), model.base),
     ("quantization", ("hardware", "model"), model.quantization),
     ("weights", ("quantization",), model.weights),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ragtune.answering.serving import check_server
@@ -14,10 +15,11 @@ from ragtune.base.processes import require_alone
 from ragtune.base.web.network import hub_is_offline
 from ragtune.data import aio
 from ragtune.data.example import Example
-from ragtune.data.prepare import source_of
+from ragtune.data.prepare import how_of, source_of
 from ragtune.data.read import locate, read_examples
 from ragtune.data.select import nearly_positive, rejection
 from ragtune.publish.hub import check_access, require_name
+from ragtune.recipe.schema import Data
 from ragtune.stages.check.directory import answered_before, prepared
 from ragtune.stages.check.findings import Level, Look
 from ragtune.training.arguments import require_arguments
@@ -60,8 +62,8 @@ def data(look: Look, split: str) -> None:
         look.say(f"{aio.FILES[split]} will be downloaded, and looked at then")
         return
     source = source_of(data, split)  # a run downloads it now: it needs it anyway
-    path = locate(source)
-    found = _read(source, path, split, data.max_passages)
+    files = locate(source, _HUB_SPLITS[split])
+    found = _read(source, files, split, data)
     for kind, words in _NEAR.items():
         if found.near[kind]:
             look.warn(
@@ -77,8 +79,8 @@ def data(look: Look, split: str) -> None:
     if found.whole:
         look.chosen[split] = found.chosen
     words = f"{source}; {found.words}"
-    if path is not None:
-        look.fingerprints[split] = sha256(path)
+    if files:
+        look.fingerprints[split] = _fingerprint(files)
         words += f"; sha256 {look.fingerprints[split][:12]}"
     look.say(words)
 
@@ -99,18 +101,26 @@ class _Records:
     words: str
 
 
-def _read(source: str, path: Path | None, split: str, max_passages: int) -> _Records:
-    every = path is not None and path.stat().st_size <= WHOLE
+def _fingerprint(files: list[Path]) -> str:
+    """The sha256 of a file; of several that of theirs."""
+    every = [sha256(file) for file in files]
+    return every[0] if len(every) == 1 else hashlib.sha256("".join(every).encode()).hexdigest()
+
+
+def _read(source: str, files: list[Path], split: str, data: Data) -> _Records:
+    every = bool(files) and sum(file.stat().st_size for file in files) <= WHOLE
     position = deque([(0, 0)], maxlen=1)
-    records = read_examples(source, _HUB_SPLITS[split], lambda *now: position.append(now))
+    said: list[str] = []
+    how = replace(how_of(data, split), say=said.append)
+    records = read_examples(source, _HUB_SPLITS[split], lambda *now: position.append(now), how)
     selected: list[Example] = []
     near: Counter[str] = Counter()
     read = chosen = 0
     for example in itertools.islice(records, None if every else LOOK):
         read += 1
-        reason = rejection(example, max_passages)
+        reason = rejection(example, data.max_passages)
         if reason in ("no_positive", "positive_too_low"):
-            near.update(nearly_positive(example, max_passages).keys())
+            near.update(nearly_positive(example, data.max_passages).keys())
         if reason is None:
             chosen += 1
             selected += [example] if chosen <= _SHOWN else []
@@ -120,7 +130,14 @@ def _read(source: str, path: Path | None, split: str, max_passages: int) -> _Rec
         done, total = position[0]
         of = f", of about {round(read * total / done):,}" if done and total else ""
         words = f"of the first {read} records {chosen} are selected{of}"
-    return _Records(read, chosen, selected, near, whole, words)
+    return _Records(
+        read,
+        chosen,
+        selected,
+        near,
+        whole,
+        "; ".join([*(line.removesuffix(".") for line in said), words]),
+    )
 
 
 def epochs(look: Look) -> None:

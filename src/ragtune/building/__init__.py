@@ -1,0 +1,1 @@
+"""From documents and questions to examples, and an index that stays. Begin with build.py."""

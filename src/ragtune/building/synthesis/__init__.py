@@ -1,0 +1,1 @@
+"""Questions and answers that a model writes, for those who have documents only. Begin with generate.py."""

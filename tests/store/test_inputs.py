@@ -1,0 +1,96 @@
+"""What a stage was made of, where that is several files: each is known by its name, and one more is a change."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ragtune.recipe.load import load_recipe
+from ragtune.recipe.schema import Recipe
+from ragtune.store.inputs import input_changes, read_inputs
+from ragtune.store.sets import set_name
+from tests.conftest import make_records, write_records
+
+BASE: dict[str, Any] = {
+    "name": "x",
+    "model": {"id": "owner/model"},
+    "prompt": {"preset": "english"},
+    "train": {"steps": 1},
+}
+KEYS = ("model.id", "data.train", "data.eval")
+
+
+def recipe(train: str, evaluation: str = "owner/name") -> Recipe:
+    return load_recipe(BASE | {"data": {"train": train, "eval": evaluation}})
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    (tmp_path / "a").mkdir()
+    for number in range(3):
+        write_records(tmp_path / "a" / f"train-{number}.jsonl", make_records(2, f"{number}"))
+    return tmp_path
+
+
+def test_shards_are_known_by_their_names(shards: Path) -> None:
+    pattern = f"{shards}/*/train-*.jsonl"
+    known = read_inputs(recipe(pattern), KEYS)()
+    assert list(known) == ["data.train"]
+    assert list(known["data.train"]["files"]) == [f"a/train-{n}.jsonl" for n in range(3)]
+    assert known["data.train"]["path"] == pattern
+    assert input_changes(known, recipe(pattern)) == []
+    write_records(shards / "a" / "train-1.jsonl", make_records(3))
+    write_records(shards / "a" / "train-9.jsonl", make_records(1))
+    (shards / "a" / "train-0.jsonl").unlink()
+    changes = input_changes(known, recipe(pattern))
+    assert [change.replace(str(shards), "").partition(" (")[0] for change in changes] == [
+        "data.train: /a/train-1.jsonl has changed",
+        "data.train: /a/train-9.jsonl is new",
+    ]
+
+
+def test_a_folder_of_datasets_is_known_by_the_split_that_a_key_means(tmp_path: Path) -> None:
+    from datasets import Dataset, DatasetDict
+
+    rows = Dataset.from_list(make_records(2))
+    DatasetDict({"train": rows, "validation": rows}).save_to_disk(tmp_path / "d")
+    known = read_inputs(recipe(f"{tmp_path}/d", f"{tmp_path}/d"), KEYS)()
+    assert {key: list(found["files"]) for key, found in known.items()} == {
+        "data.train": ["train/data-00000-of-00001.arrow"],
+        "data.eval": ["validation/data-00000-of-00001.arrow"],
+    }
+    (tmp_path / "d" / "train" / "data-00000-of-00001.arrow").write_bytes(b"other")
+    (change,) = input_changes(known, recipe(f"{tmp_path}/d", f"{tmp_path}/d"))
+    assert change.startswith("data.train: ")
+    assert "has changed" in change
+
+
+def test_one_file_is_known_however_its_path_is_spelt(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = shards / "a" / "train-0.jsonl"
+    known = read_inputs(recipe(str(file)), KEYS)()
+    assert list(known["data.train"]["files"]) == ["train-0.jsonl"]
+    monkeypatch.chdir(shards)
+    other = recipe("a/train-0.jsonl")
+    assert input_changes(known, other) == []
+    os.truncate(file, 3)
+    assert len(input_changes(known, other)) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("data/dev-*.parquet", "dev"),
+        ("data/questions.csv", "questions"),
+        ("q.ndjson.gz", "q"),
+        ("問題.xlsx", "問題"),
+        ("owner/name:distractor:validation", "name-distractor-validation"),
+        ("data/*.jsonl", "questions"),
+    ],
+)  # fmt: skip
+def test_what_a_set_is_called(source: str, expected: str) -> None:
+    assert set_name(recipe("t.jsonl", source)) == expected
