@@ -28,9 +28,14 @@ class Cell:
 
     def __init__(self) -> None:
         self.outputs: list[list[str]] = []
+        self.bars: list[Any] = []
+        self.gone: list[str] = []
 
     def display(self, shown: Any, *, display_id: bool) -> Any:
         assert display_id
+        if not hasattr(shown, "_repr_html_"):  # a widget
+            self.bars.append(shown)
+            return SimpleNamespace(update=lambda later: self.gone.append(later._repr_html_()))
         self.outputs.append([shown._repr_html_()])
         return SimpleNamespace(
             update=lambda later, own=self.outputs[-1]: own.append(later._repr_html_())
@@ -51,6 +56,7 @@ def cell(monkeypatch: pytest.MonkeyPatch) -> Cell:
     display.display = cell.display  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "IPython", ipython)
     monkeypatch.setitem(sys.modules, "IPython.display", display)
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
     return cell
 
 
@@ -107,6 +113,35 @@ def test_what_is_under_way_is_the_last_line(cell: Cell, monkeypatch: pytest.Monk
             progress._pulse.beat()
             assert cell.now[0].count("of 8") == 1
         assert "of 8" not in cell.now[0]
+    assert len(cell.outputs) == 1
+
+
+def test_where_there_are_widgets_a_bar_moves_and_leaves_nothing(
+    cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Progress(SimpleNamespace):
+        open = True
+
+        def close(self) -> None:
+            self.open = False
+
+    widgets = ModuleType("ipywidgets")
+    widgets.FloatProgress = Progress  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ipywidgets", widgets)
+    monkeypatch.setattr(progress, "_LOOKS", 1e-4)
+    with one_output():
+        heading("Training")
+        with progress.progress("training", 8) as update:
+            for done in (2, 6):
+                update(done)
+                progress._pulse.beat()
+                (bar,) = cell.bars
+                assert bar.value == done / 8
+                assert f"{done} of 8" in cell.now[0]
+        assert (bar.open, cell.gone) == (False, [""])
+        with busy("nobody knows how far"):
+            progress._pulse.beat()
+    assert len(cell.bars) == 1
     assert len(cell.outputs) == 1
 
 
@@ -225,9 +260,37 @@ def test_a_kernel(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
     ]
     made = formats.new_notebook(cells=[*map(formats.new_code_cell, cells)])
     client.NotebookClient(made, timeout=300, allow_errors=True).execute()
+    for cell in made.cells:  # a bar is replaced by nothing
+        cell.outputs = [o for o in cell.outputs if o.get("data", {}).get("text/html") != ""]
     kinds = [[output.output_type for output in cell.outputs] for cell in made.cells]
     assert kinds == [[], ["display_data"], ["execute_result"], ["error"]]
     prepared, checked, failed = (cell.outputs[0] for cell in made.cells[1:])
     assert "24 of 24 selected" in prepared.data["text/html"]
     assert checked.data["text/html"].count("<tr") > 10
     assert len(failed.traceback) == 1
+
+
+def test_a_kernel_s_widget() -> None:
+    """A real bar, where there is one: it was there, and its output is empty in the notebook that is saved."""
+    client = pytest.importorskip("nbclient", reason="no nbclient here")
+    pytest.importorskip("ipykernel", reason="no ipykernel here")
+    pytest.importorskip("ipywidgets", reason="no ipywidgets here")
+    formats: Any = pytest.importorskip("nbformat", reason="no nbformat here").v4
+    code = """
+from ragtune.base.screen import progress
+from ragtune.base.screen.console import heading
+from ragtune.base.screen.notebook import one_output
+progress._LOOKS = 1e-4
+with one_output():
+    heading("Training")
+    with progress.progress("training", 8) as update:
+        update(3)
+        progress._pulse.beat()
+"""
+    made = formats.new_notebook(cells=[formats.new_code_cell(code)])
+    client.NotebookClient(made, timeout=120, store_widget_state=True).execute()
+    state = made.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"]
+    assert "FloatProgressModel" in {one["model_name"] for one in state.values()}
+    page, bar = made.cells[0].outputs
+    assert "Training" in page.data["text/html"]
+    assert bar.data == {"text/html": "", "text/plain": ""}

@@ -2,7 +2,7 @@
 
 rich's own mode for notebooks would make an output of every print. IPython is not needed: it is there already
 where there is a notebook. Its updated outputs work in Jupyter, VS Code and Colab alike, and are plain HTML
-in the file; a widget's would be gone when the notebook is opened again.
+in the file; a widget's would be gone when the notebook is opened again, so only a moving bar is one.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import html
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Protocol, cast
+from typing import cast
 
 from rich.console import ConsoleRenderable, RenderableType, RenderHook
 from rich.rule import Rule
@@ -26,6 +26,7 @@ from rich.text import Text
 
 from ragtune.base.screen.console import console
 from ragtune.base.screen.visible import in_line, visible
+from ragtune.base.screen.widget import Bar, Display, Handle
 
 _PAUSE = 0.1
 """Seconds between two updates: a training may say much."""
@@ -45,12 +46,6 @@ _WHOLE, _WRAPPED = "nowrap", "pre-wrap; min-width: 9em"
 """Cells of a table; what is wrapped anywhere would else be as narrow as a letter."""
 
 
-class Handle(Protocol):
-    """IPython's, of an output that can be updated."""
-
-    def update(self, shown: Shown) -> None: ...
-
-
 class Shown:
     """What a notebook shows as HTML, and anything else as text."""
 
@@ -67,8 +62,9 @@ class Shown:
 class Page(RenderHook):
     """Takes what is printed; each heading begins another output."""
 
-    def __init__(self, display: Callable[..., Handle]) -> None:
+    def __init__(self, display: Display) -> None:
         self._display = display
+        self._bar = Bar(display, Shown("", ""))
         self._lock = threading.RLock()
         self._begin()
 
@@ -92,9 +88,13 @@ class Page(RenderHook):
                 self._send()
         return []
 
-    def move(self, line: str) -> None:
-        """Show a line at the end, in the place of the one before; with an empty one there is none."""
+    def move(self, line: str, share: float | None = None) -> None:
+        """Show a line at the end, in the place of the one before; with an empty one there is none.
+
+        Below it a bar shows how far it is, from 0 to 1, if that is known.
+        """
         with self._lock:
+            self._bar.move(share)
             if line != self._moving:
                 self._moving = line
                 self._send()
@@ -103,6 +103,7 @@ class Page(RenderHook):
         """Send what was not sent yet."""
         with self._lock:
             self._moving = ""
+            self._bar.close()
             self._send()
 
     def _send(self) -> None:
@@ -146,13 +147,13 @@ def one_output() -> Iterator[None]:
         own.close()
 
 
-def _display() -> Callable[..., Handle] | None:
+def _display() -> Display | None:
     """IPython's function, if a kernel of its runs this."""
     ipython = sys.modules.get("IPython")
     shell = ipython and ipython.get_ipython()
     if getattr(shell, "kernel", None) is None:
         return None
-    display: Callable[..., Handle] = import_module("IPython.display").display
+    display: Display = import_module("IPython.display").display
     return display
 
 

@@ -118,6 +118,11 @@ class _Activity:
         """What was done since it began."""
         return self.done - (self.begun or 0)
 
+    @property
+    def share(self) -> float | None:
+        """How far it is, from 0 to 1; None where that isn't known."""
+        return min(self.done / self.total, 1.0) if self.total else None
+
     def _far(self) -> str:
         size = size_of if self.unit == BYTES else "{:,}".format
         if not self.total:
@@ -179,7 +184,7 @@ class _Pulse:
             shown = (longer or self.activities[:1])[-1]
             shown.told = shown.told or due
             if page:
-                page.move(shown.line(now))
+                page.move(shown.line(now), shown.share)
             else:
                 note(shown.line(now))
             self.told = now if due else self.told
