@@ -14,9 +14,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
-import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,8 +24,7 @@ from typing import Any
 import torch
 
 import ragtune
-from machine import processor
-from ragtune.base.versions import versions
+from machine import made_with
 
 ROOT = Path(__file__).parents[1]
 SPLITS = ("train", "dev")
@@ -83,7 +79,6 @@ def main() -> None:
     parser.add_argument("--most", type=int, help="records of each split, to try it out")
     parser.add_argument("changes", nargs="*")
     options = parser.parse_args()
-    command = shlex.join(["python", *sys.argv])
     more = [*NOTEBOOK, *([f"model.id={options.model}"] if options.model else []), *options.changes]
     data = options.data.absolute()
     given = {side: str(data / f"jaquad_rag.{side}.jsonl.gz") for side in SPLITS}
@@ -110,11 +105,9 @@ def main() -> None:
         ragtune.evaluate(work / "built", f"data.eval={given['dev']}")
         same = ragtune.compare_runs(work / "given", work / "built", data_eval=given["dev"])
     result = {
-        "format": 1,
-        "command": command,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else processor(),
-        "threads": os.environ.get("OMP_NUM_THREADS"),
-        "versions": versions("tantivy"),
+        **made_with(
+            "tantivy", device=torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+        ),
         "build_seconds": round(seconds, 1),
         "recall": [asdict(one) for one in built.figures.recall],
         "each_on_its_own_passages": own,

@@ -14,19 +14,15 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import platform
 import re
 import resource
-import shlex
-import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from machine import processor
+from machine import made_with
 from ragtune.base.files import write_json
-from ragtune.base.versions import versions
 from ragtune.building.documents.document import Document
 from ragtune.building.passages import Cutter
 from ragtune.data.read import read_examples
@@ -128,11 +124,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     result: dict[str, object] = {
-        "device": processor(),
-        "python": platform.python_version(),
-        "versions": versions()
-        | {name: version(name) for name in ("ja-sentence-segmenter", "sentencex")},
-        "command": shlex.join(["python", "bench/cutting.py", *sys.argv[1:]]),
+        **made_with("ja-sentence-segmenter", "sentencex"),
         "size": SIZE,
         "overlap": OVERLAP,
     }
@@ -144,7 +136,7 @@ def main() -> None:
         if other := langchains():
             row, cuts = timed(other, documents(path, 1_000_000))
             result[language] |= {"langchain-text-splitters": row | shares(cuts)}
-            result["versions"] |= {"langchain-text-splitters": version("langchain-text-splitters")}
+            result["langchain-text-splitters"] = version("langchain-text-splitters")
         print(language, json.dumps(result[language]), flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(options.out, result)

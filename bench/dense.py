@@ -28,9 +28,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from machine import processor
+from machine import made_with
 from ragtune.base.files import write_json
-from ragtune.base.versions import versions
 from ragtune.building.retrieval.compare import compare, verdicts
 from ragtune.building.retrieval.dense import DenseIndex
 from ragtune.building.retrieval.fused import fuse
@@ -132,8 +131,7 @@ def main() -> None:
         questions, positives = [questions[i] for i in drawn], [positives[i] for i in drawn]
     print(f"{len(entries):,} passages, {len(questions):,} questions")
     result: dict[str, object] = {
-        "processor": processor(),
-        "versions": versions(),
+        **made_with("tantivy", "sentence-transformers"),
         "data": [path.name for path in arguments.data],
         "model": Path(arguments.model).parent.name,
         "passages": len(entries),

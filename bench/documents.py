@@ -12,20 +12,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import resource
-import shlex
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from machine import processor
+from machine import made_with
 from ragtune.base.files import write_json
 from ragtune.building.documents.document import UnreadableError
 from ragtune.building.documents.read import find_files, read_sources
@@ -120,8 +117,9 @@ def main() -> None:
     if options.read:
         print(json.dumps(read(options.read)))
         return
-    with tempfile.TemporaryDirectory() as made:
-        folder = options.keep or Path(made) / "pages"
+    made = made_with(*READERS)
+    with tempfile.TemporaryDirectory() as work:
+        folder = options.keep or Path(work) / "pages"
         folder.mkdir(parents=True, exist_ok=True)
         written = make(folder, options.pages)
         # A process of its own: this one has made them, which takes memory, too.
@@ -133,10 +131,7 @@ def main() -> None:
         )
         size = sum(file.stat().st_size for file in folder.iterdir())
     result = {
-        "command": shlex.join(["python", "bench/documents.py", *sys.argv[1:]]),
-        "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "versions": {"python": sys.version.partition(" ")[0], **{p: version(p) for p in READERS}},
+        **made,
         "pages": options.pages,
         "written": written,
         "mib": round(size / 2**20, 1),

@@ -1,9 +1,15 @@
-"""The name of the processor that a benchmark ran on."""
+"""What a benchmark ran on, and with: the processor, the command, the versions, the commit."""
 
 from __future__ import annotations
 
+import os
 import platform
+import shlex
+import subprocess
+import sys
 from pathlib import Path
+
+from ragtune.base.versions import versions
 
 
 def processor() -> str:
@@ -11,3 +17,30 @@ def processor() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor()
+
+
+def made_with(*libraries: str, device: str = "") -> dict[str, object]:
+    """What the file of a result begins with.
+
+    Args:
+        libraries: more of them whose versions matter.
+        device: where it is another than this machine's processor.
+    """
+    # Where the files lie is nobody's business.
+    arguments = [Path(a).name if os.sep in a and Path(a).exists() else a for a in sys.argv[1:]]
+    script = f"bench/{Path(sys.argv[0]).name}"
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],  # noqa: S607
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    return {
+        "format": 1,
+        "command": shlex.join(["python", script, *arguments]),
+        "commit": commit or "not known: no git checkout",
+        "device": device or f"{processor()}, {os.cpu_count()} cores",
+        "load_before": round(os.getloadavg()[0], 1),
+        "versions": versions(*libraries),
+    }

@@ -22,10 +22,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from machine import processor
+from machine import made_with
 from passages import crossed, made, passages_of, questions_of
 from ragtune.base.files import json_line, remove, writing
-from ragtune.base.versions import versions
 from ragtune.building.retrieval.lexical import LexicalIndex
 
 SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
@@ -139,16 +138,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     remove(args.folder / "index")
-    load = os.getloadavg()[0]
     result = {
-        "format": 1,
-        "command": "python bench/million.py --data jaquad_rag.train.jsonl.gz jaquad_rag.dev.jsonl.gz "
-        f"--folder FOLDER --out bench/results/{args.out.name}",
-        "device": f"{processor()}, {os.cpu_count()} cores",
-        "versions": versions("tantivy"),
-        "load_average_before": round(load, 2),
+        **made_with("tantivy"),
         **measure(args),
-        "load_average_after": round(os.getloadavg()[0], 2),
+        "load_after": round(os.getloadavg()[0], 1),
     }
     args.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
 

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from machine import processor
+from machine import made_with
 from ragtune.data.read import read_examples
 
 
@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=540)
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
+    made = made_with()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "hotpot.json"
         written = write(path, chosen.megabytes * 1_000_000)
@@ -58,13 +59,12 @@ def main() -> None:
         seconds = time.perf_counter() - start
         assert read == written
         found = {
-            "format": 1,
+            **made,
             "bytes": path.stat().st_size,
             "records": read,
             "seconds": round(seconds, 1),
             "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             "peak_before_mib": round(before / 1024),
-            "processor": processor(),
         }
     print(json.dumps(found, indent=2))
     if chosen.out:

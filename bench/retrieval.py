@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import tempfile
 import time
 from collections import Counter
@@ -27,9 +26,8 @@ from typing import Any
 import numpy as np
 import tantivy
 
-from machine import processor
+from machine import made_with
 from passages import Asked, passages_of, questions_of
-from ragtune.base.versions import versions
 from ragtune.building.retrieval.lexical import LexicalIndex
 from ragtune.building.retrieval.retriever import Entry
 from ragtune.building.retrieval.terms import normalised, stemmer, terms_of, weights_of
@@ -236,17 +234,13 @@ def main() -> None:
     parser.add_argument("--squad", type=Path, nargs=2, required=True, help="records: train, dev")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    made = made_with("tantivy")
     japanese, english = Collection.of(args.jaquad), Collection.of(args.squad)
     jaquad, squad = measured(japanese, "ja"), measured(english, "en")
     result = {
-        "format": 1,
-        "command": "python bench/retrieval.py --jaquad jaquad_rag.train.jsonl.gz jaquad_rag.dev.jsonl.gz "
-        "--squad squad2_rag.train.jsonl.gz squad2_rag.dev.jsonl.gz --out bench/results/"
-        + args.out.name,
-        "device": f"{processor()}, {os.cpu_count()} cores",
-        "versions": versions("tantivy"),
+        **made,
         "retrieval": {
-            "of": "JaQuAD dev: a passage that holds an answer, of 10,457",
+            "of": f"JaQuAD dev: a passage that holds an answer, of {jaquad['passages']:,}",
             **jaquad["dev"]["answer"],
         },
         "jaquad": jaquad,

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from machine import processor
+from machine import made_with
 from ragtune.base.files import write_json
 from ragtune.building.retrieval.compare import compare
 from ragtune.building.retrieval.distributed import merge, shard_of
@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, nargs="+", default=[4, 16])
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    made = made_with("tantivy")
     entries, questions, positives = read(arguments.data)
     row = {entry.passage_id: n for n, entry in enumerate(entries)}
     print(f"{len(entries):,} passages, {len(questions):,} questions")
@@ -96,7 +97,7 @@ def main() -> None:
                 count,
             )
     result = {
-        "processor": processor(),
+        **made,
         "data": [path.name for path in arguments.data],
         "passages": len(entries),
         "overlap_at_10": {n: overlap(found["one"], f) for n, f in found.items()},
@@ -106,7 +107,7 @@ def main() -> None:
     # Against one index only: how shards differ from each other is nobody's question.
     differences = {n: f for n, f in result["differences"].items() if n.endswith(" - one")}
     result["differences"] = differences
-    print(json.dumps({k: v for k, v in result.items() if k != "processor"}, indent=1))
+    print(json.dumps({k: v for k, v in result.items() if k not in made}, indent=1))
     if arguments.out:
         write_json(arguments.out, result)
 

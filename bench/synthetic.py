@@ -14,9 +14,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
-import shlex
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -27,9 +24,8 @@ from pathlib import Path
 import torch
 
 import ragtune
-from machine import processor
+from machine import made_with
 from ragtune.base.files import write_json, write_jsonl
-from ragtune.base.versions import versions
 from ragtune.building.questions import Question
 from ragtune.building.retrieval.retriever import Entry, Retriever
 from ragtune.building.synthesis.choose import choose
@@ -60,9 +56,7 @@ def main() -> None:
     drawn = _drawn(paragraphs, settings, options.seed)
     trained, asked = _halves([real[key] for key in drawn])
     result: dict[str, object] = {
-        "command": shlex.join(["python", "bench/synthetic.py", *sys.argv[1:]]),
-        "device": _device(),
-        "versions": versions(),
+        **made_with("tantivy", device=_device()),
         "paragraphs": len(drawn),
         "passages_searched": len(pool),
         "writer": {"model": options.writer, "seconds": seconds, **asdict(written.counts)},
@@ -100,9 +94,7 @@ def _options() -> argparse.Namespace:
 
 
 def _device() -> str:
-    if torch.cuda.is_available():
-        return str(torch.cuda.get_device_name())
-    return f"{processor()}, {os.cpu_count()} cores"
+    return str(torch.cuda.get_device_name()) if torch.cuda.is_available() else ""
 
 
 def _id(passage: Passage) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from machine import processor
+from machine import made_with
 from ragtune.base.files import write_json
 from ragtune.building.retrieval.vectors import ROWS, Matrix, Vectors
 
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=1000)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    made = made_with()
     asked = drawn(arguments.questions, arguments.dimension, seed=-1 % 2**32)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with tempfile.TemporaryDirectory() as folder:
@@ -47,7 +48,7 @@ def main() -> None:
         searched = time.perf_counter() - begun
         size = sum(path.stat().st_size for path in Path(folder).iterdir())
     result = {
-        "processor": processor(),
+        **made,
         "passages": arguments.passages,
         "dimension": arguments.dimension,
         "questions": arguments.questions,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ragtune.building.counters import RANKS
 from ragtune.building.figures import (
     BuildFigures,
     Built,
@@ -21,6 +20,7 @@ from ragtune.building.figures import (
     Unfound,
     Unread,
 )
+from ragtune.building.retrieval.compare import DEPTHS
 from ragtune.building.retrieval.compare import Comparison as Retrievers
 from ragtune.data.example import Example, Passage
 from ragtune.recipe.load import load_recipe
@@ -262,7 +262,7 @@ def rates(*values: float) -> dict[int, Figure]:
     """Recall among the first 1, 3 and 10."""
     return {
         k: {"value": v, "low": v - 0.02, "high": min(1.0, v + 0.02)}
-        for k, v in zip(RANKS, values, strict=True)
+        for k, v in zip(DEPTHS, values, strict=True)
     }
 
 

@@ -9,11 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ragtune.building.figures import SHOWN, Lengths, Recall, Unfound, Whose
+from ragtune.building.retrieval.compare import DEPTHS
 from ragtune.data.words import stands
 from ragtune.scoring.statistics import rate_of
-
-RANKS = (1, 3, 10)
-"""Recall is told among so many first passages."""
 
 
 class RecallCount:
@@ -28,7 +26,7 @@ class RecallCount:
     def __init__(self, of: Literal["answer", "gold"], asked: Whose, depth: int) -> None:
         self._of: Literal["answer", "gold"] = of
         self._asked: Whose = asked
-        self._ranks = [rank for rank in RANKS if rank <= depth] or [depth]
+        self._ranks = [rank for rank in DEPTHS if rank <= depth] or [depth]
         self._found = [0] * len(self._ranks)
         self.n = 0
 

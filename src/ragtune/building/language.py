@@ -98,7 +98,8 @@ _DIFFERENT = 3
 """So many of a language's words must be there."""
 _FEW = 20
 """Texts of fewer words are judged together, as one."""
-_UNPARTED = ("ja", "zh", "ko", "th")
+UNPARTED = ("ja", "zh", "ko", "th")
+"""Of the languages that are found: without blanks between words, or with words that take many endings."""
 _MOST = 0.4
 _ENOUGH = 0.1
 """Share from which on a language prevails. For those that don't part words less is enough: what finds them
@@ -154,7 +155,7 @@ def find_languages(texts: Iterable[str]) -> Languages:
 
 
 def _main(shares: dict[str, float]) -> str:
-    unparted = (code for code in shares if code in _UNPARTED and shares[code] >= _ENOUGH)
+    unparted = (code for code in shares if code in UNPARTED and shares[code] >= _ENOUGH)
     most = (code for code in shares if shares[code] >= _MOST)
     return next(unparted, None) or next(most, UNKNOWN)
 

@@ -65,7 +65,7 @@ class Shelf:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
-        except BaseException:
+        except BaseException:  # Ctrl-C, too, leaves nothing half-written
             self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")

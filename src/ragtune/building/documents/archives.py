@@ -43,7 +43,8 @@ _DAMAGED = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError, RuntimeError,
     NotImplementedError, struct.error, OverflowError,
 )  # fmt: skip
-"""What zipfile, tarfile and gzip raise where an archive is damaged, or made to be."""
+"""What zipfile, tarfile and gzip raise where an archive is damaged, or made to be; NotImplementedError is of
+versions and methods of zip that Python doesn't know."""
 
 
 _UNPACK = "If it is right, unpack it yourself, and name the folder."

@@ -129,6 +129,7 @@ def _in_zip(content: bytes) -> tuple[str, str]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = set(archive.namelist())
+    # What zipfile raises of damaged files; NotImplementedError is of versions and methods that it doesn't know.
     except (zipfile.BadZipFile, OSError, ValueError, zlib.error, NotImplementedError):
         return "a damaged zip file", ""
     for part, what, suffix in _PARTS:

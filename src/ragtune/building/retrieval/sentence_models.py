@@ -44,6 +44,10 @@ _LEADS_ELSEWHERE = re.compile(r"adapter|weights|file|path|code|kwargs|subfolder"
 """What an argument is called that makes transformers read other files than those that were looked at."""
 
 
+_SAFELY = {"use_safetensors": True}
+"""What transformers is told of the weights."""
+
+
 def model_folder(name: str, key: str) -> Path:
     """The folder of a model's files, fetched from the Hub where it is one of the Hub's, and safe to load.
 
@@ -93,10 +97,7 @@ def load_encoder(folder: Path, key: str) -> SentenceTransformer:
         from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - an extra
 
         return SentenceTransformer(
-            str(folder),
-            trust_remote_code=False,
-            local_files_only=True,
-            model_kwargs={"use_safetensors": True},
+            str(folder), trust_remote_code=False, local_files_only=True, model_kwargs=_SAFELY
         )
 
 
@@ -106,10 +107,7 @@ def load_cross_encoder(folder: Path, key: str) -> CrossEncoder:
         from sentence_transformers import CrossEncoder  # noqa: PLC0415 - an extra
 
         return CrossEncoder(
-            str(folder),
-            trust_remote_code=False,
-            local_files_only=True,
-            model_kwargs={"use_safetensors": True},
+            str(folder), trust_remote_code=False, local_files_only=True, model_kwargs=_SAFELY
         )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ragtune.building.language import UNPARTED
 from ragtune.building.synthesis.answers import Answer, Request, key_of
 from ragtune.building.synthesis.prompts import prompts_for
 from ragtune.building.synthesis.reply import (
@@ -24,7 +25,6 @@ from ragtune.data.example import Passage
 from ragtune.data.words import stands, stands_by_rule
 from ragtune.scoring.normalise import NORMALISERS
 
-_UNPARTED = ("ja", "zh", "ko", "th")
 """Languages whose words aren't parted, or not always alike: compared by the Japanese rules."""
 
 
@@ -177,6 +177,6 @@ def _same(one: str, other: str, language: str) -> bool:
 
 def normal(text: str, language: str) -> str:
     """A question or an answer in the form in which it is compared."""
-    if language in _UNPARTED:
+    if language in UNPARTED:
         return NORMALISERS["aio"][0](NORMALISERS["jsquad"][0](text))
     return NORMALISERS["squad"][0](text)
