@@ -19,7 +19,7 @@ class Handle(Protocol):
 class Display(Protocol):
     """IPython's function."""
 
-    def __call__(self, shown: object, *, display_id: bool) -> Handle: ...
+    def __call__(self, shown: object, **how: bool) -> Handle: ...
 
 
 class _Progress(Protocol):
