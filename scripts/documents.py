@@ -1,9 +1,11 @@
 """Make a folder of documents and their questions from the shipped samples: seeded, nothing by outcome.
 
     python scripts/documents.py FOLDER
+    python scripts/documents.py recipes/quickstart-documents.zip
 
-FOLDER then holds documents/en and documents/ja (Markdown, HTML, PDF and Word, in turn), questions.en.csv
-and questions.ja.csv (question, answers; several answers with | between them), and the licences.
+The folder, or the archive that comes with the recipe, then holds documents/en and documents/ja (Markdown,
+HTML, PDF and Word, in turn), questions.en.csv and questions.ja.csv (question, answers; several answers with
+| between them), and the licences.
 Each English article becomes two documents, since there are only 16; of the Japanese ones those with the
 most questions are taken. A document has at most PARAGRAPHS paragraphs, drawn by the seed, in their order.
 A question comes along if the paragraph that holds its answer does.
@@ -17,10 +19,13 @@ import json
 import random
 import shutil
 import sys
+import tempfile
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import ZipInfo
 
 from writers import WRITERS, Article, can_print
 
@@ -97,7 +102,18 @@ def write(language: str, folder: Path) -> None:
     print(f"{language}: {count} documents, {len(written):,} paragraphs, {len(rows):,} questions")
 
 
-def main(folder: Path) -> None:
+def main(target: Path) -> None:
+    if target.suffix != ".zip":
+        fill(target)
+        return
+    with tempfile.TemporaryDirectory() as there, zipfile.ZipFile(target, "w") as archive:
+        fill(Path(there))
+        for path in sorted(Path(there).rglob("*.*")):
+            name = path.relative_to(there).as_posix()
+            archive.writestr(ZipInfo(name), path.read_bytes(), zipfile.ZIP_DEFLATED, 9)
+
+
+def fill(folder: Path) -> None:
     shutil.rmtree(folder / "documents", ignore_errors=True)
     for language in FILES:
         write(language, folder)
@@ -106,6 +122,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:  # noqa: PLR2004 - the script and one folder
+    if len(sys.argv) != 2:  # noqa: PLR2004 - the script and one target
         sys.exit(__doc__)
     main(Path(sys.argv[1]))

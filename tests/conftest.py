@@ -56,10 +56,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="no CUDA here"))
-    if "families" not in config.option.markexpr:
-        for item in items:
-            if item.get_closest_marker("families"):
-                item.add_marker(pytest.mark.skip(reason="all families take minutes: make families"))
+    for marker in ("families", "heavy"):
+        if marker not in config.option.markexpr:
+            for item in items:
+                if item.get_closest_marker(marker):
+                    item.add_marker(pytest.mark.skip(reason=f"takes minutes: make {marker}"))
 
 
 @pytest.fixture(autouse=True)
@@ -154,6 +155,8 @@ def tiny_model(family: str, **changes: Any) -> Any:
 
     configs = {
         "llama": (hf.LlamaConfig, {}),
+        "mistral": (hf.MistralConfig, {}),
+        "qwen2": (hf.Qwen2Config, {}),
         "qwen3": (hf.Qwen3Config, {"head_dim": 8}),
         "gemma3": (hf.Gemma3TextConfig, {"head_dim": 8, "sliding_window": 8, "query_pre_attn_scalar": 8,
                                          "layer_types": ["sliding_attention", "full_attention"]}),

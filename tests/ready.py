@@ -85,14 +85,20 @@ class Ready:
         arguments: list[str],
         cwd: Path | None = None,
         outputs: tuple[Path, Path] | None = None,
+        *,
+        program: str = "ragtune",
         **environment: str,
     ) -> Started:
-        """Begin `ragtune ARGUMENTS`; what it writes goes to files of its own, or to `outputs`."""
+        """Begin `ragtune ARGUMENTS`, or a `kernel` of IPython's.
+
+        What it writes goes to files of its own, or to `outputs`.
+        """
         self._count += 1
         out, errors = outputs or (
             Path(self._folder.name) / f"{self._count}.{name}" for name in ("out", "errors")
         )
         wanted = {
+            "program": program,
             "arguments": arguments,
             "cwd": str(cwd or Path.cwd()),
             "environment": {**os.environ, **environment},
@@ -157,14 +163,13 @@ def _become(wanted: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(wanted["environment"])
     os.chdir(wanted["cwd"])
-    sys.argv = ["ragtune", *wanted["arguments"]]
+    sys.argv = [wanted["program"], *wanted["arguments"]]
     code = 1
     try:
-        from ragtune.__main__ import main
         from ragtune.base.web.network import no_telemetry
 
         no_telemetry()  # as when ragtune is imported
-        main()
+        _PROGRAMS[wanted["program"]]()
         code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
@@ -175,6 +180,22 @@ def _become(wanted: dict[str, Any]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _ragtune() -> None:
+    from ragtune.__main__ import main
+
+    main()
+
+
+def _kernel() -> None:
+    os.setsid()  # who stops a kernel signals to its group
+    from ipykernel.kernelapp import launch_new_instance
+
+    launch_new_instance()
+
+
+_PROGRAMS = {"ragtune": _ragtune, "kernel": _kernel}
 
 
 if __name__ == "__main__":

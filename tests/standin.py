@@ -295,13 +295,23 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(200)
             for name, text in {
                 "ETag": f'"{hashlib.sha1(content).hexdigest()}"',
-                "X-Repo-Commit": hashlib.sha1(b"0").hexdigest(),
+                "X-Repo-Commit": hashlib.sha1(str(len(found.commits)).encode()).hexdigest(),
                 "Content-Length": str(len(content)),
             }.items():
                 self.send_header(name, text)
             self.end_headers()
             if self.command == "GET":
                 self.wfile.write(content)
+
+    def tree(self, _: bytes, repo: str) -> None:
+        found = self.repo(repo)
+        if found:
+            self.answer(
+                [
+                    {"type": "file", "path": name, "size": len(content), "oid": _oid(found, name)}
+                    for name, content in found.files.items()
+                ]
+            )
 
     def validate(self, _: bytes) -> None:
         self.answer({"errors": [], "warnings": []})
@@ -389,6 +399,7 @@ _ROUTES: dict[str, Any] = {
     f"GET /api/models/{_NAME}/auth-check(?P<write>/write)?": _Handler.auth_check,
     f"GET /api/models/{_NAME}(?:/revision/[^/]+)?": _Handler.info,
     "POST /api/repos/create": _Handler.create,
+    f"GET /api/models/{_NAME}/tree/[^/]+": _Handler.tree,
     f"(?:GET|HEAD) /{_NAME}/resolve/[^/]+/(?P<path>.+)": _Handler.resolve,
     "POST /api/validate-yaml": _Handler.validate,
     f"POST /api/models/{_NAME}/preupload/[^/]+": _Handler.preupload,

@@ -34,6 +34,9 @@ def call(*command: str) -> str:
     return done.stdout
 
 
+pytestmark = pytest.mark.heavy
+
+
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
     """The JSON and the screen of a small run; a system that is not installed must not stop it."""

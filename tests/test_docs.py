@@ -2,41 +2,38 @@
 
     python -m tests.test_docs
 
-writes the tables of docs/recipe.md and docs/documents.md and the presets of docs/prompts.md again.
+writes again what the pages have from the code (tests/reference.py).
 """
 
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import re
 import shlex
 import textwrap
-import types
-import typing
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import typer
 import yaml
-from pydantic_core import PydanticUndefined
 
+from ragtune.base.commands import PACKAGES
 from ragtune.cli import app, main
-from ragtune.data.prompt import PRESETS
 from ragtune.recipe.corpus import Corpus
-from ragtune.recipe.keys import all_keys, section_of, sections
+from ragtune.recipe.keys import all_keys, sections
 from ragtune.recipe.load import load_corpus, load_recipe
-from ragtune.recipe.schema import Recipe, Section
+from tests import reference
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 RECIPE_PAGE = ROOT / "docs/recipe.md"
-PROMPTS_PAGE = ROOT / "docs/prompts.md"
-DOCUMENTS_PAGE = ROOT / "docs/documents.md"
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "src").rglob("*.md")]
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "src").rglob("*.md")]
 )  # fmt: skip
 
 A_CORPUS = {
@@ -75,7 +72,7 @@ def commands(page: Path) -> list[str]:
 def everywhere(language: str) -> list[Any]:
     """Every block of a language, as parameters named by page."""
     return [
-        pytest.param(block, id=f"{page.name}-{number}")
+        pytest.param(block, id=f"{page.relative_to(ROOT)}-{number}")
         for page in PAGES
         for number, block in enumerate(blocks(page, language), 1)
     ]
@@ -106,6 +103,8 @@ def test_the_readmes_commands_run(
     for line in listed:
         if line in NOT_RUN:
             continue
+        # `ask` without a question reads it
+        monkeypatch.setattr("sys.stdin", io.StringIO("Who built the street?\n"))
         program, *arguments = shlex.split(line)
         assert program == "ragtune", line
         with pytest.raises(SystemExit) as end:
@@ -121,7 +120,7 @@ def test_the_readmes_commands_run(
                 )
                 assert found == 1
             recipe.write_text(text, "utf-8")
-    assert ran == 12
+    assert ran == 15
     assert (tmp_path / "runs/my-run/report.html").exists()
     assert (tmp_path / "runs/documents/report.html").exists()
     assert (tmp_path / "runs/shorter/merged/model.safetensors").exists()
@@ -129,6 +128,21 @@ def test_the_readmes_commands_run(
     assert '{"n": 2, "metrics": {' in out
     assert "\n## my-run: " in out
     assert (tmp_path / "runs/my-run/eval/eval/controls.json").exists()
+
+
+def require_installable(words: list[str]) -> None:
+    """What is installed is a package that ragtune knows, or ragtune itself with extras that it has."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for word in words:
+        name, _, more = word.partition("[")
+        assert set(more.rstrip("]").split(",")) <= {"", *extras["optional-dependencies"]}, word
+        assert (
+            name.startswith(("-", "https://download.pytorch.org/"))
+            or name
+            in ("pip", "venv", "tool", "install", "download", "auto", "3.12", "packages", ".")
+            or re.fullmatch(r"ragtune-[\d.]+-py3-none-any\.whl", name)
+            or name in PACKAGES
+        ), word
 
 
 @pytest.mark.parametrize("line", sorted({line for page in PAGES for line in commands(page)}))
@@ -141,14 +155,8 @@ def test_a_command_is_one_that_there_is(line: str) -> None:
             for a in arguments
         ]
         assert all(re.search(f"^{name}", makefile, re.MULTILINE) for name in named)
-    elif program == "pip":
-        extra = re.fullmatch(r"pip install -e '?\.(?:\[(\w+)\])?'?", line)
-        assert extra or line in NOT_RUN, line
-        assert (
-            not extra
-            or not extra[1]
-            or f"\n{extra[1]} = [" in (ROOT / "pyproject.toml").read_text("utf-8")
-        )
+    elif program in ("pip", "uv"):
+        require_installable(arguments)
     elif program == "python":
         assert (ROOT / arguments[0]).is_file()
         text = (ROOT / arguments[0]).read_text("utf-8")
@@ -156,6 +164,9 @@ def test_a_command_is_one_that_there_is(line: str) -> None:
     elif program == "ragtune":
         name = arguments[0]
         command: Any = typer.main.get_command(app)
+        if name.startswith("--"):
+            assert any(name in option.opts for option in command.params)
+            return
         given = command.commands[name].make_context(name, arguments[1:]).params
         target = given.get("target", "")
         if "corpus" in given and name == "build":
@@ -209,7 +220,7 @@ def test_json_is_one_record_a_line(block: str) -> None:
         assert rejection(example, 3) is None
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
@@ -246,14 +257,10 @@ def test_keys_that_the_pages_name_are_there() -> None:
             ), f"{page.name}: {key}"
 
 
-def test_the_recipe_page_is_in_step_with_the_code() -> None:
-    text = RECIPE_PAGE.read_text("utf-8")
-    assert text == with_tables(text), "run: python -m tests.test_docs"
-
-
-def test_the_documents_page_is_in_step_with_the_code() -> None:
-    text = DOCUMENTS_PAGE.read_text("utf-8")
-    assert text == with_keys_of_a_corpus(text), "run: python -m tests.test_docs"
+@pytest.mark.parametrize("page", reference.PARTS)
+def test_what_is_made_from_the_code_is_in_step_with_it(page: str) -> None:
+    path = ROOT / "docs" / page
+    assert path.read_text("utf-8") == reference.fresh(path, str), "run: python -m tests.test_docs"
 
 
 def test_every_recipe_is_in_the_table() -> None:
@@ -263,93 +270,5 @@ def test_every_recipe_is_in_the_table() -> None:
     assert sorted(listed) == sorted(path.name for path in (ROOT / "recipes").iterdir())
 
 
-def test_the_prompts_page_shows_the_presets() -> None:
-    text = PROMPTS_PAGE.read_text("utf-8")
-    assert text == with_presets(text), "run: python -m tests.test_docs"
-
-
-def with_presets(text: str) -> str:
-    """docs/prompts.md with the presets' text, as it stands in the code."""
-    head, tail = text.partition("<!-- presets -->")[0], text.partition("<!-- /presets -->")[2]
-    shown = "\n".join(
-        f"{_PRESETS[name]}\n\n```jinja\n{preset}\n```\n" for name, preset in PRESETS.items()
-    )
-    return f"{head}<!-- presets -->\n\n{shown}\n<!-- /presets -->{tail}"
-
-
-_PRESETS = {
-    "aio": "`aio`, the notebook's, character for character:",
-    "english": "`english`, the same in English:",
-}
-
-
-def with_tables(text: str) -> str:
-    """docs/recipe.md with fresh tables."""
-    head, tail = text.partition("<!-- keys -->")[0], text.partition("<!-- /keys -->")[2]
-    return f"{head}<!-- keys -->\n{tables(Recipe)}\n<!-- /keys -->{tail}"
-
-
-def with_keys_of_a_corpus(text: str) -> str:
-    """docs/documents.md with fresh tables."""
-    head, tail = text.partition("<!-- corpus -->")[0], text.partition("<!-- /corpus -->")[2]
-    return f"{head}<!-- corpus -->\n{tables(Corpus)}\n<!-- /corpus -->{tail}"
-
-
-def tables(root: type[Section]) -> str:
-    """Every key of a recipe or corpus in Markdown: key, value, default, meaning."""
-    out = ["", "### At the top", "", *_header(), *_rows(root)]
-    for name, section in sections(root).items():
-        out += ["", f"### {name}", "", (section.__doc__ or "").strip(), "", *_header()]
-        out += _rows(section, f"{name}.")
-    return "\n".join([*out, ""])
-
-
-def _rows(section: type[Section], prefix: str = "") -> list[str]:
-    """Of its keys, but for those that are sections."""
-    fields = section.model_fields.items()
-    return [_row(f"{prefix}{k}", f) for k, f in fields if section_of(f.annotation) is None]
-
-
-def _header() -> list[str]:
-    return ["| key | value | default | meaning |", "|---|---|---|---|"]
-
-
-def _row(key: str, field: Any) -> str:
-    default = field.default
-    if default is PydanticUndefined:
-        shown = "required"
-    elif isinstance(default, list):
-        shown = f"`[{', '.join(default)}]`"
-    else:
-        shown = f"`{json.dumps(default, ensure_ascii=False)}`".replace('"', "")
-    description = (field.description or "").replace("|", "\\|")
-    return f"| `{key}` | {_kind(field.annotation)} | {shown} | {description} |"
-
-
-def _kind(annotation: Any) -> str:
-    """What a key takes, in words."""
-    origin = typing.get_origin(annotation)
-    if origin is Literal:
-        return ", ".join(f"`{json.dumps(v)}`".replace('"', "") for v in typing.get_args(annotation))
-    if origin is typing.Annotated:
-        return _kind(typing.get_args(annotation)[0])
-    if origin in (types.UnionType, typing.Union):
-        return ", ".join(_kind(part) for part in typing.get_args(annotation))
-    if origin is list:
-        return "list of texts"
-    if origin is dict:
-        return "mapping of names to values"
-    words = {
-        str: "text",
-        int: "integer",
-        float: "number",
-        bool: "`true`, `false`",
-        type(None): "`null`",
-    }
-    return words[annotation]
-
-
 if __name__ == "__main__":
-    RECIPE_PAGE.write_text(with_tables(RECIPE_PAGE.read_text("utf-8")), "utf-8")
-    DOCUMENTS_PAGE.write_text(with_keys_of_a_corpus(DOCUMENTS_PAGE.read_text("utf-8")), "utf-8")
-    PROMPTS_PAGE.write_text(with_presets(PROMPTS_PAGE.read_text("utf-8")), "utf-8")
+    reference.main()

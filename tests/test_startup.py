@@ -21,6 +21,12 @@ TYPER = {"pydantic"}
 """What Typer itself loads to read a command's values."""
 RECIPE = TYPER | {"yaml", "rich"}
 """What reads and writes recipes, and says where something is wrong."""
+TABULATOR = {
+    "_RAGTUNE_COMPLETE": "complete_bash",
+    "COMP_WORDS": "ragtune run x.yaml train.",
+    "COMP_CWORD": "3",
+}
+"""What bash asks with."""
 
 
 @pytest.mark.parametrize(
@@ -33,6 +39,11 @@ RECIPE = TYPER | {"yaml", "rich"}
         ("from ragtune.cli import main; main(['run', '--help'])", TYPER),
         ("from ragtune.cli import main; main(['schema'])", RECIPE),
         ("from ragtune.cli import main; main(['init'])", RECIPE),
+        ("from ragtune.cli import main; main(['init', '--recipe', 'quickstart'])", RECIPE),
+        (
+            f"import os; os.environ.update({TABULATOR}); from ragtune.cli import main; main([])",
+            RECIPE,
+        ),
         (
             "from ragtune.cli import main\ntry:\n    main(['init', '.'])\nexcept SystemExit: pass",
             RECIPE,

@@ -26,9 +26,12 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 __all__ = [
     "Corpus",
     "RagtuneError",
+    "Reader",
     "Recipe",
     "UsageError",
     "__version__",
+    "answers",
+    "ask_served",
     "build",
     "check",
     "compare",
@@ -42,6 +45,8 @@ __all__ = [
     "push",
     "report",
     "run",
+    "serve",
+    "serve_command",
     "show",
     "summary",
     "train",
@@ -49,14 +54,19 @@ __all__ = [
 
 _ELSEWHERE = {
     "Corpus": "recipe.corpus",
+    "Reader": "asking.reader",
     "Recipe": "recipe.schema",
     "load_corpus": "recipe.load",
     "load_recipe": "recipe.load",
+    "ask_served": "asking.serving",
+    "serve": "asking.serving",
+    "serve_command": "asking.serving",
 }
-"""What is not in `ragtune.api`, which loads torch."""
+"""What is not in `ragtune.api`."""
 
 if TYPE_CHECKING:
     from ragtune.api import (
+        answers,
         build,
         check,
         compare,
@@ -72,6 +82,8 @@ if TYPE_CHECKING:
         summary,
         train,
     )
+    from ragtune.asking.reader import Reader
+    from ragtune.asking.serving import ask_served, serve, serve_command
     from ragtune.recipe.corpus import Corpus
     from ragtune.recipe.load import load_corpus, load_recipe
     from ragtune.recipe.schema import Recipe

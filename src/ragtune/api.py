@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar
 from pydantic import JsonValue
 
 from ragtune.base.errors import RagtuneError
-from ragtune.base.screen.notebook import Shown, one_output
+from ragtune.base.screen.notebook import Shown, one_output, page
 from ragtune.base.screen.progress import busy
 from ragtune.building import build as building
 from ragtune.building.figures import Built
@@ -19,8 +19,14 @@ from ragtune.data.prepare import DataReport
 from ragtune.recipe.corpus import Corpus
 from ragtune.recipe.load import load_corpus
 from ragtune.reporting.frame import framed
+from ragtune.reporting.shown import AnsweredQuestions, as_table
 from ragtune.reporting.summary import Merging
-from ragtune.reporting.terminal import show_examples
+from ragtune.reporting.terminal import (
+    comparison_table,
+    controls_table,
+    metrics_table,
+    show_examples,
+)
 from ragtune.scoring.compare import Comparison, Runs
 from ragtune.scoring.controls import ControlFigures
 from ragtune.scoring.score import Metrics
@@ -32,6 +38,7 @@ from ragtune.stages.check.checks import look
 from ragtune.stages.check.findings import Finding, Findings
 from ragtune.stages.context import Context, Target, find_recipe, names_set
 from ragtune.stages.road import make, working
+from ragtune.stages.terminal import runs_tables, show_built
 from ragtune.store.folder import RunFolder
 from ragtune.store.sets import find_set
 from ragtune.training.arguments import require_arguments
@@ -87,20 +94,23 @@ def build(
         strict: fail where a single file can't be read.
 
     Returns:
-        What was found, as in build.json; train.jsonl and eval.jsonl lie beside it.
+        What was found, as in build.json (a notebook shows it); train.jsonl and eval.jsonl lie beside it.
 
     Raises:
         UsageError: the corpus, a file or a question must be changed.
         RagtuneError: something failed; its message says what to do.
     """
     whole = load_corpus(corpus, list(overrides))
-    return building.build(
+    built = building.build(
         whole,
         Path(folder or Path("corpora") / whole.name),
         retriever=retriever,
         compare=compare,
         strict=strict,
     )
+    if page() is not None:
+        show_built(built)
+    return built
 
 
 @_seen
@@ -116,14 +126,15 @@ def run(
         redo: set aside what a changed recipe or file makes invalid, and make it again.
 
     Returns:
-        The comparison, as in comparison.json.
+        The comparison, as in comparison.json; a notebook shows it as a table.
 
     Raises:
         UsageError: the recipe or the data must be changed.
         RagtuneError: something failed; its message says what to do.
     """
     with _work(target, overrides, run_dir, redo=redo) as context:
-        return stages.run(context)
+        compared = stages.run(context)
+    return compared and as_table(compared, comparison_table(compared))
 
 
 @_seen
@@ -200,13 +211,15 @@ def evaluate(
         redo: as for `run`.
 
     Returns:
-        As metrics.json. Raises as `run` does.
+        As metrics.json; a notebook shows it as a table. Raises as `run` does.
     """
     if predictions is not None:
         recipe, folder = find_recipe(target, overrides, run_dir)
-        return elsewhere.score_file(recipe, str(predictions), folder)
-    with _work(target, overrides, run_dir, redo=redo, keeping=False) as context:
-        return stages.evaluate(context, base=base, checkpoint=checkpoint, tuned=tuned)
+        found = elsewhere.score_file(recipe, str(predictions), folder)
+    else:
+        with _work(target, overrides, run_dir, redo=redo, keeping=False) as context:
+            found = stages.evaluate(context, base=base, checkpoint=checkpoint, tuned=tuned)
+    return as_table(found, metrics_table(found))
 
 
 @_seen
@@ -218,7 +231,8 @@ def controls(
     Raises as `run` does.
     """
     with _work(target, overrides, run_dir, redo=redo, keeping=False) as context:
-        return stages.controls(context)
+        found = stages.controls(context)
+    return as_table(found, controls_table(found))
 
 
 @_seen
@@ -230,7 +244,8 @@ def compare_runs(*paths: str | Path, data_eval: str | None = None) -> Runs:
     Raises:
         UsageError: a folder without answers, or different questions.
     """
-    return runs.compare_runs([Path(path) for path in paths], data_eval)
+    found = runs.compare_runs([Path(path) for path in paths], data_eval)
+    return as_table(found, runs_tables(found))
 
 
 @_seen
@@ -239,10 +254,24 @@ def compare(target: Target, *overrides: str, run_dir: str | Path | None = None) 
     context = Context(target, overrides, run_dir)
     # Damaged answers are noticed, and set aside, only by the report.
     there = all(context.folder.answers(which).is_dir() for which in ("before", "after"))
-    found = _report(context) if there else None
+    # A notebook shows the table as the value.
+    found = _report(context, printing=page() is None) if there else None
     if not found:
         raise stages.no_answers(context)
-    return found
+    return as_table(found, comparison_table(found))
+
+
+@_seen
+def answers(
+    target: Target, *overrides: str, run_dir: str | Path | None = None, n: int = 20
+) -> AnsweredQuestions:
+    """The first `n` questions with the answers before and after tuning, side by side.
+
+    Returns:
+        {qid, question, answers, before, after, before_right, after_right} for each; a notebook shows
+        them as a table. Raises as `run` does.
+    """
+    return stages.answers(Context(target, overrides, run_dir), n)
 
 
 @_seen
@@ -268,9 +297,9 @@ def show(target: Target, *overrides: str, run_dir: str | Path | None = None) -> 
     return framed(RunFolder(folder, find_set(folder, recipe, named=names_set(overrides))).report)
 
 
-def _report(context: Context) -> Comparison | None:
+def _report(context: Context, *, printing: bool = True) -> Comparison | None:
     with working(context, making=False, keeping=False):
-        return stages.report(context)
+        return stages.report(context, printing=printing)
 
 
 @_seen
@@ -285,7 +314,7 @@ def merge(
 ) -> Merging | None:
     """Merge the adapter into the base; returns the number of answers that changed, and the score."""
     with _work(target, overrides, run_dir, redo=redo) as context:
-        return stages.merge(context)
+        return stages.merge_alone(context)
 
 
 @_seen

@@ -5,6 +5,7 @@ The stages are functions of `ragtune`, which loads them, and torch with them, wh
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -14,8 +15,8 @@ from typing import Annotated
 import typer
 
 import ragtune
+from ragtune.asking import commands as asking
 from ragtune.base import stopping
-from ragtune.base.commands import command_line
 from ragtune.base.ending import code_of
 from ragtune.base.errors import UsageError
 from ragtune.base.screen.output import guarded, say, say_json
@@ -28,7 +29,6 @@ from ragtune.base.screen.usage import (
     CorpusFile,
     CorpusFolder,
     CorpusOverrides,
-    ForCorpus,
     Form,
     Overrides,
     Predictions,
@@ -40,15 +40,16 @@ from ragtune.base.screen.usage import (
     Strict,
     Target,
     Targets,
+    complete_with,
     settle,
 )
 from ragtune.base.web.network import go_offline, require_network
+from ragtune.recipe import commands as starting
 
 app = typer.Typer(
     name="ragtune",
     help="Tune a language model to answer from retrieved passages, measure what changed, publish it.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -64,7 +65,9 @@ def _terminal() -> ModuleType:
 
 @app.callback(invoke_without_command=True)
 def root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the versions for a bug report, and exit.")
+    ] = False,
     debug: Annotated[  # noqa: ARG001 - main reads it
         bool, typer.Option("--debug", help="Show the traceback of a failure.")
     ] = False,
@@ -74,7 +77,9 @@ def root(
 ) -> None:
     """Read by `main` before anything runs; here for the help."""
     if version:
-        say(f"ragtune {ragtune.__version__}")
+        from ragtune.base.versions import told  # noqa: PLC0415 - only here
+
+        say(told(ragtune.__version__))
         raise typer.Exit
 
 
@@ -270,7 +275,10 @@ def report(
 def merge(
     target: Target, overrides: Overrides = None, run_dir: RunDir = None, redo: Redo = False
 ) -> None:
-    """Merge the adapter into the base, and count what that changes."""
+    """Merge the adapter into the base, and count what that changes.
+
+    With publish.format=gguf also for llama.cpp and Ollama, as GGUF.
+    """
     ragtune.merge(target, *(overrides or []), run_dir=run_dir, redo=redo)
 
 
@@ -283,7 +291,7 @@ def push(
         bool, typer.Option("--dry-run", help="Show what would go; ask nobody, send nothing.")
     ] = False,
 ) -> None:
-    """Publish the merged model or the adapter on the Hub.
+    """Publish the model, merged or as GGUF, or its adapter.
 
     Its name there is publish.repo=owner/name, in the recipe or behind it.
     """
@@ -292,34 +300,18 @@ def push(
     ragtune.push(target, *(overrides or []), run_dir=run_dir, dry_run=dry_run)
 
 
-@app.command()
-def schema(corpus: ForCorpus = False) -> None:
-    """Print the JSON schema of recipes or corpora, for editors."""
-    say_json((ragtune.Corpus if corpus else ragtune.Recipe).model_json_schema(), indent=2)
+app.command()(asking.ask)
+app.command()(asking.demo)
+app.command()(asking.serve)
 
 
-@app.command()
-def init(
-    output: Annotated[
-        Path | None,
-        typer.Argument(metavar="[FILE]", help="The file to write; recipe.yaml by default."),
-    ] = None,
-    corpus: ForCorpus = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace the file if it is there.")
-    ] = False,
-) -> None:
-    """Write a commented recipe or corpus to start from."""
-    from ragtune.recipe.starter import write_starter  # noqa: PLC0415 - loads pydantic and YAML
-
-    path = output or Path("corpus.yaml" if corpus else "recipe.yaml")
-    write_starter(path, ragtune.Corpus if corpus else ragtune.Recipe, force=force)
-    command = command_line("ragtune", "build" if corpus else "run", path)
-    keys = "documents.files and questions.files" if corpus else "model.id, data.train and data.eval"
-    say(f"Wrote {path}. Set {keys}, then: {command}")
-
-
+app.command()(starting.schema)
+app.command()(starting.init)
 settle(app)
+if "_RAGTUNE_COMPLETE" in os.environ:  # a shell asks what could come next
+    from ragtune.recipe.completion import COMPLETERS
+
+    complete_with(COMPLETERS)
 
 
 def main(arguments: list[str] | None = None) -> None:

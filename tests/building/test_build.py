@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -80,8 +81,11 @@ def examples(folder: Path, side: str) -> list[Any]:
     return list(read_examples(str(folder / f"{side}.jsonl"), side))
 
 
-def test_documents_and_questions_become_examples(place: Path) -> None:
+def test_documents_and_questions_become_examples(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     built = build(corpus(), place / "out")
+    assert re.search(r"For evaluation: [1-5] of 6 documents", capsys.readouterr().out)
     train, held = examples(place / "out", "train"), examples(place / "out", "eval")
     assert len(train) + len(held) == 18
     assert train

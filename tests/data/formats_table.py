@@ -285,6 +285,19 @@ CASES = [
         "number": "101", "original_question": "日本一高い山は何？", "original_answer": "富士山",
         "original_additional_info": "", "question": "日本一高い山は何?", "answers": ["富士山"],
     }, [one("AIO02-0101", "日本一高い山は何?", ["富士山"])]),
+    Case("feedback", "feedback of ragtune demo", {  # a thumb up
+        "question": "What did she name?", "said": "polonium", "thumb": "up", "right": ["polonium"],
+        "unanswerable": False, "passages": [], "model": "m", "at": "2026-11-29T07:14:13+00:00",
+    }, [one(None, "What did she name?", ["polonium"], extra={"model": "m", "at": "2026-11-29T07:14:13+00:00"})]),
+    Case("feedback", "feedback of ragtune demo", {  # a thumb down, the right answer, and pasted passages
+        "question": "What did she name?", "said": "radium", "thumb": "down", "right": ["polonium"],
+        "unanswerable": False, "passages": [{"title": "", "text": "Trees stand."}, {"title": "", "text": MARIE}],
+        "model": "m", "at": "",
+    }, [one(None, "What did she name?", ["polonium"], [("", "Trees stand."), ("", MARIE)], [1])]),
+    Case("feedback", "feedback of ragtune demo", {  # the passages don't say it
+        "question": "Why?", "said": "radium", "thumb": "down", "right": [], "unanswerable": True, "passages": [],
+        "model": "m", "at": "",
+    }, [one(None, "Why?", [])]),
 ]  # fmt: skip
 
 

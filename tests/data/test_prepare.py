@@ -291,7 +291,7 @@ def test_no_more_than_a_batch_is_read_ahead(recipe: Recipe) -> None:
         assert len(produced) <= 4 * (number + 1)
     batches.close()
     assert len(produced) <= 20
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # another's may have ended
 
 
 def test_what_reading_raises_comes_after_the_batches_before_it(recipe: Recipe) -> None:

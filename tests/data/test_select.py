@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ragtune.data.example import Example, Passage
-from ragtune.data.select import REASONS, rejection, shown_passages, target_answer
+from ragtune.data.select import REASONS, drawn, rejection, shown_passages, target_answer
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Data
 
@@ -120,3 +121,12 @@ def test_the_target_is_the_first_answer_or_one_drawn_by_seed_and_qid() -> None:
         target_answer(example(answers=answers, qid=f"q{i}"), data(target="random"), 2)
         for i in range(60)
     ]
+
+
+def test_fewer_are_a_part_of_more() -> None:
+    every: Any = [f"q{i}" for i in range(50)]
+    few, more = drawn(every, 5, "lot 1"), drawn(every, 20, "lot 1")
+    assert set(few) < set(more)
+    assert more == sorted(more, key=every.index)
+    assert drawn(every, 5, "lot 2") != few
+    assert drawn(every, 99, "lot 1") == every

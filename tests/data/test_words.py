@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragtune.data.words import find_answer, stands, stands_by_rule
+from ragtune.data.words import find_answer, places, stands, stands_by_rule
 from ragtune.scoring.metrics import contains
 
 CASES = [
@@ -57,3 +57,22 @@ def test_it_is_the_rule_of_contains(text: str, answer: str) -> None:
     assert stands_by_rule(text, answer) <= bool(contains(text, answer))
     if same and contains(text, answer):
         assert stands_by_rule(text, answer)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "found"),
+    [
+        ("eyes and yes, yes", "yes", ["yes", "yes"]),
+        ("In 2020: 20, 20.5 and 20.", "20", ["20", "20"]),
+        ("高さは333メートル。333メートルの塔", "333メートル", ["333メートル", "333メートル"]),
+        ("高さは３３３メートル", "333メートル", ["３３３メートル"]),  # by the rule
+        ("PARIS is", "Paris", ["PARIS"]),
+        ("㈱トヨタとＡＢＣ社", "株", ["㈱"]),  # one sign that is three: (株)
+        ("ﾃﾞｰﾀ・ベース", "データベース", ["ﾃﾞｰﾀ・ベース"]),
+        ("Paris and PARIS", "Paris", ["Paris"]),  # as written counts before the rule
+        ("nothing", "", []),
+    ],
+)
+def test_places(text: str, answer: str, found: list[str]) -> None:
+    spans = places(text, answer)
+    assert [text[start:end] for start, end in spans] == found

@@ -17,6 +17,7 @@ from ragtune.training.trainer import PackedTrainer
 from tests.families import page
 from tests.families.measure import Result, explain, measure
 from tests.families.table import FAMILIES, Family
+from tests.reference import Words
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +64,12 @@ def test_every_row_has_a_name_of_its_own() -> None:
     assert len({family.name for family in FAMILIES}) == len(FAMILIES)
 
 
-def test_the_page_is_what_the_record_gives() -> None:
-    text = page.PAGE.read_text("utf-8")
-    assert text == page.with_tables(text), "run: python -m tests.families.page"
+def test_the_pages_are_what_the_record_gives() -> None:
+    words = Words(page.JAPANESE.read_text("utf-8"))
+    for path, say in ((page.PAGE, str), (page.JAPANESE_PAGE, words)):
+        text = path.read_text("utf-8")
+        assert text == page.with_tables(text, say), "run: python -m tests.families.page"
+    assert not words.missing, "docs/ja/models.yaml has no Japanese for these"
 
 
 def test_the_record_is_of_these_families() -> None:

@@ -16,7 +16,7 @@ from ragtune.model import memory as memory_module
 from ragtune.model import plan as planning
 from ragtune.model.hardware import Hardware
 from ragtune.model.layout import row_size
-from ragtune.model.plan import Plan, describe, make_plan
+from ragtune.model.plan import Plan, describe, make_plan, plan_answers
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Recipe
 
@@ -185,6 +185,28 @@ def test_a_plan_says_how_a_step_is_laid_out() -> None:
     assert "optimizer" in training
     assert "keys and values" in answering
     assert "16 samples a row, 1 row a step, activations" in describe(plan_for(78), 16)[0]
+
+
+def test_answers_between_steps_leave_the_optimizer_its_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = ("train.eval_every=50", "train.eval_answers=40", "train.optimizer=adamw")
+    plan, plain = plan_for(38, *looks), plan_for(38, "train.optimizer=adamw")
+    assert "asking" not in plain.memory
+    moments = plan.memory["optimizer"]
+    assert moments > 1
+    assert moments < plan.memory["asking"] < plan.memory["evaluation"] + moments
+    assert f"between steps {plan.memory['asking']:.1f} GiB" in describe(plan, 16)[2]
+    monkeypatch.setattr(planning, "available", lambda _: 20 * GIB)
+    recipe, prompts = notebook(*looks), lengths(637)
+    (_, after), (_, between) = (
+        plan_answers(recipe, GPU, llama(), prompts, dequantized=False, training=training)
+        for training in (False, True)
+    )
+    assert after is not None
+    assert between is not None
+    cached = planning.estimate_of(recipe, GPU, llama()).cached_token
+    assert (after - between) * cached == pytest.approx(moments * GIB, rel=0.01)
 
 
 @pytest.mark.parametrize(

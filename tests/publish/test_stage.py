@@ -107,7 +107,7 @@ def test_a_score_outside_the_interval_stops_the_push(
     assert advice.endswith(f": ragtune push {run_dir.path} {REPO} publish.format=adapter")
     pipeline.push(run_dir.path, REPO, "publish.format=adapter")
     assert set(hub.repos["alice/model"].files) == {
-        "README.md", "adapter_config.json", "adapter_model.safetensors",
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "ragtune.yaml",
     }  # fmt: skip
 
 

@@ -94,6 +94,14 @@ def test_questions_of_a_model_alone_leave_nothing_to_evaluate_with() -> None:
     assert load_corpus(alone, ["questions.generate.evaluate=true"]).questions.files == []
 
 
+def test_questions_of_a_model_are_not_evaluated_with_beside_named_ones() -> None:
+    both = {**SMALL["questions"], "eval": ["q2"], "generate": {"model": "m"}}
+    named = {**SMALL, "questions": both}
+    assert load_corpus(named).questions.eval == ["q2"]
+    with pytest.raises(UsageError, match=r"eval names the questions to evaluate with"):
+        load_corpus(named, ["questions.generate.evaluate=true"])
+
+
 def test_a_token_is_refused() -> None:
     with pytest.raises(UsageError, match="holds"):
         load_corpus(SMALL, ["questions.generate.endpoint=http://x/?key=hf_" + "a" * 34])

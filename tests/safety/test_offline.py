@@ -131,4 +131,7 @@ def test_what_needs_the_network_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_
         aio.fetch("eval", base_url="http://127.0.0.1:9")
     with pytest.raises(UsageError, match="mlflow may send"):
         require_local_trackers(["tensorboard", "mlflow"])
-    require_local_trackers(["tensorboard", "wandb"])
+    require_local_trackers(["tensorboard", "wandb", "trackio"])
+    monkeypatch.setenv("TRACKIO_SPACE_ID", "someone/space")
+    with pytest.raises(UsageError, match="trackio may send"):
+        require_local_trackers(["trackio"])

@@ -85,7 +85,7 @@ def test_training_learns_and_says_what_it_took(
     assert result["samples"] == 80
     assert result["tokens_a_second"] > 0
     out = capsys.readouterr().out
-    assert "step    20  loss" in out
+    assert "\n    20  " in out
     assert f"{result['tokens']:,} tokens" in out
 
 
@@ -299,8 +299,9 @@ def test_float16_may_overflow_but_not_for_ever() -> None:
 
     class State:
         global_step = 3
+        log_history: tuple[Any, ...] = ()
 
-    watch = Watch(SimpleNamespace(row_losses=[], rows=[]), lambda _: None)
+    watch = Watch(SimpleNamespace(row_losses=[], rows=[]), lambda _: None, lambda *_: None)
     for _ in range(OVERFLOWS):
         watch.on_log(Args, State, None, {"loss": 1.0, "grad_norm": float("inf")})
     with pytest.raises(RagtuneError, match="the gradient is not finite"):

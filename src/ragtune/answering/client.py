@@ -28,6 +28,7 @@ T = TypeVar("T")
 Conversation = tuple[str, list[Message]]
 """A qid and messages."""
 
+KEY = "OPENAI_API_KEY"
 RETRIES = 5
 """How often a question is asked again, with growing pauses (16 s in all, or what the server says)."""
 TIMEOUT = 300.0
@@ -40,10 +41,8 @@ _MOST_TOKENS = 10**9
 """Of one answer; whoever says more has counted nothing."""
 _NEWER_LIMIT = "max_completion_tokens"
 """The name that some servers insist on; older ones, and most others, know max_tokens alone."""
-_SHOWN = 300
-"""How much of a server's words a message shows, in characters."""
-_NAMED = 20
-"""How many names of its list."""
+_SHOWN, _NAMED = 300, 20
+"""How much of a server's words a message shows, in characters, and how many names of its list."""
 
 
 def served_models(endpoint: str) -> list[str] | None:
@@ -72,7 +71,7 @@ class Usage:
 
 @dataclass
 class Client:
-    """A server, and the model that is wanted of it. The key is that of OPENAI_API_KEY, if it is set."""
+    """A server, and the model that is wanted of it."""
 
     endpoint: str
     """The address, up to /v1."""
@@ -87,8 +86,10 @@ class Client:
     """What the server calls `max_new_tokens`."""
     section: str = "evaluate"
     """Of the configuration, which names the endpoint: messages advise its keys."""
-    usage: dict[str, Usage] = field(default_factory=dict, init=False)
+    usage: dict[str, Usage] = field(default_factory=dict)
     """What each question took, by its qid, where the server says it."""
+    key_from: str = KEY
+    """The environment variable with the key."""
 
     def __post_init__(self) -> None:
         check_address(self.endpoint, self.section)
@@ -99,11 +100,18 @@ class Client:
             f"{self.section}.endpoint is the address up to /v1, such as http://localhost:8000/v1."
         )
 
+    @property
+    def _key(self) -> str:
+        return os.environ.get(self.key_from, "").strip()
+
+    def _words(self, error: APIError) -> str:
+        return _told(error.body or error.message, self._key)
+
     def connected(self) -> AsyncOpenAI:
         # The library insists on a key; a server without keys reads none.
         connection: AsyncOpenAI = _library().AsyncOpenAI(
             base_url=self.endpoint,
-            api_key=_key() or "no-key",
+            api_key=self._key or "no-key",
             max_retries=RETRIES,
             timeout=TIMEOUT,
             http_client=bounded(_library(), self.endpoint, TIMEOUT),
@@ -155,7 +163,7 @@ class Client:
         try:
             reply = await connection.chat.completions.create(**request)
         except _library().BadRequestError as error:
-            if limit == _NEWER_LIMIT or _NEWER_LIMIT not in _words(error):
+            if limit == _NEWER_LIMIT or _NEWER_LIMIT not in self._words(error):
                 raise
             self.limit = _NEWER_LIMIT
             return await self.ask(connection, qid, messages)
@@ -167,7 +175,9 @@ class Client:
         ):  # no JSON, or of other types
             reply = None
         if said := getattr(reply, "error", None):
-            raise RagtuneError(f"{self.endpoint}, question {qid}: {_told(said)}", GOES_ON)
+            raise RagtuneError(
+                f"{self.endpoint}, question {qid}: {_told(said, self._key)}", GOES_ON
+            )
         choices = getattr(reply, "choices", None)
         choice = choices[0] if isinstance(choices, list) and choices else None
         message = getattr(choice, "message", None)
@@ -223,12 +233,12 @@ class Client:
                 f"See whether the server still runs. {GOES_ON}",
             )
         if not isinstance(error, openai.APIStatusError):
-            return RagtuneError(f"{self.endpoint}, question {qid}: {_words(error)}", GOES_ON)
+            return RagtuneError(f"{self.endpoint}, question {qid}: {self._words(error)}", GOES_ON)
         return self.refusal(error, qid, listed)
 
     def refusal(self, error: APIStatusError, qid: str, listed: list[str] | None) -> RagtuneError:
         """What an answer that says no means."""
-        said, status = _words(error), error.status_code
+        said, status = self._words(error), error.status_code
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             return self.refused(status)
         if target := error.response.headers.get("Location"):
@@ -260,10 +270,10 @@ class Client:
         )
 
     def refused(self, status: int) -> UsageError:
-        sent = "the key in OPENAI_API_KEY" if _key() else "to answer without a key"
+        sent = f"the key in {self.key_from}" if self._key else "to answer without a key"
         return UsageError(
             f"{self.endpoint} refuses {sent} ({status}).",
-            "Set the environment variable OPENAI_API_KEY to a key that the server accepts.",
+            f"Set the environment variable {self.key_from} to a key that the server accepts.",
         )
 
     def _what_to_do(self, status: int, said: str) -> str:
@@ -314,21 +324,13 @@ def wait_for(function: Callable[[], Awaitable[T]]) -> T:
         return portal.call(function)
 
 
-def _key() -> str:
-    return os.environ.get("OPENAI_API_KEY", "").strip()
-
-
-def _words(error: APIError) -> str:
-    """What the server said, without the key, which some servers repeat."""
-    return _told(error.body or error.message)
-
-
-def _told(said: object) -> str:
+def _told(said: object, key: str) -> str:
+    """What a server said, without the key, which some servers repeat."""
     if isinstance(said, dict):
         said = said.get("message") or said.get("detail") or said.get("error") or said
     text = " ".join(str(said).split())
-    if _key():
-        text = text.replace(_key(), "[key]")
+    if key:
+        text = text.replace(key, "[key]")
     return text[:_SHOWN].rstrip(".")
 
 

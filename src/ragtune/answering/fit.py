@@ -52,7 +52,8 @@ def unfit(
     # The last new token is not read any more.
     longest = grown(max(prompts, key=len), settings.max_new_tokens - 1)
     real = [min(prompts, key=len), longest]
-    if reason := _probe_cache(model, real):
+    # One alone is the beginning of what it grows to: who asks one question waits for this.
+    if reason := _probe_cache(model, real if len(prompts) > 1 else [longest]):
         return f"of the shortest and the longest prompt {reason}"
     if model.dtype == torch.float32:
         return None

@@ -14,7 +14,7 @@ from ragtune.answering.engine import EQUAL, IN_WORDS, PACKED, SINGLE, Way, encod
 from ragtune.answering.fit import probe_generate, unfit
 from ragtune.answering.padded import choose_way, generate
 from ragtune.answering.prediction import Kept, Prediction, keeping
-from ragtune.answering.ragged import Ragged
+from ragtune.answering.ragged import Heard, Ragged
 from ragtune.base.errors import RagtuneError, is_out_of_memory
 from ragtune.base.screen.console import warn
 from ragtune.base.stopping import finishing, stop_if_asked
@@ -26,6 +26,10 @@ from ragtune.model.hardware import free_gpu
 
 Prompt = tuple[str, list[int]]
 """A qid and token ids."""
+
+
+class TooLittleMemoryError(RagtuneError):
+    """There is none for a single question."""
 
 
 @dataclass
@@ -46,7 +50,11 @@ class Local:
     """Questions at a time, at most."""
     cache_tokens: int | None = None
     """Tokens of prompts and answers at a time, at most; None for no limit."""
+    heard: Heard | None = None
+    """Told each token of a question that is asked alone, as soon as it is chosen."""
     way: Way | None = field(default=None, init=False)
+    _tried: tuple[int, int] | None = field(default=None, init=False, repr=False)
+    """Tokens of the shortest and the longest prompt by which the way was chosen."""
 
     def answer(
         self, encoder: Encoder, examples: Sequence[Example], partial: Path, title: str
@@ -67,7 +75,8 @@ class Local:
         """What the model writes behind each prompt, up to `stop_id` or a stop token of its own.
 
         Raises:
-            RagtuneError: there is too little memory for a single question, or the model's cache is wrong.
+            TooLittleMemoryError: even for a single question.
+            RagtuneError: the model's cache is wrong.
         """
         with keeping(partial, [qid for qid, _ in prompts], title) as kept:
             if len(kept.done) < len(prompts):
@@ -76,7 +85,7 @@ class Local:
                 order = sorted(prompts, key=lambda prompt: (-len(prompt[1]), prompt[0]))
                 with lengths_forgotten(self.model):
                     # Of all, not of those that are left: a run that goes on has the batches that it had.
-                    self.way = self._choose_way(settings, [ids for _, ids in order])
+                    self._choose(settings, [ids for _, ids in order])
                     with finishing():
                         self._ask(kept, order, settings, tokenizer)
             return kept.in_order()
@@ -114,11 +123,31 @@ class Local:
     ) -> list[list[int]] | None:
         """The new tokens for each prompt; None, with nothing of it kept, if memory ran out."""
         try:
-            return ragged.answer(prompts) if ragged else generate(self.model, prompts, settings)
+            heard = {} if self.heard is None else {"heard": self.heard}
+            if ragged:
+                return ragged.answer(prompts, **heard)
+            return generate(self.model, prompts, settings, **heard)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
         return None
+
+    def know(self, way: Way, prompts: Sequence[int]) -> None:
+        """Take over the way that was chosen here for prompts of so many tokens."""
+        self.way, self._tried = way, (min(prompts), max(prompts))
+
+    def _choose(self, settings: GenerationConfig, prompts: Sequence[list[int]]) -> None:
+        """Choose the way, unless prompts as short and as long as these were asked so before."""
+        if self.way and self.way.how == SINGLE and len(prompts) == 1:
+            return  # alone each gets its own answer
+        shortest, longest = min(map(len, prompts)), max(map(len, prompts))
+        if self.way and self.way.how == PACKED and self._tried:
+            least, most = self._tried
+            if least <= shortest and longest <= most:
+                return
+            shortest, longest = min(least, shortest), max(most, longest)
+        self.way = self._choose_way(settings, prompts)
+        self._tried = shortest, longest
 
     def _choose_way(self, settings: GenerationConfig, prompts: Sequence[list[int]]) -> Way:
         """How these prompts are asked; what is not the usual way is said.
@@ -147,7 +176,7 @@ class Local:
 def _half(batch: Sequence[Prompt]) -> int:
     """Half as many questions at a time, for which memory may do."""
     if len(batch) == 1:
-        raise RagtuneError(
+        raise TooLittleMemoryError(
             f"There is too little memory for the question {batch[0][0]} ({len(batch[0][1])} tokens).",
             "Set prompt.max_tokens lower, or model.quantization=nf4.",
         )

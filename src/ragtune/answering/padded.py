@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
+from transformers.generation.streamers import BaseStreamer
 
 from ragtune.answering.engine import EQUAL, PADDED, SINGLE, Way
 from ragtune.answering.fit import allowed, grown
+from ragtune.answering.ragged import Heard
 from ragtune.base.errors import UsageError, is_out_of_memory
 from ragtune.base.text import first_line, shortened
 from ragtune.model.configuration import said
@@ -31,16 +33,39 @@ _WORTH_A_PROBE = 8  # prompts: the probe reads as much as about that many
 
 
 def generate(
-    model: PreTrainedModel, prompts: Sequence[list[int]], settings: GenerationConfig
+    model: PreTrainedModel,
+    prompts: Sequence[list[int]],
+    settings: GenerationConfig,
+    heard: Heard | None = None,
 ) -> list[list[int]]:
-    """The new tokens for each prompt, padded on the left, until every answer is finished."""
+    """The new tokens for each prompt, padded on the left, until every answer is finished.
+
+    `heard` is told each token of a single one as soon as it is chosen.
+    """
     ids_NT, mask_NT = _padded(model, prompts)
+    streamer = {} if heard is None else {"streamer": _Streamer(heard)}
     with torch.inference_mode(), autocast(model):
         output = _generated(
-            model, input_ids=ids_NT, attention_mask=mask_NT, generation_config=settings
+            model, input_ids=ids_NT, attention_mask=mask_NT, generation_config=settings, **streamer
         )
     rows: list[list[int]] = output[:, ids_NT.shape[1] :].tolist()
     return rows
+
+
+class _Streamer(BaseStreamer):  # type: ignore[misc]
+    """Passes tokens on; the first that it gets are the prompt's."""
+
+    def __init__(self, heard: Heard) -> None:
+        self._heard = heard
+        self._prompt = True
+
+    def put(self, value: Tensor) -> None:
+        if not self._prompt:
+            self._heard(int(value[0]))
+        self._prompt = False
+
+    def end(self) -> None:
+        """Nothing is kept back."""
 
 
 def _generated(model: PreTrainedModel, **asked: object) -> Any:  # noqa: ANN401 - as transformers has it

@@ -26,6 +26,8 @@ from ragtune.model.memory import PREFILL_TOKENS
 
 _WORTH_A_GRAPH = 3  # steps that are left: capturing takes about as long as a step
 
+Heard = Callable[[int], None]
+"""Told the next token of an answer."""
 Step = Callable[[Tensor, Tensor, int, int], Tensor]
 """From token_N, lengths_N, the longest of these and the steps that are left: the next logits_NV."""
 
@@ -49,8 +51,11 @@ class Ragged:
         self.warm = False
 
     @torch.inference_mode()
-    def answer(self, prompts: Sequence[list[int]]) -> list[list[int]]:
-        """The new tokens for each prompt; behind an answer's stop token stand others, as in `generate`."""
+    def answer(self, prompts: Sequence[list[int]], heard: Heard | None = None) -> list[list[int]]:
+        """The new tokens for each prompt; behind an answer's stop token stand others, as in `generate`.
+
+        `heard` is told each token of the first one as soon as it is chosen.
+        """
         with autocast(self.model), using_packed(self.model):
             most = self.settings.max_new_tokens
             cache = RaggedCache(len(prompts), max(map(len, prompts)) + most)
@@ -67,6 +72,8 @@ class Ragged:
             for step in range(most):
                 token_N = choose(logits_NV, found_AS[samples_N, :step], samples_N)
                 found_AS[samples_N, step] = torch.where(going_N, token_N, end)
+                if heard is not None:
+                    heard(int(found_AS[0, step]))
                 going_N = going_N & ~torch.isin(token_N, stops)
                 left = int(going_N.sum())
                 if left == 0 or step == most - 1:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ragtune.answering.client import Client, Conversation, wait_for
+from ragtune.answering.client import KEY, Client, Conversation, Usage, wait_for
 from ragtune.answering.engine import fitting
 from ragtune.answering.prediction import Prediction, keeping
 from ragtune.answering.serving import served_name
@@ -25,6 +25,10 @@ class Server:
     """The model `before` or `after` tuning."""
     advice: str = ""
     """How to serve it, for when it isn't (`how_to_serve`)."""
+    key_from: str = KEY
+    """The environment variable with its key, if it has one."""
+    usage: dict[str, Usage] = field(default_factory=dict)
+    """What each question took, by its qid, where the server says it."""
     way: None = None
 
     def answer(
@@ -60,6 +64,8 @@ class Server:
             self.advice,
             evaluate.max_new_tokens,
             self.recipe.prompt.template_arguments,
+            usage=self.usage,
+            key_from=self.key_from,
         )
         with keeping(partial, [qid for qid, _ in conversations], title) as kept:
             pending = [one for one in conversations if one[0] not in kept.done]

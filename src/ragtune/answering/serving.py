@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ragtune.answering.client import did_you_mean, names, served_models
+from ragtune.answering.starting import lora_options
 from ragtune.base.commands import command_line
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.recipe.schema import Recipe
-
-_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes as --max-lora-rank."""
 
 
 def served_name(recipe: Recipe, which: str) -> str:
@@ -40,16 +38,18 @@ def how_to_serve(recipe: Recipe, which: str, base: str, run: Path) -> str:
             f"Serve it, for example: {command}\n"
             "or set evaluate.endpoint or evaluate.served_before. The same command then goes on."
         )
-    rank = next((r for r in _LORA_RANKS if r >= recipe.lora.rank), recipe.lora.rank)
-    adapter, merged = f"--lora-modules={name}={run / 'adapter'}", run / "merged"
-    options = ("--enable-lora", f"--max-lora-rank={rank}", adapter)
-    with_adapter = command_line("vllm", "serve", model, *options)
+    merged = run / "merged"
+    here = command_line("ragtune", "serve", run)
+    with_adapter = command_line(
+        "vllm", "serve", model, *lora_options(recipe.lora.rank, name, run / "adapter")
+    )
     merge = command_line("ragtune", "merge", run)
     with_merged = command_line("vllm", "serve", merged, named)
     plain = command_line("transformers", "serve", merged)
     setting = command_line(f"evaluate.served_after={merged}")
     return (
-        f"Serve the adapter: {with_adapter}\n"
+        f"Serve it on this machine: {here}\n"
+        f"or the adapter elsewhere: {with_adapter}\n"
         f"or the merged model: {merge}, then: {with_merged}\n"
         f"(or: {plain}, with {setting}).\n"
         "The same command then goes on."

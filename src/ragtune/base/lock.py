@@ -326,6 +326,6 @@ def _refusal(folder: Path, other: Holder | None) -> UsageError:
     return UsageError(
         f"Another run is at work in {folder}: {other}{since if other.since else ''}.",
         "Wait until it is done, stop it there with Ctrl-C (what is finished is kept), or give this run "
-        "its own directory (name=ANOTHER, or --run-dir). The lock of another machine is taken over after "
-        f"{LEASE:.0f} s without a sign of life.",
+        "its own directory (name=ANOTHER, or --run-dir; a corpus: --folder). The lock of another machine is "
+        f"taken over after {LEASE:.0f} s without a sign of life.",
     )

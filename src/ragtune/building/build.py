@@ -17,7 +17,7 @@ from ragtune.base.disk import disk_errors
 from ragtune.base.errors import UsageError
 from ragtune.base.files import json_line, sha256, writing
 from ragtune.base.lock import locked
-from ragtune.base.screen.console import heading, warn
+from ragtune.base.screen.console import heading, note, warn
 from ragtune.base.screen.progress import busy, progress
 from ragtune.base.stopping import stop_if_asked
 from ragtune.base.text import named
@@ -333,6 +333,8 @@ class _Examples:
         share, seed = self.corpus.questions.eval_share, self.corpus.seed
         used = {one.main for one in asked if one.main}
         sides = sides_of((name for name, _, _ in self.shelf.documents()), used, share, seed)
+        apart = sum(side == "eval" for side in sides.values())
+        note(f"For evaluation: {apart:,} of {len(sides):,} documents (questions.eval_share).")
         for one in asked:
             one.side = (
                 sides[one.main] if one.main else side_of_unanswered(one.question.qid, share, seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -71,6 +72,37 @@ def retriever_of(
     if settings.reranker is None:
         return found
     return Reranked.open(found, settings.reranker, lambda name: shelf.passages([name])[name].text)
+
+
+def retriever_to_read(
+    settings: Retrieval, folder: Path, text_of: Callable[[str], str]
+) -> Retriever:
+    """The retriever that a corpus names, of indexes that are there; nothing is changed.
+
+    Args:
+        settings: of the corpus; not of `file`, which knows the answers to its own questions alone.
+        folder: where its indexes lie.
+        text_of: the text of a passage, by its id.
+
+    Raises:
+        UsageError: an index isn't there, or was made with something else.
+    """
+    if settings.retriever == "hybrid":
+        found: Retriever = Fused([_to_read(settings, one, folder) for one in ("lexical", "dense")])
+    else:
+        found = _to_read(settings, settings.retriever, folder)
+    return found if settings.reranker is None else Reranked.open(found, settings.reranker, text_of)
+
+
+def _to_read(settings: Retrieval, kind: str, folder: Path) -> Retriever:
+    if kind == "dense":
+        assert settings.model is not None
+        return DenseIndex.read(folder / kind, settings.model)
+    if settings.shards == 1:  # a question or two are no work for a cluster
+        return LexicalIndex.read(folder / kind)
+    assert settings.ray is not None
+    places = sorted(folder.glob(f"lexical-*-{settings.shards}/*"), key=lambda one: int(one.name))
+    return OnRay([partial(LexicalShard.read, one.absolute()) for one in places], settings.ray)
 
 
 def made_with(retriever: Retriever, language: str) -> list[object]:

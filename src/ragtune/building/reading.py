@@ -30,6 +30,8 @@ from ragtune.store.proof import fingerprint
 
 _SHOWN = 5
 """Files that a message names."""
+_RULES = 1
+"""Of reading and cutting: another number where ragtune makes other passages of the same files."""
 _WRITTEN = ("train.jsonl", "eval.jsonl", "work", "index")
 """What a build writes into its folder, of the kinds that are read."""
 BROUGHT = "questions"
@@ -114,6 +116,7 @@ class Cutters:
 def _start_anew_if_read_otherwise(shelf: Shelf, corpus: Corpus) -> None:
     how = fingerprint(
         [
+            _RULES,
             corpus.documents.model_dump(mode="json", include={"fields", "encoding", "reader"}),
             corpus.passages.model_dump(mode="json"),
         ]

@@ -105,6 +105,13 @@ def target_answer(example: Example, data: Data, seed: int) -> str:
     return example.answers[0]
 
 
+def drawn(examples: Sequence[Example], count: int, lot: str) -> list[Example]:
+    """So many of the examples, in their order: of more, those of fewer are a part. Another lot draws others."""
+    order = list(range(len(examples)))
+    random.Random(lot).shuffle(order)
+    return [examples[i] for i in sorted(order[:count])]
+
+
 def accepted(example: Example, recipe: Recipe, choice: str | None = None) -> tuple[str, ...]:
     """The answers that count as right; `choice` is evaluate.answers unless given."""
     choice = choice or recipe.evaluate.answers

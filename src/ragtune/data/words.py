@@ -21,6 +21,9 @@ _AS_WRITTEN = f"[{_WORD}A-Z\u00c0-\u00d6\u00d8-\u00de\uff10-\uff19\uff21-\uff3a\
 _WRITTEN = re.compile(_AS_WRITTEN)
 _GAP = re.compile(rf"[\s{AIO_DELETED}]*")
 
+_LETTERS = re.compile("(?s:.)[\u0300-\u036f\u3099\u309a\uff9e\uff9f]*")
+"""A letter with its accents, or signs of voicing."""
+
 LONG = 200
 """Characters of an answer from which on nobody asks whether it is cut out of a word: no word is so long."""
 _TRIES = 16
@@ -136,6 +139,28 @@ def stands_by_rule(text: str, answer: str) -> bool:
     if not gold or gold not in bare:
         return False
     return len(gold) > LONG or whole_words(answer).search(plain) is not None
+
+
+def places(text: str, answer: str) -> tuple[tuple[int, int], ...]:
+    """Where an answer stands in a text, as written or, if it does so nowhere, by AI王's rule.
+
+    (start, end) in characters of every place, in order.
+    """
+    found: list[tuple[int, int]] = []
+    start = find_answer(text, answer)
+    while start >= 0:
+        found.append((start, start + len(answer)))
+        start = find_answer(text, answer, found[-1][1])
+    if found or not stands_by_rule(text, answer):
+        return tuple(found)
+    # Letter by letter, so that it is known where each one stood; 「」 stay, which may be in the way.
+    plain, at = "", list[tuple[int, int]]()
+    for sign in _LETTERS.finditer(text):
+        part = nfkc(sign[0].replace("～", "〜")).lower()
+        plain += part
+        at += [sign.span()] * len(part)
+    every = whole_words(answer).finditer(plain)
+    return tuple((at[match.start()][0], at[match.end() - 1][1]) for match in every)
 
 
 @lru_cache(65_536)

@@ -116,6 +116,7 @@ def make_plan(
     estimate, samples = choose_rows(recipe, base, steps, question, budget)
     tokens, trained = row_size(steps, samples)
     batch, cache_tokens, used = _answers(recipe, estimate, prompts, budget)
+    between = _between_steps(recipe, estimate, prompts, budget)
     return dataclasses.replace(
         plan,
         samples_per_row=samples,
@@ -138,6 +139,7 @@ def make_plan(
                 ),
                 "cache": used * estimate.cached_token,
                 "evaluation": estimate.evaluation(used, min(batch, len(prompts))),
+                **between,
             }.items()
         },
     )
@@ -165,16 +167,24 @@ def plan_answers(
     prompts: Sequence[int],
     *,
     dequantized: bool,
+    training: bool = False,
 ) -> tuple[int, int | None]:
     """Questions, and tokens of them in the cache, at a time, for other prompts than the run's own.
 
-    `prompts` are the tokens of each; `dequantized` says whether NF4 weights are kept dequantised.
+    Args:
+        recipe: the batch, if it sets it.
+        hardware: the device.
+        config: the model's configuration.
+        prompts: the tokens of each.
+        dequantized: whether NF4 weights are kept dequantised.
+        training: whether they are asked between two steps, beside the optimizer's moments.
     """
     if hardware.device.type != "cuda":
         return _batch(recipe, CPU_EVALUATION_BATCH), None
     budget = available(hardware.device) * SPARE
     estimate = dataclasses.replace(estimate_of(recipe, hardware, config), dequantized=dequantized)
-    return _answers(recipe, estimate, prompts, budget)[:2]
+    beside = estimate.moments if training else 0
+    return _answers(recipe, estimate, prompts, budget - beside)[:2]
 
 
 def _batch(recipe: Recipe, automatic: int) -> int:
@@ -218,6 +228,17 @@ def _answers(
     return batch, positions, used
 
 
+def _between_steps(
+    recipe: Recipe, estimate: Estimate, prompts: Sequence[int], budget: float
+) -> dict[str, float]:
+    """The peak of the answers to `train.eval_answers`, beside the optimizer's moments; {} without any."""
+    if recipe.train.eval_answers is None:
+        return {}
+    asked = sorted(prompts, reverse=True)[: recipe.train.eval_answers]
+    batch, _, used = _answers(recipe, estimate, asked, budget - estimate.moments)
+    return {"asking": estimate.moments + estimate.evaluation(used, min(batch, len(asked)))}
+
+
 def describe(plan: Plan, batch_size: int) -> list[str]:
     """The plan for steps of so many samples in words, a line each; nothing about memory on a CPU."""
     samples, count = plan.max_samples_per_row, plan.rows(batch_size)
@@ -239,7 +260,8 @@ def describe(plan: Plan, batch_size: int) -> list[str]:
             f"optimizer {m['optimizer']:.1f}, activations of the longest row {m['activations']:.1f}, "
             f"working memory {m['working']:.1f}"
         ),
-        f"Memory to answer: {m['evaluation']:.1f} GiB, keys and values {m['cache']:.1f} of it",
+        f"Memory to answer: {m['evaluation']:.1f} GiB, keys and values {m['cache']:.1f} of it"
+        + (f"; between steps {m['asking']:.1f} GiB" if "asking" in m else ""),
         *(["This may be too much: what does not fit is halved then."] if is_tight(plan) else []),
     ]
 
@@ -247,4 +269,5 @@ def describe(plan: Plan, batch_size: int) -> list[str]:
 def is_tight(plan: Plan) -> bool:
     """Whether more memory is predicted than should be taken."""
     m = plan.memory
-    return bool(m) and max(m["training"], m["evaluation"]) > m["available"] * SPARE
+    needed = max(m.get(name, 0.0) for name in ("training", "evaluation", "asking"))
+    return bool(m) and needed > m["available"] * SPARE

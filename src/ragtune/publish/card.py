@@ -21,11 +21,13 @@ from ragtune.model.safety import ADAPTER
 from ragtune.model.source import ModelSource
 from ragtune.publish.hub import TAG
 from ragtune.publish.licences import Licence, Origin
+from ragtune.publish.settings import public_recipe
 from ragtune.recipe.schema import Recipe
 from ragtune.recipe.yaml import dump_yaml
 from ragtune.reporting.summary import Merging, Summary
 from ragtune.reporting.wording import METRICS, rendered
 from ragtune.scoring.compare import Comparison
+from ragtune.scoring.reasked import Reasked
 
 _EXAMPLES = {
     "en": (
@@ -45,6 +47,8 @@ _EXAMPLES = {
 }
 _METRIC_TYPES = {"token_f1": "f1", "char_f1": "f1", "contains": "accuracy"}
 """The Hub's name of a metric that is no exact match."""
+_LIBRARIES = {"merged": "transformers", "adapter": "peft", "gguf": None}
+"""What loads it; the Hub knows by itself what loads GGUF."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,18 @@ class Card:
 
     @property
     def merged(self) -> bool:
-        """Whether the merged model is published, and not the adapter."""
-        return self.recipe.publish.format == "merged"
+        """Whether the merged model is published, as it is or as GGUF, and not the adapter."""
+        return self.recipe.publish.format != "adapter"
+
+    @property
+    def as_gguf(self) -> bool:
+        """Whether the merged model is published as GGUF."""
+        return self.recipe.publish.format == "gguf"
+
+    @property
+    def gguf(self) -> Reasked | None:
+        """What llama.cpp's answers are against the adapter's, if GGUF is published and was asked."""
+        return self.summary.get("gguf") if self.as_gguf else None
 
     @property
     def merge(self) -> Merging | None:
@@ -93,7 +107,7 @@ def model_card(card: Card) -> str:
         **vars(card),
         metadata=_metadata(card),
         corpora=corpora(card.builds),
-        recipe_yaml=dump_yaml(_public(card)).strip(),
+        recipe_yaml=dump_yaml(public_recipe(card.recipe, card.base_model, card.origins)).strip(),
         code=_example(card),
         fingerprints=card.summary.get("data", {}),
         versions=json.dumps(card.summary.get("versions", {})),
@@ -125,9 +139,9 @@ def _metadata(card: Card) -> str:
             more |= {"license_name": card.licence.name, "license_link": card.licence.link}
     results = _eval_results(card)
     data = ModelCardData(
-        library_name="transformers" if card.merged else "peft",
+        library_name=_LIBRARIES[card.recipe.publish.format],
         pipeline_tag="text-generation",
-        tags=[TAG, "rag", "lora", "question-answering"],
+        tags=[TAG, "rag", "lora", "question-answering", *["gguf"] * card.as_gguf],
         base_model=card.base_model,
         datasets=sorted({o.hub for o in card.origins.values() if o.hub}) or None,
         model_name=card.name if results else None,
@@ -140,10 +154,13 @@ def _metadata(card: Card) -> str:
 def _eval_results(card: Card) -> list[EvalResult]:
     """The figures of what is published, in percent, for the Hub's model-index.
 
-    A merged model has its own; they are the adapter's where it was not asked.
+    A merged model has its own, and a GGUF file those of llama.cpp's answers; they are the adapter's where it
+    was not asked.
     """
     figures: Mapping[str, Any]
-    if card.merge and card.merge["intervals"]:
+    if card.gguf and card.gguf["intervals"]:
+        n, figures = card.gguf["n"], card.gguf["intervals"]
+    elif card.merge and card.merge["intervals"]:
         n, figures = card.merge["n"], card.merge["intervals"]
     elif card.comparison:
         n, figures = card.comparison["n"], card.comparison["intervals"]["after"]
@@ -196,29 +213,3 @@ def _example(card: Card) -> str:
         question=question,
         passages=passages[: card.recipe.data.max_passages],
     ).strip()
-
-
-def _public(card: Card) -> dict[str, Any]:
-    """The recipe without what it says of this machine: of a path, only the file's name is left."""
-    served = {"endpoint", "served_before", "served_after"}
-    public = card.recipe.model_dump(mode="json", exclude={"publish": True, "evaluate": served})
-    if not card.recipe.model.id.startswith("package:"):
-        public["model"]["id"] = card.base_model or "(a local model)"
-    for split, origin in card.origins.items():
-        source = public["data"][split]
-        if source and not source.startswith("sample:"):
-            public["data"][split] = source if origin.hub else origin.name
-    for name, section in public.items():
-        # The prompt is text, its files are read when the recipe is: "/no_think" is no path.
-        if isinstance(section, dict) and name != "prompt":
-            section |= {key: _without_folder(value) for key, value in section.items()}
-    return public
-
-
-def _without_folder(value: object) -> object:
-    """A value; only the last name of a path that starts at a root or at home."""
-    if isinstance(value, list):
-        return [_without_folder(inner) for inner in value]
-    if isinstance(value, str) and re.match(r"[/~\\]|[A-Za-z]:[/\\]|file:", value):
-        return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
-    return value

@@ -18,10 +18,12 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     DEFAULT_IGNORE_PATTERNS,
     filter_repo_objects,
+    is_google_colab,
     validate_repo_id,
 )
 
 from ragtune.base.errors import RagtuneError
+from ragtune.base.reading import open_plain
 from ragtune.base.screen.progress import busy
 from ragtune.base.text import size_of
 from ragtune.base.web.hub import api, ask, hub_errors, own_bars
@@ -47,12 +49,14 @@ _LOADED = re.compile(
     r"|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"
     r"|(generation_)?config\.json|chat_template\.jinja|additional_chat_templates/[^/]+\.jinja"
     r"|tokenizer(_config)?\.json|tokenizer\.model|added_tokens\.json|special_tokens_map\.json"
-    r"|vocab\.json|merges\.txt"
+    r"|vocab\.json|merges\.txt|model-(bf16|q8_0)\.gguf|Modelfile"
 )
 _UNAUTHORIZED = 401
 TAG = "ragtune"
 """In the card of everything that was pushed from here."""
 _WRITE = "repo.write"
+_HEAD = 64 << 20
+"""Bytes of a GGUF file among which its texts stand: tokenizers of a quarter of a million tokens take ten."""
 _NAMED = {"user", "org", "model", "dataset", "space"}
 """What a fine-grained token's right may be for, and has the name of an owner or a repository."""
 
@@ -76,6 +80,12 @@ class Access:
     advice: str = ""
 
 
+_ON_COLAB = (
+    " On Colab: save it as HF_TOKEN among this notebook's secrets (the key at the left), let the notebook "
+    "read it, restart the session, and run all cells again."
+)
+
+
 def check_access(repo: str, *, private: bool) -> Access:
     """Ask the Hub whether a push to `repo` would work: is there a token, whose, may it write there?
 
@@ -94,7 +104,8 @@ def check_access(repo: str, *, private: bool) -> Access:
     if not token:
         raise RagtuneError(
             f"publish.repo is {repo}, but there is no Hub token.",
-            "Run `hf auth login`, or set HF_TOKEN, or set publish.repo=null to publish nothing.",
+            "Run `hf auth login`, or set HF_TOKEN, or set publish.repo=null to publish nothing."
+            + (_ON_COLAB if is_google_colab() else ""),
         )
     if not (token.isascii() and token.isprintable()):
         raise RagtuneError(
@@ -268,10 +279,16 @@ def _left_over(info: ModelInfo, folder: Path) -> list[str]:
     return sorted(name for name in names if _LOADED.fullmatch(name))
 
 
+def _beginning(path: Path) -> bytes:
+    """A file's text: all of it, or what stands before the weights."""
+    with open_plain(path) as file:
+        return file.read(_HEAD if path.suffix == ".gguf" else -1)
+
+
 def _refuse_token(folder: Path) -> None:
     token = (get_token() or "").encode()
     for name in files_to_send(folder) if token else ():
-        if not name.endswith(".safetensors") and token in (folder / name).read_bytes():
+        if not name.endswith(".safetensors") and token in _beginning(folder / name):
             raise RagtuneError(
                 f"{folder / name} holds your Hub token: nothing was sent.",
                 "Take it out of the recipe or the template, make this file again, and revoke the token.",

@@ -162,6 +162,11 @@ class Questions(Section):
             raise ValueError(
                 "generate alone leaves no questions to evaluate with: give eval, or generate.evaluate: true"
             )
+        if self.eval and self.generate and self.generate.evaluate:
+            raise ValueError(
+                "eval names the questions to evaluate with, and generate.evaluate would add others: leave one "
+                "of the two away"
+            )
         return self
 
 

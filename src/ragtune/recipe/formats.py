@@ -7,6 +7,7 @@ from typing import Literal
 QuestionFormat = Literal[
     "auto", "records", "squad", "hotpotqa", "nq-open", "triviaqa", "msmarco", "miracl", "kilt",
     "dpr", "fid", "flashrag", "raft", "rag-fit", "messages", "sharegpt", "aio",
+    "feedback",
 ]  # fmt: skip
 """Of questions with answers: the schema of our own records, or a public format."""
 

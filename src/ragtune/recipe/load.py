@@ -68,7 +68,7 @@ def load_recipe(
 def load_corpus(
     source: str | Path | dict[str, Any] | Corpus, overrides: list[str] | None = None
 ) -> Corpus:
-    """The same for a corpus."""
+    """Read a corpus, as `load_recipe` reads a recipe."""
     return _load(source, overrides or [], Corpus)
 
 

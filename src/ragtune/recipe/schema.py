@@ -203,6 +203,11 @@ class Train(Section):
     eval_every: int | None = Field(
         None, ge=1, description="steps between looks at the completion loss on the evaluation set"
     )
+    eval_answers: int | None = Field(
+        None,
+        ge=1,
+        description="evaluation questions that are asked at each of these looks (needs eval_every)",
+    )
     save_every: int = Field(50, ge=1, description="steps between checkpoints")
     keep: Literal["last", "best"] = Field(
         "last",
@@ -224,6 +229,8 @@ class Train(Section):
             raise ValueError("give either steps or epochs")
         if self.keep == "best" and self.eval_every is None:
             raise ValueError("keep: best needs eval_every")
+        if self.eval_answers is not None and self.eval_every is None:
+            raise ValueError("eval_answers needs eval_every, the steps between two askings")
         return self
 
 
@@ -268,8 +275,10 @@ class Evaluate(Section):
 class Publish(Section):
     """What is made for others, and where it goes."""
 
-    format: Literal["merged", "adapter"] = Field(
-        "merged", description="merged: a plain bf16 model; adapter: only what was trained"
+    format: Literal["merged", "adapter", "gguf"] = Field(
+        "merged",
+        description="merged: a plain bf16 model; adapter: only what was trained; gguf: the merged model "
+        "for llama.cpp and Ollama",
     )
     repo: str | None = Field(
         None,
@@ -295,8 +304,8 @@ class Recipe(Section):
 
 
 CHANGES_NOTHING = (
-    "format", "name", "publish.", "train.keep_checkpoints", "train.log_every", "train.report_to",
-    "evaluate.metric", "evaluate.answers", "evaluate.endpoint", "evaluate.concurrency",
+    "format", "name", "publish.", "train.eval_answers", "train.keep_checkpoints", "train.log_every",
+    "train.report_to", "evaluate.metric", "evaluate.answers", "evaluate.endpoint", "evaluate.concurrency",
 )  # fmt: skip
 """Keys, or beginnings of keys, that change nothing which is made: they say what is shown, kept or sent,
 how answers are counted, and where a server is."""

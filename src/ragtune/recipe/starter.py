@@ -33,6 +33,7 @@ CORPUS_STARTER: dict[str, Any] = {
     "retrieval": {"passages": 10},
 }
 """The same for `ragtune init --corpus`."""
+ELSEWHERE = "Name a file elsewhere: ragtune init FILE."
 STARTERS: dict[type[Section], dict[str, Any]] = {Recipe: STARTER, Corpus: CORPUS_STARTER}
 
 _in_line = functools.partial(dump_yaml, in_line=True)
@@ -44,15 +45,24 @@ def write_starter(path: Path, root: type[Section], *, force: bool) -> None:
     Raises:
         RagtuneError: it can't be written.
     """
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder.", "Name the file to write.")
-    if path.exists() and not force:
-        raise UsageError(f"{path} is there already.", "Name another file, or use --force.")
+    require_free(path, force=force)
     try:
         with writing(path) as file:
             file.write(commented(root, STARTERS[root]))
     except RagtuneError as error:  # its advice is for a run
-        raise RagtuneError(error.message, "Name a file elsewhere: ragtune init FILE.") from error
+        raise RagtuneError(error.message, ELSEWHERE) from error
+
+
+def require_free(path: Path, *, force: bool) -> None:
+    """Raise unless a file may be written there; `force` allows to replace one.
+
+    Raises:
+        UsageError: something is there.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder.", "Name the file to write.")
+    if path.exists() and not force:
+        raise UsageError(f"{path} is there already.", "Name another file, or use --force.")
 
 
 def commented(root: type[Section], values: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from pathlib import Path
 
 from ragtune.base.errors import UsageError
@@ -14,6 +15,8 @@ _FRAME = (
 )
 """Scripts are allowed, the origin is not: the page reaches neither the notebook nor its cookies, and its own
 policy lets its own script alone run. Put into the notebook itself it would restyle that, and no policy held."""
+_AGAIN = re.compile(r'<meta http-equiv="refresh"[^>]*>')
+"""Of a training that is under way: a frame holds a copy, which stays as it is."""
 
 
 def framed(report: Path) -> Shown:
@@ -29,6 +32,7 @@ def framed(report: Path) -> Shown:
         )
     page = report.read_text(encoding="utf-8")
     # Else links within the page would lead to the notebook's address.
-    page = html.escape(page.replace("<head>", '<head><base href="about:srcdoc">', 1))
+    page = page.replace("<head>", '<head><base href="about:srcdoc">', 1)
+    page = html.escape(_AGAIN.sub("", page, count=1))
     title = html.escape(f"The report of {report.parent.name}")
     return Shown(_FRAME.format(title=title, page=page), f"The report: {report}")

@@ -20,11 +20,13 @@ from ragtune.data.select import REASONS
 from ragtune.recipe.schema import Recipe
 from ragtune.recipe.yaml import dump_yaml
 from ragtune.reporting.answers import AnswerRow, islands, outcomes
+from ragtune.reporting.looks import looks_chart, looks_of
 from ragtune.reporting.plots import controls_chart, gain_chart, loss_curve
 from ragtune.reporting.summary import Summary
 from ragtune.reporting.wording import package_text, rendered
 from ragtune.scoring.compare import Comparison
 from ragtune.scoring.controls import ControlFigures
+from ragtune.scoring.metrics import log_key
 from ragtune.scoring.statistics import Figure
 
 _WIDTHS = {"wide": 9.0, "narrow": 3.7}
@@ -60,12 +62,30 @@ class SetRow:
 
 
 @dataclass(frozen=True)
+class HowFar:
+    """How far a training is, or was when it ended."""
+
+    step: int
+    steps: int
+    begun: str
+    """When, by the clock of the machine that trains; so is `written`, the time of the page."""
+    written: str
+    left: float | None = None
+    """Seconds, as far as that is known."""
+    again: int | None = None
+    """Seconds after which the page has changed; None where it won't."""
+    ended: str = ""
+    """How it ended, in words; empty while it is under way."""
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that the page shows.
 
     `comparison` is None while there are not both evaluations, `controls` if they were not run. `log` has
     the rows of train_log.jsonl, `answers` the questions that were asked, `sets` every evaluation set of the
-    run if there are several, `builds` what `ragtune build` found of each split that it wrote.
+    run if there are several, `builds` what `ragtune build` found of each split that it wrote. `how_far` is
+    of a training that is under way, or that was the last to write the page.
     """
 
     recipe: Recipe
@@ -77,6 +97,7 @@ class Report:
     answers: Sequence[AnswerRow]
     sets: Sequence[SetRow] = ()
     builds: Mapping[SplitName, Built] = field(default_factory=dict)
+    how_far: HowFar | None = None
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -94,10 +115,11 @@ def write_report(path: Path, report: Report) -> None:
         metric=report.comparison["metric"] if report.comparison else report.recipe.evaluate.metric,
         plan=summary.get("plan") or summary.get("hardware") or {},
         peaks=summary.get("peak_gib") or {},
-        **{key: summary.get(key) or {} for key in ("train", "merge", "times", "versions")},
+        **{key: summary.get(key) or {} for key in ("train", "merge", "gguf", "times", "versions")},
         outcomes=outcomes(answers),
         drawings=_drawings(report),
         has_eval_loss=any(row.get("eval_loss") is not None for row in report.log),
+        looks=looks_of(report.log, log_key(report.recipe.evaluate.metric)),
         has_prompts=any(row.prompt is not None for row in answers),
         alternatives=[row for row in answers if row.alternatives],
         filters=_filters(answers),
@@ -117,10 +139,12 @@ def write_report(path: Path, report: Report) -> None:
 
 def _drawings(report: Report) -> dict[str, dict[str, Markup]]:
     """Each drawing in two widths; Matplotlib has escaped the text in it."""
-    drawn: dict[str, dict[str, Markup]] = {"loss": {}, "gain": {}, "controls": {}}
+    drawn: dict[str, dict[str, Markup]] = {"loss": {}, "looks": {}, "gain": {}, "controls": {}}
+    looks = looks_of(report.log, log_key(report.recipe.evaluate.metric))
     for size, width in _WIDTHS.items():
         for name, svg in (
             ("loss", loss_curve(report.log, window=report.recipe.train.log_every, width=width)),
+            ("looks", looks_chart(looks, width=width)),
             ("gain", report.comparison and gain_chart(report.comparison, width=width)),
             ("controls", report.controls and controls_chart(report.controls, width=width)),
         ):

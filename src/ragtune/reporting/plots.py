@@ -31,7 +31,7 @@ _COLOURS = {
     "#070707": "var(--good)",
     "#080808": "var(--bad)",
 }
-_MUTED, _LINE, _FAINT, _ACCENT, _SECOND, _TEXT, _GOOD, _BAD = _COLOURS
+MUTED, _LINE, _FAINT, _ACCENT, SECOND, _TEXT, _GOOD, _BAD = _COLOURS
 _POINTS = 1000
 """More points than this can't be told apart in the width of a page."""
 _PHONE = 5.0
@@ -55,22 +55,22 @@ def loss_curve(log: Sequence[Mapping[str, Any]], *, window: int, width: float) -
     eval_steps, eval_losses = _series(log, "eval_loss")
     if not steps and not eval_steps:
         return None
-    with _drawing("loss", (width, 2.7), (0.55, 0.5, 0.2, 0.15)) as (axes, file):
+    with drawing("loss", (width, 2.7), (0.55, 0.5, 0.2, 0.15)) as (axes, file):
         every = -(-len(steps) // _POINTS) or 1
         line = partial(axes.plot, clip_on=False)
         line(steps[::every], losses[::every], color=_FAINT, linewidth=1, alpha=0.75)
         means, mark = _trailing_means(losses, window), "o" if len(steps) == 1 else ""
         line(steps[::every], means[::every], color=_ACCENT, linewidth=2.2, marker=mark)
-        line(eval_steps, eval_losses, color=_SECOND, linewidth=1.6, marker="o", markersize=5)
+        line(eval_steps, eval_losses, color=SECOND, linewidth=1.6, marker="o", markersize=5)
         axes.set_ylim(bottom=0 if min(losses + eval_losses) >= 0 else None)
         ticks = {"steps": [1, 2, 5, 10]}
         axes.xaxis.set_major_locator(MaxNLocator(max(4, round(width)), integer=True, **ticks))
         axes.yaxis.set_major_locator(MaxNLocator(5, **ticks))
-        axes.set_xlabel("step", color=_MUTED)
-        _plain(axes, "y")
+        axes.set_xlabel("step", color=MUTED)
+        plain(axes, "y")
         axes.spines["bottom"].set_visible(True)
         axes.spines["bottom"].set_color(_LINE)
-    return _inline(file)
+    return inline(file)
 
 
 def gain_chart(comparison: Comparison, *, width: float) -> str:
@@ -81,13 +81,13 @@ def gain_chart(comparison: Comparison, *, width: float) -> str:
     top = old + won + read
     bars = [
         ("before", 0.0, old, _FAINT, ""),
-        ("format", old, won, _SECOND, "+"),
+        ("format", old, won, SECOND, "+"),
         ("reading", old + won, read, _GOOD, "+"),
         ("lost", top - lost, lost, _BAD, "−"),
         ("after", 0.0, new, _ACCENT, ""),
     ]
     left = 0.75
-    with _drawing("gain", (width, 2.75), (left, 0.4, 0.75, 0.05)) as (axes, file):
+    with drawing("gain", (width, 2.75), (left, 0.4, 0.75, 0.05)) as (axes, file):
         for row, (name, start, length, colour, sign) in enumerate(bars):
             axes.barh(row, length, left=start, height=0.56, color=colour, clip_on=False)
             _label(axes, f"{sign}{length:.1f}", (start + length, row), 6)
@@ -98,7 +98,7 @@ def gain_chart(comparison: Comparison, *, width: float) -> str:
             axes.plot(*down, color=_LINE, linewidth=1, zorder=0, clip_on=False)
         # Of the whole only as much as is needed: a small gain is still seen.
         _rows_in_percent(axes, len(bars), min(100, max(10, 10 * math.ceil(top / 10))))
-    return _inline(file)
+    return inline(file)
 
 
 def controls_chart(controls: ControlFigures, *, width: float) -> str | None:
@@ -114,7 +114,7 @@ def controls_chart(controls: ControlFigures, *, width: float) -> str | None:
     above = width < _PHONE
     each, left, title_up, dots_down = (0.62, 0.12, 0.28, 0.18) if above else (0.44, 2.9, 0, 0)
     size = (width, each * len(rows) + 0.5)
-    with _drawing("controls", size, (left, 0.4, 0.3, 0.1)) as (axes, file):
+    with drawing("controls", size, (left, 0.4, 0.3, 0.1)) as (axes, file):
         for row, (title, pair) in enumerate(rows):
             for shift, colour, found in zip((-0.12, 0.12), (_FAINT, _ACCENT), pair, strict=True):
                 if found:
@@ -130,11 +130,11 @@ def controls_chart(controls: ControlFigures, *, width: float) -> str | None:
             short = textwrap.shorten(title, 44, placeholder=" …")
             _label(axes, short, (0, row - title_up), -left * _POINT + 4)
         _rows_in_percent(axes, len(rows), 100)
-    return _inline(file)
+    return inline(file)
 
 
 @contextlib.contextmanager
-def _drawing(
+def drawing(
     name: str, size: tuple[float, float], margins: tuple[float, float, float, float]
 ) -> Iterator[tuple[Axes, io.StringIO]]:
     """Empty axes, and a file that holds them as SVG when the block has drawn.
@@ -180,12 +180,12 @@ def _rows_in_percent(axes: Axes, rows: int, end: float) -> None:
     axes.set_xlim(0, end)
     axes.set_yticks([])
     axes.xaxis.set_major_formatter("{x:.0f} %")
-    _plain(axes, "x")
+    plain(axes, "x")
 
 
-def _plain(axes: Axes, grid: Literal["x", "y"]) -> None:
+def plain(axes: Axes, grid: Literal["x", "y"]) -> None:
     """Axes of which only the grid and the numbers are seen."""
-    axes.tick_params(length=0, colors=_MUTED, pad=6)
+    axes.tick_params(length=0, colors=MUTED, pad=6)
     axes.grid(axis=grid, color=_LINE, linewidth=0.8, clip_on=False)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
@@ -202,7 +202,7 @@ def _trailing_means(values: Sequence[float], window: int) -> list[float]:
     return [sum(part) / len(part) for part in parts]
 
 
-def _inline(file: io.StringIO) -> str:
+def inline(file: io.StringIO) -> str:
     """Matplotlib's SVG file as an element of an HTML page."""
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :].strip()

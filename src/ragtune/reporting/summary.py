@@ -6,6 +6,7 @@ from typing import TypedDict
 
 from pydantic import JsonValue
 
+from ragtune.scoring.reasked import Reasked
 from ragtune.scoring.statistics import Figures
 
 
@@ -39,6 +40,8 @@ class Summary(TypedDict, total=False):
     """How questions were asked, and why so, by stage."""
     train: dict[str, JsonValue]
     merge: Merging
+    gguf: Reasked
+    """What llama.cpp's answers are against the adapter's."""
     push: dict[str, str]
     sets: dict[str, JsonValue]
     """`data.eval` of every evaluation set that was asked, by its name below eval/."""

@@ -82,6 +82,16 @@ VERSIONS = {name: version for name, (_, version) in NORMALISERS.items()} | {"con
 answers of any length whether they are cut out of a word."""
 
 
+def log_key(metric: str) -> str:
+    """What the log of a training calls a metric: one name for exact match, whatever the rule."""
+    return f"eval_{'exact_match' if metric.endswith('_em') else metric}"
+
+
+def short_name(metric: str) -> str:
+    """A metric over a narrow column."""
+    return {"em": "EM", "f1": "F1"}.get(metric.rpartition("_")[2], metric)
+
+
 def score(
     recipe: Recipe,
     examples: Sequence[Example],

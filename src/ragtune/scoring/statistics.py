@@ -6,7 +6,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
-from scipy.stats import binom, binomtest
 from typing_extensions import TypedDict  # pydantic wants this one, before Python 3.12
 
 SAMPLES = 10_000
@@ -73,6 +72,8 @@ def rate_of(found: int, n: int) -> Figure:
     It is the binomial distribution's, which the draws of `figures` come near to: at once, however large n is.
     """
     tail = (1 - CONFIDENCE) / 2
+    from scipy.stats import binom  # noqa: PLC0415 - half a second, which asking does without
+
     low, high = (float(binom.ppf(q, n, found / n)) / n for q in (tail, 1 - tail))
     return {"value": found / n, "low": low, "high": high}
 
@@ -94,4 +95,6 @@ def mcnemar(fixed: int, broken: int) -> float:
     """McNemar's exact p of so many questions that changed one way and the other (two-sided)."""
     if fixed + broken == 0:
         return 1.0
+    from scipy.stats import binomtest  # noqa: PLC0415 - as above
+
     return float(binomtest(fixed, fixed + broken, 0.5).pvalue)

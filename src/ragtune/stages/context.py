@@ -111,7 +111,7 @@ class Context:
 
     def _proofs(self) -> Iterator[Proof]:
         """What is there says on which day and with which commit it was made; damaged ones say nothing."""
-        folders = [self.folder.data, self.folder.adapter, self.folder.merged]
+        folders = [self.folder.data, self.folder.adapter, self.folder.merged, self.folder.gguf]
         folders += [path.parent for path in sorted(self.folder.path.glob(f"eval/*/*/{NAME}"))]
         for folder in folders:
             if folder.name.startswith(ASIDE):
@@ -206,10 +206,9 @@ class Context:
     @cached_property
     def plan(self) -> Plan:
         """How the work is laid out: as it was begun, or made for this hardware; `keep_plan` keeps it."""
-        old = self._old_plan()
-        hardware = self.hardware
-        if old and (old.device, old.dtype) == (hardware.name, hardware.dtype_name):
-            return old
+        if kept := self.kept_plan:
+            return kept
+        old, hardware = self._old_plan(), self.hardware
         sizes = [[(len(s), len(s.completion_ids)) for s in step] for step in self.steps]
         plan = make_plan(self.recipe, hardware, self.config, sizes, self.prompt_lengths)
         begun = ("eval/*/before", "adapter", "work/adapter-*/checkpoint-*")
@@ -221,6 +220,14 @@ class Context:
             plan = dataclasses.replace(plan, changes=(*old.changes, change))
         return plan
 
+    @property
+    def kept_plan(self) -> Plan | None:
+        """The plan that was made for this hardware and these data, if there is one."""
+        old, hardware = self._old_plan(), self.hardware
+        if old and (old.device, old.dtype) == (hardware.name, hardware.dtype_name):
+            return old
+        return None
+
     def forget_data(self) -> None:
         """Read anew what is made of the data: they were made just now."""
         for name in ("training_examples", "questions", "asked", "selected", "steps", "prompt_lengths",
@@ -229,14 +236,20 @@ class Context:
 
     def _old_plan(self) -> Plan | None:
         kept = read_if_whole(self.folder.plan)
+        if not kept or not all(file.is_file() for file in self._planned):
+            return None
         return Plan.from_dict(kept["plan"]) if kept.get("of") == self._plan_of() else None
+
+    @property
+    def _planned(self) -> tuple[Path, Path]:
+        return self.folder.data / "train.jsonl", self.folder.questions / "eval.jsonl"
 
     def _plan_of(self) -> dict[str, JsonValue]:
         """What a plan depends on: the recipe but for what changes no work, the data and the questions."""
         reads = ("seed", "model.", "data.", "prompt.", "lora.", "train.", "evaluate.")
         but = (*CHANGES_NOTHING, "evaluate.served_")
-        files = (self.folder.data / "train.jsonl", self.folder.questions / "eval.jsonl")
-        return part_of(self.recipe, reads, but) | {file.name: sha256(file) for file in files}
+        files = {file.name: sha256(file) for file in self._planned}
+        return part_of(self.recipe, reads, but) | files
 
     def keep_plan(self, plan: Plan) -> None:
         """Let the run go on by this plan, after a break, too; another set leaves that of the run's own."""

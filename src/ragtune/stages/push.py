@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from ragtune.answering.llama_process import installed
 from ragtune.base.commands import command_line
 from ragtune.base.disk import full_disk
 from ragtune.base.errors import RagtuneError, UsageError
@@ -12,7 +15,8 @@ from ragtune.model.source import ModelSource, unconverted
 from ragtune.publish.card import Card, base_model_name, model_card
 from ragtune.publish.hub import check_access, push, require_name
 from ragtune.publish.licences import base_licence, data_origins, without_licence
-from ragtune.publish.preview import CARD, preview_text, require_same_score
+from ragtune.publish.preview import CARD, preview_text, require_same_answers, require_same_score
+from ragtune.publish.settings import SETTINGS, settings_text
 from ragtune.scoring.compare import Comparison
 from ragtune.stages import views
 from ragtune.stages.built import builds_of
@@ -20,8 +24,8 @@ from ragtune.stages.context import Context
 from ragtune.stages.holds import damaged_stages, require_unchanged, require_whole
 from ragtune.stages.order import stages_there
 from ragtune.stages.road import make, working
-from ragtune.stages.summary import merging, summary_of, write_summary
-from ragtune.store.proof import damage
+from ragtune.stages.summary import merging, of_gguf, summary_of, write_summary
+from ragtune.store.proof import damage, read_proof
 from ragtune.store.seal import set_aside
 
 
@@ -54,9 +58,15 @@ def push_alone(context: Context) -> str:
 
 def _needed(context: Context) -> tuple[str, ...]:
     """The stages that must be there to publish: a merged model has answered as the adapter did."""
-    if context.recipe.publish.format == "adapter":
+    form = context.recipe.publish.format
+    if form == "adapter":
         return ("adapter",)
-    return ("merged",) if context.remote else ("merged", "after", "merged answers")
+    needed = ["merged"] if context.remote else ["merged", "after", "merged answers"]
+    if form == "gguf":
+        needed.append("gguf")
+        if installed() and not context.remote:
+            needed.append("gguf answers")
+    return tuple(needed)
 
 
 def publish(context: Context, access: str) -> str:
@@ -75,10 +85,9 @@ def publish(context: Context, access: str) -> str:
     command = _command(context)
     for name in _needed(context):
         make(context, name)
-    place = folder.adapter
-    if recipe.publish.format == "merged":
+    if recipe.publish.format != "adapter":
         _require_same_score(context)
-        place = folder.merged
+    place = _place(context)
     if problem := damage(place, thorough=True):
         set_aside(place, problem)
         raise RagtuneError(
@@ -91,8 +100,9 @@ def publish(context: Context, access: str) -> str:
     with full_disk(folder.path):
         note(f"{access}.")
         card = _card(context, compared, ask=True)
-        with writing(place / CARD) as file:
-            file.write(card)
+        for name, text in ((CARD, model_card(card)), (SETTINGS, _settings(context, card))):
+            with writing(place / name) as file:
+                file.write(text)
         done = push(place, repo, private=recipe.publish.private, command=command)
         write_json(folder.published, {"repo": repo, "address": done.address})
         write_summary(context)
@@ -113,15 +123,24 @@ def preview(context: Context) -> str:
     context.folder.require_ours()
     require_whole(context)
     require_unchanged(context, making=False)
-    merged = publishing.format == "merged"
-    place = context.folder.merged if merged else context.folder.adapter
+    merged = publishing.format != "adapter"
+    place = _place(context)
     if not place.is_dir():
-        first = command_line("ragtune", "merge" if merged else "train", context.folder.path)
+        form = [f"publish.format={publishing.format}"] * (publishing.format == "gguf")
+        first = command_line("ragtune", "merge" if merged else "train", context.folder.path, *form)
         raise UsageError(f"{place} is not there yet.", f"Run `{first}` first.")
-    show(preview_text(publishing, place, _card(context, views.comparison(context), ask=False)))
+    card = _card(context, views.comparison(context), ask=False)
+    show(preview_text(publishing, place, model_card(card), _settings(context, card)))
     if merged and not context.remote and not _require_same_score(context):
         show("\nThe merged model has not answered the questions yet: a push lets it do so first.")
     return repo
+
+
+def _place(context: Context) -> Path:
+    """The folder that is published."""
+    folder = context.folder
+    places = {"adapter": folder.adapter, "merged": folder.merged, "gguf": folder.gguf}
+    return places[context.recipe.publish.format]
 
 
 def _require_same_score(context: Context) -> bool:
@@ -130,7 +149,10 @@ def _require_same_score(context: Context) -> bool:
     if merged is None:
         return False
     after = views.figures(context, context.folder.answers("after"))
-    require_same_score(merged, after, context.recipe.evaluate.metric, _command(context))
+    metric, command = context.recipe.evaluate.metric, _command(context)
+    require_same_score(merged, after, metric, command)
+    if context.recipe.publish.format == "gguf" and (again := of_gguf(context)):
+        require_same_answers(again, metric, command)
     return True
 
 
@@ -147,7 +169,14 @@ def _command(context: Context) -> str:
     return command_line("ragtune", "push", context.folder.path, f"publish.repo={_repo(context)}")
 
 
-def _card(context: Context, compared: Comparison | None, *, ask: bool) -> str:
+def _settings(context: Context, card: Card) -> str:
+    proof = read_proof(context.folder.adapter)
+    return settings_text(
+        context.recipe, card.base_model, card.origins, proof.commit if proof else None
+    )
+
+
+def _card(context: Context, compared: Comparison | None, *, ask: bool) -> Card:
     source = _base(context)
     name = base_model_name(context.folder.adapter, source)
     ask = ask and name is not None
@@ -155,18 +184,16 @@ def _card(context: Context, compared: Comparison | None, *, ask: bool) -> str:
     origins = data_origins(context.recipe.data, builds)
     if words := without_licence(origins):
         warn(f"Before this is published: {words}. The card says so, too.")
-    return model_card(
-        Card(
-            repo=_repo(context),
-            recipe=context.recipe,
-            summary=summary_of(context),
-            data=views.data_report(context),
-            comparison=compared,
-            base_model=name,
-            licence=base_licence(context.recipe.model, source, ask=ask) if source else None,
-            origins=origins,
-            builds=builds,
-        )
+    return Card(
+        repo=_repo(context),
+        recipe=context.recipe,
+        summary=summary_of(context),
+        data=views.data_report(context),
+        comparison=compared,
+        base_model=name,
+        licence=base_licence(context.recipe.model, source, ask=ask) if source else None,
+        origins=origins,
+        builds=builds,
     )
 
 

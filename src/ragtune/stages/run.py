@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from ragtune.answering.llama_process import INSTALL, installed
 from ragtune.base.commands import command_line
 from ragtune.base.errors import UsageError
 from ragtune.base.files import read_if_whole
-from ragtune.base.screen.console import console, heading, note
+from ragtune.base.screen.console import console, heading, note, warn
 from ragtune.base.stopping import stop_if_asked
 from ragtune.base.web.network import hub_is_offline
+from ragtune.model.to_gguf.modelfile import MODELFILE
+from ragtune.model.to_gguf.write import FILES
+from ragtune.reporting.answers import answer_rows
 from ragtune.reporting.markdown import summary as markdown
+from ragtune.reporting.shown import AnsweredQuestions
 from ragtune.reporting.summary import Merging
 from ragtune.reporting.terminal import comparison_table
 from ragtune.scoring.compare import Comparison
 from ragtune.scoring.controls import ControlFigures
+from ragtune.scoring.reasked import in_words
 from ragtune.scoring.score import Metrics
 from ragtune.stages import views
 from ragtune.stages.answer import require_checkpoint
@@ -24,7 +30,7 @@ from ragtune.stages.holds import require_unchanged, require_whole
 from ragtune.stages.order import place_of, stage_named
 from ragtune.stages.push import may_publish, publish
 from ragtune.stages.road import make
-from ragtune.stages.summary import merging, summary_of
+from ragtune.stages.summary import merging, of_gguf, summary_of
 
 
 def run(context: Context) -> Comparison | None:
@@ -35,7 +41,7 @@ def run(context: Context) -> Comparison | None:
     for stage in ("data", "questions", "before", "adapter", "after"):
         make(context, stage)
     compared = report(context)
-    if context.recipe.publish.format == "merged":
+    if context.recipe.publish.format != "adapter":
         merge(context)
         views.report(context)  # with what merging changed
     repo = context.recipe.publish.repo
@@ -103,12 +109,12 @@ def controls(context: Context) -> ControlFigures:
     return found
 
 
-def report(context: Context) -> Comparison | None:
-    """The report of what there is, and the comparison as a table."""
+def report(context: Context, *, printing: bool = True) -> Comparison | None:
+    """The report of what there is, and the comparison as a table, which need not be printed."""
     stop_if_asked()
     context.say("Report")
     compared = views.report(context)
-    if compared:
+    if compared and printing:
         console.print(comparison_table(compared))
     if context.read_only is None:
         note(f"Report: {context.folder.report}")
@@ -127,6 +133,23 @@ def markdown_summary(context: Context) -> str:
     return markdown(context.recipe.name, compared, views.controls(context), built)
 
 
+def answers(context: Context, n: int) -> AnsweredQuestions:
+    """The first of the questions, with their answers side by side; nothing is written.
+
+    Raises:
+        UsageError: there are none.
+    """
+    folder, recipe = context.folder, context.recipe
+    folder.require_ours()
+    require_whole(context)
+    require_unchanged(context, making=False)
+    before, after = (views.texts_of(folder.answers(which)) for which in ("before", "after"))
+    if not (before or after):
+        raise no_answers(context)
+    rows = answer_rows(recipe, context.asked[:n], before, after, prompts={})
+    return AnsweredQuestions(rows, recipe.evaluate.metric)
+
+
 def no_answers(context: Context) -> UsageError:
     """What is said where there is nothing to compare, and how that comes about."""
     folder = context.folder
@@ -140,13 +163,33 @@ def no_answers(context: Context) -> UsageError:
 
 
 def merge(context: Context) -> Merging | None:
-    """Merge the adapter into the base, and count the answers that this changed.
+    """Merge the adapter into the base, and count the answers that this changed; then as GGUF, if it is to be.
 
-    A server is not asked: its answers after tuning are perhaps of this very model.
+    Where a server answered, neither is asked: its answers after tuning are perhaps of this very model.
     """
     make(context, "merged")
-    if context.remote:
-        return None
+    result = None if context.remote else _ask_merged(context)
+    if context.recipe.publish.format == "gguf":
+        make(context, "gguf")
+        if not context.remote:
+            _ask_gguf(context)
+    return result
+
+
+def merge_alone(context: Context) -> Merging | None:
+    """Merge as `ragtune merge` does, which says where the result lies, also if it was there already."""
+    result = merge(context)
+    folder = context.folder
+    note(f"The merged model: {folder.merged}")
+    if context.recipe.publish.format == "gguf":
+        note(f"For llama.cpp: {', '.join(str(folder.gguf / name) for name in FILES.values())}")
+        command = command_line("ollama", "create", "NAME", "-f", folder.gguf / MODELFILE)
+        # In one line, however narrow the terminal: it is there to be copied.
+        console.print(f"For Ollama: {command}", soft_wrap=True)
+    return result
+
+
+def _ask_merged(context: Context) -> Merging | None:
     new = not context.folder.answers("merged").is_dir()
     make(context, "merged answers")
     result = merging(context)
@@ -159,12 +202,26 @@ def merge(context: Context) -> Merging | None:
     return result
 
 
+def _ask_gguf(context: Context) -> None:
+    """Ask the GGUF file the questions, and say what its answers are against the adapter's."""
+    new = not context.folder.answers("gguf").is_dir()
+    if new and not installed():
+        warn(f"The GGUF file was not asked the questions: xllamacpp is not installed. {INSTALL}")
+        return
+    make(context, "gguf answers")
+    found = of_gguf(context)
+    if new and found:
+        note(f"llama.cpp gives {in_words(found, context.recipe.evaluate.metric)}.")
+
+
 def _finished(context: Context) -> bool:
     """Whether nothing is left to be made."""
     folder, publish = context.folder, context.recipe.publish
     places = [folder.adapter, folder.answers("before"), folder.answers("after")]
-    if publish.format == "merged":
+    if publish.format != "adapter":
         places.append(folder.merged)
+    if publish.format == "gguf":
+        places.append(folder.gguf)
     pushed = read_if_whole(folder.published).get("repo")
     return all(place.is_dir() for place in places) and pushed == publish.repo
 
@@ -178,6 +235,7 @@ def _where(context: Context) -> None:
         (folder.answers("after") / "predictions.jsonl", "every answer after tuning"),
         (folder.adapter, "the adapter and its tokenizer"),
         (folder.merged, "the merged model"),
+        (folder.gguf, "the merged model for llama.cpp, and a Modelfile for Ollama"),
         (folder.logs, "what the trackers wrote"),
         (folder.recipe, "the recipe with every value: runs again"),
     ):

@@ -6,6 +6,7 @@ from ragtune.answering.prediction import read_predictions
 from ragtune.base.files import read_if_whole, write_json
 from ragtune.base.versions import versions
 from ragtune.reporting.summary import Merging, Summary
+from ragtune.scoring.reasked import Reasked, reasked
 from ragtune.scoring.score import Answers, metrics_of, score_answers
 from ragtune.stages.context import Context
 from ragtune.stages.order import place_of, stages_there
@@ -42,6 +43,8 @@ def summary_of(context: Context) -> Summary:
         found["train"] = proofs["adapter"].facts["train"]
     if (merged := merging(context)) is not None:
         found["merge"] = merged
+    if (again := of_gguf(context)) is not None:
+        found["gguf"] = again
     if pushed := read_if_whole(folder.published):
         found["push"] = pushed
     found["sets"] = sets_there(folder.path)
@@ -84,6 +87,18 @@ def write_summary(context: Context) -> None:
         write_json(folder.summary, kept | {"sets": sets_there(folder.path)})
     else:
         write_json(folder.summary, summary_of(context))
+
+
+def of_gguf(context: Context) -> Reasked | None:
+    """What llama.cpp's answers are against the adapter's; None if the GGUF file wasn't asked."""
+    folder = context.folder
+    places = [folder.answers(which) for which in ("after", "gguf")]
+    if not all(place.is_dir() for place in (folder.questions, *places)):
+        return None
+    own, again = (
+        Answers.of(read_predictions(place / "predictions.jsonl"), str(place)) for place in places
+    )
+    return reasked(context.recipe, context.questions, own, again)
 
 
 def merging(context: Context) -> Merging | None:

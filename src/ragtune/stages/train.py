@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ragtune.stages.context import Context
+from ragtune.stages.curve import Curve
+from ragtune.stages.live import live_page
+from ragtune.stages.meanwhile import asking
 from ragtune.stages.order import checkpoints_of, proof_of
 from ragtune.store.proof import Facts
 from ragtune.training.train import Job, train
@@ -13,8 +17,30 @@ from ragtune.training.train import Job, train
 
 def adapter(context: Context, out: Path) -> Facts:
     """adapter/: weights, tokenizer, generation_config.json, train_log.jsonl."""
+    curve = Curve(len(context.steps), context.recipe.train.log_every)
+    with live_page(context) as page:
+
+        def tell(step: int, log: Sequence[Mapping[str, float]]) -> None:
+            page.tell(step, log)
+            curve.tell(step, log)
+
+        model, result = train(context.take_base(), _job(context, out, tell))
+    context.set_tuned(model)
+    data = proof_of(context.folder, "data")
+    assert data is not None  # it is needed
+    return {
+        "train": dataclasses.asdict(result),
+        "plan": context.plan.to_dict(),
+        "prompts": data.facts["prompts"],
+        "chosen_by": context.folder.evaluation.name,
+    }
+
+
+def _job(
+    context: Context, out: Path, tell: Callable[[int, Sequence[Mapping[str, float]]], None]
+) -> Job:
     work = checkpoints_of(context.folder, context.recipe)
-    job = Job(
+    return Job(
         recipe=context.recipe,
         hardware=context.hardware,
         encoder=context.encoder,
@@ -25,15 +51,7 @@ def adapter(context: Context, out: Path) -> Facts:
         folder=out,
         checkpoints=work,
         logs=context.folder.logs / work.name,
+        asking=asking(context, work),
         keep_plan=context.keep_plan,
+        tell=tell,
     )
-    model, result = train(context.take_base(), job)
-    context.set_tuned(model)
-    data = proof_of(context.folder, "data")
-    assert data is not None  # it is needed
-    return {
-        "train": dataclasses.asdict(result),
-        "plan": context.plan.to_dict(),
-        "prompts": data.facts["prompts"],
-        "chosen_by": context.folder.evaluation.name,
-    }

@@ -115,35 +115,41 @@ def report(context: Context) -> Comparison | None:
     """
     if context.read_only:
         return comparison(context)
-    folder = context.folder
-    data, compared, other = data_report(context), comparison(context), controls(context)
+    folder, found = context.folder, gathered(context)
     for which in ("before", "after", "merged"):
         if folder.answers(which).is_dir():
             metrics(context, folder.answers(which))
-    for path, value in ((folder.comparison, compared), (folder.controls, other)):
+    for path, value in ((folder.comparison, found.comparison), (folder.controls, found.controls)):
         if value:
             write_json(path, value)
         else:
             path.unlink(missing_ok=True)
+    write_report(folder.report, found)
+    return found.comparison
+
+
+def gathered(context: Context, *, prompts: bool = True) -> Report:
+    """What the report shows of what there is by now; the prompts, too, unless they are left out.
+
+    Raises:
+        UsageError: there are no data.
+    """
+    folder = context.folder
     log = folder.adapter / "train_log.jsonl"
-    write_report(
-        folder.report,
-        Report(
-            recipe=context.recipe,
-            summary=summary_of(context),
-            data=data,
-            comparison=compared,
-            controls=other,
-            log=list(read_jsonl(log)) if log.exists() else [],
-            answers=answer_rows(
-                context.recipe, context.asked, texts_of(folder.answers("before")),
-                texts_of(folder.answers("after")), prompt_texts(context) or {},
-            ),
-            sets=set_rows(context),
-            builds=builds_of(context),
+    return Report(
+        recipe=context.recipe,
+        summary=summary_of(context),
+        data=data_report(context),
+        comparison=comparison(context),
+        controls=controls(context),
+        log=list(read_jsonl(log)) if log.exists() else [],
+        answers=answer_rows(
+            context.recipe, context.asked, texts_of(folder.answers("before")),
+            texts_of(folder.answers("after")), prompt_texts(context) or {} if prompts else {},
         ),
+        sets=set_rows(context),
+        builds=builds_of(context),
     )  # fmt: skip
-    return compared
 
 
 def set_rows(context: Context) -> list[SetRow]:

@@ -22,6 +22,7 @@ _OF_A_SET = (
     "before",
     "after",
     "merged",
+    "gguf",
     "controls-before",
     "controls-after",
     "checkpoints",
@@ -40,6 +41,7 @@ class RunFolder:
         self.data = path / "data"
         self.adapter = path / "adapter"
         self.merged = path / "merged"
+        self.gguf = path / "gguf"
         self.logs = path / "logs"
         self.work = path / "work"
         self.plan = self.work / "plan.json"
@@ -47,6 +49,7 @@ class RunFolder:
         self.questions = self.evaluation / "questions"
         self.comparison = self.evaluation / "comparison.json"
         self.controls = self.evaluation / "controls.json"
+        self.served = self.evaluation / "served.json"
         self.is_own = (own_set(path) or recipe_set(path)) in (None, evaluation_set)
         """Whether the evaluation set is the run's own, and not one that it was asked besides. Known from
         the beginning: an adapter that is set aside meanwhile makes another set no run's own."""
@@ -57,13 +60,13 @@ class RunFolder:
         return (self.path if self.is_own else self.evaluation) / "report.html"
 
     def answers(self, which: str) -> Path:
-        """The folder of the answers `before` or `after` tuning, or of the `merged` model."""
+        """The folder of the answers `before` or `after` tuning, or of the `merged` model, or of its `gguf`."""
         return self.evaluation / which
 
     def begun(self) -> list[str]:
         """The names under which a run keeps what it made, as far as they are taken."""
         own = (self.recipe, self.path / "report.html", self.data, self.adapter, self.merged,
-               self.path / "eval", self.work)  # fmt: skip
+               self.gguf, self.path / "eval", self.work)  # fmt: skip
         return [path.name for path in own if path.exists()]
 
     def require_ours(self) -> None:
@@ -105,8 +108,17 @@ class RunFolder:
             self.report,
             self.comparison,
             self.controls,
+            self.served,
         ]
-        tops = [self.data, self.adapter, self.merged, self.path / "eval", self.work, self.logs]
+        tops = [
+            self.data,
+            self.adapter,
+            self.merged,
+            self.gguf,
+            self.path / "eval",
+            self.work,
+            self.logs,
+        ]
         folders = [*tops, self.evaluation, *(self.evaluation / name for name in _OF_A_SET)]
         with disk_errors(self.path):
             for path in (*files, *folders, *(self.path / name for name in LOCKS)):

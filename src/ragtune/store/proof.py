@@ -56,6 +56,8 @@ class Facts(TypedDict, total=False):
     """The evaluation set with which the adapter was trained, and by which `train.keep` chose a checkpoint."""
     answered_on: dict[str, JsonValue]
     """What answers may depend on beside model, questions and versions: device, dtype, questions at a time."""
+    gguf: dict[str, JsonValue]
+    """llama.cpp's name of the pre-tokenizer, and what trying the file gave."""
     taken_from: str
     """The run whose answers these are: it had asked the same."""
 

@@ -36,14 +36,19 @@ from ragtune.model.wrapping import trainable_parameters
 from ragtune.recipe.schema import Recipe
 from ragtune.training.checkpoint import newest_whole
 from ragtune.training.gradients import attach_reached
+from ragtune.training.questions import Questions
 from ragtune.training.rows import PackedRows, draw_steps, split_rows
+from ragtune.training.table import LossTable
 from ragtune.training.trackers import keeping_logs
 from ragtune.training.trainer import PackedTrainer, set_recompute, training_arguments
 from ragtune.training.watch import Entry, Progress, Watch, tokens_of
 
 _NAMED = 5
 """Layers that a message names, of many."""
-_LOGGED = ("step", "loss", "eval_loss", "grad_norm", "learning_rate")
+_LOGGED = ("step", "loss", "grad_norm", "learning_rate")
+"""Of Trainer's log, beside what is found on the evaluation set."""
+_TIMES = ("_runtime", "_per_second", "_preparation_time")
+"""How Trainer's times end, which are others in each run: the log is the same, bit for bit."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,10 @@ class Job:
     """A whole one there is continued from."""
     logs: Path
     """What trackers write goes there: it stays when the unfinished work goes."""
+    asking: Questions | None
+    """Those that are asked at each look at the evaluation set."""
+    tell: Callable[[int, Sequence[Entry]], None]
+    """Is given the step and the log so far whenever something is logged."""
     keep_plan: Callable[[Plan], None]
     """Is given every change of the plan before it is used."""
 
@@ -81,6 +90,8 @@ class TrainResult:
     tokens_a_second: float
     step_seconds: float | None
     """Of the median step, the first not counted."""
+    asking_seconds: float
+    """Of `seconds` those that answers to `train.eval_answers` took; they don't count for tokens a second."""
     final_loss: float
     trainable_parameters: int
     auto_class: str
@@ -127,7 +138,8 @@ def train(model: PreTrainedModel, job: Job) -> tuple[PeftModel, TrainResult]:
     recipe = job.recipe
     set_seed(recipe.seed)
     own_attention = model.config._attn_implementation  # noqa: SLF001 - no public getter
-    job = dataclasses.replace(job, plan=_probed(model, job))
+    asking = job.asking and dataclasses.replace(job.asking, attention=own_attention)
+    job = dataclasses.replace(job, plan=_probed(model, job), asking=asking)
     packed = job.plan.packed
     with using_packed(model) if packed else contextlib.nullcontext():
         tuned, unreached = attach_reached(model, recipe.lora, recipe.seed, packed=packed)
@@ -187,6 +199,12 @@ def _describe(job: Job, tuned: PeftModel) -> None:
     )
     for line in describe(job.plan, train.batch_size):
         note(line)
+    if job.asking:
+        times = "once" if job.asking.times == 1 else f"{job.asking.times} times in all"
+        note(
+            f"Every {train.eval_every} steps {job.asking.count} questions are asked, {times}"
+            f"{job.asking.cost}."
+        )
     if train.keep == "best":
         warn(
             "train.keep: best chooses the checkpoint by its loss on the evaluation set, which is also "
@@ -213,7 +231,9 @@ def _fit(
     if plan.recompute:
         set_recompute(tuned, on=True)
     with quiet(), progress("training", len(steps), done=first, unit="steps") as update:
-        shown = Progress(steps, first, recipe.train.log_every, update)
+        every, looks = recipe.train.log_every, recipe.train.eval_every
+        table = LossTable(every, len(steps), looks, job.asking)
+        shown = Progress(steps, first, table, update, job.asking)
         trainer = PackedTrainer(
             model=tuned,
             args=training_arguments(recipe, plan, job.hardware, len(steps), job.checkpoints),
@@ -222,8 +242,9 @@ def _fit(
             plan=plan,
             on_plan=job.keep_plan,
             keep=recipe.train.keep_checkpoints,
+            questions=job.asking,
         )
-        trainer.add_callback(Watch(trainer, shown))
+        trainer.add_callback(Watch(trainer, shown, job.tell))
         noise = trainer.noise.on(tuned) if trainer.noise else contextlib.nullcontext()
         try:
             with keeping_logs(trainer, job.logs), noise:
@@ -274,24 +295,32 @@ def _in_words(error: Exception, checkpoint: Path | None) -> RagtuneError | None:
     return None
 
 
+def _is_found(key: str) -> bool:
+    """Whether a key of Trainer's log is of something found on the evaluation set."""
+    return key.startswith("eval_") and not key.endswith(_TIMES)
+
+
 def _save(
     job: Job, tuned: PeftModel, log: list[Entry], shown: Progress, seconds: float
 ) -> TrainResult:
     """Write the adapter, the tokenizer and the log of the loss into the job's folder."""
     history = [
-        {k: entry[k] for k in _LOGGED if k in entry}
+        # In an order of ours: a log that was read back from a checkpoint has another.
+        {k: entry[k] for k in (*_LOGGED, *sorted(filter(_is_found, entry))) if k in entry}
         for entry in log
-        if "loss" in entry or "eval_loss" in entry
+        if "loss" in entry or any(map(_is_found, entry))
     ]
     last = [entry["loss"] for entry in history if "loss" in entry][-job.recipe.train.log_every :]
+    asking = job.asking.seconds if job.asking else 0.0
     durations = [b - a for a, b in itertools.pairwise(shown.ends)]
     result = TrainResult(
         steps=len(job.steps),
         samples=sum(map(len, job.steps)),
         tokens=tokens_of(job.steps),
         seconds=seconds,
-        tokens_a_second=shown.tokens / seconds,
+        tokens_a_second=shown.tokens / (seconds - asking),
         step_seconds=round(statistics.median(durations), 4) if durations else None,
+        asking_seconds=round(asking, 2),
         final_loss=sum(last) / len(last),
         trainable_parameters=trainable_parameters(tuned),
         auto_class=auto_class(tuned.config).__name__,

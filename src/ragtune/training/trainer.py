@@ -39,6 +39,7 @@ from ragtune.training.arguments import require_arguments
 from ragtune.training.checkpoint import keep_newest
 from ragtune.training.flat import flat_optimizer
 from ragtune.training.noise import Noise
+from ragtune.training.questions import Questions
 from ragtune.training.rows import PackedRows, RowCollator, read_row, split_rows
 from ragtune.training.trackers import require_trackers
 
@@ -120,11 +121,18 @@ class PackedTrainer(Trainer):
         plan: the layout; `train_dataset`, of `PackedRows`, follows it.
         on_plan: is given the smaller plan.
         keep: checkpoints to keep.
+        questions: asked at each evaluation.
         options: Trainer's.
     """
 
     def __init__(
-        self, *, plan: Plan, on_plan: Callable[[Plan], None], keep: int, **options: object
+        self,
+        *,
+        plan: Plan,
+        on_plan: Callable[[Plan], None],
+        keep: int,
+        questions: Questions | None = None,
+        **options: object,
     ) -> None:
         super().__init__(data_collator=RowCollator(packed=plan.packed), **options)
         self.remove_callback(PrinterCallback)  # `Watch` says what matters
@@ -134,6 +142,7 @@ class PackedTrainer(Trainer):
         alpha, self.neftune_noise_alpha = self.args.neftune_noise_alpha, None  # not Trainer's
         self.noise = Noise(alpha) if alpha else None
         self.keep = keep
+        self.questions = questions
         self.plan = plan
         self.on_plan = on_plan
         self.rows: list[list[Sample]] = self.train_dataset.rows
@@ -257,7 +266,7 @@ class PackedTrainer(Trainer):
         ignore_keys: list[str] | None = None,  # noqa: ARG002 - Trainer's signature
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """The completion loss over the evaluation rows: the mean over their trained tokens."""
+        """The completion loss over the evaluation rows (the mean over their trained tokens), and answers."""
         self.model.eval()
         total, tokens = 0.0, 0
         with torch.no_grad():
@@ -269,6 +278,8 @@ class PackedTrainer(Trainer):
                 total += float(loss) * count
                 tokens += count
         metrics = {f"{metric_key_prefix}_loss": total / tokens}
+        if self.questions:
+            metrics |= self.questions.look(self.model, self.state.global_step)
         self.log(dict(metrics))
         self.control: TrainerControl = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,10 +12,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ragtune.base.errors import RagtuneError
 from ragtune.base.lock import require_held
-from ragtune.base.screen.console import note
 from ragtune.base.screen.progress import Update
 from ragtune.base.stopping import asked
 from ragtune.data.encode import Sample
+from ragtune.training.questions import Questions
+from ragtune.training.table import LossTable
 from ragtune.training.trainer import PackedTrainer
 
 Entry = dict[str, float]
@@ -32,9 +33,16 @@ class Watch(TrainerCallback):
     scale, so only OVERFLOWS of them in a row count there.
     """
 
-    def __init__(self, trainer: PackedTrainer, on_step: Callable[[Entry], None]) -> None:
+    def __init__(
+        self,
+        trainer: PackedTrainer,
+        on_step: Callable[[Entry], None],
+        tell: Callable[[int, Sequence[Entry]], None],
+    ) -> None:
         self.trainer = trainer
         self.on_step = on_step
+        self.tell = tell
+        """Is given the step and the whole log, whenever something is logged."""
         self.overflows = 0
 
     def on_step_end(
@@ -52,6 +60,37 @@ class Watch(TrainerCallback):
         elif asked():
             control.should_save = control.should_training_stop = True
 
+    def on_train_begin(
+        self,
+        args: TrainingArguments,  # noqa: ARG002 - TrainerCallback's signature
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002 - TrainerCallback's signature
+        **_: object,
+    ) -> None:
+        """Ask what a stop cut off: the step of the checkpoint is not evaluated again."""
+        self.tell(state.global_step, state.log_history)
+        questions, log = self.trainer.questions, state.log_history
+        here = [entry for entry in log if entry["step"] == state.global_step]
+        if (
+            questions
+            and any("eval_loss" in entry for entry in here)
+            and not any(questions.key in entry for entry in here)
+        ):
+            found = questions.look(self.trainer.model, state.global_step)
+            if found:
+                self.trainer.log(found)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,  # noqa: ARG002 - TrainerCallback's signature
+        state: TrainerState,
+        control: TrainerControl,
+        **_: object,
+    ) -> None:
+        """A stop that came meanwhile counts for this step, whose checkpoint is yet to be written."""
+        if asked() and state.global_step < state.max_steps:
+            control.should_save = control.should_training_stop = True
+
     def on_log(
         self,
         args: TrainingArguments,
@@ -63,6 +102,7 @@ class Watch(TrainerCallback):
         if "loss" in logs:
             self._require_finite(args, state.global_step, logs)
         self.on_step({"step": state.global_step, **logs})
+        self.tell(state.global_step, state.log_history)
 
     def _require_finite(self, args: TrainingArguments, step: int, logs: Entry) -> None:
         row_losses, self.trainer.row_losses = self.trainer.row_losses, []
@@ -88,10 +128,9 @@ class Progress:
     steps: list[list[Sample]]
     first: int
     """The steps that are behind us."""
-    every: int
-    """How many steps a line speaks of."""
+    table: LossTable
     update: Update
-    recent: list[float] = field(default_factory=list)
+    asking: Questions | None = None
     start: float = field(default_factory=time.monotonic)
     ends: list[float] = field(default_factory=list)
     """When each step ended, in seconds."""
@@ -102,19 +141,12 @@ class Progress:
         return tokens_of(self.steps[self.first : self.first + len(self.ends)])
 
     def __call__(self, entry: Entry) -> None:
-        step = int(entry["step"])
-        if "eval_loss" in entry:
-            note(f"  step {step:>5}   evaluation loss {entry['eval_loss']:.4f}")
-        if "loss" not in entry:
-            return
-        self.ends.append(time.monotonic())
-        self.recent.append(entry["loss"])
-        speed = self.tokens / (self.ends[-1] - self.start)
-        self.update(step, f"loss {entry['loss']:.4f}  {speed:,.0f} tokens/s")
-        if step % self.every == 0 or step == len(self.steps):
-            mean, rate = sum(self.recent) / len(self.recent), entry["learning_rate"]
-            note(f"  step {step:>5}  loss {mean:.4f}  learning rate {rate:.2e}")
-            self.recent.clear()
+        if "loss" in entry:
+            self.ends.append(time.monotonic())
+            asking = self.asking.seconds if self.asking else 0.0
+            speed = self.tokens / (self.ends[-1] - self.start - asking)
+            self.update(int(entry["step"]), f"loss {entry['loss']:.4f}  {speed:,.0f} tokens/s")
+        self.table.add(entry)
 
 
 def tokens_of(steps: list[list[Sample]]) -> int:

@@ -235,7 +235,8 @@ def test_the_functions_of_ragtune(
     with pytest.raises(ragtune.UsageError, match="no report"):
         ragtune.show(tiny_recipe, run_dir=run)
     assert ragtune.run(tiny_recipe, run_dir=run)
-    titles = [re.search(r">([^<>]+)<", one)[1] for one in cell.now]  # type: ignore[index]
+    written = [one for one in cell.now if "<svg" not in one]  # but for the drawing of the loss
+    titles = [re.search(r">([^<>]+)<", one)[1] for one in written]  # type: ignore[index]
     assert titles == [
         "Check", "Data", "Model", "Answers before tuning", "Training", "Answers after tuning",
         "Report", "Merged model", "Where everything lies",
@@ -294,3 +295,20 @@ with one_output():
     page, bar = made.cells[0].outputs
     assert "Training" in page.data["text/html"]
     assert bar.data == {"text/html": "", "text/plain": ""}
+
+
+def test_a_drawing_moves_and_stays(cell: Cell) -> None:
+    """Below what its block says; the next block has one of its own."""
+    with one_output():
+        heading("Training")
+        note("step 1")
+        for step in (1, 2):
+            notebook.page().draw(f"<svg>{step}</svg>", HOSTILE)  # type: ignore[union-attr]
+        note("step 2")
+        heading("Training again")
+        notebook.page().draw("<svg>3</svg>", "")  # type: ignore[union-attr]
+    first, drawn, second, other = cell.now
+    assert ("step 2" in first, "again" in second) == (True, True)
+    assert [re.findall("<svg>(.)", one) for one in cell.outputs[1]] == [["1"], ["2"]]
+    assert ESCAPED in drawn
+    assert "<svg>3</svg>" in other

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,39 @@ def test_on_a_terminal_a_bar_moves_and_no_line_is_added(
     with busy("loading a model"):
         after(30)
     assert screen.getvalue().endswith("loading a model: 30 s so far\n")
+
+
+def left_on(written: str) -> list[str]:
+    """The lines that stand on a terminal: line ends, erased lines and steps upwards are followed."""
+    lines, row = [""], 0
+    for part in re.split(r"(\r?\n|\r|\x1b\[[0-9;?]*[A-Za-z])", written):
+        if part in ("\n", "\r\n"):
+            row += 1
+            lines += [""] * (row + 1 - len(lines))
+        elif part.startswith("\x1b[") and part.endswith("A"):
+            row -= int(part[2:-1] or 1)
+        elif part == "\x1b[2K":
+            lines[row] = ""
+        elif not part.startswith(("\x1b[", "\r")):
+            lines[row] += part
+    return [line.strip() for line in lines if line.strip()]
+
+
+def test_a_bar_within_a_bar_leaves_nothing_behind(
+    screen: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "is_interactive", True)
+    with progress.progress("training", 4) as update:
+        update(2)
+        with progress.progress("asking", 9) as ask:
+            ask(9)
+            time.sleep(0.3)  # a bar is drawn ten times a second
+        console.print("a line of the table")
+        update(4)
+    assert "asking" in screen.getvalue()
+    said = left_on(screen.getvalue())
+    assert said[0] == "a line of the table"
+    assert [line.split()[0] for line in said[1:]] == ["training"]
 
 
 def test_a_colour_that_is_forced_makes_no_terminal(

@@ -30,6 +30,18 @@ from tests.standin import TOKEN, Fault, Repo
 BASE = ModelSource("owner/base", "owner/base")
 
 
+def _bounds() -> tuple[float, ...]:
+    return client.TIMEOUT, client.LIST_TIMEOUT, client.RETRIES, hub_client.TIMEOUT, answers.WINDOW
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _bounds_are_as_before() -> Iterator[None]:
+    """What is bounded sooner here is not for the tests after these."""
+    before = _bounds()
+    yield
+    assert _bounds() == before
+
+
 @pytest.fixture
 def hub(tmp_path: Path, tiny_folder: Path) -> Iterator[Hostile]:
     """A Hub with a model and a dataset; honest, as long as no mode is set."""
@@ -39,6 +51,13 @@ def hub(tmp_path: Path, tiny_folder: Path) -> Iterator[Hostile]:
         hub.repos["owner/base"] = Repo(False, files)
         (tmp_path / "here").mkdir()
         yield hub
+
+
+@pytest.fixture
+def monkeypatch(hub: Hostile) -> Iterator[pytest.MonkeyPatch]:
+    """Undone before the hub's own changes are: pytest's would put these back for all tests to come."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
 
 
 def answering(hub: Hostile, mode: Callable[..., None]) -> None:

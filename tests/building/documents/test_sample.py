@@ -16,6 +16,7 @@ from ragtune.data.words import stands
 from ragtune.recipe.corpus import Documents
 from tests.building.documents.made import script
 
+ROOT = Path(__file__).parents[3]
 writers = script("writers")
 sample = script("documents")
 
@@ -75,3 +76,18 @@ def test_the_same_bytes_whenever_it_is_made() -> None:
     with zipfile.ZipFile(io.BytesIO(writers.word(article))) as archive:
         assert {member.date_time[0] for member in archive.infolist()} == {1980}
     assert b"D:2020" in writers.latin_pdf(article)
+
+
+def test_the_archive_beside_the_recipe_holds_the_same(folder: Path) -> None:
+    """`ragtune init --recipe quickstart-documents` unpacks it."""
+    made = {one.relative_to(folder).as_posix(): one for one in folder.rglob("*") if one.is_file()}
+    with zipfile.ZipFile(ROOT / "recipes/quickstart-documents.zip") as archive:
+        assert sorted(archive.namelist()) == sorted(made)
+        for name, path in made.items():
+            content = [archive.read(name), path.read_bytes()]
+            if name.endswith(".docx"):  # its frame is python-docx's, of whatever version
+                content = [
+                    zipfile.ZipFile(io.BytesIO(one)).read("word/document.xml") for one in content
+                ]
+            if not name.endswith(".pdf"):
+                assert content[0] == content[1], name

@@ -15,7 +15,7 @@ from ragtune.recipe.corpus import Generate
 from ragtune.recipe.schema import Model
 from tests.test_real_models import needs, transformers_serve
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.heavy]
 COUNT = 4
 
 

@@ -40,7 +40,17 @@ _BLUE, _MAGENTA, _CYAN = (38, 139, 210), (211, 54, 130), (42, 161, 152)
 _COLOURS = [_BLACK, _RED, _GREEN, _YELLOW, _BLUE, _MAGENTA, _CYAN, _WHITE]
 _THEME = TerminalTheme(_GREY, _GREY, _COLOURS, _COLOURS)
 """Colours that can be read on a light and on a dark page."""
-_PAGE = "font-family: monospace; white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.4"
+_FONT = "var(--jp-ui-font-family, system-ui, sans-serif)"
+_PAGE = (
+    "font-family: var(--jp-code-font-family, monospace); white-space: pre-wrap; "
+    "overflow-wrap: anywhere; line-height: 1.4"
+)
+_DRAWING = (
+    f"max-width: 42em; font-family: {_FONT}; --text: currentColor; "
+    "--muted: currentColor; --line: rgba(128, 128, 128, 0.35); --before: #93a1a1; --accent: #268bd2; "
+    "--second: #cb7916; --good: #3c913c; --bad: #dc322f"
+)
+"""The colours that a drawing names, readable on a light and on a dark page."""
 _CELL = "padding: 2px 8px; vertical-align: top"
 _WHOLE, _WRAPPED = "nowrap", "pre-wrap; min-width: 9em"
 """Cells of a table; what is wrapped anywhere would else be as narrow as a letter."""
@@ -66,6 +76,7 @@ class Page(RenderHook):
         self._display = display
         self._bar = Bar(display, Shown("", ""))
         self._lock = threading.RLock()
+        self._drawing: Handle | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -82,6 +93,8 @@ class Page(RenderHook):
                 if isinstance(one, Rule) or sum(map(len, self._html)) > _LONGEST:
                     self.close()
                     self._begin()
+                if isinstance(one, Rule):
+                    self._drawing = None
                 self._html.append(as_html(one))
                 self._text.append(as_text(one))
             if time.monotonic() - self._sent >= _PAUSE:
@@ -98,6 +111,23 @@ class Page(RenderHook):
             if line != self._moving:
                 self._moving = line
                 self._send()
+
+    def draw(self, svg: str, text: str) -> None:
+        """Show a drawing below what a heading's block says, in the place of the one before.
+
+        Args:
+            svg: an element of ours, with no text of anybody else's; its colours are variables.
+            text: what it is. It stands alone where nothing can be drawn.
+        """
+        with self._lock:
+            self._send()  # a drawing stands below the block's first words
+            shown = Shown(
+                f'<div style="{_DRAWING}">{svg}<div>{html.escape(text)}</div></div>', text
+            )
+            if self._drawing:
+                self._drawing.update(shown)
+            else:
+                self._drawing = self._display(shown, display_id=True)
 
     def close(self) -> None:
         """Send what was not sent yet."""
@@ -216,8 +246,9 @@ def _table(table: Table) -> str:
         table.rows, zip(*columns, strict=True), strict=True)]  # fmt: skip
     title, caption = (part and f"<div>{_cell(part)}</div>" for part in (table.title, table.caption))
     return (
-        f'<div style="overflow-x: auto; white-space: normal">{title or ""}'
-        '<table style="border-collapse: collapse; margin: 4px 0; font-size: inherit">'
+        f'<div style="overflow-x: auto; white-space: normal; font-family: {_FONT}; '
+        f'font-variant-numeric: tabular-nums">{title or ""}'
+        '<table style="border-collapse: collapse; margin: 4px 0; font: inherit">'
         f"{_row('th', head, looks, '') if any(head) else ''}{''.join(rows)}"
         f"</table>{caption or ''}</div>"
     )

@@ -241,7 +241,7 @@ def progress(
 ) -> Iterator[Update]:
     """The same with a bar on a terminal."""
     with busy(what, total, done=done, unit=unit) as update:
-        if not moves():
+        if not moves() or threading.current_thread().daemon:
             yield update
             return
         with _bar(what, total, done) as move:
@@ -304,7 +304,11 @@ def _bar(what: str, total: int | None, done: int) -> Iterator[Update]:
     _pulse.bars += 1
     try:
         # rich would take what libraries print meanwhile for its own, escape sequences included.
-        bar = Progress(*columns, console=console, redirect_stdout=False, redirect_stderr=False)
+        # One within another leaves nothing behind: it would stand in the other's table.
+        bar = Progress(
+            *columns, console=console, redirect_stdout=False, redirect_stderr=False,
+            transient=_pulse.bars > 1,
+        )  # fmt: skip
         with bar:
             task = bar.add_task(in_line(what), total=total, completed=done, text="")
 

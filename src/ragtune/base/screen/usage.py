@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,8 +14,36 @@ from typer.core import TyperCommand
 if TYPE_CHECKING:  # some versions of Typer bring a Click of their own, others use Click
     from typer._click import Context, HelpFormatter
 
+Offer = tuple[str, str]
+"""A word that a shell may put in, and what it is."""
+Completer = Callable[[typer.Context, str], list[Offer]]
+"""What there is to offer for a word that is begun."""
+
+_completers: dict[str, Completer] = {}
+
+
+def complete_with(completers: dict[str, Completer]) -> None:
+    """Let these offer words for arguments; the names are those given to `_offers` below."""
+    _completers.update(completers)
+
+
+def _offers(name: str) -> Completer:
+    """Offers what the completer of this name does, once there is one: this room knows no recipes."""
+
+    def offered(ctx: typer.Context, incomplete: str) -> list[Offer]:
+        completer = _completers.get(name)
+        return completer(ctx, incomplete) if completer else []
+
+    return offered
+
+
 Target = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A recipe (YAML) or a run directory.")
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A recipe (YAML) or a run directory.",
+        autocompletion=_offers("target"),
+    ),
 ]
 Targets = Annotated[
     list[str],
@@ -22,17 +51,25 @@ Targets = Annotated[
         metavar="RECIPE|RUN...",
         help="One: before against after. Several runs, or folders of answers in them: each "
         "against the first.",
+        autocompletion=_offers("targets"),
     ),
 ]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[SECTION.KEY=VALUE]...", help="Changes to the recipe, such as train.steps=50."
+        metavar="[SECTION.KEY=VALUE]...",
+        help="Changes to the recipe, such as train.steps=50.",
+        autocompletion=_offers("overrides"),
     ),
 ]
 RunDir = Annotated[
     Path | None,
-    typer.Option("--run-dir", metavar="FOLDER", help="Where the run lies; runs/NAME by default."),
+    typer.Option(
+        "--run-dir",
+        metavar="FOLDER",
+        help="Where the run lies; runs/NAME by default.",
+        autocompletion=_offers("run_dir"),
+    ),
 ]
 Redo = Annotated[
     bool,
@@ -52,17 +89,26 @@ Show = Annotated[
         help="Show N training examples: prompt, tokens, what is trained.",
     ),
 ]
-CorpusFile = Annotated[str, typer.Argument(metavar="CORPUS", help="A corpus (YAML).")]
+CorpusFile = Annotated[
+    str,
+    typer.Argument(metavar="CORPUS", help="A corpus (YAML).", autocompletion=_offers("corpus")),
+]
 CorpusOverrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[SECTION.KEY=VALUE]...",
         help="Changes to the corpus, such as passages.size=300.",
+        autocompletion=_offers("corpus_overrides"),
     ),
 ]
 CorpusFolder = Annotated[
     Path | None,
-    typer.Option("--folder", metavar="FOLDER", help="Where it is built; corpora/NAME by default."),
+    typer.Option(
+        "--folder",
+        metavar="FOLDER",
+        help="Where it is built; corpora/NAME by default.",
+        autocompletion=_offers("corpus_folder"),
+    ),
 ]
 ShowQuestions = Annotated[
     int,
@@ -86,6 +132,15 @@ Strict = Annotated[bool, typer.Option("--strict", help="Fail where a single file
 ForCorpus = Annotated[
     bool, typer.Option("--corpus", help="Of a corpus, for `ragtune build`, not of a recipe.")
 ]
+ShippedRecipe = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="NAME",
+        help="One that comes with ragtune, such as quickstart; what none is called lists them all.",
+        autocompletion=_offers("recipe"),
+    ),
+]
 Base = Annotated[bool, typer.Option("--base", help="Without the adapter.")]
 Checkpoint = Annotated[
     int | None,
@@ -108,6 +163,125 @@ Predictions = Annotated[
 AtLeast = Annotated[
     list[str] | None,
     typer.Option("--at-least", metavar="METRIC=RATE", help="Exit code 1 if it is lower."),
+]
+
+PageHost = Annotated[
+    str,
+    typer.Option(
+        "--host",
+        metavar="ADDRESS",
+        help="Where it is served; others than this machine's own need a password.",
+    ),
+]
+PagePort = Annotated[
+    int, typer.Option("--port", metavar="N", min=0, max=65535, help="0: any that is free.")
+]
+ForgetFeedback = Annotated[
+    bool, typer.Option("--forget-feedback", help="Delete what thumbs have kept, and nothing else.")
+]
+
+
+AskedSource = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A run directory; or what was published: a folder, or owner/name.",
+        autocompletion=_offers("run_dir"),
+    ),
+]
+AskedTexts = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[QUESTION]... [SECTION.KEY=VALUE]...",
+        help="Questions; and changes to the recipe, such as model.dtype=float32.",
+        autocompletion=_offers("overrides"),
+    ),
+]
+GivenPassages = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--passages",
+        metavar="FILE",
+        help="Answer from this document, or file of passages; may be given several times.",
+    ),
+]
+AskedCorpus = Annotated[
+    str | None,
+    typer.Option(
+        "--corpus",
+        metavar="FOLDER",
+        help="Search what `ragtune build` wrote here; by default the run's own.",
+    ),
+]
+CompareBase = Annotated[
+    bool, typer.Option("--compare", help="Ask the model before tuning, too, side by side.")
+]
+WholePassages = Annotated[
+    bool, typer.Option("--whole", help="Show whole passages, not what is around the answer.")
+]
+
+
+class EngineName(StrEnum):
+    """What `serve` starts."""
+
+    VLLM = "vllm"
+    TRANSFORMERS = "transformers"
+
+
+ServedRun = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="A run directory.", autocompletion=_offers("run_dir")),
+]
+ServedBy = Annotated[
+    EngineName | None,
+    typer.Option(
+        "--engine",
+        metavar="vllm|transformers",
+        help="What serves; by default what is installed, vLLM first.",
+    ),
+]
+ServedName = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        metavar="NAME",
+        help="What clients call the tuned model (vLLM); the run's name by default.",
+    ),
+]
+ServeMerged = Annotated[
+    bool, typer.Option("--merged", help="The merged model, not the adapter on the base.")
+]
+ServeHost = Annotated[
+    str,
+    typer.Option(
+        "--host",
+        metavar="ADDRESS",
+        help="Where to listen: 127.0.0.1, so that nobody else reaches it, unless asked.",
+    ),
+]
+ServePort = Annotated[int, typer.Option("--port", metavar="N", min=1, max=65535, help="The port.")]
+CheckServed = Annotated[
+    int,
+    typer.Option(
+        "--check",
+        metavar="N",
+        min=0,
+        show_default=False,
+        help="Once it is ready, ask N evaluation questions through it, and compare with the run's "
+        "own answers.",
+    ),
+]
+Endpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoint",
+        metavar="URL",
+        help="Start nothing: ask (50, or --check N) through this server, such as "
+        "http://localhost:8000/v1.",
+    ),
+]
+PrintCommand = Annotated[
+    bool, typer.Option("--print", help="Print the command, and start nothing.")
 ]
 
 

@@ -14,6 +14,7 @@ _NO_TELEMETRY = {
     "DO_NOT_TRACK": "1",
     "HF_UPDATE_DOWNLOAD_COUNTS": "0",  # datasets counts what is read
     "RAY_USAGE_STATS_ENABLED": "0",
+    "GRADIO_ANALYTICS_ENABLED": "False",  # gradio: what is launched, and a look for newer versions
     "DISABLE_SAFETENSORS_CONVERSION": "1",  # transformers asks a server to convert a repository
 }
 _OFFLINE = {
@@ -24,7 +25,7 @@ _OFFLINE = {
     "WANDB_MODE": "offline",
 }
 _LOCAL_TRACKERS = {"tensorboard", "wandb"}
-"""Those that write files here, the latter with WANDB_MODE=offline."""
+"""Those that write files here, the latter with WANDB_MODE=offline; Trackio, too, but where it is told."""
 
 
 def no_telemetry() -> None:
@@ -69,5 +70,13 @@ def require_network(what: str, advice: str = "") -> None:
 def require_local_trackers(names: list[str]) -> None:
     """Refuse trackers that would send anything, with --offline. Raises as `require_network` does."""
     for name in names:
-        if name not in _LOCAL_TRACKERS:
+        if name not in _LOCAL_TRACKERS and (name != "trackio" or _trackio_is_sent()):
             require_network(f"train.report_to: {name} may send what it tracks", "Or leave it out.")
+
+
+def _trackio_is_sent() -> bool:
+    """Whether the environment names a Space, a bucket, a data set or a server for what Trackio writes."""
+    return any(
+        value and name.startswith("TRACKIO_") and name.endswith(("_ID", "_URL"))
+        for name, value in os.environ.items()
+    )

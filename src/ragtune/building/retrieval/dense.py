@@ -70,6 +70,15 @@ class DenseIndex:
             )
         return cls(folder, model, where, digest, Vectors(folder))
 
+    @classmethod
+    def read(cls, folder: Path, model: str) -> DenseIndex:
+        """Open an index to search only. Raises as `open`, and UsageError where there is none."""
+        if not (folder / _MANIFEST).is_file():
+            raise UsageError(
+                f"{folder} holds no index of vectors.", "Run ragtune build again: it makes it."
+            )
+        return cls.open(folder, model)
+
     def __len__(self) -> int:
         return len(self.vectors)
 

@@ -50,7 +50,8 @@ class Vectors:
         self._folder = folder
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        self._rows = sqlite3.connect(folder / "rows.sqlite")
+        # Several threads may ask, one after the other.
+        self._rows = sqlite3.connect(folder / "rows.sqlite", check_same_thread=False)
         with self._reading():
             if not self._rows.execute("SELECT 1 FROM sqlite_master").fetchone():
                 self._rows.execute(_TABLE)

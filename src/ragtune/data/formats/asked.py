@@ -1,4 +1,4 @@
-"""Formats of questions without passages: Natural Questions open, TriviaQA, KILT, AI王, conversations."""
+"""Formats of questions without passages: Natural Questions, TriviaQA, KILT, AI王, conversations, feedback."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ragtune.data.formats.format import (
     passage,
     words,
 )
+from ragtune.data.words import stands
 
 
 def _nq(fields: Fields) -> Iterator[Record]:
@@ -125,6 +126,27 @@ def _content(turn: Fields, name: str) -> str:
     return turn.text(name)
 
 
+def _feedback(fields: Fields) -> Iterator[Record]:
+    """What `ragtune demo` keeps; a thumb by which no right answer is known is no question."""
+    right, unanswerable = fields.words("right"), fields.maybe("unanswerable") is True
+    if not right and not unanswerable:
+        return
+    found: Record = {"question": fields.text("question"), "answers": [] if unanswerable else right}
+    rows = fields.maybe_rows("passages")
+    if rows:  # pasted by the user, so that no index has them
+        found["passages"] = [passage(row.text("text"), row.maybe("title")) for row in rows]
+        found["positive_passage_indices"] = [
+            i
+            for i, row in enumerate(rows)
+            if any(stands(row.text("text"), a) for a in found["answers"])
+        ]
+    yield found | kept(fields, "model", "at")
+
+
+def _is_feedback(record: Record) -> bool:
+    return record.get("thumb") in ("up", "down") and "right" in record
+
+
 def _is_nq(record: Record) -> bool:
     if not isinstance(record.get("question"), str) or not is_list_of(str, record.get("answer")):
         return False
@@ -166,4 +188,5 @@ ASKED = (
         "sharegpt", "ShareGPT", "conversations (from, value)",
         lambda r: is_rows(r.get("conversations"), "from", "value"), _sharegpt,
     ),
+    Format("feedback", "feedback of ragtune demo", "question, thumb, right (a list)", _is_feedback, _feedback),
 )  # fmt: skip

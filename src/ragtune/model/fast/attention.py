@@ -218,9 +218,16 @@ AttentionInterface.register(NAME, packed_attention)
 @contextlib.contextmanager
 def using_packed(model: PreTrainedModel) -> Iterator[None]:
     """Packed attention for as long as the block runs."""
+    with using_attention(model, NAME):
+        yield
+
+
+@contextlib.contextmanager
+def using_attention(model: PreTrainedModel, name: str) -> Iterator[None]:
+    """An attention, by transformers' name for it, for as long as the block runs."""
     before = model.config._attn_implementation  # noqa: SLF001 - transformers has no public getter
     try:
-        model.set_attn_implementation(NAME)
+        model.set_attn_implementation(name)
         yield
     finally:
         model.set_attn_implementation(before)

@@ -11,7 +11,14 @@ from ragtune.model.merge import available_memory, memory_needed
 from ragtune.model.plan import Plan, describe, estimate_of, is_tight, make_plan
 from ragtune.model.quantized import quantization_of, require_mergeable
 from ragtune.model.targets import find_targets
-from ragtune.stages.check.directory import checkpoint_bytes, merged, place, prepared, trained
+from ragtune.stages.check.directory import (
+    as_gguf,
+    checkpoint_bytes,
+    merged,
+    place,
+    prepared,
+    trained,
+)
 from ragtune.stages.check.findings import Look
 
 
@@ -54,9 +61,57 @@ def _plan_by_first_records(look: Look) -> Plan | None:
     return make_plan(run.recipe, run.hardware, run.config, steps, prompts)
 
 
+def looks(look: Look) -> None:
+    """What the answers to train.eval_answers cost beside the training, by the tokens that are computed."""
+    train, found = look.run.recipe.train, _tokens(look)
+    if train.eval_answers is None or train.eval_every is None or found is None:
+        return
+    steps, sample, questions, answer = found
+    times = steps // train.eval_every
+    if times == 0:
+        look.warn(
+            f"no question is asked: the {steps:,} steps end before train.eval_every = "
+            f"{train.eval_every:,}",
+            "Set train.eval_every lower.",
+        )
+        return
+    count = min(train.eval_answers, questions)
+    # A trained token is read once, and goes back through the model at twice the cost.
+    share = times * count * answer / (3 * steps * train.batch_size * sample)
+    words = f"{count} questions at each of {times} looks"
+    if share > 1:
+        look.warn(
+            f"{words}: answering them computes about {share:.1f} times what the training does",
+            "Set train.eval_answers lower, or train.eval_every higher.",
+        )
+    else:
+        look.say(f"{words}: about {100 * max(share, 0.01):.0f} % of what the training computes")
+
+
+def _tokens(look: Look) -> tuple[int, float, int, float] | None:
+    """Steps, tokens of a sample, questions, and tokens of one with its answer; None if none is known yet.
+
+    Before the data are prepared the first records stand for all.
+    """
+    run, train = look.run, look.run.recipe.train
+    if prepared(run):
+        samples = [len(s) for step in run.steps for s in step]
+        steps, prompts, questions = len(run.steps), run.prompt_lengths, len(run.selected)
+    else:
+        samples = [len(p.ids) for p in look.prompts.get("train", []) if p is not None]
+        prompts = [len(p.ids) for p in look.prompts.get("eval", []) if p is not None]
+        questions = look.chosen.get("eval", len(prompts))
+        examples = look.chosen.get("train", len(samples))
+        steps = train.steps or max(1, round((train.epochs or 0) * examples / train.batch_size))
+    if not samples or not prompts:
+        return None
+    answer = sum(prompts) / len(prompts) + run.recipe.evaluate.max_new_tokens
+    return steps, sum(samples) / len(samples), questions, answer
+
+
 def merging(look: Look) -> None:
     run = look.run
-    if run.recipe.publish.format != "merged" or merged(run):
+    if run.recipe.publish.format == "adapter" or merged(run):
         return
     require_mergeable(quantization_of(run.config, run.hardware.device))
     experts = find_targets(run.config, run.recipe.lora).experts
@@ -71,7 +126,7 @@ def merging(look: Look) -> None:
 
 
 def disk(look: Look) -> None:
-    """Checkpoints, adapter and merged model against the space that is free."""
+    """Checkpoints, adapter, merged model and GGUF files against the space that is free."""
     run = look.run
     estimate = estimate_of(run.recipe, run.hardware, run.config)
     parts: dict[str, float] = {}
@@ -81,8 +136,11 @@ def disk(look: Look) -> None:
         kept = run.recipe.train.keep_checkpoints + 1
         checkpoints = estimate.adapter * (1 + moments) * kept - checkpoint_bytes(run)
         parts = {"checkpoints": max(0.0, checkpoints), "adapter": estimate.adapter}
-    if run.recipe.publish.format == "merged" and not merged(run):
-        parts["merged model"] = 2.0 * (estimate.shape.linear + estimate.shape.other)  # in bf16
+    weights = estimate.shape.linear + estimate.shape.other
+    if run.recipe.publish.format != "adapter" and not merged(run):
+        parts["merged model"] = 2.0 * weights  # in bf16
+    if run.recipe.publish.format == "gguf" and not as_gguf(run):
+        parts["GGUF files"] = (2.0 + 34 / 32) * weights  # in bf16, and in Q8_0
     if not parts:
         look.say("everything large is there already")
         return

@@ -8,7 +8,7 @@ from functools import partial
 from ragtune.base.errors import RagtuneError, is_panic, lost_disk
 from ragtune.base.screen.progress import busy
 from ragtune.base.stopping import stop_if_asked
-from ragtune.stages.check import capacity, directory, inputs, licences, model, prompts
+from ragtune.stages.check import capacity, directory, gguf, inputs, licences, model, prompts
 from ragtune.stages.check.findings import Look
 from ragtune.stages.context import Context
 
@@ -36,7 +36,9 @@ CHECKS: tuple[tuple[str, tuple[str, ...], Check], ...] = (
     ("trial", ("adapter",), model.trial),
     ("memory", ("run directory", "hardware", "vocabulary", "adapter", "data.train",
                 "data.eval"), capacity.memory),
+    ("eval_answers", ("memory",), capacity.looks),
     ("merging", ("adapter",), capacity.merging),
+    ("gguf", ("template", "model"), gguf.written),
     ("disk", ("adapter",), capacity.disk),
     ("server", (), inputs.server),
     ("hub", (), inputs.hub),

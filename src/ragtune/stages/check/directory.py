@@ -38,6 +38,10 @@ def merged(run: Context) -> bool:
     return _whole(run.folder.merged)
 
 
+def as_gguf(run: Context) -> bool:
+    return _whole(run.folder.gguf)
+
+
 def _whole(place: Path) -> bool:
     """Whether a stage is there, and needn't be made again."""
     return place.is_dir() and damage(place) is None

@@ -1,0 +1,149 @@
+"""The commands `ragtune ask`, `demo` and `serve`: their arguments; they load the rest when they are called."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from ragtune.base.errors import UsageError
+from ragtune.base.screen.output import say
+from ragtune.base.screen.usage import (
+    AskedCorpus,
+    AskedSource,
+    AskedTexts,
+    CheckServed,
+    CompareBase,
+    Endpoint,
+    ForgetFeedback,
+    GivenPassages,
+    Overrides,
+    PageHost,
+    PagePort,
+    PrintCommand,
+    ServedBy,
+    ServedName,
+    ServedRun,
+    ServeHost,
+    ServeMerged,
+    ServePort,
+    WholePassages,
+)
+
+_CHANGE = re.compile(r"[a-z_]+(\.[a-z_]+)+=")
+"""What is meant as a change to the recipe: a key that is mistyped is no question."""
+
+
+def ask(
+    source: AskedSource,
+    texts: AskedTexts = None,
+    passages: GivenPassages = None,
+    corpus: AskedCorpus = None,
+    compare: CompareBase = False,
+    whole: WholePassages = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print an object for each question, one a line.")
+    ] = False,
+) -> None:
+    """Ask the tuned model, with passages that are found or given.
+
+    Without a question: what is typed, one after the other, or the lines of standard input.
+    """
+    from ragtune.asking.reader import Reader, require_questions  # noqa: PLC0415 - torch
+    from ragtune.asking.session import Session  # noqa: PLC0415 - rich
+    from ragtune.base.screen.console import to_stderr  # noqa: PLC0415 - rich
+    from ragtune.recipe.keys import field_of  # noqa: PLC0415 - pydantic
+
+    changes = [
+        one
+        for one in texts or []
+        if _CHANGE.match(one) or ("=" in one and field_of(one.partition("=")[0]))
+    ]
+    questions = [one for one in texts or [] if one not in changes]
+    if not all(question.strip() for question in questions):
+        raise UsageError("The question is empty.", "Ask something.")
+    if corpus and passages:
+        raise UsageError("--corpus and --passages don't go together.", "Give one of them.")
+    require_questions(questions)
+    with to_stderr(wanted=True):
+        reader = Reader.load(source, *changes, corpus=corpus, documents=passages or ())
+        session = Session(reader, compare=compare, whole=whole, json=as_json)
+        if len(questions) == 1:
+            session.ask_one(questions[0])
+        elif questions:
+            session.ask(questions)
+        elif sys.stdin is not None and sys.stdin.isatty():
+            session.converse()
+        else:
+            session.ask_lines(sys.stdin or ())
+
+
+def demo(
+    source: AskedSource,
+    overrides: Overrides = None,
+    corpus: AskedCorpus = None,
+    host: PageHost = "127.0.0.1",
+    port: PagePort = 7860,
+    forget_feedback: ForgetFeedback = False,
+) -> None:
+    """Ask in a browser: a page with passages and answers.
+
+    Other machines reach it only with --host, and then it has a password: RAGTUNE_DEMO_PASSWORD, or
+    it is asked for. Thumbs are kept in feedback.jsonl, which `ragtune build` reads as questions.
+    """
+    if forget_feedback:
+        from ragtune.asking.feedback import forgotten  # noqa: PLC0415 - rich
+
+        say(forgotten(source))
+        return
+    from ragtune.asking import page_server  # noqa: PLC0415 - torch
+
+    page_server.demo(source, *(overrides or []), corpus=corpus, host=host, port=port)
+
+
+def serve(
+    source: ServedRun,
+    overrides: Overrides = None,
+    engine: ServedBy = None,
+    name: ServedName = None,
+    merged: ServeMerged = False,
+    host: ServeHost = "127.0.0.1",
+    port: ServePort = 8000,
+    check: CheckServed = 0,
+    endpoint: Endpoint = None,
+    show: PrintCommand = False,
+) -> None:
+    """Serve the tuned model to whoever speaks OpenAI's interface.
+
+    By the engine that is installed, until Ctrl-C; its exit code is that of the command.
+    """
+    from ragtune.asking import serving  # noqa: PLC0415 - torch
+    from ragtune.base.screen.console import to_stderr  # noqa: PLC0415 - rich
+    from ragtune.stages.terminal import differs  # noqa: PLC0415 - rich
+
+    if show and endpoint is not None:
+        raise UsageError("--print and --endpoint don't go together.", "Give one of them.")
+    if endpoint is not None and (engine or merged):
+        raise UsageError(
+            "--engine and --merged say what is started, and --endpoint asks what runs already.",
+            "Leave them out, or --endpoint.",
+        )
+    changes = overrides or []
+    wish: dict[str, Any] = {
+        "engine": engine and engine.value,
+        "name": name,
+        "merged": merged,
+        "address": (host, port),
+    }
+    if endpoint is not None:
+        count = check or 50
+        found = serving.ask_served(source, *changes, endpoint=endpoint, count=count, name=name)
+        raise typer.Exit(int(differs(found)))
+    if show:
+        with to_stderr(wanted=True):
+            command = serving.serve_command(source, *changes, **wish)
+        say(command)
+        return
+    raise typer.Exit(serving.serve(source, *changes, check=check, **wish))

@@ -1,0 +1,120 @@
+"""What users of the page thought of an answer: lines of a file that `ragtune build` reads as questions."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import re
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ragtune.base.disk import disk_errors
+from ragtune.base.errors import RagtuneError
+from ragtune.base.files import appending, json_line, remove, truncate
+from ragtune.base.lock import making
+from ragtune.base.reading import open_plain
+from ragtune.data.example import Passage
+
+Thumb = Literal["up", "down"]
+NAME = "feedback.jsonl"
+_HERE = threading.Lock()
+"""The file's lock counts for a process; within it the threads that answer the page take turns here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """A thumb, and what it was about."""
+
+    question: str
+    said: str
+    """What the model answered."""
+    thumb: Thumb
+    right: tuple[str, ...]
+    """Right answers; empty if none is known."""
+    model: str
+    passages: tuple[Passage, ...] = ()
+    """Those that the user pasted; what an index found is in the corpus already."""
+    unanswerable: bool = False
+    """Whether it is right that the passages hold no answer."""
+
+    def to_dict(self) -> dict[str, object]:
+        """As it stands in the file, with the time.
+
+        No field is called as one that other formats take for a right answer.
+        """
+        now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        return {
+            "question": self.question,
+            "said": self.said,
+            "thumb": self.thumb,
+            "right": list(self.right),
+            "unanswerable": self.unanswerable,
+            "passages": [{"title": p.title, "text": p.text} for p in self.passages],
+            "model": self.model,
+            "at": now,
+        }
+
+
+def path_of(source: str | Path) -> Path:
+    """Where the feedback on a model is kept: in its folder; of one on the Hub, in the current folder."""
+    folder = Path(source)
+    if folder.is_dir():
+        return folder / NAME
+    return Path(f"{str(source).replace('/', '--')}.{NAME}")
+
+
+def append(path: Path, feedback: Feedback) -> None:
+    """Put one line behind the others, whole or not at all, whoever else writes at the same time.
+
+    Raises:
+        RagtuneError: it can't be written.
+    """
+    line = json_line(feedback.to_dict())
+    with _HERE, disk_errors(path), making(path):
+        size = path.stat().st_size if path.exists() else 0
+        try:
+            with appending(path) as file:
+                file.write(line if _is_whole(path, size) else f"\n{line}")
+        except BaseException:
+            with contextlib.suppress(OSError, RagtuneError):  # of these two the first is told
+                truncate(path, size)
+            raise
+
+
+def _is_whole(path: Path, size: int) -> bool:
+    """Whether the last line has its end: one that a kill cut off must not swallow the next."""
+    if not size:
+        return True
+    with open_plain(path) as file:
+        file.seek(size - 1)
+        return file.read() == b"\n"
+
+
+def forget(path: Path) -> int | None:
+    """Delete the file; returns how many lines it had, or None if there is none.
+
+    Raises:
+        RagtuneError: it can't be read or deleted.
+    """
+    with _HERE, disk_errors(path), making(path):
+        if not (path.exists() or path.is_symlink()):
+            return None
+        with open_plain(path) as file:
+            count = sum(1 for _ in file)
+        remove(path)
+    return count
+
+
+def forgotten(source: str | Path) -> str:
+    """Delete the feedback on a model; returns what was done, in words. Raises as `forget`."""
+    path = path_of(source)
+    count = forget(path)
+    return f"There is no {path}." if count is None else f"Deleted {path}: {count:,} thumbs."
+
+
+def pasted(text: str) -> list[Passage]:
+    """The passages in a text: paragraphs, with empty lines between them."""
+    parts = re.split(r"\n(?:[^\S\n]*\n)+", "\n".join(text.splitlines()))
+    return [Passage(part.strip("\n")) for part in parts if part.strip()]

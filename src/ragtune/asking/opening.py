@@ -1,0 +1,106 @@
+"""What a reader is made of: the directory of a run, or what `push` published of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ragtune.asking.model import Model
+from ragtune.asking.published import HUB_ID, download, open_published
+from ragtune.base.commands import command_line
+from ragtune.base.disk import named_path
+from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.base.lock import refusal
+from ragtune.base.text import nearest
+from ragtune.model.hardware import choose_hardware
+from ragtune.publish.settings import SETTINGS
+from ragtune.recipe.schema import Recipe
+from ragtune.stages.context import Context
+from ragtune.stages.order import stage_named
+from ragtune.store.changes import differing, part_of
+from ragtune.store.proof import damage, read_proof
+
+RECIPE = "recipe.yaml"
+_FREE = ("model.dtype", "model.quantization", "model.trust_remote_code", "evaluate.")
+"""What may be otherwise than in training: it changes how is computed, and no prompt."""
+
+
+def open_source(source: str | Path, overrides: Sequence[str]) -> Model:
+    """The model that a run tuned, or that was published.
+
+    Raises:
+        UsageError: there is none, it isn't tuned yet, or it was tuned with another recipe.
+        RagtuneError: it is damaged.
+    """
+    name = str(source)
+    path = named_path(name)
+    if path.is_file() or (path / RECIPE).is_file():
+        return _run(path, overrides)
+    if (path / SETTINGS).is_file():
+        return open_published(path, path.resolve().name, overrides)
+    if path.exists():
+        raise UsageError(
+            f"{path} is no run: it holds no {RECIPE}.",
+            f"Name the directory of the run, {path.parent}."
+            if (path.parent / RECIPE).is_file()
+            else "Name the directory of a run, such as runs/NAME, or what `ragtune push` sent.",
+        )
+    if HUB_ID.fullmatch(name) and not path.parent.is_dir():
+        return open_published(download(name), name, overrides)
+    runs = [str(one.parent) for one in path.parent.glob(f"*/{RECIPE}")]
+    near = nearest(str(path), sorted(runs))
+    raise UsageError(
+        f"{path} does not exist.{f' Did you mean {near}?' if near else ''}",
+        "Name the directory of a run, such as runs/NAME, or what `ragtune push` sent: owner/name of the Hub.",
+    )
+
+
+def _run(path: Path, overrides: Sequence[str]) -> Model:
+    context = Context(path, overrides)
+    folder = context.folder
+    if not folder.recipe.is_file():
+        raise UsageError(
+            f"{folder.path} is not tuned yet.",
+            f"Tune it first: {command_line('ragtune', 'run', path)}",
+        )
+    folder.require_ours()
+    if not context.remote:
+        _require_tuned(context)
+        context.hardware = choose_hardware(_answering_alone(context.recipe))
+    return Model(context, context.recipe.name, None if context.remote else folder.adapter)
+
+
+def _answering_alone(recipe: Recipe) -> Recipe:
+    """The recipe without what only training needs of a machine."""
+    return recipe.model_copy(
+        update={"train": recipe.train.model_copy(update={"optimizer": "adamw"})}
+    )
+
+
+def _require_tuned(context: Context) -> None:
+    folder, path = context.folder.adapter, context.folder.path
+    if not folder.is_dir():
+        if other := refusal(path):
+            raise UsageError(
+                f"{path} is not tuned yet, and a run is at work there. {other.message}",
+                "Ask when it is done.",
+            )
+        raise UsageError(
+            f"{path} is not tuned yet.", f"Tune it first: {command_line('ragtune', 'run', path)}"
+        )
+    if problem := damage(folder):
+        raise RagtuneError(
+            f"{folder} is damaged: {problem}.",
+            f"`{command_line('ragtune', 'run', path)}` sets it aside, and makes it again.",
+        )
+    stage, proof = stage_named("adapter"), read_proof(folder)
+    assert proof is not None
+    now = part_of(context.recipe, stage.reads, stage.but)
+    others = [key for key in differing(proof.recipe, now) if not key.startswith(_FREE)]
+    if others:
+        words = (f"{key}: {proof.recipe.get(key)!r} there, {now.get(key)!r} now" for key in others)
+        raise UsageError(
+            f"{path} was tuned with another recipe:\n  " + "\n  ".join(words),
+            "Ask it as it was tuned: of its recipe, model.dtype, model.quantization and what stands below "
+            "evaluate may be changed.",
+        )

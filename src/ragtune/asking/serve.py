@@ -1,0 +1,252 @@
+"""Serving a run by the engine that is installed, with the chat template and stop token of training."""
+
+from __future__ import annotations
+
+import importlib.util
+import ipaddress
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ragtune.answering.starting import (
+    Command,
+    Engine,
+    Place,
+    Tuned,
+    transformers_command,
+    vllm_command,
+)
+from ragtune.asking.opening import open_source
+from ragtune.asking.process import Process, require_free
+from ragtune.asking.served import Served, ask_again, own_answers
+from ragtune.asking.served_prompt import say_differences
+from ragtune.base.commands import command_line, install
+from ragtune.base.errors import UsageError
+from ragtune.base.files import read_json
+from ragtune.base.screen.console import note, warn
+from ragtune.base.stopping import stop_if_asked
+from ragtune.stages.context import Context
+from ragtune.stages.order import proof_of
+
+_KEY = "VLLM_API_KEY"
+_NEEDS = ("fastapi", "uvicorn", "openai")
+"""What `transformers serve` needs beside transformers."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What of a run is to be served, and how."""
+
+    place: Place
+    engine: Engine | None = None
+    """The one that is installed by default, vLLM first."""
+    merged: bool = False
+    """The merged model, though the adapter could be served on its base."""
+    name: str | None = None
+    """What the tuned model is to be called."""
+
+
+def open_run(source: str | Path, overrides: Sequence[str]) -> Context:
+    """A run that was tuned.
+
+    Raises:
+        UsageError: there is none.
+        RagtuneError: it is damaged.
+    """
+    context = open_source(source, overrides).context
+    if not context.folder.recipe.is_file():
+        raise UsageError(
+            f"{source} is no run, but what was published of one.",
+            f"An engine takes it as it is: {command_line('vllm', 'serve', source)}",
+        )
+    if not context.folder.adapter.is_dir():  # of a run whose questions a server answers
+        raise UsageError(
+            f"{source} is not tuned yet.",
+            f"Tune it first: {command_line('ragtune', 'run', source)}",
+        )
+    return context
+
+
+def command_of(context: Context, wish: Wish) -> Command:
+    """The command that serves a run; what of it isn't as in training is said.
+
+    Raises:
+        UsageError: no engine is installed, or it can't serve what there is.
+    """
+    engine = wish.engine or _installed()
+    tuned = _tuned(context, wish, engine)
+    if engine == "vllm":
+        command = vllm_command(tuned, wish.place)
+        if tuned.nf4 and tuned.merged is None:
+            warn(
+                "The run's base is in NF4, as vLLM's bitsandbytes makes it, too. Versions from 0.33 leave that "
+                "to a plugin: if yours refuses it, serve the merged model with --merged."
+            )
+    else:
+        command = transformers_command(tuned, wish.place)
+        note(
+            "transformers serve has one model, under its folder's name: the base, and the adapter by "
+            "itself, need vLLM."
+        )
+    say_differences(context, tuned)
+    return command
+
+
+def serve(context: Context, wish: Wish, check: int) -> int:
+    """Start the engine, and wait for its end.
+
+    Args:
+        context: the run.
+        wish: what is to be served, and how.
+        check: of how many evaluation questions are asked again, once it is ready.
+
+    Returns:
+        Its exit code.
+
+    Raises:
+        UsageError: as `command_of`; or the engine that is named isn't there, the port is taken, it would be
+            open to others without a key, or there are no answers to check it by.
+    """
+    if wish.engine and not _has(wish.engine):
+        raise UsageError(
+            f"--engine {wish.engine}: {_PACKAGES[wish.engine]} is not installed.",
+            f"Run: {install(_PACKAGES[wish.engine])}. For another machine --print shows the command.",
+        )
+    command = command_of(context, wish)
+    words = (_found(command.words[0]) or command.words[0], *command.words[1:])
+    is_vllm = command.words[0] == "vllm"
+    _require_guarded(wish.place, is_vllm=is_vllm)
+    require_free(wish.place.host, wish.place.port)
+    if check:
+        own_answers(context)  # said before a large model is loaded
+    endpoint = wish.place.endpoint
+    note(f"Starting: {shown(command)}")
+    try:
+        with Process(words, command.environment) as process:
+            if process.is_ready(endpoint):
+                others = f", and the base as {command.base_name}" if command.base_name else ""
+                note(f"Serving {command.name}{others} at {endpoint}. Ctrl-C ends it.")
+                if check:
+                    key = _KEY if is_vllm and os.environ.get(_KEY) else "OPENAI_API_KEY"
+                    who = "vllm" if is_vllm else "transformers serve"
+                    ask_again(context, Served(endpoint, command.name, who, key), check)
+                    note(f"Serving goes on at {endpoint}. Ctrl-C ends it.")
+            code = process.wait()
+    except KeyboardInterrupt:
+        stop_if_asked("The server has ended, too.")
+        raise
+    if code:
+        warn(f"The engine ended with exit code {code}; what it said stands above.")
+    return code
+
+
+def shown(command: Command) -> Command:
+    """A command as it is to be shown: with the engine's path where its name alone would not find it."""
+    name, *rest = command.words
+    there = _found(name)
+    word = name if there is None or there == shutil.which(name) else there
+    return Command((word, *rest), command.environment, command.name, command.base_name)
+
+
+def _found(name: str) -> str | None:
+    """A program beside the Python that runs, or else on the path."""
+    beside = Path(sys.executable).parent
+    return shutil.which(name, path=os.pathsep.join([str(beside), os.environ.get("PATH", "")]))
+
+
+_PACKAGES: dict[Engine, str] = {"vllm": "vllm", "transformers": "transformers[serving]"}
+"""What pip installs for an engine; of several that are there the first is taken."""
+
+
+def _has(engine: Engine) -> bool:
+    needs = () if engine == "vllm" else _NEEDS
+    return _found(engine) is not None and all(map(importlib.util.find_spec, needs))
+
+
+def _installed() -> Engine:
+    for engine in _PACKAGES:
+        if _has(engine):
+            return engine
+    raise UsageError(
+        "No engine that could serve it is installed.",
+        f"Run: {install(_PACKAGES['transformers'])}. On a machine with a GPU: {install('vllm')}, "
+        "in an environment of its own. Or name one with --engine, and --print its command.",
+    )
+
+
+def _tuned(context: Context, wish: Wish, engine: Engine) -> Tuned:
+    """What is to be served.
+
+    Raises:
+        UsageError: the merged model is needed, and is not there.
+    """
+    recipe, folder = context.recipe, context.folder
+    config = read_json(folder.adapter / "adapter_config.json")
+    # An adapter of a mixture's experts is of tensors that hold all of them, which vLLM doesn't read.
+    merged = wish.merged or engine == "transformers" or bool(config.get("target_parameters"))
+    if merged and not folder.merged.is_dir():
+        raise UsageError(
+            f"{folder.merged} is not there, and it is what would be served.",
+            f"Make it first: {command_line('ragtune', 'merge', folder.path)}",
+        )
+    model, context_length = recipe.model, context.encoder.context
+    longest = context.encoder.max_prompt + recipe.evaluate.max_new_tokens
+    return Tuned(
+        base=context.source.path,
+        base_name=recipe.evaluate.served_before or context.source.name or model.id,
+        name=wish.name or recipe.evaluate.served_after or recipe.name,
+        adapter=folder.adapter,
+        merged=folder.merged if merged else None,
+        dtype=_dtype(context),
+        rank=max([config.get("r", 0), *config.get("rank_pattern", {}).values()]),
+        revision=context.source.revision,
+        longest=longest if longest < context_length else None,
+        nf4=model.quantization == "nf4",
+        trust_remote_code=model.trust_remote_code,
+        template_arguments=recipe.prompt.template_arguments,
+    )
+
+
+def _dtype(context: Context) -> str:
+    """That in which the run answered; where a server did, or nothing was answered, what is chosen here."""
+    if context.recipe.model.dtype != "auto":
+        return context.recipe.model.dtype
+    proof = proof_of(context.folder, "after")
+    known = proof.facts.get("answered_on", {}).get("dtype") if proof else None
+    return str(known or context.hardware.dtype_name)
+
+
+def _require_guarded(place: Place, *, is_vllm: bool) -> None:
+    """Require a key where others could reach the server, and say what no key protects.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if _is_loopback(place.host):
+        return
+    if not is_vllm:
+        warn(
+            f"At {place.host} whoever reaches port {place.port} can ask: transformers serve knows no keys. "
+            "They can also unload the model, or make it load another one of this machine. Let only a proxy "
+            "that asks for a key reach it."
+        )
+    elif not os.environ.get(_KEY, "").strip():
+        raise UsageError(
+            f"At {place.host} others can reach the server, and it has no key.",
+            f"Set the environment variable {_KEY} to one that clients then send, or leave out --host.",
+        )
+    else:
+        warn(
+            f"At {place.host} vLLM asks for the key in {_KEY} below /v1 alone: /health, /metrics and the like "
+            "answer anybody, and nothing is encrypted. Beyond your own network put a proxy with TLS before it."
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,126 @@
+"""Asking in a terminal or a pipe: some questions, lines of standard input, or one after the other."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from rich.text import Text
+
+from ragtune.asking.answer import Answer
+from ragtune.asking.history import history
+from ragtune.asking.reader import Reader
+from ragtune.asking.shown import as_json, show_answer, show_rest
+from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.base.screen.console import Door, console, note, show_error
+from ragtune.base.screen.output import complain, say_json
+from ragtune.base.screen.visible import visible
+from ragtune.building.retrieval.pieces import pieces
+
+_AT_ONCE = 256
+"""Lines of standard input that are asked together."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """Asks a reader, and writes answers to standard output; whatever else is said goes elsewhere."""
+
+    reader: Reader
+    compare: bool = False
+    """Whether the base is asked, too."""
+    whole: bool = False
+    """Whether passages are shown whole."""
+    json: bool = False
+    out: Door = field(default_factory=Door)
+
+    def ask(self, questions: Sequence[str]) -> None:
+        """Ask questions together, and show the answers in their order."""
+        answers = self.reader.ask(questions)
+        bases: Iterable[Answer | None] = [None] * len(answers)
+        if self.compare:
+            bases = self.reader.ask(questions, which="base")
+        for answer, base in zip(answers, bases, strict=True):
+            if self.json:
+                say_json(as_json(answer, base))
+                continue
+            if len(questions) > 1:
+                self.out.print(Text(f"> {visible(answer.question)}", "bold cyan"))
+            show_answer(self.out, answer, base, whole=self.whole)
+            if len(questions) > 1:
+                self.out.print()
+
+    def ask_one(self, question: str) -> None:
+        """Ask one question; in a terminal its answer appears while it is written."""
+        if self.json or self.compare or not self.out.is_terminal:
+            self.ask([question])
+            return
+        with contextlib.closing(self.reader.stream(question)) as stream:
+            begun = False
+            while True:
+                try:
+                    piece = next(stream)
+                except StopIteration as end:
+                    answer: Answer = end.value
+                    break
+                piece = piece if begun else piece.lstrip()
+                begun = begun or bool(piece)
+                self.out.print(Text(visible(piece), "bold"), end="", soft_wrap=True)
+        self.out.print("" if begun else "(nothing)")
+        show_rest(self.out, answer, None, whole=self.whole)
+
+    def ask_lines(self, lines: Iterable[str]) -> None:
+        """Ask every line that is not empty, many at a time.
+
+        Raises:
+            UsageError: there is none.
+        """
+        asked = False
+        for some in pieces(filter(None, map(str.strip, lines)), _AT_ONCE):
+            asked = True
+            self.ask(some)
+        if not asked:
+            raise UsageError(
+                "There is no question.",
+                "Write it behind the run, or one a line to standard input.",
+            )
+
+    def converse(self) -> None:
+        """Ask what is typed, one question after the other, until Ctrl-D, or Ctrl-C at the prompt."""
+        note("A question a line. Ctrl-C stops an answer; Ctrl-D ends.")
+        with _own_interrupt(), history():
+            while True:
+                try:
+                    question = self._typed().strip()
+                except (EOFError, KeyboardInterrupt):
+                    console.print()
+                    return
+                if question:
+                    self._answered(question)
+
+    def _typed(self) -> str:
+        console.print()
+        if self.out.is_terminal:
+            return input("> ")
+        complain("> ")  # answers go to a file, and nothing else does
+        return input()
+
+    def _answered(self, question: str) -> None:
+        try:
+            self.ask_one(question)
+        except KeyboardInterrupt:
+            console.print()
+            note("Stopped.")
+        except RagtuneError as error:  # of this question: the next one may be a better one
+            show_error(error.message, error.advice)
+
+
+@contextlib.contextmanager
+def _own_interrupt() -> Iterator[None]:
+    """Let Ctrl-C stop what is under way, and not the command."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

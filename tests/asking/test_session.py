@@ -1,0 +1,210 @@
+"""`ragtune ask`: one question, several, lines of standard input, and a conversation in a terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import re
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ragtune.asking import session as sessions
+from ragtune.asking.answer import Answer
+from ragtune.asking.history import history
+from ragtune.asking.session import Session
+from ragtune.base.errors import UsageError
+from ragtune.cli import main
+from tests.asking.conftest import predictions
+from tests.conftest import make_records
+
+PASSAGES = "".join(json.dumps(p) + "\n" for p in make_records(3)[2]["passages"])
+
+
+@pytest.fixture
+def passages(tmp_path: Path) -> str:
+    path = tmp_path / "passages.jsonl"
+    path.write_text(PASSAGES, "utf-8")
+    return str(path)
+
+
+def ask(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(["ask", *arguments])
+    return int(stop.value.code or 0)
+
+
+def test_one_question(tuned: Path, passages: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert ask(str(tuned), "What colour is house 2?", "--passages", passages) == 0
+    out, errors = capfd.readouterr()
+    said = out.splitlines()[0]
+    assert said
+    assert "Loading " in errors  # and not where the answer is
+    assert "\n1  House 2  6\n" in out
+    assert (
+        ask(str(tuned), "What colour is house 2?", "--passages", passages, "--json", "--compare")
+        == 0
+    )
+    out, _ = capfd.readouterr()
+    found = json.loads(out)  # one object, and nothing else
+    assert found["answer"].strip() == said
+    assert found["passages"][0]["text"] == "House 2 is blue."
+    assert found["base"]["answer"] is not None
+
+
+def test_the_questions_of_the_evaluation_by_lines(
+    tuned: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """All passages are of one house, so only its own question is answered from them as it was then."""
+    record = make_records(10, "e")[4]
+    path = tmp_path / "p.jsonl"
+    path.write_text("".join(json.dumps(p) + "\n" for p in record["passages"][:2]), "utf-8")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"\n{record['question']}\n\nWho?\n"))
+    assert ask(str(tuned), "--passages", str(path), "--json") == 0
+    first, second = map(json.loads, capfd.readouterr().out.splitlines())
+    assert first["answer"] == predictions(tuned, "after")["e4"]["prediction"]
+    assert second["question"] == "Who?"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n \n"))
+    assert ask(str(tuned), "--passages", str(path)) == 2
+    assert "There is no question." in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["RUN", " "], "The question is empty."),
+        (["RUN", "caf\udce9?"], "A question is not in UTF-8: caf\\udce9?\nWrite it, or save it, in UTF-8."),
+        (["RUN", "Who?", "--passages", "a.md", "--corpus", "b"], "--corpus and --passages don't go together."),
+        (["RUN", "Who?"], "There are no passages to answer from: the data of houses were not made by `ragtune build`"),
+        (["RUN", "Who?", "--corpus", "nowhere"], "nowhere does not exist."),
+        (["RUN", "Who?", "--passages", "gone.md"], "gone.md does not exist."),
+        (["RUN", "Who?", "prompt.preset=aio"], "was tuned with another recipe:\n  prompt.preset: 'english' there, 'aio' now"),
+        (["RUN", "Who?", "model.dtpye=float32"], "model.dtype"),
+        (["nothing/here/at-all", "Who?"], "nothing/here/at-all does not exist."),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said(
+    tuned: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert ask(*(str(tuned) if one == "RUN" else one for one in arguments)) == 2
+    out, errors = capfd.readouterr()
+    assert out == ""
+    assert said in errors
+
+
+def test_runs_that_can_t_be_asked(
+    tuned: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    assert ask(str(tmp_path / "run"), "Who?") == 2
+    assert "is no run: it holds no recipe.yaml." in capfd.readouterr().err
+    for name in ("recipe.yaml", "run.json"):
+        (tmp_path / "run" / name).write_bytes((tuned / name).read_bytes())
+    assert ask(str(tmp_path / "run"), "Who?") == 2
+    errors = capfd.readouterr().err
+    assert "is not tuned yet." in errors
+    assert f"ragtune run {tmp_path / 'run'}" in errors
+    assert ask(str(tuned / "adapter"), "Who?") == 2
+    assert f"Name the directory of the run, {tuned}." in capfd.readouterr().err
+    assert ask(str(tmp_path / "rum"), "Who?") == 2
+    assert f"Did you mean {tmp_path / 'run'}?" in capfd.readouterr().err
+
+
+# A conversation.
+
+
+class StandIn:
+    """Answers slowly, a letter at a time."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def stream(self, question: str) -> Generator[str, None, Answer]:
+        self.asked.append(question)
+        if question == "bad":
+            raise UsageError("This question is too long.", "Ask it in fewer words.")
+        letters = "slowly" * 100 if question == "slow" else "Paris"
+        for letter in letters:
+            time.sleep(0.02 if question == "slow" else 0)
+            yield letter
+        return Answer(question, letters, (), (), finished=True, seconds=0.1)
+
+
+def in_terminal(act: Callable[[], None], keys: Sequence[tuple[str, str]]) -> str:
+    """What is on a terminal in which keys are typed, each as soon as something stands there."""
+    pid, terminal = pty.fork()
+    if not pid:
+        code = 1
+        try:
+            os.environ["TERM"] = "xterm-256color"
+            sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - as Python does
+            sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - as Python does
+            sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - as Python does
+            act()
+            code = 0
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    shown, seen = "", 0
+    waiting = [*keys]
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        if select.select([terminal], [], [], 0.1)[0]:
+            try:
+                part = os.read(terminal, 4096)
+            except OSError:  # it was closed
+                break
+            if not part:
+                break
+            shown += part.decode("utf-8", "replace")
+        if waiting and waiting[0][0] in shown[seen:]:
+            seen = len(shown)
+            os.write(terminal, waiting.pop(0)[1].encode())
+    assert not waiting, shown
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, shown
+    return re.sub("\x1b\\[[0-9;?]*[A-Za-z]", "", shown).replace("\r", "")
+
+
+def test_a_conversation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    reader: Any = StandIn()
+    shown = in_terminal(
+        Session(reader).converse,
+        [
+            ("> ", "Which city?\n"),
+            ("> ", "bad\n"),
+            ("> ", "slow\n"),
+            ("slowly", "\x03"),  # Ctrl-C stops the answer,
+            ("> ", "\x1b[A\x1b[A\x1b[A\n"),  # the history has what was asked,
+            ("> ", "\x04"),  # and Ctrl-D ends.
+        ],
+    )
+    assert "> Which city?\nParis\n! Answered without any passage.\n" in shown
+    assert "Error: This question is too long.\nAsk it in fewer words.\n" in shown
+    assert "slowly" in shown
+    assert "slowly" * 90 not in shown
+    assert "Stopped." in shown
+    assert shown.count("Paris\n") == 2
+    kept = tmp_path / "ragtune" / "ask-history"
+    assert kept.read_text("utf-8").split("\n")[-4:] == ["bad", "slow", "Which city?", ""]
+    assert kept.stat().st_mode & 0o077 == 0
+    assert "Paris" in in_terminal(Session(reader).converse, [("> ", "\x1b[A\n"), ("> ", "\x03")])
+
+
+def test_an_interrupt_is_what_it_was_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("builtins.input", lambda *_: (_ for _ in ()).throw(EOFError))
+    reader: Any = StandIn()
+    with monkeypatch.context() as patch:
+        patch.setattr(sessions, "history", history)
+        patch.setenv("XDG_STATE_HOME", "/dev/null")  # nothing can be kept there
+        Session(reader).converse()
+    assert signal.getsignal(signal.SIGINT) == before
