@@ -89,7 +89,7 @@ class Llama:
             ) from None
         try:
             address = self._begun()
-        except BaseException:
+        except BaseException:  # Ctrl-C, too, leaves no process behind: `with` has not begun
             self.__exit__()
             raise
         self._client = httpx.Client(

@@ -77,7 +77,7 @@ def append(path: Path, feedback: Feedback) -> None:
         try:
             with appending(path) as file:
                 file.write(line if _is_whole(path, size) else f"\n{line}")
-        except BaseException:
+        except BaseException:  # Ctrl-C, too, leaves no half of a line
             with contextlib.suppress(OSError, RagtuneError):  # of these two the first is told
                 truncate(path, size)
             raise

@@ -20,8 +20,8 @@ from ragtune.base.screen.console import console, note, warn
 from ragtune.base.text import shortened
 from ragtune.data.example import Example
 from ragtune.reporting.terminal import runs_table
-from ragtune.scoring.compare import RunFigures, Runs, compare
-from ragtune.scoring.score import Answers, Scored, metrics_of, score_answers
+from ragtune.scoring.compare import Runs, against_first
+from ragtune.scoring.score import Answers, Scored, score_answers
 from ragtune.stages.answer import ANSWERS
 from ragtune.stages.context import Context
 from ragtune.stages.road import working
@@ -70,7 +70,8 @@ def ask_again(context: Context, served: Served, count: int) -> Runs:
             score_answers(context.recipe, context.questions, one)
             for one in (_of(own, asked), answers)
         ]
-        runs = _figures(context, served, both)
+        names = (str(context.folder.path), f"by {served.engine}")
+        runs = against_first([*zip(names, both, strict=True)], {})
         if context.read_only is None:
             more = {
                 "engine": served.engine,
@@ -153,30 +154,6 @@ def _ask(context: Context, served: Served, asked: Sequence[Example]) -> tuple[An
         usage.prompt != lengths[qid] for qid, usage in server.usage.items() if qid in lengths
     )
     return Answers.of(found, served.endpoint), counted
-
-
-def _figures(context: Context, served: Served, both: Sequence[Scored]) -> Runs:
-    names = (str(context.folder.path), f"by {served.engine}")
-    own, theirs = both
-    return {
-        "metric": context.recipe.evaluate.metric,
-        "answers": context.recipe.evaluate.answers,
-        "n": len(own.chosen),
-        "differs": {},
-        "runs": [_summary(name, scored) for name, scored in zip(names, both, strict=True)],
-        "comparisons": [{"name": names[1], "against": names[0], **compare(own, theirs)}],
-    }
-
-
-def _summary(name: str, scored: Scored) -> RunFigures:
-    found = metrics_of(scored)
-    return {
-        "name": name,
-        "cut": scored.cut,
-        "metrics": found["metrics"],
-        "intervals": found["intervals"],
-        "length": found["length"],
-    }
 
 
 def _say(runs: Runs, both: Sequence[Scored], counted: int) -> None:

@@ -16,6 +16,7 @@ from ragtune.scoring.score import (
     RefusalFigure,
     Scored,
     WholeSet,
+    metrics_of,
     refusal_figures,
     score_answers,
     whole_set,
@@ -107,6 +108,38 @@ def compare_answers(
             "Delete both folders and run the same command again.",
         )
     return compare(*(score_answers(recipe, examples, answers) for answers in (before, after)))
+
+
+def against_first(runs: Sequence[tuple[str, Scored]], differs: dict[str, list[JsonValue]]) -> Runs:
+    """Several runs, by their names, each against the first.
+
+    Args:
+        runs: all scored by one recipe, over the same questions.
+        differs: as `Runs` says.
+    """
+    (first, scored), *others = runs
+    evaluate = scored.recipe.evaluate
+    return {
+        "metric": evaluate.metric,
+        "answers": evaluate.answers,
+        "n": len(scored.chosen),
+        "differs": differs,
+        "runs": [_own_figures(*run) for run in runs],
+        "comparisons": [
+            {"name": name, "against": first, **compare(scored, other)} for name, other in others
+        ],
+    }
+
+
+def _own_figures(name: str, scored: Scored) -> RunFigures:
+    found = metrics_of(scored)
+    return {
+        "name": name,
+        "cut": scored.cut,
+        "metrics": found["metrics"],
+        "intervals": found["intervals"],
+        "length": found["length"],
+    }
 
 
 def compare(before: Scored, after: Scored) -> Comparison:

@@ -18,8 +18,8 @@ from ragtune.data.example import Example
 from ragtune.data.prepare import load_examples
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Recipe
-from ragtune.scoring.compare import RunFigures, Runs, compare
-from ragtune.scoring.score import Answers, Scored, metrics_of, score_answers
+from ragtune.scoring.compare import Runs, against_first
+from ragtune.scoring.score import Answers, score_answers
 from ragtune.store.changes import value_of, with_part
 from ragtune.store.folder import RunFolder
 from ragtune.store.proof import Proof, damage, read_proof
@@ -61,17 +61,8 @@ def compare_runs(paths: Sequence[Path], data_eval: str | None = None) -> Runs:
         )
         for one in everyone
     ]
-    return {
-        "metric": first.recipe.evaluate.metric,
-        "answers": first.recipe.evaluate.answers,
-        "n": len(scored[0].chosen),
-        "differs": _differing(everyone),
-        "runs": [_summary(one.name, s) for one, s in zip(everyone, scored, strict=True)],
-        "comparisons": [
-            {"name": one.name, "against": first.name, **compare(scored[0], s)}
-            for one, s in zip(everyone[1:], scored[1:], strict=True)
-        ],
-    }
+    names = [one.name for one in everyone]
+    return against_first([*zip(names, scored, strict=True)], _differing(everyone))
 
 
 def _same_scoring(first: _Answers, other: _Answers) -> None:
@@ -108,17 +99,6 @@ def _differing(everyone: Sequence[_Answers]) -> dict[str, list[JsonValue]]:
     known = [k for k in every if alike or all(k in proof.recipe for proof in proofs)]
     found = {key: [value_of(proof.recipe, key) for proof in proofs] for key in known}
     return {key: values for key, values in found.items() if any(v != values[0] for v in values)}
-
-
-def _summary(name: str, scored: Scored) -> RunFigures:
-    figures = metrics_of(scored)
-    return {
-        "name": name,
-        "cut": scored.cut,
-        "metrics": figures["metrics"],
-        "intervals": figures["intervals"],
-        "length": figures["length"],
-    }
 
 
 def _answers(path: Path, data_eval: str | None) -> _Answers:

@@ -137,7 +137,7 @@ ShippedRecipe = Annotated[
     typer.Option(
         "--recipe",
         metavar="NAME",
-        help="One that comes with ragtune, such as quickstart; what none is called lists them all.",
+        help="One that comes with ragtune, such as quickstart; another name lists them all.",
         autocompletion=_offers("recipe"),
     ),
 ]
