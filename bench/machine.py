@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,18 +30,20 @@ def made_with(*libraries: str, device: str = "") -> dict[str, object]:
     # Where the files lie is nobody's business.
     arguments = [Path(a).name if os.sep in a and Path(a).exists() else a for a in sys.argv[1:]]
     script = f"bench/{Path(sys.argv[0]).name}"
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],  # noqa: S607
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
     return {
         "format": 1,
         "command": shlex.join(["python", script, *arguments]),
-        "commit": commit or "not known: no git checkout",
+        "commit": _commit() or "not known: no git checkout",
         "device": device or f"{processor()}, {os.cpu_count()} cores",
         "load_before": round(os.getloadavg()[0], 1),
         "versions": versions(*libraries),
     }
+
+
+def _commit() -> str:
+    """The commit of this code, with -dirty where it was changed since; nothing where git doesn't know."""
+    git = shutil.which("git")
+    if git is None:
+        return ""
+    asked = [git, "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603 - git itself

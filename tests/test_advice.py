@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from transformers.integrations import integration_utils
 
-from ragtune.answering.serving import how_to_serve
+from ragtune.answering.endpoint import how_to_serve
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.cli import main
 from ragtune.model import quantized

@@ -116,7 +116,7 @@ EDGES = {
     "answering/padded.py": "strangers' models",
     "answering/prediction.py": "a file that may be damaged",
     "answering/ragged.py": "strangers' models, CUDA graphs",
-    "answering/serving.py": "the network",
+    "answering/endpoint.py": "the network",
     "building/documents/archives.py": "strangers' files",
     "building/documents/encoding.py": "strangers' files",
     "building/documents/files.py": "strangers' files",

@@ -168,9 +168,14 @@ def test_elsewhere_results_are_here(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         here: dict[str, Any] = {"RUN": None, "RECIPE": "recipe.yaml", "HOME": None}
         here |= {"DOCUMENTS": "documents", "QUESTIONS": "questions.csv"}
         exec("from importlib.util import find_spec\nfrom pathlib import Path", here)
+        if notebook == OWN:
+            (tmp_path / "questions.csv").touch()
+            with pytest.raises(SystemExit, match="Put documents there, or set DOCUMENTS and QUEST"):
+                exec(source(notebook, name), here)
+            (tmp_path / "documents").mkdir()
         exec(source(notebook, name), here)
         assert (here["RUN"] or here["HOME"]) in (Path("runs/recipe"), Path())
-    assert list(tmp_path.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} == {"questions.csv", "documents"}
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_the_real_server_answers_as_the_run_did(here: Server) -> None:
     assert (
         "Chat template and stop token are those of training (10 prompts, token by token)." in said
     )
-    assert f"0 of {CHECKED} answers differ from the run's own." in said
+    assert f"What is served gives 0 of {CHECKED} answers otherwise than the run itself" in said
     found = json.loads((here.folder / "runs/my-run/eval/eval/served.json").read_text("utf-8"))
     assert (found["engine"], found["served_as"]) == ("transformers serve", "runs/my-run/merged")
     assert (found["n"], found["other_prompts"]) == (CHECKED, 0)

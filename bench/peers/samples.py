@@ -18,7 +18,7 @@ def write_samples(run: Any, path: Path, count: int) -> float:
         path: appears when it is whole.
         count: the steps over which the mean is taken.
     """
-    from ragtune.training.train import steps_of
+    from ragtune.training.rows import steps_of
 
     train = run.recipe.train.model_copy(update={"steps": count})
     recipe = run.recipe.model_copy(update={"train": train})

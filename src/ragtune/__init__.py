@@ -58,9 +58,9 @@ _ELSEWHERE = {
     "Recipe": "recipe.schema",
     "load_corpus": "recipe.load",
     "load_recipe": "recipe.load",
-    "ask_served": "asking.serving",
-    "serve": "asking.serving",
-    "serve_command": "asking.serving",
+    "ask_served": "asking.serve",
+    "serve": "asking.serve",
+    "serve_command": "asking.serve",
 }
 """What is not in `ragtune.api`."""
 
@@ -83,7 +83,7 @@ if TYPE_CHECKING:
         train,
     )
     from ragtune.asking.reader import Reader
-    from ragtune.asking.serving import ask_served, serve, serve_command
+    from ragtune.asking.serve import ask_served, serve, serve_command
     from ragtune.recipe.corpus import Corpus
     from ragtune.recipe.load import load_corpus, load_recipe
     from ragtune.recipe.schema import Recipe

@@ -20,7 +20,6 @@ from ragtune.recipe.corpus import Corpus
 from ragtune.recipe.load import load_corpus
 from ragtune.reporting.frame import framed
 from ragtune.reporting.shown import AnsweredQuestions, as_table
-from ragtune.reporting.summary import Merging
 from ragtune.reporting.terminal import (
     comparison_table,
     controls_table,
@@ -29,6 +28,7 @@ from ragtune.reporting.terminal import (
 )
 from ragtune.scoring.compare import Comparison, Runs
 from ragtune.scoring.controls import ControlFigures
+from ragtune.scoring.reasked import Reasked
 from ragtune.scoring.score import Metrics
 from ragtune.stages import predictions as elsewhere
 from ragtune.stages import push as pushing
@@ -311,8 +311,8 @@ def summary(target: Target, *overrides: str, run_dir: str | Path | None = None) 
 @_seen
 def merge(
     target: Target, *overrides: str, run_dir: str | Path | None = None, redo: bool = False
-) -> Merging | None:
-    """Merge the adapter into the base; returns the number of answers that changed, and the score."""
+) -> Reasked | None:
+    """Merge the adapter into the base; returns how many answers that changed, and what it did to the score."""
     with _work(target, overrides, run_dir, redo=redo) as context:
         return stages.merge_alone(context)
 

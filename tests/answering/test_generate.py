@@ -146,7 +146,7 @@ def test_ragged_answers_are_those_of_generate(
     asked = prompts(7)
     stop = {"stop_id": 17, "max_new_tokens": 12}
     ragged = ask(model, chatml_tokenizer, asked, tmp_path / "a", **stop)
-    monkeypatch.setattr(local, "unfit", lambda *_: "it is to be compared")
+    monkeypatch.setattr(local, "unfit", lambda *_, **__: "it is to be compared")
     expected = ask(model, chatml_tokenizer, asked, tmp_path / "b", batch_size=1, **stop)
     assert ragged == expected
 

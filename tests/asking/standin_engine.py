@@ -10,6 +10,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -44,13 +46,26 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
+def talk() -> None:
+    while True:
+        sys.stdout.write("still here\n")
+        sys.stdout.flush()
+        time.sleep(0.05)
+
+
 def main() -> None:
     mode = os.environ.get("STANDIN_MODE")
     helper = subprocess.Popen(["sleep", "600"], start_new_session=mode != "fails")
     told = {"words": sys.argv[1:], "pids": [os.getpid(), helper.pid]}
     (FOLDER / "told.json").write_text(json.dumps(told))
-    sys.stdout.write("the engine says \033[1mhello\033[0m\n")
-    sys.stdout.flush()
+    for part in (
+        b"the engine says \x1b[2Jhello \xe5\xaf",
+        b"\x8c\xc2\x9c\r\n",
+    ):  # cut in a character
+        sys.stdout.buffer.write(part)
+        sys.stdout.buffer.flush()
+    if mode == "talks":
+        threading.Thread(target=talk, daemon=True).start()
     if mode == "fails":
         sys.stderr.write("it has no GPU\n")
         sys.exit(3)

@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import os
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
@@ -174,6 +174,38 @@ def test_of_a_model_on_the_hub_it_lies_here(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert path_of("owner/name") == Path("owner--name.feedback.jsonl")
+    assert forgotten("owner/name") == "There is no owner--name.feedback.jsonl."
+
+
+def test_a_recipe_names_the_directory_of_its_run(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(json.dumps(tiny_recipe | {"name": "houses"}), "utf-8")
+    assert path_of("r.yaml") == Path("runs/houses/feedback.jsonl")
+    assert path_of("r.yaml", ["name=other"]) == Path("runs/other/feedback.jsonl")
+    assert forgotten("r.yaml") == "There is no runs/houses/feedback.jsonl."
+    run = tmp_path / "runs/houses"
+    run.mkdir(parents=True)
+    recipe.rename(run / "recipe.yaml")
+    assert path_of("runs/houses/recipe.yaml") == Path("runs/houses/feedback.jsonl")
+    assert path_of(run, ["name=other"]) == run.parent / "other/feedback.jsonl"
+
+
+@pytest.mark.parametrize("nobody", ["nope", "runs/nope", "nope.yaml"])
+def test_what_is_not_there_can_not_be_forgotten(
+    nobody: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(SystemExit) as end:
+        main(["demo", nobody, "--forget-feedback"])
+    assert end.value.code == 2
+    assert f"{nobody} does not exist, and there is no " in capsys.readouterr().err
 
 
 def test_pasted_passages() -> None:

@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import sys
 import time
@@ -19,10 +20,14 @@ import pytest
 
 from ragtune.asking import session as sessions
 from ragtune.asking.answer import Answer
+from ragtune.asking.given import Given
 from ragtune.asking.history import history
+from ragtune.asking.reader import Reader
 from ragtune.asking.session import Session
+from ragtune.base import stopping
 from ragtune.base.errors import UsageError
 from ragtune.cli import main
+from ragtune.data.example import Passage
 from tests.asking.conftest import predictions
 from tests.conftest import make_records
 
@@ -67,14 +72,24 @@ def test_the_questions_of_the_evaluation_by_lines(
     record = make_records(10, "e")[4]
     path = tmp_path / "p.jsonl"
     path.write_text("".join(json.dumps(p) + "\n" for p in record["passages"][:2]), "utf-8")
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"\n{record['question']}\n\nWho?\n"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"\ufeff\n\ufeff{record['question']}\n\nWho?\n"))
     assert ask(str(tuned), "--passages", str(path), "--json") == 0
     first, second = map(json.loads, capfd.readouterr().out.splitlines())
     assert first["answer"] == predictions(tuned, "after")["e4"]["prediction"]
     assert second["question"] == "Who?"
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n \n"))
-    assert ask(str(tuned), "--passages", str(path)) == 2
-    assert "There is no question." in capfd.readouterr().err
+    for given, said in (
+        (b"\n \n", "There is no question."),
+        (b"Who?\ncaf\xe9?\n", "A question is not in UTF-8: caf\\udce9?"),
+        ("Who?\n".encode("utf-16"), "A question is not in UTF-8: \\udcff\\udcfeW\\x00"),
+        (b"w" * 2_000_000, "A line of standard input has more than 1,048,576 characters."),
+    ):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given), "cp1252"))
+        assert ask(str(tuned), "--passages", str(path)) == 2
+        assert said in capfd.readouterr().err
+    given = io.BytesIO("\ufeff富士山 é?\n".encode())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(given, "cp1252"))  # as Windows takes a pipe
+    assert ask(str(tuned), "--passages", str(path), "--json") == 0
+    assert json.loads(capfd.readouterr().out)["question"] == "富士山 é?"
 
 
 @pytest.mark.parametrize(
@@ -84,6 +99,7 @@ def test_the_questions_of_the_evaluation_by_lines(
         (["RUN", "caf\udce9?"], "A question is not in UTF-8: caf\\udce9?\nWrite it, or save it, in UTF-8."),
         (["RUN", "Who?", "--passages", "a.md", "--corpus", "b"], "--corpus and --passages don't go together."),
         (["RUN", "Who?"], "There are no passages to answer from: the data of houses were not made by `ragtune build`"),
+        (["RUN"], "There are no passages to answer from: the data of houses were not made by `ragtune build`"),
         (["RUN", "Who?", "--corpus", "nowhere"], "nowhere does not exist."),
         (["RUN", "Who?", "--passages", "gone.md"], "gone.md does not exist."),
         (["RUN", "Who?", "prompt.preset=aio"], "was tuned with another recipe:\n  prompt.preset: 'english' there, 'aio' now"),
@@ -98,6 +114,40 @@ def test_what_is_wrong_is_said(
     out, errors = capfd.readouterr()
     assert out == ""
     assert said in errors
+    assert "Loading tiny" not in errors
+    assert " as float32 (" not in errors  # the model is not loaded for it
+
+
+def test_a_run_that_was_copied_without_its_model(
+    tuned: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    run = shutil.copytree(tuned, tmp_path / "run")
+    for file in (run / "recipe.yaml", run / "adapter" / "stage.json"):
+        file.write_text(file.read_text("utf-8").replace(str(tiny_folder), "models/base"), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert ask("run", "Who?") == 2
+    assert (
+        f"run was tuned from the model in models/base, and {tmp_path / 'models' / 'base'} does not exist.\n"
+        "Put the model there, or ask from the folder in which the run was made."
+    ) in capfd.readouterr().err.replace("✗ ", "")
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_both_models_have_the_passages_of_one_search(
+    reader: Reader,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    *,
+    as_json: bool,
+) -> None:
+    given, searched = Given([Passage("House 1 is red.")]), []
+    monkeypatch.setattr(reader, "_documents", given)
+    search = given.search
+    monkeypatch.setattr(given, "search", lambda *how: searched.append(how) or search(*how))
+    Session(reader, compare=True, json=as_json).ask(["What colour is house 1?"])
+    assert len(searched) == 1
+    assert "House 1 is " in capfd.readouterr().out
 
 
 def test_runs_that_can_t_be_asked(
@@ -197,6 +247,31 @@ def test_a_conversation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert kept.read_text("utf-8").split("\n")[-4:] == ["bad", "slow", "Which city?", ""]
     assert kept.stat().st_mode & 0o077 == 0
     assert "Paris" in in_terminal(Session(reader).converse, [("> ", "\x1b[A\n"), ("> ", "\x03")])
+
+
+@pytest.mark.parametrize("typed", ["", "Which city?"])
+def test_a_signal_to_end_ends_the_conversation(
+    typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the prompt, and within an answer, which Ctrl-C alone would stop."""
+
+    def terminated(*_: object, **__: object) -> str:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return ""
+
+    reader: Any = StandIn()
+    lines = iter([typed])
+    if typed:
+        reader.examples = terminated  # where there is no terminal
+    monkeypatch.setattr("builtins.input", lambda *_: next(lines, "") or terminated())
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    stopping.install()
+    try:
+        with pytest.raises(stopping.Stopped):
+            Session(reader).converse()
+        assert stopping.last_words()[0] == 128 + signal.SIGTERM
+    finally:
+        stopping.uninstall()
 
 
 def test_an_interrupt_is_what_it_was_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:

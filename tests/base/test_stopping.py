@@ -130,6 +130,16 @@ def test_what_an_interrupt_is_turned_into_is_still_an_interrupt(error: str) -> N
     assert done.stderr == f"\n{words}ragtune run 'my recipe.yaml'\n"
 
 
+@pytest.mark.parametrize("command", ["ask", "demo", "serve"])
+def test_what_keeps_nothing_is_not_said_to_go_on(command: str) -> None:
+    code = (
+        "import sys; from ragtune.base import stopping; "
+        f"sys.exit(stopping.farewell(['--offline', '{command}', 'runs/x']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "\nStopped by Ctrl-C.\n")
+
+
 def test_neither_a_check_nor_a_model_takes_it_for_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: Any = None) -> None:
         try:

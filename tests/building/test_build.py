@@ -404,6 +404,36 @@ def test_what_build_wrote_is_no_document(place: Path) -> None:
     assert not again.figures.documents.unread
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["corpus.sqlite", "corpus.sqlite-wal", "corpus.yaml", "train.jsonl", "build.json", "index", "work",
+     "index/lexical", "index/lexical/segments/meta.json", "work/found-x.jsonl"],
+)  # fmt: skip
+def test_nothing_is_written_through_a_link_or_waited_for(place: Path, name: str) -> None:
+    canary, path = place / "canary", place / "out" / name
+    build(corpus(), place / "out")
+    if path.exists():
+        path.rename(canary)
+    path.symlink_to(canary)
+    before = {one: one.read_bytes() for one in (canary, *canary.rglob("*")) if one.is_file()}
+    with pytest.raises(UsageError, match=r"is a link to .*canary: in a corpus directory none is"):
+        build(corpus(), place / "out")
+    assert {
+        one: one.read_bytes() for one in (canary, *canary.rglob("*")) if one.is_file()
+    } == before
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UsageError, match="is no plain file, but a pipe"):
+        build(corpus(), place / "out")
+
+
+def test_a_corpus_may_lie_behind_a_link(place: Path) -> None:
+    (place / "disk").mkdir()
+    (place / "out").symlink_to(place / "disk")
+    build(corpus(), place / "out")
+    assert (place / "disk/train.jsonl").is_file()
+
+
 def test_without_its_shelf_an_index_is_made_again(place: Path) -> None:
     build(corpus(), place / "out")
     (place / "out/corpus.sqlite").unlink()

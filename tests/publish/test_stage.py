@@ -87,17 +87,21 @@ def test_a_score_inside_the_interval(hub: Hub, run_dir: Finished, merged: int) -
     assert hub.repos["alice/model"].files
 
 
-@pytest.mark.parametrize("merged", [2, 10])
+@pytest.mark.parametrize(
+    ("merged", "paired"),
+    [(2, "−40.0 points (−70.0 … −10.0"), (10, "+40.0 points (+10.0 … +70.0")],
+)
 def test_a_score_outside_the_interval_stops_the_push(
-    hub: Hub, run_dir: Finished, merged: int, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, run_dir: Finished, merged: int, paired: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_dir.answer("merged answers", merged)
     with pytest.raises(RagtuneError) as caught:
         pipeline.push(run_dir.path, REPO)
     message, advice = str(caught.value).split("\n")
     assert message == (
-        f"The merged model is not what was measured: squad_em {merged / 10:.1%}, and the adapter has 60.0% "
-        "(95 % interval 30.0% … 90.0%); 4 of 10 answers changed. Nothing was sent."
+        "The merged model is not what was measured: it gives 4 of 10 answers otherwise than the run itself; "
+        f"squad_em {merged}0.0 % where the run has 60.0 % (30.0 … 90.0), {paired}: the paired 95 % interval "
+        "over 10 questions). Nothing was sent."
     )
     assert hub.repos == {}
     with pytest.raises(RagtuneError, match="is not what was measured"):

@@ -23,7 +23,15 @@ Asked = Callable[[str], list[str]]
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a run, a recipe, and names that a shell would act on."""
-    for run in ("first", "次", "a b", "$(touch gone)", "q'; touch gone; '", 'x\\"; touch gone; "'):
+    for run in (
+        "first",
+        "次",
+        "a b",
+        "$(touch gone)",
+        "q'; touch gone; '",
+        'x\\"; touch gone; "',
+        "../--yes",
+    ):
         (tmp_path / "runs" / run).mkdir(parents=True)
         (tmp_path / "runs" / run / "recipe.yaml").touch()
     (tmp_path / "runs/empty").mkdir()
@@ -91,6 +99,11 @@ def test_keys_and_their_values(asked: Asked) -> None:
         *(f"model.dtype={one}" for one in ("auto", "float32", "bfloat16", "float16")),
     ]
     assert not words(asked("run m.yaml nothing.of.the.kind="))
+
+
+def test_no_name_is_offered_that_would_be_an_option(asked: Asked, here: Path) -> None:
+    assert (here / "--yes" / "recipe.yaml").exists()
+    assert not [word for word in words(asked("run ")) if word.startswith("-")]
 
 
 def test_no_offer_breaks_a_shells_line(asked: Asked) -> None:

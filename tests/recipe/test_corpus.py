@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ragtune.base.errors import UsageError
 from ragtune.recipe.corpus import Corpus
 from ragtune.recipe.keys import all_keys, describe_key, field_of, sections
-from ragtune.recipe.load import load_corpus, save
+from ragtune.recipe.load import load_corpus, load_recipe, save
 from ragtune.recipe.starter import CORPUS_STARTER, commented
 
 CORPORA = sorted((Path(__file__).parents[2] / "recipes").glob("*.corpus.yaml"))
@@ -105,6 +105,21 @@ def test_questions_of_a_model_are_not_evaluated_with_beside_named_ones() -> None
 def test_a_token_is_refused() -> None:
     with pytest.raises(UsageError, match="holds"):
         load_corpus(SMALL, ["questions.generate.endpoint=http://x/?key=hf_" + "a" * 34])
+
+
+@pytest.mark.parametrize(
+    "address", ["http://h/v1?q=s3cret", "//me:s3cret@h/v1", "http://h/#s3cret"]
+)
+def test_an_address_with_more_than_one_is_refused_and_not_shown(
+    address: str, tiny_recipe: dict[str, Any]
+) -> None:
+    refused = "endpoint: the address holds a user's name or password, or something behind"
+    with pytest.raises(UsageError, match=refused) as corpus:
+        load_corpus({**SMALL, "questions": {"generate": {"model": "m", "endpoint": address}}})
+    tiny_recipe["evaluate"]["endpoint"] = address
+    with pytest.raises(UsageError, match=refused) as recipe:
+        load_recipe(tiny_recipe)
+    assert "s3cret" not in f"{corpus.value!r} {recipe.value!r}"
 
 
 @given(st.sampled_from(all_keys(Corpus)))

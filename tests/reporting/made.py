@@ -197,8 +197,11 @@ STATE: dict[str, Any] = {
         "asked": 4,
         "n": 4,
         "changed": 1,
-        "metrics": {"aio_em": 0.5},
-        "intervals": {"aio_em": {"value": 0.5, "low": 0.25, "high": 0.75}},
+        "metric": "aio_em",
+        "answers": "all",
+        "own": {"aio_em": {"value": 0.75, "low": 0.25, "high": 1.0}},
+        "again": {"aio_em": {"value": 0.5, "low": 0.25, "high": 0.75}},
+        "difference": {"aio_em": {"value": -0.25, "low": -0.75, "high": 0.0}},
     },
 }
 

@@ -116,6 +116,65 @@ def test_a_whole_run(look: Look, recipe: str, tmp_path: Path) -> None:
         assert code == 0, shown
 
 
+def test_a_tuned_model_is_asked(look: Look, recipe: str, tmp_path: Path) -> None:
+    assert look("train", recipe)[0] == 0
+    rows = [
+        {"passage_id": f"p{i}{text}", "title": text, "text": f"{text} A house is red."}
+        for i, text in enumerate(PAYLOADS.values())
+    ]
+    passages = str(write_records(tmp_path / NAME, rows))
+    short = f"{PAYLOADS['clear']}{PAYLOADS['link']}{PAYLOADS['override']} house"
+    for more in (["--compare"], ["--whole"], [short.upper(), "--compare"], ["--json"]):
+        code, shown = look("ask", recipe, short, *more, "--passages", passages)
+        assert code == 0, shown
+        assert "A house is red." in shown
+    asked = "".join(ACTING.values()).replace("\0", "")
+    for arguments in (
+        ["ask", asked, "Who?"], ["ask", recipe, "Who?", "--passages", asked], ["ask", recipe, "Who?", "--corpus", asked],
+        ["ask", recipe, "Who?", f"prompt.system={asked}"], ["demo", asked], ["demo", recipe, "--host", asked],
+        ["demo", asked, "--forget-feedback"], ["serve", asked], ["serve", recipe, "--host", asked],
+        ["serve", recipe, "--print", "--engine", "vllm", "--name", short],
+        ["serve", recipe, "--endpoint", f"http://localhost:9/{asked}"],
+    ):  # fmt: skip
+        look(*arguments)
+
+
+def test_documents_are_built(look: Look, tmp_path: Path) -> None:
+    folder = tmp_path / "documents\x1b[2J\u202e"
+    folder.mkdir()
+    rows = []
+    for number, (name, text) in enumerate(PAYLOADS.items()):
+        plain = name.replace(" ", "")
+        written = (
+            f"# {text} Town {plain}\n\n{plain} {text} was founded in {1000 + number} by {text}.\n"
+        )
+        (folder / f"{number}\x1b]0;owned\x07[red]\u202e.md").write_text(written, "utf-8")
+        rows.append(
+            {
+                "qid": f"{number}{text}",
+                "question": f"{text} When was {plain} founded?",
+                "answers": [str(1000 + number), text],
+            }
+        )
+    (folder / "no\x1b[2Jt.pdf").write_bytes(b"%PDF-1.4 \x1b[2J")
+    asked = write_records(tmp_path / "questions.jsonl", rows)
+    corpus = {
+        "name": "towns",
+        "documents": {"files": [str(folder)]},
+        "questions": {"files": [str(asked)], "eval_share": 0.5},
+        "retrieval": {"passages": 3},
+    }
+    path = tmp_path / "corpus.yaml"
+    path.write_text(yaml.safe_dump(corpus), "utf-8")
+    built = str(tmp_path / "b\x1b[2J\u202e")
+    code, shown = look("build", str(path), "--folder", built, "--show", "99", width=60)
+    assert code == 0, shown
+    assert r"[red]\u202e.md" in shown
+    assert r"no\x1b[2Jt.pdf" in shown
+    for more in (["--json"], ["--strict"], [f"name={NAME}"], [f"retrieval.retriever={NAME}"]):
+        look("build", str(path), "--folder", built, *more)
+
+
 def predictions(folder: Path) -> Path:
     """Answers to some of the questions."""
     rows = [{"qid": f"e{i}{p}", "prediction": p} for i, p in enumerate(PAYLOADS.values()) if i % 2]

@@ -270,8 +270,8 @@ def test_data_recipe_and_machine(tmp_path: Path) -> None:
     assert "one sample each: softcap" in text
     assert "step 4: out of memory, 2 samples a row" in text
     assert (
-        "gives 1 of 4 answers otherwise than the adapter; aio_em 50.0 % (25.0 … 75.0), n = 4."
-        in text
+        "The merged model gives 1 of 4 answers otherwise than the run itself; aio_em 50.0 % where the run has "
+        "75.0 % (25.0 … 100.0), −25.0 points (−75.0 … 0.0:" in text
     )
 
 

@@ -198,10 +198,11 @@ def test_no_token_of_the_command_line_is_repeated(tmp_path: Path) -> None:
         ({}, ["report", "r.yaml", "--format", KEY]),
         ({}, ["--debug", "prepare", "r.yaml", f"--{RECIPE}"]),
         ({}, ["schema", address]),
+        ({}, ["schema", f"http://localhost:8000/v1?key={PASSWORD}"]),
         ({}, ["run", "r.yaml", f"data.train={address}", f"model.id={RECIPE}", KEY]),
     ]
     codes, outputs, errors = run_all(tmp_path, commands, {"OPENAI_API_KEY": KEY}, STOPPED)
-    assert codes == [2, 2, 2, 2, 2, 130]
+    assert codes == [2, 2, 2, 2, 2, 2, 130]
     for text in (*outputs, *errors):
         assert not leaks(text.encode())
     assert all("[hidden]" in text for text in errors)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,8 @@ TOKENS = [
     "AKIAABCDEFGHIJKLMNOP",
     "https://user:word@example.org/x",
     "https://word@example.org/x",
+    "https://example.org/x.jsonl?download=1&token=word-7",
+    "http://localhost:8000/v1?key=word-7",
 ]
 
 
@@ -145,7 +148,7 @@ def test_a_store_that_is_none_hinders_no_message(
 
 @pytest.mark.parametrize("token", TOKENS)
 def test_what_looks_like_a_token_is_hidden(token: str) -> None:
-    shown = "[hidden]" if "//" not in token else "https://[hidden]@example.org/x"
+    shown = re.sub("(user:)?word(-7)?", "[hidden]", token, count=1) if "//" in token else "[hidden]"
     assert hide(f"KeyError: '{token}'.") == f"KeyError: '{shown}'."
 
 
@@ -156,7 +159,7 @@ def test_no_key_of_a_recipe_is_named_like_a_secret() -> None:
 @pytest.mark.parametrize(
     "text",
     ["hf_model", "sk-learn", "task-specific-instructions", "https://example.org/@user", "a@b.org", "owner/sk-x",
-     "http://localhost:8000/v1", "desk-abcdefghijklmnopqrst", "What is hf_hub?", "file://x/y@z"],
+     "http://localhost:8000/v1", "https://example.org/?download=true#tokens", "What is ?key=value in http://x/y", "desk-abcdefghijklmnopqrst", "What is hf_hub?", "file://x/y@z"],
 )  # fmt: skip
 def test_other_texts_are_no_tokens(text: str) -> None:
     assert kind_of(text) is None
@@ -169,6 +172,7 @@ def test_messages_hide_what_they_repeat(monkeypatch: pytest.MonkeyPatch) -> None
         assert str(error) == "refused: Bearer [hidden]\nnot [hidden]"
         assert shown not in repr(error)
     assert hide("see https://me:word@host/x") == "see https://[hidden]@host/x"
+    assert hide("'http://h/v1?a=b&api_key=word&c=d'") == "'http://h/v1?a=b&api_key=[hidden]&c=d'"
     monkeypatch.setenv("SHORT_TOKEN", "x")
     assert hide("xyz") == "xyz"
 

@@ -15,7 +15,7 @@ from ragtune.data.example import parse_example
 from ragtune.stages import gguf
 from ragtune.stages import run as running
 from ragtune.stages.check import gguf as checking
-from tests.conftest import make_records
+from tests.conftest import make_records, write_records
 from tests.model.to_gguf.vocabularies import encoder_of
 
 pytest.importorskip("gguf")
@@ -30,6 +30,8 @@ def test_from_the_recipe_to_the_answers(
 ) -> None:
     run = tmp_path / "run"
     tiny_recipe["train"]["steps"] = 2
+    asked = [r | {"question": f"Tell me now: {r['question']}"} for r in make_records(10, "e")]
+    tiny_recipe["data"]["eval"] = str(write_records(tmp_path / "longer.jsonl", asked))
     ragtune.run(tiny_recipe, run_dir=run)
     assert not (run / "gguf").exists()
     with monkeypatch.context() as patched:  # without llama.cpp they are written all the same
@@ -44,9 +46,17 @@ def test_from_the_recipe_to_the_answers(
     assert "The GGUF file was not asked the questions: xllamacpp is not installed." in said
     written = {path.name for path in (run / "gguf").iterdir()}
     assert written == {"model-bf16.gguf", "model-q8_0.gguf", "Modelfile", "stage.json"}
+    # It has room for what is asked, which is longer than what was trained.
+    longest = [
+        json.loads((run / place / "stage.json").read_text("utf-8"))["facts"]["prompts"]["longest"]
+        for place in ("data", "eval/longer/questions")
+    ]
+    assert longest[0] < longest[1]
+    said = (run / "gguf/Modelfile").read_text("utf-8")
+    assert f"# The longest prompt is that of eval/longer, {longest[1]} tokens; an answer" in said
     ragtune.merge(run, "publish.format=gguf")
     said = " ".join(capsys.readouterr().out.split())
-    assert "of 10 answers otherwise than the adapter; squad_em" in said
+    assert "of 10 answers otherwise than the run itself; squad_em" in said
     ragtune.merge(run, "publish.format=gguf")  # nothing is left to do, and it says where it lies
     said = capsys.readouterr().out.replace("\n", "")
     assert f"The merged model: {run / 'merged'}" in said
@@ -56,7 +66,7 @@ def test_from_the_recipe_to_the_answers(
     for figure in found["difference"].values():
         assert figure["low"] <= figure["value"] <= figure["high"]
     ragtune.report(run)
-    assert "As GGUF (Q8_0), asked by llama.cpp" in (run / "report.html").read_text("utf-8")
+    assert "The GGUF file" in (run / "report.html").read_text("utf-8")
 
 
 def test_a_model_that_is_not_written_is_refused_by_the_check(

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from ragtune.base.errors import UsageError
 from ragtune.base.screen.console import warn
+from ragtune.base.secrets import ADDRESS_ADVICE, BESIDE_ADDRESS, IN_ADDRESS
 from ragtune.base.web.answers import (
     LONGEST_PAUSE,
     Request,
@@ -73,6 +74,8 @@ def check_address(endpoint: str, section: str) -> None:
     """
     asks = "evaluate.engine: openai" if section == "evaluate" else f"{section}.endpoint"
     require_network(f"{asks} asks a server", "Set evaluate.engine=local." * (section == "evaluate"))
+    if BESIDE_ADDRESS.search(endpoint):
+        raise UsageError(f"{section}.endpoint {IN_ADDRESS}.", ADDRESS_ADVICE)
     try:
         parts = urlsplit(endpoint)
         right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -82,11 +85,6 @@ def check_address(endpoint: str, section: str) -> None:
         raise UsageError(
             f"{section}.endpoint: {endpoint!r} is no address of a server.",
             "Write it as http://localhost:8000/v1.",
-        )
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise UsageError(
-            f"{section}.endpoint holds a user's name or password, or something behind ? or #.",
-            "Leave it out and put the key into the environment variable OPENAI_API_KEY.",
         )
 
 

@@ -34,21 +34,27 @@ _IRRELEVANT = {
 
 
 def unfit(
-    model: PreTrainedModel, settings: GenerationConfig, prompts: Sequence[list[int]] = ()
+    model: PreTrainedModel,
+    settings: GenerationConfig,
+    prompts: Sequence[list[int]] = (),
+    *,
+    again: bool = False,
 ) -> str | None:
     """Why a model, with these generation settings, can't be asked these prompts packed; or None.
 
     The packed probe must hold, and a token that is added to the cache must get the logits that it
     gets in the whole text: tried on short texts, and on the shortest and the longest prompt, which is
     extended to where its answer can grow, behind every window and every change of RoPE on the way.
+    `again`: this held here for other prompts, and only what depends on the prompts is tried.
     """
     own = {k for k, v in settings.to_diff_dict().items() if v is not None}
     if unknown := sorted(own - _HONOURED - _IRRELEVANT):
         return f"generation_config.json sets {', '.join(unknown)}"
-    texts = [text.tolist() for text in _random(model, (7,), (2,), (12,))]
-    reason = probe(model, any_length=not prompts) or _probe_cache(model, texts)
-    if reason or not prompts:
-        return reason
+    if not again:
+        texts = [text.tolist() for text in _random(model, (7,), (2,), (12,))]
+        reason = probe(model, any_length=not prompts) or _probe_cache(model, texts)
+        if reason or not prompts:
+            return reason
     # The last new token is not read any more.
     longest = grown(max(prompts, key=len), settings.max_new_tokens - 1)
     real = [min(prompts, key=len), longest]

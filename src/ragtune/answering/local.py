@@ -146,16 +146,19 @@ class Local:
             if least <= shortest and longest <= most:
                 return
             shortest, longest = min(least, shortest), max(most, longest)
-        self.way = self._choose_way(settings, prompts)
+        again = self.way is not None and self.way.how == PACKED
+        self.way = self._choose_way(settings, prompts, again=again)
         self._tried = shortest, longest
 
-    def _choose_way(self, settings: GenerationConfig, prompts: Sequence[list[int]]) -> Way:
+    def _choose_way(
+        self, settings: GenerationConfig, prompts: Sequence[list[int]], *, again: bool
+    ) -> Way:
         """How these prompts are asked; what is not the usual way is said.
 
         Raises:
             RagtuneError: the model's cache is wrong.
         """
-        reason = unfit(self.model, settings, prompts)
+        reason = unfit(self.model, settings, prompts, again=again)
         if not reason:
             words = "packed prompts and a growing cache give the logits of the whole text"
             return Way(PACKED, words)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ragtune.answering.client import KEY, Client, Conversation, Usage, wait_for
+from ragtune.answering.endpoint import served_name
 from ragtune.answering.engine import fitting
 from ragtune.answering.prediction import Prediction, keeping
-from ragtune.answering.serving import served_name
 from ragtune.base.screen.console import note, warn
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example
@@ -57,7 +57,6 @@ class Server:
         """The answers to conversations that are cut as their prompts are."""
         evaluate = self.recipe.evaluate
         endpoint, name = evaluate.endpoint or "", served_name(self.recipe, self.which)
-        note(f"Asking {endpoint} for {name}")
         client = Client(
             endpoint,
             name,
@@ -67,6 +66,7 @@ class Server:
             usage=self.usage,
             key_from=self.key_from,
         )
+        note(f"Asking {endpoint} for {name}")
         with keeping(partial, [qid for qid, _ in conversations], title) as kept:
             pending = [one for one in conversations if one[0] not in kept.done]
             if pending:

@@ -1,11 +1,14 @@
-"""What a reader answered: the text, the passages that it was shown, and where in them the answer stands."""
+"""What a reader is asked, and what it answered: the text, the passages it was shown, where it is in them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from ragtune.data.example import Passage
+from ragtune.base.errors import UsageError
+from ragtune.base.text import shortened
+from ragtune.data.example import Passage, is_text
 
 Which = Literal["tuned", "base"]
 
@@ -33,3 +36,21 @@ class Answer:
     def is_found(self) -> bool:
         """Whether the answer stands in a passage."""
         return any(self.stands_at)
+
+
+def require_questions(questions: Iterable[str]) -> list[str]:
+    """The questions, every one of which is a text. Raises UsageError: one is empty, or not in UTF-8."""
+    if isinstance(questions, str):
+        raise UsageError("The questions are one string.", "Give a list: reader.ask([question]).")
+    found = list(questions)
+    for question in found:
+        if not isinstance(question, str):
+            raise UsageError(f"A question is no text: {shortened(repr(question))}", "Give strings.")
+        if not question.strip():
+            raise UsageError("A question is empty.", "Ask something.")
+        if not is_text(question):
+            raise UsageError(
+                f"A question is not in UTF-8: {shortened(question)}",
+                "Write it, or save it, in UTF-8.",
+            )
+    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -51,9 +50,9 @@ def ask(
 
     Without a question: what is typed, one after the other, or the lines of standard input.
     """
-    from ragtune.asking.reader import Reader, require_questions  # noqa: PLC0415 - torch
-    from ragtune.asking.session import Session  # noqa: PLC0415 - rich
-    from ragtune.base.screen.console import to_stderr  # noqa: PLC0415 - rich
+    from ragtune.asking.answer import require_questions  # noqa: PLC0415 - pydantic
+    from ragtune.base.screen.console import note, to_stderr  # noqa: PLC0415 - rich
+    from ragtune.base.screen.progress import busy  # noqa: PLC0415 - rich
     from ragtune.recipe.keys import field_of  # noqa: PLC0415 - pydantic
 
     changes = [
@@ -68,16 +67,23 @@ def ask(
         raise UsageError("--corpus and --passages don't go together.", "Give one of them.")
     require_questions(questions)
     with to_stderr(wanted=True):
-        reader = Reader.load(source, *changes, corpus=corpus, documents=passages or ())
+        note("Loading PyTorch and transformers …")  # which takes seconds
+        with busy("loading PyTorch and transformers"):
+            from ragtune.asking.reader import Reader  # noqa: PLC0415 - torch
+            from ragtune.asking.session import Session, given_lines, is_typed  # noqa: PLC0415 - torch
+        reader = Reader.open(source, *changes, corpus=corpus, documents=passages or ())
+        # What can be wrong with the command is said before the model is loaded.
+        reader.require("base" if compare else "tuned")
+        reader.start()
         session = Session(reader, compare=compare, whole=whole, json=as_json)
         if len(questions) == 1:
             session.ask_one(questions[0])
         elif questions:
             session.ask(questions)
-        elif sys.stdin is not None and sys.stdin.isatty():
+        elif is_typed():
             session.converse()
         else:
-            session.ask_lines(sys.stdin or ())
+            session.ask_lines(given_lines())
 
 
 def demo(
@@ -94,9 +100,9 @@ def demo(
     it is asked for. Thumbs are kept in feedback.jsonl, which `ragtune build` reads as questions.
     """
     if forget_feedback:
-        from ragtune.asking.feedback import forgotten  # noqa: PLC0415 - rich
+        from ragtune.asking.feedback import forgotten  # noqa: PLC0415 - torch
 
-        say(forgotten(source))
+        say(forgotten(source, overrides or []))
         return
     from ragtune.asking import page_server  # noqa: PLC0415 - torch
 
@@ -119,9 +125,9 @@ def serve(
 
     By the engine that is installed, until Ctrl-C; its exit code is that of the command.
     """
-    from ragtune.asking import serving  # noqa: PLC0415 - torch
+    from ragtune.asking import serve as serving  # noqa: PLC0415 - torch
     from ragtune.base.screen.console import to_stderr  # noqa: PLC0415 - rich
-    from ragtune.stages.terminal import differs  # noqa: PLC0415 - rich
+    from ragtune.scoring.reasked import is_other  # noqa: PLC0415 - numpy
 
     if show and endpoint is not None:
         raise UsageError("--print and --endpoint don't go together.", "Give one of them.")
@@ -140,7 +146,7 @@ def serve(
     if endpoint is not None:
         count = check or 50
         found = serving.ask_served(source, *changes, endpoint=endpoint, count=count, name=name)
-        raise typer.Exit(int(differs(found)))
+        raise typer.Exit(int(is_other(found)))
     if show:
         with to_stderr(wanted=True):
             command = serving.serve_command(source, *changes, **wish)

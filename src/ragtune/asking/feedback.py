@@ -6,16 +6,19 @@ import contextlib
 import datetime as dt
 import re
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ragtune.base.disk import disk_errors
-from ragtune.base.errors import RagtuneError
+from ragtune.asking.opening import RECIPE, is_of_hub
+from ragtune.base.disk import disk_errors, named_path
+from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.files import appending, json_line, remove, truncate
 from ragtune.base.lock import making
 from ragtune.base.reading import open_plain
 from ragtune.data.example import Passage
+from ragtune.stages.context import find_recipe
 
 Thumb = Literal["up", "down"]
 NAME = "feedback.jsonl"
@@ -57,11 +60,16 @@ class Feedback:
         }
 
 
-def path_of(source: str | Path) -> Path:
-    """Where the feedback on a model is kept: in its folder; of one on the Hub, in the current folder."""
-    folder = Path(source)
-    if folder.is_dir():
-        return folder / NAME
+def path_of(source: str | Path, overrides: Sequence[str] = ()) -> Path:
+    """Where the feedback on a model is kept: in the directory of the run that a source names, or in its folder.
+
+    Of one on the Hub it is in the current folder.
+    """
+    path = named_path(str(source))
+    if path.is_file() or (path / RECIPE).is_file():
+        return find_recipe(path, overrides)[1] / NAME
+    if path.is_dir():
+        return path / NAME
     return Path(f"{str(source).replace('/', '--')}.{NAME}")
 
 
@@ -107,10 +115,20 @@ def forget(path: Path) -> int | None:
     return count
 
 
-def forgotten(source: str | Path) -> str:
-    """Delete the feedback on a model; returns what was done, in words. Raises as `forget`."""
-    path = path_of(source)
-    count = forget(path)
+def forgotten(source: str | Path, overrides: Sequence[str] = ()) -> str:
+    """Delete the feedback on a model; returns what was done, in words.
+
+    Raises:
+        UsageError: there is neither feedback nor such a model.
+        RagtuneError: as `forget`.
+    """
+    path, named = path_of(source, overrides), named_path(str(source))
+    count = forget(path) if path.parent.is_dir() else None
+    if count is None and not (named.exists() or is_of_hub(named)):
+        raise UsageError(
+            f"{source} does not exist, and there is no {path}.",
+            "Name the run, or what was published, as for the page whose feedback it is.",
+        )
     return f"There is no {path}." if count is None else f"Deleted {path}: {count:,} thumbs."
 
 

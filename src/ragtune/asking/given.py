@@ -56,7 +56,7 @@ class Given:
         return self._index
 
 
-def read_given(files: Sequence[str | Path], cut: Passages) -> Given:
+def read_given(files: Sequence[str | Path], cut: Passages, most: int) -> Given:
     """Read documents, of every kind that `ragtune build` reads, or passages as they are.
 
     A file of records {passage_id, title, text}, one a line, holds passages.
@@ -64,6 +64,7 @@ def read_given(files: Sequence[str | Path], cut: Passages) -> Given:
     Args:
         files: as `documents.files` of a corpus names them.
         cut: how documents are cut.
+        most: as many passages as a prompt shows, for what is said.
 
     Raises:
         UsageError: one isn't there, or can't be read.
@@ -73,7 +74,9 @@ def read_given(files: Sequence[str | Path], cut: Passages) -> Given:
     passages = list(itertools.chain.from_iterable(_passages(str(file), cut) for file in files))
     if not passages:
         raise UsageError("The documents hold no text.", "Name other files.")
-    note(f"{len(passages):,} passage{'s' * (len(passages) != 1)} to answer from.")
+    count = len(passages)
+    each = f": each question is asked with the best {most}" if count > most else ""
+    note(f"{count:,} passage{'s' * (count != 1)} to answer from{each}.")
     return Given(passages, cut.language)
 
 
@@ -94,7 +97,9 @@ def _passages(file: str, cut: Passages) -> Iterator[Passage]:
             for document in read:
                 yield from cutters.cut(document)
     except UsageError as error:
-        raise type(error)(error.message.replace("documents.files: ", ""), error.advice) from error
+        # There is no corpus whose recipe could say more.
+        advice = "Save it as UTF-8." if "documents.encoding" in error.advice else error.advice
+        raise type(error)(error.message.replace("documents.files: ", ""), advice) from error
 
 
 def _passage(record: object, where: str) -> Passage:

@@ -14,12 +14,13 @@ from pathlib import Path
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from ragtune.answering.client import GOES_ON
+from ragtune.answering.endpoint import how_to_serve
 from ragtune.answering.engine import PACKED, Engine, Way
 from ragtune.answering.local import Local
 from ragtune.answering.prediction import Prediction
 from ragtune.answering.ragged import Heard
 from ragtune.answering.server import Server
-from ragtune.answering.serving import how_to_serve
 from ragtune.asking.answer import Which
 from ragtune.asking.pieces import in_pieces
 from ragtune.base.errors import RagtuneError, UsageError
@@ -33,6 +34,7 @@ from ragtune.store.proof import read_proof
 
 _FEW = 201
 """Of fewer questions the prompts are encoded again in no time."""
+_AGAIN = "Then ask again."
 _SIDES = {"tuned": "after", "base": "before"}
 
 
@@ -65,8 +67,10 @@ class Model:
         """Raise unless that model can be asked.
 
         Raises:
-            UsageError: there is only the tuned one.
+            UsageError: there is only the tuned one, or none of that name.
         """
+        if which not in _SIDES:
+            raise UsageError(f"There is no model {which!r}.", f"Ask one of {', '.join(_SIDES)}.")
         if which == "tuned" or self.compares:
             return
         if self.context.remote:
@@ -131,7 +135,10 @@ class Model:
         if context.remote:
             side = _SIDES[which]
             advice = how_to_serve(context.recipe, side, context.source.path, context.folder.path)
-            yield Server(context.recipe, side, advice)
+            try:
+                yield Server(context.recipe, side, advice)
+            except RagtuneError as error:  # here no answer is kept
+                raise type(error)(error.message, error.advice.replace(GOES_ON, _AGAIN)) from error
             return
         engine = self._engine(which)
         engine.heard = heard

@@ -9,16 +9,17 @@ from ragtune.asking.model import Model
 from ragtune.asking.published import HUB_ID, download, open_published
 from ragtune.base.commands import command_line
 from ragtune.base.disk import named_path
-from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.base.errors import UsageError
 from ragtune.base.lock import refusal
 from ragtune.base.text import nearest
 from ragtune.model.hardware import choose_hardware
 from ragtune.publish.settings import SETTINGS
 from ragtune.recipe.schema import Recipe
 from ragtune.stages.context import Context
+from ragtune.stages.holds import require_whole_stage
 from ragtune.stages.order import stage_named
 from ragtune.store.changes import differing, part_of
-from ragtune.store.proof import damage, read_proof
+from ragtune.store.proof import read_proof
 
 RECIPE = "recipe.yaml"
 _FREE = ("model.dtype", "model.quantization", "model.trust_remote_code", "evaluate.")
@@ -45,7 +46,7 @@ def open_source(source: str | Path, overrides: Sequence[str]) -> Model:
             if (path.parent / RECIPE).is_file()
             else "Name the directory of a run, such as runs/NAME, or what `ragtune push` sent.",
         )
-    if HUB_ID.fullmatch(name) and not path.parent.is_dir():
+    if is_of_hub(path):
         return open_published(download(name), name, overrides)
     runs = [str(one.parent) for one in path.parent.glob(f"*/{RECIPE}")]
     near = nearest(str(path), sorted(runs))
@@ -53,6 +54,11 @@ def open_source(source: str | Path, overrides: Sequence[str]) -> Model:
         f"{path} does not exist.{f' Did you mean {near}?' if near else ''}",
         "Name the directory of a run, such as runs/NAME, or what `ragtune push` sent: owner/name of the Hub.",
     )
+
+
+def is_of_hub(path: Path) -> bool:
+    """Whether what isn't here may be a model of the Hub: owner/name, and no folder is called owner."""
+    return bool(HUB_ID.fullmatch(path.as_posix())) and not path.parent.is_dir()
 
 
 def _run(path: Path, overrides: Sequence[str]) -> Model:
@@ -88,12 +94,9 @@ def _require_tuned(context: Context) -> None:
         raise UsageError(
             f"{path} is not tuned yet.", f"Tune it first: {command_line('ragtune', 'run', path)}"
         )
-    if problem := damage(folder):
-        raise RagtuneError(
-            f"{folder} is damaged: {problem}.",
-            f"`{command_line('ragtune', 'run', path)}` sets it aside, and makes it again.",
-        )
-    stage, proof = stage_named("adapter"), read_proof(folder)
+    stage = stage_named("adapter")
+    require_whole_stage(context, stage)
+    proof = read_proof(folder)
     assert proof is not None
     now = part_of(context.recipe, stage.reads, stage.but)
     others = [key for key in differing(proof.recipe, now) if not key.startswith(_FREE)]
@@ -104,3 +107,17 @@ def _require_tuned(context: Context) -> None:
             "Ask it as it was tuned: of its recipe, model.dtype, model.quantization and what stands below "
             "evaluate may be changed.",
         )
+    _require_base(context.recipe.model.id, path, fetched=proof.commit is not None)
+
+
+def _require_base(name: str, path: Path, *, fetched: bool) -> None:
+    """Require the file or folder that a run was tuned from: a run that was copied comes without it."""
+    base = Path(name).expanduser()
+    if fetched or name.startswith("package:") or base.exists():
+        return
+    where = base if base.is_absolute() else Path.cwd() / base
+    elsewhere = "" if base.is_absolute() else ", or ask from the folder in which the run was made"
+    raise UsageError(
+        f"{path} was tuned from the model in {name}, and {where} does not exist.",
+        f"Put the model there{elsewhere}.",
+    )

@@ -55,7 +55,7 @@ def demo(
     with listening(host, port) as listener:
         near = ipaddress.ip_address(listener.getsockname()[0]).is_loopback
         password = password_for(host, near=near)
-        feedback = path_of(source)
+        feedback = path_of(source, overrides)
         require_writable(feedback.parent)
         reader = Reader.load(source, *overrides, corpus=corpus)
         page = application(Page(reader, feedback))

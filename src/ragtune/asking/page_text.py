@@ -55,7 +55,7 @@ def card(answer: Answer, seconds: float) -> Card:
     """A whole answer, and the seconds that it took with its passages."""
     facts = [duration(seconds), _found(answer)]
     if not answer.finished:
-        facts.append("cut off at evaluate.max_new_tokens")
+        facts.append("cut off: the answer was longer than allowed")
     note = "" if answer.text.strip() else "The model wrote nothing."
     return Card(answer.which, answer.text, " · ".join(filter(None, facts)), note)
 

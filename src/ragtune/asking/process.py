@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,12 +13,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from types import FrameType
-from typing import Self
+from typing import IO, Self
 from urllib.parse import urlsplit
 
 import psutil
 
 from ragtune.base.errors import UsageError
+from ragtune.base.screen.output import passing_on
 from ragtune.base.stopping import finishing, stop_if_asked
 
 _GRACE = 20.0
@@ -27,19 +27,21 @@ _GRACE = 20.0
 _KILLED = 5.0
 """Seconds in which what was killed is gone."""
 _SHORTLY = 0.1
+_LAST_WORDS = 1.0
 _HUNG_UP = getattr(signal, "SIGHUP", None)
 """The terminal was closed. Windows has none."""
-_TIED = (
-    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); "
-    "os.getppid() == int(sys.argv[1]) or sys.exit(1); os.execv(sys.argv[2], sys.argv[2:])"
+_WATCHER = (
+    "import sys, psutil; server = psutil.Process(int(sys.stdin.readline())); sys.stdin.read(); "
+    "[one.kill() for one in [*server.children(recursive=True), server]]"
 )
-"""Becomes a program that Linux sends SIGTERM when its parent is gone, killed too (PR_SET_PDEATHSIG)."""
+"""Ends a server when the pipe to it is closed: by the system, where the command was killed."""
 
 
 class Process:
     """A server that runs; a context manager, with whose end it ends.
 
-    It is in a process group of its own, so that Ctrl-C reaches it once, through this one.
+    It is in a process group of its own, so that Ctrl-C reaches it once, through this one. What it says is
+    passed on, escaped: vLLM, say, logs a model's chat template.
 
     Args:
         words: the command.
@@ -48,18 +50,30 @@ class Process:
 
     def __init__(self, words: Sequence[str], environment: Mapping[str, str]) -> None:
         self.words = words
-        self._environment = {**os.environ, **environment}
-        self._with = contextlib.ExitStack()
+        self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
+        self._seen: list[psutil.Process] = []
+        """What it had started when it was looked at last: nobody's children, if it is killed."""
 
     def __enter__(self) -> Self:
-        self._with.enter_context(_ends_with_terminal())
-        with finishing():  # a signal that came between would lose track of it
+        with (
+            contextlib.ExitStack() as within,
+            finishing(),
+        ):  # a signal between would lose track of it
+            within.enter_context(_ends_with_terminal())
+            watched = within.enter_context(_watcher())
             self._child = subprocess.Popen(  # noqa: S603 - the engine that is installed, with arguments of ours
-                _tied(self.words),
+                self.words,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 process_group=0 if os.name == "posix" else None,
             )
+            assert self._child.stdout is not None
+            assert self._child.stderr is not None
+            self._said = passing_on(self._child.stdout, self._child.stderr)
+            watched.write(b"%d\n" % self._child.pid)
+            self._with = within.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -68,21 +82,26 @@ class Process:
 
     def is_ready(self, endpoint: str) -> bool:
         """Wait until it answers; whether it does, and hasn't ended."""
-        stop_if_asked()
         while self._child.poll() is None:
-            if _answers(endpoint):
+            stop_if_asked()
+            ready = _answers(endpoint)
+            self._seen = _tree(self._child.pid) or self._seen
+            if ready:
                 return True
             time.sleep(_SHORTLY)
         return False
 
     def wait(self) -> int:
         """Its exit code, once it has ended; as a shell says it, where a signal ended it."""
-        code = self._child.wait()
+        while (code := self._child.poll()) is None:
+            stop_if_asked()  # also when nobody reads any more what it says
+            time.sleep(_SHORTLY)
+        self._hear_out()
         return 128 - code if code < 0 else code
 
     def end(self) -> None:
         """End it and all that it started: asked to first, then made to."""
-        left = _tree(self._child.pid)
+        left = [*self._seen, *_tree(self._child.pid)]
         try:
             if self._child.poll() is None:
                 self._child.terminate()
@@ -99,14 +118,33 @@ class Process:
             end = time.monotonic() + _KILLED
             while any(map(_runs, left)) and time.monotonic() < end:
                 time.sleep(_SHORTLY)
+            self._hear_out()
+
+    def _hear_out(self) -> None:
+        """Pass on its last words, unless somebody else holds its output open."""
+        for one in self._said:
+            one.join(_LAST_WORDS)
 
 
-def _tied(words: Sequence[str]) -> list[str]:
-    """A command that ends with this process even where that is killed; elsewhere than on Linux as it is."""
-    program = shutil.which(words[0])
-    if sys.platform != "linux" or program is None:
-        return [*words]
-    return [sys.executable, "-I", "-c", _TIED, str(os.getpid()), program, *words[1:]]
+@contextlib.contextmanager
+def _watcher() -> Iterator[IO[bytes]]:
+    """A process that ends the server whose pid it is told, if this one is killed; gone afterwards."""
+    process = subprocess.Popen(  # noqa: S603 - this Python
+        [sys.executable, "-P", "-c", _WATCHER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+        process_group=0 if os.name == "posix" else None,
+        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+    )
+    assert process.stdin is not None
+    try:
+        yield process.stdin
+    finally:
+        process.kill()
+        process.stdin.close()
+        process.wait()
 
 
 def _tree(pid: int) -> list[psutil.Process]:

@@ -8,16 +8,17 @@ from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 
 from ragtune.answering.prediction import Prediction
-from ragtune.asking.answer import Answer, Which
+from ragtune.asking.answer import Answer, Which, require_questions
 from ragtune.asking.corpus import Corpus, cut_as, find_corpus
 from ragtune.asking.given import Given, read_given
 from ragtune.asking.model import Model
 from ragtune.asking.opening import open_source
 from ragtune.base.errors import UsageError
+from ragtune.base.screen.console import warn
 from ragtune.base.screen.notebook import one_output
 from ragtune.base.text import shortened
 from ragtune.data.chat import Message
-from ragtune.data.example import Example, Passage, is_text, parse_example
+from ragtune.data.example import Example, Passage, parse_example
 from ragtune.data.words import places
 from ragtune.recipe.corpus import Passages
 from ragtune.scoring.metrics import refused
@@ -55,16 +56,39 @@ class Reader:
         Raises:
             UsageError: there is no such run, or nothing was tuned in it yet; a file can't be read.
         """
-        found: Corpus | Given | UsageError
         with one_output():  # in a notebook what is said looks as everywhere
-            model = open_source(source, overrides)
-            if documents:
-                own = cut_as(model.context)
-                found = read_given(documents, own.passages if own else Passages())
-            else:
-                found = find_corpus(model.context, corpus)
-            model.load()
+            reader = cls.open(source, *overrides, corpus=corpus, documents=documents)
+            reader.start()
+        return reader
+
+    @classmethod
+    def open(
+        cls,
+        source: str | Path,
+        *overrides: str,
+        corpus: str | Path | None = None,
+        documents: Sequence[str | Path] = (),
+    ) -> Reader:
+        """As `load`, but the model is loaded by `start`, or with the first question."""
+        model = open_source(source, overrides)
+        found: Corpus | Given | UsageError
+        if documents:
+            own = cut_as(model.context)
+            most = model.context.recipe.data.max_passages
+            found = read_given(documents, own.passages if own else Passages(), most)
+        else:
+            found = find_corpus(model.context, corpus)
         return cls(model, found)
+
+    def require(self, which: Which) -> None:
+        """Require that this model can be asked with passages that are found. Raises UsageError if not."""
+        if isinstance(self._documents, UsageError):
+            raise self._documents
+        self._model.require(which)
+
+    def start(self) -> None:
+        """Have the model in memory."""
+        self._model.load()
 
     @property
     def name(self) -> str:
@@ -92,14 +116,15 @@ class Reader:
 
         Args:
             questions: one or more.
-            passages: to answer all of them from, best first; by default those that are retrieved.
+            passages: to answer all of them from, best first; by default those that are retrieved. An empty
+                list asks without any, which is said.
             which: the tuned model, or the base.
 
         Raises:
             UsageError: no passages are given and there is no index, or a question is empty or too long.
         """
         start = time.monotonic()
-        examples = self._examples(questions, passages)
+        examples = self.examples(questions, passages)
         return self.answer(examples, which=which, before=time.monotonic() - start)
 
     def answer(
@@ -135,7 +160,7 @@ class Reader:
         The generator returns the whole answer, as `yield from` has it. Raises as `ask` does.
         """
         start = time.monotonic()
-        (example,) = self._examples([question], passages)
+        (example,) = self.examples([question], passages)
         (shown,) = self._shown([example], which)
         prediction = yield from self._model.stream(example, which)
         return self._answer(example, shown, prediction, which, time.monotonic() - start)
@@ -148,7 +173,7 @@ class Reader:
         It is cut as there, and a control token that a passage writes out is broken by a blank. Raises as
         `ask` does.
         """
-        (example,) = self._examples([question], passages)
+        (example,) = self.examples([question], passages)
         self._shown([example], "tuned")
         encoder = self._model.context.encoder
         prompt = encoder.prompt(example)
@@ -161,18 +186,23 @@ class Reader:
         Raises:
             UsageError: there is no index.
         """
-        require_questions(questions)
+        questions = require_questions(questions)
         if isinstance(self._documents, UsageError):
             raise self._documents
         return self._documents.search(questions, self._model.context.recipe.data.max_passages)
 
-    def _examples(
-        self, questions: Sequence[str], passages: Sequence[Passage | str] | None
+    def examples(
+        self, questions: Sequence[str], passages: Sequence[Passage | str] | None = None
     ) -> list[Example]:
-        require_questions(questions)
+        """The questions with their passages, for `answer`: both models then have the same. Raises as `ask`."""
+        questions = require_questions(questions)
+        if isinstance(passages, str | Passage):
+            raise UsageError("The passages are a single one.", "Give a list: passages=[text].")
         if passages is None:
             each: Iterable[Sequence[Passage]] = self.retrieve(questions)
         else:
+            if not passages:
+                warn("The list of passages is empty: the model answers without any.")
             given = [p if isinstance(p, Passage) else Passage(p) for p in passages]
             each = [given] * len(questions)
         return [_example(*pair) for pair in zip(questions, each, strict=True)]
@@ -212,18 +242,6 @@ class Reader:
             seconds=seconds,
             refused=refused(text, self._model.context.recipe.data.refusal),
             which=which,
-        )
-
-
-def require_questions(questions: Sequence[str]) -> None:
-    """Require that every question is a text. Raises UsageError: one is empty, or not in UTF-8."""
-    if isinstance(questions, str):
-        raise UsageError("The questions are one string.", "Give a list: reader.ask([question]).")
-    if not all(question.strip() for question in questions):
-        raise UsageError("A question is empty.", "Ask something.")
-    if (bad := next((one for one in questions if not is_text(one)), None)) is not None:
-        raise UsageError(
-            f"A question is not in UTF-8: {shortened(bad)}", "Write it, or save it, in UTF-8."
         )
 
 

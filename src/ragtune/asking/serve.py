@@ -1,4 +1,4 @@
-"""Serving a run by the engine that is installed, with the chat template and stop token of training."""
+"""`ragtune serve` as functions: a run served by the engine that is installed; what is served asked again."""
 
 from __future__ import annotations
 
@@ -11,25 +11,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ragtune.answering.starting import (
+from ragtune.answering.launch import (
+    Backend,
+    BindAddress,
     Command,
-    Engine,
-    Place,
-    Tuned,
+    ServedModel,
     transformers_command,
     vllm_command,
 )
+from ragtune.asking.check_prompts import say_differences
+from ragtune.asking.check_served import RunningServer, ask_again, own_answers
 from ragtune.asking.opening import open_source
 from ragtune.asking.process import Process, require_free
-from ragtune.asking.served import Served, ask_again, own_answers
-from ragtune.asking.served_prompt import say_differences
 from ragtune.base.commands import command_line, install
 from ragtune.base.errors import UsageError
 from ragtune.base.files import read_json
 from ragtune.base.screen.console import note, warn
+from ragtune.base.screen.notebook import one_output
+from ragtune.base.screen.progress import busy
 from ragtune.base.stopping import stop_if_asked
+from ragtune.scoring.reasked import Reasked
 from ragtune.stages.context import Context
-from ragtune.stages.order import proof_of
+from ragtune.stages.holds import require_whole_stage
+from ragtune.stages.order import proof_of, stage_named
 
 _KEY = "VLLM_API_KEY"
 _NEEDS = ("fastapi", "uvicorn", "openai")
@@ -37,16 +41,80 @@ _NEEDS = ("fastapi", "uvicorn", "openai")
 
 
 @dataclass(frozen=True)
-class Wish:
+class ServeOptions:
     """What of a run is to be served, and how."""
 
-    place: Place
-    engine: Engine | None = None
+    bind: BindAddress
+    engine: Backend | None = None
     """The one that is installed by default, vLLM first."""
     merged: bool = False
     """The merged model, though the adapter could be served on its base."""
     name: str | None = None
     """What the tuned model is to be called."""
+
+
+def serve(
+    source: str | Path,
+    *overrides: str,
+    engine: Backend | None = None,
+    merged: bool = False,
+    name: str | None = None,
+    address: tuple[str, int] = ("127.0.0.1", 8000),
+    check: int = 0,
+) -> int:
+    """Serve a tuned model with OpenAI's interface until it is ended; returns the engine's exit code.
+
+    Args:
+        source: a run directory.
+        overrides: changes to its recipe, such as model.dtype=bfloat16.
+        engine: vllm or transformers; by default what is installed, vLLM first.
+        merged: the merged model, though vLLM could have the adapter on the base.
+        name: what clients call the tuned model (vLLM); by default the recipe's evaluate.served_after, or
+            its name.
+        address: where to listen. Beyond this machine vLLM needs a key, in VLLM_API_KEY.
+        check: of how many evaluation questions are asked again through the server, once it is ready.
+
+    Raises:
+        UsageError: nothing is tuned yet, no engine is installed, or the port is taken.
+    """
+    options = ServeOptions(BindAddress(*address), engine, merged, name)
+    return _start(open_run(source, overrides), options, check)
+
+
+def serve_command(
+    source: str | Path,
+    *overrides: str,
+    engine: Backend | None = None,
+    merged: bool = False,
+    name: str | None = None,
+    address: tuple[str, int] = ("127.0.0.1", 8000),
+) -> str:
+    """The command that `serve` starts, for a shell. Takes and raises what `serve` does."""
+    options = ServeOptions(BindAddress(*address), engine, merged, name)
+    context = open_run(source, overrides)
+    return str(shown(command_of(context, options)))
+
+
+def ask_served(
+    source: str | Path, *overrides: str, endpoint: str, count: int = 50, name: str | None = None
+) -> Reasked:
+    """Ask evaluation questions through a server that runs, and compare with the run's own answers.
+
+    Args:
+        source: a run directory.
+        overrides: changes to its recipe.
+        endpoint: the server's address, such as http://localhost:8000/v1. Its key is that of OPENAI_API_KEY.
+        count: how many questions.
+        name: what the server calls the tuned model; by default as of `serve`.
+
+    Returns:
+        As served.json. Raises as `run` does.
+    """
+    context = open_run(source, overrides)
+    recipe = context.recipe
+    known = name or recipe.evaluate.served_after or recipe.name
+    with one_output(), busy("ragtune ask_served"):
+        return ask_again(context, RunningServer(endpoint, known), count)
 
 
 def open_run(source: str | Path, overrides: Sequence[str]) -> Context:
@@ -70,23 +138,23 @@ def open_run(source: str | Path, overrides: Sequence[str]) -> Context:
     return context
 
 
-def command_of(context: Context, wish: Wish) -> Command:
+def command_of(context: Context, options: ServeOptions) -> Command:
     """The command that serves a run; what of it isn't as in training is said.
 
     Raises:
         UsageError: no engine is installed, or it can't serve what there is.
     """
-    engine = wish.engine or _installed()
-    tuned = _tuned(context, wish, engine)
+    engine = options.engine or _installed()
+    tuned = _tuned(context, options, engine)
     if engine == "vllm":
-        command = vllm_command(tuned, wish.place)
+        command = vllm_command(tuned, options.bind)
         if tuned.nf4 and tuned.merged is None:
             warn(
                 "The run's base is in NF4, as vLLM's bitsandbytes makes it, too. Versions from 0.33 leave that "
                 "to a plugin: if yours refuses it, serve the merged model with --merged."
             )
     else:
-        command = transformers_command(tuned, wish.place)
+        command = transformers_command(tuned, options.bind)
         note(
             "transformers serve has one model, under its folder's name: the base, and the adapter by "
             "itself, need vLLM."
@@ -95,12 +163,12 @@ def command_of(context: Context, wish: Wish) -> Command:
     return command
 
 
-def serve(context: Context, wish: Wish, check: int) -> int:
+def _start(context: Context, options: ServeOptions, check: int) -> int:
     """Start the engine, and wait for its end.
 
     Args:
         context: the run.
-        wish: what is to be served, and how.
+        options: what is to be served, and how.
         check: of how many evaluation questions are asked again, once it is ready.
 
     Returns:
@@ -110,19 +178,19 @@ def serve(context: Context, wish: Wish, check: int) -> int:
         UsageError: as `command_of`; or the engine that is named isn't there, the port is taken, it would be
             open to others without a key, or there are no answers to check it by.
     """
-    if wish.engine and not _has(wish.engine):
+    if options.engine and not _has(options.engine):
         raise UsageError(
-            f"--engine {wish.engine}: {_PACKAGES[wish.engine]} is not installed.",
-            f"Run: {install(_PACKAGES[wish.engine])}. For another machine --print shows the command.",
+            f"--engine {options.engine}: {_PACKAGES[options.engine]} is not installed.",
+            f"Run: {install(_PACKAGES[options.engine])}. For another machine --print shows the command.",
         )
-    command = command_of(context, wish)
+    command = command_of(context, options)
     words = (_found(command.words[0]) or command.words[0], *command.words[1:])
     is_vllm = command.words[0] == "vllm"
-    _require_guarded(wish.place, is_vllm=is_vllm)
-    require_free(wish.place.host, wish.place.port)
+    _require_guarded(options.bind, is_vllm=is_vllm)
+    require_free(options.bind.host, options.bind.port)
     if check:
         own_answers(context)  # said before a large model is loaded
-    endpoint = wish.place.endpoint
+    endpoint = options.bind.endpoint
     note(f"Starting: {shown(command)}")
     try:
         with Process(words, command.environment) as process:
@@ -132,7 +200,7 @@ def serve(context: Context, wish: Wish, check: int) -> int:
                 if check:
                     key = _KEY if is_vllm and os.environ.get(_KEY) else "OPENAI_API_KEY"
                     who = "vllm" if is_vllm else "transformers serve"
-                    ask_again(context, Served(endpoint, command.name, who, key), check)
+                    ask_again(context, RunningServer(endpoint, command.name, who, key), check)
                     note(f"Serving goes on at {endpoint}. Ctrl-C ends it.")
             code = process.wait()
     except KeyboardInterrupt:
@@ -157,16 +225,16 @@ def _found(name: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join([str(beside), os.environ.get("PATH", "")]))
 
 
-_PACKAGES: dict[Engine, str] = {"vllm": "vllm", "transformers": "transformers[serving]"}
+_PACKAGES: dict[Backend, str] = {"vllm": "vllm", "transformers": "transformers[serving]"}
 """What pip installs for an engine; of several that are there the first is taken."""
 
 
-def _has(engine: Engine) -> bool:
+def _has(engine: Backend) -> bool:
     needs = () if engine == "vllm" else _NEEDS
     return _found(engine) is not None and all(map(importlib.util.find_spec, needs))
 
 
-def _installed() -> Engine:
+def _installed() -> Backend:
     for engine in _PACKAGES:
         if _has(engine):
             return engine
@@ -177,27 +245,29 @@ def _installed() -> Engine:
     )
 
 
-def _tuned(context: Context, wish: Wish, engine: Engine) -> Tuned:
+def _tuned(context: Context, options: ServeOptions, engine: Backend) -> ServedModel:
     """What is to be served.
 
     Raises:
         UsageError: the merged model is needed, and is not there.
+        RagtuneError: it is damaged, or the adapter is that is served instead.
     """
     recipe, folder = context.recipe, context.folder
     config = read_json(folder.adapter / "adapter_config.json")
     # An adapter of a mixture's experts is of tensors that hold all of them, which vLLM doesn't read.
-    merged = wish.merged or engine == "transformers" or bool(config.get("target_parameters"))
+    merged = options.merged or engine == "transformers" or bool(config.get("target_parameters"))
     if merged and not folder.merged.is_dir():
         raise UsageError(
             f"{folder.merged} is not there, and it is what would be served.",
             f"Make it first: {command_line('ragtune', 'merge', folder.path)}",
         )
+    require_whole_stage(context, stage_named("merged" if merged else "adapter"))
     model, context_length = recipe.model, context.encoder.context
     longest = context.encoder.max_prompt + recipe.evaluate.max_new_tokens
-    return Tuned(
+    return ServedModel(
         base=context.source.path,
         base_name=recipe.evaluate.served_before or context.source.name or model.id,
-        name=wish.name or recipe.evaluate.served_after or recipe.name,
+        name=options.name or recipe.evaluate.served_after or recipe.name,
         adapter=folder.adapter,
         merged=folder.merged if merged else None,
         dtype=_dtype(context),
@@ -219,28 +289,28 @@ def _dtype(context: Context) -> str:
     return str(known or context.hardware.dtype_name)
 
 
-def _require_guarded(place: Place, *, is_vllm: bool) -> None:
+def _require_guarded(bind: BindAddress, *, is_vllm: bool) -> None:
     """Require a key where others could reach the server, and say what no key protects.
 
     Raises:
         UsageError: there is none.
     """
-    if _is_loopback(place.host):
+    if _is_loopback(bind.host):
         return
     if not is_vllm:
         warn(
-            f"At {place.host} whoever reaches port {place.port} can ask: transformers serve knows no keys. "
+            f"At {bind.host} whoever reaches port {bind.port} can ask: transformers serve knows no keys. "
             "They can also unload the model, or make it load another one of this machine. Let only a proxy "
             "that asks for a key reach it."
         )
     elif not os.environ.get(_KEY, "").strip():
         raise UsageError(
-            f"At {place.host} others can reach the server, and it has no key.",
+            f"At {bind.host} others can reach the server, and it has no key.",
             f"Set the environment variable {_KEY} to one that clients then send, or leave out --host.",
         )
     else:
         warn(
-            f"At {place.host} vLLM asks for the key in {_KEY} below /v1 alone: /health, /metrics and the like "
+            f"At {bind.host} vLLM asks for the key in {_KEY} below /v1 alone: /health, /metrics and the like "
             "answer anybody, and nothing is encrypted. Beyond your own network put a proxy with TLS before it."
         )
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import signal
+import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -17,10 +20,13 @@ from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.screen.console import Door, console, note, show_error
 from ragtune.base.screen.output import complain, say_json
 from ragtune.base.screen.visible import visible
+from ragtune.base.stopping import stop_if_asked
 from ragtune.building.retrieval.pieces import pieces
 
 _AT_ONCE = 256
 """Lines of standard input that are asked together."""
+_LONGEST = 1 << 20
+"""Characters of a line: far more than any model reads."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +43,13 @@ class Session:
 
     def ask(self, questions: Sequence[str]) -> None:
         """Ask questions together, and show the answers in their order."""
-        answers = self.reader.ask(questions)
+        start = time.monotonic()
+        examples = self.reader.examples(questions)
+        spent = time.monotonic() - start
+        answers = self.reader.answer(examples, before=spent)
         bases: Iterable[Answer | None] = [None] * len(answers)
         if self.compare:
-            bases = self.reader.ask(questions, which="base")
+            bases = self.reader.answer(examples, which="base", before=spent)
         for answer, base in zip(answers, bases, strict=True):
             if self.json:
                 say_json(as_json(answer, base))
@@ -77,7 +86,9 @@ class Session:
             UsageError: there is none.
         """
         asked = False
-        for some in pieces(filter(None, map(str.strip, lines)), _AT_ONCE):
+        # Some programs begin a file with a mark.
+        typed = (line.lstrip("\ufeff").strip() for line in lines)
+        for some in pieces(filter(None, typed), _AT_ONCE):
             asked = True
             self.ask(some)
         if not asked:
@@ -89,11 +100,16 @@ class Session:
     def converse(self) -> None:
         """Ask what is typed, one question after the other, until Ctrl-D, or Ctrl-C at the prompt."""
         note("A question a line. Ctrl-C stops an answer; Ctrl-D ends.")
+        if isinstance(
+            sys.stdin, io.TextIOWrapper
+        ):  # what no text is typed as is told of its question
+            sys.stdin.reconfigure(errors="surrogateescape")
         with _own_interrupt(), history():
             while True:
                 try:
                     question = self._typed().strip()
                 except (EOFError, KeyboardInterrupt):
+                    stop_if_asked()
                     console.print()
                     return
                 if question:
@@ -110,10 +126,35 @@ class Session:
         try:
             self.ask_one(question)
         except KeyboardInterrupt:
+            stop_if_asked()  # SIGTERM, or a lost output: not only this answer is to end
             console.print()
             note("Stopped.")
         except RagtuneError as error:  # of this question: the next one may be a better one
             show_error(error.message, error.advice)
+
+
+def is_typed() -> bool:
+    """Whether somebody types at standard input."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def given_lines() -> Iterator[str]:
+    """The lines of standard input in UTF-8, whatever encoding this system takes pipes to be in.
+
+    Raises:
+        UsageError: one has no end.
+    """
+    if sys.stdin is None:
+        return
+    if isinstance(sys.stdin, io.TextIOWrapper):  # what is no UTF-8 is told of its question
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
+    for line in iter(lambda: sys.stdin.readline(_LONGEST + 1), ""):
+        if len(line) > _LONGEST:
+            raise UsageError(
+                f"A line of standard input has more than {_LONGEST:,} characters.",
+                "Write a question a line.",
+            )
+        yield line
 
 
 @contextlib.contextmanager

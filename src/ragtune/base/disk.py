@@ -47,14 +47,14 @@ def full_disk(path: Path, needed: Needed = None) -> Iterator[None]:
 
 
 def _is_full_disk(error: Exception, path: Path) -> bool:
-    """Whether an error means a full disk; safetensors and torch have words of their own for it."""
-    if isinstance(error, OSError):
+    """Whether an error means a full disk; safetensors, torch and numpy have words of their own for it."""
+    if isinstance(error, OSError) and error.errno is not None:
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     text = str(error)
     if any(sign in text for sign in ("No space left on device", "os error 28", "os error 122")):
         return True
-    # torch.save says only that it could not write; then hardly anything is free.
-    unsaid = "inline_container" in text or "iostream error" in text
+    # torch.save and numpy's tofile say only that they could not write; then hardly anything is free.
+    unsaid = any(s in text for s in ("inline_container", "iostream error", " requested and "))
     return unsaid and _free(path) < 64 * _MIB
 
 

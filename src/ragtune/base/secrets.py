@@ -29,11 +29,15 @@ _TOKENS = re.compile(
     r"|eyJ[\w-]{10,1000}+\.eyJ[\w-]{10,}\.[\w-]+)"  # a JSON web token, whose head is short
 )
 _IN_ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]{0,30}://[^\s/?#@]+@", re.IGNORECASE)
+_QUERY = re.compile(r"(?<=://)([^\s?#]{1,300})([?#]\S{1,2000})")
+_VALUE = re.compile(r"([?&#;])([\w.-]{1,64})=[^&#;'\"]+")
 _SECRET_NAME = re.compile(
     r"(^|[._-])(token|password|passwd|passphrase|secret|api[_-]?key|access[_-]?key|private[_-]?key"
     r"|credentials?)$",
     re.IGNORECASE,
 )
+_KEYS = ("key", "sig", "signature", "auth")
+"""Further names behind the ? of an address."""
 _SECRET_VARIABLE = re.compile(r"(TOKEN|_KEY|SECRET|PASSWORD)$")
 _STORED = re.compile(r"^(?:hf|refresh)_token *= *(\S+)", re.MULTILINE)
 """In the file of all tokens that the user ever logged in with."""
@@ -43,6 +47,11 @@ ADVICE = (
     "new one if others could have seen it. The Hub's token belongs in `hf auth login` or the "
     "environment variable HF_TOKEN, a server's key in OPENAI_API_KEY."
 )
+
+BESIDE_ADDRESS = re.compile("[@?#]")
+"""What an address of a server must not hold, which is shown and written to files."""
+IN_ADDRESS = "holds a user's name or password, or something behind ? or #"
+ADDRESS_ADVICE = "Leave it out, and put the key into the environment variable OPENAI_API_KEY."
 
 STRANGE_TOKEN = "The Hub's token holds a character that no token has."  # noqa: S105 - it is none
 TOKEN_ADVICE = "Copy it again: `hf auth login`, or HF_TOKEN."  # noqa: S105 - no password
@@ -59,6 +68,8 @@ def kind_of(text: str, known: Sequence[str] | None = None) -> str | None:
         return "what looks like a token"
     if _IN_ADDRESS.search(text):
         return "an address with a user's name or password"
+    if _without_keys(text) != text:
+        return "an address with a key behind ? or #"
     if any(token in text for token in (_known() if known is None else known)):
         return "a token of this machine"
     return None
@@ -74,8 +85,20 @@ def hide(text: str) -> str:
     for token in _known():
         for form in {token, quote(token, safe=""), quote_plus(token), repr(token)[1:-1]}:
             text = text.replace(form, HIDDEN)
+    text = _without_keys(text)
     text = _IN_ADDRESS.sub(lambda m: f"{m[0].partition('://')[0]}://{HIDDEN}@", text)
     return _TOKENS.sub(HIDDEN, text)
+
+
+def _without_keys(text: str) -> str:
+    """A text without the keys that stand behind ? or # in its addresses."""
+
+    def value(found: re.Match[str]) -> str:
+        name = found[2]
+        secret = name.lower() in _KEYS or named_as_secret(name)
+        return f"{found[1]}{name}={HIDDEN}" if secret else found[0]
+
+    return _QUERY.sub(lambda found: found[1] + _VALUE.sub(value, found[2]), text)
 
 
 def scan(values: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -23,6 +23,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM) + ((_BREAK,) if _BREAK else ())
 _ALARM = getattr(signal, "SIGALRM", None)  # Windows has none
 _NO_READER = (errno.EPIPE, errno.EINVAL)  # Windows says EINVAL
 _LIKE_SIGPIPE = 128 + 13
+_LEAVE_NOTHING = ("ask", "demo", "serve")
+"""Commands that keep nothing to go on with: they answer, until they are stopped."""
 _SHORTLY = 0.05
 """Seconds between two looks whether an import is done."""
 
@@ -182,6 +184,9 @@ def farewell(arguments: list[str]) -> int:
         if _state.output.errno in _NO_READER:
             return _LIKE_SIGPIPE
         code, why = 1, f"Stopped: standard output can't be written ({_state.output.strerror})."
+    if next((one for one in arguments if not one.startswith("-")), "") in _LEAVE_NOTHING:
+        complain(f"\n{' '.join(filter(None, (why, kept)))}\n")
+        return code
     command = command_line("ragtune", *map(hide, arguments))
     complain(f"\n{why} {kept or 'What is finished is kept.'} The same command goes on: {command}\n")
     return code

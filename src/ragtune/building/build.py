@@ -93,7 +93,7 @@ def build(
         require_kinds(corpus, compare)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    require_own(folder / "corpus.yaml")
+    require_own(folder)
     with locked(folder), Shelf.open(folder / "corpus.sqlite") as shelf:
         counting = Counting(corpus.retrieval.passages)
         asked, language = _prepare(corpus, folder, shelf, counting, strict=strict)

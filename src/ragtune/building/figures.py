@@ -187,6 +187,11 @@ class BuildFigures:
     trained: TwinFigures
     """Of the passages that evaluation asks for: those that training shows."""
 
+    @property
+    def answerable(self) -> int:
+        """Questions that have an answer, which may stand in a passage."""
+        return sum(one.n for one in self.recall if one.of == "answer")
+
 
 @dataclass(frozen=True, slots=True)
 class Built:

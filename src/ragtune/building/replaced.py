@@ -7,13 +7,29 @@ from pathlib import Path
 from ragtune.base.disk import disk_errors
 from ragtune.base.errors import UsageError
 from ragtune.base.files import MAX_JSON
+from ragtune.base.lock import NAMES as LOCKS
 from ragtune.base.reading import read_bytes
 from ragtune.building.figures import NAME
 from ragtune.recipe.load import dumped, load_corpus
+from ragtune.store.folder import require_own_files
+
+_FILES = (
+    NAME, "corpus.yaml", "corpus.sqlite", "corpus.sqlite-journal", "corpus.sqlite-wal", "corpus.sqlite-shm",
+    "train.jsonl", "eval.jsonl", *LOCKS,
+)  # fmt: skip
+_FOLDERS = ("index", "work")
 
 
-def require_own(path: Path) -> None:
-    """Raise UsageError where a build would write over a corpus that a person wrote."""
+def require_own(folder: Path) -> None:
+    """Require that what a build would write over in a folder is its own.
+
+    Raises:
+        UsageError: a person wrote the corpus there; or something is a link, or no file or folder.
+    """
+    with disk_errors(folder):
+        files, folders = (map(folder.joinpath, names) for names in (_FILES, _FOLDERS))
+        require_own_files(files, folders, "corpus")
+    path = folder / "corpus.yaml"
     if not path.is_file() or any(path.with_name(n).exists() for n in (NAME, "corpus.sqlite")):
         return
     try:

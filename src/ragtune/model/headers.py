@@ -99,6 +99,32 @@ def compare(config: PreTrainedConfig, source: ModelSource) -> Compared | None:
         ) from error
 
 
+def require_none_drawn(model: PreTrainedModel, folder: Path, unused: str = "") -> None:
+    """Require of a model that a library has loaded that all of its weights were in the files.
+
+    Args:
+        model: as it was loaded.
+        folder: with its files.
+        unused: how the names of weights begin that are never asked for what they say; "" if all are.
+
+    Raises:
+        UsageError: transformers has drawn some.
+    """
+    config = model.config
+    if without_quantization(config) is not config:
+        return
+    tensors = {name: tensor for file in weights_in(folder) for name, tensor in _empty(file).items()}
+    with quiet():
+        again, report = type(model).from_pretrained(
+            None, config=config, state_dict=tensors, device_map={"": "meta"}, **REPORTED
+        )
+    missing = {name for name in report["missing_keys"] if not (unused and name.startswith(unused))}
+    lacks = Report(
+        missing_keys=missing, mismatched_keys=report["mismatched_keys"], unexpected_keys=set()
+    )
+    require_all(lacks, again, str(folder))
+
+
 def _compared(
     config: PreTrainedConfig, tensors: dict[str, torch.Tensor], where: str
 ) -> Compared | None:

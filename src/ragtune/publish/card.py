@@ -24,7 +24,7 @@ from ragtune.publish.licences import Licence, Origin
 from ragtune.publish.settings import public_recipe
 from ragtune.recipe.schema import Recipe
 from ragtune.recipe.yaml import dump_yaml
-from ragtune.reporting.summary import Merging, Summary
+from ragtune.reporting.summary import Summary
 from ragtune.reporting.wording import METRICS, rendered
 from ragtune.scoring.compare import Comparison
 from ragtune.scoring.reasked import Reasked
@@ -83,12 +83,12 @@ class Card:
 
     @property
     def gguf(self) -> Reasked | None:
-        """What llama.cpp's answers are against the adapter's, if GGUF is published and was asked."""
+        """What llama.cpp's answers are against the run's own, if GGUF is published and was asked."""
         return self.summary.get("gguf") if self.as_gguf else None
 
     @property
-    def merge(self) -> Merging | None:
-        """The merged model's own figures, if it is published and was asked."""
+    def merge(self) -> Reasked | None:
+        """What the merged model's answers are, if it is published and was asked."""
         return self.summary.get("merge") if self.merged else None
 
     @property
@@ -158,10 +158,9 @@ def _eval_results(card: Card) -> list[EvalResult]:
     was not asked.
     """
     figures: Mapping[str, Any]
-    if card.gguf and card.gguf["intervals"]:
-        n, figures = card.gguf["n"], card.gguf["intervals"]
-    elif card.merge and card.merge["intervals"]:
-        n, figures = card.merge["n"], card.merge["intervals"]
+    again = next((one for one in (card.gguf, card.merge) if one and one["again"]), None)
+    if again:
+        n, figures = again["n"], again["again"]
     elif card.comparison:
         n, figures = card.comparison["n"], card.comparison["intervals"]["after"]
     else:

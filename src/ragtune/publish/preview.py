@@ -1,17 +1,13 @@
-"""A last look before a push: what would be sent, and whether it is what was measured."""
+"""A last look before a push: what would be sent."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ragtune.base.errors import RagtuneError
 from ragtune.base.text import size_of
 from ragtune.publish.hub import files_to_send
 from ragtune.publish.settings import SETTINGS
 from ragtune.recipe.schema import Publish
-from ragtune.reporting.summary import Merging
-from ragtune.scoring.reasked import Reasked, in_words
-from ragtune.scoring.score import Metrics
 
 CARD = "README.md"
 _SHOWN = 30
@@ -52,48 +48,4 @@ def preview_text(publish: Publish, folder: Path, card: str, settings: str) -> st
             *(f"  {line}".rstrip() for line in lines[:_SHOWN]),
             *([f"  … and {more} more lines"] if more > 0 else []),
         )
-    )
-
-
-def require_same_score(merged: Merging, adapter: Metrics, metric: str, command: str) -> None:
-    """Stop a push if merging moved the score out of the interval of the adapter's own.
-
-    Args:
-        merged: the merged model's figures, as `merge` in run.json.
-        adapter: the adapter's, as in after/metrics.json.
-        metric: the headline.
-        command: the push that is stopped.
-
-    Raises:
-        RagtuneError: the merged model's score lies outside.
-    """
-    value, own = merged["metrics"].get(metric), adapter["intervals"].get(metric)
-    if value is None or own is None or own["low"] <= value <= own["high"]:
-        return
-    raise RagtuneError(
-        f"The merged model is not what was measured: {metric} {value:.1%}, and the adapter has "
-        f"{own['value']:.1%} (95 % interval {own['low']:.1%} … {own['high']:.1%}); "
-        f"{merged['changed']} of {merged['asked']} answers changed. Nothing was sent.",
-        f"Publish the adapter, which is what was measured: {command} publish.format=adapter",
-    )
-
-
-def require_same_answers(found: Reasked, metric: str, command: str) -> None:
-    """Stop a push if llama.cpp's answers are surely better or worse than the adapter's, to the same questions.
-
-    Args:
-        found: as `gguf` in run.json.
-        metric: the headline.
-        command: the push that is stopped.
-
-    Raises:
-        RagtuneError: the paired interval of the difference doesn't hold zero.
-    """
-    difference = found["difference"].get(metric)
-    if difference is None or difference["low"] <= 0 <= difference["high"]:
-        return
-    raise RagtuneError(
-        f"The GGUF file is not what was measured: llama.cpp gives {in_words(found, metric)}. Nothing was "
-        "sent.",
-        f"Publish the adapter, which is what was measured: {command} publish.format=adapter",
     )

@@ -78,7 +78,12 @@ COMPLETERS: dict[str, Completer] = {
 
 
 def _fitting(offers: list[Offer], incomplete: str) -> list[Offer]:
-    fits = [one for one in offers if one[0].startswith(incomplete) and _PLAIN.fullmatch(one[0])]
+    fits = [
+        one
+        for one in offers
+        # What begins with a hyphen would be taken for an option, whatever lies there under its name.
+        if one[0].startswith(incomplete) and _PLAIN.fullmatch(one[0]) and one[0][0] != "-"
+    ]
     return sorted(dict(fits).items())[:_MOST]
 
 

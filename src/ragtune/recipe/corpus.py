@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ragtune.recipe.formats import QuestionFormat
-from ragtune.recipe.names import Name
+from ragtune.recipe.names import Endpoint, Name
 from ragtune.recipe.schema import Scalar, Section
 
 
@@ -106,7 +106,7 @@ class Generate(Section):
         min_length=1,
         description="who writes them: the name that a server has for it, or a local model",
     )
-    endpoint: str | None = Field(
+    endpoint: Endpoint | None = Field(
         None,
         description="the server's address, such as http://localhost:8000/v1; default: a local model",
     )

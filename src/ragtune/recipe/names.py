@@ -1,4 +1,4 @@
-"""Names of what is kept in a folder: such as every system can have."""
+"""Names of what is kept in a folder, such as every system can have, and addresses of servers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from ragtune.base.screen.visible import visible
+from ragtune.base.secrets import ADDRESS_ADVICE, BESIDE_ADDRESS, IN_ADDRESS
 from ragtune.base.windows import is_reserved
 
 
@@ -20,5 +21,13 @@ def _portable(name: str) -> str:
     return name
 
 
+def _without_key(address: str) -> str:
+    if BESIDE_ADDRESS.search(address):
+        raise ValueError(f"the address {IN_ADDRESS}. {ADDRESS_ADVICE.rstrip('.')}")
+    return address
+
+
 Name = Annotated[str, Field(max_length=100, pattern=r"^\w[\w.-]*$"), AfterValidator(_portable)]
 """Of a folder that something is kept in."""
+Endpoint = Annotated[str, AfterValidator(_without_key)]
+"""Of a server; its key is elsewhere."""

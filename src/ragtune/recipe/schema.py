@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from ragtune.recipe.formats import FieldOfRecord, QuestionFormat
-from ragtune.recipe.names import Name
+from ragtune.recipe.names import Endpoint, Name
 
 Metric = Literal[
     "strict_em", "squad_em", "aio_em", "jsquad_em", "token_f1", "char_f1", "contains"
@@ -256,7 +256,7 @@ class Evaluate(Section):
     engine: Literal["local", "openai"] = Field(
         "local", description="openai: ask a server with OpenAI's interface (vLLM, say)"
     )
-    endpoint: str | None = Field(
+    endpoint: Endpoint | None = Field(
         None, description="the server's address, such as http://localhost:8000/v1"
     )
     served_before: str | None = Field(

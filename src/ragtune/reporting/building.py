@@ -69,7 +69,12 @@ def _lines(figures: BuildFigures) -> list[str]:
     odd = (
         (documents.empty, "of the documents", ("holds", "hold"), "no text"),
         (documents.unasked, "of the documents", ("answers", "answer"), "no question"),
-        (questions.unfound, "of the questions", be, "answered by no passage that was retrieved"),
+        (
+            questions.unfound,
+            f"of {figures.answerable:,} questions with an answer",
+            be,
+            "answered by no passage that was retrieved",
+        ),
         (twins.exact, f"of {twins.of:,} passages", be, "there again"),
         (twins.near, f"of {twins.of:,} passages", be, "there again, nearly the same"),
         (trained.exact, f"of {trained.of:,} passages that evaluation asks for", be, "trained"),

@@ -7,18 +7,6 @@ from typing import TypedDict
 from pydantic import JsonValue
 
 from ragtune.scoring.reasked import Reasked
-from ragtune.scoring.statistics import Figures
-
-
-class Merging(TypedDict):
-    """What merging changed, and the merged model's figures."""
-
-    asked: int
-    changed: int
-    n: int
-    metrics: dict[str, float]
-    intervals: Figures
-    answers: str
 
 
 class Summary(TypedDict, total=False):
@@ -39,9 +27,10 @@ class Summary(TypedDict, total=False):
     asked: dict[str, dict[str, str]]
     """How questions were asked, and why so, by stage."""
     train: dict[str, JsonValue]
-    merge: Merging
+    merge: Reasked
+    """The merged model's answers against the adapter's."""
     gguf: Reasked
-    """What llama.cpp's answers are against the adapter's."""
+    """The same of llama.cpp's, with the GGUF file."""
     push: dict[str, str]
     sets: dict[str, JsonValue]
     """`data.eval` of every evaluation set that was asked, by its name below eval/."""

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from rich.text import Text
 
-from ragtune.base.screen.console import STYLES, console, heading, note, show
+from ragtune.base.screen.console import STYLES, console, heading, note, show, warn
 from ragtune.base.screen.visible import in_line
 from ragtune.base.text import shortened
 from ragtune.data.encode import Encoder
@@ -16,9 +16,10 @@ from ragtune.data.example import Example
 from ragtune.data.opening import Opening
 from ragtune.recipe.yaml import dump_yaml
 from ragtune.reporting.tables import FigureTable
-from ragtune.reporting.wording import CUT, GRADED, REFUSALS, probability
+from ragtune.reporting.wording import CUT, GRADED, REFUSALS, asked_again, probability
 from ragtune.scoring.compare import Comparison, Runs
 from ragtune.scoring.controls import ControlFigures
+from ragtune.scoring.reasked import Reasked, is_other
 from ragtune.scoring.score import Metrics, WholeSet
 from ragtune.scoring.statistics import Figure, Figures
 
@@ -166,6 +167,11 @@ def rate_cell(figure: Figure | None, sign: str = "") -> str:
     parts = (figure["value"], figure["low"], figure["high"])
     value, low, high = (f"{100 * part:{sign}.1f}" for part in parts)
     return f"{value} ({low}…{high})"
+
+
+def say_asked_again(who: str, found: Reasked) -> None:
+    """Print what changed where questions were asked again; a warning if that is not what was measured."""
+    (warn if is_other(found) else note)(asked_again(who, found))
 
 
 def show_examples(encoder: Encoder, examples: Sequence[Example]) -> None:

@@ -16,6 +16,7 @@ from jinja2.nodes import EvalContext
 from markupsafe import Markup, escape
 
 from ragtune.base.screen.visible import BEGIN, END, named, visible
+from ragtune.scoring.reasked import Reasked, is_other
 
 METRICS = {
     "strict_em": (
@@ -125,6 +126,22 @@ def cell(text: object) -> str:
     return " ".join(str(text).split()).replace("|", "\\|")
 
 
+def asked_again(who: str, found: Reasked) -> str:
+    """What changed where a run's questions were asked again of `who`, in a sentence."""
+    verdict = f"{who} is not what was measured: it" if is_other(found) else who
+    words = f"{verdict} gives {found['changed']} of {found['asked']} answers otherwise than the run itself"
+    metric = found["metric"]
+    if metric not in found["difference"]:
+        return f"{words}."
+    own, again, difference = (found[side][metric] for side in ("own", "again", "difference"))
+    low, high = points(difference["low"]), points(difference["high"])
+    return (
+        f"{words}; {metric} {rate(again['value'])} % where the run has {rate(own['value'])} % "
+        f"({rate(own['low'])} … {rate(own['high'])}), {points(difference['value'])} points "
+        f"({low} … {high}: the paired 95 % interval over {one_or_many(found['n'], 'question', 'questions')})."
+    )
+
+
 def rendered(template: str, **values: object) -> str:
     """One of this package's templates with values in it, which are escaped in HTML.
 
@@ -175,5 +192,5 @@ for _function in (rate, points, count, duration, probability, one_or_many, cell,
 _ENVIRONMENT.filters["literal"] = repr
 _ENVIRONMENT.globals |= {
     "METRICS": METRICS, "GRADED": GRADED, "ACCEPTED": ACCEPTED, "REFUSALS": REFUSALS,
-    "RECALL": RECALL, "RECALL_OF": RECALL_OF,
+    "RECALL": RECALL, "RECALL_OF": RECALL_OF, "asked_again": asked_again,
 }  # fmt: skip

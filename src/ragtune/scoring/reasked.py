@@ -1,4 +1,4 @@
-"""The same questions asked again of the same model in another engine, against the run's own answers."""
+"""The same questions asked again, of the model as it is published or served, against the run's own answers."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from ragtune.data.example import Example
 from ragtune.recipe.schema import Recipe
 from ragtune.scoring.compare import compare_answers
 from ragtune.scoring.score import Answers
-from ragtune.scoring.statistics import Figure, Figures
+from ragtune.scoring.statistics import Figures
 
 
 class Reasked(TypedDict):
-    """What another engine changed; every figure is over the same `n` questions for both."""
+    """What asking again changed; every figure is over the same `n` questions for both sides."""
 
     asked: int
     changed: int
     """Of these, answers with another text."""
     n: int
-    metrics: dict[str, float]
-    own: dict[str, float]
-    """The run's own figures."""
-    intervals: Figures
-    difference: Figures
-    """Paired: the other engine's figure less the run's own."""
+    metric: str
+    """The headline."""
     answers: str
+    own: Figures
+    """The run's own figures."""
+    again: Figures
+    difference: Figures
+    """Paired: `again` less `own`."""
 
 
 def reasked(recipe: Recipe, examples: Sequence[Example], own: Answers, again: Answers) -> Reasked:
@@ -35,7 +36,7 @@ def reasked(recipe: Recipe, examples: Sequence[Example], own: Answers, again: An
         recipe: how answers are counted.
         examples: every question of the evaluation set.
         own: the run's answers, at least to the questions that were asked again.
-        again: the other engine's.
+        again: those to what was asked again.
     """
     same = Answers({qid: own.texts[qid] for qid in again.texts}, name=own.name)
     found = compare_answers(recipe, examples, same, again)
@@ -43,22 +44,24 @@ def reasked(recipe: Recipe, examples: Sequence[Example], own: Answers, again: An
         "asked": len(again.texts),
         "changed": sum(text != own.texts[qid] for qid, text in again.texts.items()),
         "n": found["n"],
-        "metrics": found["after"],
-        "own": found["before"],
-        "intervals": found["intervals"]["after"],
-        "difference": found["difference"],
+        "metric": found["metric"],
         "answers": found["answers"],
+        "own": found["intervals"]["before"],
+        "again": found["intervals"]["after"],
+        "difference": found["difference"],
     }
 
 
-def in_words(found: Reasked, metric: str) -> str:
-    """What changed, in a sentence."""
-    words = f"{found['changed']} of {found['asked']} answers otherwise than the adapter"
-    if metric not in found["metrics"]:
-        return words
-    figure: Figure = found["difference"][metric]
-    return (
-        f"{words}; {metric} {found['metrics'][metric]:.1%}, {100 * figure['value']:+.1f} points "
-        f"(95 % interval {100 * figure['low']:+.1f} … {100 * figure['high']:+.1f}, the same "
-        f"{found['n']} questions)"
-    )
+def is_other(found: Reasked) -> bool:
+    """Whether what was asked again is not what was measured, by the headline.
+
+    It isn't if the paired interval of the difference doesn't hold zero. Where many answers became right and
+    as many wrong that interval is wide, and where every answer was right it has no width until several are
+    wrong: so it isn't either if the score left the interval of the run's own.
+    """
+    metric = found["metric"]
+    if metric not in found["difference"]:  # no question that counts was asked
+        return False
+    own, difference = found["own"][metric], found["difference"][metric]
+    score = found["again"][metric]["value"]
+    return not (difference["low"] <= 0 <= difference["high"] and own["low"] <= score <= own["high"])

@@ -9,11 +9,11 @@ from typing import Literal
 
 from transformers import PreTrainedModel
 
+from ragtune.answering.endpoint import how_to_serve
 from ragtune.answering.engine import Engine, encode_prompts
 from ragtune.answering.local import Local
 from ragtune.answering.prediction import read_predictions, write_predictions
 from ragtune.answering.server import Server
-from ragtune.answering.serving import how_to_serve
 from ragtune.base.errors import UsageError
 from ragtune.base.files import write_json
 from ragtune.base.screen.console import note

@@ -48,7 +48,7 @@ from ragtune.store.folder import RunFolder
 from ragtune.store.proof import NAME, Proof, read_proof
 from ragtune.store.seal import ASIDE, SMALL
 from ragtune.store.sets import find_set
-from ragtune.training.train import steps_of
+from ragtune.training.rows import steps_of
 
 Target = str | Path | dict[str, object] | Recipe
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -20,14 +21,13 @@ from ragtune.data.encode import Encoder
 from ragtune.data.example import Example, Passage
 from ragtune.data.select import drawn, shown_passages
 from ragtune.model.load import load_config
-from ragtune.model.to_gguf.modelfile import MODELFILE, modelfile
+from ragtune.model.to_gguf.modelfile import MODELFILE, Longest, modelfile
 from ragtune.model.to_gguf.shapes import context_of
 from ragtune.model.to_gguf.vocabulary import begins_with_bos
 from ragtune.model.to_gguf.write import FILES, gguf_of, write_gguf
 from ragtune.stages.answer import ANSWERS
 from ragtune.stages.context import Context
-from ragtune.stages.order import proof_of
-from ragtune.store.proof import Facts
+from ragtune.store.proof import Facts, read_proof
 
 ASKED = 200
 """Questions that a GGUF file is asked at most: on a processor a large model takes half a minute for one."""
@@ -61,13 +61,19 @@ def model(context: Context, out: Path) -> Facts:
     return {"gguf": {"pre": made.vocabulary.pre, **by, **tried}}
 
 
-def _longest(context: Context) -> int:
-    """Tokens of the longest prompt: those that the recipe allows, else those of the training data."""
+def _longest(context: Context) -> Longest:
+    """The longest prompt: of the length that the recipe allows, else of training and evaluation."""
     if context.recipe.prompt.max_tokens:
-        return context.recipe.prompt.max_tokens
-    proof = proof_of(context.folder, "data")
-    assert proof is not None
-    return proof.facts["prompts"]["longest"]
+        return Longest(context.recipe.prompt.max_tokens, "prompt.max_tokens")
+    folder = context.folder
+    places = {"the training data": folder.data}
+    places |= {f"eval/{p.parent.name}": p for p in sorted(folder.path.glob("eval/*/questions"))}
+    found = []
+    for name, place in places.items():
+        with suppress(RagtuneError):  # another set's may be damaged
+            if (proof := read_proof(place)) is not None:
+                found.append(Longest(proof.facts["prompts"]["longest"], name))
+    return max(found)
 
 
 def _tried(context: Context, file: Path) -> dict[str, JsonValue]:

@@ -89,11 +89,23 @@ def require_whole(context: Context) -> None:
     Raises:
         RagtuneError: one is damaged.
     """
+    for stage in stages_there(context.folder):
+        require_whole_stage(context, stage)
+
+
+def require_whole_stage(context: Context, stage: Stage) -> None:
+    """The same of one stage, if it is there.
+
+    Raises:
+        RagtuneError: it is damaged.
+    """
     folder = context.folder
-    for stage, problem in damaged_stages(folder).items():
+    place = place_of(folder, stage)
+    if problem := damage(place):
+        command = "merge" if place == folder.merged else "run"
         raise RagtuneError(
-            f"{place_of(folder, stage)} is damaged: {problem}.",
-            f"`{command_line('ragtune', 'run', folder.path)}` sets it aside, and makes it again.",
+            f"{place} is damaged: {problem}.",
+            f"`{command_line('ragtune', command, folder.path)}` sets it aside, and makes it again.",
         )
 
 

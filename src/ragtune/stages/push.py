@@ -15,16 +15,18 @@ from ragtune.model.source import ModelSource, unconverted
 from ragtune.publish.card import Card, base_model_name, model_card
 from ragtune.publish.hub import check_access, push, require_name
 from ragtune.publish.licences import base_licence, data_origins, without_licence
-from ragtune.publish.preview import CARD, preview_text, require_same_answers, require_same_score
+from ragtune.publish.preview import CARD, preview_text
 from ragtune.publish.settings import SETTINGS, settings_text
+from ragtune.reporting.wording import asked_again
 from ragtune.scoring.compare import Comparison
+from ragtune.scoring.reasked import is_other
 from ragtune.stages import views
 from ragtune.stages.built import builds_of
 from ragtune.stages.context import Context
 from ragtune.stages.holds import damaged_stages, require_unchanged, require_whole
 from ragtune.stages.order import stages_there
 from ragtune.stages.road import make, working
-from ragtune.stages.summary import merging, of_gguf, summary_of, write_summary
+from ragtune.stages.summary import reasked_of, summary_of, write_summary
 from ragtune.store.proof import damage, read_proof
 from ragtune.store.seal import set_aside
 
@@ -77,7 +79,7 @@ def publish(context: Context, access: str) -> str:
         access: as `may_publish` said.
 
     Raises:
-        RagtuneError: the Hub refuses, or the merged model is not what was measured.
+        RagtuneError: the Hub refuses, or what would go out is not what was measured.
     """
     if context.read_only:  # the card is written beside what is sent
         raise context.read_only
@@ -86,7 +88,7 @@ def publish(context: Context, access: str) -> str:
     for name in _needed(context):
         make(context, name)
     if recipe.publish.format != "adapter":
-        _require_same_score(context)
+        _require_measured(context)
     place = _place(context)
     if problem := damage(place, thorough=True):
         set_aside(place, problem)
@@ -116,7 +118,7 @@ def preview(context: Context) -> str:
 
     Raises:
         UsageError: there is nothing to send yet, or publish.repo is not set or no name.
-        RagtuneError: a push would be stopped, because of the merged model's score.
+        RagtuneError: a push would be stopped, because of what it changed in the answers.
     """
     publishing, repo = context.recipe.publish, _repo(context)
     require_name(repo)
@@ -131,7 +133,7 @@ def preview(context: Context) -> str:
         raise UsageError(f"{place} is not there yet.", f"Run `{first}` first.")
     card = _card(context, views.comparison(context), ask=False)
     show(preview_text(publishing, place, model_card(card), _settings(context, card)))
-    if merged and not context.remote and not _require_same_score(context):
+    if merged and not context.remote and not _require_measured(context):
         show("\nThe merged model has not answered the questions yet: a push lets it do so first.")
     return repo
 
@@ -143,17 +145,19 @@ def _place(context: Context) -> Path:
     return places[context.recipe.publish.format]
 
 
-def _require_same_score(context: Context) -> bool:
-    """Whether the merged model was asked; raises where it is not what was measured."""
-    merged = merging(context)
-    if merged is None:
-        return False
-    after = views.figures(context, context.folder.answers("after"))
-    metric, command = context.recipe.evaluate.metric, _command(context)
-    require_same_score(merged, after, metric, command)
-    if context.recipe.publish.format == "gguf" and (again := of_gguf(context)):
-        require_same_answers(again, metric, command)
-    return True
+def _require_measured(context: Context) -> bool:
+    """Whether the merged model was asked; raises where it, or its GGUF file, is not what was measured."""
+    sides = {"The merged model": reasked_of(context, "merged")}
+    if context.recipe.publish.format == "gguf":
+        sides["The GGUF file"] = reasked_of(context, "gguf")
+    for who, found in sides.items():
+        if found and is_other(found):
+            raise RagtuneError(
+                f"{asked_again(who, found)} Nothing was sent.",
+                "Publish the adapter, which is what was measured: "
+                f"{_command(context)} publish.format=adapter",
+            )
+    return sides["The merged model"] is not None
 
 
 def _repo(context: Context) -> str:

@@ -14,11 +14,10 @@ from ragtune.model.to_gguf.write import FILES
 from ragtune.reporting.answers import answer_rows
 from ragtune.reporting.markdown import summary as markdown
 from ragtune.reporting.shown import AnsweredQuestions
-from ragtune.reporting.summary import Merging
-from ragtune.reporting.terminal import comparison_table
+from ragtune.reporting.terminal import comparison_table, say_asked_again
 from ragtune.scoring.compare import Comparison
 from ragtune.scoring.controls import ControlFigures
-from ragtune.scoring.reasked import in_words
+from ragtune.scoring.reasked import Reasked
 from ragtune.scoring.score import Metrics
 from ragtune.stages import views
 from ragtune.stages.answer import require_checkpoint
@@ -30,7 +29,7 @@ from ragtune.stages.holds import require_unchanged, require_whole
 from ragtune.stages.order import place_of, stage_named
 from ragtune.stages.push import may_publish, publish
 from ragtune.stages.road import make
-from ragtune.stages.summary import merging, of_gguf, summary_of
+from ragtune.stages.summary import reasked_of, summary_of
 
 
 def run(context: Context) -> Comparison | None:
@@ -162,7 +161,7 @@ def no_answers(context: Context) -> UsageError:
     return UsageError(f"{folder.path} has no answers before and after tuning to compare.", advice)
 
 
-def merge(context: Context) -> Merging | None:
+def merge(context: Context) -> Reasked | None:
     """Merge the adapter into the base, and count the answers that this changed; then as GGUF, if it is to be.
 
     Where a server answered, neither is asked: its answers after tuning are perhaps of this very model.
@@ -176,7 +175,7 @@ def merge(context: Context) -> Merging | None:
     return result
 
 
-def merge_alone(context: Context) -> Merging | None:
+def merge_alone(context: Context) -> Reasked | None:
     """Merge as `ragtune merge` does, which says where the result lies, also if it was there already."""
     result = merge(context)
     folder = context.folder
@@ -189,17 +188,13 @@ def merge_alone(context: Context) -> Merging | None:
     return result
 
 
-def _ask_merged(context: Context) -> Merging | None:
+def _ask_merged(context: Context) -> Reasked | None:
     new = not context.folder.answers("merged").is_dir()
     make(context, "merged answers")
-    result = merging(context)
-    if new and result:
-        metric = context.recipe.evaluate.metric
-        note(
-            f"The merged model gives {result['changed']} of {result['asked']} answers otherwise than "
-            f"the adapter; {metric} {result['metrics'][metric]:.1%}."
-        )
-    return result
+    found = reasked_of(context, "merged")
+    if new and found:
+        say_asked_again("The merged model", found)
+    return found
 
 
 def _ask_gguf(context: Context) -> None:
@@ -209,9 +204,9 @@ def _ask_gguf(context: Context) -> None:
         warn(f"The GGUF file was not asked the questions: xllamacpp is not installed. {INSTALL}")
         return
     make(context, "gguf answers")
-    found = of_gguf(context)
+    found = reasked_of(context, "gguf")
     if new and found:
-        note(f"llama.cpp gives {in_words(found, context.recipe.evaluate.metric)}.")
+        say_asked_again("The GGUF file", found)
 
 
 def _finished(context: Context) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from ragtune.answering.prediction import read_predictions
 from ragtune.base.files import read_if_whole, write_json
 from ragtune.base.versions import versions
-from ragtune.reporting.summary import Merging, Summary
+from ragtune.reporting.summary import Summary
 from ragtune.scoring.reasked import Reasked, reasked
-from ragtune.scoring.score import Answers, metrics_of, score_answers
+from ragtune.scoring.score import Answers
 from ragtune.stages.context import Context
 from ragtune.stages.order import place_of, stages_there
 from ragtune.store.proof import Proof, read_proof
@@ -41,10 +43,10 @@ def summary_of(context: Context) -> Summary:
         found["plan"] = plan
     if "adapter" in proofs:
         found["train"] = proofs["adapter"].facts["train"]
-    if (merged := merging(context)) is not None:
+    if (merged := reasked_of(context, "merged")) is not None:
         found["merge"] = merged
-    if (again := of_gguf(context)) is not None:
-        found["gguf"] = again
+    if (gguf := reasked_of(context, "gguf")) is not None:
+        found["gguf"] = gguf
     if pushed := read_if_whole(folder.published):
         found["push"] = pushed
     found["sets"] = sets_there(folder.path)
@@ -89,32 +91,13 @@ def write_summary(context: Context) -> None:
         write_json(folder.summary, summary_of(context))
 
 
-def of_gguf(context: Context) -> Reasked | None:
-    """What llama.cpp's answers are against the adapter's; None if the GGUF file wasn't asked."""
+def reasked_of(context: Context, which: Literal["merged", "gguf"]) -> Reasked | None:
+    """The merged model's answers, or llama.cpp's, against the adapter's; None if it wasn't asked."""
     folder = context.folder
-    places = [folder.answers(which) for which in ("after", "gguf")]
+    places = [folder.answers(name) for name in ("after", which)]
     if not all(place.is_dir() for place in (folder.questions, *places)):
         return None
     own, again = (
         Answers.of(read_predictions(place / "predictions.jsonl"), str(place)) for place in places
     )
     return reasked(context.recipe, context.questions, own, again)
-
-
-def merging(context: Context) -> Merging | None:
-    """How many answers merging changed, and the merged model's figures; None if it wasn't asked."""
-    folder = context.folder
-    places = [folder.answers(which) for which in ("after", "merged")]
-    if not all(place.is_dir() for place in (folder.questions, *places)):
-        return None
-    after, merged = (read_predictions(place / "predictions.jsonl") for place in places)
-    texts = {p.qid: p.prediction for p in after}
-    scored = metrics_of(score_answers(context.recipe, context.questions, Answers.of(merged)))
-    return {
-        "asked": len(merged),
-        "changed": sum(p.prediction != texts[p.qid] for p in merged),
-        "n": scored["n"],
-        "metrics": scored["metrics"],
-        "intervals": scored["intervals"],
-        "answers": scored["answers"],
-    }

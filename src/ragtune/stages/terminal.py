@@ -33,19 +33,13 @@ from ragtune.scoring.threshold import require_reached, thresholds
 from ragtune.stages.check.findings import Finding
 from ragtune.stages.check.findings import show as show_page
 
-__all__ = ["console", "controls_table", "differs", "metrics_table", "require_reached", "runs_tables", "set_of",
+__all__ = ["console", "controls_table", "metrics_table", "require_reached", "runs_tables", "set_of",
            "show_built", "show_findings", "show_questions", "thresholds", "to_stderr"]  # fmt: skip
 
 
 def runs_tables(result: Runs) -> Group:
     """Runs against the first of them, and where their recipes differ."""
     return Group(*filter(None, (runs_table(result), differences_table(result))))
-
-
-def differs(result: Runs) -> bool:
-    """Whether the second run scores otherwise than the first, by the paired interval."""
-    figure = result["comparisons"][0]["difference"][result["metric"]]
-    return figure["low"] > 0 or figure["high"] < 0
 
 
 def set_of(changes: Sequence[str]) -> str | None:

@@ -120,21 +120,51 @@ class RunFolder:
             self.logs,
         ]
         folders = [*tops, self.evaluation, *(self.evaluation / name for name in _OF_A_SET)]
+        locks = (self.path / name for name in LOCKS)
         with disk_errors(self.path):
-            for path in (*files, *folders, *(self.path / name for name in LOCKS)):
-                mode = _mode(path)
-                if mode and stat.S_ISDIR(mode) and path not in folders:
-                    raise UsageError(f"{path} is a folder, where a run has a file.", _MOVE)
-                if mode and stat.S_ISREG(mode) and path in folders:
-                    raise UsageError(f"{path} is a file, where a run has a folder.", _MOVE)
-                if mode is not None:
-                    _require_own(path, mode)
-            for entry in _strange(tops):
-                _require_own(Path(entry), entry.stat(follow_symlinks=False).st_mode)
+            require_own_files((*files, *locks), folders, "run")
 
 
 _GONE = (FileNotFoundError, NotADirectoryError)
-_MOVE = "Move it away, or choose another run directory with --run-dir."
+
+
+def require_own_files(files: Iterable[Path], folders: Iterable[Path], whose: str) -> None:
+    """Raise unless files and folders, with all in them, are such or aren't there: no link, no pipe.
+
+    Args:
+        files: that would be read or written.
+        folders: the same, from the outermost.
+        whose: they are, in a word: "run".
+
+    Raises:
+        UsageError: something is a link, or no file or folder, or one in the place of the other.
+    """
+    folders = [*folders]
+    move = f"Move it away, or choose another {whose} directory."
+    kept = (
+        f"Put what it leads to in its place, or remove it. To keep a {whose} on another disk, let the whole "
+        f"directory be a link, or make the {whose} there."
+    )
+
+    def look(path: Path, mode: int) -> None:
+        if stat.S_ISLNK(mode):
+            raise UsageError(
+                f"{path} is a link to {path.readlink()}: in a {whose} directory none is followed.",
+                kept,
+            )
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise UsageError(f"{path} is no plain file, but a pipe, a socket or a device.", move)
+
+    for path in (*files, *folders):
+        mode = _mode(path)
+        if mode and stat.S_ISDIR(mode) and path not in folders:
+            raise UsageError(f"{path} is a folder, where a {whose} has a file.", move)
+        if mode and stat.S_ISREG(mode) and path in folders:
+            raise UsageError(f"{path} is a file, where a {whose} has a folder.", move)
+        if mode is not None:
+            look(path, mode)
+    for entry in _strange(folders):
+        look(Path(entry), entry.stat(follow_symlinks=False).st_mode)
 
 
 def _mode(path: Path) -> int | None:
@@ -155,14 +185,3 @@ def _strange(folders: Iterable[Path]) -> Iterator[os.DirEntry[str]]:
                     left.append(entry)
                 elif not entry.is_file(follow_symlinks=False):
                     yield entry
-
-
-def _require_own(path: Path, mode: int) -> None:
-    if stat.S_ISLNK(mode):
-        raise UsageError(
-            f"{path} is a link to {path.readlink()}: in a run directory none is followed.",
-            "Put what it leads to in its place, or remove it. To keep a run on another disk, let the whole "
-            "directory be a link, or name one there with --run-dir.",
-        )
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise UsageError(f"{path} is no plain file, but a pipe, a socket or a device.", _MOVE)

@@ -117,7 +117,7 @@ def read_proof(folder: Path) -> Proof | None:
     values = read_json(path)
     if isinstance(made_by := values.get("format"), int) and made_by > FORMAT:
         raise UsageError(
-            f"{path} was made by a newer ragtune.", "Use that one here, or another --run-dir."
+            f"{path} was made by a newer ragtune.", "Use that one here, or another run directory."
         )
     try:
         return Proof.model_validate(values)

@@ -13,8 +13,12 @@ from torch.utils.data import Dataset
 from transformers import DataCollatorWithFlattening, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from ragtune.data.encode import IGNORE, Sample
+from ragtune.base.errors import RagtuneError
+from ragtune.base.screen.progress import in_parts
+from ragtune.data.encode import IGNORE, Encoder, Sample
+from ragtune.data.example import Example
 from ragtune.model.layout import deal
+from ragtune.recipe.schema import Recipe
 
 
 def draw_steps(
@@ -89,3 +93,26 @@ def read_row(model: PreTrainedModel, row: dict[str, Any]) -> tuple[ModelOutput, 
     return output, logits if len(logits) == len(keep) else logits[
         keep
     ]  # some models give all of them
+
+
+def steps_of(recipe: Recipe, encoder: Encoder, examples: Sequence[Example]) -> list[list[Sample]]:
+    """The samples of every optimizer step, in order.
+
+    Raises:
+        RagtuneError: an example of the prepared data no longer fits (another tokenizer).
+    """
+    train = recipe.train
+    drawn = draw_steps(
+        len(examples), train.batch_size, steps=train.steps, epochs=train.epochs, seed=recipe.seed
+    )
+    used = sorted({i for step in drawn for i in step})
+    samples: dict[int, Sample] = {}
+    made = in_parts("tokenising", encoder.samples, [examples[i] for i in used], "samples")
+    for index, sample in zip(used, made, strict=True):
+        if sample is None:
+            raise RagtuneError(
+                f"The example {examples[index].qid} no longer fits into the model's context.",
+                "Run `ragtune prepare` again: the prepared data belong to another model.",
+            )
+        samples[index] = sample
+    return [[samples[i] for i in step] for step in drawn]

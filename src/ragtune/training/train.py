@@ -19,7 +19,7 @@ from ragtune.base.disk import disk_errors
 from ragtune.base.errors import RagtuneError, is_out_of_memory
 from ragtune.base.files import write_jsonl
 from ragtune.base.screen.console import note, warn
-from ragtune.base.screen.progress import in_parts, progress
+from ragtune.base.screen.progress import progress
 from ragtune.base.stopping import finishing, stop_if_asked
 from ragtune.base.text import first_line
 from ragtune.data.encode import Encoder, Sample
@@ -37,7 +37,7 @@ from ragtune.recipe.schema import Recipe
 from ragtune.training.checkpoint import newest_whole
 from ragtune.training.gradients import attach_reached
 from ragtune.training.questions import Questions
-from ragtune.training.rows import PackedRows, draw_steps, split_rows
+from ragtune.training.rows import PackedRows, split_rows
 from ragtune.training.table import LossTable
 from ragtune.training.trackers import keeping_logs
 from ragtune.training.trainer import PackedTrainer, set_recompute, training_arguments
@@ -96,29 +96,6 @@ class TrainResult:
     trainable_parameters: int
     auto_class: str
     """transformers' class that loads the whole model."""
-
-
-def steps_of(recipe: Recipe, encoder: Encoder, examples: Sequence[Example]) -> list[list[Sample]]:
-    """The samples of every optimizer step, in order.
-
-    Raises:
-        RagtuneError: an example of the prepared data no longer fits (another tokenizer).
-    """
-    train = recipe.train
-    drawn = draw_steps(
-        len(examples), train.batch_size, steps=train.steps, epochs=train.epochs, seed=recipe.seed
-    )
-    used = sorted({i for step in drawn for i in step})
-    samples: dict[int, Sample] = {}
-    made = in_parts("tokenising", encoder.samples, [examples[i] for i in used], "samples")
-    for index, sample in zip(used, made, strict=True):
-        if sample is None:
-            raise RagtuneError(
-                f"The example {examples[index].qid} no longer fits into the model's context.",
-                "Run `ragtune prepare` again: the prepared data belong to another model.",
-            )
-        samples[index] = sample
-    return [[samples[i] for i in step] for step in drawn]
 
 
 def train(model: PreTrainedModel, job: Job) -> tuple[PeftModel, TrainResult]:

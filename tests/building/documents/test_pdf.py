@@ -248,6 +248,20 @@ def test_scans_are_refused_with_the_way_out() -> None:
     )
 
 
+def test_pages_that_are_pictures_among_others_are_counted() -> None:
+    made = FPDF()
+    made.set_font("helvetica")
+    for kind in ("text", "scan", "blank", "both", "scan"):
+        made.add_page()
+        if kind in ("text", "both"):
+            made.text(20, 20, "The pump must be vented before the first start.")
+        if kind in ("scan", "both"):
+            made.image(Image.new("RGB", (40, 40)), y=100, w=100)
+    (found,) = pdf.read(bytes(made.output()), "half.pdf")
+    assert (found.pages, found.silent) == (5, 2)
+    assert [mark.page for mark in found.marks] == [1, 4]
+
+
 def test_fonts_that_do_not_say_their_letters_are_refused() -> None:
     made = writers.cid_pdf(["BT /F1 11 Tf 60 700 Td <12341235> Tj ET"], encoding="Identity-H")
     said = refused(pdf, made.replace(b"(Japan1)", b"(Identity)"), "a.pdf")

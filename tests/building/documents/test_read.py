@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fpdf import FPDF
+from PIL import Image
 
 from ragtune.base.errors import UsageError
 from ragtune.building.documents import read as reading
@@ -101,6 +103,27 @@ def read(folder: Path, **settings: Any) -> dict[str, list[Document] | str]:
         else list(found)
         for source, found in read_sources(find_files(documents), documents)
     }
+
+
+def test_pages_that_are_pictures_are_said_with_their_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, scans in (("one.pdf", 1), ("two.pdf", 2), ("whole.pdf", 0)):
+        made = FPDF()
+        made.set_font("helvetica")
+        made.add_page()
+        made.text(20, 20, "The pump must be vented.")
+        for _ in range(scans):
+            made.add_page()
+            made.image(Image.new("RGB", (40, 40)), w=100)
+        made.output(tmp_path / name)
+    documents = Documents(files=[str(tmp_path)])
+    assert len(list(read_sources(find_files(documents), documents))) == 3
+    said = " ".join(capsys.readouterr().out.split())
+    assert "! Pages that show pictures and hold no text, and are left out: 1 of 2 in " in said
+    assert "2 of 3 in " in said
+    assert "ocrmypdf --skip-text IN.pdf OUT.pdf" in said
+    assert "whole.pdf" not in said
 
 
 def test_every_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.building.retrieval import dense
@@ -269,6 +270,36 @@ def test_what_would_run_code_or_lead_elsewhere_is_refused(
     tmp_path: Path, change: Callable[[Path], object], message: str
 ) -> None:
     assert message in damaged(tmp_path / "model", change)
+
+
+def without(folder: Path, part: str) -> Path:
+    """The model without the tensors that have this in their names."""
+    file = folder / "model.safetensors"
+    tensors = {name: tensor for name, tensor in load_file(file).items() if part not in name}
+    save_file(tensors, file, metadata={"format": "pt"})
+    return folder
+
+
+def test_weights_that_would_be_random_numbers_are_refused(tmp_path: Path) -> None:
+    """Every process would draw others, and find other passages."""
+    layer = "encoder.layer.1.attention.self.query.weight"
+    message = damaged(tmp_path / "a", lambda f: without(f, layer))
+    assert (
+        f"retrieval.model: the weights of MODEL lack {layer}. In their place would be random"
+        in message
+    )
+    # What sentence-transformers doesn't use may be missing.
+    DenseIndex.open(
+        tmp_path / "index", str(without(save_encoder(tmp_path / "b"), "pooler."))
+    ).index(PASSAGES)
+    # A model that was trained for something else has no head that could score.
+    plain = save_bert(tmp_path / "plain")
+    reranked = Reranked.open(Fixed("p1", "p2"), str(plain), TEXT.__getitem__)
+    with pytest.raises(
+        UsageError,
+        match=r"retrieval\.reranker: the weights of .* lack classifier\.bias, classifier",
+    ):
+        reranked.search(["who"], 1)
 
 
 def test_a_model_of_the_hub(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -262,6 +263,18 @@ def test_damage_is_said(
     assert "is made again" in capsys.readouterr().out.replace("\n", " ")
     index.index([FUJI])
     assert found(index, "富士山") == ["fuji"]
+
+
+@pytest.mark.parametrize("how", ["gone", "cut"])
+def test_what_is_damaged_while_it_is_open_is_said(tmp_path: Path, how: str) -> None:
+    LexicalIndex.open(tmp_path, "ja").index([FUJI])
+    index = LexicalIndex.read(tmp_path)
+    if how == "gone":
+        shutil.rmtree(tmp_path / "segments")
+    else:
+        (tmp_path / "segments" / "meta.json").write_bytes(b"")
+    with pytest.raises(RagtuneError, match="is damaged: "):
+        index.search(["富士山"], 1)
 
 
 def test_no_panic_of_tantivy_gets_through(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from ragtune.base.errors import UsageError
 from ragtune.data.chat import find_form
 from ragtune.data.encode import Encoder
 from ragtune.model.to_gguf.go_template import pieces_of
-from ragtune.model.to_gguf.modelfile import modelfile
+from ragtune.model.to_gguf.modelfile import Longest, modelfile
 from tests.conftest import CHATML, build_tokenizer
 from tests.model.to_gguf.vocabularies import encoder_of
 
@@ -74,7 +74,7 @@ def field(text: str, name: str) -> str:
 @pytest.mark.parametrize("kind", TEMPLATES)
 def test_ollama_writes_what_was_trained(kind: str, system: str | None) -> None:
     encoder = encoder_with(TEMPLATES[kind], system=system)
-    template = field(modelfile(encoder, "m.gguf", 100, 1024), "TEMPLATE")
+    template = field(modelfile(encoder, "m.gguf", Longest(100, "x"), 1024), "TEMPLATE")
     question = "Where {{ .System }}?\n\n「どこ」 'x'"
     messages = [{"role": "user", "content": question}]
     form = encoder.form
@@ -90,7 +90,7 @@ def test_ollama_writes_what_was_trained(kind: str, system: str | None) -> None:
 
 def test_the_whole_file() -> None:
     encoder = encoder_with(CHATML, system='Say "yes" or "no".')
-    text = modelfile(encoder, "model-q8_0.gguf", 1500, 8192)
+    text = modelfile(encoder, "model-q8_0.gguf", Longest(1500, "eval/dev"), 8192)
     assert "FROM ./model-q8_0.gguf\n" in text
     assert field(text, "SYSTEM") == 'Say "yes" or "no".'
     lines = text.splitlines()
@@ -101,13 +101,14 @@ def test_the_whole_file() -> None:
         "PARAMETER num_ctx 2048",
         "PARAMETER num_predict 32",
     ]
-    assert "PARAMETER num_ctx 1024" in modelfile(encoder, "m.gguf", 1500, 1024)
+    assert "# The longest prompt is that of eval/dev, 1500 tokens; an answer has 32." in lines
+    assert "PARAMETER num_ctx 1024" in modelfile(encoder, "m.gguf", Longest(1500, "x"), 1024)
 
 
 def test_what_can_not_be_written_is_left_out_with_the_reason() -> None:
     quotes = encoder_with(CHATML, system='Write """ around it.')
     assert "# No SYSTEM here: its quotation marks can't be written in a Modelfile." in modelfile(
-        quotes, "m", 9, 99
+        quotes, "m", Longest(9, "x"), 99
     )
 
 
@@ -118,6 +119,6 @@ def test_a_template_that_depends_on_the_text_has_no_pieces() -> None:
     encoder = encoder_with(odd)
     with pytest.raises(UsageError, match="what stands around a text depends on the text"):
         pieces_of(encoder, bos=None)
-    text = modelfile(encoder, "m.gguf", 100, 1024)
+    text = modelfile(encoder, "m.gguf", Longest(100, "x"), 1024)
     assert "# No TEMPLATE here: The chat template can't be said in Ollama's language" in text
     assert 'TEMPLATE """' not in text

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import IO, TextIO
 
@@ -25,6 +26,7 @@ _PLAIN = {
 """Signs of ours, for encodings that lack them."""
 
 _MOVES = re.compile(r"(\n|\x1b\[A)+")
+_PART = 1 << 16
 Lost = Callable[[OSError], None]
 
 
@@ -132,7 +134,7 @@ class Escaping(_Stream):
     up and down alone. rich writes its own sequences to the stream behind it.
     """
 
-    def __init__(self, stream: Enduring) -> None:
+    def __init__(self, stream: TextIO | Enduring) -> None:
         super().__init__(stream)
         self.rich_proxied_file = stream
 
@@ -184,6 +186,25 @@ def own(stream: IO[str]) -> IO[str]:
     while behind := getattr(stream, "rich_proxied_file", None):
         stream = behind
     return fit(stream)
+
+
+def passing_on(out: IO[bytes], errors: IO[bytes]) -> list[threading.Thread]:
+    """Write what another program says, as it comes, escaped as libraries' words, until its end."""
+    pairs = ((out, sys.stdout), (errors, sys.stderr))
+    threads = [threading.Thread(target=_pass_on, args=pair, daemon=True) for pair in pairs]
+    for one in threads:
+        one.start()
+    return threads
+
+
+def _pass_on(said: IO[bytes], to: TextIO | None) -> None:
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    out = to if to is None or isinstance(to, Escaping) else Escaping(to)
+    with said:
+        while part := os.read(said.fileno(), _PART):
+            if out is not None:
+                out.write(decoder.decode(part).replace("\r\n", "\n"))
+                out.flush()
 
 
 def flush() -> None:

@@ -58,3 +58,7 @@ class Document:
     text: str
     marks: tuple[Mark, ...] = ()
     """In order; what stands before the first has neither page nor heading."""
+    pages: int = 0
+    """Of a PDF file."""
+    silent: int = 0
+    """Of these, those that show pictures and hold no text: scans, perhaps."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import math
 import re
 from typing import Any
@@ -68,10 +69,11 @@ def _read(pdf: Any, name: str) -> Document:  # noqa: ANN401 - pypdfium2 is impor
             "Divide it into several files.",
         )
     parts, before = Parts(name), list[Line]()
-    count = known = 0
+    count = known = silent = 0
     for number in range(len(pdf)):
         page = pdf[number]
         lines = _lines(page)
+        silent += not lines and _shows_picture(page)
         page.close()
         count, known = count + len(lines), known + sum(line.known for line in lines)
         parts.enter(page=number + 1)
@@ -79,7 +81,8 @@ def _read(pdf: Any, name: str) -> Document:  # noqa: ANN401 - pypdfium2 is impor
         before = lines
     if not known or known < count / 2:
         raise _no_text(name, len(pdf), count)
-    return parts.document(_PROGRAM.sub("", pdf.get_metadata_value("Title").strip()))
+    title = _PROGRAM.sub("", pdf.get_metadata_value("Title").strip())
+    return dataclasses.replace(parts.document(title), pages=len(pdf), silent=silent)
 
 
 def _no_text(name: str, pages: int, lines: int) -> UnreadableError:
@@ -102,6 +105,11 @@ def _lines(page: Any) -> list[Line]:  # noqa: ANN401 - as above
         start = end + len("\r\n")
     textpage.close()
     return found
+
+
+def _shows_picture(page: Any) -> bool:  # noqa: ANN401 - as above
+    raw = needed("pypdfium2.raw", "pypdfium2", "PDF files")
+    return any(True for _ in page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE]))
 
 
 def _line(textpage: Any, text: str, start: int, end: int) -> Line:  # noqa: ANN401 - as above

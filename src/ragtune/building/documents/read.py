@@ -52,6 +52,8 @@ def read_sources(
                     reading = worker.read(path, source)
                     said.read_as(reading.encoding, source.name)
                     found = reading.documents
+                    for document in found:
+                        said.read_pages(document)
             except UnreadableError as error:
                 yield source, error
             else:
@@ -113,3 +115,9 @@ def _say(said: Said) -> None:
         )
     for name, count in said.empty.items():
         warn(f"{name}: {count:,} record{'s' * (count != 1)} without text left out.")
+    if said.silent:
+        warn(
+            f"Pages that show pictures and hold no text, and are left out: {named(said.silent)}. If they are "
+            "scanned, recognise the letters first (`ocrmypdf --skip-text IN.pdf OUT.pdf`), or set "
+            "documents.reader: docling."
+        )

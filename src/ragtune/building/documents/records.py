@@ -41,10 +41,16 @@ class Said:
     """Tables whose rows are read as lines."""
     empty: dict[str, int] = field(default_factory=dict)
     """How many records of a source had no text."""
+    silent: list[str] = field(default_factory=list)
+    """How many pages of a file are pictures without text, in words."""
 
     def read_as(self, encoding: str, name: str) -> None:
         if encoding not in ("", "utf-8"):
             self.encodings.setdefault(encoding, []).append(name)
+
+    def read_pages(self, document: Document) -> None:
+        if document.silent:
+            self.silent.append(f"{document.silent:,} of {document.pages:,} in {document.file}")
 
 
 def read_records(

@@ -166,10 +166,10 @@ class LexicalIndex:
         It sees what was committed last, whoever did. tantivy searches without Python's lock: questions
         are dealt to as many threads as there are cores.
         """
-        searcher = self._searcher()
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             try:
                 with no_panic():
+                    searcher = self._searcher()  # it may be gone since it was opened
                     found = pool.map(
                         lambda question: self._search(searcher, question, k), questions
                     )

@@ -25,8 +25,9 @@ from ragtune.base.screen.progress import busy
 from ragtune.base.stopping import stop_if_asked
 from ragtune.base.web.hub import api, ask
 from ragtune.base.web.network import hub_is_offline
+from ragtune.model.headers import require_none_drawn
 from ragtune.model.quiet import quiet
-from ragtune.model.safety import model_json, require_safe_folder
+from ragtune.model.safety import INDEX, WEIGHTS, model_json, require_safe_folder
 from ragtune.model.source import ModelSource, resolve
 from ragtune.model.unloadable import explained
 from ragtune.recipe.schema import Model
@@ -96,9 +97,12 @@ def load_encoder(folder: Path, key: str) -> SentenceTransformer:
     with _loading(folder, key):
         from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - an extra
 
-        return SentenceTransformer(
+        model = SentenceTransformer(
             str(folder), trust_remote_code=False, local_files_only=True, model_kwargs=_SAFELY
         )
+        # Of what transformers' pooler makes, sentence-transformers takes nothing.
+        _require_none_drawn(model, folder, "pooler.")
+        return model
 
 
 def load_cross_encoder(folder: Path, key: str) -> CrossEncoder:
@@ -106,9 +110,24 @@ def load_cross_encoder(folder: Path, key: str) -> CrossEncoder:
     with _loading(folder, key):
         from sentence_transformers import CrossEncoder  # noqa: PLC0415 - an extra
 
-        return CrossEncoder(
+        model = CrossEncoder(
             str(folder), trust_remote_code=False, local_files_only=True, model_kwargs=_SAFELY
         )
+        _require_none_drawn(model, folder)
+        return model
+
+
+def _require_none_drawn(
+    model: SentenceTransformer | CrossEncoder, folder: Path, unused: str = ""
+) -> None:
+    """Require that all weights were there: of a model without a reranker's head that would be a random one."""
+    from transformers import PreTrainedModel  # noqa: PLC0415 - torch
+
+    inner = next((one for one in model.modules() if isinstance(one, PreTrainedModel)), None)
+    folders = [folder, *_module_folders(folder)]
+    with_weights = (one for one in folders if any((one / n).is_file() for n in (WEIGHTS, INDEX)))
+    if inner is not None and (there := next(with_weights, None)) is not None:
+        require_none_drawn(inner, there, unused)
 
 
 @contextlib.contextmanager
@@ -122,6 +141,8 @@ def _loading(folder: Path, key: str) -> Iterator[None]:
         if not (isinstance(error, Exception) or is_panic(error)):
             raise
         with _named(key):
+            if isinstance(error, RagtuneError):
+                raise
             raise explained(error, "model", ModelSource(str(folder), None)) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from ragtune.base.errors import UsageError
 from ragtune.data.encode import Encoder
@@ -19,19 +20,27 @@ _HEAD = """\
 """
 
 
-def modelfile(encoder: Encoder, file: str, longest: int, context: int) -> str:
+class Longest(NamedTuple):
+    """The longest prompt that is known."""
+
+    tokens: int
+    of: str
+    """What it was taken from, in words."""
+
+
+def modelfile(encoder: Encoder, file: str, longest: Longest, context: int) -> str:
     """The text of a Modelfile.
 
     Args:
         encoder: of the run: its chat template, its system message, the stop token.
         file: the GGUF file, beside it.
-        longest: tokens of the longest prompt of the run.
+        longest: the longest prompt of the run.
         context: tokens that the model reads.
     """
     return _HEAD + "\n".join(_lines(encoder, file, longest, context)) + "\n"
 
 
-def _lines(encoder: Encoder, file: str, longest: int, context: int) -> Iterator[str]:
+def _lines(encoder: Encoder, file: str, longest: Longest, context: int) -> Iterator[str]:
     answer = encoder.recipe.evaluate.max_new_tokens
     yield f"FROM ./{file}"
     yield from _template(encoder)
@@ -44,7 +53,8 @@ def _lines(encoder: Encoder, file: str, longest: int, context: int) -> Iterator[
         yield f'PARAMETER stop "{stop}"'
     yield "PARAMETER temperature 0"
     yield "PARAMETER repeat_penalty 1"  # Ollama's own would punish words of the passages
-    yield f"PARAMETER num_ctx {min(context, -(-(longest + answer + 1) // _STEP) * _STEP)}"
+    yield f"# The longest prompt is that of {longest.of}, {longest.tokens} tokens; an answer has {answer}."
+    yield f"PARAMETER num_ctx {min(context, -(-(longest.tokens + answer + 1) // _STEP) * _STEP)}"
     yield f"PARAMETER num_predict {answer}"
 
 

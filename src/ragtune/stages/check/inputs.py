@@ -8,7 +8,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ragtune.answering.serving import check_server
+from ragtune.answering.endpoint import check_server
 from ragtune.base.errors import UsageError
 from ragtune.base.files import sha256
 from ragtune.base.processes import require_alone

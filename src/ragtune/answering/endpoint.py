@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ragtune.answering.client import did_you_mean, names, served_models
-from ragtune.answering.starting import lora_options
+from ragtune.answering.launch import lora_options
 from ragtune.base.commands import command_line
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.recipe.schema import Recipe

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import ragtune
+from ragtune.asking.check_served import RunningServer, ask_again, sample
 from ragtune.asking.serve import open_run
-from ragtune.asking.served import Served, ask_again, sample
 from ragtune.base.errors import UsageError
 from ragtune.cli import main
 from ragtune.scoring.score import Answers
@@ -77,17 +77,21 @@ def test_a_server_that_answers_otherwise_is_found_out(
     answered: Path, chat: Chat, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = ragtune.ask_served(answered, endpoint=chat.endpoint, count=6)
-    assert (found["n"], found["comparisons"][0]["changed"]) == (6, 0)
+    assert (found["n"], found["changed"]) == (6, 0)
     first = chat.asked[-6:]
     said = " ".join(capsys.readouterr().out.split())
-    assert "0 of 6 answers differ from the run's own." in said
-    assert "By these 6 questions it scores as the run did: squad_em +0.0" in said
-    # Wrong in a few, and the interval doesn't say more.
+    assert (
+        "What is served gives 0 of 6 answers otherwise than the run itself; squad_em 100.0 % where the run "
+        "has 100.0 % (100.0 … 100.0), 0.0 points (0.0 … 0.0:" in said
+    )
+    # Every answer was right: one that is wrong is enough.
     chat.says = lambda text: "grey" if text == first[0] else right(text)
     found = ragtune.ask_served(answered, endpoint=chat.endpoint, count=6)
     assert sorted(chat.asked[-6:]) == sorted(first)
-    assert found["comparisons"][0]["changed"] == 1
-    assert "it scores as the run did: squad_em -16.7 (95 % interval" in capsys.readouterr().out
+    assert found["changed"] == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "is not what was measured: it gives 1 of 6 answers otherwise" in said
+    assert "−16.7 points (−50.0 … 0.0:" in said
     # Wrong in most.
     chat.says = lambda text: "grey \033[31m" if "house 1" not in text else right(text)
     with pytest.raises(SystemExit) as stop:
@@ -95,12 +99,14 @@ def test_a_server_that_answers_otherwise_is_found_out(
     assert stop.value.code == 1
     out = capsys.readouterr().out
     said = " ".join(out.split())
-    assert "What is served is not what was measured: squad_em -90.0 (95 % interval" in said
-    assert "9 of 10 answers differ from the run" in said
+    assert "What is served is not what was measured: it gives 9 of 10 answers otherwise" in said
+    assert "−90.0 points (−100.0 … −70.0:" in said
+    assert "Look at its chat template, stop token, dtype and quantization." in said
     assert "\033[31m" not in out
     served = json.loads((answered / "eval/eval/served.json").read_text("utf-8"))
     assert served["endpoint"] == chat.endpoint
-    assert served["comparisons"][0]["broken"] == 9
+    assert (served["asked"], served["changed"]) == (10, 9)
+    assert served["difference"]["squad_em"]["value"] == -0.9
 
 
 def test_another_template_is_seen_by_the_tokens_that_the_server_counts(
@@ -122,7 +128,7 @@ def test_a_server_without_the_model_or_a_run_without_answers(
     assert "--name" in error.value.advice
     context = open_run(tuned, ["data.eval=another.jsonl"])
     with pytest.raises(UsageError, match="has no answers after tuning"):
-        ask_again(context, Served(chat.endpoint, "tiny"), 5)
+        ask_again(context, RunningServer(chat.endpoint, "tiny"), 5)
 
 
 def test_what_starts_an_engine_does_not_go_with_one_that_runs(
@@ -135,6 +141,26 @@ def test_what_starts_an_engine_does_not_go_with_one_that_runs(
         assert "--endpoint" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("address", ["http://me:s3cret-7@{}/v1", "http://{}/v1?key=s3cret-7"])
+def test_a_key_in_the_address_is_neither_said_nor_written(
+    answered: Path, chat: Chat, address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    endpoint = address.format(chat.endpoint.removeprefix("http://").removesuffix("/v1"))
+    written = answered / "eval/eval/served.json"
+    written.unlink(missing_ok=True)
+    with pytest.raises(SystemExit) as stop:
+        main(["--debug", "serve", str(answered), "--endpoint", endpoint])
+    assert stop.value.code == 2
+    out, errors = capsys.readouterr()
+    assert "holds a user's name or password, or something behind ? or #" in errors
+    assert "s3cret" not in out + errors
+    assert not written.exists()
+    for key in ("endpoint", "served_after"):  # by way of the recipe, too; --debug shows more
+        with pytest.raises(SystemExit):
+            main(["--debug", "serve", str(answered), f"evaluate.{key}={endpoint}", "--print"])
+        assert "s3cret" not in "".join(capsys.readouterr())
+
+
 def test_the_key_of_vllm_is_sent_and_shown_nowhere(
     answered: Path,
     chat: Chat,
@@ -143,7 +169,9 @@ def test_the_key_of_vllm_is_sent_and_shown_nowhere(
 ) -> None:
     monkeypatch.setenv("VLLM_API_KEY", "sk-of-vllm")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-openai")
-    ask_again(open_run(answered, []), Served(chat.endpoint, "tiny", key_from="VLLM_API_KEY"), 2)
+    ask_again(
+        open_run(answered, []), RunningServer(chat.endpoint, "tiny", key_from="VLLM_API_KEY"), 2
+    )
     assert chat.keys == {"Bearer sk-of-vllm"}
     assert "sk-of" not in capsys.readouterr().out
     for path in answered.rglob("*"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from transformers import PreTrainedTokenizerBase
 
 from ragtune.answering.engine import fitting
-from ragtune.answering.starting import Tuned
+from ragtune.answering.launch import ServedModel
 from ragtune.base.files import read_json
 from ragtune.base.reading import open_plain
 from ragtune.base.screen.console import note, warn
@@ -18,7 +18,7 @@ _TRIED = 20
 """Questions whose prompts are compared."""
 
 
-def say_differences(context: Context, tuned: Tuned) -> None:
+def say_differences(context: Context, tuned: ServedModel) -> None:
     """Compare what the server would make of the first questions with what was trained, and say what differs."""
     if not context.folder.questions.is_dir():
         note("Chat template and stop token are not compared with training: there are no questions.")
@@ -53,7 +53,7 @@ def say_differences(context: Context, tuned: Tuned) -> None:
         )
 
 
-def _served_tokenizer(context: Context, tuned: Tuned) -> PreTrainedTokenizerBase:
+def _served_tokenizer(context: Context, tuned: ServedModel) -> PreTrainedTokenizerBase:
     """The tokenizer that the server loads, with the chat template that it is given."""
     if tuned.merged is not None:
         return load_tokenizer(ModelSource(str(tuned.merged), None))
@@ -63,7 +63,7 @@ def _served_tokenizer(context: Context, tuned: Tuned) -> PreTrainedTokenizerBase
     return tokenizer
 
 
-def _stops_elsewhere(context: Context, tuned: Tuned) -> str:
+def _stops_elsewhere(context: Context, tuned: ServedModel) -> str:
     """What to say if the stop token of training isn't among those that the server is told; "" if it is."""
     file = (tuned.merged or tuned.adapter) / GENERATION
     ends = read_json(file).get("eos_token_id") if file.exists() else None

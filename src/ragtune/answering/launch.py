@@ -15,7 +15,7 @@ from ragtune.base.commands import command_line
 from ragtune.base.errors import UsageError
 from ragtune.recipe.schema import Scalar
 
-Engine = Literal["vllm", "transformers"]
+Backend = Literal["vllm", "transformers"]
 
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as --max-lora-rank; its default is 16."""
@@ -24,7 +24,7 @@ _QUIET = {"DO_NOT_TRACK": "1"}
 
 
 @dataclass(frozen=True)
-class Place:
+class BindAddress:
     """Where a server listens."""
 
     host: str
@@ -55,7 +55,7 @@ class Command:
 
 
 @dataclass(frozen=True)
-class Tuned:
+class ServedModel:
     """What is to be served of a run."""
 
     base: str
@@ -87,7 +87,7 @@ def lora_options(rank: int, name: str, adapter: Path) -> tuple[str, ...]:
     return "--enable-lora", f"--max-lora-rank={allowed}", f"--lora-modules={module}"
 
 
-def vllm_command(tuned: Tuned, place: Place) -> Command:
+def vllm_command(tuned: ServedModel, bind: BindAddress) -> Command:
     """To start vLLM with the adapter on the base, both under a name of their own; or with the merged model.
 
     Raises:
@@ -115,12 +115,12 @@ def vllm_command(tuned: Tuned, place: Place) -> Command:
     else:
         words.append(f"--served-model-name={tuned.name}")
     words += [f"--max-model-len={tuned.longest}"] if tuned.longest else []
-    words += _common(tuned, place, "--default-chat-template-kwargs")
+    words += _common(tuned, bind, "--default-chat-template-kwargs")
     base_name = tuned.base_name if tuned.merged is None else None
     return Command(tuple(words), _QUIET, tuned.name, base_name)
 
 
-def transformers_command(tuned: Tuned, place: Place) -> Command:
+def transformers_command(tuned: ServedModel, bind: BindAddress) -> Command:
     """To start `transformers serve` with the merged model, which it calls by its folder.
 
     Raises:
@@ -133,15 +133,15 @@ def transformers_command(tuned: Tuned, place: Place) -> Command:
             f"transformers serve can't load {model}: behind @ it expects a revision of the Hub.",
             "Rename the folder, or go into it and name the run by a path without @, such as `.`.",
         )
-    words = ("transformers", "serve", model, *_common(tuned, place, "--chat-template-kwargs"))
+    words = ("transformers", "serve", model, *_common(tuned, bind, "--chat-template-kwargs"))
     # At /load_model it loads what it is told: nobody who asks is to make it download that, or have it take
     # another model of the Hub's cache. It lists that cache at /v1/models, and fails there without one.
     closed = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tuned.merged)}
     return Command(words, closed, model, None)
 
 
-def _common(tuned: Tuned, place: Place, arguments: str) -> list[str]:
-    words = [f"--dtype={tuned.dtype}", f"--host={place.host}", f"--port={place.port}"]
+def _common(tuned: ServedModel, bind: BindAddress, arguments: str) -> list[str]:
+    words = [f"--dtype={tuned.dtype}", f"--host={bind.host}", f"--port={bind.port}"]
     if tuned.template_arguments:
         given = json.dumps(dict(tuned.template_arguments), ensure_ascii=False)
         words.append(f"{arguments}={given}")

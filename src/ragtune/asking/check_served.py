@@ -10,22 +10,22 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from ragtune.answering.connection import check_address
 from ragtune.answering.engine import fitting
 from ragtune.answering.prediction import read_predictions
 from ragtune.answering.server import Server
 from ragtune.base.commands import command_line
 from ragtune.base.errors import UsageError
 from ragtune.base.files import write_json
-from ragtune.base.screen.console import console, note, warn
+from ragtune.base.screen.console import note, warn
 from ragtune.base.text import shortened
 from ragtune.data.example import Example
-from ragtune.reporting.terminal import runs_table
-from ragtune.scoring.compare import Runs, against_first
-from ragtune.scoring.score import Answers, Scored, score_answers
+from ragtune.reporting.terminal import say_asked_again
+from ragtune.scoring.reasked import Reasked, is_other, reasked
+from ragtune.scoring.score import Answers, score_answers
 from ragtune.stages.answer import ANSWERS
 from ragtune.stages.context import Context
 from ragtune.stages.road import working
-from ragtune.stages.terminal import differs
 from ragtune.store.changes import with_part
 
 _SHOWN = 3
@@ -33,7 +33,7 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Served:
+class RunningServer:
     """A server that has the tuned model."""
 
     endpoint: str
@@ -45,7 +45,7 @@ class Served:
     """The environment variable with its key, if it has one."""
 
 
-def ask_again(context: Context, served: Served, count: int) -> Runs:
+def ask_again(context: Context, served: RunningServer, count: int) -> Reasked:
     """Ask a sample of the evaluation questions through a server, and compare with the run's own answers.
 
     Prints what changed, and writes it into the evaluation set's folder as served.json.
@@ -56,22 +56,18 @@ def ask_again(context: Context, served: Served, count: int) -> Runs:
         count: how many questions; all, if there are no more.
 
     Returns:
-        The run's own figures over these questions, the server's, and one against the other.
+        What its answers are against the run's own.
 
     Raises:
         UsageError: the run has no answers after tuning, or the server doesn't have the model.
         RagtuneError: the server can't be reached, or fails.
     """
+    check_address(served.endpoint, "evaluate")
     with working(context, making=False, keeping=False):
         own = own_answers(context)
         asked = sample(context, own, count)
         answers, counted = _ask(context, served, asked)
-        both = [
-            score_answers(context.recipe, context.questions, one)
-            for one in (_of(own, asked), answers)
-        ]
-        names = (str(context.folder.path), f"by {served.engine}")
-        runs = against_first([*zip(names, both, strict=True)], {})
+        found = reasked(context.recipe, context.questions, own, answers)
         if context.read_only is None:
             more = {
                 "engine": served.engine,
@@ -80,9 +76,17 @@ def ask_again(context: Context, served: Served, count: int) -> Runs:
                 "of": len(own.texts),
                 "other_prompts": counted,
             }
-            write_json(context.folder.served, {**more, **runs})
-    _say(runs, both, counted)
-    return runs
+            write_json(context.folder.served, {**more, **found})
+    say_asked_again("What is served", found)
+    if is_other(found):
+        note("Look at its chat template, stop token, dtype and quantization.")
+    _show_changed(asked, own, answers)
+    if counted:
+        warn(
+            f"The server counts other tokens in {counted} of {len(asked)} prompts than were trained: its chat "
+            "template, or its tokenizer, is another one."
+        )
+    return found
 
 
 def sample(context: Context, own: Answers, count: int) -> list[Example]:
@@ -122,14 +126,7 @@ def own_answers(context: Context) -> Answers:
     return Answers.of(read_predictions(place / ANSWERS), str(place))
 
 
-def _of(answers: Answers, asked: Sequence[Example]) -> Answers:
-    """Of some answers those to these questions."""
-    qids = {e.qid for e in asked}
-    texts = {qid: text for qid, text in answers.texts.items() if qid in qids}
-    return Answers(texts, set(answers.cut or ()) & qids, None, answers.name)
-
-
-def _ask(context: Context, served: Served, asked: Sequence[Example]) -> tuple[Answers, int]:
+def _ask(context: Context, served: RunningServer, asked: Sequence[Example]) -> tuple[Answers, int]:
     """The server's answers, and to how many of the questions it counted other tokens than were trained."""
     there: dict[str, JsonValue] = {
         "evaluate.engine": "openai",
@@ -156,36 +153,11 @@ def _ask(context: Context, served: Served, asked: Sequence[Example]) -> tuple[An
     return Answers.of(found, served.endpoint), counted
 
 
-def _say(runs: Runs, both: Sequence[Scored], counted: int) -> None:
-    console.print(runs_table(runs))
-    compared = runs["comparisons"][0]
-    own, theirs = both
-    changed = [
-        (e.question, a or "", b or "")
-        for e, a, b in zip(own.chosen, own.texts, theirs.texts, strict=True)
-        if a != b
-    ]
-    note(f"{compared['changed']} of {runs['n']} answers differ from the run's own.")
-    for question, *answers in changed[:_SHOWN]:
-        first, second = (shortened(" ".join(one.split()), 60) or "(nothing)" for one in answers)
-        note(f"  {shortened(question, 60)}: {first} → {second}")
-    if counted:
-        warn(
-            f"The server counts other tokens in {counted} of {runs['n']} prompts than were trained: its chat "
-            "template, or its tokenizer, is another one."
+def _show_changed(asked: Sequence[Example], own: Answers, again: Answers) -> None:
+    changed = [e for e in asked if own.texts[e.qid] != again.texts[e.qid]]
+    for example in changed[:_SHOWN]:
+        first, second = (
+            shortened(" ".join(side.texts[example.qid].split()), 60) or "(nothing)"
+            for side in (own, again)
         )
-    _verdict(runs)
-
-
-def _verdict(runs: Runs) -> None:
-    """Say whether the server scores as the run did, by the paired interval."""
-    figure = runs["comparisons"][0]["difference"][runs["metric"]]
-    value, low, high = (f"{100 * figure[part]:+.1f}" for part in ("value", "low", "high"))
-    span = f"{runs['metric']} {value} (95 % interval {low} … {high})"
-    if differs(runs):
-        warn(
-            f"What is served is not what was measured: {span}. Look at its chat template, stop token, dtype "
-            "and quantization."
-        )
-    else:
-        note(f"By these {runs['n']} questions it scores as the run did: {span}.")
+        note(f"  {shortened(example.question, 60)}: {first} → {second}")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ragtune.answering.starting import (
+from ragtune.answering.launch import (
+    BindAddress,
     Command,
-    Place,
-    Tuned,
+    ServedModel,
     lora_options,
     transformers_command,
     vllm_command,
@@ -20,8 +20,8 @@ from ragtune.base.errors import UsageError
 from tests.base.test_commands import NASTY, in_a_shell
 
 RUN = Path("runs/x")
-HERE = Place("127.0.0.1", 8000)
-TUNED = Tuned(
+HERE = BindAddress("127.0.0.1", 8000)
+TUNED = ServedModel(
     base="owner/base",
     base_name="owner/base",
     name="x",
@@ -64,7 +64,7 @@ def test_vllm_with_the_merged_model_with_nf4_and_with_code() -> None:
 
 def test_transformers_with_the_merged_model_and_nothing_else() -> None:
     plain = dataclasses.replace(TUNED, merged=RUN / "merged", template_arguments={})
-    command = transformers_command(plain, Place("::1", 81))
+    command = transformers_command(plain, BindAddress("::1", 81))
     assert command.words == (
         "transformers", "serve", "runs/x/merged", "--dtype=bfloat16", "--host=::1", "--port=81",
     )  # fmt: skip
@@ -120,7 +120,7 @@ def test_an_adapter_whose_path_looks_like_something_else() -> None:
     ],
 )
 def test_where_a_server_is_asked(host: str, endpoint: str) -> None:
-    assert Place(host, 80).endpoint == endpoint
+    assert BindAddress(host, 80).endpoint == endpoint
 
 
 def test_a_command_has_no_key() -> None:

@@ -1,0 +1,12 @@
+"""What the page says of an answer: in the words of who asks, not of who wrote the recipe."""
+
+from __future__ import annotations
+
+from ragtune.asking.page_text import card
+from tests.asking.test_shown import answered
+
+
+def test_an_answer_that_was_cut_off_names_no_key() -> None:
+    facts = card(answered("red", (), finished=False), 1.0).facts
+    assert "cut off: the answer was longer than allowed" in facts
+    assert "evaluate." not in facts
