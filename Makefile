@@ -16,7 +16,7 @@ help:
 	@echo "make docs           the documentation in English and Japanese, into site/"
 	@echo "make families       every model family against plain transformers: minutes,"
 	@echo "                    and docs/models.md"
-	@echo "make cluster        retrieval on a Ray cluster that loses a node"
+	@echo "make cluster        retrieval on a Ray cluster that loses a node; the example for one"
 	@echo "make heavy          real models as GGUF, in a notebook, asking; the bench: minutes"
 	@echo "make llama-index    the serving page with LlamaIndex, which needs an older openai"
 	@echo "make all            test, families, heavy, cluster and llama-index"
@@ -86,7 +86,7 @@ heavy: env-ja .venv/installed-minilm
 # A Ray cluster of several nodes on this machine, one of which is lost.
 cluster: env
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
-	$(BIN)/python -m pytest tests/building/retrieval/test_distributed.py tests/building/retrieval/test_shard.py
+	$(BIN)/python -m pytest tests/building/retrieval/test_distributed.py tests/building/retrieval/test_shard.py tests/test_examples.py
 
 # docs/serving.md's LlamaIndex: it wants an openai below the one that the tests run with, so it has a place of its own.
 .venv-llama-index/installed: .venv/installed

@@ -29,6 +29,7 @@ from ragtune.answering.local import Local
 from ragtune.data.encode import Sample
 from ragtune.model import load as loading
 from ragtune.model.fast.attention import NAME
+from ragtune.model.fast.dropout import Masks
 from ragtune.model.fast.lora import fuse
 from ragtune.model.hardware import Hardware
 from ragtune.model.layout import row_size
@@ -96,7 +97,7 @@ def samples(count: int, longest: int, vocabulary: int, trained: int | None = Non
         k = rng.choice([3, 4, 5, 6, 7, 8, 10])
         k = k if trained is None else min(trained, n - 1)
         ids = [rng.randrange(5, vocabulary) for _ in range(n)]
-        out.append(Sample(str(i), ids[:-k], ids[-k:]))
+        out.append(Sample(str(i), ids[:-k], ids[-k:], i))
     return out
 
 
@@ -128,6 +129,8 @@ def train(
     steps = [data[i : i + batch] for i in range(0, len(data), batch)]
     hardware = hardware_here()
     tuned = attach(model, recipe.lora, 42)
+    masks = Masks(recipe.seed)
+    masks.take_over(tuned)
     if case["fuse"]:
         fuse(tuned)
     packed = case.get("packed", True)
@@ -170,6 +173,8 @@ def train(
             train_dataset=PackedRows([r for s in steps for r in split_rows(s, plan.rows(batch))]),
             callbacks=[Clock()],
             plan=plan,
+            trained=[sum(len(s.completion_ids) for s in step) for step in steps],
+            masks=masks,
             on_plan=lambda p: print("  plan:", p.changes, flush=True),
             keep=1,
         )

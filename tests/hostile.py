@@ -81,6 +81,7 @@ def questions(hub: Hostile, folder: Path) -> dict[str, Callable[[], object]]:
     import torch
 
     from ragtune.answering.client import Client, served_models, wait_for
+    from ragtune.answering.server import ask_all
     from ragtune.data.read import read_examples
     from ragtune.model.facts import model_facts
     from ragtune.model.hardware import Hardware
@@ -99,7 +100,7 @@ def questions(hub: Hostile, folder: Path) -> dict[str, Callable[[], object]]:
     def chat() -> None:
         client = Client(f"{hub.url}/v1", "m")
         asked = [(f"q{i}", [{"role": "user", "content": "?"}]) for i in range(3)]
-        wait_for(lambda: client.ask_all(asked, 2, lambda _: None))  # type: ignore[arg-type]
+        wait_for(lambda: ask_all([client], asked, 2, lambda _: None))  # type: ignore[arg-type]
 
     return {
         "access": lambda: check_access("alice/model", private=True),

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +88,13 @@ class Ready:
         outputs: tuple[Path, Path] | None = None,
         *,
         program: str = "ragtune",
+        faults: Mapping[int, Sequence[Any]] | None = None,
         **environment: str,
     ) -> Started:
         """Begin `ragtune ARGUMENTS`, or a `kernel` of IPython's.
 
-        What it writes goes to files of its own, or to `outputs`.
+        What it writes goes to files of its own, or to `outputs`. With `faults`, by rank, the ranks that it
+        starts are forks as well; a fault is a function of `tests.distributed.faults`, and what it is given.
         """
         self._count += 1
         out, errors = outputs or (
@@ -103,6 +106,7 @@ class Ready:
             "cwd": str(cwd or Path.cwd()),
             "environment": {**os.environ, **environment},
             "outputs": [str(out), str(errors)],
+            "faults": None if faults is None else {str(rank): one for rank, one in faults.items()},
         }
         ours, theirs = socket.socketpair()
         with theirs:
@@ -111,10 +115,14 @@ class Ready:
         return Started(ours, out, errors)
 
     def run(
-        self, arguments: list[str], cwd: Path | None = None, **environment: str
+        self,
+        arguments: list[str],
+        cwd: Path | None = None,
+        faults: Mapping[int, Sequence[Any]] | None = None,
+        **environment: str,
     ) -> subprocess.CompletedProcess[str]:
         """Do `ragtune ARGUMENTS` and wait for its end."""
-        started = self.start(arguments, cwd, **environment)
+        started = self.start(arguments, cwd, faults=faults, **environment)
         out, errors = started.communicate()
         return subprocess.CompletedProcess(arguments, started.wait(), out, errors)
 
@@ -166,6 +174,10 @@ def _become(wanted: dict[str, Any]) -> None:
     sys.argv = [wanted["program"], *wanted["arguments"]]
     code = 1
     try:
+        if wanted["faults"] is not None:
+            from tests.distributed.ranks import forked_ranks
+
+            forked_ranks(wanted["faults"])
         from ragtune.base.web.network import no_telemetry
 
         no_telemetry()  # as when ragtune is imported

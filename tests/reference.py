@@ -126,6 +126,8 @@ def _kind(annotation: Any, say: Say) -> str:
         return ", ".join(_kind(part, say) for part in parts)
     if annotation in (bool, type(None)):
         return "`true`, `false`" if annotation is bool else "`null`"
+    if origin is list and int in (parts[0], *typing.get_args(parts[0])):
+        return say("list of integers")
     return say(KINDS[origin or annotation])
 
 

@@ -145,9 +145,16 @@ def require_installable(words: list[str]) -> None:
         ), word
 
 
+def words_of(line: str) -> list[str]:
+    """A command's words; of a launcher's those of the program that it starts."""
+    words = shlex.split(line)
+    launched = words[0] in ("torchrun", "accelerate")
+    return words[words.index("-m") + 1 :] if launched else words
+
+
 @pytest.mark.parametrize("line", sorted({line for page in PAGES for line in commands(page)}))
 def test_a_command_is_one_that_there_is(line: str) -> None:
-    program, *arguments = [a for a in shlex.split(line) if a not in ("--offline", "--debug")]
+    program, *arguments = [a for a in words_of(line) if a not in ("--offline", "--debug")]
     makefile = (ROOT / "Makefile").read_text("utf-8")
     if program == "make":
         named = [
@@ -157,7 +164,7 @@ def test_a_command_is_one_that_there_is(line: str) -> None:
         assert all(re.search(f"^{name}", makefile, re.MULTILINE) for name in named)
     elif program in ("pip", "uv"):
         require_installable(arguments)
-    elif program == "python":
+    elif program in ("python", "sbatch"):
         assert (ROOT / arguments[0]).is_file()
         text = (ROOT / arguments[0]).read_text("utf-8")
         assert all(f'"{a}"' in text for a in arguments if a.startswith("--"))

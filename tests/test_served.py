@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,24 @@ def test_a_check_without_a_server_fails_unless_the_first_answers_are_there(
     assert "No server answers" in own[1]["message"]
 
 
+def test_a_check_of_several_servers_names_the_one_that_is_silent(
+    served_recipe: dict[str, Any],
+    tmp_path: Path,
+    chat: Chat,  # noqa: F811
+) -> None:
+    with Chat() as gone:
+        pass
+    both = f"evaluate.endpoint=[{chat.endpoint}, {gone.endpoint}]"
+    found = server(ragtune.check(served_recipe, both, run_dir=tmp_path / "run"))
+    assert [f["level"] for f in found] == ["fail"]
+    assert f"No server answers at {gone.endpoint}" in found[0]["message"]
+    ragtune.evaluate(served_recipe, run_dir=tmp_path / "run")
+    found = server(ragtune.check(served_recipe, both, run_dir=tmp_path / "run"))
+    assert [f["level"] for f in found] == ["ok", "warning"]
+    assert found[0]["message"].startswith(f"{chat.endpoint} answers")
+    assert f"No server answers at {gone.endpoint}" in found[1]["message"]
+
+
 def server(page: list[dict[str, str]]) -> list[dict[str, str]]:
     return [one for one in page if one["name"] == "server"]
 
@@ -124,7 +143,9 @@ def test_check_names_the_nearest_and_the_template_that_is_not_sent(
     changes = ["evaluate.served_before=bas", "prompt.chat_template=plain"]
     check(Context(served_recipe, changes, tmp_path / "run"))
     out = " ".join(capsys.readouterr().out.split())
-    assert "evaluate.served_before, bas, is not in the list; did you mean base?" in out
+    assert re.search(
+        r"evaluate.served_before, bas, is not in the list of http://\S+; did you mean base\?", out
+    )
     assert "prompt.chat_template is not sent" in out
 
 

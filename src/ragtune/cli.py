@@ -17,7 +17,7 @@ import typer
 import ragtune
 from ragtune.asking import commands as asking
 from ragtune.base import stopping
-from ragtune.base.ending import code_of
+from ragtune.base.ending import call, code_of
 from ragtune.base.errors import UsageError
 from ragtune.base.screen.output import guarded, say, say_json
 from ragtune.base.screen.usage import (
@@ -45,6 +45,7 @@ from ragtune.base.screen.usage import (
 )
 from ragtune.base.web.network import go_offline, require_network
 from ragtune.recipe import commands as starting
+from ragtune.stages.launched import as_rank, dismiss
 
 app = typer.Typer(
     name="ragtune",
@@ -325,7 +326,8 @@ def main(arguments: list[str] | None = None) -> None:
     stopping.install()
     try:
         with guarded(stopping.output_lost):
-            code = code_of(app, given)
+            code = code_of(lambda words: as_rank(lambda: call(app, words)), given)
+            dismiss(code)
     finally:
         stopping.uninstall()
     sys.exit(code)

@@ -14,7 +14,7 @@ import pytest
 from ragtune.answering import client as endpoint
 from ragtune.answering.client import served_models
 from ragtune.answering.prediction import Prediction
-from ragtune.answering.server import Server
+from ragtune.answering.server import Server, ask_all
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example, Passage
@@ -384,9 +384,10 @@ def test_an_answer_without_an_end(
     with Hostile(0) as server:
         server.only = getattr(Hostile, f"mode_{mode}")
         asked = [("q0", [{"role": "user", "content": "red"}])]
+        client = endpoint.Client(f"{server.url}/v1", "m")
         with pytest.raises(RagtuneError, match=words):
             endpoint.wait_for(
-                lambda: endpoint.Client(f"{server.url}/v1", "m").ask_all(asked, 1, lambda _: None)  # type: ignore[arg-type]
+                lambda: ask_all([client], asked, 1, lambda _: None)  # type: ignore[arg-type]
             )
         assert max(server.served.values()) < 8 << 20
 
@@ -404,3 +405,69 @@ def test_what_a_server_asks_to_wait_is_said_once(
     assert pauses == [20, 20]
     said = " ".join(capsys.readouterr().out.split())
     assert said.count(f"{chat.endpoint} asks to wait 20 s (429).") == 1
+
+
+def test_several_servers_share_the_questions(
+    chat: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each is asked so many at a time, also when its name of the limit is its own."""
+    texts = [*map(str, range(12))]
+    with Chat("base") as other:
+        chat.together = other.together = threading.Barrier(4)  # two of each, or it breaks
+        found = ask(chat, tmp_path / "a", *texts, endpoint=[chat.endpoint, other.endpoint])
+        assert [p.prediction for p in found] == [f"re: {text}" for text in texts]
+        assert sorted([*chat.asked, *other.asked]) == sorted(texts)
+        assert chat.most == other.most == 2
+        said = " ".join(capsys.readouterr().out.split())
+        assert f"Asking {chat.endpoint}, {other.endpoint} for base" in said
+        ask(chat, tmp_path / "a", *texts, endpoint=other.endpoint)  # nothing is asked again
+    assert len(chat.asked) + len(other.asked) == len(texts)
+
+
+def test_a_slow_server_is_asked_less(chat: Chat, tmp_path: Path) -> None:
+    texts, rest = [*map(str, range(20))], threading.Event()
+    with Chat("base") as slow:
+        slow.says = lambda said: str(rest.wait(10))
+        chat.says = lambda said: "" if len(chat.asked) < 18 else rest.set() or ""
+        ask(chat, tmp_path / "a", *texts, endpoint=[slow.endpoint, chat.endpoint])
+        assert len(slow.asked) == 2
+    assert len(chat.asked) == 18
+
+
+def test_of_several_servers_the_one_that_fails_is_named(chat: Chat, tmp_path: Path) -> None:
+    """What the others have answered stays, and is not asked again."""
+    texts = [*map(str, range(8))]
+    with Chat("base") as other:
+        other.faults = {text: [(500, {"error": "boom"})] * 6 for text in texts}
+        both = [chat.endpoint, other.endpoint]
+        with pytest.raises(
+            RagtuneError, match=r"failed at the question id-\d \(500: boom\)"
+        ) as error:
+            ask(chat, tmp_path / "a", *texts, endpoint=both)
+        assert error.value.message.startswith(other.endpoint)
+        assert "leave it out of evaluate.endpoint" in error.value.advice
+        kept = len((tmp_path / "a").read_text("utf-8").splitlines())
+        assert kept == len(chat.asked) > 0
+        other.models = 401
+        with pytest.raises(UsageError, match="refuses to answer without a key") as error:
+            ask(chat, tmp_path / "a", *texts, endpoint=both)
+        assert error.value.message.startswith(other.endpoint)
+    with pytest.raises(RagtuneError, match=f"No server answers at {other.endpoint}"):
+        ask(chat, tmp_path / "a", *texts, endpoint=both)
+    found = ask(chat, tmp_path / "a", *texts)
+    assert [p.prediction for p in found] == [f"re: {text}" for text in texts]
+    assert len(chat.asked) == len(texts)
+
+
+def test_addresses_of_several_servers(chat: Chat, tmp_path: Path) -> None:
+    for wrong, said in (
+        ([], "at least 1 item"),
+        ([chat.endpoint, f"{chat.endpoint}/"], "names a server twice"),
+        ([chat.endpoint, f"http://me:{KEY}@h:1/v1"], "holds what looks like a token"),
+        ([chat.endpoint, "http://me:word@h:1/v1"], "an address with a user's name or password"),
+        ([chat.endpoint, "h:1/v1"], "'h:1/v1' is no address of a server"),
+    ):
+        with pytest.raises(UsageError, match=said) as error:
+            ask(chat, tmp_path / "a", "1", endpoint=wrong)
+        assert KEY not in str(error.value)
+    assert not chat.asked

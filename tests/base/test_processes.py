@@ -12,15 +12,9 @@ import pytest
 
 import ragtune
 from ragtune.base.errors import UsageError
-from ragtune.base.processes import require_alone
+from ragtune.base.processes import require_own_settings
 
 REFUSED = [
-    ("WORLD_SIZE", "2"),
-    ("WORLD_SIZE", ""),
-    ("WORLD_SIZE", "two"),
-    ("OMPI_COMM_WORLD_SIZE", "4"),
-    ("LOCAL_RANK", "0"),
-    ("RANK", "1"),
     ("ACCELERATE_MIXED_PRECISION", "bf16"),
     ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR"),
     ("ACCELERATE_USE_CPU", "true"),
@@ -44,7 +38,7 @@ HARMLESS = {
 def test_it_is_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(UsageError) as raised:
-        require_alone()
+        require_own_settings()
     assert raised.value.message == f"The environment variable {name} is set: {name}={value}."
     assert f"unset {name}" in raised.value.advice
 
@@ -53,8 +47,8 @@ def test_it_is_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -
 def test_every_command_that_makes_something_refuses(
     tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="WORLD_SIZE=2"):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    with pytest.raises(UsageError, match="ACCELERATE_USE_CPU=1"):
         getattr(ragtune, command)(tiny_recipe, run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -62,17 +56,18 @@ def test_every_command_that_makes_something_refuses(
 def test_check_says_it(
     tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
     first, *others = ragtune.check(tiny_recipe, run_dir=tmp_path / "run")
     assert (first["name"], first["level"]) == ("environment", "fail")
-    assert "without torchrun" in first["advice"]
+    assert "unset ACCELERATE_USE_CPU" in first["advice"]
     assert others[0]["level"] == "ok"
 
 
 def test_what_launchers_leave_of_one_process_changes_nothing() -> None:
     """In a process of its own: Accelerate keeps what it read first."""
     code = (
-        "import torch, transformers, ragtune.base.processes as s; s.require_alone();"
+        "import torch, transformers, ragtune.base.processes as s, ragtune.distributed.place as p;"
+        "s.require_own_settings(); assert p.take_place() is None;"
         "a = transformers.TrainingArguments(output_dir='x', use_cpu=True, report_to='none');"
         "print(a.device, a.world_size, a.mixed_precision, a.parallel_mode.name,"
         " torch.distributed.is_initialized())"

@@ -5,6 +5,7 @@ import json
 import random
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,9 @@ from ragtune.model.layout import row_size
 from ragtune.model.plan import Plan, describe, make_plan, plan_answers
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Recipe
+from ragtune.stages.check import capacity
+from ragtune.stages.check.findings import Look
+from ragtune.stages.context import Context
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 from experts import SHAPES
@@ -294,3 +298,56 @@ def test_sizes_that_a_family_lacks_or_has_by_layer(name: str) -> None:
     shape = memory_module.Shape.of(config, notebook("lora.target_modules=[all-linear]"))
     assert shape.linear > 0
     assert min(shape.layers, shape.hidden, shape.inner, shape.heads, shape.head_dim) > 0
+
+
+def gpus(monkeypatch: pytest.MonkeyPatch, *totals: int) -> None:
+    """GPUs of so many GiB; of the first, 5 are in use by others and 2 by this process."""
+    first = totals[0] * GIB
+    for name, found in {
+        "is_available": lambda: True,
+        "device_count": lambda: len(totals),
+        "current_device": lambda: 0,
+        "get_device_capability": lambda _: (9, 0),
+        "get_device_name": lambda one: f"card of {totals[one if type(one) is int else one.index]}",
+        "mem_get_info": lambda _: (first - 7 * GIB, first),
+        "memory_reserved": lambda _: 2 * GIB,
+        "get_per_process_memory_fraction": lambda _: 1.0,
+        "get_device_properties": lambda one: SimpleNamespace(
+            total_memory=totals[one if type(one) is int else one.index] * GIB
+        ),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, found)
+
+
+def test_the_smallest_gpu_is_planned_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(monkeypatch, 80, 24, 48)
+    for beside, gib in (((), 75), ((2,), 43), ((1, 2), 19)):
+        assert memory_module.available(dataclasses.replace(GPU, beside=beside)) == gib * GIB
+    gpus(monkeypatch, 24, 80)
+    assert memory_module.available(dataclasses.replace(GPU, beside=(1,))) == 19 * GIB
+
+
+@pytest.mark.parametrize(
+    ("devices", "said", "others"),
+    [
+        ("all", "on the GPUs 0, 1, 2; planned for the smallest, 24.0 GiB", 2),
+        ("[0, 2]", "on the GPUs 0, 2 (1 more not used); planned for the smallest, 48.0 GiB", 1),
+        ("1", None, 0),
+    ],
+)  # fmt: skip
+def test_a_check_says_which_gpus_share_the_work(
+    monkeypatch: pytest.MonkeyPatch, devices: str, said: str | None, others: int
+) -> None:
+    gpus(monkeypatch, 80, 24, 48)
+    run = Context(
+        notebook("model.quantization=null", "train.optimizer=adamw", f"devices={devices}")
+    )
+    look = Look(run)
+    capacity.hardware(look)
+    told = [(one.level, one.message) for one in look.findings]
+    assert told[0] == ("ok", "card of 80; bfloat16 (compute capability 9.0)")
+    if said:
+        assert told[1] == ("ok", f"{others + 1} processes share the work, {said}")
+    assert [level for level, _ in told[2:]] == ["warning"] * bool(said)
+    if devices == "all":
+        assert told[2][1] == "the GPUs differ: card of 80, card of 24, card of 48"

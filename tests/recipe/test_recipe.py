@@ -21,7 +21,7 @@ from ragtune.recipe.starter import STARTER, commented
 RECIPES = sorted(
     path
     for path in (Path(__file__).parents[2] / "recipes").glob("*.yaml")
-    if not path.name.endswith(".corpus.yaml")
+    if not path.name.endswith((".corpus.yaml", "skypilot.yaml"))
 )
 
 SMALL = """\

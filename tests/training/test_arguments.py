@@ -19,6 +19,7 @@ from transformers.integrations import integration_utils
 
 import ragtune
 from ragtune.base.errors import UsageError
+from ragtune.model.fast.dropout import Masks, places
 from ragtune.model.hardware import Hardware
 from ragtune.model.plan import Plan
 from ragtune.recipe.keys import all_keys
@@ -226,19 +227,23 @@ def test_noise_is_that_of_a_sample_alone() -> None:
     """However samples are packed: within alpha / sqrt(T·D), and nothing without training."""
     torch.manual_seed(0)
     embed = torch.nn.Embedding(10, 64)
-    noise = Noise(5.0)
+    masks = Masks(7)
+    noise = Noise(5.0, masks)
     ids = torch.randint(10, (1, 150))
     model = SimpleNamespace(get_input_embeddings=lambda: embed)
     with noise.on(model):  # type: ignore[arg-type]
         noise.borders = torch.tensor([0, 50, 150])
-        packed = (embed(ids) - embed.weight[ids]).abs().amax(-1)[0]
+        masks.read(0, places([50, 100], [0, 1]))
+        drawn = embed(ids) - embed.weight[ids]
+        packed = drawn.abs().amax(-1)[0]
         noise.borders = None
-        alone = (embed(ids[:, :50]) - embed.weight[ids[:, :50]]).abs().amax()
+        masks.read(0, places([50], [0]))
+        assert torch.equal(embed(ids[:, :50]) - embed.weight[ids[:, :50]], drawn[:, :50])
         embed.eval()
         assert torch.equal(embed(ids), embed.weight[ids])
     embed.train()
     assert torch.equal(embed(ids), embed.weight[ids])
-    for found, tokens in ((packed[:50].max(), 50), (packed[50:].max(), 100), (alone, 50)):
+    for found, tokens in ((packed[:50].max(), 50), (packed[50:].max(), 100)):
         within = 5 / (tokens * 64) ** 0.5
         assert 0.9 * within < float(found.detach()) <= within * 1.001
 

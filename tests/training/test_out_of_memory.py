@@ -27,7 +27,7 @@ def test_out_of_memory_halves_the_row_and_goes_on(
         return original(self, model, inputs, *rest, **named)
 
     monkeypatch.setattr(trainer_module.PackedTrainer, "compute_loss", small)
-    one = train(tiny_recipe, tmp_path / "run", "lora.dropout=0", "train.samples_per_row=4")
+    one = train(tiny_recipe, tmp_path / "run", "train.samples_per_row=4")
     plan = summary(one)["plan"]
     assert plan["samples_per_row"] == 2
     assert plan["changes"] == ["step 5: out of memory, 2 samples a row"]
@@ -36,7 +36,7 @@ def test_out_of_memory_halves_the_row_and_goes_on(
     )
     assert [e["step"] for e in log(one)] == list(range(1, 9))
     monkeypatch.undo()
-    whole = train(tiny_recipe, tmp_path / "whole", "lora.dropout=0")
+    whole = train(tiny_recipe, tmp_path / "whole")
     assert losses(one) == pytest.approx(losses(whole), rel=1e-4)
 
 
@@ -81,11 +81,10 @@ def test_out_of_memory_at_once_gives_what_the_smaller_rows_give(
         return original(self, model, inputs, *rest, **named)
 
     monkeypatch.setattr(trainer_module.PackedTrainer, "compute_loss", small)
-    options = ["lora.dropout=0", "train.samples_per_row"]
-    one = train(tiny_recipe, tmp_path / "run", options[0], f"{options[1]}=4")
+    one = train(tiny_recipe, tmp_path / "run", "train.samples_per_row=4")
     assert summary(one)["plan"]["changes"] == ["step 1: out of memory, 2 samples a row"]
     monkeypatch.undo()
-    other = train(tiny_recipe, tmp_path / "other", options[0], f"{options[1]}=2")
+    other = train(tiny_recipe, tmp_path / "other", "train.samples_per_row=2")
     assert losses(one) == pytest.approx(losses(other), rel=1e-4)
 
 
@@ -105,14 +104,13 @@ def test_out_of_memory_in_a_backward_pass_leaves_nothing_of_it_in_the_gradients(
             raise torch.OutOfMemoryError("no")
 
     monkeypatch.setattr(Accelerator, "backward", failing)
-    options = ["lora.dropout=0", "train.samples_per_row=2"]
-    one = train(tiny_recipe, tmp_path / "run", *options)
+    one = train(tiny_recipe, tmp_path / "run", "train.samples_per_row=2")
     assert summary(one)["plan"]["changes"] == [
         "step 3: out of memory, 1 samples a row",
         "step 3: out of memory, recompute activations",
     ]
     monkeypatch.undo()
-    whole = train(tiny_recipe, tmp_path / "whole", *options)
+    whole = train(tiny_recipe, tmp_path / "whole", "train.samples_per_row=2")
     assert losses(one) == pytest.approx(losses(whole), rel=1e-4)
 
 

@@ -76,4 +76,4 @@ def test_a_packed_row_trains_exactly_the_completions(lengths: list[tuple[int, in
 
 def test_a_single_row_has_no_borders() -> None:
     batch = RowCollator(packed=False)([{"index": 0, "samples": [sample(4, 2)]}])
-    assert set(batch) == {"input_ids", "labels", "logits_to_keep", "targets", "row"}
+    assert set(batch) == {"input_ids", "labels", "logits_to_keep", "targets", "places", "row"}

@@ -90,14 +90,16 @@ def test_training_learns_and_says_what_it_took(
 
 
 def test_packed_rows_train_as_single_samples(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    """With all that is drawn: dropout, and noise on the embeddings."""
+    noise = "train.arguments.neftune_noise_alpha=5"
     single, *packed = (
-        losses(
-            train(tiny_recipe, tmp_path / str(n), "lora.dropout=0", f"train.samples_per_row={n}")
-        )
+        train(tiny_recipe, tmp_path / str(n), noise, f"train.samples_per_row={n}")
         for n in (1, 2, 3, 4)
     )
     for one in packed:
-        assert one == pytest.approx(single, rel=1e-5)
+        assert losses(one) == pytest.approx(losses(single), rel=1e-5)
+        for name, expected in weights(single).items():
+            torch.testing.assert_close(weights(one)[name], expected, atol=1e-5, rtol=0)
 
 
 def test_recomputing_activations_changes_nothing(
@@ -281,6 +283,28 @@ def test_a_run_that_goes_on_elsewhere_says_so(
     assert summary(again)["plan"]["changes"]
 
 
+def test_a_break_changes_no_mask(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, with dropout and noise on the embeddings."""
+    noise = "train.arguments.neftune_noise_alpha=5"
+    original = trainer_module.PackedTrainer.compute_loss
+
+    def broken(self: Any, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
+        if self.state.global_step == 5:
+            raise OSError("broken")
+        return original(self, model, inputs, *rest, **named)
+
+    whole = train(tiny_recipe, tmp_path / "whole", noise)
+    monkeypatch.setattr(trainer_module.PackedTrainer, "compute_loss", broken)
+    with pytest.raises(OSError, match="broken"):
+        train(tiny_recipe, tmp_path / "broken", noise)
+    monkeypatch.undo()
+    one = train(tiny_recipe, tmp_path / "broken", noise)
+    for name, expected in weights(whole).items():
+        assert torch.equal(weights(one)[name], expected), name
+
+
 def test_tied_embeddings_get_no_adapter() -> None:
     model = tiny_model("llama", tie_word_embeddings=True)
     with pytest.raises(UsageError, match="weights of lm_head are shared"):
@@ -301,7 +325,9 @@ def test_float16_may_overflow_but_not_for_ever() -> None:
         global_step = 3
         log_history: tuple[Any, ...] = ()
 
-    watch = Watch(SimpleNamespace(row_losses=[], rows=[]), lambda _: None, lambda *_: None)
+    watch = Watch(
+        SimpleNamespace(row_losses=[], rows=[], world=None), lambda _: None, lambda *_: None
+    )
     for _ in range(OVERFLOWS):
         watch.on_log(Args, State, None, {"loss": 1.0, "grad_norm": float("inf")})
     with pytest.raises(RagtuneError, match="the gradient is not finite"):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -117,37 +116,6 @@ class Client:
             http_client=bounded(_library(), self.endpoint, TIMEOUT),
         )
         return connection
-
-    async def ask_all(
-        self,
-        pending: Sequence[Conversation],
-        concurrency: int,
-        keep: Callable[[Sequence[Prediction]], None],
-    ) -> None:
-        """Ask `concurrency` at a time. After a failure none is begun; those begun are waited for."""
-        todo = iter(pending)
-        failures: list[Exception] = []
-        async with self.connected() as connection:
-            listed = await self.listed(connection)
-
-            async def work() -> None:
-                for qid, messages in todo:
-                    try:
-                        keep([await self.ask(connection, qid, messages)])
-                    except _library().APIError as error:
-                        failures.append(self.fault(error, qid, listed))
-                    except AnswerError as error:
-                        failures.append(self.unread(error))
-                    except Exception as error:  # noqa: BLE001 - raised below, when the others are done
-                        failures.append(error)
-                    if failures:
-                        return
-
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(concurrency, len(pending))):
-                    group.create_task(work())
-        if failures:
-            raise failures[0] from None
 
     async def ask(self, connection: AsyncOpenAI, qid: str, messages: list[Message]) -> Prediction:
         """One answer, asked for greedily."""

@@ -57,34 +57,41 @@ def how_to_serve(recipe: Recipe, which: str, base: str, run: Path) -> str:
 
 
 def check_server(recipe: Recipe, *, needed: bool) -> tuple[str, list[str]]:
-    """Ask whether the endpoint answers and what it lists.
+    """Ask whether the endpoints answer and what they list.
 
     Args:
         recipe: with `engine: openai`.
-        needed: whether the run would fail without the server; otherwise its silence is a warning.
+        needed: whether the run would fail without the servers; otherwise their silence is a warning.
 
     Returns:
         What was found, and warnings.
 
     Raises:
-        UsageError, RagtuneError: a name is not set, or the server is needed and does not answer.
+        UsageError, RagtuneError: a name is not set, or a server is needed and does not answer.
     """
-    endpoint = recipe.evaluate.endpoint or ""
     wanted = {which: served_name(recipe, which) for which in ("before", "after")}
-    warnings = []
-    try:
-        listed = served_models(endpoint)
-    except RagtuneError as error:
-        if needed:
-            raise
-        return "what it still has to answer can wait", [error.message.rstrip(".")]
-    if listed is not None and wanted["before"] not in listed:
-        # transformers' server takes a folder, too, and lists only what the Hub's cache holds.
-        near = did_you_mean(wanted["before"], listed)
-        warnings.append(f"evaluate.served_before, {wanted['before']}, is not in the list{near}")
+    found, warnings = [], []
+    for endpoint in recipe.evaluate.endpoints:
+        try:
+            listed = served_models(endpoint)
+        except RagtuneError as error:
+            if needed:
+                raise
+            warnings.append(error.message.rstrip("."))
+            continue
+        found.append(f"{endpoint} answers{names(listed)}")
+        if listed is None:
+            warnings.append(
+                f"{endpoint} gives no list of its models: is this the address up to /v1?"
+            )
+        elif wanted["before"] not in listed:
+            # transformers' server takes a folder, too, and lists only what the Hub's cache holds.
+            near = did_you_mean(wanted["before"], listed)
+            warnings.append(
+                f"evaluate.served_before, {wanted['before']}, is not in the list of {endpoint}{near}"
+            )
+    if not found:
+        return "what it still has to answer can wait", warnings
     if recipe.prompt.chat_template:
         warnings.append("prompt.chat_template is not sent: the server must be started with it, too")
-    if listed is None:
-        warnings.append(f"{endpoint} gives no list of its models: is this the address up to /v1?")
-    found = f"{endpoint} answers{names(listed)}; chat template and stop token are its own"
-    return found, warnings
+    return f"{'; '.join(found)}; chat template and stop token are its own", warnings

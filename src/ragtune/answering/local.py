@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from ragtune.answering.fit import probe_generate, unfit
 from ragtune.answering.padded import choose_way, generate
 from ragtune.answering.prediction import Kept, Prediction, keeping
 from ragtune.answering.ragged import Heard, Ragged
+from ragtune.answering.shared import Answered, Ask, Batch, Shared
 from ragtune.base.errors import RagtuneError, is_out_of_memory
 from ragtune.base.screen.console import warn
 from ragtune.base.stopping import finishing, stop_if_asked
@@ -26,6 +28,10 @@ from ragtune.model.hardware import free_gpu
 
 Prompt = tuple[str, list[int]]
 """A qid and token ids."""
+
+
+Share = Callable[[str], Shared]
+"""Given how prompts are asked (`Way.how`), lets other ranks ask, too."""
 
 
 class TooLittleMemoryError(RagtuneError):
@@ -52,6 +58,8 @@ class Local:
     """Tokens of prompts and answers at a time, at most; None for no limit."""
     heard: Heard | None = None
     """Told each token of a question that is asked alone, as soon as it is chosen."""
+    share: Share | None = None
+    """Where several ranks answer."""
     way: Way | None = field(default=None, init=False)
     _tried: tuple[int, int] | None = field(default=None, init=False, repr=False)
     """Tokens of the shortest and the longest prompt by which the way was chosen."""
@@ -98,25 +106,41 @@ class Local:
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
         how = self.way.how if self.way else PACKED
-        ragged = Ragged(self.model, settings) if how == PACKED else None
+        shared = self.share(how) if self.share else None
         most = 1 if how == SINGLE else self.batch_size
+        if shared:
+            most = shared.size(len(order), most)
         cut = _Cut(most, self.cache_tokens, self.max_new_tokens, equal=how == EQUAL)
         # A batch is asked whole or not at all: half-precision answers depend on their batch.
         pending = [b for b in cut.batches(order) if not all(qid in kept.done for qid, _ in b)]
-        while pending:
-            batch = pending.pop(0)
-            rows = self._rows(ragged, [ids for _, ids in batch], settings)
-            if rows is None:
-                drop_waiting(self.model)
-                free_gpu()
-                cut = replace(cut, most=_half(batch))
-                pending = [*cut.batches([prompt for one in (batch, *pending) for prompt in one])]
-                continue
+        ask = self.asker(settings, how)
+        answered = shared.lead(pending, ask) if shared else chain.from_iterable(map(ask, pending))
+        for batch, rows in answered:
             kept.add(
                 _prediction(qid, row, tokenizer, settings)
                 for (qid, _), row in zip(batch, rows, strict=True)
             )
             stop_if_asked(f"{len(kept.done)} of {len(order)} answers are kept.")
+
+    def asker(self, settings: GenerationConfig, how: str) -> Ask:
+        """What answers a batch in a way; if memory runs out, in halves, and so from then on."""
+        ragged = Ragged(self.model, settings) if how == PACKED else None
+        most = [self.batch_size]
+
+        def ask(batch: Batch) -> Answered:
+            start = 0
+            while start < len(batch):
+                part = batch[start : start + most[0]]
+                rows = self._rows(ragged, [ids for _, ids in part], settings)
+                if rows is None:
+                    drop_waiting(self.model)
+                    free_gpu()
+                    most[0] = _half(part)
+                else:
+                    yield part, rows
+                    start += len(part)
+
+        return ask
 
     def _rows(
         self, ragged: Ragged | None, prompts: list[list[int]], settings: GenerationConfig
@@ -131,6 +155,15 @@ class Local:
             if not is_out_of_memory(error):
                 raise
         return None
+
+    def follow(
+        self, shared: Shared, how: str, tokenizer: PreTrainedTokenizerBase, stop_id: int
+    ) -> None:
+        """Answer what another rank shares out. Raises as `complete`."""
+        self.model.eval()
+        settings = greedy_settings(self.model, tokenizer, stop_id, self.max_new_tokens)
+        with lengths_forgotten(self.model):
+            shared.follow(self.asker(settings, how))
 
     def know(self, way: Way, prompts: Sequence[int]) -> None:
         """Take over the way that was chosen here for prompts of so many tokens."""

@@ -1,24 +1,32 @@
-"""A server with OpenAI's interface answers: several questions at a time."""
+"""Servers with OpenAI's interface answer: several questions at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ragtune.answering.client import KEY, Client, Conversation, Usage, wait_for
 from ragtune.answering.endpoint import served_name
 from ragtune.answering.engine import fitting
 from ragtune.answering.prediction import Prediction, keeping
+from ragtune.base.errors import RagtuneError
 from ragtune.base.screen.console import note, warn
+from ragtune.base.web.answers import AnswerError
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example
 from ragtune.recipe.schema import Recipe
 
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
 
 @dataclass(frozen=True)
 class Server:
-    """The recipe's server (`Engine`). A busy or failing one is asked again, with growing pauses."""
+    """The recipe's server, or several (`Engine`). A busy or failing one is asked again, with growing pauses."""
 
     recipe: Recipe
     which: str
@@ -55,26 +63,90 @@ class Server:
         self, conversations: Sequence[Conversation], partial: Path, title: str
     ) -> list[Prediction]:
         """The answers to conversations that are cut as their prompts are."""
-        evaluate = self.recipe.evaluate
-        endpoint, name = evaluate.endpoint or "", served_name(self.recipe, self.which)
-        client = Client(
-            endpoint,
-            name,
-            self.advice,
-            evaluate.max_new_tokens,
-            self.recipe.prompt.template_arguments,
-            usage=self.usage,
-            key_from=self.key_from,
-        )
-        note(f"Asking {endpoint} for {name}")
+        evaluate, name = self.recipe.evaluate, served_name(self.recipe, self.which)
+        clients = [
+            Client(
+                endpoint,
+                name,
+                self.advice,
+                evaluate.max_new_tokens,
+                self.recipe.prompt.template_arguments,
+                usage=self.usage,
+                key_from=self.key_from,
+            )
+            for endpoint in evaluate.endpoints
+        ]
+        asked = ", ".join(evaluate.endpoints)
+        note(f"Asking {asked} for {name}")
         with keeping(partial, [qid for qid, _ in conversations], title) as kept:
             pending = [one for one in conversations if one[0] not in kept.done]
             if pending:
-                wait_for(lambda: client.ask_all(pending, evaluate.concurrency, kept.add))
+                with _or_without(len(clients)):
+                    wait_for(lambda: ask_all(clients, pending, evaluate.concurrency, kept.add))
         found = kept.in_order()
         if empty := sum(not one.prediction for one in found):
             warn(
-                f"{empty} of {len(found)} answers of {endpoint} are empty, and count as such. A model "
+                f"{empty} of {len(found)} answers of {asked} are empty, and count as such. A model "
                 "that thinks before it answers may need more evaluate.max_new_tokens."
             )
         return found
+
+
+@contextmanager
+def _or_without(servers: int) -> Iterator[None]:
+    """Of several servers the others could go on without the one that failed, which the message names."""
+    try:
+        yield
+    except RagtuneError as error:
+        if servers == 1:
+            raise
+        advice = f"{error.advice}\nOr leave it out of evaluate.endpoint.".lstrip()
+        raise type(error)(error.message, advice) from None
+
+
+async def ask_all(
+    clients: Sequence[Client],
+    pending: Sequence[Conversation],
+    concurrency: int,
+    keep: Callable[[Sequence[Prediction]], None],
+) -> None:
+    """Ask `concurrency` at a time of each server; who is done sooner is asked more.
+
+    After a failure none is begun; those begun are waited for.
+    """
+    todo = iter(pending)
+    failures: list[Exception] = []
+
+    async def work(client: Client, connection: AsyncOpenAI, listed: list[str] | None) -> None:
+        for conversation in todo:
+            try:
+                keep([await _ask(client, connection, listed, conversation)])
+            except Exception as error:  # noqa: BLE001 - raised below, when the others are done
+                failures.append(error)
+            if failures:
+                return
+
+    async with AsyncExitStack() as connected:
+        servers = []
+        for client in clients:
+            connection = await connected.enter_async_context(client.connected())
+            servers.append((client, connection, await client.listed(connection)))
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(concurrency, len(pending))):
+                for server in servers:
+                    group.create_task(work(*server))
+    if failures:
+        raise failures[0] from None
+
+
+async def _ask(
+    client: Client, connection: AsyncOpenAI, listed: list[str] | None, conversation: Conversation
+) -> Prediction:
+    import openai  # noqa: PLC0415 - an extra
+
+    try:
+        return await client.ask(connection, *conversation)
+    except openai.APIError as error:
+        raise client.fault(error, conversation[0], listed) from None
+    except AnswerError as error:
+        raise client.unread(error) from None

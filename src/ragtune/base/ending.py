@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import traceback
+from collections.abc import Callable
 from typing import cast
 
 import typer
@@ -14,12 +15,12 @@ from ragtune.base.screen.output import complain, flush
 from ragtune.base.secrets import hide
 
 
-def code_of(app: typer.Typer, given: list[str]) -> int | str | None:
-    """Run a command of a program; whatever happens in it ends in a message and an exit code."""
+def code_of(act: Callable[[list[str]], int | str | None], given: list[str]) -> int | str | None:
+    """Do something with a program's arguments; whatever happens in it ends in a message and an exit code."""
     debug = "--debug" in given
     try:
         stopping.stop_if_asked()
-        code = _call(app, [a for a in given if a not in ("--debug", "--offline")])
+        code = act([a for a in given if a not in ("--debug", "--offline")])
         flush()
     except KeyboardInterrupt:
         return stopping.farewell(given)
@@ -44,7 +45,7 @@ _WrongArguments = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2]
 """Click's own, or that of the Click that some versions of Typer bring with them."""
 
 
-def _call(app: typer.Typer, arguments: list[str]) -> int | str | None:
+def call(app: typer.Typer, arguments: list[str]) -> int | str | None:
     """Run a command and return its exit code; what Typer says of wrong arguments may repeat a token."""
     try:
         return app(arguments, prog_name="ragtune", standalone_mode=False) or 0

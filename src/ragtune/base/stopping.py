@@ -142,6 +142,11 @@ def asked() -> bool:
     return _state.asked is not None
 
 
+def ask() -> None:
+    """Stop here as well: a signal came to another process of this run."""
+    _state.asked = _state.asked or signal.SIGTERM
+
+
 def interrupted() -> bool:
     """Whether a signal broke into something: then what fails, fails for that.
 

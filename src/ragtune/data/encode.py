@@ -64,6 +64,8 @@ class Sample:
     qid: str
     prompt_ids: list[int]
     completion_ids: list[int]
+    number: int = 0
+    """Its place in the step, by which what is drawn for it is its own."""
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.completion_ids)

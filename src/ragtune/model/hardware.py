@@ -36,6 +36,8 @@ class Hardware:
     dtype: torch.dtype
     reason: str
     name: str
+    beside: tuple[int, ...] = ()
+    """Numbers of the other GPUs that share the work: the smallest one's memory is planned for."""
 
     @property
     def dtype_name(self) -> str:

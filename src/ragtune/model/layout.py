@@ -42,6 +42,11 @@ def deal(items: Sequence[T], rows: int, size: Callable[[T], int]) -> list[list[T
     return [row for row in out if row]
 
 
+def share_of(batch_size: int, ranks: int) -> int:
+    """Samples of a step that a rank gets, at most."""
+    return -(-batch_size // ranks)
+
+
 def row_size(steps: Sequence[Sequence[Size]], per_row: int) -> Size:
     """Tokens of the longest row, and most trained ones of a row, when steps are dealt into rows."""
     rows = [

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from ragtune.base.errors import RagtuneError, is_out_of_memory
@@ -128,3 +129,8 @@ def _require_same(tuned: PeftModel, folder: Path) -> None:
         "It is damaged, or was trained on another model: set model.id to that one; or delete the folder and "
         "run the same command again.",
     )
+
+
+def refresh(model: PeftModel, folder: Path) -> None:
+    """Put an adapter's weights from its folder in the place of those that a model has."""
+    set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))

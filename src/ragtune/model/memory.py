@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedConfig
 
+from ragtune.model.hardware import Hardware
 from ragtune.model.quantized import SCALE_BYTES
 from ragtune.model.skeleton import is_linear, skeleton
 from ragtune.model.targets import find_targets
@@ -220,9 +221,24 @@ class Estimate:
         return fixed + cached * self.cached_token + reading + weight + logits
 
 
-def available(device: torch.device) -> int:
-    """Bytes that this process may have on a GPU, what it has already included."""
+def available(hardware: Hardware) -> int:
+    """Bytes that each process of a run may have on its GPU, what this one has already included.
+
+    Of GPUs that share the work the smallest counts, as if as much of it were in use as of this one's: to
+    ask another GPU what is free takes some of it.
+    """
+    device = hardware.device
     free, total = torch.cuda.mem_get_info(device)
     mine = torch.cuda.memory_reserved(device)
     allowed = torch.cuda.get_per_process_memory_fraction(device) * total
-    return int(min(free + mine, allowed))
+    return int(min(free + mine, allowed)) - (total_of(device) - smallest(hardware))
+
+
+def smallest(hardware: Hardware) -> int:
+    """Bytes of the smallest of the GPUs that share the work."""
+    return min([total_of(hardware.device), *map(total_of, hardware.beside)])
+
+
+def total_of(device: torch.device | int) -> int:
+    """Bytes of a GPU."""
+    return int(torch.cuda.get_device_properties(device).total_memory)

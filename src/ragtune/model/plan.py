@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig
 
 from ragtune.model.fast.liger import has_liger
 from ragtune.model.hardware import Hardware
-from ragtune.model.layout import SPARE, Size, choose_rows, row_size
+from ragtune.model.layout import SPARE, Size, choose_rows, deal, row_size, share_of
 from ragtune.model.memory import NF4_BYTES, PREFILL_TOKENS, Estimate, Shape, available
 from ragtune.model.quantized import quantization_of
 from ragtune.recipe.schema import Recipe
@@ -47,6 +47,8 @@ class Plan:
     packed: bool = True
     packed_reason: str = ""
     memory: dict[str, float] = field(default_factory=dict)
+    ranks: int = 1
+    """The GPUs that share a step; each has a row of its own at a time."""
     changes: tuple[str, ...] = ()
 
     @property
@@ -54,8 +56,8 @@ class Plan:
         return self.samples_per_row if self.packed else 1
 
     def rows(self, batch_size: int) -> int:
-        """Rows an optimizer step (the accumulation)."""
-        return -(-batch_size // self.max_samples_per_row)
+        """Rows of a rank an optimizer step (the accumulation)."""
+        return -(-share_of(batch_size, self.ranks) // self.max_samples_per_row)
 
     def smaller(self, step: int) -> Plan | None:
         """The plan after an out-of-memory in a step: half the row, then recompute, then None."""
@@ -90,6 +92,7 @@ def make_plan(
     steps: Sequence[Sequence[Size]],
     prompts: Sequence[int],
     memory: int | None = None,
+    ranks: int = 1,
 ) -> Plan:
     """Lay a recipe's work out.
 
@@ -100,14 +103,20 @@ def make_plan(
         steps: the samples' sizes, step by step.
         prompts: the evaluation prompts' lengths.
         memory: bytes of GPU memory to plan for; None asks the device.
+        ranks: GPUs that share every step.
 
     Raises:
         UsageError: the device can't hold the model and its adapter.
     """
-    plan = _cpu_plan(recipe, hardware)
+    steps = [share for step in steps for share in deal(step, ranks, lambda size: size[0])]
+    share = share_of(recipe.train.batch_size, ranks)
+    recipe = recipe.model_copy(
+        update={"train": recipe.train.model_copy(update={"batch_size": share})}
+    )
+    plan = dataclasses.replace(_cpu_plan(recipe, hardware), ranks=ranks)
     if hardware.device.type != "cuda" and memory is None:
         return plan
-    budget = (available(hardware.device) if memory is None else memory) * SPARE
+    budget = (available(hardware) if memory is None else memory) * SPARE
     quantized = quantization_of(config, hardware.device, nf4=plan.quantization == "nf4")
     if quantized and not quantized.dequantized:
         plan = dataclasses.replace(plan, quantization=quantized.kind)
@@ -181,7 +190,7 @@ def plan_answers(
     """
     if hardware.device.type != "cuda":
         return _batch(recipe, CPU_EVALUATION_BATCH), None
-    budget = available(hardware.device) * SPARE
+    budget = available(hardware) * SPARE
     estimate = dataclasses.replace(estimate_of(recipe, hardware, config), dequantized=dequantized)
     beside = estimate.moments if training else 0
     return _answers(recipe, estimate, prompts, budget - beside)[:2]
@@ -245,6 +254,7 @@ def describe(plan: Plan, batch_size: int) -> list[str]:
     rows = (
         f"Plan: {samples} sample{'s' * (samples > 1)} a row, {count} row{'s' * (count > 1)} a step, "
         f"activations {'recomputed' if plan.recompute else 'kept'}"
+        + (f", on each of {plan.ranks} ranks" if plan.ranks > 1 else "")
     )
     m = plan.memory
     if plan.cache_tokens is None or not m:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
@@ -73,3 +74,17 @@ def is_matrix(adapter: LoraLayer) -> bool:
 
 def trainable_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def digest_of(model: nn.Module) -> str:
+    """The same for the same weights, on any device: sums of their bits, one after the other."""
+    total = 0
+    for name, parameter in model.named_parameters():
+        data = parameter.detach()
+        bits = data.view(_BITS[data.element_size()]) if data.is_contiguous() else data.double()
+        total = (total * 31 + int(bits.sum(dtype=torch.int64)) + len(name)) % (2**61 - 1)
+    return f"{total:x}"
+
+
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Whole numbers of as many bytes."""

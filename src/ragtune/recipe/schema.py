@@ -256,8 +256,10 @@ class Evaluate(Section):
     engine: Literal["local", "openai"] = Field(
         "local", description="openai: ask a server with OpenAI's interface (vLLM, say)"
     )
-    endpoint: Endpoint | None = Field(
-        None, description="the server's address, such as http://localhost:8000/v1"
+    endpoint: Endpoint | Annotated[list[Endpoint], Field(min_length=1)] | None = Field(
+        None,
+        description="the server's address, such as http://localhost:8000/v1; of several that serve the "
+        "same a list; they share the questions",
     )
     served_before: str | None = Field(
         None, description="the name under which the server has the model before tuning"
@@ -265,10 +267,19 @@ class Evaluate(Section):
     served_after: str | None = Field(None, description="the same after tuning")
     concurrency: int = Field(8, ge=1, description="questions that a server is asked at a time")
 
+    @property
+    def endpoints(self) -> list[str]:
+        """The servers' addresses."""
+        if self.endpoint is None:
+            return []
+        return [self.endpoint] if isinstance(self.endpoint, str) else self.endpoint
+
     @model_validator(mode="after")
     def _reachable(self) -> Evaluate:
         if self.engine == "openai" and self.endpoint is None:
             raise ValueError("engine: openai needs endpoint, the server's address")
+        if len({one.rstrip("/") for one in self.endpoints}) < len(self.endpoints):
+            raise ValueError("endpoint names a server twice")
         return self
 
 
@@ -294,6 +305,12 @@ class Recipe(Section):
     format: Literal[1] = Field(1, description="version of this file's format")
     name: Name = Field(description="names the run directory: runs/NAME (letters, digits, . _ -)")
     seed: int = Field(42, ge=0, lt=2**32, description="seeds everything that is drawn")
+    devices: Literal["all"] | Annotated[int, Field(ge=1)] | list[Annotated[int, Field(ge=0)]] = (
+        Field(
+            "all",
+            description="GPUs of this machine that share the work: all, how many, or a list of their numbers",
+        )
+    )
     model: Model
     data: Data
     prompt: Prompt
@@ -304,7 +321,7 @@ class Recipe(Section):
 
 
 CHANGES_NOTHING = (
-    "format", "name", "publish.", "train.eval_answers", "train.keep_checkpoints", "train.log_every",
+    "format", "name", "devices", "publish.", "train.eval_answers", "train.keep_checkpoints", "train.log_every",
     "train.report_to", "evaluate.metric", "evaluate.answers", "evaluate.endpoint", "evaluate.concurrency",
 )  # fmt: skip
 """Keys, or beginnings of keys, that change nothing which is made: they say what is shown, kept or sent,

@@ -12,6 +12,8 @@ from ragtune.base.files import making_folder, writing
 from ragtune.base.text import nearest
 from ragtune.recipe.starter import ELSEWHERE, require_free
 
+_ELSE = ("skypilot",)
+"""Files beside the recipes that are none."""
 INPUT = Path("corpora/input")
 """Where a shipped corpus looks for its documents and questions."""
 
@@ -26,7 +28,7 @@ def folder() -> Path:
 def names() -> list[str]:
     """The names of the recipes, without `.yaml`."""
     files = (path.name.removesuffix(".yaml") for path in folder().glob("*.yaml"))
-    return sorted(name for name in files if not name.endswith(".corpus"))
+    return sorted(name for name in files if not name.endswith(".corpus") and name not in _ELSE)
 
 
 @dataclass(frozen=True)

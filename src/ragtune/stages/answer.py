@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
+from peft import PeftModel
+from pydantic import JsonValue
 from transformers import PreTrainedModel
 
 from ragtune.answering.endpoint import how_to_serve
 from ragtune.answering.engine import Engine, encode_prompts
-from ragtune.answering.local import Local
+from ragtune.answering.local import Local, Share
 from ragtune.answering.prediction import read_predictions, write_predictions
 from ragtune.answering.server import Server
+from ragtune.answering.shared import Shared
 from ragtune.base.errors import UsageError
 from ragtune.base.files import write_json
 from ragtune.base.screen.console import note
 from ragtune.base.text import shortened
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example
+from ragtune.distributed.world import World
 from ragtune.model.fast.lora import fuse
-from ragtune.model.lora import load_adapter
+from ragtune.model.hardware import choose_hardware, plain
+from ragtune.model.lora import load_adapter, refresh
 from ragtune.model.plan import plan_answers
 from ragtune.scoring.controls import control_examples
 from ragtune.stages.context import Context
@@ -77,13 +84,19 @@ def checkpoint(context: Context, out: Path, step: int) -> Facts:
         UsageError: there is no whole checkpoint of that step.
     """
     folder = require_checkpoint(context, step)
-    model = load_adapter(context.take_base(), folder).eval()
-    fuse(model)
+    model = _at_checkpoint(context, folder)
     engine = _local(context, model, context.encoder, context.asked)
+    engine.share = sharing(context, "checkpoint", step=step)
     title = f"answering (step {step})"
     found = engine.answer(context.encoder, context.asked, out.with_name("answers.jsonl"), title)
     write_predictions(out / ANSWERS, found)
     return {"asked": asdict(engine.way)} if engine.way else {}
+
+
+def _at_checkpoint(context: Context, folder: Path) -> PeftModel:
+    model = load_adapter(context.take_base(), folder).eval()
+    fuse(model)
+    return model
 
 
 def require_checkpoint(context: Context, step: int) -> Path:
@@ -123,6 +136,7 @@ def ask(
     else:
         with context.answering(which) as model:
             engine = _local(context, model, encoder, examples)
+            engine.share = sharing(context, which)
             found = engine.answer(encoder, examples, partial, title)
     write_predictions(out / ANSWERS, found)
     if context.remote:
@@ -143,6 +157,63 @@ def _local(
         context.recipe, context.hardware, context.config, lengths, dequantized=plan.dequantized
     )
     return Local(model, longest, batch, cache)
+
+
+_queues = count()
+
+
+def sharing(context: Context, model: str, **more: JsonValue) -> Share | None:
+    """Lets the other ranks answer with the same model, if there are others.
+
+    Args:
+        context: the run.
+        model: before, after, checkpoint or merged.
+        more: the step of a checkpoint.
+    """
+    if not context.has_ranks:
+        return None
+
+    def share(how: str) -> Shared:
+        name = str(next(_queues))
+        world = context.tell_ranks("answer", model=model, how=how, queue=name, **more)
+        assert world is not None
+        return Shared(world, name)
+
+    return share
+
+
+def follow(context: Context, world: World, order: Mapping[str, JsonValue]) -> None:
+    """Answer what another rank shares out; its answers go there, and nothing is written."""
+    shared, how = Shared(world, str(order["queue"])), str(order["how"])
+    plan, longest = context.plan, context.recipe.evaluate.max_new_tokens
+    encoder = context.encoder
+
+    def answer(model: PreTrainedModel) -> None:
+        engine = Local(model, longest, plan.evaluation_batch, plan.cache_tokens)
+        engine.follow(shared, how, encoder.tokenizer, encoder.stop_id)
+
+    match order["model"]:
+        case "before":
+            with context.answering("before") as model:
+                answer(model)
+        case "after":
+            model = context.tuned()
+            refresh(
+                model, context.folder.adapter
+            )  # after training, rank 0 may have chosen the best
+            answer(model)
+        case "checkpoint":
+            folder = checkpoints_of(context.folder, context.recipe) / f"checkpoint-{order['step']}"
+            answer(_at_checkpoint(context, folder))
+        case _:
+            context.release()
+            answer(merged_model(context))
+
+
+def merged_model(context: Context) -> PreTrainedModel:
+    """The merged model, which is not quantised, and answers on a machine without a GPU, too."""
+    source = dataclasses.replace(context.source, path=str(context.folder.merged))
+    return context.load_weights(source, choose_hardware(plain(context.recipe)))
 
 
 def _show(examples: Sequence[Example], answers: dict[str, str]) -> None:

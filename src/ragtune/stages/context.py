@@ -26,6 +26,7 @@ from ragtune.data.encode import Encoder, Sample
 from ragtune.data.example import Example
 from ragtune.data.prepare import asked, load_examples
 from ragtune.data.tokenizer import prepare_tokenizer, today
+from ragtune.distributed.world import World
 from ragtune.model.causal import require_causal
 from ragtune.model.fast.lora import fuse
 from ragtune.model.generation import stop_generation_at
@@ -41,8 +42,10 @@ from ragtune.model.lora import load_adapter
 from ragtune.model.plan import Plan, make_plan
 from ragtune.model.skeleton import skeleton
 from ragtune.model.source import ModelSource, resolve
+from ragtune.model.wrapping import digest_of
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import CHANGES_NOTHING, Recipe
+from ragtune.stages.ranks import Ranks, devices_of
 from ragtune.store.changes import part_of
 from ragtune.store.folder import RunFolder
 from ragtune.store.proof import NAME, Proof, read_proof
@@ -99,10 +102,47 @@ class Context:
         """Why nothing can be written to the directory, if that is so: what is finished can be read."""
         self.auditor: Auditor | None = None
         """Of training data that were prepared just now."""
+        self.ranks: Ranks | None = None
+        """The processes that share the work, while stages are made."""
+        self.weights = ""
+        """What the weights of the base must be, where several ranks load it; empty where any may."""
         self.loading_seconds = 0.0
         """Of models, since a stage was last finished."""
         self._base: PreTrainedModel | None = None
         self._tuned: PeftModel | None = None
+
+    def tell_ranks(self, do: str, **more: JsonValue) -> World | None:
+        """Let the other ranks do something; returns the world to do it in, None where this rank is alone.
+
+        Raises:
+            RagtuneError: one has other versions, or is gone.
+        """
+        if not self.has_ranks:
+            return None
+        assert self.ranks is not None
+        return self.ranks.tell(
+            {
+                "do": do,
+                "recipe": self.recipe.model_dump(mode="json"),
+                "folder": str(self.folder.path.resolve()),
+                "set": self.folder.evaluation.name,
+                "plan": self.plan.to_dict(),
+                "day": self.day.isoformat(),  # another machine's clock may say another
+                "commit": self.pin(),
+                "weights": self.weights,
+                **more,
+            }
+        )
+
+    @property
+    def has_ranks(self) -> bool:
+        """Whether other processes share the work."""
+        return self.ranks is not None and self.ranks.size > 1
+
+    @property
+    def rank_count(self) -> int:
+        """The processes that share the work; of a run that is only looked at, those that would."""
+        return self.ranks.size if self.ranks else len(devices_of(self.recipe))
 
     @property
     def remote(self) -> bool:
@@ -172,7 +212,11 @@ class Context:
 
     @cached_property
     def hardware(self) -> Hardware:
-        return choose_hardware(self.recipe)
+        chosen = choose_hardware(self.recipe)
+        if chosen.device.type != "cuda":
+            return chosen
+        beside = {*devices_of(self.recipe)} - {chosen.device.index}
+        return dataclasses.replace(chosen, beside=tuple(sorted(beside)))
 
     @cached_property
     def training_examples(self) -> list[Example]:
@@ -210,12 +254,12 @@ class Context:
             return kept
         old, hardware = self._old_plan(), self.hardware
         sizes = [[(len(s), len(s.completion_ids)) for s in step] for step in self.steps]
-        plan = make_plan(self.recipe, hardware, self.config, sizes, self.prompt_lengths)
+        plan = make_plan(
+            self.recipe, hardware, self.config, sizes, self.prompt_lengths, ranks=self.rank_count
+        )
         begun = ("eval/*/before", "adapter", "work/adapter-*/checkpoint-*")
         if old and any(found for one in begun for found in self.folder.path.glob(one)):
-            change = (
-                f"continued on {plan.device} as {plan.dtype}, begun on {old.device} as {old.dtype}"
-            )
+            change = f"continued on {_named(plan)}, begun on {_named(old)}"
             warn(f"{change}: the result will not be that of an uninterrupted run, bit for bit.")
             plan = dataclasses.replace(plan, changes=(*old.changes, change))
         return plan
@@ -224,9 +268,8 @@ class Context:
     def kept_plan(self) -> Plan | None:
         """The plan that was made for this hardware and these data, if there is one."""
         old, hardware = self._old_plan(), self.hardware
-        if old and (old.device, old.dtype) == (hardware.name, hardware.dtype_name):
-            return old
-        return None
+        here = hardware.name, hardware.dtype_name, self.rank_count
+        return old if old and (old.device, old.dtype, old.ranks) == here else None
 
     def forget_data(self) -> None:
         """Read anew what is made of the data: they were made just now."""
@@ -272,6 +315,8 @@ class Context:
         if self._base is None:
             self.release()
             plan = self.plan
+            if self.ranks:
+                self.ranks.start()  # which import meanwhile what this one has imported
             nf4 = self.recipe.model.quantization == "nf4"
             start = time.monotonic()
             self.say("Model")
@@ -280,8 +325,19 @@ class Context:
             self._base = self.load_weights(
                 self.source, self.hardware, nf4=nf4, dequantized=nf4 and plan.dequantized
             )
+            if self.has_ranks or self.weights:
+                self._require_weights(digest_of(self._base))
             self.loading_seconds += time.monotonic() - start
         return self._base
+
+    def _require_weights(self, found: str) -> None:
+        """Before anything is answered with others than those of the other ranks."""
+        if self.weights not in ("", found):
+            raise RagtuneError(
+                f"The weights of {self.source.name or self.source.path} are not those that rank 0 has.",
+                "Let every machine have the same files of the model. Then the same command goes on.",
+            )
+        self.weights = found
 
     def tuned(self) -> PeftModel:
         """The model with its trained adapter."""
@@ -344,3 +400,8 @@ class Context:
         if title != self.heading:
             heading(title)
             self.heading = title
+
+
+def _named(plan: Plan) -> str:
+    ranks = f"{plan.ranks} ranks, each " if plan.ranks > 1 else ""
+    return f"{ranks}{plan.device} as {plan.dtype}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from ragtune.model.hardware import choose_hardware, plain
 from ragtune.model.merge import merge
 from ragtune.model.plan import plan_answers
 from ragtune.model.quantized import without_quantization
-from ragtune.stages.answer import ANSWERS
+from ragtune.stages.answer import ANSWERS, merged_model, sharing
 from ragtune.stages.context import Context
 from ragtune.store.proof import Facts
 
@@ -28,10 +27,7 @@ def model(context: Context, out: Path) -> Facts:
 
 
 def answers(context: Context, out: Path) -> Facts:
-    """eval/NAME/merged/: predictions.jsonl of the merged model.
-
-    It is not quantised, and answers on a machine without a GPU, too.
-    """
+    """eval/NAME/merged/: predictions.jsonl of the merged model."""
     context.release()
     recipe = plain(context.recipe)
     hardware = choose_hardware(recipe)
@@ -39,9 +35,8 @@ def answers(context: Context, out: Path) -> Facts:
         recipe, hardware, without_quantization(context.config), context.prompt_lengths,
         dequantized=False,
     )  # fmt: skip
-    source = dataclasses.replace(context.source, path=str(context.folder.merged))
-    merged = context.load_weights(source, hardware)
-    engine = Local(merged, recipe.evaluate.max_new_tokens, batch, cache)
+    engine = Local(merged_model(context), recipe.evaluate.max_new_tokens, batch, cache)
+    engine.share = sharing(context, "merged")
     partial = out.with_name("answers.jsonl")
     found = engine.answer(context.encoder, context.asked, partial, "answering (merged)")
     write_predictions(out / ANSWERS, found)

@@ -13,7 +13,7 @@ from ragtune.base.disk import ReadOnlyError, disk_errors, full_disk
 from ragtune.base.errors import RagtuneError
 from ragtune.base.files import remove
 from ragtune.base.lock import locked, refusal, require_held
-from ragtune.base.processes import require_alone
+from ragtune.base.processes import require_own_settings
 from ragtune.base.screen.console import note, warn
 from ragtune.base.screen.progress import busy
 from ragtune.base.stopping import stop_if_asked
@@ -32,6 +32,7 @@ from ragtune.stages.order import (
     stages_there,
     work_of,
 )
+from ragtune.stages.ranks import Ranks
 from ragtune.stages.summary import write_summary
 from ragtune.stages.twins import find_twin
 from ragtune.store.folder import RunFolder
@@ -58,10 +59,10 @@ def working(context: Context, *, making: bool = True, keeping: bool = True) -> I
         UsageError: another run is at work there, or something is no longer valid.
     """
     if making:
-        require_alone()
+        require_own_settings()
     folder = context.folder
     folder.require_ours()  # also of the lock
-    with _alone(context):
+    with _alone(context), Ranks(context.recipe) as context.ranks:
         if context.read_only:
             require_whole(context)
             require_unchanged(context, making=making)

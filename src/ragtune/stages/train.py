@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ragtune.distributed.world import World
 from ragtune.stages.context import Context
 from ragtune.stages.curve import Curve
 from ragtune.stages.live import live_page
@@ -24,7 +25,9 @@ def adapter(context: Context, out: Path) -> Facts:
             page.tell(step, log)
             curve.tell(step, log)
 
-        model, result = train(context.take_base(), _job(context, out, tell))
+        job = _job(context, out, tell)
+        world = context.tell_ranks("train")
+        model, result = train(context.take_base(), dataclasses.replace(job, world=world))
     context.set_tuned(model)
     data = proof_of(context.folder, "data")
     assert data is not None  # it is needed
@@ -34,6 +37,31 @@ def adapter(context: Context, out: Path) -> Facts:
         "prompts": data.facts["prompts"],
         "chosen_by": context.folder.evaluation.name,
     }
+
+
+def follow_training(context: Context, world: World) -> None:
+    """Train what another rank trains, on this one's share; nothing is written."""
+    work = checkpoints_of(context.folder, context.recipe)
+    job = Job(
+        recipe=context.recipe.model_copy(
+            update={"train": context.recipe.train.model_copy(update={"report_to": []})}
+        ),
+        hardware=context.hardware,
+        encoder=context.encoder,
+        plan=context.plan,
+        steps=context.steps,
+        questions=context.selected,
+        base_name=context.source.name,
+        folder=work,
+        checkpoints=work,
+        logs=work,
+        asking=None,
+        keep_plan=lambda _: None,
+        tell=lambda *_: None,
+        world=world,
+    )
+    model, _ = train(context.take_base(), job)
+    context.set_tuned(model)
 
 
 def _job(

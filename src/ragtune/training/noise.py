@@ -1,6 +1,7 @@
 """NEFTune's noise on the embeddings (Jain et al. 2023, https://arxiv.org/abs/2310.05914), sample by sample.
 
 Trainer's own takes a row for one sample: in a packed row its noise would be smaller, and other with each plan.
+It is drawn as dropout's masks are.
 """
 
 from __future__ import annotations
@@ -12,16 +13,20 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
+from ragtune.model.fast.dropout import Masks, numbers
+
 
 class Noise:
     """Adds uniform noise within alpha / sqrt(T·D) to the embeddings of a sample of T tokens.
 
     Args:
         alpha: NEFTune's.
+        masks: where it is drawn from.
     """
 
-    def __init__(self, alpha: float) -> None:
+    def __init__(self, alpha: float, masks: Masks) -> None:
         self.alpha = alpha
+        self.masks = masks
         self.borders: Tensor | None = None
         """[S + 1]: where the samples of the row that is read begin and end; None of a single one."""
 
@@ -40,9 +45,8 @@ class Noise:
             return output
         size_T = self._sizes(output.shape[1], output.device)
         within_T = self.alpha / torch.sqrt(size_T * output.shape[2])
-        return output + torch.empty_like(output).uniform_(-1, 1) * within_T[:, None].to(
-            output.dtype
-        )
+        drawn_TD = (numbers(self.masks.of(0), output.shape[2]) + 0.5) / 2**15  # from -1 to 1
+        return output + drawn_TD.to(output.dtype) * within_T[:, None].to(output.dtype)
 
     def _sizes(self, tokens: int, device: torch.device) -> Tensor:
         """[T]: of each token the tokens of its sample."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from ragtune.base.errors import RagtuneError
 from ragtune.base.screen.progress import in_parts
 from ragtune.data.encode import IGNORE, Encoder, Sample
 from ragtune.data.example import Example
+from ragtune.model.fast.dropout import places
 from ragtune.model.layout import deal
 from ragtune.recipe.schema import Recipe
 
@@ -43,6 +45,26 @@ def split_rows(step: Sequence[Sample], rows: int) -> list[list[Sample]]:
     return deal(step, rows, len)
 
 
+def rows_of(
+    steps: Sequence[Sequence[Sample]], count: int, rank: int = 0, size: int = 1
+) -> list[list[Sample]]:
+    """A rank's rows of every step, at most `count` of each; of several ranks each has exactly so many.
+
+    A step's samples are dealt to the ranks so that all have nearly the same number of tokens. A rank that
+    has too few samples for its rows reads one that trains nothing.
+    """
+    if size == 1:
+        return [row for step in steps for row in split_rows(step, count)]
+    rows = []
+    for step in steps:
+        shares = deal(step, size, len)
+        dealt = split_rows(shares[rank], count) if rank < len(shares) else []
+        shortest = min(step, key=len)
+        nothing = Sample(shortest.qid, shortest.prompt_ids + shortest.completion_ids, [])
+        rows += dealt + [[nothing]] * (count - len(dealt))
+    return rows
+
+
 @dataclass(frozen=True)
 class PackedRows(Dataset[dict[str, Any]]):
     """Rows of samples in training order; every step but the last has the same number of rows."""
@@ -64,8 +86,8 @@ class RowCollator:
 
     Returns, for a row of T tokens in S samples with K trained ones:
         input_ids, position_ids, labels: [1, T]; cu_seq_lens_q/_k: [S + 1] (packed only);
-        logits_to_keep: [K], the positions before the trained tokens; targets: [K]; row: the index,
-            a number.
+        logits_to_keep: [K], the positions before the trained tokens; targets: [K];
+        places: [T], what dropout's masks go by; row: the index, a number.
     """
 
     def __init__(self, *, packed: bool) -> None:
@@ -81,13 +103,15 @@ class RowCollator:
         keep = (following != IGNORE).nonzero()[:, 0]
         batch["logits_to_keep"] = keep
         batch["targets"] = following[keep]
+        samples = row["samples"]
+        batch["places"] = places([len(s) for s in samples], [s.number for s in samples])
         batch["row"] = row["index"]  # a number: a tensor would have to be fetched from the GPU
         return batch
 
 
 def read_row(model: PreTrainedModel, row: dict[str, Any]) -> tuple[ModelOutput, Tensor]:
     """What a model gives for a row of the collator, and its logits [K, vocabulary] for the targets."""
-    inputs = {k: v for k, v in row.items() if k not in ("labels", "targets", "row")}
+    inputs = {k: v for k, v in row.items() if k not in ("labels", "targets", "places", "row")}
     output = model(**inputs, use_cache=False)
     logits, keep = output.logits[0], row["logits_to_keep"]
     return output, logits if len(logits) == len(keep) else logits[
@@ -115,4 +139,7 @@ def steps_of(recipe: Recipe, encoder: Encoder, examples: Sequence[Example]) -> l
                 "Run `ragtune prepare` again: the prepared data belong to another model.",
             )
         samples[index] = sample
-    return [[samples[i] for i in step] for step in drawn]
+    return [
+        [dataclasses.replace(samples[index], number=n) for n, index in enumerate(step)]
+        for step in drawn
+    ]

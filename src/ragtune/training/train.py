@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import itertools
+import json
 import pickle
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from peft import PeftModel
+from pydantic import JsonValue
 from transformers import PreTrainedModel, set_seed
 
 from ragtune.base.disk import disk_errors
@@ -24,7 +28,9 @@ from ragtune.base.stopping import finishing, stop_if_asked
 from ragtune.base.text import first_line
 from ragtune.data.encode import Encoder, Sample
 from ragtune.data.example import Example
+from ragtune.distributed.world import World
 from ragtune.model.fast.attention import NAME, using_packed
+from ragtune.model.fast.dropout import Masks
 from ragtune.model.fast.lora import fuse
 from ragtune.model.fast.probe import probe_texts
 from ragtune.model.hardware import Hardware
@@ -32,12 +38,12 @@ from ragtune.model.lora import save_adapter
 from ragtune.model.plan import Plan, describe
 from ragtune.model.quiet import quiet
 from ragtune.model.skeleton import auto_class
-from ragtune.model.wrapping import trainable_parameters
+from ragtune.model.wrapping import digest_of, trainable_parameters
 from ragtune.recipe.schema import Recipe
 from ragtune.training.checkpoint import newest_whole
 from ragtune.training.gradients import attach_reached
 from ragtune.training.questions import Questions
-from ragtune.training.rows import PackedRows, split_rows
+from ragtune.training.rows import PackedRows, rows_of
 from ragtune.training.table import LossTable
 from ragtune.training.trackers import keeping_logs
 from ragtune.training.trainer import PackedTrainer, set_recompute, training_arguments
@@ -77,6 +83,13 @@ class Job:
     """Is given the step and the log so far whenever something is logged."""
     keep_plan: Callable[[Plan], None]
     """Is given every change of the plan before it is used."""
+    world: World | None = None
+    """The ranks, if there are several: all are given the same job, and rank 0 writes."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process decides and writes."""
+        return self.world is None or self.world.leads
 
 
 @dataclass(frozen=True)
@@ -112,14 +125,20 @@ def train(model: PreTrainedModel, job: Job) -> tuple[PeftModel, TrainResult]:
         RagtuneError: the loss is not finite, or there is too little memory for a single sample.
         Stopped: a signal came; a checkpoint of the last step is there.
     """
-    recipe = job.recipe
+    recipe, world = job.recipe, job.world
     set_seed(recipe.seed)
     own_attention = model.config._attn_implementation  # noqa: SLF001 - no public getter
     asking = job.asking and dataclasses.replace(job.asking, attention=own_attention)
-    job = dataclasses.replace(job, plan=_probed(model, job), asking=asking)
+    plan = _probed(model, job) if job.leads else job.plan
+    if world:
+        agreed = world.agree(plan.to_dict())
+        plan = Plan.from_dict(cast("dict[str, JsonValue]", agreed)) or plan
+    job = dataclasses.replace(job, plan=plan, asking=asking)
     packed = job.plan.packed
     with using_packed(model) if packed else contextlib.nullcontext():
         tuned, unreached = attach_reached(model, recipe.lora, recipe.seed, packed=packed)
+    masks = Masks(recipe.seed)
+    masks.take_over(tuned)
     fused = fuse(tuned)
     if packed:
         model.set_attn_implementation(NAME)
@@ -129,9 +148,11 @@ def train(model: PreTrainedModel, job: Job) -> tuple[PeftModel, TrainResult]:
         warn(f"{len(unreached):,} layers get no gradient from text, and no adapter: {named}.")
     if not fused:
         note("The adapters are computed by PEFT: none of them is of a kind that ragtune fuses.")
-    checkpoint = newest_whole(job.checkpoints)
-    with finishing():
-        log, shown, seconds = _fit(job, tuned, checkpoint)
+    checkpoint = newest_whole(job.checkpoints) if job.leads else None
+    if world:
+        checkpoint = _agreed(world, tuned, job, checkpoint)
+    with finishing(), world.together() if world else contextlib.nullcontext():
+        log, shown, seconds = _fit(job, tuned, masks, checkpoint)
         result = _save(job, tuned, log, shown, seconds)
     tuned.eval()
     model.set_attn_implementation(own_attention)
@@ -141,6 +162,21 @@ def train(model: PreTrainedModel, job: Job) -> tuple[PeftModel, TrainResult]:
         + f"{result.seconds:.0f} s, {result.tokens_a_second:,.0f} tokens/s."
     )
     return tuned, result
+
+
+def _agreed(world: World, tuned: PeftModel, job: Job, checkpoint: Path | None) -> Path | None:
+    """The checkpoint that every rank goes on from, when all have the same weights and samples.
+
+    Raises:
+        RagtuneError: a rank has others.
+        LostError: a rank is gone.
+    """
+    world.require_same(digest_of(tuned), "The model's weights")
+    read = json.dumps([[s.qid, s.prompt_ids, s.completion_ids] for step in job.steps for s in step])
+    world.require_same(hashlib.sha256(read.encode()).hexdigest(), "The training samples")
+    name = world.agree(checkpoint.name if checkpoint else None)
+    world.join()
+    return job.checkpoints / str(name) if name else None
 
 
 def _probed(model: PreTrainedModel, job: Job) -> Plan:
@@ -165,7 +201,8 @@ def _watched_rows(job: Job, per_row: int) -> PackedRows:
     """The questions whose completion loss is watched, in packed rows; none without train.eval_every."""
     questions = job.questions if job.recipe.train.eval_every else []
     samples = [s for s in job.encoder.samples(questions) if s is not None]
-    return PackedRows([samples[i : i + per_row] for i in range(0, len(samples), per_row)])
+    rows = [samples[i : i + per_row] for i in range(0, len(samples), per_row)]
+    return PackedRows(rows[job.world.rank :: job.world.size] if job.world else rows)
 
 
 def _describe(job: Job, tuned: PeftModel) -> None:
@@ -192,7 +229,7 @@ def _describe(job: Job, tuned: PeftModel) -> None:
 
 
 def _fit(
-    job: Job, tuned: PeftModel, checkpoint: Path | None
+    job: Job, tuned: PeftModel, masks: Masks, checkpoint: Path | None
 ) -> tuple[list[Entry], Progress, float]:
     """Train, from a checkpoint if there is one; returns Trainer's log, every step, and the seconds.
 
@@ -201,7 +238,10 @@ def _fit(
     """
     recipe, plan, steps = job.recipe, job.plan, job.steps
     set_seed(recipe.seed)
-    rows = [row for step in steps for row in split_rows(step, plan.rows(recipe.train.batch_size))]
+    world = job.world
+    rows = rows_of(
+        steps, plan.rows(recipe.train.batch_size), *((world.rank, world.size) if world else ())
+    )
     first = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     if checkpoint:
         note(f"Going on from step {first}.")
@@ -215,11 +255,15 @@ def _fit(
             model=tuned,
             args=training_arguments(recipe, plan, job.hardware, len(steps), job.checkpoints),
             train_dataset=PackedRows(rows),
-            eval_dataset=_watched_rows(job, plan.max_samples_per_row) or None,
+            # Of few rows a rank may have none, but looks where the others look.
+            eval_dataset=_watched_rows(job, plan.max_samples_per_row) if looks else None,
             plan=plan,
+            trained=[sum(len(s.completion_ids) for s in step) for step in steps],
+            masks=masks,
             on_plan=job.keep_plan,
             keep=recipe.train.keep_checkpoints,
             questions=job.asking,
+            world=world,
         )
         trainer.add_callback(Watch(trainer, shown, job.tell))
         noise = trainer.noise.on(tuned) if trainer.noise else contextlib.nullcontext()
@@ -236,7 +280,7 @@ def _fit(
             stop_if_asked(
                 f"Training stopped after step {reached} of {len(steps)}: its checkpoint is kept."
             )
-        if recipe.train.keep == "best":
+        if recipe.train.keep == "best" and job.leads:
             trainer.load_best()
         seconds = time.monotonic() - shown.start
     if trainer.plan.recompute:
@@ -302,6 +346,8 @@ def _save(
         trainable_parameters=trainable_parameters(tuned),
         auto_class=auto_class(tuned.config).__name__,
     )
+    if not job.leads:
+        return result
     with disk_errors(job.folder, 4 * result.trainable_parameters):
         save_adapter(tuned, job.folder, job.base_name)
         job.encoder.tokenizer.save_pretrained(job.folder)

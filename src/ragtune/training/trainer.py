@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, set_peft_model_state_dict
-from safetensors.torch import load_file
+from peft import PeftModel
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import Optimizer
@@ -29,9 +28,14 @@ from ragtune.base.disk import disk_errors
 from ragtune.base.errors import RagtuneError, is_out_of_memory
 from ragtune.base.files import remove
 from ragtune.base.screen.console import warn
+from ragtune.base.stopping import ask, asked
 from ragtune.data.encode import Sample
+from ragtune.distributed.summing import Summing
+from ragtune.distributed.world import World
+from ragtune.model.fast.dropout import Masks
 from ragtune.model.fast.lora import drop_waiting
 from ragtune.model.hardware import Hardware
+from ragtune.model.lora import refresh
 from ragtune.model.plan import Plan
 from ragtune.recipe.schema import Recipe
 from ragtune.store.seal import is_whole, seal
@@ -47,7 +51,7 @@ from ragtune.training.trackers import require_trackers
 def training_arguments(
     recipe: Recipe, plan: Plan, hardware: Hardware, steps: int, folder: Path
 ) -> TrainingArguments:
-    """The recipe and the plan in Trainer's terms.
+    """The recipe, or a rank's share of it, and the plan in Trainer's terms.
 
     `hub_token` is never set: it would be pickled into every checkpoint.
     """
@@ -95,6 +99,9 @@ def training_arguments(
     )
     # In a Kubeflow job transformers would add a tracker that the recipe doesn't name.
     args.report_to = list(train.report_to)
+    if cuda:  # Trainer takes the first GPU that it sees
+        torch.cuda.set_device(hardware.device)
+        args.__dict__["_setup_devices"] = hardware.device
     # Several GPUs in one process would be wrapped in DataParallel, which splits a packed row.
     args._n_gpu = min(args.n_gpu, 1)  # noqa: SLF001 - the only switch that there is
     return args
@@ -119,9 +126,12 @@ class PackedTrainer(Trainer):
 
     Args:
         plan: the layout; `train_dataset`, of `PackedRows`, follows it.
+        trained: the trained tokens of every step, of all ranks.
+        masks: what the model's dropout is drawn from.
         on_plan: is given the smaller plan.
         keep: checkpoints to keep.
         questions: asked at each evaluation.
+        world: the ranks, if there are several: each has rows of its own.
         options: Trainer's.
     """
 
@@ -129,9 +139,12 @@ class PackedTrainer(Trainer):
         self,
         *,
         plan: Plan,
+        trained: Sequence[int],
+        masks: Masks,
         on_plan: Callable[[Plan], None],
         keep: int,
         questions: Questions | None = None,
+        world: World | None = None,
         **options: object,
     ) -> None:
         super().__init__(data_collator=RowCollator(packed=plan.packed), **options)
@@ -140,17 +153,38 @@ class PackedTrainer(Trainer):
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
         alpha, self.neftune_noise_alpha = self.args.neftune_noise_alpha, None  # not Trainer's
-        self.noise = Noise(alpha) if alpha else None
+        self.noise = Noise(alpha, masks) if alpha else None
+        self.masks = masks
         self.keep = keep
         self.questions = questions
+        self.trained = trained
+        self.world = world
+        self.stopping = False
+        """Whether a signal came, to any rank."""
+        if world:
+            self.summing = Summing([p for p in self.model.parameters() if p.requires_grad])
         self.plan = plan
         self.on_plan = on_plan
         self.rows: list[list[Sample]] = self.train_dataset.rows
         self.row_losses: list[tuple[int, Tensor]] = []
         """The rows since the last look at it, as indices, with their loss."""
         self.step_rows: list[int] = []
-        """The rows of the present step that are behind us, as indices."""
+        """The rows of the present step so far, as indices."""
+        self.failed = False
+        """Whether one of them ran out of memory."""
+        self.told = torch.zeros(())
+        """The loss of this step that Trainer was given before its last row."""
         self.model.train = _switching(self.model)
+
+    @property
+    def stops(self) -> bool:
+        """Whether the training is to stop here, with a checkpoint: on every rank, if it is on one."""
+        return self.stopping if self.world else asked()
+
+    def _stop_with_others(self, stopping: bool) -> None:
+        self.stopping = stopping
+        if stopping:
+            ask()
 
     def _get_train_sampler(self, train_dataset: PackedRows) -> SequentialSampler:
         return SequentialSampler(train_dataset)
@@ -158,38 +192,68 @@ class PackedTrainer(Trainer):
     def training_step(
         self, model: PeftModel, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None
     ) -> Tensor:
-        """One row forward and backward; in parts, if the plan has become smaller."""
+        """One row forward and backward; in parts, if the plan has become smaller.
+
+        What ran out of memory makes the whole step begin again at its last row, on every rank.
+        """
         row: int = inputs["row"]
         if row % self.args.gradient_accumulation_steps == 0:
-            self.step_rows = []
-        todo = [row]
-        loss: Tensor | None = None
-        while loss is None:
-            for one in todo:
-                whole = one == row and len(self.rows[row]) <= self.plan.max_samples_per_row
-                loss = self._unless_out_of_memory(
-                    partial(super().training_step, model, inputs, num_items_in_batch)
-                    if whole
-                    else partial(self._in_parts, model, one, num_items_in_batch)
-                )
-                if loss is None:
-                    # What the failed row left in the gradients can't be told from the others' part.
-                    todo = [*self.step_rows, row]
-                    break
+            self.step_rows, self.failed = [], False
+            self.told = torch.zeros((), device=self.args.device)
         self.step_rows.append(row)
+        last = (row + 1) % self.args.gradient_accumulation_steps == 0 or row + 1 == len(self.rows)
+        whole = len(self.rows[row]) <= self.plan.max_samples_per_row
+        run = partial(super().training_step, model, num_items_in_batch=num_items_in_batch)
+        parts = [inputs] if whole else self._parts(row)
+        loss = self._unless_out_of_memory(run, parts, last=last)
+        if last:
+            return self._end_step(run, loss)
+        self.told = self.told + loss
         return loss
 
-    def _unless_out_of_memory(self, run: Callable[[], Tensor]) -> Tensor | None:
-        """What `run` returns; or None, with the step's gradients forgotten and a smaller plan.
+    def _end_step(self, run: Callable[[dict[str, Any]], Tensor], loss: Tensor) -> Tensor:
+        """What is left to say of the step's loss, when its gradients are those of all ranks."""
+        while True:
+            if self.world:
+                self.summing.send(valid=not self.failed)
+                failed, stopping = self.world.any(self.failed, asked())
+                self._stop_with_others(stopping)
+                self.summing.receive()
+            else:
+                failed = self.failed
+            if not failed:
+                break
+            self._retreat()
+            self.failed = False
+            parts = [part for row in self.step_rows for part in self._parts(row)]
+            loss = self._unless_out_of_memory(run, parts, last=True) - self.told
+        if self.world:
+            loss = self.world.sum(loss + self.told) - self.told
+        return loss
+
+    def _unless_out_of_memory(
+        self, run: Callable[[dict[str, Any]], Tensor], parts: list[dict[str, Any]], *, last: bool
+    ) -> Tensor:
+        """The loss of rows that are run; 0 if memory ran out, now or before in this step."""
+        total: Tensor | None = None
+        try:
+            for index, part in enumerate([] if self.failed else parts, 1):
+                if self.world and last and index == len(parts):
+                    self.summing.last_pass()
+                loss = run(part)
+                total = loss if total is None else total + loss
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self.failed, total = True, None
+        return torch.zeros((), device=self.args.device) if total is None else total
+
+    def _retreat(self) -> None:
+        """Forget the step's gradients, and take a smaller plan.
 
         Raises:
             RagtuneError: there is no smaller one.
         """
-        try:
-            return run()
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
         # Only here the exception is gone, and with it what its frames held.
         before, self.plan = self.plan, self._smaller_plan()
         if self.plan.recompute and not before.recompute:
@@ -200,7 +264,6 @@ class PackedTrainer(Trainer):
         drop_waiting(self.model)
         self.model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
-        return None
 
     def _smaller_plan(self) -> Plan:
         step = self.state.global_step + 1
@@ -219,13 +282,11 @@ class PackedTrainer(Trainer):
             "Set model.quantization=nf4, prompt.max_tokens to something shorter, or a lower lora.rank.",
         )
 
-    def _in_parts(self, model: PeftModel, row: int, num_items_in_batch: Tensor | None) -> Tensor:
+    def _parts(self, row: int) -> list[dict[str, Any]]:
+        """A row, cut as the plan has it by now."""
         samples = self.rows[row]
-        total = torch.zeros((), device=self.args.device)
-        for part in split_rows(samples, -(-len(samples) // self.plan.max_samples_per_row)):
-            batch = self.data_collator([{"index": row, "samples": part}])
-            total = total + super().training_step(model, batch, num_items_in_batch)
-        return total
+        parts = split_rows(samples, -(-len(samples) // self.plan.max_samples_per_row))
+        return [self.data_collator([{"index": row, "samples": part}]) for part in parts]
 
     def create_optimizer(self, model: PeftModel | None = None) -> Optimizer:
         """Trainer's; an 8-bit one over a single tensor (not in float16: the scaler looks at each)."""
@@ -243,11 +304,13 @@ class PackedTrainer(Trainer):
         model: PeftModel,
         inputs: dict[str, Any],
         return_outputs: bool = False,
-        num_items_in_batch: Tensor | None = None,
+        num_items_in_batch: Tensor | None = None,  # noqa: ARG002 - of this rank's rows alone
     ) -> Tensor | tuple[Tensor, ModelOutput]:
         """Cross entropy over the trained tokens of a row, divided by those of the whole step."""
         if self.noise:
             self.noise.borders = inputs.get("cu_seq_lens_q")
+        step = inputs["row"] // self.args.gradient_accumulation_steps
+        self.masks.read(step, inputs["places"])
         outputs, logits_KV = read_row(model, inputs)
         targets_K = inputs["targets"]
         # The evaluation loss stays what it is called, and comparable.
@@ -255,7 +318,7 @@ class PackedTrainer(Trainer):
         total = functional.cross_entropy(
             logits_KV.float(), targets_K, reduction="sum", label_smoothing=smoothing
         )
-        loss = total / (num_items_in_batch if num_items_in_batch is not None else len(targets_K))
+        loss = total / (self.trained[step] if model.training else len(targets_K))
         if model.training:
             self.row_losses.append((inputs["row"], loss.detach()))
         return (loss, outputs) if return_outputs else loss
@@ -277,9 +340,15 @@ class PackedTrainer(Trainer):
                     loss: Any = self.compute_loss(self.model, inputs)
                 total += float(loss) * count
                 tokens += count
+        if self.world:
+            total, tokens = self.world.sum(
+                torch.tensor([total, tokens], dtype=torch.float64)
+            ).tolist()
         metrics = {f"{metric_key_prefix}_loss": total / tokens}
         if self.questions:
             metrics |= self.questions.look(self.model, self.state.global_step)
+        if self.world:
+            self._stop_with_others(*self.world.any(asked()))
         self.log(dict(metrics))
         self.control: TrainerControl = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
@@ -297,9 +366,11 @@ class PackedTrainer(Trainer):
                 f"The best checkpoint, {best}, is gone or damaged.",
                 f"Delete {best.parent} and run the same command again: the training is repeated.",
             )
-        set_peft_model_state_dict(self.model, load_file(best / "adapter_model.safetensors"))
+        refresh(self.model, best)
 
     def _save_checkpoint(self, model: PeftModel, trial: object) -> None:
+        if self.world and not self.world.leads:
+            return
         folder = Path(self._get_output_dir(trial=trial))
         checkpoint = folder / f"checkpoint-{self.state.global_step}"
         # Weights and AdamW's two averages, in float32.

@@ -13,7 +13,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from ragtune.base.errors import RagtuneError
 from ragtune.base.lock import require_held
 from ragtune.base.screen.progress import Update
-from ragtune.base.stopping import asked
 from ragtune.data.encode import Sample
 from ragtune.training.questions import Questions
 from ragtune.training.table import LossTable
@@ -57,7 +56,7 @@ class Watch(TrainerCallback):
         if state.global_step >= state.max_steps:
             if not args.metric_for_best_model:
                 control.should_save = False
-        elif asked():
+        elif self.trainer.stops:
             control.should_save = control.should_training_stop = True
 
     def on_train_begin(
@@ -88,7 +87,7 @@ class Watch(TrainerCallback):
         **_: object,
     ) -> None:
         """A stop that came meanwhile counts for this step, whose checkpoint is yet to be written."""
-        if asked() and state.global_step < state.max_steps:
+        if self.trainer.stops and state.global_step < state.max_steps:
             control.should_save = control.should_training_stop = True
 
     def on_log(
@@ -111,14 +110,21 @@ class Watch(TrainerCallback):
         if math.isfinite(logs["loss"]) and self.overflows <= (OVERFLOWS if args.fp16 else 0):
             return
         bad = [row for row, loss in row_losses if not bool(torch.isfinite(loss))]
-        rows = bad or [row for row, _ in row_losses]
-        qids = [sample.qid for row in rows for sample in self.trainer.rows[row]]
+        named, whole = self._questions(bad), self._questions([row for row, _ in row_losses])
         raise RagtuneError(
-            f"Training stopped at step {step}: the {'loss' if bad else 'gradient'} is not finite. "
-            f"Questions {'of the row' if bad else 'of the step'}: {', '.join(qids)}.",
+            f"Training stopped at step {step}: the {'loss' if named else 'gradient'} is not finite. "
+            f"Questions {'of the row' if named else 'of the step'}: {', '.join(named or whole)}.",
             "Look at these examples (ragtune prepare --show), lower train.learning_rate, or "
             "use model.dtype=float32. Checkpoints before this step are kept in work/.",
         )
+
+    def _questions(self, rows: list[int]) -> list[str]:
+        """The questions of these rows, and of those that the other ranks name."""
+        qids = [sample.qid for row in rows for sample in self.trainer.rows[row]]
+        if self.trainer.world is None:
+            return qids
+        every = self.trainer.world.gather([*qids])
+        return list(dict.fromkeys(str(qid) for of in every if isinstance(of, list) for qid in of))
 
 
 @dataclass

@@ -24,7 +24,7 @@ def samples_of(lengths: list[tuple[int, int]]) -> list[Sample]:
 
 def packed_loss(model: Any, samples: list[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
     batch = RowCollator(packed=True)([{"index": 0, "samples": samples}])
-    for name in ("labels", "row"):
+    for name in ("labels", "places", "row"):
         batch.pop(name)
     targets = batch.pop("targets")
     logits = model(**batch, use_cache=False).logits[0]

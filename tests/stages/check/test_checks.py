@@ -100,6 +100,15 @@ def test_a_run_stops_at_a_failure_and_prints_the_page(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_check_is_of_the_ranks_that_a_run_would_have(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    page = found(tiny_recipe, tmp_path, "train.steps=6", "devices=2")
+    assert page["hardware"][1]["message"] == "2 processes share the work"
+    assert "on each of 2 ranks" in page["memory"][0]["message"]
+    assert len(found(tiny_recipe, tmp_path, "train.steps=6")["hardware"]) == 1
+
+
 def test_a_check_decides_nothing(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
     one = Context(tiny_recipe, run_dir=tmp_path / "run")
     with working(one):

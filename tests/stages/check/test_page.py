@@ -15,7 +15,7 @@ from ragtune.stages.check.findings import Finding, show
 LONG = "/home/someone/" + "folder/" * 20 + "train.jsonl"
 JAPANESE = "日本の首都はどこですか？" * 8
 FOUND = [
-    Finding("environment", "ok", "nothing in it makes this one of several processes, or changes the training"),
+    Finding("environment", "ok", "nothing in it changes the training behind the recipe"),
     Finding("speed", "warning", "answers 25 questions at a time, 16.5 of 79.2 GiB", "Set evaluate.batch_size=8."),
     Finding("training data", "ok", f"{LONG}: 5,000 records"),
     Finding("questions", "fail", f"{JAPANESE} can't be read", f"See {JAPANESE}"),

@@ -168,6 +168,24 @@ def guarded(lost: Lost) -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Let nothing be seen of what is written within, not even what libraries in C++ write."""
+    kept = [os.dup(number) for number in (1, 2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for number in (1, 2):
+            os.dup2(nowhere, number)
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        for number, before in zip((1, 2), kept, strict=True):
+            os.dup2(before, number)
+        for one in (*kept, nowhere):
+            os.close(one)
+
+
 def _open_closed() -> None:
     """Open standard descriptors that are closed: the next file would get their number, and what is printed."""
     for number in range(3):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ragtune.answering.client import Client, wait_for
 from ragtune.answering.connection import check_address
 from ragtune.answering.prediction import Prediction
+from ragtune.answering.server import ask_all
 from ragtune.base.screen.console import note
 from ragtune.base.screen.progress import progress
 from ragtune.building.synthesis.answers import MOST, Answer, Answers, Request
@@ -73,7 +74,7 @@ class Server:
                     answers.add(Answer(key, one.prediction[:MOST], *tokens))
                 update(len(asked) - len(keys))
 
-            wait_for(lambda: client.ask_all(asked, settings.concurrency, keep))
+            wait_for(lambda: ask_all([client], asked, settings.concurrency, keep))
 
 
 @dataclass

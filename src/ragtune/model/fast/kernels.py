@@ -1,4 +1,4 @@
-"""Triton kernels: dropout from a seed, and one new token's attention to its past.
+"""Triton kernels: dropout whose masks are computed, and one new token's attention to its past.
 
 Imported where there is a GPU and Triton; elsewhere `dropout` and `attention` have a plain form, with
 which the tests compare these.
@@ -10,27 +10,32 @@ import triton
 import triton.language as tl
 
 
-# `count` stays specialised: knowing that 16 divides it lets loads and stores be wide.
-@triton.jit(do_not_specialize=["threshold", "seed"])
+# `width` and `groups` stay specialised: knowing that 16 divides them lets loads and stores be wide.
+@triton.jit(do_not_specialize=["threshold", "seed", "step", "layer"])
 def dropout(  # noqa: PLR0913 - Triton reads the signature
-    x, out, count, threshold, scale, seed,
+    x, out, places, width, groups, threshold, scale, seed, step, layer,
     add: tl.constexpr, block: tl.constexpr, rounds: tl.constexpr,
 ):  # fmt: skip
-    """Write (or add) x, dropped out, to `out`; a program covers eight blocks of elements.
+    """Write (or add) x [T, width], dropped out, to `out`; a program covers some columns of a token.
 
-    One Philox call gives 128 bits, 16 for each block: drawing a float for each element took longer
-    than reading and writing it. What draws less than `threshold` is dropped.
+    One Philox call gives 128 bits, 16 for each of eight columns that lie `groups` apart: drawing a float
+    for each element took longer than reading and writing it. What draws less than `threshold` is dropped.
     """
-    program = tl.program_id(0)
-    lane = tl.arange(0, block)
-    numbers = tl.randint4x(seed, program * block + lane, rounds)
-    start = program.to(tl.int64) * (8 * block)
+    token = tl.program_id(0).to(tl.int64)
+    group = tl.program_id(1) * block + tl.arange(0, block)
+    place = tl.load(places + token)
+    numbers = tl.philox_impl(
+        group.to(tl.uint32), (place & 0xFFFFFFFF).to(tl.uint32), (place >> 32).to(tl.uint32),
+        layer.to(tl.uint32), seed.to(tl.uint32), step.to(tl.uint32), rounds,
+    )  # fmt: skip
+    x += token * width
+    out += token * width
     for part in tl.static_range(8):
-        at = start + part * block + lane
-        inside = at < count
-        drawn = (numbers[part // 2].to(tl.uint32, bitcast=True) >> (16 * (part % 2))) & 0xFFFF
+        at = part * groups + group
+        inside = (group < groups) & (at < width)
+        drawn = (numbers[part // 2] << (16 - 16 * (part % 2))).to(tl.int32, bitcast=True) >> 16
         value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
-        value = tl.where(drawn.to(tl.int32) >= threshold, value * scale, 0.0)
+        value = tl.where(drawn >= threshold, value * scale, 0.0)
         if add:
             value += tl.load(out + at, mask=inside, other=0.0).to(tl.float32)
         tl.store(out + at, value.to(out.dtype.element_ty), mask=inside)

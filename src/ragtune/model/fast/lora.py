@@ -27,8 +27,8 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from ragtune.model.fast import dropout as masks
 from ragtune.model.fast.attention import evaluating
+from ragtune.model.fast.dropout import Draw, Dropout, add_dropped, dropout
 from ragtune.model.wrapping import ADAPTER
 
 
@@ -38,9 +38,9 @@ class Group:
     What they are made of is looked up once: in a step of a large model Python's own time is felt.
     """
 
-    def __init__(self, layers: list[LoraLayer], rate: float) -> None:
+    def __init__(self, layers: list[LoraLayer]) -> None:
         self.layers = layers
-        self.rate = rate
+        self.dropout = layers[0].lora_dropout[ADAPTER]
         self.scale = float(layers[0].scaling[ADAPTER])
         self.bases: list[nn.Linear] = [layer.get_base_layer() for layer in layers]
         pairs = [(layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]) for layer in layers]
@@ -58,11 +58,18 @@ class Group:
                     return output
             # Out of order, or with another input: on its own.
             self.waiting.clear()
-            return Group([self.layers[index]], self.rate).call(0, x)
-        rate = self.rate if self.layers[0].training else 0.0
-        first, *rest = _LoraFunction.apply(x, self, rate, *self.parameters)  # type: ignore[no-untyped-call]
+            return Group([self.layers[index]]).call(0, x)
+        first, *rest = _LoraFunction.apply(x, self, *self._drawn(), *self.parameters)  # type: ignore[no-untyped-call]
         self.waiting = [(x, output) for output in rest]
         return first  # type: ignore[no-any-return]
+
+    def _drawn(self) -> tuple[float, Draw | None]:
+        """The rate of dropout, and what is drawn for it; nothing where answers are made."""
+        rate = float(getattr(self.dropout, "p", 0.0))
+        if not rate or not self.layers[0].training:
+            return 0.0, None
+        assert isinstance(self.dropout, Dropout), "Masks.take_over comes before training"
+        return rate, self.dropout.masks.of(self.dropout.number)
 
 
 class _Context(torch.autograd.function.FunctionCtx):
@@ -72,7 +79,7 @@ class _Context(torch.autograd.function.FunctionCtx):
     needs_input_grad: tuple[bool, ...]
     group: Group
     rate: float
-    seed: int
+    draw: Draw | None
     shape: torch.Size
     dtype: torch.dtype
 
@@ -80,15 +87,14 @@ class _Context(torch.autograd.function.FunctionCtx):
 class _LoraFunction(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: _Context, x: Tensor, group: Group, rate: float, *parameters: Tensor
+        ctx: _Context, x: Tensor, group: Group, rate: float, draw: Draw | None, *parameters: Tensor
     ) -> tuple[Tensor, ...]:
         dtype = _compute_dtype(x)
-        # The dropout masks are drawn in the order of memory, which must be that of the backward pass.
+        # Masks are drawn for tokens in the order of memory.
         given = x.to(dtype).contiguous()
         x_TI = given.view(-1, x.shape[-1])
         a_QI = torch.cat(parameters[::2]).to(dtype)
-        seed = masks.new_seed() if rate else 0
-        dropped_TI = masks.dropout(x_TI, rate, seed) if rate else x_TI
+        dropped_TI = dropout(x_TI, rate, draw) if draw else x_TI
         low_TQ = _scaled_product(dropped_TI, a_QI.T, group.scale)
         del dropped_TI
         outputs = []
@@ -99,7 +105,7 @@ class _LoraFunction(torch.autograd.Function):
             y.view(-1, y.shape[-1]).addmm_(low_TR, b_OR.to(dtype).T)
             outputs.append(y)  # no view: some models change it in place
         ctx.save_for_backward(x_TI, low_TQ, *parameters)
-        ctx.group, ctx.rate, ctx.seed, ctx.shape, ctx.dtype = group, rate, seed, x.shape, x.dtype
+        ctx.group, ctx.rate, ctx.draw, ctx.shape, ctx.dtype = group, rate, draw, x.shape, x.dtype
         return tuple(outputs)
 
     @staticmethod
@@ -128,21 +134,21 @@ class _LoraFunction(torch.autograd.Function):
                 else:
                     dx_TI.addmm_(dy_TO, weight_OI)
             del dy_TO
-        dropped_TI = masks.dropout(x_TI, ctx.rate, ctx.seed) if ctx.rate else x_TI
+        dropped_TI = dropout(x_TI, ctx.rate, ctx.draw) if ctx.draw else x_TI
         da_QI = _scaled_product(dlow_TQ.T, dropped_TI, group.scale).to(parameters[0].dtype)
         del dropped_TI
         dx: Tensor | None = None
         if dx_TI is not None:
             a_QI = torch.cat(parameters[::2]).to(dtype)
-            if ctx.rate:
+            if ctx.draw:
                 product_TI = _scaled_product(dlow_TQ, a_QI, group.scale)
-                masks.add_dropped(dx_TI, product_TI, ctx.rate, ctx.seed)
+                add_dropped(dx_TI, product_TI, ctx.rate, ctx.draw)
             else:
                 dx_TI.addmm_(dlow_TQ, a_QI, alpha=group.scale)
             dx = dx_TI.view(ctx.shape).to(ctx.dtype)
         a_gradients = torch.split(da_QI, group.ranks)  # type: ignore[no-untyped-call]
         pairs = zip(a_gradients, b_gradients, strict=True)
-        return (dx, None, None, *(gradient for pair in pairs for gradient in pair))
+        return (dx, None, None, None, *(gradient for pair in pairs for gradient in pair))
 
 
 def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
@@ -194,7 +200,7 @@ def fuse(model: PeftModel) -> int:
     usable = [(layer, x) for layer, x in calls if counts[layer] == 1 and x is not None]
     for _, same in groupby(usable, lambda c: (parents[c[0]], id(c[1]), c[0].scaling[ADAPTER])):
         layers = [layer for layer, _ in same]
-        group = Group(layers, float(getattr(layers[0].lora_dropout[ADAPTER], "p", 0.0)))
+        group = Group(layers)
         for index, layer in enumerate(layers):
             layer.forward = _Forward(group, index)
     return len(usable)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import shutil
 
+import torch
+
 from ragtune.base.disk import existing_parent
 from ragtune.base.errors import UsageError
 from ragtune.base.text import size_of
+from ragtune.model.hardware import Hardware
+from ragtune.model.memory import smallest
 from ragtune.model.merge import available_memory, memory_needed
 from ragtune.model.plan import Plan, describe, estimate_of, is_tight, make_plan
 from ragtune.model.quantized import quantization_of, require_mergeable
@@ -26,6 +30,24 @@ def hardware(look: Look) -> None:
     chosen, recipe = look.run.hardware, look.run.recipe
     words = f"{chosen.name}; {chosen.dtype_name} ({chosen.reason})"
     look.say(words + (", weights in NF4" if recipe.model.quantization else ""))
+    if (count := look.run.rank_count) > 1:
+        look.say(f"{count} processes share the work" + (_gpus(chosen) if chosen.beside else ""))
+    names = {torch.cuda.get_device_name(one) for one in chosen.beside} - {chosen.name}
+    if names:
+        look.warn(
+            f"the GPUs differ: {chosen.name}, {', '.join(sorted(names))}",
+            "Each step waits for the slowest, and each has as much of it. To use those alone that are alike, "
+            "set devices to a list of their numbers.",
+        )
+
+
+def _gpus(chosen: Hardware) -> str:
+    """Which GPUs of this machine they have."""
+    numbers = sorted([chosen.device.index, *chosen.beside])
+    named = ", ".join(map(str, numbers))
+    unused = torch.cuda.device_count() - len(numbers)
+    more = f" ({unused} more not used)" if unused else ""
+    return f", on the GPUs {named}{more}; planned for the smallest, {size_of(smallest(chosen))}"
 
 
 def memory(look: Look) -> None:
@@ -58,7 +80,7 @@ def _plan_by_first_records(look: Look) -> Plan | None:
     sizes = [(len(p.ids) + len(target), len(target)) for p, target in pairs if p is not None]
     prompts = [len(p.ids) for p in look.prompts["eval"] if p is not None]
     steps = [(sizes * batch)[i : i + batch] for i in range(0, len(sizes), batch)]
-    return make_plan(run.recipe, run.hardware, run.config, steps, prompts)
+    return make_plan(run.recipe, run.hardware, run.config, steps, prompts, ranks=run.rank_count)
 
 
 def looks(look: Look) -> None:

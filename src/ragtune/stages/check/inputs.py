@@ -11,13 +11,14 @@ from pathlib import Path
 from ragtune.answering.endpoint import check_server
 from ragtune.base.errors import UsageError
 from ragtune.base.files import sha256
-from ragtune.base.processes import require_alone
+from ragtune.base.processes import require_own_settings
 from ragtune.base.web.network import hub_is_offline
 from ragtune.data import aio
 from ragtune.data.example import Example
 from ragtune.data.prepare import how_of, source_of
 from ragtune.data.read import locate, read_examples
 from ragtune.data.select import nearly_positive, rejection
+from ragtune.distributed.place import take_place
 from ragtune.publish.hub import check_access, require_name
 from ragtune.recipe.schema import Data
 from ragtune.stages.check.directory import answered_before, prepared
@@ -40,8 +41,9 @@ _HUB_SPLITS = {"train": "train", "eval": "validation"}
 
 
 def environment(look: Look) -> None:
-    require_alone()
-    look.say("nothing in it makes this one of several processes, or changes the training")
+    take_place()
+    require_own_settings()
+    look.say("nothing in it changes the training behind the recipe")
 
 
 def recipe(look: Look) -> None:

@@ -1,0 +1,1 @@
+"""Several processes for one run: who they are, how they begin and end, what they tell each other."""

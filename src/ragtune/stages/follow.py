@@ -1,0 +1,118 @@
+"""A process that follows: it does what rank 0 tells it, prints nothing, and writes nothing into the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import traceback
+from datetime import date
+from pathlib import Path
+from typing import cast
+
+from pydantic import JsonValue
+
+from ragtune.base import stopping
+from ragtune.base.errors import RagtuneError, UsageError, in_words
+from ragtune.base.screen.output import complain
+from ragtune.base.versions import versions
+from ragtune.distributed.place import Place, take_place
+from ragtune.distributed.pulse import LostError, OverError
+from ragtune.distributed.world import PATIENCE, World
+from ragtune.model.plan import Plan
+from ragtune.recipe.schema import Recipe
+from ragtune.stages import answer
+from ragtune.stages.context import Context
+from ragtune.stages.train import follow_training
+from ragtune.store.folder import RunFolder
+
+_SOON = 10.0
+"""Seconds in which a rank 0 that started this process is reached: it was there before."""
+
+
+def follow(place: Place, patience: float = PATIENCE) -> int:
+    """Do what rank 0 tells, until it says that it is over; returns the exit code, which is rank 0's.
+
+    Args:
+        place: of this process.
+        patience: seconds in which rank 0 has to be there.
+
+    Raises:
+        UsageError: rank 0 can't be reached.
+        LostError: it is gone.
+    """
+    world = World(place, patience=patience)
+    try:
+        world.meet(dict(versions()))
+        following = _Following(world)
+        while True:
+            following.do(world.agree())  # type: ignore[arg-type]
+    except OverError as error:
+        return error.exit_code
+    except LostError:
+        raise
+    except KeyboardInterrupt:
+        code, name, _ = stopping.last_words()
+        world.fail(RagtuneError(f"it was stopped by {name}."))
+        return code
+    except Exception as error:  # noqa: BLE001 - whatever ends this rank, rank 0 says
+        told = in_words(error)
+        world.fail(told, traceback.format_exc())
+        return told.exit_code
+    finally:
+        world.close()
+
+
+class _Following:
+    """What stays between two orders: the model."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.context: Context | None = None
+        self.of: JsonValue = None
+
+    def do(self, order: dict[str, JsonValue]) -> None:
+        context = self._context_of(order)
+        if order["do"] == "train":
+            follow_training(context, self.world)
+        else:
+            answer.follow(context, self.world, order)
+
+    def _context_of(self, order: dict[str, JsonValue]) -> Context:
+        of = [order[key] for key in ("recipe", "folder", "set", "day", "commit")]
+        if self.context is None or of != self.of:
+            folder = Path(str(order["folder"]))
+            if not folder.is_dir():
+                raise UsageError(
+                    f"There is no {folder} on this machine.",
+                    "Let every machine reach the run directory by the same path: put it on a file "
+                    "system that they share.",
+                )
+            self.context = Context(Recipe.model_validate(order["recipe"]), run_dir=folder)
+            self.context.folder = RunFolder(folder, str(order["set"]))
+            self.context.day = date.fromisoformat(str(order["day"]))
+            if order["commit"]:
+                source = dataclasses.replace(self.context.source, revision=str(order["commit"]))
+                self.context.source = source
+            self.of = of
+        self.context.weights = str(order["weights"])
+        plan = Plan.from_dict(cast("dict[str, JsonValue]", order["plan"]))
+        assert plan is not None  # rank 0 has the same version
+        self.context.plan = plan
+        return self.context
+
+
+def main() -> None:
+    """Follow the process that started this one."""
+    stopping.install()
+    place = take_place()
+    assert place is not None
+    try:
+        code = follow(place, _SOON)
+    except RagtuneError as error:
+        complain(f"{error}\n")
+        code = error.exit_code
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

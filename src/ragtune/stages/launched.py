@@ -1,0 +1,42 @@
+"""A command in processes that a launcher started: rank 0 does it, the others do what it tells them.
+
+Read by every command, it loads torch only where there is a launcher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from ragtune.base.errors import UsageError
+from ragtune.base.screen.output import silent
+from ragtune.distributed.place import take_place
+
+Code = int | str | None
+"""An exit code, as `sys.exit` takes it."""
+
+
+def as_rank(command: Callable[[], Code]) -> Code:
+    """Do a command, or follow the rank that does it; returns the exit code.
+
+    Raises:
+        UsageError: what a launcher left in the environment makes no sense, or rank 0 can't be reached.
+        LostError: rank 0 is gone.
+    """
+    place = take_place()
+    if place is None or place.rank == 0:
+        return command()
+    from ragtune.stages.follow import follow  # noqa: PLC0415 - it loads torch
+
+    with silent():
+        return follow(place)
+
+
+def dismiss(code: Code) -> None:
+    """Let the other ranks, if a launcher started any, end with the exit code of rank 0."""
+    with suppress(UsageError):  # it was said
+        place = take_place()
+        if place and place.rank == 0:
+            from ragtune.stages.ranks import dismiss  # noqa: PLC0415 - it loads torch
+
+            dismiss(place, code if isinstance(code, int) else int(bool(code)))

@@ -1,0 +1,114 @@
+"""The other processes of a run: which, when they start, and what they are told to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
+from typing import Self
+
+import torch
+from pydantic import JsonValue
+
+from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.base.screen.console import note
+from ragtune.base.screen.progress import busy
+from ragtune.base.versions import versions
+from ragtune.distributed.launch import launched
+from ragtune.distributed.place import Place, take_place
+from ragtune.distributed.world import World
+from ragtune.recipe.schema import Recipe
+
+FOLLOW = "ragtune.stages.follow"
+"""What they run on this machine."""
+
+
+class Ranks:
+    """The processes that share a run's work; they start when the first work is shared.
+
+    Args:
+        recipe: `devices` says which.
+
+    Raises:
+        UsageError: there are no such devices, or this process is none that leads.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._place = take_place()
+        if self._place and self._place.rank:
+            raise UsageError(
+                f"This process is rank {self._place.rank} of a launcher, and not rank 0.",
+                "Start `python -m ragtune run RECIPE` under it; from Python, without a launcher, ragtune "
+                "starts the processes itself.",
+            )
+        self._devices = [0] if self._place else devices_of(recipe)
+        self.size = self._place.size if self._place else len(self._devices)
+        if torch.cuda.is_available() and self._devices[0]:
+            torch.cuda.set_device(self._devices[0])
+        self._open = ExitStack()
+        self._world: World | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
+        self._world = None
+
+    def start(self) -> None:
+        """Let the others begin, which takes them as long as it took this process."""
+        if self.size > 1 and self._world is None:
+            note(f"{self.size} ranks share the work.")
+            self._world = self._open.enter_context(_world(self._place, self._devices))
+
+    def tell(self, order: dict[str, JsonValue]) -> World | None:
+        """Tell the others what to do, when they are there; returns the world to do it in.
+
+        Raises:
+            RagtuneError: one has other versions, or is gone.
+        """
+        self.start()
+        if self._world is None:
+            return None
+        with busy("waiting for the other ranks"):
+            self._world.meet(dict(versions()))
+            self._world.agree(order)
+        return self._world
+
+
+@contextmanager
+def _world(place: Place | None, devices: list[int]) -> Iterator[World]:
+    if place is not None:
+        yield _launched_world(place)  # whose ranks begin but once
+        return
+    with launched(devices, FOLLOW) as world:
+        yield world
+
+
+@cache
+def _launched_world(place: Place) -> World:
+    return World(place)
+
+
+def dismiss(place: Place, code: int) -> None:
+    """Let the ranks of a launcher end as rank 0 does, also where it had nothing for them to do."""
+    with suppress(RagtuneError):  # one that can't be reached ends by itself
+        _launched_world(place).dismiss(code)
+
+
+def devices_of(recipe: Recipe) -> list[int]:
+    """The GPUs of this machine that a recipe uses, by number; on a CPU the processes.
+
+    Raises:
+        UsageError: there are no such GPUs.
+    """
+    asked, there = recipe.devices, torch.cuda.device_count()
+    if asked == "all":
+        return list(range(max(1, there)))
+    wanted = list(range(asked)) if isinstance(asked, int) else asked
+    if there and not set(wanted) <= set(range(there)):
+        raise UsageError(
+            f"devices: {asked}, and this machine has {there} GPU{'s' * (there > 1)}.",
+            f"Name at most {there}, or a list of numbers from 0 to {there - 1}.",
+        )
+    return wanted

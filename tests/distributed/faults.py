@@ -1,0 +1,127 @@
+"""What can happen to a rank: each is put into its process before it does anything."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+def _at_step(step: int, act: Callable[[dict[str, Any]], object]) -> None:
+    """Before each row of a step, in training."""
+    from ragtune.training.trainer import PackedTrainer
+
+    original = PackedTrainer.compute_loss
+
+    def compute(self: Any, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
+        if model.training and self.state.global_step + 1 == step:
+            act(inputs)
+        return original(self, model, inputs, *rest, **named)
+
+    PackedTrainer.compute_loss = compute  # type: ignore[method-assign]
+
+
+def signal_at_step(step: int, number: int) -> None:
+    """A signal comes: once, also if the step begins again."""
+    came: list[bool] = []
+
+    def act(_: object) -> None:
+        if not came:
+            came.append(True)
+            os.kill(os.getpid(), number)
+
+    _at_step(step, act)
+
+
+def memory_at_step(step: int, samples: int) -> None:
+    """Memory does not do for a row of more samples than these."""
+
+    def act(inputs: dict[str, Any]) -> None:
+        if len(inputs["cu_seq_lens_q"]) - 1 > samples:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+    _at_step(step, act)
+
+
+def fault_at_step(step: int) -> None:
+    def act(_: object) -> None:
+        raise KeyError("what nobody thought of")
+
+    _at_step(step, act)
+
+
+def nan_at_step(step: int) -> None:
+    from ragtune.training import trainer
+
+    original = trainer.read_row
+    factor = [1.0]
+
+    def read(model: Any, row: Any) -> Any:
+        outputs, logits = original(model, row)
+        return outputs, logits * factor[0]
+
+    trainer.read_row = read
+    _at_step(step, lambda _: factor.__setitem__(0, float("nan")))
+
+
+def full_disk_at_checkpoint() -> None:
+    from ragtune.training import trainer
+
+    def full(_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    trainer.seal = full  # type: ignore[assignment]
+
+
+def die_answering() -> None:
+    from ragtune.answering.local import Local
+
+    Local._rows = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment, method-assign]
+
+
+def slow_answering() -> None:
+    """So that the others have something to answer."""
+    from ragtune.answering.local import Local
+
+    original = Local._rows
+
+    def rows(*given: Any) -> Any:
+        time.sleep(1)
+        return original(*given)
+
+    Local._rows = rows  # type: ignore[method-assign]
+
+
+def soon_silent() -> None:
+    """It takes no minute until a rank counts as lost."""
+    from ragtune.distributed import pulse
+
+    pulse.SILENT = 3.0
+    pulse.BEAT = 0.2
+
+
+def other_weights() -> None:
+    """A file of the model differs by a single bit."""
+    import torch
+
+    from ragtune.stages import context
+
+    original = context.load_model
+
+    def load(*given: Any, **named: Any) -> Any:
+        model = original(*given, **named)
+        weights = next(model.parameters()).data
+        weights.view(torch.int32).flatten()[0] ^= 1
+        return model
+
+    context.load_model = load
+
+
+def other_version() -> None:
+    from ragtune.stages import follow
+
+    original = follow.versions
+    follow.versions = lambda: original() | {"torch": "1.0"}

@@ -1,0 +1,197 @@
+"""What happens to one rank reaches all of them: in seconds, with its reason, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from tests.ready import Ready
+
+Fault = tuple[Any, ...]
+HOST = socket.gethostname()
+
+
+@pytest.fixture
+def recipe(tiny_recipe: dict[str, Any], tmp_path: Path) -> Path:
+    tiny_recipe["lora"]["dropout"] = 0.0
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tiny_recipe), "utf-8")
+    return path
+
+
+def train(
+    ready: Ready, recipe: Path, *overrides: str, ranks: int = 2, **faults: Fault
+) -> tuple[int, str]:
+    """Train on several ranks, with faults (rank0, rank1 …); the exit code and all that was said."""
+    done = ready.run(
+        [
+            "train",
+            str(recipe),
+            *overrides,
+            f"devices={ranks}",
+            "--run-dir",
+            str(recipe.parent / "run"),
+        ],
+        faults={int(name[4:]): fault for name, fault in faults.items()},
+        RUN_OF=str(recipe.parent),
+    )
+    said = done.stdout + done.stderr
+    assert not re.search(
+        r"Traceback|\[[WE]\d|\[rank", said
+    )  # nothing of torch's own, in C++ neither
+    return done.returncode, said
+
+
+def steps_of(recipe: Path) -> list[int]:
+    """The steps that have a checkpoint."""
+    found = (recipe.parent / "run").glob("work/adapter-*/checkpoint-*")
+    return sorted(int(one.name.rpartition("-")[2]) for one in found)
+
+
+def log_of(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "adapter" / "train_log.jsonl").open()]
+
+
+@pytest.mark.parametrize(("rank", "ranks"), [(1, 2), (2, 3)])
+def test_a_rank_that_is_killed_ends_all_and_the_same_command_goes_on(
+    ready: Ready, recipe: Path, rank: int, ranks: int
+) -> None:
+    code, said = train(
+        ready, recipe, ranks=ranks, **{f"rank{rank}": ("signal_at_step", 5, signal.SIGKILL)}
+    )
+    assert code == 1, said
+    assert f"Lost rank {rank} on {HOST}: it was killed by SIGKILL." in said
+    assert "the same command goes on" in said
+    assert steps_of(recipe) == [2, 4]
+    code, said = train(ready, recipe, ranks=ranks)
+    assert code == 0, said
+    assert "Going on from step 4" in said
+    assert [one["step"] for one in log_of(recipe.parent / "run")] == list(range(1, 9))
+
+
+def test_rank_0_is_killed_and_nobody_is_left(ready: Ready, recipe: Path) -> None:
+    code, said = train(ready, recipe, ranks=3, rank0=("signal_at_step", 5, signal.SIGKILL))
+    assert code == -signal.SIGKILL, said
+    gone, left = psutil.wait_procs(followers_of(recipe), timeout=30)
+    assert not left, gone
+    assert train(ready, recipe)[0] == 0
+
+
+def followers_of(recipe: Path) -> list[psutil.Process]:
+    """The processes that follow a run: they have its folder in their environment."""
+    found = []
+    for process in psutil.process_iter(["environ"]):
+        environment = process.info["environ"] or {}
+        if environment.get("RUN_OF") == str(recipe.parent):
+            found.append(process)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "code"), [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143)]
+)
+def test_a_signal_to_rank_0_leaves_a_checkpoint_and_one_message(
+    ready: Ready, recipe: Path, number: int, name: str, code: int
+) -> None:
+    found, said = train(ready, recipe, rank0=("signal_at_step", 3, number))
+    assert found == code, said
+    assert said.count("Stopped by") == 1
+    assert f"Stopped by {name}. Training stopped after step 3 of 8: its checkpoint is kept." in said
+    assert steps_of(recipe) == [2, 3]
+
+
+def test_a_signal_to_another_rank_stops_all_of_them(ready: Ready, recipe: Path) -> None:
+    """Slurm and torchrun tell every process; one may hear it a step before the others."""
+    code, said = train(ready, recipe, rank1=("signal_at_step", 3, signal.SIGTERM))
+    assert code == 143, said
+    assert "Training stopped after step 3 of 8: its checkpoint is kept." in said
+    assert steps_of(recipe) == [2, 3]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_memory_that_runs_out_on_one_rank_halves_the_rows_of_all(
+    ready: Ready, recipe: Path, tmp_path: Path, rank: int
+) -> None:
+    options = ("train.samples_per_row=2", "train.batch_size=6")
+    code, said = train(ready, recipe, *options, **{f"rank{rank}": ("memory_at_step", 3, 1)})
+    assert code == 0, said
+    assert said.count("Step 3: out of memory, 1 samples a row; the step begins again.") == 1
+    run = recipe.parent / "run"
+    assert (found := log_of(run))
+    run.rename(tmp_path / "first")
+    assert train(ready, recipe, *options)[0] == 0
+    assert [one["loss"] for one in found] == pytest.approx(
+        [one["loss"] for one in log_of(run)], abs=1e-5
+    )
+
+
+def test_memory_that_does_not_do_at_all_ends_in_a_message(ready: Ready, recipe: Path) -> None:
+    code, said = train(ready, recipe, rank1=("memory_at_step", 3, 0))
+    assert code == 1, said
+    assert "Step 3: there is too little memory for a single sample" in said
+
+
+def test_a_fault_on_another_rank_is_told_with_its_words(ready: Ready, recipe: Path) -> None:
+    code, said = train(ready, recipe, rank1=("fault_at_step", 3))
+    assert code == 1, said
+    assert f"Rank 1 on {HOST}: KeyError: 'what nobody thought of'" in said
+
+
+def test_a_loss_that_is_not_finite_names_the_questions_of_the_rank_that_had_it(
+    ready: Ready, recipe: Path
+) -> None:
+    code, said = train(ready, recipe, rank1=("nan_at_step", 3))
+    assert code == 1, said
+    (named,) = re.findall(
+        r"stopped at step 3: the loss is not finite\. Questions of the row: (.*)\.\n", said
+    )
+    assert len(named.split(", ")) == 2  # of the step's four those of rank 1
+
+
+def test_a_full_disk_on_rank_0_ends_all(ready: Ready, recipe: Path) -> None:
+    code, said = train(ready, recipe, rank0=("full_disk_at_checkpoint",))
+    assert code == 1, said
+    assert "No space left" in said or "is full" in said
+    assert steps_of(recipe) == []
+
+
+def test_a_rank_that_stands_still_is_found(ready: Ready, recipe: Path) -> None:
+    code, said = train(
+        ready, recipe, rank0=("soon_silent",), rank1=("signal_at_step", 3, signal.SIGSTOP)
+    )
+    assert code == 1, said
+    assert f"Lost rank 1 on {HOST}: it gave no sign of life for" in said
+
+
+def test_a_rank_that_dies_while_it_answers_ends_all(ready: Ready, recipe: Path) -> None:
+    options = ["devices=2", "evaluate.batch_size=1", "--run-dir", str(recipe.parent / "run")]
+    done = ready.run(
+        ["evaluate", str(recipe), *options], faults={0: ("slow_answering",), 1: ("die_answering",)}
+    )
+    assert done.returncode == 1
+    assert f"Lost rank 1 on {HOST}: it was killed by SIGKILL." in done.stderr
+
+
+def test_another_version_is_named(ready: Ready, recipe: Path) -> None:
+    code, said = train(ready, recipe, rank1=("other_version",))
+    assert code == 1, said
+    assert f"The versions on rank 1 on {HOST}: not what rank 0 has." in said
+
+
+def test_other_weights_are_found_before_anything_is_answered_with_them(
+    ready: Ready, recipe: Path
+) -> None:
+    options = ["devices=2", "--run-dir", str(recipe.parent / "run")]
+    slow = {0: ("slow_answering",), 1: ("other_weights",)}
+    done = ready.run(["evaluate", str(recipe), "evaluate.batch_size=1", *options], faults=slow)
+    assert done.returncode == 1
+    assert f"Rank 1 on {HOST}: The weights of " in done.stderr
+    assert "are not those that rank 0 has" in done.stderr

@@ -1,0 +1,73 @@
+"""Ranks that a launcher started: each has the same command, and rank 0 alone does it."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.ready import Ready, Started
+
+
+@pytest.fixture
+def recipe(tiny_recipe: dict[str, Any], tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tiny_recipe), "utf-8")
+    return path
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def launch(ready: Ready, *arguments: str, size: int = 2, **more: str) -> list[Started]:
+    """The same command on every rank, the last first, as torchrun or srun begins it."""
+    where = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    where |= {"GLOO_SOCKET_IFNAME": "lo", **more}
+    started = [
+        ready.start([*arguments], RANK=str(rank), LOCAL_RANK=str(rank), **where)
+        for rank in reversed(range(size))
+    ]
+    return started[::-1]
+
+
+def test_a_run_is_done_once_and_the_others_say_nothing(
+    ready: Ready, recipe: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    first, second = launch(ready, "run", str(recipe), "--run-dir", str(run))
+    out, errors = first.communicate()
+    assert first.wait() == 0, errors
+    assert "2 ranks share the work." in out
+    assert (run / "report.html").is_file()
+    assert second.communicate() == ("", "")
+    assert second.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["--help"], 0), (["check", "nothing.yaml"], 1), (["nothing"], 2)]
+)
+def test_a_command_that_makes_nothing_lets_the_others_go(
+    ready: Ready, arguments: list[str], code: int
+) -> None:
+    first, second = launch(ready, *arguments)
+    assert (first.wait(), second.wait()) == (code, code)
+    assert second.communicate() == ("", "")
+
+
+def test_a_port_that_is_taken_is_named_by_rank_0(ready: Ready, recipe: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        started = ready.start(
+            ["train", str(recipe), "--run-dir", str(recipe.parent / "run")],
+            RANK="0", LOCAL_RANK="0", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port,
+        )  # fmt: skip
+        assert started.wait() == 2
+    said = started.communicate()[1]
+    assert f"Port {port} of 127.0.0.1 can't be had" in said
+    assert "choose another MASTER_PORT" in said

@@ -1,0 +1,177 @@
+"""What ranks tell each other, with threads for processes: all but the sums."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.distributed import pulse
+from ragtune.distributed.place import Place
+from ragtune.distributed.pulse import LostError, OverError
+from ragtune.distributed.world import World, serve
+
+HOST = socket.gethostname()
+
+
+class Ranks:
+    """Rank 0 here, and others in threads."""
+
+    def __init__(self, size: int = 2) -> None:
+        place = Place(0, size, 0, "127.0.0.1", 0)
+        self.server = serve(place)
+        self.places = [Place(r, size, r, "127.0.0.1", self.server.port) for r in range(size)]
+        self.worlds = {0: World(self.places[0], self.server)}
+        self._threads = ThreadPoolExecutor()
+
+    def begin(self, rank: int, act: Callable[[World], Any]) -> Future[Any]:
+        """Let a rank do something."""
+
+        def work() -> Any:
+            self.worlds[rank] = World(self.places[rank])
+            return act(self.worlds[rank])
+
+        return self._threads.submit(work)
+
+    def close(self) -> None:
+        self._threads.shutdown()
+        for rank in sorted(self.worlds, reverse=True):
+            self.worlds[rank].close()
+
+
+@pytest.fixture
+def ranks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ranks]:
+    monkeypatch.setattr(pulse, "BEAT", 0.05)
+    ranks = Ranks()
+    yield ranks
+    ranks.close()
+
+
+def test_what_rank_0_gives_is_there_on_all_and_what_all_give_is_there_on_rank_0(
+    ranks: Ranks,
+) -> None:
+    other = ranks.begin(1, lambda one: (one.agree(), one.gather("there"), one.agree()))
+    here = ranks.worlds[0]
+    assert here.agree({"do": "train"}) == {"do": "train"}
+    assert here.gather("here") == ["here", "there"]
+    assert here.agree() is None
+    assert other.result() == ({"do": "train"}, [], None)
+
+
+def test_a_number_is_given_once(ranks: Ranks) -> None:
+    other = ranks.begin(1, lambda one: [one.next("queue") for _ in range(5)])
+    here = [ranks.worlds[0].next("queue") for _ in range(5)]
+    assert sorted(here + other.result()) == list(range(10))
+
+
+def test_who_has_something_else_is_named_on_every_rank(ranks: Ranks) -> None:
+    other = ranks.begin(1, lambda one: one.meet({"torch": "1.0"}))
+    with pytest.raises(RagtuneError) as raised:
+        ranks.worlds[0].meet({"torch": "2.0"})
+    assert raised.value.message == f"The versions on rank 1 on {HOST}: not what rank 0 has."
+    assert type(other.exception()) is RagtuneError
+
+
+def test_a_rank_that_fails_is_heard_while_it_is_waited_for(ranks: Ranks) -> None:
+    other = ranks.begin(
+        1, lambda one: one.fail(RagtuneError("Too little memory.", "Take less."), "in row 7")
+    )
+    with pytest.raises(LostError) as raised:
+        ranks.worlds[0].take("never")
+    assert raised.value.message == f"Rank 1 on {HOST}: Too little memory."
+    assert raised.value.advice == "Take less."
+    assert raised.value.__notes__ == ["in row 7"]
+    ranks.worlds[0].put("over", 1)
+    assert other.result() is None
+
+
+def test_all_end_with_the_exit_code_of_rank_0_also_who_comes_late(ranks: Ranks) -> None:
+    def follow(one: World) -> None:
+        try:
+            one.agree()
+        finally:
+            one.close()
+
+    late = threading.Timer(0.3, lambda: others.append(ranks.begin(1, follow)))
+    others: list[Future[None]] = []
+    late.start()
+    ranks.worlds[0].dismiss(3)
+    (other,) = others
+    error = other.exception()
+    assert isinstance(error, OverError)
+    assert error.exit_code == 3
+
+
+def test_a_rank_that_gives_no_sign_of_life_is_lost(ranks: Ranks) -> None:
+    ranks.worlds[0].pulse._silent = 0.3
+    ranks.begin(1, lambda one: one.pulse.stop()).result()
+    with pytest.raises(LostError, match=f"Lost rank 1 on {HOST}: it gave no sign of life for"):
+        ranks.worlds[0].take("never")
+
+
+def test_a_rank_that_never_comes_is_lost(ranks: Ranks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulse, "_COMING", 0.2)
+    with pytest.raises(LostError, match="Lost rank 1: it didn't come within"):
+        ranks.worlds[0].take("never")
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    server = serve(Place(0, 2, 0, "127.0.0.1", 0))
+    with pytest.raises(UsageError) as raised:
+        serve(Place(0, 2, 0, "127.0.0.1", server.port))
+    assert f"Port {server.port} of 127.0.0.1 can't be had" in raised.value.message
+    assert "choose another MASTER_PORT" in raised.value.advice
+
+
+def test_a_rank_0_that_can_not_be_reached_is_named() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(UsageError, match=f"Rank 1 can't reach rank 0 at 127.0.0.1:{port}."):
+        World(Place(1, 2, 1, "127.0.0.1", port), patience=1)
+
+
+def test_waiting_ends_at_once_when_a_signal_came(
+    ranks: Ranks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ragtune.base import stopping
+
+    monkeypatch.setattr(stopping._state, "asked", 15)
+    start = time.monotonic()
+    with pytest.raises(stopping.Stopped):
+        ranks.worlds[0].take("never")
+    assert time.monotonic() - start < 60
+
+
+def test_a_rank_that_is_cut_off_ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Torch's store waits for an answer without an end; nothing else of the process can be trusted to run."""
+    cut, codes = threading.Event(), list[int]()
+
+    class CutOff:
+        def set(self, *_: str) -> None:
+            pass
+
+        def check(self, _: list[str]) -> bool:
+            return not cut.wait(60)
+
+    def ends(code: int) -> None:
+        codes.append(code)
+        cut.set()
+
+    monkeypatch.setattr(pulse, "BEAT", 0.01)
+    monkeypatch.setattr(pulse, "SILENT", 0.05)
+    monkeypatch.setattr(pulse, "_LEAVING", 0.05)
+    monkeypatch.setattr(pulse.os, "_exit", ends)
+    one = pulse.Pulse(CutOff, rank=1, size=2, started=None)  # type: ignore[arg-type, return-value]
+    assert cut.wait(30)
+    one.stop()
+    assert codes[0] == 1
+    assert "Lost rank 0: its machine does not answer." in capsys.readouterr().err

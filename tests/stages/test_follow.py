@@ -1,0 +1,58 @@
+"""What a rank that follows makes of an order; that it does what rank 0 does: tests/distributed."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ragtune.base.errors import UsageError
+from ragtune.model.plan import Plan
+from ragtune.recipe.schema import Recipe
+from ragtune.stages.follow import _Following
+
+
+@pytest.fixture
+def order(tiny_recipe: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    return {
+        "recipe": Recipe.model_validate(tiny_recipe).model_dump(mode="json"),
+        "folder": str(tmp_path),
+        "set": "eval",
+        "plan": Plan("cpu", "float32", None, 2, False, "adamw", 4, ranks=2).to_dict(),
+        "day": "2020-02-03",
+        "commit": "0" * 40,
+        "weights": "f00",
+    }
+
+
+@pytest.fixture
+def following() -> _Following:
+    return _Following(None)  # type: ignore[arg-type] - it is told nothing here
+
+
+def test_it_takes_what_may_differ_on_its_machine_from_rank_0(
+    following: _Following, order: dict[str, Any], tmp_path: Path
+) -> None:
+    context = following._context_of(order)
+    assert context.day == date(2020, 2, 3)
+    assert context.source.revision == "0" * 40
+    assert context.weights == "f00"
+    assert context.plan.samples_per_row == 2
+    assert context.folder.evaluation == tmp_path / "eval" / "eval"
+
+
+def test_it_keeps_what_it_has_until_something_else_is_asked(
+    following: _Following, order: dict[str, Any]
+) -> None:
+    context = following._context_of(order)
+    assert following._context_of({**order, "weights": "f01"}) is context
+    assert following._context_of({**order, "set": "other"}) is not context
+
+
+def test_a_run_directory_that_is_not_shared_is_named(
+    following: _Following, order: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError, match=r"There is no /not/here on this machine\."):
+        following._context_of({**order, "folder": "/not/here"})

@@ -1,0 +1,64 @@
+"""Which processes share a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from ragtune.base.errors import UsageError
+from ragtune.distributed.place import Place
+from ragtune.recipe.schema import Recipe
+from ragtune.stages import ranks
+from ragtune.stages.ranks import Ranks, devices_of
+
+
+def recipe_for(tiny_recipe: dict[str, Any], devices: object) -> Recipe:
+    return Recipe.model_validate(tiny_recipe | {"devices": devices})
+
+
+@pytest.mark.parametrize(
+    ("there", "devices", "expected"),
+    [
+        (0, "all", [0]),
+        (0, 3, [0, 1, 2]),
+        (1, "all", [0]),
+        (4, "all", [0, 1, 2, 3]),
+        (4, 2, [0, 1]),
+        (4, [3, 1], [3, 1]),
+    ],
+)
+def test_devices_are_numbered(
+    tiny_recipe: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    there: int,
+    devices: object,
+    expected: list[int],
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    assert devices_of(recipe_for(tiny_recipe, devices)) == expected
+
+
+@pytest.mark.parametrize("devices", [3, [0, 2]])
+def test_a_device_that_is_not_there_is_refused(
+    tiny_recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch, devices: object
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UsageError, match="and this machine has 2 GPUs"):
+        devices_of(recipe_for(tiny_recipe, devices))
+
+
+def test_a_script_of_python_under_a_launcher_does_nothing_on_other_ranks(
+    tiny_recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "take_place", lambda: Place(1, 2, 1, "node0", 29500))
+    with pytest.raises(UsageError, match="This process is rank 1 of a launcher"):
+        Ranks(recipe_for(tiny_recipe, "all"))
+
+
+def test_a_launcher_chooses_the_number_and_not_the_recipe(
+    tiny_recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "take_place", lambda: Place(0, 4, 0, "node0", 29500))
+    assert Ranks(recipe_for(tiny_recipe, 2)).size == 4
