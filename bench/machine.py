@@ -28,7 +28,10 @@ def made_with(*libraries: str, device: str = "") -> dict[str, object]:
         device: where it is another than this machine's processor.
     """
     # Where the files lie is nobody's business.
-    arguments = [Path(a).name if os.sep in a and Path(a).exists() else a for a in sys.argv[1:]]
+    arguments = [
+        path.name if os.sep in a and ((path := Path(a)).is_absolute() or path.exists()) else a
+        for a in sys.argv[1:]
+    ]
     script = f"bench/{Path(sys.argv[0]).name}"
     return {
         "format": 1,

@@ -46,6 +46,7 @@ def one(options: argparse.Namespace, gib: float) -> None:
         f"evaluate.limit={options.questions}",
         f"train.steps={options.steps}",
         "publish.format=adapter",
+        "devices=1",  # others would not be limited
         run_dir=options.work / f"gib{gib:g}",
     )
     if torch.cuda.is_available():

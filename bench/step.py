@@ -34,10 +34,12 @@ from ragtune.model.fast.lora import fuse
 from ragtune.model.hardware import Hardware
 from ragtune.model.layout import row_size
 from ragtune.model.lora import attach
+from ragtune.model.nf4 import round_to_nf4
 from ragtune.model.plan import Plan, estimate_of, make_plan
 from ragtune.recipe.schema import Recipe
+from ragtune.training.arguments import training_arguments
 from ragtune.training.rows import PackedRows, split_rows
-from ragtune.training.trainer import PackedTrainer, set_recompute, training_arguments
+from ragtune.training.trainer import PackedTrainer, set_recompute
 
 CUDA = torch.cuda.is_available()
 VOCABULARY = 43176
@@ -63,7 +65,7 @@ def build(config: Any, *, nf4: bool, dequantized: bool, liger: bool) -> Any:
         model = hf.LlamaForCausalLM(config)
         torch.set_default_dtype(torch.float32)
     if nf4 and dequantized:
-        loading.round_to_nf4(model)
+        round_to_nf4(model)
     elif nf4:
         import bitsandbytes as bnb
 

@@ -22,7 +22,14 @@ from urllib.parse import unquote, urlsplit
 ROOT = Path(__file__).parents[1]
 CONFIGURATIONS = {"en": "mkdocs.yml", "ja": "mkdocs.ja.yml"}
 """In the order of building: what builds the English site empties site/."""
-BESIDE = ("docs/*.png", "docs/*.svg", "recipes/*", "notebooks/*.ipynb", "bench/results/*.json")
+BESIDE = (
+    "docs/*.png",
+    "docs/*.svg",
+    "recipes/*",
+    "examples/*",
+    "notebooks/*.ipynb",
+    "bench/results/*.json",
+)
 """Files that pages show or link to."""
 
 

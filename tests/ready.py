@@ -7,6 +7,7 @@ its two outputs, signals) a fork has as well; tests of what happens while librar
 from __future__ import annotations
 
 import atexit
+import importlib
 import json
 import os
 import select
@@ -89,11 +90,11 @@ class Ready:
         *,
         program: str = "ragtune",
         faults: Mapping[int, Sequence[Any]] | None = None,
-        **environment: str,
+        **environment: str | None,
     ) -> Started:
-        """Begin `ragtune ARGUMENTS`, or a `kernel` of IPython's.
+        """Begin `ragtune ARGUMENTS`, or a `kernel` of IPython's, or `python -c CODE ARGUMENTS`.
 
-        What it writes goes to files of its own, or to `outputs`. With `faults`, by rank, the ranks that it
+        What it writes goes to files of its own, or to `outputs`. A variable that is None isn't there. With `faults`, by rank, the ranks that it
         starts are forks as well; a fault is a function of `tests.distributed.faults`, and what it is given.
         """
         self._count += 1
@@ -104,7 +105,9 @@ class Ready:
             "program": program,
             "arguments": arguments,
             "cwd": str(cwd or Path.cwd()),
-            "environment": {**os.environ, **environment},
+            "environment": {
+                k: v for k, v in {**os.environ, **environment}.items() if v is not None
+            },
             "outputs": [str(out), str(errors)],
             "faults": None if faults is None else {str(rank): one for rank, one in faults.items()},
         }
@@ -118,11 +121,13 @@ class Ready:
         self,
         arguments: list[str],
         cwd: Path | None = None,
+        *,
+        program: str = "ragtune",
         faults: Mapping[int, Sequence[Any]] | None = None,
-        **environment: str,
+        **environment: str | None,
     ) -> subprocess.CompletedProcess[str]:
-        """Do `ragtune ARGUMENTS` and wait for its end."""
-        started = self.start(arguments, cwd, faults=faults, **environment)
+        """Do `ragtune ARGUMENTS`, or what else `start` knows, and wait for its end."""
+        started = self.start(arguments, cwd, program=program, faults=faults, **environment)
         out, errors = started.communicate()
         return subprocess.CompletedProcess(arguments, started.wait(), out, errors)
 
@@ -168,6 +173,7 @@ def _become(wanted: dict[str, Any]) -> None:
     # Python knows of a file or a terminal from when it opened it.
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - as Python does
     sys.stderr = open(2, "w", encoding="utf-8", closefd=False, errors="backslashreplace")  # noqa: SIM115 - as Python does
+    before = dict(os.environ)
     os.environ.clear()
     os.environ.update(wanted["environment"])
     os.chdir(wanted["cwd"])
@@ -181,6 +187,8 @@ def _become(wanted: dict[str, Any]) -> None:
         from ragtune.base.web.network import no_telemetry
 
         no_telemetry()  # as when ragtune is imported
+        if _of_the_hub(before) != _of_the_hub(os.environ):
+            _read_again()
         _PROGRAMS[wanted["program"]]()
         code = 0
     except SystemExit as stop:
@@ -192,6 +200,18 @@ def _become(wanted: dict[str, Any]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _of_the_hub(environment: Mapping[str, str]) -> dict[str, str]:
+    """What the Hub's libraries read of an environment when they are imported."""
+    return {k: v for k, v in environment.items() if k.startswith(("HF_", "XDG_"))}
+
+
+def _read_again() -> None:
+    """Let the Hub's libraries see the environment as it is now; those who use a constant ask these modules."""
+    for name in ("huggingface_hub.constants", "datasets.config"):
+        if name in sys.modules:
+            importlib.reload(sys.modules[name])
 
 
 def _ragtune() -> None:
@@ -207,7 +227,14 @@ def _kernel() -> None:
     launch_new_instance()
 
 
-_PROGRAMS = {"ragtune": _ragtune, "kernel": _kernel}
+def _python() -> None:
+    _, option, code, *arguments = sys.argv
+    assert option == "-c"
+    sys.argv = [option, *arguments]
+    exec(code, {"__name__": "__main__"})
+
+
+_PROGRAMS = {"ragtune": _ragtune, "kernel": _kernel, "python": _python}
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "bench"))
 import gpus  # noqa: E402 - a script
+import scaling  # noqa: E402 - a script
 
 FOUND = json.loads((ROOT / "bench/results/gpus-predicted.json").read_text("utf-8"))
 
@@ -25,6 +26,13 @@ def test_the_page_has_the_tables_of_the_file() -> None:
     for table in gpus.tables(FOUND):
         assert "\n".join(table) in page
     assert "This is a prediction, and no measurement" in page
+
+
+def test_the_page_has_the_tables_of_what_was_measured() -> None:
+    page = (ROOT / "docs/gpus.md").read_text("utf-8")
+    for path in (ROOT / "bench/results").glob("scaling-*.json"):
+        assert "\n".join(scaling.table(json.loads(path.read_text("utf-8")))) in page
+        assert path.name in page
 
 
 @pytest.mark.parametrize("link", gpus.LINKS.values())

@@ -44,11 +44,11 @@ def test_the_quickstart_in_short(tmp_path: Path) -> None:
         RECIPES / "quickstart.yaml",
         "train.steps=3",
         "train.batch_size=4",
-        "evaluate.limit=4",
+        "evaluate.limit=2",
         "evaluate.max_new_tokens=8",
         run_dir=run,
     )
-    assert comparison["n"] == 4
+    assert comparison["n"] == 2
     report = ragtune.prepare(run)
     assert (report["train"]["selected"], report["eval"]["selected"]) == (1160, 318)
     assert report["stop_token"] == "<|im_end|>"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
+import os
 import statistics
 import sys
 import time
@@ -73,6 +74,11 @@ def cuda() -> bool:
     return torch.cuda.is_available()
 
 
+def local_rank() -> int:
+    """This process's number among those that torchrun started on this machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def sync() -> None:
     if cuda():
         torch.cuda.synchronize()
@@ -112,7 +118,7 @@ def load_base(job: Job) -> Any:
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
         )
     if cuda():
-        options["device_map"] = {"": 0}
+        options["device_map"] = {"": local_rank()}
     return AutoModelForCausalLM.from_pretrained(job.model, **options).eval()
 
 
@@ -134,12 +140,13 @@ def plain_lora(model: Any, job: Job, dropout: float) -> Any:
 
 def training_options(job: Job, *, micro: int, recompute: bool, total_steps: int) -> dict[str, Any]:
     """The recipe in the terms of TrainingArguments and of what derives from it."""
-    train = job.recipe["train"]
+    train, ranks = job.recipe["train"], int(os.environ.get("WORLD_SIZE", "1"))
     return {
         "output_dir": job.work,
         "max_steps": total_steps,
         "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": train["batch_size"] // micro,
+        "gradient_accumulation_steps": train["batch_size"] // (micro * ranks),
+        "ddp_find_unused_parameters": False,  # there are none: looking for them takes time
         "gradient_checkpointing": recompute,
         "optim": OPTIMIZERS.get(train["optimizer"], train["optimizer"]),
         "learning_rate": train["learning_rate"],

@@ -36,8 +36,9 @@ from ragtune.stages import run as stages
 from ragtune.stages import runs, views
 from ragtune.stages.check.checks import look
 from ragtune.stages.check.findings import Finding, Findings
-from ragtune.stages.context import Context, Target, find_recipe, names_set
+from ragtune.stages.context import Context
 from ragtune.stages.road import make, working
+from ragtune.stages.target import Target, find_recipe, names_set
 from ragtune.stages.terminal import runs_tables, show_built
 from ragtune.store.folder import RunFolder
 from ragtune.store.sets import find_set

@@ -19,6 +19,7 @@ from ragtune.base import stopping
 from ragtune.model.load import _loading
 from ragtune.model.source import ModelSource
 from ragtune.stages.check import checks
+from tests.conftest import tiny_recipe
 from tests.faults import digests
 from tests.ready import Ready, Started
 from tests.stages.test_run import command
@@ -41,35 +42,54 @@ def checkpoints(run: Path, step: int) -> list[Path]:
     return list(run.glob(f"work/adapter-*/checkpoint-{step}"))
 
 
+Made = tuple[dict[str, Any], Path]
+"""A recipe, and what it makes where nobody disturbs it."""
+
+
+def made(ready: Ready, folder: Path, model: Path, name: str, **train: int) -> Made:
+    recipe: dict[str, Any] = tiny_recipe.__wrapped__(folder, model)  # type: ignore[attr-defined]
+    recipe["train"] |= train
+    run = folder / "run"
+    done = ready.run(command(recipe, run, name), RAGTUNE_CACHE=str(folder / "cache"))
+    assert done.returncode == 0, done.stderr
+    return recipe, run
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, ready: Ready) -> Made:
+    few = {"steps": 16, "save_every": 2, "keep_checkpoints": 1}
+    return made(ready, tmp_path_factory.mktemp("whole"), tiny_folder, "run", **few)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, ready: Ready) -> Made:
+    many = {"steps": 60, "save_every": 10}
+    return made(ready, tmp_path_factory.mktemp("trained"), tiny_folder, "train", **many)
+
+
 @pytest.mark.parametrize("step", [4, 10])
 def test_killed_in_the_middle_of_training_the_same_command_gives_the_same_adapter(
-    tiny_recipe: dict[str, Any], tmp_path: Path, ready: Ready, step: int
+    whole: Made, tmp_path: Path, ready: Ready, step: int
 ) -> None:
-    tiny_recipe["train"] |= {"steps": 16, "save_every": 2, "keep_checkpoints": 1}
-    whole, cut = tmp_path / "a" / "run", tmp_path / "b" / "run"
-    for run in (whole, cut):
-        run.parent.mkdir()
-    assert ready.run(command(tiny_recipe, whole)).returncode == 0
-    process = ready.start(command(tiny_recipe, cut))
+    recipe, undisturbed = whole
+    cut = tmp_path / "run"
+    process = ready.start(command(recipe, cut))
     reached = functools.partial(checkpoints, cut, step)
     assert kill_when(process, reached, signal.SIGKILL), process.communicate()
     assert not (cut / "adapter").exists()
-    again = ready.run(command(tiny_recipe, cut))
+    again = ready.run(command(recipe, cut))
     assert again.returncode == 0, again.stderr
     assert "Going on from step" in again.stdout
-    assert digests(cut) == digests(whole)
+    assert digests(cut) == digests(undisturbed)
 
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_in_training_saves_a_checkpoint_and_the_same_command_gives_the_same(
-    tiny_recipe: dict[str, Any], tmp_path: Path, ready: Ready, how: int, code: int
+    trained: Made, tmp_path: Path, ready: Ready, how: int, code: int
 ) -> None:
-    tiny_recipe["train"] |= {"steps": 60, "save_every": 10}
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "cut").mkdir()
-    whole, cut = tmp_path / "whole" / "run", tmp_path / "cut" / "run"
-    assert ready.run(command(tiny_recipe, whole, "train")).returncode == 0
-    process = ready.start(command(tiny_recipe, cut, "train"))
+    recipe, undisturbed = trained
+    cut = tmp_path / "run"
+    process = ready.start(command(recipe, cut, "train"))
     assert kill_when(process, functools.partial(checkpoints, cut, 10), how)
     _, errors = process.communicate()
     assert process.returncode == code
@@ -78,12 +98,12 @@ def test_a_signal_in_training_saves_a_checkpoint_and_the_same_command_gives_the_
     assert stopped, errors
     (checkpoint,) = checkpoints(cut, int(stopped[1]))
     assert (checkpoint / "manifest.json").exists()
-    arguments = command(tiny_recipe, cut, "train")
+    arguments = command(recipe, cut, "train")
     assert last.endswith(f"The same command goes on: ragtune {' '.join(arguments)}")
     again = ready.run(arguments)
     assert again.returncode == 0, again.stderr
     assert f"Going on from step {stopped[1]}" in again.stdout
-    assert digests(cut) == digests(whole)
+    assert digests(cut) == digests(undisturbed)
 
 
 def test_a_second_ctrl_c_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,11 +140,8 @@ cli.main(["run", "my recipe.yaml"])
 @pytest.mark.parametrize(
     "error", ["ImportError('more than once')", "UsageError('no such model')", "typer.Exit(1)"]
 )
-def test_what_an_interrupt_is_turned_into_is_still_an_interrupt(error: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", BROKEN.format(error=error)],
-        check=False, capture_output=True, text=True,
-    )  # fmt: skip
+def test_what_an_interrupt_is_turned_into_is_still_an_interrupt(error: str, ready: Ready) -> None:
+    done = ready.run(["-c", BROKEN.format(error=error)], program="python")
     assert done.returncode == 130, done.stderr
     words = "Stopped by Ctrl-C. What is finished is kept. The same command goes on: "
     assert done.stderr == f"\n{words}ragtune run 'my recipe.yaml'\n"

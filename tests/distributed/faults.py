@@ -125,3 +125,96 @@ def other_version() -> None:
 
     original = follow.versions
     follow.versions = lambda: original() | {"torch": "1.0"}
+
+
+def spread_base() -> None:
+    """No fault: a plan for several ranks has the base spread over them."""
+    from dataclasses import replace
+
+    from ragtune.stages import context
+
+    original = context.make_plan
+
+    def make_plan(*given: Any, **named: Any) -> Any:
+        plan = original(*given, **named)
+        return replace(plan, spread=plan.ranks > 1)
+
+    context.make_plan = make_plan
+
+
+def memory_in_layer(step: int, passes: str) -> None:
+    """Memory runs out for two samples or more: behind the first layer, forwards or backwards."""
+    from torch import nn
+
+    from ragtune.training.trainer import PackedTrainer
+
+    original = PackedTrainer.compute_loss
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+    def act(_module: object, _given: object, output: Any) -> None:
+        if passes == "forward":
+            fail()
+        output.register_hook(fail)
+
+    def compute(self: Any, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
+        hook = None
+        samples = len(inputs["cu_seq_lens_q"]) - 1
+        if model.training and self.state.global_step + 1 == step and samples > 1:
+            lists = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
+            hook = lists[0][0].register_forward_hook(act)
+        try:
+            return original(self, model, inputs, *rest, **named)
+        finally:
+            if hook:
+                hook.remove()
+
+    PackedTrainer.compute_loss = compute  # type: ignore[method-assign]
+
+
+def memory_for_answers(questions: int) -> None:
+    """Memory does not do for the first layer's keys of more questions than these."""
+    from ragtune.model.fast.cache import RaggedCache
+
+    original = RaggedCache.update
+
+    def update(self: Any, *given: Any, **named: Any) -> Any:
+        if self.samples > questions:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+        return original(self, *given, **named)
+
+    RaggedCache.update = update  # type: ignore[method-assign]
+
+
+def nf4_on_cpu(wrong: bool = False) -> None:
+    """No fault: NF4 is computed without a GPU; but where it is spread, if it is to be wrong."""
+    from bitsandbytes.nn import modules
+
+    from ragtune.model import hardware, spread
+
+    modules.has_avx512bf16 = lambda: False  # a way of its own on some CPUs
+    hardware._require_bitsandbytes = lambda *_: None
+    original, made = spread.packed, []
+
+    def packed(*given: Any) -> Any:
+        found = original(*given)
+        if made:  # the first one is that which is not spread
+            found.weight.data[:1] ^= 1
+        made.append(found)
+        return found
+
+    if wrong:
+        spread.packed = packed
+
+
+def spread_nf4(wrong: bool = False) -> None:
+    nf4_on_cpu(wrong)
+    spread_base()
+
+
+def killed_in_answer() -> None:
+    """The process is killed when it is to answer its first question."""
+    from ragtune.answering.ragged import Ragged
+
+    Ragged.answer = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]

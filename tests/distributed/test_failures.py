@@ -13,18 +13,24 @@ import psutil
 import pytest
 import yaml
 
+from tests.conftest import tiny_recipe
 from tests.ready import Ready
 
 Fault = tuple[Any, ...]
 HOST = socket.gethostname()
 
 
-@pytest.fixture
-def recipe(tiny_recipe: dict[str, Any], tmp_path: Path) -> Path:
-    tiny_recipe["lora"]["dropout"] = 0.0
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(tiny_recipe), "utf-8")
+def write_recipe(content: dict[str, Any], folder: Path) -> Path:
+    content["lora"]["dropout"] = 0.0
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content), "utf-8")
     return path
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_folder: Path) -> Path:
+    content = tiny_recipe.__wrapped__(tmp_path, tiny_folder)  # type: ignore[attr-defined]
+    return write_recipe(content, tmp_path)
 
 
 def train(
@@ -116,21 +122,32 @@ def test_a_signal_to_another_rank_stops_all_of_them(ready: Ready, recipe: Path) 
     assert steps_of(recipe) == [2, 3]
 
 
+ROWS_OF_TWO = ("train.samples_per_row=2", "train.batch_size=6")
+
+
+@pytest.fixture(scope="module")
+def enough_memory(
+    ready: Ready, tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path
+) -> list[float]:
+    """The losses where memory does."""
+    folder = tmp_path_factory.mktemp("enough")
+    path = write_recipe(tiny_recipe.__wrapped__(folder, tiny_folder), folder)  # type: ignore[attr-defined]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAGTUNE_CACHE", str(folder / "cache"))
+        code, said = train(ready, path, *ROWS_OF_TWO)
+    assert code == 0, said
+    return [one["loss"] for one in log_of(folder / "run")]
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_memory_that_runs_out_on_one_rank_halves_the_rows_of_all(
-    ready: Ready, recipe: Path, tmp_path: Path, rank: int
+    ready: Ready, recipe: Path, enough_memory: list[float], rank: int
 ) -> None:
-    options = ("train.samples_per_row=2", "train.batch_size=6")
-    code, said = train(ready, recipe, *options, **{f"rank{rank}": ("memory_at_step", 3, 1)})
+    code, said = train(ready, recipe, *ROWS_OF_TWO, **{f"rank{rank}": ("memory_at_step", 3, 1)})
     assert code == 0, said
     assert said.count("Step 3: out of memory, 1 samples a row; the step begins again.") == 1
-    run = recipe.parent / "run"
-    assert (found := log_of(run))
-    run.rename(tmp_path / "first")
-    assert train(ready, recipe, *options)[0] == 0
-    assert [one["loss"] for one in found] == pytest.approx(
-        [one["loss"] for one in log_of(run)], abs=1e-5
-    )
+    losses = [one["loss"] for one in log_of(recipe.parent / "run")]
+    assert losses == pytest.approx(enough_memory, abs=1e-5)
 
 
 def test_memory_that_does_not_do_at_all_ends_in_a_message(ready: Ready, recipe: Path) -> None:

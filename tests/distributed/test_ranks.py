@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,36 @@ import yaml
 from safetensors.torch import load_file
 
 import ragtune
+from tests.conftest import tiny_recipe
 from tests.ready import Ready
 
 WEIGHTS = "adapter/adapter_model.safetensors"
 
 
-@pytest.fixture
-def recipe(tiny_recipe: dict[str, Any], tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
     """With all that is drawn: dropout, and noise on the embeddings."""
-    tiny_recipe["lora"]["dropout"] = 0.05
-    tiny_recipe["train"]["arguments"] = {"neftune_noise_alpha": 5}
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(tiny_recipe), "utf-8")
+    folder = tmp_path_factory.mktemp("ranks")
+    content = tiny_recipe.__wrapped__(folder, tiny_folder)  # type: ignore[attr-defined]
+    content["lora"]["dropout"] = 0.05
+    content["train"]["arguments"] = {"neftune_noise_alpha": 5}
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content), "utf-8")
     return path
+
+
+@pytest.fixture(scope="module")
+def whole(ready: Ready, recipe: Path) -> Callable[[int], Path]:
+    """A whole run on so many ranks; it is made once."""
+
+    def run(ranks: int) -> Path:
+        folder = recipe.parent / str(ranks)
+        if not folder.exists():
+            said = do(ready, "run", recipe, folder, ranks)
+            assert said.count(f"{ranks} ranks share the work.") == (ranks > 1)
+        return folder
+
+    return run
 
 
 def logged(run: Path, what: str) -> list[float]:
@@ -59,34 +77,33 @@ def do(
     return done.stdout
 
 
-def test_a_run_is_that_of_one(ready: Ready, recipe: Path, tmp_path: Path) -> None:
-    one = tmp_path / "one"
-    do(ready, "run", recipe, one, 1)
+def test_a_run_is_that_of_one(whole: Callable[[int], Path]) -> None:
+    one = whole(1)
     for ranks in (2, 3):
-        several = tmp_path / str(ranks)
-        said = do(ready, "run", recipe, several, ranks)
-        assert said.count(f"{ranks} ranks share the work.") == 1
+        several = whole(ranks)
         require_equal(several, one)
         for which in ("before", "after", "merged"):
             assert answers_of(several, which) == answers_of(one, which)
 
 
 def test_the_same_run_again_is_the_same_bit_for_bit(
-    ready: Ready, recipe: Path, tmp_path: Path
+    ready: Ready, recipe: Path, tmp_path: Path, whole: Callable[[int], Path]
 ) -> None:
-    for name in ("first", "second"):
-        do(ready, "train", recipe, tmp_path / name, 3)
-    assert (tmp_path / "first" / WEIGHTS).read_bytes() == (
-        tmp_path / "second" / WEIGHTS
-    ).read_bytes()
+    """Also if nothing was answered before it was trained."""
+    do(ready, "train", recipe, tmp_path / "again", 3)
+    assert (tmp_path / "again" / WEIGHTS).read_bytes() == (whole(3) / WEIGHTS).read_bytes()
 
 
 @pytest.mark.parametrize(("begun", "further"), [(1, (2,)), (2, (1, 3))])
 def test_a_run_goes_on_with_another_number_of_ranks(
-    ready: Ready, recipe: Path, tmp_path: Path, begun: int, further: tuple[int, ...]
+    ready: Ready,
+    recipe: Path,
+    tmp_path: Path,
+    whole: Callable[[int], Path],
+    begun: int,
+    further: tuple[int, ...],
 ) -> None:
-    one, run = tmp_path / "one", tmp_path / "run"
-    do(ready, "train", recipe, one, 1)
+    run = tmp_path / "run"
     do(ready, "train", recipe, run, begun, "signal_at_step", 3, signal.SIGTERM, code=143)
     for ranks in further:
         copy = tmp_path / str(ranks)
@@ -94,7 +111,7 @@ def test_a_run_goes_on_with_another_number_of_ranks(
         said = " ".join(do(ready, "train", recipe, copy, ranks).split())
         assert "Going on from step 3." in said
         assert "the result will not be that of an uninterrupted run, bit for bit" in said
-        require_equal(copy, one)
+        require_equal(copy, whole(1))
 
 
 def test_looks_at_the_evaluation_set_are_those_of_one_also_with_fewer_rows_than_ranks(
@@ -103,18 +120,19 @@ def test_looks_at_the_evaluation_set_are_those_of_one_also_with_fewer_rows_than_
     changed = yaml.safe_load(recipe.read_text("utf-8"))
     changed["train"] |= {"eval_every": 2, "eval_answers": 2, "keep": "best"}
     changed["train"] |= {"batch_size": 24, "samples_per_row": 8}
-    recipe.write_text(yaml.safe_dump(changed), "utf-8")
+    other = tmp_path / "recipe.yaml"
+    other.write_text(yaml.safe_dump(changed), "utf-8")
     for ranks in (1, 3):
-        do(ready, "train", recipe, tmp_path / str(ranks), ranks)
+        do(ready, "train", other, tmp_path / str(ranks), ranks)
     require_equal(tmp_path / "3", tmp_path / "1")
     one, three = (logged(tmp_path / name, "eval_loss") for name in "13")
     assert len(one) == 4
     assert three == pytest.approx(one, abs=1e-5)
 
 
-def test_ranks_that_python_starts_do_the_same(ready: Ready, recipe: Path, tmp_path: Path) -> None:
+def test_ranks_that_python_starts_do_the_same(
+    recipe: Path, tmp_path: Path, whole: Callable[[int], Path]
+) -> None:
     """The other tests fork them, and this process, as a notebook's would, is rank 0."""
-    one, two = tmp_path / "one", tmp_path / "two"
-    do(ready, "train", recipe, one, 1)
-    ragtune.train(recipe, "devices=2", run_dir=two)
-    require_equal(two, one)
+    ragtune.train(recipe, "devices=2", run_dir=tmp_path / "two")
+    require_equal(tmp_path / "two", whole(1))

@@ -13,15 +13,15 @@ import argparse
 import contextlib
 import importlib.util
 import io
+import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tests.fuzz.inputs import FAILED, FAILED_DOCUMENTS, Input, corpus, keep
 from tests.fuzz.readers import DOCUMENTS, KINDS
@@ -83,60 +83,98 @@ def with_hypothesis(kind: str, seconds: float, *, seed: int | None = None) -> Ou
     return Outcome(calls, time.monotonic() - start)
 
 
-def with_atheris(kind: str, seconds: float, *, seed: int | None = None) -> Outcome:
-    """Call a reader with what atheris makes, in a process of its own, watching time and memory."""
-    start = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        inputs = Path(folder) / "inputs"
-        inputs.mkdir()
-        for number, known in enumerate(i for i in _known(kind) if i.kind == kind):
-            if len(known.content) <= LONGEST:
-                (inputs / str(number)).write_bytes(known.content)
-        limits = [
-            f"-max_total_time={max(1, int(seconds))}",
-            f"-max_len={LONGEST}",
-            f"-timeout={SLOWEST}",
-            f"-rss_limit_mb={MOST_MEMORY}",
-            f"-artifact_prefix={folder}/found-",
-            "-print_final_stats=1",
-            *([f"-seed={seed}"] if seed is not None else []),
-        ]
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.fuzz.run", "--child", kind, *limits, str(inputs)],
-            check=False,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            errors="replace",
-        )
-        count = re.search(r"number_of_executed_units:\s*(\d+)", done.stderr)
-        calls = int(count[1]) if count else 0
-        spent = time.monotonic() - start
-        found = next(iter(Path(folder).glob("found-*")), None)
-        why = "\n".join(done.stderr.strip().splitlines()[-25:])
-        if found:
-            made = Input(kind, f"atheris: {found.name[6:14]}", found.read_bytes())
-            return Outcome(calls, spent, made, why)
-        if done.returncode or not calls:
-            raise RuntimeError(f"atheris could not run:\n{why}")
-    return Outcome(calls, spent)
+def with_atheris(
+    kinds: Sequence[str], seconds: float, *, seed: int | None = None
+) -> Iterator[tuple[str, Outcome]]:
+    """Call one reader after the other with what atheris makes, watching time and memory.
+
+    Each has a process of its own, forked from one that has imported and instrumented all of them.
+
+    Yields:
+        Each kind, once it was called for these seconds.
+
+    Raises:
+        RuntimeError: atheris could not run.
+    """
+    limits = [
+        f"-max_total_time={max(1, int(seconds))}",
+        f"-max_len={LONGEST}",
+        f"-timeout={SLOWEST}",
+        f"-rss_limit_mb={MOST_MEMORY}",
+        "-print_final_stats=1",
+        *([f"-seed={seed}"] if seed is not None else []),
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for kind in kinds:
+            inputs = folder / kind / "inputs"
+            inputs.mkdir(parents=True)
+            (folder / kind / "files").mkdir()
+            for number, known in enumerate(i for i in _known(kind) if i.kind == kind):
+                if len(known.content) <= LONGEST:
+                    (inputs / str(number)).write_bytes(known.content)
+        command = [sys.executable, "-m", "tests.fuzz.run", "--child", name, ",".join(kinds)]
+        with (
+            (folder / "said").open("wb") as said,
+            subprocess.Popen(
+                [*command, *limits], cwd=ROOT, stdout=subprocess.PIPE, stderr=said, text=True
+            ) as process,
+        ):
+            assert process.stdout
+            for kind in kinds:
+                code, _, spent = process.stdout.readline().partition(" ")
+                if not spent:
+                    raise RuntimeError(f"atheris could not run:\n{_last(folder / 'said')}")
+                yield kind, _outcome(kind, folder / kind, int(code), float(spent))
 
 
-def _child(kind: str, options: list[str]) -> None:
-    """What runs under atheris; it ends the process itself."""
+def _outcome(kind: str, folder: Path, code: int, seconds: float) -> Outcome:
+    why = _last(folder / "said")
+    count = re.search(r"number_of_executed_units:\s*(\d+)", why)
+    calls = int(count[1]) if count else 0
+    if found := next(iter(folder.glob("found-*")), None):
+        made = Input(kind, f"atheris: {found.name[6:14]}", found.read_bytes())
+        return Outcome(calls, seconds, made, why)
+    if code or not calls:
+        raise RuntimeError(f"atheris could not run:\n{why}")
+    return Outcome(calls, seconds)
+
+
+def _last(said: Path) -> str:
+    return "\n".join(said.read_text("utf-8", errors="replace").strip().splitlines()[-25:])
+
+
+def _children(folder: Path, kinds: list[str], options: list[str]) -> None:
+    """A process for each kind, one after the other; tells how each ended, and after how many seconds."""
     import atheris
 
     with atheris.instrument_imports(include=["ragtune", "yaml", "json"]):
         from tests.fuzz import readers  # noqa: F401 - they are instrumented while they are imported
-    with tempfile.TemporaryDirectory() as folder:
-        reader = _reader(kind, Path(folder))
+    for kind in kinds:
+        start = time.monotonic()
+        pid = os.fork()
+        if not pid:
+            _child(kind, folder / kind, options)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        print(code, time.monotonic() - start, flush=True)
 
-        def once(content: bytes) -> None:
-            with contextlib.redirect_stdout(io.StringIO()):
-                reader(content)
 
-        atheris.Setup([sys.argv[0], *options], once)
-        atheris.Fuzz()
+def _child(kind: str, folder: Path, options: list[str]) -> None:
+    """What runs under atheris; it ends the process itself."""
+    import atheris
+
+    said = os.open(folder / "said", os.O_WRONLY | os.O_CREAT, 0o600)
+    for output in (1, 2):
+        os.dup2(said, output)
+    reader = _reader(kind, folder / "files")
+
+    def once(content: bytes) -> None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            reader(content)
+
+    own = [f"-artifact_prefix={folder}/found-", str(folder / "inputs")]
+    atheris.Setup([sys.argv[0], *options, *own], once)
+    atheris.Fuzz()
 
 
 def _known(kind: str) -> list[Input]:
@@ -157,13 +195,21 @@ def _reader(kind: str, folder: Path) -> Callable[[bytes], str | None]:
     return DocumentReader(kind, folder)
 
 
-ENGINES: dict[str, Any] = {"hypothesis": with_hypothesis, "atheris": with_atheris}
+def _each_with_hypothesis(kinds: Sequence[str], seconds: float) -> Iterator[tuple[str, Outcome]]:
+    return ((kind, with_hypothesis(kind, seconds)) for kind in kinds)
+
+
+ENGINES: dict[str, Callable[[Sequence[str], float], Iterator[tuple[str, Outcome]]]] = {
+    "hypothesis": _each_with_hypothesis,
+    "atheris": with_atheris,
+}
 
 
 def main(arguments: list[str]) -> int:
     """Fuzz, say what was done, and return the exit code."""
     if arguments[:1] == ["--child"]:
-        _child(arguments[1], arguments[2:])
+        _children(Path(arguments[1]), arguments[2].split(","), arguments[3:])
+        return 0
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.run", description=__doc__)
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--engine", choices=ENGINES)
@@ -177,8 +223,7 @@ def main(arguments: list[str]) -> int:
     seconds = chosen.minutes * 60 / len(engines) / len(kinds)
     failed = 0
     for engine in engines:
-        for kind in kinds:
-            outcome = ENGINES[engine](kind, seconds)
+        for kind, outcome in ENGINES[engine](kinds, seconds):
             rate = outcome.calls / outcome.seconds
             print(
                 f"{engine:10} {kind:11} {outcome.calls:9,} inputs, {rate:7,.0f} a second",

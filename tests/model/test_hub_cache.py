@@ -6,8 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +19,7 @@ from ragtune.model import hub_cache
 from ragtune.model.hub_cache import commit_of, set_damaged_aside, to_download
 from ragtune.model.source import ModelSource
 from tests.conftest import tiny_model
+from tests.ready import Ready
 from tests.standin import Fault, Hub
 
 BASE = ModelSource("owner/base", "owner/base")
@@ -127,7 +126,7 @@ def test_a_run_stays_with_one_commit(
 
 
 def test_with_an_expired_token_a_run_takes_the_model_in_the_cache(
-    tmp_path: Path, tiny_folder: Path, tiny_recipe: dict[str, Any]
+    tmp_path: Path, tiny_folder: Path, tiny_recipe: dict[str, Any], ready: Ready
 ) -> None:
     snapshot(tmp_path / "hf" / "hub", "a" * 40, tiny_folder)
     path = tmp_path / "recipe.json"
@@ -135,15 +134,13 @@ def test_with_an_expired_token_a_run_takes_the_model_in_the_cache(
     says = "Invalid credentials in Authorization header"
     with Hub() as hub:
         hub.fail["."] = Fault(code=401, headers={"X-Error-Message": says})
-        environment = {**os.environ, **hub.environment(), "HF_HOME": str(tmp_path / "hf")}
+        environment = {**hub.environment(), "HF_HOME": str(tmp_path / "hf")}
         for command, model, code in (
             ("run", "owner/base", 0), ("run", "owner/base", 0), ("check", "owner/other", 1),
         ):  # fmt: skip
             place = ["--run-dir", str(tmp_path / model)]
-            done = subprocess.run(
-                [sys.executable, "-m", "ragtune", command, str(path), f"model.id={model}", *place],
-                env=environment, capture_output=True, text=True, check=False,
-            )  # fmt: skip
+            arguments = [command, str(path), f"model.id={model}", *place]
+            done = ready.run(arguments, **environment)
             assert done.returncode == code, done.stdout + done.stderr
             mark = "will fail" if code else "warning"
             assert (
@@ -155,18 +152,15 @@ def test_with_an_expired_token_a_run_takes_the_model_in_the_cache(
 
 
 def test_offline_a_check_sees_that_the_weights_are_not_in_the_cache(
-    tmp_path: Path, tiny_folder: Path, tiny_recipe: dict[str, Any]
+    tmp_path: Path, tiny_folder: Path, tiny_recipe: dict[str, Any], ready: Ready
 ) -> None:
     folder = snapshot(tmp_path / "hf" / "hub", "a" * 40, tiny_folder)
     path = tmp_path / "recipe.json"
     path.write_text(json.dumps({**tiny_recipe, "train": {"steps": 1, "batch_size": 1}}), "utf-8")
-    command = [
-        sys.executable, "-m", "ragtune", "--offline", "check", str(path), "model.id=owner/base",
-        "--run-dir", str(tmp_path / "run"),
-    ]  # fmt: skip
-    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf")}
+    place = ["--run-dir", str(tmp_path / "run")]
+    command = ["--offline", "check", str(path), "model.id=owner/base", *place]
     for code in (0, 1):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = ready.run(command, HF_HOME=str(tmp_path / "hf"))
         assert done.returncode == code, done.stdout + done.stderr
         for file in folder.glob("*.safetensors"):
             file.unlink()

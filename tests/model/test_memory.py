@@ -300,6 +300,35 @@ def test_sizes_that_a_family_lacks_or_has_by_layer(name: str) -> None:
     assert min(shape.layers, shape.hidden, shape.inner, shape.heads, shape.head_dim) > 0
 
 
+def llama_70b() -> Any:
+    return hf.LlamaConfig(
+        vocab_size=128_256, hidden_size=8192, intermediate_size=28_672, num_hidden_layers=80,
+        num_attention_heads=64, num_key_value_heads=8,
+    )  # fmt: skip
+
+
+def plan_of_70b(ranks: int, quantization: str) -> Plan:
+    recipe = notebook(f"model.quantization={quantization}", "train.recompute=auto")
+    steps = [[(720, 10)] * 16]
+    return make_plan(recipe, GPU, llama_70b(), steps, [700], 80 * GIB, ranks)
+
+
+def test_a_base_that_one_gpu_cannot_hold_is_spread_over_all() -> None:
+    with pytest.raises(UsageError, match=r"needs about .* GiB of GPU memory; "):
+        plan_of_70b(1, "null")
+    with pytest.raises(UsageError, match="on each of 2 ranks, which share the weights"):
+        plan_of_70b(2, "null")
+    plan = plan_of_70b(4, "null")
+    assert (plan.spread, plan.shares) == (True, 4)
+    assert plan.memory["weights"] == pytest.approx(131.4 / 4 + 3.9 + 3 * 127.5 / 80, abs=0.2)
+    assert "weights, spread over 4 GPUs, 41." in describe(plan, 16)[1]
+
+
+def test_a_base_that_one_gpu_holds_is_whole_on_each() -> None:
+    plan = plan_of_70b(4, "nf4")
+    assert (plan.spread, plan.shares, plan.dequantized) == (False, 1, False)
+
+
 def gpus(monkeypatch: pytest.MonkeyPatch, *totals: int) -> None:
     """GPUs of so many GiB; of the first, 5 are in use by others and 2 by this process."""
     first = totals[0] * GIB

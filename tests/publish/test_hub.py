@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.web.hub import hub_errors
 from ragtune.publish.hub import Access, Published, check_access, push
 from tests.publish.conftest import Finished, contents, published
+from tests.ready import Ready
 from tests.standin import TOKEN, Hub, Repo
 
 COMMAND = "ragtune push runs/tiny publish.repo=alice/model"
@@ -348,25 +348,21 @@ def test_unreachable_when_pushing(hub: Hub, folder: Path, monkeypatch: pytest.Mo
 # The command, in a process of its own.
 
 
-def command(hub: Hub, line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def command(
+    ready: Ready, hub: Hub, line: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
     program, *arguments = shlex.split(line)
     assert program == "ragtune"
-    done = subprocess.run(
-        [sys.executable, "-m", "ragtune", *arguments],
-        env={**os.environ, **hub.environment(), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = ready.run(arguments, **{**hub.environment(), **environment})
     assert TOKEN not in done.stdout + done.stderr
     return done
 
 
-def test_push_command(run_dir: Finished, folder: Path) -> None:
+def test_push_command(run_dir: Finished, folder: Path, ready: Ready) -> None:
     line = f"ragtune push {run_dir.path} publish.repo=alice/model"
     with Hub() as hub:
         hub.fail["/commit/"] = 401
-        failed = command(hub, line)
+        failed = command(ready, hub, line)
         assert failed.returncode == 1
         assert "Error: The Hub refused (401): Invalid username or password." in failed.stderr
         assert f"Nothing is lost: run `{line}` again to finish." in failed.stderr
@@ -374,7 +370,7 @@ def test_push_command(run_dir: Finished, folder: Path) -> None:
         assert hub.repos["alice/model"].files == {}
 
         hub.fail.clear()
-        done = command(hub, failed.stderr.split("`")[-2])  # as the message says
+        done = command(ready, hub, failed.stderr.split("`")[-2])  # as the message says
         assert done.returncode == 0, done.stderr
         assert f"Published: {hub.url}/alice/model" in done.stdout
         repo = hub.repos["alice/model"]
@@ -385,11 +381,10 @@ def test_push_command(run_dir: Finished, folder: Path) -> None:
     assert not [p for p in written if TOKEN.encode() in p.read_bytes()]
 
 
-def test_wrong_token_on_the_command_line(run_dir: Finished) -> None:
+def test_wrong_token_on_the_command_line(run_dir: Finished, ready: Ready) -> None:
     with Hub() as hub:
-        failed = command(
-            hub, f"ragtune push {run_dir.path} publish.repo=alice/model", HF_TOKEN="hf_expired"
-        )
+        line = f"ragtune push {run_dir.path} publish.repo=alice/model"
+        failed = command(ready, hub, line, HF_TOKEN="hf_expired")
     assert failed.returncode == 1
     assert failed.stderr.startswith("Error: The Hub refused (401): Invalid user token.")
     assert "hf_expired" not in failed.stdout + failed.stderr

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.ready import Ready
+
 ROOT = Path(__file__).parents[2]
 
 SCRIPT = """
@@ -39,22 +41,26 @@ def run_all(
     commands: list[tuple[dict[str, str | None], list[str]]],
     environment: dict[str, str],
     before: str = "",
+    ready: Ready | None = None,
 ) -> tuple[list[int], list[str], list[str]]:
-    """Exit codes, outputs and error outputs of commands, each with changes to the environment."""
+    """Exit codes, outputs and error outputs of commands, each with changes to the environment.
+
+    With `ready` their process is a fork; without, `before` comes before anything is imported.
+    """
     folder.mkdir(exist_ok=True)
     listed = folder / "commands.json"
     listed.write_text(json.dumps(commands), "utf-8")
-    clean = {
-        k: v for k, v in os.environ.items() if not k.startswith(("HF_", "OPENAI_", "RAGTUNE_"))
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT.replace("{before}", before), str(listed)],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env={**clean, **environment, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+    code = ["-c", SCRIPT.replace("{before}", before), str(listed)]
+    ours = [name for name in os.environ if name.startswith(("HF_", "OPENAI_", "RAGTUNE_"))]
+    if ready:
+        known = {**dict.fromkeys(ours), **environment}
+        done = ready.run(code, folder, program="python", **known)
+    else:
+        clean = {k: v for k, v in os.environ.items() if k not in ours}
+        done = subprocess.run(
+            [sys.executable, *code], check=False, capture_output=True, text=True, cwd=folder,
+            env={**clean, **environment, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )  # fmt: skip
     assert done.returncode == 0, done.stderr
     codes: list[int] = json.loads(listed.with_suffix(".codes").read_text("utf-8"))
     listed.unlink()

@@ -14,6 +14,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from tests.conftest import make_records, write_records
+from tests.ready import Ready
 from tests.safety.children import run_all, write_recipe
 
 ENVIRONMENT = "hf_CanaryOfTheEnvironment0123456789"
@@ -85,7 +86,7 @@ def echo() -> Iterator[ThreadingHTTPServer]:
 
 
 def test_no_token_is_written_or_said(
-    tiny_recipe: dict[str, Any], tmp_path: Path, echo: ThreadingHTTPServer
+    tiny_recipe: dict[str, Any], tmp_path: Path, echo: ThreadingHTTPServer, ready: Ready
 ) -> None:
     """A whole run, and runs that fail at the Hub, at a server, at the data and at the recipe."""
     given, out = tmp_path / "given", tmp_path / "out"
@@ -141,7 +142,7 @@ def test_no_token_is_written_or_said(
         "NO_PROXY": "127.0.0.1",
         "RAGTUNE_CACHE": str(out / "cache"),
     }
-    codes, outputs, errors = run_all(out, commands, environment)
+    codes, outputs, errors = run_all(out, commands, environment, ready=ready)
     assert codes[0] == 0, errors[0]
     assert all(codes[1:]), [c for c, code in zip(commands, codes, strict=True) if not code]
     for number in (8, 9, 10, 11, 12, 13, 14, 16):
@@ -159,7 +160,7 @@ def test_no_token_is_written_or_said(
 
 
 def test_the_token_of_another_cache_is_not_said(
-    tiny_recipe: dict[str, Any], tmp_path: Path, echo: ThreadingHTTPServer
+    tiny_recipe: dict[str, Any], tmp_path: Path, echo: ThreadingHTTPServer, ready: Ready
 ) -> None:
     store = tmp_path / "xdg" / "huggingface" / "token"
     store.parent.mkdir(parents=True)
@@ -175,7 +176,7 @@ def test_the_token_of_another_cache_is_not_said(
         ({}, ["--debug", "check", recipe, "publish.repo=alice/x"]),
         ({}, ["--debug", "check", recipe, "model.id=some/gated"]),
     ]
-    codes, outputs, errors = run_all(tmp_path / "out", commands, environment)
+    codes, outputs, errors = run_all(tmp_path / "out", commands, environment, ready=ready)
     assert all(codes), outputs
     assert f"Bearer {CACHE}" in echo.asked  # type: ignore[attr-defined]
     for text in (*outputs, *errors):
@@ -190,7 +191,7 @@ pipeline.run = stopped
 """
 
 
-def test_no_token_of_the_command_line_is_repeated(tmp_path: Path) -> None:
+def test_no_token_of_the_command_line_is_repeated(tmp_path: Path, ready: Ready) -> None:
     address = f"https://user:{PASSWORD}@example.org/x.jsonl"
     commands: list[tuple[dict[str, str | None], list[str]]] = [
         ({}, ["schema", RECIPE]),
@@ -201,7 +202,7 @@ def test_no_token_of_the_command_line_is_repeated(tmp_path: Path) -> None:
         ({}, ["schema", f"http://localhost:8000/v1?key={PASSWORD}"]),
         ({}, ["run", "r.yaml", f"data.train={address}", f"model.id={RECIPE}", KEY]),
     ]
-    codes, outputs, errors = run_all(tmp_path, commands, {"OPENAI_API_KEY": KEY}, STOPPED)
+    codes, outputs, errors = run_all(tmp_path, commands, {"OPENAI_API_KEY": KEY}, STOPPED, ready)
     assert codes == [2, 2, 2, 2, 2, 2, 130]
     for text in (*outputs, *errors):
         assert not leaks(text.encode())
@@ -217,7 +218,9 @@ def test_no_token_of_the_command_line_is_repeated(tmp_path: Path) -> None:
     )
 
 
-def test_nothing_of_the_data_is_used_as_a_path(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_nothing_of_the_data_is_used_as_a_path(
+    tiny_recipe: dict[str, Any], tmp_path: Path, ready: Ready
+) -> None:
     """Every field that could be mistaken for a name is one that leads elsewhere."""
     names = [
         "../../../../escaped",
@@ -242,7 +245,7 @@ def test_nothing_of_the_data_is_used_as_a_path(tiny_recipe: dict[str, Any], tmp_
     before = {p for p in tmp_path.rglob("*") if inner not in p.parents}
     environment = {"RAGTUNE_CACHE": str(inner / "cache"), "HF_HUB_OFFLINE": "1"}
     commands = [({}, ["run", recipe]), ({}, ["evaluate", "--controls", recipe])]
-    codes, _, errors = run_all(inner / "out", commands, environment)
+    codes, _, errors = run_all(inner / "out", commands, environment, ready=ready)
     assert codes == [0, 0], errors
     assert {p for p in tmp_path.rglob("*") if inner not in p.parents} - {inner} == before - {inner}
     assert not list(Path("/tmp").glob("escaped*"))

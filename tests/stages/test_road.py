@@ -84,7 +84,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(road, "_function", world.function)
     monkeypatch.setattr(Context, "load", lambda *_: None)
     monkeypatch.setattr(Context, "pin", lambda _: world.commit)
-    monkeypatch.setattr(summary, "merging", lambda _: None)
+    monkeypatch.setattr(summary, "reasked_of", lambda *_: None)
     return world
 
 

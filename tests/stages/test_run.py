@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -358,14 +357,20 @@ def test_evaluate_prints_json_alone(cli: Cli, tiny_recipe: dict[str, Any], tmp_p
     assert set(value["metrics"]) == set(METRICS)
 
 
-def test_prepare_shows_examples(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
-    # Whether there is colour is decided when rich is imported: a process of its own.
+COLOURED = """
+import sys
+from ragtune.base.screen.console import console
+from ragtune.cli import main
+console.__init__()  # whether there is colour is decided when it is made
+main(sys.argv[1:])
+"""
+
+
+def test_prepare_shows_examples(tiny_recipe: dict[str, Any], tmp_path: Path, ready: Ready) -> None:
     words = command(tiny_recipe, tmp_path / "run", "prepare", "--show", "1")
-    found = subprocess.run(
-        [sys.executable, "-m", "ragtune", *words],
-        capture_output=True, text=True, check=False,
-        env={**os.environ, "FORCE_COLOR": "1", "COLUMNS": "60"},
-    )  # fmt: skip
+    found = ready.run(
+        ["-c", COLOURED, *words], tmp_path, program="python", FORCE_COLOR="1", COLUMNS="60"
+    )
     assert found.returncode == 0, found.stderr
     assert "What colour is house" in found.stdout
     assert "trained tokens" in found.stdout

@@ -29,10 +29,9 @@ from ragtune.recipe.starter import STARTER
 from ragtune.stages.context import Context
 from ragtune.stages.road import make, working
 from ragtune.training import arguments
-from ragtune.training.arguments import require_arguments
+from ragtune.training.arguments import require_arguments, training_arguments
 from ragtune.training.noise import Noise
 from ragtune.training.trackers import keeping_logs
-from ragtune.training.trainer import training_arguments
 
 VERSION = f"transformers {transformers.__version__}"
 
@@ -129,7 +128,7 @@ def test_each_argument_is_ragtune_s_or_refused_or_passed_on(name: str, tmp_path:
 def training_arguments_of(recipe: Recipe, folder: Path) -> TrainingArguments:
     plan = Plan("cpu", "float32", None, 1, False, "adamw", 1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ragtune.training.trainer.require_arguments", lambda _: None)
+        patch.setattr("ragtune.training.arguments.require_arguments", lambda _: None)
         hardware = Hardware(torch.device("cpu"), torch.float32, "", "")
         return training_arguments(recipe, plan, hardware, 9, folder)
 

@@ -27,6 +27,7 @@ from ragtune.base.text import first_line, shortened
 from ragtune.model.configuration import said
 from ragtune.model.generation import CORRECT, GENERATION
 from ragtune.model.hardware import autocast, free_gpu
+from ragtune.model.spread import is_spread
 
 _STEPS = 3  # the last position of the prompt, and two cached steps
 _WORTH_A_PROBE = 8  # prompts: the probe reads as much as about that many
@@ -74,6 +75,10 @@ def _generated(model: PreTrainedModel, **asked: object) -> Any:  # noqa: ANN401 
     Raises:
         UsageError: the model's own settings make no sense to transformers.
     """
+    if is_spread(
+        model
+    ):  # else the ranks would be taken to ask the same, and count their answers together
+        asked["synced_gpus"] = False
     try:
         return model.generate(**asked)
     except (ValueError, TypeError) as error:

@@ -23,6 +23,7 @@ from ragtune.model.fast.attention import using_packed
 from ragtune.model.fast.cache import RaggedCache
 from ragtune.model.hardware import autocast
 from ragtune.model.memory import PREFILL_TOKENS
+from ragtune.model.spread import is_spread
 
 _WORTH_A_GRAPH = 3  # steps that are left: capturing takes about as long as a step
 
@@ -47,7 +48,8 @@ class Ragged:
         self.model = model
         self.settings = settings
         self.device = model.get_input_embeddings().weight.device
-        self.graphs = self.device.type == "cuda"
+        # A graph would keep the weights that were gathered for it.
+        self.graphs = self.device.type == "cuda" and not is_spread(model)
         self.warm = False
 
     @torch.inference_mode()

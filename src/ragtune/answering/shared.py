@@ -51,6 +51,7 @@ class Shared:
                 if world.has(self._key("rows", other)):
                     waiting.remove(other)
                     yield batches[other], self._rows(other)
+        world.rest()
         for other in sorted(waiting):
             yield batches[other], self._rows(other)
 
@@ -63,6 +64,7 @@ class Shared:
             batch = cast("Batch", world.take(self._key("batch", index)))
             rows = [row for _, part in ask([(qid, ids) for qid, ids in batch]) for row in part]
             world.put(self._key("rows", index), [[*row] for row in rows])
+        world.rest()
 
     def _rows(self, index: int) -> Rows:
         return cast("Rows", self.world.take(self._key("rows", index)))

@@ -18,7 +18,7 @@ from ragtune.base.files import appending, json_line, remove, truncate
 from ragtune.base.lock import making
 from ragtune.base.reading import open_plain
 from ragtune.data.example import Passage
-from ragtune.stages.context import find_recipe
+from ragtune.stages.target import find_recipe
 
 Thumb = Literal["up", "down"]
 NAME = "feedback.jsonl"

@@ -13,6 +13,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Protocol
 
 import torch
 from pydantic import JsonValue
@@ -35,6 +36,13 @@ _KNOWN = 15.0
 """Seconds in which it becomes known who is gone, when a connection broke."""
 _LATE, _GRACE = 120.0, 5.0
 """Seconds in which every rank hears that the run is over; the same where one is lost."""
+
+
+class Resting(Protocol):
+    """Lets a rank be part of what others do with a model (`ragtune.distributed.sharded`)."""
+
+    def rest(self) -> None:
+        """Until no rank does anything."""
 
 
 class World:
@@ -67,6 +75,8 @@ class World:
             self._store = self._connect()
         self._told = 0
         self._met = False
+        self.passes: Resting | None = None
+        """Of a model whose weights are spread over the ranks, while there is one."""
         self.pulse = Pulse(self._connect, self.rank, self.size, started)
 
     @property
@@ -80,6 +90,7 @@ class World:
             LostError: somebody is gone, or rank 0 has ended the run.
             Stopped: a signal came.
         """
+        self.rest()
         self._told += 1
         key = f"told/{self._told}"
         if self.leads:
@@ -90,6 +101,7 @@ class World:
 
     def gather(self, value: JsonValue) -> list[JsonValue]:
         """What every rank gives, by rank, on rank 0; elsewhere nothing. Raises as `agree`."""
+        self.rest()
         self._told += 1
         if not self.leads:
             self.put(f"said/{self._told}/{self.rank}", value)
@@ -146,6 +158,16 @@ class World:
         with self._reached():
             return int(self._store.add(key, 1)) - 1
 
+    def share(self, passes: Resting | None) -> None:
+        """Have a model whose weights are spread over the ranks, or none any more."""
+        self.passes = passes
+        self.pulse.working = passes is not None  # who is lost then leaves a pass without an end
+
+    def rest(self) -> None:
+        """Wait until no rank makes a pass any more, where a model is spread: every rank is part of each."""
+        if self.passes:
+            self.passes.rest()
+
     def join(self) -> None:
         """Make the process group, for sums; once. Every rank calls it. Raises as `agree`."""
         self.gather(True)  # nobody waits in C++ for one who will not come
@@ -163,12 +185,14 @@ class World:
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
         """For each flag whether it is set on any rank."""
+        self.rest()
         found = torch.tensor(flags, dtype=torch.int32)
         dist.all_reduce(found, dist.ReduceOp.MAX)
         return tuple(bool(one) for one in found.tolist())
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum of a tensor over all ranks."""
+        self.rest()
         total = tensor.clone()
         dist.all_reduce(total)
         return total
@@ -180,7 +204,7 @@ class World:
         Raises:
             LostError: somebody is gone.
         """
-        self.pulse.working = True
+        before, self.pulse.working = self.pulse.working, True
         try:
             yield
         except RuntimeError as error:
@@ -189,7 +213,7 @@ class World:
                 raise
             raise self._why() from error
         finally:
-            self.pulse.working = False
+            self.pulse.working = before
 
     def name_of(self, rank: int) -> str:
         """A rank, with its machine."""

@@ -57,12 +57,18 @@ def row_size(steps: Sequence[Sequence[Size]], per_row: int) -> Size:
 
 
 def choose_rows(
-    recipe: Recipe, base: Estimate, steps: Sequence[Sequence[Size]], question: int, budget: float
+    recipe: Recipe,
+    base: Estimate,
+    steps: Sequence[Sequence[Size]],
+    question: int,
+    budget: float,
+    ranks: int = 1,
 ) -> tuple[Estimate, int]:
     """What is kept in memory, as an estimate under these choices, and the samples a row.
 
     Kept activations are worth more than dequantised weights, and both more than long rows; but below
-    MIN_ROW_TOKENS recomputing in longer rows is faster than keeping.
+    MIN_ROW_TOKENS recomputing in longer rows is faster than keeping. Weights are spread over several ranks
+    only where nothing else fits.
 
     Args:
         recipe: the batch size, and what it fixes itself.
@@ -70,10 +76,51 @@ def choose_rows(
         steps: the samples' sizes, step by step.
         question: tokens of the longest with its answer, which must fit too.
         budget: bytes.
+        ranks: GPUs that may share the weights.
 
     Raises:
         UsageError: the weights and the adapter alone don't fit.
     """
+    ways = [[*_choices(recipe, one)] for one in _bases(recipe, base, ranks)]
+    for choices in ways:
+        if found := _fitting(recipe, choices, steps, question, budget):
+            return found
+    # The formulas may be wrong by a little; what is too much is halved when it turns out to be.
+    asked = recipe.train.samples_per_row
+    for *_, smallest in ways:
+        if smallest.weights + smallest.adapter + smallest.gradients + smallest.moments <= budget:
+            return smallest, 1 if asked == "auto" else min(asked, recipe.train.batch_size)
+    needed = smallest.training(*row_size(steps, 1), recipe.train.batch_size)
+    raise UsageError(
+        f"The run needs about {size_of(needed)} of GPU memory"
+        + (f" on each of {ranks} ranks, which share the weights" if smallest.shares > 1 else "")
+        + f"; {size_of(budget / SPARE)} are there.",
+        ("" if base.nf4 else "Set model.quantization=nf4. ")
+        + "Set train.optimizer=paged_adamw_8bit, a lower lora.rank or prompt.max_tokens, or "
+        "choose a smaller model.",
+    )
+
+
+def _bases(recipe: Recipe, base: Estimate, ranks: int) -> list[Estimate]:
+    """With the weights whole on each rank and, where that can be, shared by all of them.
+
+    PEFT replaces a weight that it adapts by itself, which must then be there whole; and of weights that
+    come quantised it is not known whether they can be shared.
+    """
+    comes_quantized = base.nf4 and recipe.model.quantization != "nf4"
+    if ranks == 1 or base.shape.by_weight or base.shape.experts or comes_quantized:
+        return [base]
+    return [base, dataclasses.replace(base, shares=ranks)]
+
+
+def _fitting(
+    recipe: Recipe,
+    choices: Sequence[Estimate],
+    steps: Sequence[Sequence[Size]],
+    question: int,
+    budget: float,
+) -> tuple[Estimate, int] | None:
+    """The best of some choices that fits, and its samples a row; None if none does."""
     train = recipe.train
     asked = (
         None if train.samples_per_row == "auto" else min(train.samples_per_row, train.batch_size)
@@ -92,7 +139,7 @@ def choose_rows(
     even = {-(-train.batch_size // rows) for rows in range(1, train.batch_size + 1)}
     counts = sorted(even, reverse=True) if asked is None else [asked]
     found: list[tuple[Estimate, int]] = []
-    for estimate in _choices(recipe, base):
+    for estimate in choices:
         count = next((count for count in counts if fits(estimate, count)), None)
         if count is None:
             continue
@@ -101,17 +148,7 @@ def choose_rows(
         found.append((estimate, count))
     if found:  # the first with the longest rows
         return max(found, key=lambda choice: sizes(choice[1])[0])
-    *_, smallest = _choices(recipe, base)
-    if smallest.weights + smallest.adapter + smallest.gradients + smallest.moments > budget:
-        needed = smallest.training(*sizes(1), train.batch_size)
-        raise UsageError(
-            f"The run needs about {size_of(needed)} of GPU memory; {size_of(budget / SPARE)} are there.",
-            ("" if base.nf4 else "Set model.quantization=nf4. ")
-            + "Set train.optimizer=paged_adamw_8bit, a lower lora.rank or prompt.max_tokens, or "
-            "choose a smaller model.",
-        )
-    # The formulas may be wrong by a little; what is too much is halved when it turns out to be.
-    return smallest, asked or 1
+    return None
 
 
 def _choices(recipe: Recipe, base: Estimate) -> Iterator[Estimate]:

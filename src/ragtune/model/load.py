@@ -16,14 +16,12 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.pytorch_utils import Conv1D
-from transformers.quantizers import HfQuantizer
-from transformers.quantizers.quantizers_utils import should_convert_module
 
 from ragtune.base.errors import RagtuneError, is_panic
 from ragtune.base.stopping import stop_if_asked
 from ragtune.base.web.hub_client import bound_client
 from ragtune.base.web.network import hub_is_offline
+from ragtune.distributed.world import World
 from ragtune.model.complete import REPORTED, require_all
 from ragtune.model.configuration import require_sane
 from ragtune.model.fast.liger import fuse_kernels, has_liger
@@ -31,11 +29,13 @@ from ragtune.model.generation import require_settings
 from ragtune.model.hardware import Hardware
 from ragtune.model.headers import compare
 from ragtune.model.hub_cache import folder_of, loads_without_hub, require_safe_snapshot
+from ragtune.model.nf4 import round_to_nf4
 from ragtune.model.quantized import loading, quantization_of, settle
 from ragtune.model.quiet import quiet
 from ragtune.model.safety import model_json
 from ragtune.model.skeleton import auto_class
 from ragtune.model.source import ModelSource
+from ragtune.model.spread import spread
 from ragtune.model.unloadable import explained
 
 T = TypeVar("T")
@@ -130,7 +130,12 @@ def context_length(config: PreTrainedConfig) -> int:
 
 
 def load_model(
-    source: ModelSource, hardware: Hardware, *, nf4: bool, dequantized: bool = False
+    source: ModelSource,
+    hardware: Hardware,
+    *,
+    nf4: bool,
+    dequantized: bool = False,
+    world: World | None = None,
 ) -> PreTrainedModel:
     """A causal language model on its device, in eval mode, frozen.
 
@@ -139,20 +144,17 @@ def load_model(
         hardware: the device and dtype.
         nf4: whether the linear layers' weights are quantised.
         dequantized: keep what NF4 makes of them in `hardware.dtype`: four times the memory, faster.
+        world: the ranks that share its weights, each of which loads it; None where each has all of them.
 
     Raises:
         UsageError: it is not found or no causal language model in safetensors, or has an adapter; it is
             quantised in a way that can't be trained here.
         RagtuneError: too little memory.
     """
-    device, dtype = hardware.device, hardware.dtype
-    options: dict[str, object] = {"dtype": dtype, "use_safetensors": True}
-    if nf4 and not dequantized:
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
-        )
-    if device.type == "cuda":
-        options["device_map"] = {"": device.index or 0}
+    # What is spread is whole on the CPU at first, in files that all ranks of a machine have in memory once.
+    device, dtype = torch.device("cpu") if world else hardware.device, hardware.dtype
+    packed = nf4 and not dequantized
+    options = _options(device, dtype, nf4=packed and world is None)
     config = load_config(source)
     kind = auto_class(config)
     quantized = quantization_of(config, device, nf4=nf4)
@@ -170,33 +172,25 @@ def load_model(
         require_all(report, model, source.path)
         if "device_map" not in options:
             model.to(device)
-    if device.type == "cuda" and has_liger(model.config):
+    if hardware.device.type == "cuda" and has_liger(model.config):
         fuse_kernels(model)
     if quantized:
         settle(model, quantized, dtype)
     if nf4 and dequantized:
         round_to_nf4(model)
     model.requires_grad_(requires_grad=False)
+    if world:
+        spread(model, hardware, world, nf4=packed)
     return model.eval()
 
 
-def round_to_nf4(model: PreTrainedModel) -> None:
-    """Replace the linear layers' weights with what NF4 makes of them, in their own dtype.
-
-    They are then those with which a quantised model computes, to the bit, without being dequantised
-    at every use. Which layers these are is transformers' choice, as when it quantises itself.
-    """
-    # tests/model/fast/test_lora.py (GPU) compares it with the quantised model.
-    from bitsandbytes.functional import dequantize_4bit, quantize_4bit  # noqa: PLC0415 - an extra
-
-    asked = model._keep_in_fp32_modules  # noqa: SLF001 - what transformers' own quantizers ask
-    kept = HfQuantizer.get_modules_to_not_convert(model, None, asked)
-    for name, module in model.named_modules():
-        turned = isinstance(module, Conv1D)  # its weight stands the other way round
-        if (turned or type(module) is torch.nn.Linear) and should_convert_module(name, kept):
-            weight = module.weight.data
-            packed, state = quantize_4bit(
-                (weight.T if turned else weight).contiguous(), quant_type="nf4"
-            )
-            rounded = dequantize_4bit(packed, state)
-            module.weight.data = rounded.T.contiguous() if turned else rounded
+def _options(device: torch.device, dtype: torch.dtype, *, nf4: bool) -> dict[str, object]:
+    """What `from_pretrained` is given for every model."""
+    options: dict[str, object] = {"dtype": dtype, "use_safetensors": True}
+    if nf4:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+        )
+    if device.type == "cuda":
+        options["device_map"] = {"": device.index or 0}
+    return options

@@ -131,11 +131,23 @@ class Estimate:
     fused_kernels: bool
     nf4_bytes: float = NF4_BYTES
     """Bytes of a weight of the linear layers in NF4, or of those of a base that comes quantised."""
+    shares: int = 1
+    """GPUs that the weights are spread over."""
 
     @property
     def weights(self) -> float:
-        linear = self.nf4_bytes if self.nf4 and not self.dequantized else self.width
-        return self.shape.linear * linear + self.shape.other * self.width
+        """What the weights take; spread ones with what is gathered of them at a time."""
+        s = self.shape
+        packed = self.nf4 and not self.dequantized
+        linear = self.nf4_bytes if packed else self.width
+        whole = s.linear * linear + s.other * self.width
+        if self.shares == 1:
+            return whole
+        if packed:  # the scales stay whole
+            linear -= SCALE_BYTES
+            whole += (self.shares - 1) * s.linear * SCALE_BYTES
+        # What is outside of the layers, a layer, what arrives for the next, and what did for the last one.
+        return whole / self.shares + s.other * self.width + 3 * s.linear * linear / s.layers
 
     @property
     def adapter(self) -> float:

@@ -49,7 +49,14 @@ class Plan:
     memory: dict[str, float] = field(default_factory=dict)
     ranks: int = 1
     """The GPUs that share a step; each has a row of its own at a time."""
+    spread: bool = False
+    """Whether the base's weights are spread over them, and not whole on each."""
     changes: tuple[str, ...] = ()
+
+    @property
+    def shares(self) -> int:
+        """The GPUs that share the base's weights."""
+        return self.ranks if self.spread else 1
 
     @property
     def max_samples_per_row(self) -> int:
@@ -108,11 +115,7 @@ def make_plan(
     Raises:
         UsageError: the device can't hold the model and its adapter.
     """
-    steps = [share for step in steps for share in deal(step, ranks, lambda size: size[0])]
-    share = share_of(recipe.train.batch_size, ranks)
-    recipe = recipe.model_copy(
-        update={"train": recipe.train.model_copy(update={"batch_size": share})}
-    )
+    recipe, steps = _of_a_rank(recipe, steps, ranks)
     plan = dataclasses.replace(_cpu_plan(recipe, hardware), ranks=ranks)
     if hardware.device.type != "cuda" and memory is None:
         return plan
@@ -122,36 +125,42 @@ def make_plan(
         plan = dataclasses.replace(plan, quantization=quantized.kind)
     base = estimate_of(recipe, hardware, config)
     question = max(prompts, default=0) + recipe.evaluate.max_new_tokens
-    estimate, samples = choose_rows(recipe, base, steps, question, budget)
+    estimate, samples = choose_rows(recipe, base, steps, question, budget, ranks)
     tokens, trained = row_size(steps, samples)
     batch, cache_tokens, used = _answers(recipe, estimate, prompts, budget)
-    between = _between_steps(recipe, estimate, prompts, budget)
+    peaks = {
+        "available": budget / SPARE,
+        "weights": estimate.weights,
+        "adapter": estimate.adapter,
+        "gradients": estimate.gradients,
+        "optimizer": estimate.moments,
+        "activations": estimate.activations(tokens),
+        "working": estimate.working(tokens, trained),
+        "training": estimate.training(tokens, trained, -(-recipe.train.batch_size // samples)),
+        "cache": used * estimate.cached_token,
+        "evaluation": estimate.evaluation(used, min(batch, len(prompts))),
+        **_between_steps(recipe, estimate, prompts, budget),
+    }
     return dataclasses.replace(
         plan,
         samples_per_row=samples,
         recompute=estimate.recompute,
         dequantized=estimate.dequantized,
+        spread=estimate.shares > 1,
         evaluation_batch=batch,
         cache_tokens=cache_tokens,
-        memory={
-            name: round(value / _GIB, 2)
-            for name, value in {
-                "available": budget / SPARE,
-                "weights": estimate.weights,
-                "adapter": estimate.adapter,
-                "gradients": estimate.gradients,
-                "optimizer": estimate.moments,
-                "activations": estimate.activations(tokens),
-                "working": estimate.working(tokens, trained),
-                "training": estimate.training(
-                    tokens, trained, -(-recipe.train.batch_size // samples)
-                ),
-                "cache": used * estimate.cached_token,
-                "evaluation": estimate.evaluation(used, min(batch, len(prompts))),
-                **between,
-            }.items()
-        },
+        memory={name: round(value / _GIB, 2) for name, value in peaks.items()},
     )
+
+
+def _of_a_rank(
+    recipe: Recipe, steps: Sequence[Sequence[Size]], ranks: int
+) -> tuple[Recipe, list[list[Size]]]:
+    """What one of several GPUs sees: a recipe with its share of the batch, and every share of every step."""
+    share = share_of(recipe.train.batch_size, ranks)
+    train = recipe.train.model_copy(update={"batch_size": share})
+    dealt = [one for step in steps for one in deal(step, ranks, lambda size: size[0])]
+    return recipe.model_copy(update={"train": train}), dealt
 
 
 def _cpu_plan(recipe: Recipe, hardware: Hardware) -> Plan:
@@ -176,6 +185,7 @@ def plan_answers(
     prompts: Sequence[int],
     *,
     dequantized: bool,
+    shares: int = 1,
     training: bool = False,
 ) -> tuple[int, int | None]:
     """Questions, and tokens of them in the cache, at a time, for other prompts than the run's own.
@@ -186,12 +196,15 @@ def plan_answers(
         config: the model's configuration.
         prompts: the tokens of each.
         dequantized: whether NF4 weights are kept dequantised.
+        shares: GPUs that the weights are spread over.
         training: whether they are asked between two steps, beside the optimizer's moments.
     """
     if hardware.device.type != "cuda":
         return _batch(recipe, CPU_EVALUATION_BATCH), None
     budget = available(hardware) * SPARE
-    estimate = dataclasses.replace(estimate_of(recipe, hardware, config), dequantized=dequantized)
+    estimate = dataclasses.replace(
+        estimate_of(recipe, hardware, config), dequantized=dequantized, shares=shares
+    )
     beside = estimate.moments if training else 0
     return _answers(recipe, estimate, prompts, budget - beside)[:2]
 
@@ -262,6 +275,8 @@ def describe(plan: Plan, batch_size: int) -> list[str]:
     form = f" ({plan.quantization})" if plan.quantization else ""
     if plan.quantization == "nf4":
         form = " in NF4, kept dequantised" if plan.dequantized else " in NF4"
+    if plan.spread:
+        form += f", spread over {plan.ranks} GPUs,"
     return [
         f"{rows}; questions of {plan.cache_tokens:,} tokens in all at a time",
         (

@@ -8,6 +8,7 @@ import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from ragtune.model.quiet import quiet
@@ -77,9 +78,14 @@ def trainable_parameters(model: nn.Module) -> int:
 
 
 def digest_of(model: nn.Module) -> str:
-    """The same for the same weights, on any device: sums of their bits, one after the other."""
+    """The same for the same weights, on any device: sums of their bits, one after the other.
+
+    Weights that are spread over ranks were compared before, and don't count.
+    """
     total = 0
     for name, parameter in model.named_parameters():
+        if isinstance(parameter, DTensor):
+            continue
         data = parameter.detach()
         bits = data.view(_BITS[data.element_size()]) if data.is_contiguous() else data.double()
         total = (total * 31 + int(bits.sum(dtype=torch.int64)) + len(name)) % (2**61 - 1)

@@ -154,8 +154,9 @@ def _local(
         return Local(model, longest, plan.evaluation_batch, plan.cache_tokens)
     lengths = [len(ids) for _, ids in encode_prompts(encoder, examples)]
     batch, cache = plan_answers(
-        context.recipe, context.hardware, context.config, lengths, dequantized=plan.dequantized
-    )
+        context.recipe, context.hardware, context.config, lengths,
+        dequantized=plan.dequantized, shares=plan.shares,
+    )  # fmt: skip
     return Local(model, longest, batch, cache)
 
 
@@ -182,7 +183,12 @@ def sharing(context: Context, model: str, **more: JsonValue) -> Share | None:
     return share
 
 
-def follow(context: Context, world: World, order: Mapping[str, JsonValue]) -> None:
+def follow(
+    context: Context,
+    world: World,
+    order: Mapping[str, JsonValue],
+    merged: PreTrainedModel | None = None,
+) -> None:
     """Answer what another rank shares out; its answers go there, and nothing is written."""
     shared, how = Shared(world, str(order["queue"])), str(order["how"])
     plan, longest = context.plan, context.recipe.evaluate.max_new_tokens
@@ -206,8 +212,9 @@ def follow(context: Context, world: World, order: Mapping[str, JsonValue]) -> No
             folder = checkpoints_of(context.folder, context.recipe) / f"checkpoint-{order['step']}"
             answer(_at_checkpoint(context, folder))
         case _:
-            context.release()
-            answer(merged_model(context))
+            if merged is None:
+                context.release()
+            answer(merged or merged_model(context))
 
 
 def merged_model(context: Context) -> PreTrainedModel:

@@ -17,8 +17,6 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from ragtune.answering.engine import encode_prompts
 from ragtune.base.disk import ReadOnlyError
-from ragtune.base.errors import RagtuneError
-from ragtune.base.files import read_if_whole, sha256, write_json
 from ragtune.base.screen.console import heading, note, warn
 from ragtune.base.screen.progress import busy
 from ragtune.data.auditor import Auditor
@@ -42,37 +40,14 @@ from ragtune.model.lora import load_adapter
 from ragtune.model.plan import Plan, make_plan
 from ragtune.model.skeleton import skeleton
 from ragtune.model.source import ModelSource, resolve
-from ragtune.model.wrapping import digest_of
-from ragtune.recipe.load import load_recipe
-from ragtune.recipe.schema import CHANGES_NOTHING, Recipe
-from ragtune.stages.ranks import Ranks, devices_of
-from ragtune.store.changes import part_of
+from ragtune.stages.order import proofs_of
+from ragtune.stages.planning import read_plan, what_changed, write_plan
+from ragtune.stages.ranks import Ranks, devices_of, require_weights
+from ragtune.stages.target import Target, find_recipe, names_set
 from ragtune.store.folder import RunFolder
-from ragtune.store.proof import NAME, Proof, read_proof
-from ragtune.store.seal import ASIDE, SMALL
+from ragtune.store.seal import SMALL
 from ragtune.store.sets import find_set
 from ragtune.training.rows import steps_of
-
-Target = str | Path | dict[str, object] | Recipe
-
-
-def find_recipe(
-    target: Target, overrides: Sequence[str] = (), run_dir: str | Path | None = None
-) -> tuple[Recipe, Path]:
-    """The recipe that a target names, changed, and the directory of its run."""
-    folder = None
-    if isinstance(target, (str, Path)) and (Path(target) / "recipe.yaml").is_file():
-        folder = Path(target)
-        target = folder / "recipe.yaml"
-    recipe = load_recipe(target, list(overrides))
-    if folder and any(one.startswith("name=") for one in overrides):
-        folder = folder.parent / recipe.name  # another name is another run
-    return recipe, Path(run_dir or folder or Path("runs") / recipe.name)
-
-
-def names_set(overrides: Sequence[str]) -> bool:
-    """Whether a command names its evaluation set."""
-    return any(one.partition("=")[0].strip() == "data.eval" for one in overrides)
 
 
 class Context:
@@ -105,9 +80,13 @@ class Context:
         self.ranks: Ranks | None = None
         """The processes that share the work, while stages are made."""
         self.weights = ""
-        """What the weights of the base must be, where several ranks load it; empty where any may."""
+        """The digest of the base's weights, where several ranks load it, once it is known."""
         self.loading_seconds = 0.0
         """Of models, since a stage was last finished."""
+        self.following: World | None = None
+        """The ranks, in a process that follows rank 0."""
+        self._spread: World | None = None
+        """The ranks that the weights of a model in memory are spread over."""
         self._base: PreTrainedModel | None = None
         self._tuned: PeftModel | None = None
 
@@ -117,22 +96,18 @@ class Context:
         Raises:
             RagtuneError: one has other versions, or is gone.
         """
-        if not self.has_ranks:
+        if self.ranks is None or self.ranks.size == 1:
             return None
-        assert self.ranks is not None
-        return self.ranks.tell(
-            {
-                "do": do,
-                "recipe": self.recipe.model_dump(mode="json"),
-                "folder": str(self.folder.path.resolve()),
-                "set": self.folder.evaluation.name,
-                "plan": self.plan.to_dict(),
-                "day": self.day.isoformat(),  # another machine's clock may say another
-                "commit": self.pin(),
-                "weights": self.weights,
-                **more,
-            }
-        )
+        return self.ranks.tell({
+            "do": do,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "folder": str(self.folder.path.resolve()), "set": self.folder.evaluation.name,
+            "plan": self.plan.to_dict(),
+            "day": self.day.isoformat(),  # another machine's clock may say another
+            "commit": self.pin(),
+            "weights": self.weights,
+            **more,
+        })  # fmt: skip
 
     @property
     def has_ranks(self) -> bool:
@@ -149,22 +124,10 @@ class Context:
         """Whether a server answers, and not a model that is loaded here."""
         return self.recipe.evaluate.engine != "local"
 
-    def _proofs(self) -> Iterator[Proof]:
-        """What is there says on which day and with which commit it was made; damaged ones say nothing."""
-        folders = [self.folder.data, self.folder.adapter, self.folder.merged, self.folder.gguf]
-        folders += [path.parent for path in sorted(self.folder.path.glob(f"eval/*/*/{NAME}"))]
-        for folder in folders:
-            if folder.name.startswith(ASIDE):
-                continue
-            with contextlib.suppress(RagtuneError):
-                proof = read_proof(folder)
-                if proof is not None:
-                    yield proof
-
     @cached_property
     def day(self) -> date:
         """The date that a chat template writes: that of the day on which the run began."""
-        return next((proof.date for proof in self._proofs()), None) or today()
+        return next((proof.date for proof in proofs_of(self.folder)), None) or today()
 
     @cached_property
     def source(self) -> ModelSource:
@@ -174,7 +137,7 @@ class Context:
         pinned = next(
             (
                 proof.commit
-                for proof in self._proofs()
+                for proof in proofs_of(self.folder)
                 if proof.commit
                 and proof.recipe["model.id"] == model.id
                 and proof.recipe["model.revision"] == model.revision
@@ -252,14 +215,12 @@ class Context:
         """How the work is laid out: as it was begun, or made for this hardware; `keep_plan` keeps it."""
         if kept := self.kept_plan:
             return kept
-        old, hardware = self._old_plan(), self.hardware
+        old, hardware = read_plan(self.folder, self.recipe), self.hardware
         sizes = [[(len(s), len(s.completion_ids)) for s in step] for step in self.steps]
         plan = make_plan(
             self.recipe, hardware, self.config, sizes, self.prompt_lengths, ranks=self.rank_count
         )
-        begun = ("eval/*/before", "adapter", "work/adapter-*/checkpoint-*")
-        if old and any(found for one in begun for found in self.folder.path.glob(one)):
-            change = f"continued on {_named(plan)}, begun on {_named(old)}"
+        if old and (change := what_changed(self.folder, old, plan)):
             warn(f"{change}: the result will not be that of an uninterrupted run, bit for bit.")
             plan = dataclasses.replace(plan, changes=(*old.changes, change))
         return plan
@@ -267,7 +228,7 @@ class Context:
     @property
     def kept_plan(self) -> Plan | None:
         """The plan that was made for this hardware and these data, if there is one."""
-        old, hardware = self._old_plan(), self.hardware
+        old, hardware = read_plan(self.folder, self.recipe), self.hardware
         here = hardware.name, hardware.dtype_name, self.rank_count
         return old if old and (old.device, old.dtype, old.ranks) == here else None
 
@@ -277,28 +238,11 @@ class Context:
                      "plan"):  # fmt: skip
             self.__dict__.pop(name, None)
 
-    def _old_plan(self) -> Plan | None:
-        kept = read_if_whole(self.folder.plan)
-        if not kept or not all(file.is_file() for file in self._planned):
-            return None
-        return Plan.from_dict(kept["plan"]) if kept.get("of") == self._plan_of() else None
-
-    @property
-    def _planned(self) -> tuple[Path, Path]:
-        return self.folder.data / "train.jsonl", self.folder.questions / "eval.jsonl"
-
-    def _plan_of(self) -> dict[str, JsonValue]:
-        """What a plan depends on: the recipe but for what changes no work, the data and the questions."""
-        reads = ("seed", "model.", "data.", "prompt.", "lora.", "train.", "evaluate.")
-        but = (*CHANGES_NOTHING, "evaluate.served_")
-        files = {file.name: sha256(file) for file in self._planned}
-        return part_of(self.recipe, reads, but) | files
-
     def keep_plan(self, plan: Plan) -> None:
         """Let the run go on by this plan, after a break, too; another set leaves that of the run's own."""
         self.plan = plan
         if self.folder.is_own:
-            write_json(self.folder.plan, {"plan": plan.to_dict(), "of": self._plan_of()})
+            write_plan(self.folder, self.recipe, plan)
 
     def load(self, which: Literal["base", "tuned", "either"] | None) -> None:
         """Have a model in memory: nothing is loaded twice."""
@@ -326,18 +270,10 @@ class Context:
                 self.source, self.hardware, nf4=nf4, dequantized=nf4 and plan.dequantized
             )
             if self.has_ranks or self.weights:
-                self._require_weights(digest_of(self._base))
+                name = self.source.name or self.source.path
+                self.weights = require_weights(self._base, name, self.weights)
             self.loading_seconds += time.monotonic() - start
         return self._base
-
-    def _require_weights(self, found: str) -> None:
-        """Before anything is answered with others than those of the other ranks."""
-        if self.weights not in ("", found):
-            raise RagtuneError(
-                f"The weights of {self.source.name or self.source.path} are not those that rank 0 has.",
-                "Let every machine have the same files of the model. Then the same command goes on.",
-            )
-        self.weights = found
 
     def tuned(self) -> PeftModel:
         """The model with its trained adapter."""
@@ -370,6 +306,10 @@ class Context:
     def release(self) -> None:
         """Give back the memory of the models that were loaded."""
         self._base = self._tuned = None
+        if self._spread:
+            self.tell_ranks("release")
+            self._spread.share(None)
+            self._spread = None
         free_gpu()
 
     def load_weights(
@@ -380,28 +320,31 @@ class Context:
         nf4: bool = False,
         dequantized: bool = False,
     ) -> PreTrainedModel:
-        """Load a model, which is said."""
+        """Load a model, which is said; on every rank its share, if the plan has it spread."""
+        self._spread = world = self._spread_over(source)
         named = self.recipe.model.id if source == self.source else source.path
         note(
             f"Loading {named} on {hardware.name} as {hardware.dtype_name} ({hardware.reason})"
             + (", weights in NF4" if nf4 else "")
             + (", kept dequantised" if dequantized else "")
+            + (f", spread over {world.size} ranks" if world else "")
             + " …"
         )
         arriving, size = to_download(source)
         with busy(f"{'downloading' if arriving else 'loading'} {named}", size, growing=arriving):
-            model = load_model(source, hardware, nf4=nf4, dequantized=dequantized)
+            model = load_model(source, hardware, nf4=nf4, dequantized=dequantized, world=world)
         require_causal(model, self.recipe.model.id)
         stop_generation_at(model, self.encoder)
         return model
+
+    def _spread_over(self, source: ModelSource) -> World | None:
+        """The ranks that load a model together, each its share; None where each has the whole one."""
+        if not (self.following or self.has_ranks) or not self.plan.spread:
+            return None
+        return self.following or self.tell_ranks("load", merged=source != self.source)
 
     def say(self, title: str) -> None:
         """Print a heading, unless it is the last one printed."""
         if title != self.heading:
             heading(title)
             self.heading = title
-
-
-def _named(plan: Plan) -> str:
-    ranks = f"{plan.ranks} ranks, each " if plan.ranks > 1 else ""
-    return f"{ranks}{plan.device} as {plan.dtype}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from pydantic import JsonValue
+from transformers import PreTrainedModel
 
 from ragtune.base import stopping
 from ragtune.base.errors import RagtuneError, UsageError, in_words
@@ -69,13 +70,24 @@ class _Following:
         self.world = world
         self.context: Context | None = None
         self.of: JsonValue = None
+        self.merged: PreTrainedModel | None = None
+        """The merged model, where its weights are spread: all ranks load it together."""
 
     def do(self, order: dict[str, JsonValue]) -> None:
         context = self._context_of(order)
-        if order["do"] == "train":
-            follow_training(context, self.world)
-        else:
-            answer.follow(context, self.world, order)
+        match order["do"]:
+            case "load":
+                context.release()
+                self.merged = answer.merged_model(context) if order["merged"] else None
+                if self.merged is None:
+                    context.base()
+            case "release":
+                context.release()
+                self.merged = None
+            case "train":
+                follow_training(context, self.world)
+            case _:
+                answer.follow(context, self.world, order, self.merged)
 
     def _context_of(self, order: dict[str, JsonValue]) -> Context:
         of = [order[key] for key in ("recipe", "folder", "set", "day", "commit")]
@@ -88,6 +100,7 @@ class _Following:
                     "system that they share.",
                 )
             self.context = Context(Recipe.model_validate(order["recipe"]), run_dir=folder)
+            self.context.following = self.world
             self.context.folder = RunFolder(folder, str(order["set"]))
             self.context.day = date.fromisoformat(str(order["day"]))
             if order["commit"]:

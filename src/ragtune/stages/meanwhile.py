@@ -41,7 +41,7 @@ def asking(context: Context, work: Path) -> Questions | None:
     lengths = [len(ids) for _, ids in encode_prompts(context.encoder, asked)]
     batch, cache = plan_answers(
         context.recipe, context.hardware, context.config, lengths,
-        dequantized=context.plan.dequantized, training=True,
+        dequantized=context.plan.dequantized, shares=context.plan.shares, training=True,
     )  # fmt: skip
     asker = _Asker(context, asked, work / f"answers-{_kept_for(context)}", batch, cache)
     times, metric = len(context.steps) // train.eval_every, context.recipe.evaluate.metric

@@ -33,7 +33,7 @@ def answers(context: Context, out: Path) -> Facts:
     hardware = choose_hardware(recipe)
     batch, cache = plan_answers(
         recipe, hardware, without_quantization(context.config), context.prompt_lengths,
-        dequantized=False,
+        dequantized=False, shares=context.plan.shares,
     )  # fmt: skip
     engine = Local(merged_model(context), recipe.evaluate.max_new_tokens, batch, cache)
     engine.share = sharing(context, "merged")

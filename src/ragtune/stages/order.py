@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,8 @@ from ragtune.base.files import sha256
 from ragtune.recipe.schema import CHANGES_NOTHING, Recipe
 from ragtune.store.changes import part_of
 from ragtune.store.folder import RunFolder
-from ragtune.store.proof import Proof, fingerprint, read_proof
-from ragtune.store.seal import MANIFEST
+from ragtune.store.proof import NAME, Proof, fingerprint, read_proof
+from ragtune.store.seal import ASIDE, MANIFEST
 from ragtune.store.sets import own_set
 
 _DATA = ("seed", "model.id", "model.revision", "data.", "prompt.", "evaluate.max_new_tokens")
@@ -196,3 +197,16 @@ def checkpoints_of(folder: RunFolder, recipe: Recipe) -> Path:
         if (proof := proof_of(folder, stage.name)) is not None:
             return _work(folder, stage, proof.recipe, proof.needs)
     return work_of(folder, stage, recipe)
+
+
+def proofs_of(folder: RunFolder) -> Iterator[Proof]:
+    """What is there says on which day and with which commit it was made; damaged ones say nothing."""
+    folders = [folder.data, folder.adapter, folder.merged, folder.gguf]
+    folders += [path.parent for path in sorted(folder.path.glob(f"eval/*/*/{NAME}"))]
+    for one in folders:
+        if one.name.startswith(ASIDE):
+            continue
+        with suppress(RagtuneError):
+            proof = read_proof(one)
+            if proof is not None:
+                yield proof

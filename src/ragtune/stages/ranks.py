@@ -9,6 +9,7 @@ from typing import Self
 
 import torch
 from pydantic import JsonValue
+from transformers import PreTrainedModel
 
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.screen.console import note
@@ -17,6 +18,7 @@ from ragtune.base.versions import versions
 from ragtune.distributed.launch import launched
 from ragtune.distributed.place import Place, take_place
 from ragtune.distributed.world import World
+from ragtune.model.wrapping import digest_of
 from ragtune.recipe.schema import Recipe
 
 FOLLOW = "ragtune.stages.follow"
@@ -112,3 +114,23 @@ def devices_of(recipe: Recipe) -> list[int]:
             f"Name at most {there}, or a list of numbers from 0 to {there - 1}.",
         )
     return wanted
+
+
+def require_weights(model: PreTrainedModel, name: str, expected: str) -> str:
+    """See that a base has the weights that rank 0 has, before anything is answered; returns their digest.
+
+    Args:
+        model: the base.
+        name: of it.
+        expected: their digest; empty on rank 0.
+
+    Raises:
+        RagtuneError: it has others.
+    """
+    found = digest_of(model)
+    if expected not in ("", found):
+        raise RagtuneError(
+            f"The weights of {name} are not those that rank 0 has.",
+            "Let every machine have the same files of the model. Then the same command goes on.",
+        )
+    return found

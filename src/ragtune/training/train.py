@@ -20,12 +20,10 @@ from pydantic import JsonValue
 from transformers import PreTrainedModel, set_seed
 
 from ragtune.base.disk import disk_errors
-from ragtune.base.errors import RagtuneError, is_out_of_memory
 from ragtune.base.files import write_jsonl
 from ragtune.base.screen.console import note, warn
 from ragtune.base.screen.progress import progress
 from ragtune.base.stopping import finishing, stop_if_asked
-from ragtune.base.text import first_line
 from ragtune.data.encode import Encoder, Sample
 from ragtune.data.example import Example
 from ragtune.distributed.world import World
@@ -40,13 +38,15 @@ from ragtune.model.quiet import quiet
 from ragtune.model.skeleton import auto_class
 from ragtune.model.wrapping import digest_of, trainable_parameters
 from ragtune.recipe.schema import Recipe
+from ragtune.training.arguments import training_arguments
 from ragtune.training.checkpoint import newest_whole
+from ragtune.training.failures import in_words
 from ragtune.training.gradients import attach_reached
 from ragtune.training.questions import Questions
 from ragtune.training.rows import PackedRows, rows_of
 from ragtune.training.table import LossTable
 from ragtune.training.trackers import keeping_logs
-from ragtune.training.trainer import PackedTrainer, set_recompute, training_arguments
+from ragtune.training.trainer import PackedTrainer, set_recompute
 from ragtune.training.watch import Entry, Progress, Watch, tokens_of
 
 _NAMED = 5
@@ -271,7 +271,7 @@ def _fit(
             with keeping_logs(trainer, job.logs), noise:
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except (RuntimeError, ValueError, pickle.UnpicklingError) as error:
-            known = _in_words(error, checkpoint)
+            known = in_words(error, checkpoint)
             if known is None:
                 raise
             raise known from error
@@ -286,34 +286,6 @@ def _fit(
     if trainer.plan.recompute:
         set_recompute(tuned, on=False)
     return trainer.state.log_history, shown, seconds
-
-
-def _in_words(error: Exception, checkpoint: Path | None) -> RagtuneError | None:
-    """What a failure of Trainer means to the user; None if it is a fault."""
-    if isinstance(error, pickle.UnpicklingError) and checkpoint:
-        # PyTorch's own words advise to read it all the same, which would run the code.
-        return RagtuneError(
-            f"{checkpoint} was refused: one of its .pt, .pth or .bin files holds code, which ragtune "
-            "never wrote and does not run, or can't be read.",
-            f"Delete {checkpoint} and run the same command again: it goes on from what is left. Find out "
-            "who else writes to this folder.",
-        )
-    if is_out_of_memory(error):
-        return RagtuneError(
-            "There is too little memory for the optimizer or the evaluation loss.",
-            "Set train.optimizer=paged_adamw_8bit, a lower lora.rank or prompt.max_tokens.",
-        )
-    if "deterministic implementation" in str(error):  # torch has no class of its own for it
-        return RagtuneError(
-            f"train.arguments: full_determinism asks for what torch can't do here: {first_line(error)}",
-            "Leave full_determinism out.",
-        )
-    if isinstance(error, ValueError) and checkpoint and "parameter group" in str(error):
-        return RagtuneError(
-            f"The optimizer's state in {checkpoint} is not that of this training: {error}.",
-            f"Delete {checkpoint.parent} and run the same command again: the training is repeated.",
-        )
-    return None
 
 
 def _is_found(key: str) -> bool:

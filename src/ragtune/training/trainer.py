@@ -20,7 +20,6 @@ from transformers import (
     PrinterCallback,
     Trainer,
     TrainerControl,
-    TrainingArguments,
 )
 from transformers.utils import ModelOutput
 
@@ -34,77 +33,14 @@ from ragtune.distributed.summing import Summing
 from ragtune.distributed.world import World
 from ragtune.model.fast.dropout import Masks
 from ragtune.model.fast.lora import drop_waiting
-from ragtune.model.hardware import Hardware
 from ragtune.model.lora import refresh
 from ragtune.model.plan import Plan
-from ragtune.recipe.schema import Recipe
 from ragtune.store.seal import is_whole, seal
-from ragtune.training.arguments import require_arguments
 from ragtune.training.checkpoint import keep_newest
 from ragtune.training.flat import flat_optimizer
 from ragtune.training.noise import Noise
 from ragtune.training.questions import Questions
 from ragtune.training.rows import PackedRows, RowCollator, read_row, split_rows
-from ragtune.training.trackers import require_trackers
-
-
-def training_arguments(
-    recipe: Recipe, plan: Plan, hardware: Hardware, steps: int, folder: Path
-) -> TrainingArguments:
-    """The recipe, or a rank's share of it, and the plan in Trainer's terms.
-
-    `hub_token` is never set: it would be pickled into every checkpoint.
-    """
-    train = recipe.train
-    require_trackers(train.report_to)
-    require_arguments(recipe)
-    best = train.keep == "best"
-    cuda = hardware.device.type == "cuda"
-    # torch's fused AdamW is the same update without temporary copies of all weights.
-    adamw = "adamw_torch_fused" if cuda else "adamw_torch"
-    args = TrainingArguments(
-        output_dir=str(folder),
-        max_steps=steps,
-        per_device_train_batch_size=1,  # one packed row
-        per_device_eval_batch_size=1,
-        gradient_accumulation_steps=plan.rows(train.batch_size),
-        optim=adamw if train.optimizer == "adamw" else train.optimizer,
-        learning_rate=train.learning_rate,
-        lr_scheduler_type=train.scheduler,
-        warmup_steps=train.warmup,
-        weight_decay=train.weight_decay,
-        max_grad_norm=train.max_grad_norm,
-        logging_steps=1,  # the loss of every step is kept; the screen shows every log_every
-        logging_nan_inf_filter=False,
-        save_strategy="steps",
-        save_steps=train.eval_every if best and train.eval_every else train.save_every,
-        eval_strategy="steps" if train.eval_every else "no",
-        eval_steps=train.eval_every,
-        metric_for_best_model="eval_loss" if best else None,
-        greater_is_better=False if best else None,
-        seed=recipe.seed,
-        data_seed=recipe.seed,
-        bf16=cuda and hardware.dtype == torch.bfloat16,
-        fp16=cuda and hardware.dtype == torch.float16,
-        use_cpu=hardware.device.type == "cpu",
-        report_to=train.report_to or "none",
-        run_name=recipe.name,
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        label_names=["labels"],
-        # Without these, every row's transfer would wait for the GPU to finish the row before.
-        dataloader_pin_memory=cuda,
-        accelerator_config={"non_blocking": cuda},
-        **train.arguments,
-    )
-    # In a Kubeflow job transformers would add a tracker that the recipe doesn't name.
-    args.report_to = list(train.report_to)
-    if cuda:  # Trainer takes the first GPU that it sees
-        torch.cuda.set_device(hardware.device)
-        args.__dict__["_setup_devices"] = hardware.device
-    # Several GPUs in one process would be wrapped in DataParallel, which splits a packed row.
-    args._n_gpu = min(args.n_gpu, 1)  # noqa: SLF001 - the only switch that there is
-    return args
 
 
 def set_recompute(model: PreTrainedModel, *, on: bool) -> None:
@@ -215,6 +151,7 @@ class PackedTrainer(Trainer):
         """What is left to say of the step's loss, when its gradients are those of all ranks."""
         while True:
             if self.world:
+                self.world.rest()
                 self.summing.send(valid=not self.failed)
                 failed, stopping = self.world.any(self.failed, asked())
                 self._stop_with_others(stopping)
@@ -238,7 +175,8 @@ class PackedTrainer(Trainer):
         total: Tensor | None = None
         try:
             for index, part in enumerate([] if self.failed else parts, 1):
-                if self.world and last and index == len(parts):
+                # Where a base is spread, the ranks' last passes may not be the same one.
+                if self.world and not self.world.passes and last and index == len(parts):
                     self.summing.last_pass()
                 loss = run(part)
                 total = loss if total is None else total + loss

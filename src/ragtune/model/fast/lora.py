@@ -165,7 +165,8 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
 def _weight(base: nn.Linear, dtype: torch.dtype) -> Tensor:
     """A base layer's weight [O, I]; one in NF4 is dequantised for this use."""
     # bitsandbytes' name: tested by tests/model/fast/test_lora.py (GPU) against PEFT's own layer.
-    state = getattr(base.weight, "quant_state", None)
+    # A weight that is spread is another object in each pass: its layer knows.
+    state = getattr(base.weight, "quant_state", None) or getattr(base, "quant_state", None)
     if state is None:
         return base.weight.to(dtype)
     from bitsandbytes.functional import dequantize_4bit  # noqa: PLC0415 - an extra

@@ -1,0 +1,37 @@
+"""What a failure of Trainer means to the user."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+from ragtune.base.errors import RagtuneError, is_out_of_memory
+from ragtune.base.text import first_line
+
+
+def in_words(error: Exception, checkpoint: Path | None) -> RagtuneError | None:
+    """What a failure of Trainer means to the user; None if it is a fault."""
+    if isinstance(error, pickle.UnpicklingError) and checkpoint:
+        # PyTorch's own words advise to read it all the same, which would run the code.
+        return RagtuneError(
+            f"{checkpoint} was refused: one of its .pt, .pth or .bin files holds code, which ragtune "
+            "never wrote and does not run, or can't be read.",
+            f"Delete {checkpoint} and run the same command again: it goes on from what is left. Find out "
+            "who else writes to this folder.",
+        )
+    if is_out_of_memory(error):
+        return RagtuneError(
+            "There is too little memory for the optimizer or the evaluation loss.",
+            "Set train.optimizer=paged_adamw_8bit, a lower lora.rank or prompt.max_tokens.",
+        )
+    if "deterministic implementation" in str(error):  # torch has no class of its own for it
+        return RagtuneError(
+            f"train.arguments: full_determinism asks for what torch can't do here: {first_line(error)}",
+            "Leave full_determinism out.",
+        )
+    if isinstance(error, ValueError) and checkpoint and "parameter group" in str(error):
+        return RagtuneError(
+            f"The optimizer's state in {checkpoint} is not that of this training: {error}.",
+            f"Delete {checkpoint.parent} and run the same command again: the training is repeated.",
+        )
+    return None

@@ -1,0 +1,154 @@
+"""A base whose weights are spread over two ranks: losses, adapter and answers are those of one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch import nn
+
+from ragtune.distributed.sharded import layers_of, shared_between
+from tests.ready import Ready
+
+
+@pytest.fixture
+def recipe(tiny_recipe: dict[str, Any]) -> dict[str, Any]:
+    tiny_recipe["lora"]["dropout"] = 0.0
+    tiny_recipe["train"] |= {"steps": 4, "eval_every": 2, "eval_answers": 3}
+    return tiny_recipe
+
+
+Fault = tuple[Any, ...]
+
+
+def run(
+    ready: Ready,
+    recipe: dict[str, Any],
+    folder: Path,
+    *,
+    rank0: Fault = ("spread_base",),
+    rank1: Fault = (),
+    command: str = "run",
+    code: int = 0,
+) -> str:
+    """Run a recipe in a folder; returns what was said."""
+    folder.mkdir()
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe), "utf-8")
+    faults = {0: rank0, 1: rank1}
+    done = ready.run([command, str(path), "--run-dir", str(folder / "run")], faults=faults)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def log_of(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "adapter" / "train_log.jsonl").open()]
+
+
+def adapter_of(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "adapter" / "adapter_model.safetensors")
+
+
+def answers_of(run: Path, which: str) -> bytes:
+    return (run / "eval" / "eval" / which / "predictions.jsonl").read_bytes()
+
+
+def require_same(one: Path, several: Path) -> None:
+    for found, expected in zip(log_of(several), log_of(one), strict=True):
+        assert found == pytest.approx(expected, abs=1e-5)
+    expected_adapter, found_adapter = adapter_of(one), adapter_of(several)
+    assert expected_adapter.keys() == found_adapter.keys()
+    for name, tensor in expected_adapter.items():
+        torch.testing.assert_close(found_adapter[name], tensor, atol=1e-5, rtol=0)
+
+
+def require_same_answers(one: Path, several: Path) -> None:
+    for which in ("before", "after", "merged"):
+        assert answers_of(several, which) == answers_of(one, which)
+
+
+def test_a_run_is_that_of_one(ready: Ready, recipe: dict[str, Any], tmp_path: Path) -> None:
+    """Also where memory runs out in the middle of a pass on one rank, which the other makes whole."""
+    one, two = tmp_path / "one" / "run", recipe | {"devices": 2}
+    run(ready, recipe, tmp_path / "one")
+    for name, fault in {"none": (), "answers": ("memory_for_answers", 2)}.items():
+        said = run(ready, two, tmp_path / name, rank1=fault)
+        assert said.count("spread over 2 ranks") == 2  # the base, and the merged model
+        require_same(one, tmp_path / name / "run")
+        require_same_answers(one, tmp_path / name / "run")
+    for way in ("forward", "backward"):
+        fault = ("memory_in_layer", 2, way)
+        said = run(ready, two, tmp_path / way, rank1=fault, command="train")
+        assert "the step begins again" in said
+        require_same(one, tmp_path / way / "run")
+
+
+def test_a_model_that_is_asked_through_generate(
+    ready: Ready, recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(recipe["model"]["id"], model)
+    settings = model / "generation_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"no_repeat_ngram_size": 3}))
+    recipe["model"]["id"] = str(model)
+    recipe["train"] |= {"steps": 2, "eval_answers": None, "recompute": True}
+    run(ready, recipe, tmp_path / "one")
+    said = run(ready, recipe | {"devices": 2}, tmp_path / "two")
+    assert "Answers through transformers' generate" in said
+    one, several = tmp_path / "one" / "run", tmp_path / "two" / "run"
+    require_same(one, several)
+    require_same_answers(one, several)
+
+
+def test_weights_in_nf4_are_spread_where_a_layer_computes_the_same(
+    ready: Ready, recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe["model"]["quantization"] = "nf4"
+    run(ready, recipe, tmp_path / "one", rank0=("spread_nf4",))
+    two = recipe | {"devices": 2}
+    run(ready, two, tmp_path / "two", rank0=("spread_nf4",), rank1=("nf4_on_cpu",))
+    one, several = tmp_path / "one" / "run", tmp_path / "two" / "run"
+    require_same(one, several)
+    require_same_answers(one, several)
+
+
+def test_weights_in_nf4_are_not_spread_where_a_layer_computes_otherwise(
+    ready: Ready, recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe["model"]["quantization"] = "nf4"
+    two = recipe | {"devices": 2}
+    wrong = ("spread_nf4", True)
+    said = run(ready, two, tmp_path / "two", rank0=wrong, rank1=("nf4_on_cpu",), code=2)
+    assert "can't be spread over several: its weights are in NF4, and bitsandbytes" in said
+    assert "the output of a layer is another one" in said
+
+
+def test_a_rank_that_is_killed_while_all_answer_ends_all(
+    ready: Ready, recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    """Nobody waits for ever for the weights of one that is gone."""
+    two = recipe | {"devices": 2}
+    said = run(ready, two, tmp_path / "two", rank1=("killed_in_answer",), code=1)
+    assert "Lost rank 1" in said
+    assert "the same command goes on" in said
+
+
+def test_layers_stand_in_the_outermost_lists() -> None:
+    def layer() -> nn.Module:
+        return nn.ModuleDict({"experts": nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])})
+
+    model = nn.ModuleDict(
+        {"embed": nn.Embedding(3, 2), "layers": nn.ModuleList([layer(), layer()])}
+    )
+    layers = layers_of(model)
+    assert layers == [*model["layers"]]  # type: ignore[misc]
+    assert not shared_between(layers)
+    layers[1]["experts"][0].weight = layers[0]["experts"][0].weight  # type: ignore[index]
+    assert shared_between(layers)
+    assert not layers_of(model["embed"])
