@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import IO
 
 from ragtune.base.text import shortened
-from ragtune.distributed.place import Place
+from ragtune.distributed.place import VISIBLE, Place, seen
 from ragtune.distributed.world import World, serve
 
 _HERE = "127.0.0.1"
@@ -103,7 +103,8 @@ def start(place: Place, module: str) -> Follower:
     said = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
     process = subprocess.Popen(  # noqa: S603 - Python itself, and a module of ours
         [sys.executable, "-P", "-m", module],
-        env=os.environ | place.environment() | _LOOPBACK,
+        # Before it starts: libraries look for GPUs while they are imported.
+        env=os.environ | place.environment() | _LOOPBACK | {VISIBLE: seen(place.local_rank)},
         stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
     )  # fmt: skip
     return Follower(process, said)

@@ -23,7 +23,7 @@ _SLURM = {
 """The same as srun sets it in each of its processes."""
 _MPI = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 """How many processes there are, as three kinds of MPI say it: Accelerate would wait for them."""
-_VISIBLE = "CUDA_VISIBLE_DEVICES"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 _HOSTED = "TORCHELASTIC_USE_AGENT_STORE"
 _ATTEMPT = ("SLURM_JOB_ID", "SLURM_STEP_ID", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
 """What tells an attempt from others that use the same port."""
@@ -88,19 +88,22 @@ def take_place() -> Place | None:
             + _ADVICE.format(name="RANK"),
         )
     place = _read(found)
-    os.environ[_VISIBLE] = _seen(place.local_rank)
+    os.environ[VISIBLE] = seen(place.local_rank)
     for name in (*_LAUNCHED, *_MPI, _HOSTED):
         os.environ.pop(name, None)
     return place if place.size > 1 else None
 
 
-def _seen(number: int) -> str:
-    """The only GPU that a rank is to see: Trainer, and other libraries, take the first one.
+def seen(number: int) -> str:
+    """The only GPU that a rank is to see, for VISIBLE: Trainer, and other libraries, take the first one.
 
-    Of those that the launcher lets it see; where that is one, that.
+    Of those that this process sees; where that is one, that; where they are hidden, none.
     """
-    given = [name for name in os.environ.get(_VISIBLE, "").split(",") if name]
-    return given[number % len(given)] if given else str(number)
+    names = os.environ.get(VISIBLE)
+    if names is None:
+        return str(number)
+    given = [name for name in names.split(",") if name]
+    return given[number % len(given)] if given else ""
 
 
 def _many(value: str) -> bool:

@@ -182,6 +182,10 @@ class World:
                 world_size=self.size,
                 timeout=_LONG,
             )
+            # NCCL meets at the first sum, through the store: here, where all are, and with their own time.
+            self._store.set_timeout(_LONG)
+            if torch.cuda.is_available():
+                dist.all_reduce(torch.zeros(1, device="cuda"))
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
         """For each flag whether it is set on any rank."""

@@ -44,8 +44,8 @@ class Hardware:
         return str(self.dtype).removeprefix("torch.")
 
 
-def choose_hardware(recipe: Recipe) -> Hardware:
-    """The device and dtype for a recipe.
+def choose_hardware(recipe: Recipe, number: int | None = None) -> Hardware:
+    """The device and dtype for a recipe; of several GPUs that of a number, or the current one.
 
     `torch.cuda.is_bf16_supported()` is true on a T4, by emulation, so the compute capability decides.
 
@@ -58,7 +58,7 @@ def choose_hardware(recipe: Recipe) -> Hardware:
         _require_bitsandbytes(f"train.optimizer: {recipe.train.optimizer}", "train.optimizer=adamw")
     dtype = torch.float32
     if torch.cuda.is_available():
-        device = torch.device("cuda", torch.cuda.current_device())
+        device = torch.device("cuda", torch.cuda.current_device() if number is None else number)
         name = torch.cuda.get_device_name(device)
         capability = torch.cuda.get_device_capability(device)
         dtype, reason = torch.bfloat16, f"compute capability {capability[0]}.{capability[1]}"

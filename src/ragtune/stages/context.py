@@ -24,6 +24,7 @@ from ragtune.data.encode import Encoder, Sample
 from ragtune.data.example import Example
 from ragtune.data.prepare import asked, load_examples
 from ragtune.data.tokenizer import prepare_tokenizer, today
+from ragtune.distributed.place import take_place
 from ragtune.distributed.world import World
 from ragtune.model.causal import require_causal
 from ragtune.model.fast.lora import fuse
@@ -175,10 +176,11 @@ class Context:
 
     @cached_property
     def hardware(self) -> Hardware:
-        chosen = choose_hardware(self.recipe)
-        if chosen.device.type != "cuda":
-            return chosen
-        beside = {*devices_of(self.recipe)} - {chosen.device.index}
+        if self.following or take_place():  # it sees its own GPU alone
+            return choose_hardware(self.recipe)
+        first, *others = devices_of(self.recipe)
+        chosen = choose_hardware(self.recipe, first)
+        beside = others if chosen.device.type == "cuda" else []
         return dataclasses.replace(chosen, beside=tuple(sorted(beside)))
 
     @cached_property

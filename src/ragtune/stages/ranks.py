@@ -45,7 +45,7 @@ class Ranks:
             )
         self._devices = [0] if self._place else devices_of(recipe)
         self.size = self._place.size if self._place else len(self._devices)
-        if torch.cuda.is_available() and self._devices[0]:
+        if torch.cuda.is_available():
             torch.cuda.set_device(self._devices[0])
         self._open = ExitStack()
         self._world: World | None = None
@@ -108,6 +108,8 @@ def devices_of(recipe: Recipe) -> list[int]:
     if asked == "all":
         return list(range(max(1, there)))
     wanted = list(range(asked)) if isinstance(asked, int) else asked
+    if len(set(wanted)) < len(wanted):
+        raise UsageError(f"devices: {asked} names a GPU twice.", "Name each once.")
     if there and not set(wanted) <= set(range(there)):
         raise UsageError(
             f"devices: {asked}, and this machine has {there} GPU{'s' * (there > 1)}.",

@@ -152,6 +152,8 @@ class PackedTrainer(Trainer):
         while True:
             if self.world:
                 self.world.rest()
+                if self.failed:
+                    free_gpu()  # for the pieces
                 self.summing.send(valid=not self.failed)
                 failed, stopping = self.world.any(self.failed, asked())
                 self._stop_with_others(stopping)

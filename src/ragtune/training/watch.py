@@ -78,6 +78,8 @@ class Watch(TrainerCallback):
             found = questions.look(self.trainer.model, state.global_step)
             if found:
                 self.trainer.log(found)
+        if self.trainer.world:
+            self.trainer.world.rest()  # rank 0 may be asking what is spread over all
 
     def on_evaluate(
         self,
