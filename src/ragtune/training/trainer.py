@@ -33,6 +33,7 @@ from ragtune.distributed.summing import Summing
 from ragtune.distributed.world import World
 from ragtune.model.fast.dropout import Masks
 from ragtune.model.fast.lora import drop_waiting
+from ragtune.model.hardware import free_gpu
 from ragtune.model.lora import refresh
 from ragtune.model.plan import Plan
 from ragtune.store.seal import is_whole, seal
