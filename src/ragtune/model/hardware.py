@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -44,8 +45,8 @@ class Hardware:
         return str(self.dtype).removeprefix("torch.")
 
 
-def choose_hardware(recipe: Recipe, number: int | None = None) -> Hardware:
-    """The device and dtype for a recipe; of several GPUs that of a number, or the current one.
+def choose_hardware(recipe: Recipe, numbers: Sequence[int] = ()) -> Hardware:
+    """The device and dtype for a recipe; of several GPUs the first of those numbers, or the current one.
 
     `torch.cuda.is_bf16_supported()` is true on a T4, by emulation, so the compute capability decides.
 
@@ -58,7 +59,7 @@ def choose_hardware(recipe: Recipe, number: int | None = None) -> Hardware:
         _require_bitsandbytes(f"train.optimizer: {recipe.train.optimizer}", "train.optimizer=adamw")
     dtype = torch.float32
     if torch.cuda.is_available():
-        device = torch.device("cuda", torch.cuda.current_device() if number is None else number)
+        device = torch.device("cuda", numbers[0] if numbers else torch.cuda.current_device())
         name = torch.cuda.get_device_name(device)
         capability = torch.cuda.get_device_capability(device)
         dtype, reason = torch.bfloat16, f"compute capability {capability[0]}.{capability[1]}"
@@ -71,7 +72,8 @@ def choose_hardware(recipe: Recipe, number: int | None = None) -> Hardware:
         reason = "no GPU: exact and repeatable on any CPU"
     if recipe.model.dtype != "auto":
         dtype, reason = getattr(torch, recipe.model.dtype), "the recipe asks for it"
-    return Hardware(device, dtype, reason, name)
+    beside = tuple(sorted(numbers[1:])) if device.type == "cuda" else ()
+    return Hardware(device, dtype, reason, name, beside)
 
 
 def _require_bitsandbytes(what: str, instead: str) -> None:

@@ -178,10 +178,7 @@ class Context:
     def hardware(self) -> Hardware:
         if self.following or take_place():  # it sees its own GPU alone
             return choose_hardware(self.recipe)
-        first, *others = devices_of(self.recipe)
-        chosen = choose_hardware(self.recipe, first)
-        beside = others if chosen.device.type == "cuda" else []
-        return dataclasses.replace(chosen, beside=tuple(sorted(beside)))
+        return choose_hardware(self.recipe, devices_of(self.recipe))
 
     @cached_property
     def training_examples(self) -> list[Example]:
