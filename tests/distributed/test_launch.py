@@ -15,7 +15,10 @@ def children() -> list[psutil.Process]:
     return [one for one in psutil.Process().children() if "-P" in one.cmdline()]
 
 
-def test_ranks_begin_with_their_place_and_are_gone_afterwards() -> None:
+def test_ranks_begin_with_their_place_and_are_gone_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     before = dict(os.environ)
     with launched([0, 2, 5], "timeit") as world:  # what they run doesn't matter
         found = children()
@@ -23,6 +26,8 @@ def test_ranks_begin_with_their_place_and_are_gone_afterwards() -> None:
         assert [one["RANK"] for one in places] == ["1", "2"]
         assert [one["LOCAL_RANK"] for one in places] == ["2", "5"]
         assert {one["WORLD_SIZE"] for one in places} == {"3"}
+        # Before they import anything: a library that looks for GPUs then would see them all.
+        assert [one["CUDA_VISIBLE_DEVICES"] for one in places] == ["2", "5"]
         assert world.leads
     assert not any(one.is_running() for one in found)
     assert dict(os.environ) == before
