@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ragtune.distributed.world import World
@@ -25,9 +25,17 @@ def adapter(context: Context, out: Path) -> Facts:
             page.tell(step, log)
             curve.tell(step, log)
 
-        job = _job(context, out, tell)
-        world = context.tell_ranks("train")
-        model, result = train(context.take_base(), dataclasses.replace(job, world=world))
+        job = _job(context)
+        job = dataclasses.replace(
+            job,
+            folder=out,
+            logs=context.folder.logs / job.checkpoints.name,
+            asking=asking(context, job.checkpoints),
+            keep_plan=context.keep_plan,
+            tell=tell,
+            world=context.tell_ranks("train"),
+        )
+        model, result = train(context.take_base(), job)
     context.set_tuned(model)
     data = proof_of(context.folder, "data")
     assert data is not None  # it is needed
@@ -41,11 +49,18 @@ def adapter(context: Context, out: Path) -> Facts:
 
 def follow_training(context: Context, world: World) -> None:
     """Train what another rank trains, on this one's share; nothing is written."""
+    silent = context.recipe.train.model_copy(update={"report_to": []})
+    recipe = context.recipe.model_copy(update={"train": silent})
+    job = dataclasses.replace(_job(context), recipe=recipe, world=world)
+    model, _ = train(context.take_base(), job)
+    context.set_tuned(model)
+
+
+def _job(context: Context) -> Job:
+    """What is trained, of which nothing is told or kept beside the checkpoints."""
     work = checkpoints_of(context.folder, context.recipe)
-    job = Job(
-        recipe=context.recipe.model_copy(
-            update={"train": context.recipe.train.model_copy(update={"report_to": []})}
-        ),
+    return Job(
+        recipe=context.recipe,
         hardware=context.hardware,
         encoder=context.encoder,
         plan=context.plan,
@@ -58,28 +73,4 @@ def follow_training(context: Context, world: World) -> None:
         asking=None,
         keep_plan=lambda _: None,
         tell=lambda *_: None,
-        world=world,
-    )
-    model, _ = train(context.take_base(), job)
-    context.set_tuned(model)
-
-
-def _job(
-    context: Context, out: Path, tell: Callable[[int, Sequence[Mapping[str, float]]], None]
-) -> Job:
-    work = checkpoints_of(context.folder, context.recipe)
-    return Job(
-        recipe=context.recipe,
-        hardware=context.hardware,
-        encoder=context.encoder,
-        plan=context.plan,
-        steps=context.steps,
-        questions=context.selected,
-        base_name=context.source.name,
-        folder=out,
-        checkpoints=work,
-        logs=context.folder.logs / work.name,
-        asking=asking(context, work),
-        keep_plan=context.keep_plan,
-        tell=tell,
     )
