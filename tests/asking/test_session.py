@@ -205,21 +205,33 @@ def in_terminal(act: Callable[[], None], keys: Sequence[tuple[str, str]]) -> str
             os._exit(code)
     shown, seen = "", 0
     waiting = [*keys]
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        if select.select([terminal], [], [], 0.1)[0]:
-            try:
-                part = os.read(terminal, 4096)
-            except OSError:  # it was closed
-                break
-            if not part:
-                break
-            shown += part.decode("utf-8", "replace")
-        if waiting and waiting[0][0] in shown[seen:]:
-            seen = len(shown)
-            os.write(terminal, waiting.pop(0)[1].encode())
-    assert not waiting, shown
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, shown
+    end = time.monotonic() + 60
+    try:
+        while time.monotonic() < end:
+            if select.select([terminal], [], [], 1)[0]:
+                try:
+                    part = os.read(terminal, 4096)
+                except OSError:  # it was closed
+                    break
+                if not part:
+                    break
+                shown += part.decode("utf-8", "replace")
+            elif not waiting:
+                # Python can lose a Ctrl-C that comes between the prompt and its waiting for a key: as
+                # anybody would, press it again.
+                os.write(terminal, keys[-1][1].encode())
+            if waiting and waiting[0][0] in shown[seen:]:
+                seen = len(shown)
+                os.write(terminal, waiting.pop(0)[1].encode())
+        assert not waiting, shown
+        assert time.monotonic() < end, f"it has not ended: {shown}"
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        raise
+    finally:
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        os.close(terminal)
+    assert code == 0, shown
     return re.sub("\x1b\\[[0-9;?]*[A-Za-z]", "", shown).replace("\r", "")
 
 
