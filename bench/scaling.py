@@ -225,7 +225,8 @@ class Scaling:
 
     def ragtune(self, what: str, part: str, gpus: int, *overrides: str) -> dict[str, Any] | None:
         """Do a command of ragtune on so many GPUs; what run.json says, with seconds and memory."""
-        name, folder = f"{part}-{gpus}", self.work / f"{part}-{gpus}"
+        name = f"{part}-{gpus}"
+        folder = self.work / name / "run"  # beside another it would take that one's answers
         recipe = self.recipe(name, *overrides)
         command = [sys.executable, "-m", "ragtune", what, str(recipe), f"devices={gpus}"]
         done = self.act(name, [*command, "--run-dir", str(folder)], gpus)
