@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoTokenizer
 
 import ragtune
 from ragtune.base.files import read_json, read_jsonl
 from tests.conftest import make_records, write_records
+from tests.families import reference
 from tests.families.build import build
 from tests.families.table import Family
 
@@ -75,11 +78,46 @@ def test_a_wide_model_is_tuned_merged_and_asked(
     assert losses[-1] < losses[0]
     state = read_json(run / "run.json")
     assert state["merge"]["asked"] == 10
-    # NF4 rounds the base that was trained on; a plain one is merged as it is, but for its rounding.
-    assert quantization or state["merge"]["changed"] <= 3
+    if not quantization:  # NF4 rounds the base that was trained on
+        merged, untuned = apart_by_median(tmp_path / "model", run, make_records(10, "e"))
+        assert merged < 0.02
+        assert untuned > 0.05
     with capsys.disabled():
         sys.stdout.write(
             f"\n{family.name} {quantization or 'bf16'}: packed {state['plan']['packed']}, loss "
             f"{losses[0]:.3f} → {losses[-1]:.3f}, merged changed {state['merge']['changed']} of 10, "
             f"peak {state['peak_gib'].get('train')} of {state['plan']['memory'].get('training')} GiB\n"
         )
+
+
+def apart_by_median(model: Path, run: Path, records: list[dict[str, Any]]) -> tuple[float, float]:
+    """How far the logits of the merged model, and of the base, are from the tuned one's, relatively.
+
+    In float32, the base rounded as it was trained on. Answers say less: those of random weights are near
+    ties, and a mixture's routers turn to another expert by a rounding, so that a few tokens are far off.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(run / "merged")
+    prompts = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": f"{r['question']} {r['passages'][0]['text']}"}],
+            return_tensors="pt",
+            return_dict=True,
+        )["input_ids"]
+        for r in records
+    ]
+
+    def logits(one: Any) -> torch.Tensor:
+        with torch.inference_mode():
+            return torch.cat([one(input_ids=ids, use_cache=False).logits[0] for ids in prompts])
+
+    kind = read_json(model / "config.json")["architectures"][0]
+    base = reference.load(model, kind)
+    for weight in base.parameters():
+        weight.data = weight.data.bfloat16().float()
+    untuned = logits(base)
+    tuned = logits(reference.with_adapter(base, run / "adapter"))
+    merged = logits(reference.load(run / "merged", kind))
+    one, other = (
+        float(((x - tuned).norm(dim=-1) / tuned.norm(dim=-1)).median()) for x in (merged, untuned)
+    )
+    return one, other
