@@ -97,10 +97,10 @@ def slow_answering() -> None:
 
 def soon_silent() -> None:
     """It takes no minute until a rank counts as lost."""
-    from ragtune.distributed import pulse
+    from ragtune.distributed import limits
 
-    pulse.SILENT = 3.0
-    pulse.BEAT = 0.2
+    limits.SILENT = 3.0
+    limits.BEAT = 0.2
 
 
 def other_weights() -> None:

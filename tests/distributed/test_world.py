@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from ragtune.base.errors import RagtuneError, UsageError
-from ragtune.distributed import pulse
+from ragtune.distributed import limits, pulse
 from ragtune.distributed.place import Place
 from ragtune.distributed.pulse import LostError, OverError
-from ragtune.distributed.world import World, serve
+from ragtune.distributed.store import serve
+from ragtune.distributed.world import World
 
 HOST = socket.gethostname()
 
@@ -47,7 +48,7 @@ class Ranks:
 
 @pytest.fixture
 def ranks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ranks]:
-    monkeypatch.setattr(pulse, "BEAT", 0.05)
+    monkeypatch.setattr(limits, "BEAT", 0.05)
     ranks = Ranks()
     yield ranks
     ranks.close()
@@ -116,7 +117,7 @@ def test_a_rank_that_gives_no_sign_of_life_is_lost(ranks: Ranks) -> None:
 
 
 def test_a_rank_that_never_comes_is_lost(ranks: Ranks, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulse, "_COMING", 0.2)
+    monkeypatch.setattr(limits, "COMING", 0.2)
     with pytest.raises(LostError, match="Lost rank 1: it didn't come within"):
         ranks.worlds[0].take("never")
 
@@ -166,9 +167,9 @@ def test_a_rank_that_is_cut_off_ends(
         codes.append(code)
         cut.set()
 
-    monkeypatch.setattr(pulse, "BEAT", 0.01)
-    monkeypatch.setattr(pulse, "SILENT", 0.05)
-    monkeypatch.setattr(pulse, "_LEAVING", 0.05)
+    monkeypatch.setattr(limits, "BEAT", 0.01)
+    monkeypatch.setattr(limits, "SILENT", 0.05)
+    monkeypatch.setattr(limits, "LEAVING", 0.05)
     monkeypatch.setattr(pulse.os, "_exit", ends)
     one = pulse.Pulse(CutOff, rank=1, size=2, started=None)  # type: ignore[arg-type, return-value]
     assert cut.wait(30)
