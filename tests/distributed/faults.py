@@ -120,6 +120,73 @@ def other_weights() -> None:
     context.load_model = load
 
 
+def other_data() -> None:
+    """The training data have another sample."""
+    from ragtune.stages.context import Context
+
+    original = Context.steps.func  # type: ignore[attr-defined]
+
+    def steps(self: Any) -> Any:
+        found = original(self)
+        return [found[1], found[0], *found[2:]]
+
+    Context.steps.func = steps  # type: ignore[attr-defined]
+
+
+def drift_at_step(step: int) -> None:
+    """A weight of the adapter differs by a single bit from then on."""
+    from ragtune.training.trainer import PackedTrainer
+
+    original = PackedTrainer._save_checkpoint
+
+    def save(self: Any, *given: Any) -> None:
+        if self.state.global_step == step:
+            import torch
+
+            weights = next(p for p in self.model.parameters() if p.requires_grad).data
+            weights.view(torch.int32).flatten()[0] ^= 1
+        original(self, *given)
+
+    PackedTrainer._save_checkpoint = save  # type: ignore[method-assign]
+
+
+def abort_at_step(step: int, words: str) -> None:
+    """A library in C++ ends the process, as NCCL's watchdog does."""
+
+    def act(_: object) -> None:
+        os.write(2, words.encode())
+        os.abort()
+
+    _at_step(step, act)
+
+
+def write_at_step(step: int, words: str) -> None:
+    """A library in C++ writes, as NCCL does with NCCL_DEBUG, and Python says something besides."""
+
+    def act(_: object) -> None:
+        for number in (1, 2):
+            os.write(number, words.encode())
+        print("not to be seen", flush=True)
+
+    _at_step(step, act)
+
+
+def may_not_write(below: str) -> None:
+    """Python ends the process where it would change anything in a folder."""
+    import sys
+
+    changing = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.utime", "os.chmod", "os.link",
+                "os.symlink")  # fmt: skip
+
+    def hear(event: str, given: tuple[Any, ...]) -> None:
+        writes = event == "open" and given[2] & (os.O_WRONLY | os.O_RDWR)
+        if (writes or event in changing) and str(given[0]).startswith(below):
+            os.write(2, f"{event} {given}\n".encode())
+            os._exit(98)
+
+    sys.addaudithook(hear)
+
+
 def other_version() -> None:
     from ragtune.stages import follow
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import threading
 import time
@@ -10,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from torch import distributed as dist
 
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.distributed import limits, pulse
@@ -39,6 +41,10 @@ class Ranks:
             return act(self.worlds[rank])
 
         return self._threads.submit(work)
+
+    def again(self, rank: int, act: Callable[[World], Any]) -> Future[Any]:
+        """Let one do something more."""
+        return self._threads.submit(lambda: act(self.worlds[rank]))
 
     def close(self) -> None:
         self._threads.shutdown()
@@ -72,11 +78,68 @@ def test_a_number_is_given_once(ranks: Ranks) -> None:
 
 
 def test_who_has_something_else_is_named_on_every_rank(ranks: Ranks) -> None:
-    other = ranks.begin(1, lambda one: one.meet({"torch": "1.0"}))
+    other = ranks.begin(1, lambda one: one.meet({"torch": "1.0"}, {}))
     with pytest.raises(RagtuneError) as raised:
-        ranks.worlds[0].meet({"torch": "2.0"})
+        ranks.worlds[0].meet({"torch": "2.0"}, {})
     assert raised.value.message == f"The versions on rank 1 on {HOST}: not what rank 0 has."
     assert type(other.exception()) is RagtuneError
+
+
+def test_another_kind_of_device_is_named_and_who_is_alike_is_known_on_every_rank(
+    ranks: Ranks,
+) -> None:
+    card = {"kind": "GPU", "sums": "H100"}
+    others = {"kind": "GPU", "sums": "T4"}
+    other = ranks.begin(1, lambda one: (one.meet({}, others), one.alike))
+    assert ranks.worlds[0].meet({}, card) == [card, others]
+    assert not ranks.worlds[0].alike
+    assert other.result() == ([card, others], False)
+    other = ranks.again(1, lambda one: one.require_same("CPU", "The kind of device"))
+    with pytest.raises(RagtuneError, match=f"The kind of device on rank 1 on {HOST}"):
+        ranks.worlds[0].require_same("GPU", "The kind of device")
+
+
+def test_a_value_may_be_larger_than_the_store_takes(ranks: Ranks) -> None:
+    """It has a limit of 8 MiB, beyond which it says that the connection broke."""
+    large = random.Random(0).randbytes(10 << 20).hex()
+    ranks.worlds[0].put("large", large)
+    other = ranks.begin(1, lambda one: one.take("large", forget=True))
+    assert other.result() == large
+    assert not ranks.worlds[0].has("large")
+    assert not ranks.worlds[0].has("large+4194304")
+
+
+def test_what_was_read_is_forgotten(ranks: Ranks) -> None:
+    def follow(one: World) -> None:
+        one.agree()
+        one.gather("there")
+
+    here = ranks.worlds[0]
+    other = ranks.begin(1, follow)
+    here.agree("told")
+    here.gather("here")
+    other.result()
+    assert not any(map(here.has, ("told/1", "said/2/1")))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[gloo/transport/tcp/pair.cc:598] Connection closed by peer"),
+        RuntimeError("NCCL communicator was aborted on rank 0"),
+        dist.DistBackendError("NCCL error: remote process exited or there was a network error"),
+    ],
+)
+def test_a_broken_connection_says_who_is_gone(ranks: Ranks, error: Exception) -> None:
+    failed = ranks.begin(1, lambda one: one.put("failed/1", ["No memory.", "", ""]))
+    failed.result()
+    with pytest.raises(LostError, match=f"Rank 1 on {HOST}: No memory."), ranks.worlds[0].together():  # fmt: skip
+        raise error
+
+
+def test_an_error_of_ones_own_stays_what_it_is(ranks: Ranks) -> None:
+    with pytest.raises(RuntimeError, match="shapes differ"), ranks.worlds[0].together():
+        raise RuntimeError("shapes differ")
 
 
 def test_a_rank_that_fails_is_heard_while_it_is_waited_for(ranks: Ranks) -> None:

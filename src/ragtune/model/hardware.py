@@ -87,7 +87,7 @@ def choose_hardware(
         name = " and ".join(dict.fromkeys(gpu.name for gpu in gpus))
         oldest = min(gpus, key=lambda gpu: gpu.capability)
         reason = "compute capability {}.{}".format(*oldest.capability)
-        if name != oldest.name:
+        if any(gpu.capability != oldest.capability for gpu in gpus):
             reason += f", the lowest, of {oldest.name}"
         dtype = torch.bfloat16
         if oldest.capability < AMPERE:

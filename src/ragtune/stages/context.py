@@ -118,7 +118,10 @@ class Context:
     @property
     def rank_count(self) -> int:
         """The processes that share the work; of a run that is only looked at, those that would."""
-        return self.ranks.size if self.ranks else len(devices_of(self.recipe))
+        if self.ranks:
+            return self.ranks.size
+        place = take_place()
+        return place.size if place else len(devices_of(self.recipe))
 
     @property
     def remote(self) -> bool:

@@ -31,7 +31,9 @@ def hardware(look: Look) -> None:
     words = f"{chosen.name}; {chosen.dtype_name} ({chosen.reason})"
     look.say(words + (", weights in NF4" if recipe.model.quantization else ""))
     if (count := look.run.rank_count) > 1:
-        look.say(f"{count} processes share the work" + (_gpus(look) if chosen.gpus else ""))
+        look.say(
+            f"{count} processes share the work" + (_gpus(look) if len(chosen.gpus) > 1 else "")
+        )
     if len({gpu.name for gpu in chosen.gpus}) > 1:
         look.warn(
             f"the GPUs differ: {chosen.name}",
