@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -166,23 +168,22 @@ def write_at_step(step: int, words: str) -> None:
     def act(_: object) -> None:
         for number in (1, 2):
             os.write(number, words.encode())
-        print("not to be seen", flush=True)
+        sys.stdout.write("not to be seen\n")
+        sys.stdout.flush()
 
     _at_step(step, act)
 
 
-def may_not_write(below: str) -> None:
-    """Python ends the process where it would change anything in a folder."""
-    import sys
-
+def note_writes(below: str, notes: str) -> None:
+    """No fault: whatever Python changes in a folder is noted in a file elsewhere."""
     changing = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.utime", "os.chmod", "os.link",
                 "os.symlink")  # fmt: skip
 
     def hear(event: str, given: tuple[Any, ...]) -> None:
         writes = event == "open" and given[2] & (os.O_WRONLY | os.O_RDWR)
         if (writes or event in changing) and str(given[0]).startswith(below):
-            os.write(2, f"{event} {given}\n".encode())
-            os._exit(98)
+            with Path(notes).open("a") as file:
+                file.write(f"{event} {given}\n")
 
     sys.addaudithook(hear)
 

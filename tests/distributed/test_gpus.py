@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,11 @@ def test_a_run_again_is_the_same_bit_for_bit(folder: Path, tiny_folder: Path) ->
 
 
 def test_answers_that_change_in_bfloat16_are_counted(
-    folder: Path, tiny_folder: Path, record_property: Any
+    folder: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """There an answer depends on its batch, also on one GPU: how many do is told, and few may."""
+    """There an answer depends on its batch, also on one GPU: how many changed is told, not judged."""
     one, several = (run(folder, tiny_folder, "bfloat16", of) for of in (1, 2))
     for which in ASKED:
         found, asked = changed(several, one, which), len(answers_of(one, which))
-        record_property(which, f"{found} of {asked}")
-        print(f"{which}: {found} of {asked} answers changed")
-    assert changed(several, one, "before") <= len(answers_of(one, "before")) // 4
+        with capsys.disabled():
+            sys.stdout.write(f"\n{which}: {found} of {asked} answers changed")

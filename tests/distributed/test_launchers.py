@@ -39,7 +39,7 @@ def launch(
             RANK=str(rank),
             LOCAL_RANK=str(rank),
             **where,
-        )  # fmt: skip
+        )
         for rank in reversed(range(size))
     ]
     return started[::-1]
@@ -48,15 +48,14 @@ def launch(
 def test_a_run_is_done_once_and_the_others_say_and_write_nothing(
     ready: Ready, recipe: Path, tmp_path: Path
 ) -> None:
-    run = tmp_path / "run"
-    run.mkdir()
-    first, second = launch(
-        ready, "run", str(recipe), "--run-dir", str(run), rank1=("may_not_write", str(run))
-    )
+    run, notes = tmp_path / "run", tmp_path / "notes"
+    written = ("note_writes", str(run), str(notes))
+    first, second = launch(ready, "run", str(recipe), "--run-dir", str(run), rank1=written)
     out, errors = first.communicate()
     assert first.wait() == 0, errors
     assert "2 ranks share the work." in out
     assert (run / "report.html").is_file()
+    assert not notes.exists(), notes.read_text()
     assert second.communicate() == ("", "")
     assert second.wait() == 0
 

@@ -405,4 +405,4 @@ def test_a_check_says_which_gpus_share_the_work(
         assert told[1] == ("ok", f"{others + 1} processes share the work, {said}")
     assert [level for level, _ in told[2:]] == ["warning"] * bool(said)
     if devices == "all":
-        assert told[2][1] == "the GPUs differ: card of 80, card of 24, card of 48"
+        assert told[2][1] == "the GPUs differ: card of 80 and card of 24 and card of 48"
