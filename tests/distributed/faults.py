@@ -181,7 +181,8 @@ def note_writes(below: str, notes: str) -> None:
 
     def hear(event: str, given: tuple[Any, ...]) -> None:
         writes = event == "open" and given[2] & (os.O_WRONLY | os.O_RDWR)
-        if (writes or event in changing) and str(given[0]).startswith(below):
+        nothing = event == "os.mkdir" and Path(given[0]).is_dir()  # Trainer's folder is there
+        if (writes or event in changing) and not nothing and str(given[0]).startswith(below):
             with Path(notes).open("a") as file:
                 file.write(f"{event} {given}\n")
 
