@@ -25,19 +25,13 @@ from ragtune.data.encode import Encoder, Sample
 from ragtune.data.example import Example
 from ragtune.data.prepare import asked, load_examples
 from ragtune.data.tokenizer import prepare_tokenizer, today
-from ragtune.distributed.place import take_place
 from ragtune.distributed.world import World
 from ragtune.model.causal import require_causal
 from ragtune.model.fast.lora import fuse
 from ragtune.model.generation import stop_generation_at
 from ragtune.model.hardware import Hardware, choose_hardware, free_gpu, plain
 from ragtune.model.hub_cache import commit_of, set_damaged_aside, to_download
-from ragtune.model.load import (
-    context_length,
-    load_config,
-    load_model,
-    load_tokenizer,
-)
+from ragtune.model.load import context_length, load_config, load_model, load_tokenizer
 from ragtune.model.lora import load_adapter
 from ragtune.model.plan import Plan, make_plan
 from ragtune.model.skeleton import skeleton
@@ -45,7 +39,7 @@ from ragtune.model.source import ModelSource, resolve
 from ragtune.recipe.schema import Recipe
 from ragtune.stages.order import proofs_of
 from ragtune.stages.planning import read_plan, what_changed, write_plan
-from ragtune.stages.ranks import Ranks, devices_of, require_weights
+from ragtune.stages.ranks import Ranks, count_of, hardware_of, require_weights
 from ragtune.stages.target import Target, find_recipe, names_set
 from ragtune.store.folder import RunFolder
 from ragtune.store.seal import SMALL
@@ -118,10 +112,7 @@ class Context:
     @property
     def rank_count(self) -> int:
         """The processes that share the work; of a run that is only looked at, those that would."""
-        if self.ranks:
-            return self.ranks.size
-        place = take_place()
-        return place.size if place else len(devices_of(self.recipe))
+        return count_of(self.recipe)
 
     @property
     def remote(self) -> bool:
@@ -186,10 +177,7 @@ class Context:
         if self.following:  # rank 0 saw to what it needs, and chose what all are good at
             found = choose_hardware(plain(recipe))
             return dataclasses.replace(found, dtype=getattr(torch, self.plan.dtype))
-        if self.ranks:
-            return choose_hardware(recipe, gpus=self.ranks.gpus())
-        # Below a launcher a process sees its own GPU alone.
-        return choose_hardware(recipe, () if take_place() else devices_of(recipe))
+        return hardware_of(recipe, self.ranks)
 
     @cached_property
     def training_examples(self) -> list[Example]:

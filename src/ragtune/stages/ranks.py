@@ -18,7 +18,7 @@ from ragtune.base.versions import versions
 from ragtune.distributed.launch import launched
 from ragtune.distributed.place import Place, take_place
 from ragtune.distributed.world import Device, World
-from ragtune.model.hardware import Gpu, gpu_of
+from ragtune.model.hardware import Gpu, Hardware, choose_hardware, gpu_of
 from ragtune.model.wrapping import digest_of
 from ragtune.recipe.schema import Recipe
 
@@ -45,7 +45,7 @@ class Ranks:
                 "starts the processes itself.",
             )
         self._devices = [0] if self._place else devices_of(recipe)
-        self.size = self._place.size if self._place else len(self._devices)
+        self.size = count_of(recipe)
         if torch.cuda.is_available():
             torch.cuda.set_device(self._devices[0])
         self._open = ExitStack()
@@ -112,6 +112,20 @@ def dismiss(place: Place, code: int) -> None:
     """Let the ranks of a launcher end as rank 0 does, also where it had nothing for them to do."""
     with suppress(RagtuneError):  # one that can't be reached ends by itself
         _launched_world(place).dismiss(code)
+
+
+def count_of(recipe: Recipe) -> int:
+    """The processes that share a recipe's work."""
+    place = take_place()
+    return place.size if place else len(devices_of(recipe))
+
+
+def hardware_of(recipe: Recipe, ranks: Ranks | None) -> Hardware:
+    """The device and dtype for a recipe, by the GPUs of the ranks, or of those that there would be."""
+    if ranks:
+        return choose_hardware(recipe, gpus=ranks.gpus())
+    # Below a launcher a process sees its own GPU alone.
+    return choose_hardware(recipe, () if take_place() else devices_of(recipe))
 
 
 def devices_of(recipe: Recipe) -> list[int]:
