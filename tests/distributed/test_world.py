@@ -184,6 +184,13 @@ def test_a_rank_that_never_comes_is_lost(ranks: Ranks, monkeypatch: pytest.Monke
         ranks.worlds[0].take("never")
 
 
+def test_who_fails_is_gone_before_rank_0_gives_up_and_that_within_a_minute_and_a_half() -> None:
+    """`fail` waits so long for rank 0 to hear, and its process ends so long after: then a sum breaks off."""
+    assert limits.KNOWN + limits.LEAVING < limits.STUCK
+    assert limits.SILENT + limits.STUCK <= 90  # docs/gpus.md
+    assert limits.BROKEN + 2 * limits.BEAT < limits.KNOWN
+
+
 def test_a_port_that_is_taken_is_named() -> None:
     server = serve(Place(0, 2, 0, "127.0.0.1", 0))
     with pytest.raises(UsageError) as raised:
