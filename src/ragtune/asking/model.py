@@ -110,7 +110,7 @@ class Model:
 
     @property
     def sharers(self) -> int:
-        """GPUs that can share many questions: with what was published as an adapter only one."""
+        """See `Reader.sharers`."""
         context = self.context
         own = self.adapter in (None, context.folder.adapter)
         return context.rank_count if own and not context.remote else 1

@@ -93,11 +93,11 @@ class Reader:
 
     @property
     def sharers(self) -> int:
-        """GPUs that can share many questions."""
+        """GPUs that can share many questions: one alone with an adapter that was published."""
         return self._model.sharers
 
     def sharing(self) -> AbstractContextManager[None]:
-        """Within, they do; it is entered before the model is in memory."""
+        """Within, all GPUs answer. It is entered before the model is in memory, so after `open`."""
         return self._model.sharing()
 
     @property
