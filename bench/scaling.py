@@ -21,7 +21,8 @@ A call adds to what FILE holds, and refuses a FILE of another device or commit. 
 kernels, too) and `run` are, taken from whole runs where those are there; `efficiency` divides that by the GPUs,
 `against_trl` has TRL's time by ragtune's, `predicted` what bench/gpus.py says by link (`links`: what nvidia-smi
 finds between the GPUs). `peak_gib` of a row is what rank 0 allocated, `used_gib` what nvidia-smi saw on the GPU
-of every rank, by rank. `--tiny` is for tests on a CPU, where GPUs are processes.
+of every rank, by rank. `changed` counts the answers that are others than with the fewest GPUs, as in
+bfloat16 some may be. `--tiny` is for tests on a CPU, where GPUs are processes.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from typing import Any
 from machine import made_with
 from peers.common import MARK, Job, row
 from peers.ours import step_row
+from ragtune.answering.prediction import read_predictions
 from ragtune.base.files import read_json, write_json
 from ragtune.recipe.load import load_recipe, save
 from side_by_side import ASKED, RECIPE, TINY, TINY_ASKED
@@ -267,7 +269,18 @@ class Scaling:
     def asked(self, state: dict[str, Any], part: str, gpus: int) -> None:
         for which, work in (("before", "evaluate_before"), ("after", "evaluate")):
             peak = state["peak_gib"].get(which)
-            self.take(row("ragtune", work, state["times"][which], peak), part, gpus, state["used"])
+            one = row("ragtune", work, state["times"][which], peak)
+            one["changed"] = self.changed(which, part, gpus)
+            self.take(one, part, gpus, state["used"])
+
+    def changed(self, which: str, part: str, gpus: int) -> int | None:
+        """Answers that are others than with the fewest GPUs; None where those aren't of this call."""
+        runs = (self.work / f"{part}-{count}" for count in (min(self.options.gpus), gpus))
+        files = [*(file for run in runs for file in run.glob(f"eval/*/{which}/predictions.jsonl"))]
+        if len(files) < 2:  # noqa: PLR2004 - that run failed
+            return None
+        first, found = ({p.qid: p.prediction for p in read_predictions(file)} for file in files)
+        return sum(found[qid] != text for qid, text in first.items())
 
     def trl(self, gpus: int) -> None:
         """TRL's step; every one of its settings in processes of its own, as one may run out of memory."""

@@ -74,6 +74,7 @@ def test_every_part_is_measured_and_one_call_adds_to_the_other(
         ratio = rows[work, 1, "run"]["seconds"] / rows[work, 2, "run"]["seconds"]
         assert both["scaling"][f"{work}_2"] == pytest.approx(ratio, abs=0.006)
         assert both["efficiency"][f"{work}_2"] == pytest.approx(ratio / 2, abs=0.006)
+    assert [rows["evaluate_before", gpus, "run"]["changed"] for gpus in (1, 2)] == [0, 0]
     losses = [rows["train_step", gpus, "run"]["final_loss"] for gpus in (1, 2)]
     assert losses[0] == pytest.approx(losses[1], abs=2e-4)
     assert both["predicted"][scaling.NVLINK]["train_step_2"] == 1.93

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -90,6 +91,30 @@ def test_the_questions_of_the_evaluation_by_lines(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(given, "cp1252"))  # as Windows takes a pipe
     assert ask(str(tuned), "--passages", str(path), "--json") == 0
     assert json.loads(capfd.readouterr().out)["question"] == "富士山 é?"
+
+
+@pytest.mark.parametrize(("lines", "shares", "parts"), [(3, 0, [3]), (4, 1, [4]), (9, 1, [6, 3])])
+def test_lines_are_shared_where_there_are_more_than_one_gpu_is_asked(
+    monkeypatch: pytest.MonkeyPatch, lines: int, shares: int, parts: list[int]
+) -> None:
+    """Of fewer, one has answered most before another has the model in memory."""
+    monkeypatch.setattr(sessions, "_AT_ONCE", 3)
+    done: list[object] = []
+
+    class Two:
+        sharers = 2
+
+        @contextlib.contextmanager
+        def sharing(self) -> Generator[None]:
+            done.append("shared")
+            yield
+
+        def start(self) -> None:
+            done.append("loaded")
+
+    monkeypatch.setattr(Session, "ask", lambda _, questions: done.append(len(questions)))
+    Session(Two()).ask_lines(["Who?\n"] * lines)  # type: ignore[arg-type]
+    assert done == [*["shared"] * shares, "loaded", *parts]
 
 
 @pytest.mark.parametrize(

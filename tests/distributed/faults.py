@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -97,10 +99,10 @@ def slow_answering() -> None:
 
 def soon_silent() -> None:
     """It takes no minute until a rank counts as lost."""
-    from ragtune.distributed import pulse
+    from ragtune.distributed import limits
 
-    pulse.SILENT = 3.0
-    pulse.BEAT = 0.2
+    limits.SILENT = 3.0
+    limits.BEAT = 0.2
 
 
 def other_weights() -> None:
@@ -118,6 +120,73 @@ def other_weights() -> None:
         return model
 
     context.load_model = load
+
+
+def other_data() -> None:
+    """The training data have another sample."""
+    from ragtune.stages.context import Context
+
+    original = Context.steps.func  # type: ignore[attr-defined]
+
+    def steps(self: Any) -> Any:
+        found = original(self)
+        return [found[1], found[0], *found[2:]]
+
+    Context.steps.func = steps  # type: ignore[attr-defined]
+
+
+def drift_at_step(step: int) -> None:
+    """A weight of the adapter differs by a single bit from then on."""
+    from ragtune.training.trainer import PackedTrainer
+
+    original = PackedTrainer._save_checkpoint
+
+    def save(self: Any, *given: Any) -> None:
+        if self.state.global_step == step:
+            import torch
+
+            weights = next(p for p in self.model.parameters() if p.requires_grad).data
+            weights.view(torch.int32).flatten()[0] ^= 1
+        original(self, *given)
+
+    PackedTrainer._save_checkpoint = save  # type: ignore[method-assign]
+
+
+def abort_at_step(step: int, words: str) -> None:
+    """A library in C++ ends the process, as NCCL's watchdog does."""
+
+    def act(_: object) -> None:
+        os.write(2, words.encode())
+        os.abort()
+
+    _at_step(step, act)
+
+
+def write_at_step(step: int, words: str) -> None:
+    """A library in C++ writes, as NCCL does with NCCL_DEBUG, and Python says something besides."""
+
+    def act(_: object) -> None:
+        for number in (1, 2):
+            os.write(number, words.encode())
+        sys.stdout.write("not to be seen\n")
+        sys.stdout.flush()
+
+    _at_step(step, act)
+
+
+def note_writes(below: str, notes: str) -> None:
+    """No fault: whatever Python changes in a folder is noted in a file elsewhere."""
+    changing = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.utime", "os.chmod", "os.link",
+                "os.symlink")  # fmt: skip
+
+    def hear(event: str, given: tuple[Any, ...]) -> None:
+        writes = event == "open" and given[2] & (os.O_WRONLY | os.O_RDWR)
+        nothing = event == "os.mkdir" and Path(given[0]).is_dir()  # Trainer's folder is there
+        if (writes or event in changing) and not nothing and str(given[0]).startswith(below):
+            with Path(notes).open("a") as file:
+                file.write(f"{event} {given}\n")
+
+    sys.addaudithook(hear)
 
 
 def other_version() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import socket
@@ -14,6 +13,7 @@ import pytest
 import yaml
 
 from tests.conftest import tiny_recipe
+from tests.distributed.runs import logged
 from tests.ready import Ready
 
 Fault = tuple[Any, ...]
@@ -62,10 +62,6 @@ def steps_of(recipe: Path) -> list[int]:
     return sorted(int(one.name.rpartition("-")[2]) for one in found)
 
 
-def log_of(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "adapter" / "train_log.jsonl").open()]
-
-
 @pytest.mark.parametrize(("rank", "ranks"), [(1, 2), (2, 3)])
 def test_a_rank_that_is_killed_ends_all_and_the_same_command_goes_on(
     ready: Ready, recipe: Path, rank: int, ranks: int
@@ -80,7 +76,7 @@ def test_a_rank_that_is_killed_ends_all_and_the_same_command_goes_on(
     code, said = train(ready, recipe, ranks=ranks)
     assert code == 0, said
     assert "Going on from step 4" in said
-    assert [one["step"] for one in log_of(recipe.parent / "run")] == list(range(1, 9))
+    assert logged(recipe.parent / "run", "step") == list(range(1, 9))
 
 
 def test_rank_0_is_killed_and_nobody_is_left(ready: Ready, recipe: Path) -> None:
@@ -136,7 +132,7 @@ def enough_memory(
         patch.setenv("RAGTUNE_CACHE", str(folder / "cache"))
         code, said = train(ready, path, *ROWS_OF_TWO)
     assert code == 0, said
-    return [one["loss"] for one in log_of(folder / "run")]
+    return logged(folder / "run", "loss")
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -146,7 +142,7 @@ def test_memory_that_runs_out_on_one_rank_halves_the_rows_of_all(
     code, said = train(ready, recipe, *ROWS_OF_TWO, **{f"rank{rank}": ("memory_at_step", 3, 1)})
     assert code == 0, said
     assert said.count("Step 3: out of memory, 1 samples a row; the step begins again.") == 1
-    losses = [one["loss"] for one in log_of(recipe.parent / "run")]
+    losses = logged(recipe.parent / "run", "loss")
     assert losses == pytest.approx(enough_memory, abs=1e-5)
 
 
@@ -195,6 +191,26 @@ def test_a_rank_that_dies_while_it_answers_ends_all(ready: Ready, recipe: Path) 
     )
     assert done.returncode == 1
     assert f"Lost rank 1 on {HOST}: it was killed by SIGKILL." in done.stderr
+
+
+def test_other_data_are_named(ready: Ready, recipe: Path) -> None:
+    code, said = train(ready, recipe, rank1=("other_data",))
+    assert code == 1, said
+    assert f"The training samples on rank 1 on {HOST}: not what rank 0 has." in said
+
+
+def test_an_adapter_that_drifts_is_found_at_a_checkpoint(ready: Ready, recipe: Path) -> None:
+    code, said = train(ready, recipe, rank1=("drift_at_step", 4))
+    assert code == 1, said
+    assert f"The adapter on rank 1 on {HOST}: not what rank 0 has." in said
+    assert steps_of(recipe) == [2]
+
+
+def test_what_a_library_says_before_it_ends_a_rank_is_told(ready: Ready, recipe: Path) -> None:
+    words = "[Rank 1] Watchdog caught collective operation timeout: NCCL\n"
+    code, said = train(ready, recipe, rank1=("abort_at_step", 3, words))
+    assert code == 1, said
+    assert f"Lost rank 1 on {HOST}: it was killed by SIGABRT: {words.strip()}" in said
 
 
 def test_another_version_is_named(ready: Ready, recipe: Path) -> None:

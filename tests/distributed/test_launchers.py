@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,28 +26,48 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def launch(ready: Ready, *arguments: str, size: int = 2, **more: str) -> list[Started]:
-    """The same command on every rank, the last first, as torchrun or srun begins it."""
+def launch(
+    ready: Ready, *arguments: str, size: int = 2, rank1: Sequence[Any] = (), **more: str
+) -> list[Started]:
+    """The same command on every rank, the last first, as torchrun or srun begins it; with a fault on rank 1."""
     where = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     where |= {"GLOO_SOCKET_IFNAME": "lo", **more}
     started = [
-        ready.start([*arguments], RANK=str(rank), LOCAL_RANK=str(rank), **where)
+        ready.start(
+            [*arguments],
+            faults={0: rank1} if rank == 1 and rank1 else None,
+            RANK=str(rank),
+            LOCAL_RANK=str(rank),
+            **where,
+        )
         for rank in reversed(range(size))
     ]
     return started[::-1]
 
 
-def test_a_run_is_done_once_and_the_others_say_nothing(
+def test_a_run_is_done_once_and_the_others_say_and_write_nothing(
     ready: Ready, recipe: Path, tmp_path: Path
 ) -> None:
-    run = tmp_path / "run"
-    first, second = launch(ready, "run", str(recipe), "--run-dir", str(run))
+    run, notes = tmp_path / "run", tmp_path / "notes"
+    written = ("note_writes", str(run), str(notes))
+    first, second = launch(ready, "run", str(recipe), "--run-dir", str(run), rank1=written)
     out, errors = first.communicate()
     assert first.wait() == 0, errors
     assert "2 ranks share the work." in out
     assert (run / "report.html").is_file()
+    assert not notes.exists(), notes.read_text()
     assert second.communicate() == ("", "")
     assert second.wait() == 0
+
+
+def test_what_nccl_says_on_the_others_is_seen_if_it_is_asked_for(
+    ready: Ready, recipe: Path, tmp_path: Path
+) -> None:
+    train = ("train", str(recipe), "--run-dir", str(tmp_path / "run"))
+    words = ("write_at_step", 2, "host:1:1 [1] NCCL INFO Channel 00/02\n")
+    first, second = launch(ready, *train, rank1=words, NCCL_DEBUG="INFO")
+    assert first.wait() == 0
+    assert second.communicate() == ("", 2 * words[2])  # to both descriptors, past Python
 
 
 @pytest.mark.parametrize(

@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
-from safetensors.torch import load_file
 
 import ragtune
 from tests.conftest import tiny_recipe
+from tests.distributed.runs import WEIGHTS, files_of, logged, require_equal, require_same_answers
 from tests.ready import Ready
-
-WEIGHTS = "adapter/adapter_model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -47,24 +44,6 @@ def whole(ready: Ready, recipe: Path) -> Callable[[int], Path]:
     return run
 
 
-def logged(run: Path, what: str) -> list[float]:
-    lines = map(json.loads, (run / "adapter" / "train_log.jsonl").open())
-    return [line[what] for line in lines if what in line]
-
-
-def answers_of(run: Path, which: str) -> bytes:
-    return (run / "eval" / "eval" / which / "predictions.jsonl").read_bytes()
-
-
-def require_equal(several: Path, one: Path) -> None:
-    """Two runs have the same losses and the same adapter, but for the order of sums."""
-    assert logged(several, "loss") == pytest.approx(logged(one, "loss"), abs=1e-5)
-    expected, found = load_file(one / WEIGHTS), load_file(several / WEIGHTS)
-    assert expected.keys() == found.keys()
-    for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, atol=1e-5, rtol=0)
-
-
 def do(
     ready: Ready, command: str, recipe: Path, run: Path, ranks: int, *fault: Any, code: int = 0
 ) -> str:
@@ -82,8 +61,8 @@ def test_a_run_is_that_of_one(whole: Callable[[int], Path]) -> None:
     for ranks in (2, 3):
         several = whole(ranks)
         require_equal(several, one)
-        for which in ("before", "after", "merged"):
-            assert answers_of(several, which) == answers_of(one, which)
+        require_same_answers(several, one)
+        assert files_of(several) == files_of(one)
 
 
 def test_the_same_run_again_is_the_same_bit_for_bit(
@@ -125,9 +104,7 @@ def test_looks_at_the_evaluation_set_are_those_of_one_also_with_fewer_rows_than_
     for ranks in (1, 3):
         do(ready, "train", other, tmp_path / str(ranks), ranks)
     require_equal(tmp_path / "3", tmp_path / "1")
-    one, three = (logged(tmp_path / name, "eval_loss") for name in "13")
-    assert len(one) == 4
-    assert three == pytest.approx(one, abs=1e-5)
+    assert len(logged(tmp_path / "1", "eval_loss")) == 4
 
 
 def test_ranks_that_python_starts_do_the_same(
@@ -136,3 +113,40 @@ def test_ranks_that_python_starts_do_the_same(
     """The other tests fork them, and this process, as a notebook's would, is rank 0."""
     ragtune.train(recipe, "devices=2", run_dir=tmp_path / "two")
     require_equal(tmp_path / "two", whole(1))
+
+
+ASKING = """
+import io, sys
+from ragtune.asking import session
+from ragtune.cli import main
+session._AT_ONCE = 3
+sys.stdin = io.StringIO("".join(f"What colour is house {n}?\\n" for n in range(14)))
+main(["ask", *sys.argv[1:]])
+"""
+
+
+def ask(ready: Ready, run: Path, devices: int, **faults: Sequence[Any]) -> Any:
+    """Ask lines of standard input, of which few are many."""
+    passages = run.parent / "passages.txt"
+    passages.write_text("House 2 is blue. House 3 is red.", "utf-8")
+    given = [str(run), f"devices={devices}", "--passages", str(passages), "--json"]
+    happens = {int(name[4:]): one for name, one in faults.items()}
+    return ready.run(["-c", ASKING, *given], program="python", faults=happens)
+
+
+def test_many_questions_are_asked_of_all_ranks(
+    ready: Ready, whole: Callable[[int], Path], tmp_path: Path
+) -> None:
+    run = whole(1)
+    one, two = (ask(ready, run, devices) for devices in (1, 2))
+    assert two.stderr.count("2 ranks share the work.") == 1
+    assert "ranks" not in one.stderr
+    expected, found = ([json.loads(x) for x in done.stdout.splitlines()] for done in (one, two))
+    assert len(found) == 14
+    for answer in (*expected, *found):
+        answer.pop("seconds")
+    assert found == expected
+    lost = ask(ready, run, 2, rank0=("slow_answering",), rank1=("die_answering",))
+    assert lost.returncode == 1
+    assert "Lost rank 1" in lost.stderr
+    assert "Then ask again." in lost.stderr

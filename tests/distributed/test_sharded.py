@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
-from safetensors.torch import load_file
 from torch import nn
 
 from ragtune.distributed.sharded import layers_of, shared_between
+from tests.distributed.runs import require_equal, require_same_answers
 from tests.ready import Ready
 
 
@@ -47,32 +46,6 @@ def run(
     return done.stdout + done.stderr
 
 
-def log_of(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "adapter" / "train_log.jsonl").open()]
-
-
-def adapter_of(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "adapter" / "adapter_model.safetensors")
-
-
-def answers_of(run: Path, which: str) -> bytes:
-    return (run / "eval" / "eval" / which / "predictions.jsonl").read_bytes()
-
-
-def require_same(one: Path, several: Path) -> None:
-    for found, expected in zip(log_of(several), log_of(one), strict=True):
-        assert found == pytest.approx(expected, abs=1e-5)
-    expected_adapter, found_adapter = adapter_of(one), adapter_of(several)
-    assert expected_adapter.keys() == found_adapter.keys()
-    for name, tensor in expected_adapter.items():
-        torch.testing.assert_close(found_adapter[name], tensor, atol=1e-5, rtol=0)
-
-
-def require_same_answers(one: Path, several: Path) -> None:
-    for which in ("before", "after", "merged"):
-        assert answers_of(several, which) == answers_of(one, which)
-
-
 def test_a_run_is_that_of_one(ready: Ready, recipe: dict[str, Any], tmp_path: Path) -> None:
     """Also where memory runs out in the middle of a pass on one rank, which the other makes whole."""
     one, two = tmp_path / "one" / "run", recipe | {"devices": 2}
@@ -80,13 +53,13 @@ def test_a_run_is_that_of_one(ready: Ready, recipe: dict[str, Any], tmp_path: Pa
     for name, fault in {"none": (), "answers": ("memory_for_answers", 2)}.items():
         said = run(ready, two, tmp_path / name, rank1=fault)
         assert said.count("spread over 2 ranks") == 2  # the base, and the merged model
-        require_same(one, tmp_path / name / "run")
-        require_same_answers(one, tmp_path / name / "run")
+        require_equal(tmp_path / name / "run", one)
+        require_same_answers(tmp_path / name / "run", one)
     for way in ("forward", "backward"):
         fault = ("memory_in_layer", 2, way)
         said = run(ready, two, tmp_path / way, rank1=fault, command="train")
         assert "the step begins again" in said
-        require_same(one, tmp_path / way / "run")
+        require_equal(tmp_path / way / "run", one)
 
 
 def test_a_model_that_is_asked_through_generate(
@@ -102,8 +75,8 @@ def test_a_model_that_is_asked_through_generate(
     said = run(ready, recipe | {"devices": 2}, tmp_path / "two")
     assert "Answers through transformers' generate" in said
     one, several = tmp_path / "one" / "run", tmp_path / "two" / "run"
-    require_same(one, several)
-    require_same_answers(one, several)
+    require_equal(several, one)
+    require_same_answers(several, one)
 
 
 def test_weights_in_nf4_are_spread_where_a_layer_computes_the_same(
@@ -114,8 +87,8 @@ def test_weights_in_nf4_are_spread_where_a_layer_computes_the_same(
     two = recipe | {"devices": 2}
     run(ready, two, tmp_path / "two", rank0=("spread_nf4",), rank1=("nf4_on_cpu",))
     one, several = tmp_path / "one" / "run", tmp_path / "two" / "run"
-    require_same(one, several)
-    require_same_answers(one, several)
+    require_equal(several, one)
+    require_same_answers(several, one)
 
 
 def test_weights_in_nf4_are_not_spread_where_a_layer_computes_otherwise(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import threading
 import time
@@ -10,12 +11,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from torch import distributed as dist
 
 from ragtune.base.errors import RagtuneError, UsageError
-from ragtune.distributed import pulse
+from ragtune.distributed import limits, pulse
 from ragtune.distributed.place import Place
 from ragtune.distributed.pulse import LostError, OverError
-from ragtune.distributed.world import World, serve
+from ragtune.distributed.store import serve
+from ragtune.distributed.world import World
 
 HOST = socket.gethostname()
 
@@ -39,6 +42,10 @@ class Ranks:
 
         return self._threads.submit(work)
 
+    def again(self, rank: int, act: Callable[[World], Any]) -> Future[Any]:
+        """Let one do something more."""
+        return self._threads.submit(lambda: act(self.worlds[rank]))
+
     def close(self) -> None:
         self._threads.shutdown()
         for rank in sorted(self.worlds, reverse=True):
@@ -47,7 +54,7 @@ class Ranks:
 
 @pytest.fixture
 def ranks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ranks]:
-    monkeypatch.setattr(pulse, "BEAT", 0.05)
+    monkeypatch.setattr(limits, "BEAT", 0.05)
     ranks = Ranks()
     yield ranks
     ranks.close()
@@ -71,11 +78,67 @@ def test_a_number_is_given_once(ranks: Ranks) -> None:
 
 
 def test_who_has_something_else_is_named_on_every_rank(ranks: Ranks) -> None:
-    other = ranks.begin(1, lambda one: one.meet({"torch": "1.0"}))
+    other = ranks.begin(1, lambda one: one.meet({"torch": "1.0"}, {}))
     with pytest.raises(RagtuneError) as raised:
-        ranks.worlds[0].meet({"torch": "2.0"})
+        ranks.worlds[0].meet({"torch": "2.0"}, {})
     assert raised.value.message == f"The versions on rank 1 on {HOST}: not what rank 0 has."
     assert type(other.exception()) is RagtuneError
+
+
+def test_another_kind_of_device_is_named_and_who_is_alike_is_known_on_every_rank(
+    ranks: Ranks,
+) -> None:
+    card = {"kind": "GPU", "sums": "H100"}
+    others = {"kind": "GPU", "sums": "T4"}
+    other = ranks.begin(1, lambda one: (one.meet({}, others), one.alike))
+    assert ranks.worlds[0].meet({}, card) == [card, others]
+    assert not ranks.worlds[0].alike
+    assert other.result() == ([card, others], False)
+    other = ranks.again(1, lambda one: one.require_same("CPU", "The kind of device"))
+    with pytest.raises(RagtuneError, match=f"The kind of device on rank 1 on {HOST}"):
+        ranks.worlds[0].require_same("GPU", "The kind of device")
+
+
+def test_a_value_may_be_larger_than_the_store_takes(ranks: Ranks) -> None:
+    """It has a limit of 8 MiB, beyond which it says that the connection broke."""
+    large = random.Random(0).randbytes(10 << 20).hex()
+    ranks.worlds[0].put("large", large)
+    other = ranks.begin(1, lambda one: one.take("large", forget=True))
+    assert other.result() == large
+    assert not ranks.worlds[0].has("large")
+    assert not ranks.worlds[0].has("large+4194304")
+
+
+def test_what_was_read_is_forgotten(ranks: Ranks) -> None:
+    def follow(one: World) -> None:
+        one.agree()
+        one.gather("there")
+
+    here = ranks.worlds[0]
+    other = ranks.begin(1, follow)
+    here.agree("told")
+    here.gather("here")
+    other.result()
+    assert not any(map(here.has, ("told/1", "said/2/1")))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[gloo/transport/tcp/pair.cc:598] Connection closed by peer"),
+        RuntimeError("NCCL communicator was aborted on rank 0"),
+        dist.DistBackendError("NCCL error: remote process exited or there was a network error"),
+    ],
+)
+def test_a_broken_connection_says_who_is_gone(ranks: Ranks, error: Exception) -> None:
+    ranks.begin(1, lambda one: one.put("failed/1", ["No memory.", "", ""])).result()
+    with pytest.raises(LostError, match=r"Rank 1.*: No memory\."), ranks.worlds[0].together():
+        raise error
+
+
+def test_an_error_of_ones_own_stays_what_it_is(ranks: Ranks) -> None:
+    with pytest.raises(RuntimeError, match="shapes differ"), ranks.worlds[0].together():
+        raise RuntimeError("shapes differ")
 
 
 def test_a_rank_that_fails_is_heard_while_it_is_waited_for(ranks: Ranks) -> None:
@@ -116,9 +179,16 @@ def test_a_rank_that_gives_no_sign_of_life_is_lost(ranks: Ranks) -> None:
 
 
 def test_a_rank_that_never_comes_is_lost(ranks: Ranks, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulse, "_COMING", 0.2)
+    monkeypatch.setattr(limits, "COMING", 0.2)
     with pytest.raises(LostError, match="Lost rank 1: it didn't come within"):
         ranks.worlds[0].take("never")
+
+
+def test_who_fails_is_gone_before_rank_0_gives_up_and_that_within_a_minute_and_a_half() -> None:
+    """`fail` waits so long for rank 0 to hear, and its process ends so long after: then a sum breaks off."""
+    assert limits.KNOWN + limits.LEAVING < limits.STUCK
+    assert limits.SILENT + limits.STUCK <= 90  # docs/gpus.md
+    assert limits.BROKEN + 2 * limits.BEAT < limits.KNOWN
 
 
 def test_a_port_that_is_taken_is_named() -> None:
@@ -166,9 +236,9 @@ def test_a_rank_that_is_cut_off_ends(
         codes.append(code)
         cut.set()
 
-    monkeypatch.setattr(pulse, "BEAT", 0.01)
-    monkeypatch.setattr(pulse, "SILENT", 0.05)
-    monkeypatch.setattr(pulse, "_LEAVING", 0.05)
+    monkeypatch.setattr(limits, "BEAT", 0.01)
+    monkeypatch.setattr(limits, "SILENT", 0.05)
+    monkeypatch.setattr(limits, "LEAVING", 0.05)
     monkeypatch.setattr(pulse.os, "_exit", ends)
     one = pulse.Pulse(CutOff, rank=1, size=2, started=None)  # type: ignore[arg-type, return-value]
     assert cut.wait(30)

@@ -15,7 +15,7 @@ import transformers as hf
 from ragtune.base.errors import UsageError
 from ragtune.model import memory as memory_module
 from ragtune.model import plan as planning
-from ragtune.model.hardware import Hardware
+from ragtune.model.hardware import Gpu, Hardware, choose_hardware, gpu_of
 from ragtune.model.layout import row_size
 from ragtune.model.plan import Plan, describe, make_plan, plan_answers
 from ragtune.recipe.load import load_recipe
@@ -23,6 +23,7 @@ from ragtune.recipe.schema import Recipe
 from ragtune.stages.check import capacity
 from ragtune.stages.check.findings import Look
 from ragtune.stages.context import Context
+from ragtune.stages.ranks import devices_of
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 from experts import SHAPES
@@ -329,31 +330,55 @@ def test_a_base_that_one_gpu_holds_is_whole_on_each() -> None:
     assert (plan.spread, plan.shares, plan.dequantized) == (False, 1, False)
 
 
-def gpus(monkeypatch: pytest.MonkeyPatch, *totals: int) -> None:
-    """GPUs of so many GiB; of the first, 5 are in use by others and 2 by this process."""
+def gpus(monkeypatch: pytest.MonkeyPatch, *totals: int, old: int = 0) -> None:
+    """GPUs of so many GiB, one of them old; of the first, 5 are in use by others and 2 by this process."""
     first = totals[0] * GIB
+
+    def card(one: Any) -> SimpleNamespace:
+        size = totals[one if type(one) is int else one.index]
+        return SimpleNamespace(
+            name=f"card of {size}", major=7 if size == old else 9, minor=0, total_memory=size * GIB
+        )
+
     for name, found in {
         "is_available": lambda: True,
         "device_count": lambda: len(totals),
         "current_device": lambda: 0,
-        "get_device_capability": lambda _: (9, 0),
-        "get_device_name": lambda one: f"card of {totals[one if type(one) is int else one.index]}",
         "mem_get_info": lambda _: (first - 7 * GIB, first),
         "memory_reserved": lambda _: 2 * GIB,
         "get_per_process_memory_fraction": lambda _: 1.0,
-        "get_device_properties": lambda one: SimpleNamespace(
-            total_memory=totals[one if type(one) is int else one.index] * GIB
-        ),
+        "get_device_properties": card,
     }.items():
         monkeypatch.setattr(torch.cuda, name, found)
 
 
 def test_the_smallest_gpu_is_planned_for(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus(monkeypatch, 80, 24, 48)
-    for beside, gib in (((), 75), ((2,), 43), ((1, 2), 19)):
-        assert memory_module.available(dataclasses.replace(GPU, beside=beside)) == gib * GIB
+
+    def available(*numbers: int) -> float:
+        cards = tuple(map(gpu_of, numbers))
+        return memory_module.available(dataclasses.replace(GPU, gpus=cards)) / GIB
+
+    # Of several, 1 GiB is NCCL's.
+    assert [available(0), available(0, 2), available(0, 1, 2)] == [75, 42, 18]
     gpus(monkeypatch, 24, 80)
-    assert memory_module.available(dataclasses.replace(GPU, beside=(1,))) == 19 * GIB
+    assert available(0, 1) == 18
+
+
+def test_unlike_gpus_compute_in_what_the_oldest_is_good_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(monkeypatch, 80, 24, old=24)
+    recipe = notebook("model.quantization=null", "train.optimizer=adamw", "model.dtype=auto")
+    both = choose_hardware(recipe, [0, 1])
+    assert both.dtype == torch.float16
+    assert both.name == "card of 80 and card of 24"  # also by it a plan is known again
+    assert both.reason == (
+        "compute capability 7.0, the lowest, of card of 24, which has no bfloat16 arithmetic"
+    )
+    assert choose_hardware(recipe, [0]).dtype == torch.bfloat16
+    # One of another machine.
+    elsewhere = choose_hardware(recipe, gpus=[gpu_of(0), Gpu("T4", (7, 5), 15 * GIB)])
+    assert elsewhere.dtype == torch.float16
+    assert memory_module.smallest(elsewhere) == 15 * GIB
 
 
 @pytest.mark.parametrize(
@@ -374,9 +399,10 @@ def test_a_check_says_which_gpus_share_the_work(
     look = Look(run)
     capacity.hardware(look)
     told = [(one.level, one.message) for one in look.findings]
-    assert told[0] == ("ok", "card of 80; bfloat16 (compute capability 9.0)")
+    names = " and ".join(f"card of {(80, 24, 48)[one]}" for one in devices_of(run.recipe))
+    assert told[0] == ("ok", f"{names}; bfloat16 (compute capability 9.0)")
     if said:
         assert told[1] == ("ok", f"{others + 1} processes share the work, {said}")
     assert [level for level, _ in told[2:]] == ["warning"] * bool(said)
     if devices == "all":
-        assert told[2][1] == "the GPUs differ: card of 80, card of 24, card of 48"
+        assert told[2][1] == "the GPUs differ: card of 80 and card of 24 and card of 48"

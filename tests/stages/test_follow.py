@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ragtune.base.errors import UsageError
+from ragtune.distributed.world import World
+from ragtune.model.hardware import plain
 from ragtune.model.plan import Plan
 from ragtune.recipe.schema import Recipe
 from ragtune.stages.follow import _Following
@@ -49,6 +52,16 @@ def test_it_keeps_what_it_has_until_something_else_is_asked(
     context = following._context_of(order)
     assert following._context_of({**order, "weights": "f01"}) is context
     assert following._context_of({**order, "set": "other"}) is not context
+
+
+def test_it_computes_in_the_dtype_that_rank_0_chose_for_all(
+    following: _Following, order: dict[str, Any]
+) -> None:
+    order["plan"]["dtype"] = "float16"
+    context = following._context_of(order)
+    context.following = World.__new__(World)
+    assert context.hardware.dtype == torch.float16
+    assert context.hardware_for(plain(context.recipe)).dtype == torch.float16  # a merged model
 
 
 def test_a_run_directory_that_is_not_shared_is_named(

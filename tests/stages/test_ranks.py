@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from ragtune.base.errors import UsageError
 from ragtune.distributed.place import Place
+from ragtune.model.hardware import Gpu
 from ragtune.recipe.schema import Recipe
 from ragtune.stages import ranks
 from ragtune.stages.ranks import Ranks, devices_of
@@ -62,3 +64,20 @@ def test_a_launcher_chooses_the_number_and_not_the_recipe(
 ) -> None:
     monkeypatch.setattr(ranks, "take_place", lambda: Place(0, 4, 0, "node0", 29500))
     assert Ranks(recipe_for(tiny_recipe, 2)).size == 4
+
+
+def test_the_gpus_of_a_launcher_are_those_of_all_machines(
+    tiny_recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cards = [
+        {"name": "H100", "capability": [9, 0], "memory": 80 << 30},
+        {"name": "T4", "capability": [7, 5], "memory": 15 << 30},
+    ]
+    met = SimpleNamespace(meet=lambda *_: [{"kind": "GPU", "sums": "", "gpu": c} for c in cards])
+    monkeypatch.setattr(ranks, "take_place", lambda: Place(0, 2, 0, "node0", 29500))
+    monkeypatch.setattr(ranks, "_launched_world", lambda _: met)
+    with Ranks(recipe_for(tiny_recipe, "all")) as several:
+        assert several.gpus() == [
+            Gpu("H100", (9, 0), 80 << 30),
+            Gpu("T4", (7, 5), 15 << 30),
+        ]

@@ -45,6 +45,7 @@ class Shared:
             world.put(self._key("batch", index), [[qid, [*ids]] for qid, ids in batch])
         world.put(self._key("count"), len(batches))
         while (index := world.next(self._key("next"))) < len(batches):
+            world.forget(self._key("batch", index))
             yield from ask(batches[index])
             waiting.remove(index)
             for other in sorted(waiting):
@@ -61,13 +62,13 @@ class Shared:
         count = world.take(self._key("count"))
         assert isinstance(count, int)
         while (index := world.next(self._key("next"))) < count:
-            batch = cast("Batch", world.take(self._key("batch", index)))
+            batch = cast("Batch", world.take(self._key("batch", index), forget=True))
             rows = [row for _, part in ask([(qid, ids) for qid, ids in batch]) for row in part]
             world.put(self._key("rows", index), [[*row] for row in rows])
         world.rest()
 
     def _rows(self, index: int) -> Rows:
-        return cast("Rows", self.world.take(self._key("rows", index)))
+        return cast("Rows", self.world.take(self._key("rows", index), forget=True))
 
     def _key(self, *parts: object) -> str:
         return "/".join(map(str, ("shared", self.name, *parts)))

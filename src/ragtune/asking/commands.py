@@ -74,16 +74,17 @@ def ask(
         reader = Reader.open(source, *changes, corpus=corpus, documents=passages or ())
         # What can be wrong with the command is said before the model is loaded.
         reader.require("base" if compare else "tuned")
-        reader.start()
         session = Session(reader, compare=compare, whole=whole, json=as_json)
+        if not questions and not is_typed():
+            session.ask_lines(given_lines())
+            return
+        reader.start()
         if len(questions) == 1:
             session.ask_one(questions[0])
         elif questions:
             session.ask(questions)
-        elif is_typed():
-            session.converse()
         else:
-            session.ask_lines(given_lines())
+            session.converse()
 
 
 def demo(

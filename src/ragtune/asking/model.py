@@ -26,10 +26,14 @@ from ragtune.asking.pieces import in_pieces
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.versions import versions
 from ragtune.data.example import Example
+from ragtune.distributed.pulse import LostError
 from ragtune.model.fast.lora import fuse
+from ragtune.model.hardware import answering_alone
 from ragtune.model.lora import load_adapter
-from ragtune.model.plan import Plan, plan_answers
+from ragtune.model.plan import Plan, bare_plan, plan_answers
+from ragtune.stages.answer import sharing
 from ragtune.stages.context import Context
+from ragtune.stages.ranks import Ranks
 from ragtune.store.proof import read_proof
 
 _FEW = 201
@@ -104,6 +108,29 @@ class Model:
         fuse(tuned)
         self._model = tuned
 
+    @property
+    def sharers(self) -> int:
+        """See `Reader.sharers`."""
+        context = self.context
+        own = self.adapter in (None, context.folder.adapter)
+        return context.rank_count if own and not context.remote else 1
+
+    @contextlib.contextmanager
+    def sharing(self) -> Iterator[None]:
+        """Within, all GPUs of the run answer; it is entered before the model is loaded."""
+        context = self.context
+        try:
+            with Ranks(context.recipe) as context.ranks:
+                context.ranks.start()
+                context.hardware = context.hardware_for(answering_alone(context.recipe))
+                if self._plan is None:
+                    context.plan = bare_plan(context.recipe, context.hardware, context.ranks.size)
+                yield
+        except LostError as error:
+            raise RagtuneError(error.message, _AGAIN) from error
+        finally:
+            context.ranks = None
+
     def answer(
         self, examples: Sequence[Example], which: Which, heard: Heard | None = None
     ) -> tuple[list[Prediction], float]:
@@ -142,6 +169,7 @@ class Model:
             return
         engine = self._engine(which)
         engine.heard = heard
+        engine.share = sharing(context, "before" if not self.adapter else _SIDES[which])
         self._size(engine, examples)
         with contextlib.ExitStack() as within:
             if which == "base" and isinstance(self._model, PeftModel):

@@ -12,9 +12,8 @@ from ragtune.base.disk import named_path
 from ragtune.base.errors import UsageError
 from ragtune.base.lock import refusal
 from ragtune.base.text import nearest
-from ragtune.model.hardware import choose_hardware
+from ragtune.model.hardware import answering_alone, choose_hardware
 from ragtune.publish.settings import SETTINGS
-from ragtune.recipe.schema import Recipe
 from ragtune.stages.context import Context
 from ragtune.stages.holds import require_whole_stage
 from ragtune.stages.order import stage_named
@@ -72,15 +71,8 @@ def _run(path: Path, overrides: Sequence[str]) -> Model:
     folder.require_ours()
     if not context.remote:
         _require_tuned(context)
-        context.hardware = choose_hardware(_answering_alone(context.recipe))
+        context.hardware = choose_hardware(answering_alone(context.recipe))
     return Model(context, context.recipe.name, None if context.remote else folder.adapter)
-
-
-def _answering_alone(recipe: Recipe) -> Recipe:
-    """The recipe without what only training needs of a machine."""
-    return recipe.model_copy(
-        update={"train": recipe.train.model_copy(update={"optimizer": "adamw"})}
-    )
 
 
 def _require_tuned(context: Context) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Generator, Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from ragtune.answering.prediction import Prediction
@@ -89,6 +90,15 @@ class Reader:
     def start(self) -> None:
         """Have the model in memory."""
         self._model.load()
+
+    @property
+    def sharers(self) -> int:
+        """GPUs that can share many questions: one alone with an adapter that was published."""
+        return self._model.sharers
+
+    def sharing(self) -> AbstractContextManager[None]:
+        """Within, all GPUs answer. It is entered before the model is in memory, so after `open`."""
+        return self._model.sharing()
 
     @property
     def name(self) -> str:

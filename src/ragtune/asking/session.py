@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import signal
 import sys
 import time
@@ -24,7 +25,7 @@ from ragtune.base.stopping import stop_if_asked
 from ragtune.building.retrieval.pieces import pieces
 
 _AT_ONCE = 256
-"""Lines of standard input that are asked together."""
+"""Lines of standard input that a GPU is asked together."""
 _LONGEST = 1 << 20
 """Characters of a line: far more than any model reads."""
 
@@ -80,22 +81,25 @@ class Session:
         show_rest(self.out, answer, None, whole=self.whole)
 
     def ask_lines(self, lines: Iterable[str]) -> None:
-        """Ask every line that is not empty, many at a time.
+        """Ask every line that is not empty, many at a time; all GPUs do, if there are more than one is asked.
 
         Raises:
             UsageError: there is none.
         """
-        asked = False
         # Some programs begin a file with a mark.
         typed = (line.lstrip("\ufeff").strip() for line in lines)
-        for some in pieces(filter(None, typed), _AT_ONCE):
-            asked = True
-            self.ask(some)
-        if not asked:
+        every = pieces(filter(None, typed), self.reader.sharers * _AT_ONCE)
+        first = next(every, None)
+        if first is None:
             raise UsageError(
                 "There is no question.",
                 "Write it behind the run, or one a line to standard input.",
             )
+        # Of fewer, one GPU has answered most before another has the model in memory.
+        with self.reader.sharing() if len(first) > _AT_ONCE else contextlib.nullcontext():
+            self.reader.start()
+            for some in itertools.chain([first], every):
+                self.ask(some)
 
     def converse(self) -> None:
         """Ask what is typed, one question after the other, until Ctrl-D, or Ctrl-C at the prompt."""

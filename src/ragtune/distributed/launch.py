@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from typing import IO
 
 from ragtune.base.text import shortened
-from ragtune.distributed.place import VISIBLE, Place, seen
-from ragtune.distributed.world import World, serve
+from ragtune.distributed.place import VISIBLE, Place, asked_to_tell, seen
+from ragtune.distributed.store import serve
+from ragtune.distributed.world import World
 
 _HERE = "127.0.0.1"
 _LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
@@ -79,11 +80,13 @@ class _Followers:
         for rank, follower in enumerate(self._all, 1):
             if (code := follower.process.poll()) is None:
                 continue
-            if code < 0:
-                return rank, f"it was killed by {signal.Signals(-code).name}"
+            if code == -signal.SIGKILL:  # from outside: it had no time to say anything
+                return rank, "it was killed by SIGKILL"
+            how = f"it was killed by {signal.Signals(-code).name}" if code < 0 else ""
             follower.said.seek(0)
             last = follower.said.read().decode("utf-8", "replace").strip().splitlines()[-_LINES:]
-            return rank, shortened(f"it ended with exit code {code}: {' / '.join(last)}", _LONGEST)
+            words = f"{how or f'it ended with exit code {code}'}: {' / '.join(last)}"
+            return rank, shortened(words, _LONGEST)
         return None
 
     def kill(self) -> None:
@@ -101,10 +104,11 @@ class _Followers:
 def start(place: Place, module: str) -> Follower:
     """Start a rank on this machine, in a session of its own: Ctrl-C reaches rank 0 alone."""
     said = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
+    to: IO[bytes] | int = 2 if asked_to_tell() else said
     process = subprocess.Popen(  # noqa: S603 - Python itself, and a module of ours
         [sys.executable, "-P", "-m", module],
         # Before it starts: libraries look for GPUs while they are imported.
         env=os.environ | place.environment() | _LOOPBACK | {VISIBLE: seen(place.local_rank)},
-        stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=to, stderr=to, start_new_session=True,
     )  # fmt: skip
     return Follower(process, said)

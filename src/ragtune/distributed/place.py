@@ -106,6 +106,11 @@ def seen(number: int) -> str:
     return given[number % len(given)] if given else ""
 
 
+def asked_to_tell() -> bool:
+    """Whether NCCL is to say on every rank what it does: it writes past Python."""
+    return bool(os.environ.get("NCCL_DEBUG"))
+
+
 def _many(value: str) -> bool:
     return not (value.strip().isdecimal() and int(value) <= 1)
 

@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import socket
 import threading
 import time
-import zlib
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 from torch._C._distributed_c10d import Store
 
 from ragtune.base.errors import RagtuneError
 from ragtune.base.screen.output import complain
+from ragtune.distributed import limits
+from ragtune.distributed.store import read
 
-BEAT = 1.0
-"""Seconds between two signs of life."""
-SILENT = 60.0
-"""Seconds without one after which a rank counts as lost."""
-_BROKEN = 4.0
-"""The same, once a connection broke: somebody is gone, and the only question is who."""
-_COMING = 600.0
-"""Seconds in which every rank must have come."""
-_STUCK = 20.0
-"""Seconds in which rank 0, working with one that is lost, has to notice it: a collective may never end."""
-_LEAVING = 5.0
-"""The same of the others, which have nothing to save."""
 _GO_ON = (
     "What is finished is kept, and so is the last checkpoint: the same command goes on from there, also on "
     "another number of GPUs."
@@ -78,7 +66,7 @@ class Pulse:
         self._connect = connect
         self._watched = range(1, size) if rank == 0 else range(1)
         self._started = started
-        self._silent = SILENT
+        self._silent = limits.SILENT
         self._seen: dict[int, tuple[bytes, float]] = {}
         self._begun = self._well = time.monotonic()
         self._heard = math.inf
@@ -92,11 +80,11 @@ class Pulse:
     def stop(self) -> None:
         """Say nothing any more, and look no more."""
         self._over.set()
-        self._thread.join(_LEAVING)  # it may be asking a machine that is gone
+        self._thread.join(limits.LEAVING)  # it may be asking a machine that is gone
 
     def suspect(self) -> None:
         """A connection broke: who gives no sign of life now is lost."""
-        self._silent = min(self._silent, _BROKEN)
+        self._silent = min(self._silent, limits.BROKEN)
 
     def _run(self) -> None:
         try:
@@ -110,10 +98,10 @@ class Pulse:
                 store.set(f"alive/{self.rank}", str(count))
                 self.lost = self.lost or self._look(store)
                 self._end_if_stuck(store)
-                stopped = self._over.wait(BEAT)
+                stopped = self._over.wait(limits.BEAT)
         except (RagtuneError, RuntimeError):  # torch's errors of a store that is gone
             self._heard = math.inf
-            while not self._over.wait(BEAT):
+            while not self._over.wait(limits.BEAT):
                 self.lost = self.lost or lost("rank 0", "its store can't be reached")
                 self._end_if_stuck(None)
 
@@ -126,9 +114,9 @@ class Pulse:
             host = store.get(f"host/{rank}").decode() if store.check([f"host/{rank}"]) else ""
             name = f"rank {rank}" + (f" on {host}" if host else "")
             if store.check([f"failed/{rank}"]):
-                told = json.loads(zlib.decompress(store.get(f"failed/{rank}")))
-                error = LostError(f"{name.capitalize()}: {told[0]}", told[1])
-                error.add_note(told[2])  # --debug shows it
+                what, advice, where = cast("list[str]", read(store, f"failed/{rank}"))
+                error = LostError(f"{name.capitalize()}: {what}", advice)
+                error.add_note(where)  # --debug shows it
                 return error
             if ended and ended[0] == rank:
                 return lost(name, ended[1])
@@ -140,7 +128,9 @@ class Pulse:
         """How a rank is silent; empty if it isn't."""
         now, key = time.monotonic(), f"alive/{rank}"
         if not store.check([key]):
-            return f"it didn't come within {_COMING:.0f} s" * (now - self._begun > _COMING)
+            return f"it didn't come within {limits.COMING:.0f} s" * (
+                now - self._begun > limits.COMING
+            )
         count = store.get(key)
         before, since = self._seen.get(rank, (b"", now))
         if before != count:
@@ -155,7 +145,7 @@ class Pulse:
             self._started.kill()  # which breaks the connections that this rank waits for
         if self.lost is None or not (self.rank or self.working):
             self._well = time.monotonic()
-        elif time.monotonic() - self._well > (_LEAVING if self.rank else _STUCK):
+        elif time.monotonic() - self._well > (limits.LEAVING if self.rank else limits.STUCK):
             if store is not None:
                 with contextlib.suppress(RuntimeError):
                     store.set(f"bye/{self.rank}", "")
@@ -166,15 +156,15 @@ class Pulse:
     def _end_if_cut_off(self) -> None:
         """End a process that rank 0's machine doesn't answer: on a link that is cut, torch waits for ever."""
         while self._thread.is_alive():
-            time.sleep(BEAT)
-            if time.monotonic() - self._heard > SILENT + _LEAVING:
+            time.sleep(limits.BEAT)
+            if time.monotonic() - self._heard > limits.SILENT + limits.LEAVING:
                 complain(f"Error: {lost('rank 0', 'its machine does not answer').message}\n")
                 os._exit(1)
 
 
 def over(store: Store) -> OverError:
     """How rank 0 ended the run, which it did."""
-    return OverError(json.loads(zlib.decompress(store.get("over"))))
+    return OverError(cast("int", read(store, "over")))
 
 
 def lost(name: str, how: str) -> LostError:

@@ -8,34 +8,34 @@ As in every collective, who leads and who follows must make the same calls in th
 from __future__ import annotations
 
 import contextlib
-import json
 import time
-import zlib
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from pydantic import JsonValue
 from torch import Tensor
 from torch import distributed as dist
-from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 
-from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.base.errors import RagtuneError
 from ragtune.base.stopping import stop_if_asked
+from ragtune.distributed import limits
 from ragtune.distributed.place import Place
 from ragtune.distributed.pulse import LostError, Pulse, Started, lost, over
+from ragtune.distributed.store import connect, delete, own, read, serve, write
 
-_SHORTEST, _LONGEST = 0.002, 0.2
-"""Seconds between two looks for what another rank has to say."""
-PATIENCE = 120.0
-"""Seconds in which rank 0 has to be there, when another one comes."""
-_LONG = timedelta(days=7)
-"""A collective's limit: who is late is not lost, and who is lost `Pulse` finds."""
-_KNOWN = 15.0
-"""Seconds in which it becomes known who is gone, when a connection broke."""
-_LATE, _GRACE = 120.0, 5.0
-"""Seconds in which every rank hears that the run is over; the same where one is lost."""
+_BROKEN = ("gloo", "NCCL")
+"""Who says in an error that is none of torch.distributed's own that a connection broke."""
+
+
+_FILES = (
+    "Let every machine have the same files, and the same versions of ragtune, torch, transformers and peft. "
+    "Then the same command goes on."
+)
+Device = dict[str, Any]
+"""What a rank computes on, as JSON: its `kind`, what its `sums` depend on, and what else counts elsewhere."""
 
 
 class Resting(Protocol):
@@ -64,20 +64,20 @@ class World:
         server: TCPStore | None = None,
         started: Started | None = None,
         *,
-        patience: float = PATIENCE,
+        patience: float = limits.REACH,
     ) -> None:
         self.rank, self.size = place.rank, place.size
-        self._place = place
-        self._patience = timedelta(seconds=patience)
         if place.rank == 0 and not place.hosted:
-            self._store = self._own(server or serve(place))
+            self._store = own(place, server or serve(place))
         else:
-            self._store = self._connect()
+            self._store = connect(place, patience)
         self._told = 0
-        self._met = False
+        self._kept: list[str] = []
+        """What was told, and may still be read."""
+        self._devices: list[Device] = []
         self.passes: Resting | None = None
         """Of a model whose weights are spread over the ranks, while there is one."""
-        self.pulse = Pulse(self._connect, self.rank, self.size, started)
+        self.pulse = Pulse(lambda: connect(place, patience), self.rank, self.size, started)
 
     @property
     def leads(self) -> bool:
@@ -96,6 +96,7 @@ class World:
         if self.leads:
             self._require_all()
             self.put(key, value)
+            self._kept.append(key)
             return value
         return self.take(key)
 
@@ -106,15 +107,33 @@ class World:
         if not self.leads:
             self.put(f"said/{self._told}/{self.rank}", value)
             return []
-        return [value, *(self.take(f"said/{self._told}/{rank}") for rank in range(1, self.size))]
+        others = range(1, self.size)
+        said = [self.take(f"said/{self._told}/{rank}", forget=True) for rank in others]
+        for key in self._kept:  # who has said this has read it
+            self.forget(key)
+        self._kept.clear()
+        return [value, *said]
 
-    def meet(self, versions: JsonValue) -> None:
-        """Wait, the first time, until every rank is there, with the same versions. Raises as `require_same`."""
-        if not self._met:
+    def meet(self, versions: JsonValue, device: Device) -> list[Device]:
+        """What all ranks compute on, when every one is there, with the same versions. Raises as `require_same`.
+
+        Args:
+            versions: of this rank.
+            device: of this rank.
+        """
+        if not self._devices:
             self.require_same(versions, "The versions")
-            self._met = True
+            self.require_same(device["kind"], "The kind of device", "See `nvidia-smi` there.")
+            found = self.agree(self.gather(device))  # type: ignore[arg-type]
+            self._devices = cast("list[Device]", found)
+        return self._devices
 
-    def require_same(self, value: JsonValue, what: str) -> None:
+    @property
+    def alike(self) -> bool:
+        """Whether all ranks compute the same, to the bit."""
+        return len({one["sums"] for one in self._devices}) == 1
+
+    def require_same(self, value: JsonValue, what: str, advice: str = _FILES) -> None:
         """See that every rank has the same of something.
 
         Raises:
@@ -126,26 +145,37 @@ class World:
             named = ", ".join(self.name_of(rank) for rank in told)  # type: ignore[union-attr, arg-type]
             raise RagtuneError(
                 f"{what} on {named}: not what rank 0 has.",
-                "Let every machine have the same files, and the same versions of ragtune, torch, "
-                "transformers and peft. Then the same command goes on.",
+                advice,
             )
 
     def put(self, key: str, value: JsonValue) -> None:
         """Leave something for others."""
-        packed = zlib.compress(json.dumps(value).encode())  # the store takes 8 MB at most
         with self._reached():
-            self._store.set(key, packed)  # type: ignore[arg-type]  # it takes bytes
+            write(self._store, key, value)
 
-    def take(self, key: str) -> JsonValue:
-        """What somebody left under a key; waits for it. Raises as `agree`."""
-        pause = _SHORTEST
+    def take(self, key: str, *, forget: bool = False) -> JsonValue:
+        """What somebody left under a key; waits for it. Raises as `agree`.
+
+        Args:
+            key: what it is called.
+            forget: whether nobody else will ask for it.
+        """
+        pause = limits.SHORTEST
         while not self.has(key):
             stop_if_asked()  # which is why others may be gone
             self._require_all()
             time.sleep(pause)
-            pause = min(2 * pause, _LONGEST)
+            pause = min(2 * pause, limits.LONGEST)
         with self._reached():
-            return json.loads(zlib.decompress(self._store.get(key)))  # type: ignore[no-any-return]
+            value = read(self._store, key)
+        if forget:
+            self.forget(key)
+        return value
+
+    def forget(self, key: str) -> None:
+        """Take away what is left under a key, which nobody else will ask for."""
+        with self._reached():
+            delete(self._store, key)
 
     def has(self, key: str) -> bool:
         """Whether somebody left something under a key."""
@@ -180,10 +210,10 @@ class World:
                 store=PrefixStore("group", self._store),
                 rank=self.rank,
                 world_size=self.size,
-                timeout=_LONG,
+                timeout=timedelta(seconds=limits.COLLECTIVE),
             )
             # NCCL meets at the first sum, through the store: here, where all are, and with their own time.
-            self._store.set_timeout(_LONG)
+            self._store.set_timeout(timedelta(seconds=limits.COLLECTIVE))
             if torch.cuda.is_available():
                 dist.all_reduce(torch.zeros(1, device="cuda"))
 
@@ -213,7 +243,8 @@ class World:
             yield
         except RuntimeError as error:
             # gloo and NCCL know only that a connection broke.
-            if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            told = isinstance(error, dist.DistError) or any(one in str(error) for one in _BROKEN)
+            if not told:
                 raise
             raise self._why() from error
         finally:
@@ -227,9 +258,7 @@ class World:
         """Leave word why this rank ends, and wait until rank 0 has heard: its launcher would end it, too."""
         self.put(f"failed/{self.rank}", [error.message, error.advice, where])
         self._leave()
-        until = time.monotonic() + _KNOWN
-        while self.pulse.lost is None and time.monotonic() < until:
-            time.sleep(_LONGEST)
+        self._await_lost()
 
     def dismiss(self, code: int) -> None:
         """Let the other ranks end, with an exit code: also those that are yet to come."""
@@ -237,9 +266,11 @@ class World:
         self.put("over", code)
         self.pulse.suspect()
         waiting, begun = set(range(1, self.size)), time.monotonic()
-        while waiting and time.monotonic() - begun < (_GRACE if self.pulse.lost else _LATE):
+        while waiting and time.monotonic() - begun < (
+            limits.LEAVING if self.pulse.lost else limits.REACH
+        ):
             waiting = {rank for rank in waiting if not self.has(f"bye/{rank}")}
-            time.sleep(_SHORTEST)
+            time.sleep(limits.SHORTEST)
 
     def close(self) -> None:
         """Nothing is told or heard any more."""
@@ -258,22 +289,6 @@ class World:
         else:
             dist.destroy_process_group()
 
-    def _connect(self) -> Store:
-        place = self._place
-        try:
-            store = TCPStore(place.address, place.port, is_master=False, timeout=self._patience)
-        except RuntimeError as error:
-            raise UsageError(
-                f"Rank {place.rank} can't reach rank 0 at {place.address}:{place.port}.",
-                "See that MASTER_ADDR names the first machine as the others reach it, that its firewall lets "
-                "MASTER_PORT through, and that every rank was started.",
-            ) from error
-        return self._own(store)
-
-    def _own(self, store: TCPStore) -> Store:
-        """Of a store what this attempt leaves there."""
-        return PrefixStore(f"ragtune/{self._place.attempt}", store)
-
     @contextlib.contextmanager
     def _reached(self) -> Iterator[None]:
         """Within, what can't be reached is the store."""
@@ -291,23 +306,10 @@ class World:
     def _why(self) -> LostError:
         """Who is gone, now that a connection broke."""
         self.pulse.suspect()
-        until = time.monotonic() + _KNOWN
-        while self.pulse.lost is None and time.monotonic() < until:
-            time.sleep(0.05)
+        self._await_lost()
         return self.pulse.lost or lost("a rank", "its connection broke")
 
-
-def serve(place: Place) -> TCPStore:
-    """The store that the ranks share; port 0 for one that is free.
-
-    Raises:
-        UsageError: the port is taken.
-    """
-    try:
-        return TCPStore(place.address, place.port, is_master=True, wait_for_workers=False)
-    except RuntimeError as error:
-        raise UsageError(
-            f"Port {place.port} of {place.address} can't be had: {str(error).splitlines()[0]}",
-            "Another program uses it, perhaps another run: choose another MASTER_PORT (torchrun: "
-            "--master-port).",
-        ) from error
+    def _await_lost(self) -> None:
+        until = time.monotonic() + limits.KNOWN
+        while self.pulse.lost is None and time.monotonic() < until:
+            time.sleep(limits.LONGEST)

@@ -30,6 +30,22 @@ AMPERE = (8, 0)
 
 
 @dataclass(frozen=True)
+class Gpu:
+    """What counts of a GPU where several share the work."""
+
+    name: str
+    capability: tuple[int, int]
+    memory: int
+    """bytes"""
+
+
+def gpu_of(number: int) -> Gpu:
+    """A GPU of this machine, which isn't touched."""
+    found = torch.cuda.get_device_properties(number)
+    return Gpu(found.name, (found.major, found.minor), found.total_memory)
+
+
+@dataclass(frozen=True)
 class Hardware:
     """The device of a run and the dtype of the weights, with the reason for it."""
 
@@ -37,18 +53,25 @@ class Hardware:
     dtype: torch.dtype
     reason: str
     name: str
-    beside: tuple[int, ...] = ()
-    """Numbers of the other GPUs that share the work: the smallest one's memory is planned for."""
+    gpus: tuple[Gpu, ...] = ()
+    """All that share the work, of every machine: the smallest one's memory is planned for."""
 
     @property
     def dtype_name(self) -> str:
         return str(self.dtype).removeprefix("torch.")
 
 
-def choose_hardware(recipe: Recipe, numbers: Sequence[int] = ()) -> Hardware:
-    """The device and dtype for a recipe; of several GPUs the first of those numbers, or the current one.
+def choose_hardware(
+    recipe: Recipe, numbers: Sequence[int] = (), gpus: Sequence[Gpu] = ()
+) -> Hardware:
+    """The device for a recipe, and the dtype: of several GPUs that which all of them are good at.
 
     `torch.cuda.is_bf16_supported()` is true on a T4, by emulation, so the compute capability decides.
+
+    Args:
+        recipe: the dtype, if it sets one.
+        numbers: GPUs of this machine that share the work; the first one is this process's, or the current one.
+        gpus: all that share it, if some are of other machines.
 
     Raises:
         UsageError: NF4 or an 8-bit optimizer is asked for where it can't work.
@@ -60,10 +83,14 @@ def choose_hardware(recipe: Recipe, numbers: Sequence[int] = ()) -> Hardware:
     dtype = torch.float32
     if torch.cuda.is_available():
         device = torch.device("cuda", numbers[0] if numbers else torch.cuda.current_device())
-        name = torch.cuda.get_device_name(device)
-        capability = torch.cuda.get_device_capability(device)
-        dtype, reason = torch.bfloat16, f"compute capability {capability[0]}.{capability[1]}"
-        if capability < AMPERE:
+        gpus = gpus or [gpu_of(number) for number in numbers or [device.index]]
+        name = " and ".join(dict.fromkeys(gpu.name for gpu in gpus))
+        oldest = min(gpus, key=lambda gpu: gpu.capability)
+        reason = "compute capability {}.{}".format(*oldest.capability)
+        if any(gpu.capability != oldest.capability for gpu in gpus):
+            reason += f", the lowest, of {oldest.name}"
+        dtype = torch.bfloat16
+        if oldest.capability < AMPERE:
             dtype, reason = torch.float16, f"{reason}, which has no bfloat16 arithmetic"
     elif torch.backends.mps.is_available():
         device, name, reason = torch.device("mps"), "Apple GPU", "the safe choice on an Apple GPU"
@@ -72,8 +99,7 @@ def choose_hardware(recipe: Recipe, numbers: Sequence[int] = ()) -> Hardware:
         reason = "no GPU: exact and repeatable on any CPU"
     if recipe.model.dtype != "auto":
         dtype, reason = getattr(torch, recipe.model.dtype), "the recipe asks for it"
-    beside = tuple(sorted(numbers[1:])) if device.type == "cuda" else ()
-    return Hardware(device, dtype, reason, name, beside)
+    return Hardware(device, dtype, reason, name, tuple(gpus))
 
 
 def _require_bitsandbytes(what: str, instead: str) -> None:
@@ -85,11 +111,16 @@ def _require_bitsandbytes(what: str, instead: str) -> None:
         )
 
 
+def answering_alone(recipe: Recipe) -> Recipe:
+    """The recipe without what only training needs of a machine."""
+    train = recipe.train.model_copy(update={"optimizer": "adamw"})
+    return recipe.model_copy(update={"train": train})
+
+
 def plain(recipe: Recipe) -> Recipe:
     """The recipe without what needs bitsandbytes: for a merged model, which is not quantised."""
     model = recipe.model.model_copy(update={"quantization": None})
-    train = recipe.train.model_copy(update={"optimizer": "adamw"})
-    return recipe.model_copy(update={"model": model, "train": train})
+    return answering_alone(recipe).model_copy(update={"model": model})
 
 
 @cache

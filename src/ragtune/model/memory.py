@@ -22,6 +22,9 @@ PREFILL_TOKENS = 8_192
 
 NF4_BYTES = 0.5 + SCALE_BYTES
 """Of a weight in NF4, with its scale."""
+NCCL_BYTES = 2**30
+"""What NCCL takes on each of several GPUs, outside of torch's memory: up to 32 channels, each with buffers
+of 10 MiB for each of three neighbours in rings and trees (NVIDIA/nccl, issue 1685). Not measured here."""
 
 
 @dataclass(frozen=True)
@@ -237,20 +240,21 @@ def available(hardware: Hardware) -> int:
     """Bytes that each process of a run may have on its GPU, what this one has already included.
 
     Of GPUs that share the work the smallest counts, as if as much of it were in use as of this one's: to
-    ask another GPU what is free takes some of it.
+    ask another GPU what is free takes some of it. On each there are NCCL's buffers, too.
     """
     device = hardware.device
     free, total = torch.cuda.mem_get_info(device)
     mine = torch.cuda.memory_reserved(device)
     allowed = torch.cuda.get_per_process_memory_fraction(device) * total
-    return int(min(free + mine, allowed)) - (total_of(device) - smallest(hardware))
+    others = total_of(device) - smallest(hardware) + NCCL_BYTES * (len(hardware.gpus) > 1)
+    return int(min(free + mine, allowed)) - others
 
 
 def smallest(hardware: Hardware) -> int:
     """Bytes of the smallest of the GPUs that share the work."""
-    return min([total_of(hardware.device), *map(total_of, hardware.beside)])
+    return min([total_of(hardware.device), *(gpu.memory for gpu in hardware.gpus)])
 
 
-def total_of(device: torch.device | int) -> int:
+def total_of(device: torch.device) -> int:
     """Bytes of a GPU."""
     return int(torch.cuda.get_device_properties(device).total_memory)

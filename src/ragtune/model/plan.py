@@ -116,7 +116,7 @@ def make_plan(
         UsageError: the device can't hold the model and its adapter.
     """
     recipe, steps = _of_a_rank(recipe, steps, ranks)
-    plan = dataclasses.replace(_cpu_plan(recipe, hardware), ranks=ranks)
+    plan = bare_plan(recipe, hardware, ranks)
     if hardware.device.type != "cuda" and memory is None:
         return plan
     budget = (available(hardware) if memory is None else memory) * SPARE
@@ -163,8 +163,8 @@ def _of_a_rank(
     return recipe.model_copy(update={"train": train}), dealt
 
 
-def _cpu_plan(recipe: Recipe, hardware: Hardware) -> Plan:
-    """The plan that follows from the recipe alone."""
+def bare_plan(recipe: Recipe, hardware: Hardware, ranks: int) -> Plan:
+    """The plan that follows from the recipe alone: on a CPU, and where nothing is trained."""
     train = recipe.train
     per_row = CPU_SAMPLES_PER_ROW if train.samples_per_row == "auto" else train.samples_per_row
     return Plan(
@@ -175,6 +175,7 @@ def _cpu_plan(recipe: Recipe, hardware: Hardware) -> Plan:
         recompute=train.recompute is True,
         optimizer=train.optimizer,
         evaluation_batch=_batch(recipe, CPU_EVALUATION_BATCH),
+        ranks=ranks,
     )
 
 

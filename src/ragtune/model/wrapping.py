@@ -77,14 +77,15 @@ def trainable_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def digest_of(model: nn.Module) -> str:
+def digest_of(model: nn.Module, *, trained: bool = False) -> str:
     """The same for the same weights, on any device: sums of their bits, one after the other.
 
-    Weights that are spread over ranks were compared before, and don't count.
+    Weights that are spread over ranks were compared before, and don't count; with `trained` only those do
+    that are trained.
     """
     total = 0
     for name, parameter in model.named_parameters():
-        if isinstance(parameter, DTensor):
+        if isinstance(parameter, DTensor) or (trained and not parameter.requires_grad):
             continue
         data = parameter.detach()
         bits = data.view(_BITS[data.element_size()]) if data.is_contiguous() else data.double()

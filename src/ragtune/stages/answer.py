@@ -27,7 +27,7 @@ from ragtune.data.encode import Encoder
 from ragtune.data.example import Example
 from ragtune.distributed.world import World
 from ragtune.model.fast.lora import fuse
-from ragtune.model.hardware import choose_hardware, plain
+from ragtune.model.hardware import plain
 from ragtune.model.lora import load_adapter, refresh
 from ragtune.model.plan import plan_answers
 from ragtune.scoring.controls import control_examples
@@ -220,7 +220,7 @@ def follow(
 def merged_model(context: Context) -> PreTrainedModel:
     """The merged model, which is not quantised, and answers on a machine without a GPU, too."""
     source = dataclasses.replace(context.source, path=str(context.folder.merged))
-    return context.load_weights(source, choose_hardware(plain(context.recipe)))
+    return context.load_weights(source, context.hardware_for(plain(context.recipe)))
 
 
 def _show(examples: Sequence[Example], answers: dict[str, str]) -> None:

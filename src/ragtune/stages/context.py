@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import torch
 from peft import PeftModel
 from pydantic import JsonValue
 from transformers import PretrainedConfig, PreTrainedModel
@@ -24,26 +25,21 @@ from ragtune.data.encode import Encoder, Sample
 from ragtune.data.example import Example
 from ragtune.data.prepare import asked, load_examples
 from ragtune.data.tokenizer import prepare_tokenizer, today
-from ragtune.distributed.place import take_place
 from ragtune.distributed.world import World
 from ragtune.model.causal import require_causal
 from ragtune.model.fast.lora import fuse
 from ragtune.model.generation import stop_generation_at
-from ragtune.model.hardware import Hardware, choose_hardware, free_gpu
+from ragtune.model.hardware import Hardware, choose_hardware, free_gpu, plain
 from ragtune.model.hub_cache import commit_of, set_damaged_aside, to_download
-from ragtune.model.load import (
-    context_length,
-    load_config,
-    load_model,
-    load_tokenizer,
-)
+from ragtune.model.load import context_length, load_config, load_model, load_tokenizer
 from ragtune.model.lora import load_adapter
 from ragtune.model.plan import Plan, make_plan
 from ragtune.model.skeleton import skeleton
 from ragtune.model.source import ModelSource, resolve
+from ragtune.recipe.schema import Recipe
 from ragtune.stages.order import proofs_of
 from ragtune.stages.planning import read_plan, what_changed, write_plan
-from ragtune.stages.ranks import Ranks, devices_of, require_weights
+from ragtune.stages.ranks import Ranks, count_of, hardware_of, require_weights
 from ragtune.stages.target import Target, find_recipe, names_set
 from ragtune.store.folder import RunFolder
 from ragtune.store.seal import SMALL
@@ -86,8 +82,6 @@ class Context:
         """Of models, since a stage was last finished."""
         self.following: World | None = None
         """The ranks, in a process that follows rank 0."""
-        self._spread: World | None = None
-        """The ranks that the weights of a model in memory are spread over."""
         self._base: PreTrainedModel | None = None
         self._tuned: PeftModel | None = None
 
@@ -118,7 +112,7 @@ class Context:
     @property
     def rank_count(self) -> int:
         """The processes that share the work; of a run that is only looked at, those that would."""
-        return self.ranks.size if self.ranks else len(devices_of(self.recipe))
+        return count_of(self.recipe)
 
     @property
     def remote(self) -> bool:
@@ -176,9 +170,14 @@ class Context:
 
     @cached_property
     def hardware(self) -> Hardware:
-        if self.following or take_place():  # it sees its own GPU alone
-            return choose_hardware(self.recipe)
-        return choose_hardware(self.recipe, devices_of(self.recipe))
+        return self.hardware_for(self.recipe)
+
+    def hardware_for(self, recipe: Recipe) -> Hardware:
+        """The device and dtype for this run's recipe, or for what it is without training."""
+        if self.following:  # rank 0 saw to what it needs, and chose what all are good at
+            found = choose_hardware(plain(recipe))
+            return dataclasses.replace(found, dtype=getattr(torch, self.plan.dtype))
+        return hardware_of(recipe, self.ranks)
 
     @cached_property
     def training_examples(self) -> list[Example]:
@@ -268,9 +267,6 @@ class Context:
             self._base = self.load_weights(
                 self.source, self.hardware, nf4=nf4, dequantized=nf4 and plan.dequantized
             )
-            if self.has_ranks or self.weights:
-                name = self.source.name or self.source.path
-                self.weights = require_weights(self._base, name, self.weights)
             self.loading_seconds += time.monotonic() - start
         return self._base
 
@@ -305,10 +301,10 @@ class Context:
     def release(self) -> None:
         """Give back the memory of the models that were loaded."""
         self._base = self._tuned = None
-        if self._spread:
+        world = self.following or (self.ranks and self.ranks.world)
+        if world and world.passes:  # the weights are spread over all
             self.tell_ranks("release")
-            self._spread.share(None)
-            self._spread = None
+            world.share(None)
         free_gpu()
 
     def load_weights(
@@ -320,7 +316,7 @@ class Context:
         dequantized: bool = False,
     ) -> PreTrainedModel:
         """Load a model, which is said; on every rank its share, if the plan has it spread."""
-        self._spread = world = self._spread_over(source)
+        world = self._spread_over(source)
         named = self.recipe.model.id if source == self.source else source.path
         note(
             f"Loading {named} on {hardware.name} as {hardware.dtype_name} ({hardware.reason})"
@@ -334,6 +330,8 @@ class Context:
             model = load_model(source, hardware, nf4=nf4, dequantized=dequantized, world=world)
         require_causal(model, self.recipe.model.id)
         stop_generation_at(model, self.encoder)
+        if source == self.source and (self.has_ranks or self.weights):
+            self.weights = require_weights(model, named, self.weights)
         return model
 
     def _spread_over(self, source: ModelSource) -> World | None:

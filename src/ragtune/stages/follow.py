@@ -14,23 +14,22 @@ from transformers import PreTrainedModel
 
 from ragtune.base import stopping
 from ragtune.base.errors import RagtuneError, UsageError, in_words
-from ragtune.base.screen.output import complain
+from ragtune.base.screen.output import complain, silent
 from ragtune.base.versions import versions
+from ragtune.distributed import limits
 from ragtune.distributed.place import Place, take_place
 from ragtune.distributed.pulse import LostError, OverError
-from ragtune.distributed.world import PATIENCE, World
+from ragtune.distributed.world import World
 from ragtune.model.plan import Plan
 from ragtune.recipe.schema import Recipe
 from ragtune.stages import answer
 from ragtune.stages.context import Context
+from ragtune.stages.ranks import own_device
 from ragtune.stages.train import follow_training
 from ragtune.store.folder import RunFolder
 
-_SOON = 10.0
-"""Seconds in which a rank 0 that started this process is reached: it was there before."""
 
-
-def follow(place: Place, patience: float = PATIENCE) -> int:
+def follow(place: Place, patience: float = limits.REACH) -> int:
     """Do what rank 0 tells, until it says that it is over; returns the exit code, which is rank 0's.
 
     Args:
@@ -43,7 +42,7 @@ def follow(place: Place, patience: float = PATIENCE) -> int:
     """
     world = World(place, patience=patience)
     try:
-        world.meet(dict(versions()))
+        world.meet(dict(versions()), own_device())
         following = _Following(world)
         while True:
             following.do(world.agree())  # type: ignore[arg-type]
@@ -120,7 +119,8 @@ def main() -> None:
     place = take_place()
     assert place is not None
     try:
-        code = follow(place, _SOON)
+        with silent(but_libraries=True):  # rank 0 tells their last words
+            code = follow(place, limits.STARTED)
     except RagtuneError as error:
         complain(f"{error}\n")
         code = error.exit_code

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from ragtune.base.errors import UsageError
 from ragtune.base.screen.output import silent
-from ragtune.distributed.place import take_place
+from ragtune.distributed.place import asked_to_tell, take_place
 
 Code = int | str | None
 """An exit code, as `sys.exit` takes it."""
@@ -28,7 +28,7 @@ def as_rank(command: Callable[[], Code]) -> Code:
         return command()
     from ragtune.stages.follow import follow  # noqa: PLC0415 - it loads torch
 
-    with silent():
+    with silent(but_libraries=asked_to_tell()):
         return follow(place)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from ragtune.answering.local import Local
 from ragtune.answering.prediction import write_predictions
 from ragtune.base.screen.console import note
-from ragtune.model.hardware import choose_hardware, plain
+from ragtune.model.hardware import plain
 from ragtune.model.merge import merge
 from ragtune.model.plan import plan_answers
 from ragtune.model.quantized import without_quantization
@@ -30,9 +30,8 @@ def answers(context: Context, out: Path) -> Facts:
     """eval/NAME/merged/: predictions.jsonl of the merged model."""
     context.release()
     recipe = plain(context.recipe)
-    hardware = choose_hardware(recipe)
     batch, cache = plan_answers(
-        recipe, hardware, without_quantization(context.config), context.prompt_lengths,
+        recipe, context.hardware_for(recipe), without_quantization(context.config), context.prompt_lengths,
         dequantized=False, shares=context.plan.shares,
     )  # fmt: skip
     engine = Local(merged_model(context), recipe.evaluate.max_new_tokens, batch, cache)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+import dataclasses
+from contextlib import ExitStack, suppress
 from functools import cache
 from typing import Self
 
@@ -17,7 +17,8 @@ from ragtune.base.screen.progress import busy
 from ragtune.base.versions import versions
 from ragtune.distributed.launch import launched
 from ragtune.distributed.place import Place, take_place
-from ragtune.distributed.world import World
+from ragtune.distributed.world import Device, World
+from ragtune.model.hardware import Gpu, Hardware, choose_hardware, gpu_of
 from ragtune.model.wrapping import digest_of
 from ragtune.recipe.schema import Recipe
 
@@ -44,24 +45,36 @@ class Ranks:
                 "starts the processes itself.",
             )
         self._devices = [0] if self._place else devices_of(recipe)
-        self.size = self._place.size if self._place else len(self._devices)
+        self.size = count_of(recipe)
         if torch.cuda.is_available():
             torch.cuda.set_device(self._devices[0])
         self._open = ExitStack()
-        self._world: World | None = None
+        self.world: World | None = None
+        """Once they have begun."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._open.close()
-        self._world = None
+        self.world = None
 
     def start(self) -> None:
         """Let the others begin, which takes them as long as it took this process."""
-        if self.size > 1 and self._world is None:
+        if self.size > 1 and self.world is None:
             note(f"{self.size} ranks share the work.")
-            self._world = self._open.enter_context(_world(self._place, self._devices))
+            if self._place:
+                self.world = _launched_world(self._place)  # whose ranks begin but once
+            else:
+                self.world = self._open.enter_context(launched(self._devices, FOLLOW))
+
+    def gpus(self) -> list[Gpu]:
+        """The GPUs of all ranks; none of a CPU. Those of a launcher must be there to tell; raises as `tell`."""
+        if self._place is None:
+            return [gpu_of(one) for one in self._devices] if torch.cuda.is_available() else []
+        self.start()
+        told = [one["gpu"] for one in self._met() if one["gpu"]]
+        return [Gpu(**one | {"capability": tuple(one["capability"])}) for one in told]
 
     def tell(self, order: dict[str, JsonValue]) -> World | None:
         """Tell the others what to do, when they are there; returns the world to do it in.
@@ -70,21 +83,24 @@ class Ranks:
             RagtuneError: one has other versions, or is gone.
         """
         self.start()
-        if self._world is None:
-            return None
+        if self.world:
+            self._met()
+            self.world.agree(order)
+        return self.world
+
+    def _met(self) -> list[Device]:
+        assert self.world is not None  # it was started, and has more than one rank
         with busy("waiting for the other ranks"):
-            self._world.meet(dict(versions()))
-            self._world.agree(order)
-        return self._world
+            return self.world.meet(dict(versions()), own_device())
 
 
-@contextmanager
-def _world(place: Place | None, devices: list[int]) -> Iterator[World]:
-    if place is not None:
-        yield _launched_world(place)  # whose ranks begin but once
-        return
-    with launched(devices, FOLLOW) as world:
-        yield world
+def own_device() -> Device:
+    """What this rank computes on, for `World.meet`."""
+    if torch.cuda.is_available():
+        gpu = gpu_of(torch.cuda.current_device())
+        return {"kind": "GPU", "sums": gpu.name, "gpu": dataclasses.asdict(gpu)}
+    sums = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    return {"kind": "CPU", "sums": sums, "gpu": None}
 
 
 @cache
@@ -96,6 +112,20 @@ def dismiss(place: Place, code: int) -> None:
     """Let the ranks of a launcher end as rank 0 does, also where it had nothing for them to do."""
     with suppress(RagtuneError):  # one that can't be reached ends by itself
         _launched_world(place).dismiss(code)
+
+
+def count_of(recipe: Recipe) -> int:
+    """The processes that share a recipe's work."""
+    place = take_place()
+    return place.size if place else len(devices_of(recipe))
+
+
+def hardware_of(recipe: Recipe, ranks: Ranks | None) -> Hardware:
+    """The device and dtype for a recipe, by the GPUs of the ranks, or of those that there would be."""
+    if ranks:
+        return choose_hardware(recipe, gpus=ranks.gpus())
+    # Below a launcher a process sees its own GPU alone.
+    return choose_hardware(recipe, () if take_place() else devices_of(recipe))
 
 
 def devices_of(recipe: Recipe) -> list[int]:

@@ -36,12 +36,18 @@ from ragtune.model.fast.lora import drop_waiting
 from ragtune.model.hardware import free_gpu
 from ragtune.model.lora import refresh
 from ragtune.model.plan import Plan
+from ragtune.model.wrapping import digest_of
 from ragtune.store.seal import is_whole, seal
 from ragtune.training.checkpoint import keep_newest
 from ragtune.training.flat import flat_optimizer
 from ragtune.training.noise import Noise
 from ragtune.training.questions import Questions
 from ragtune.training.rows import PackedRows, RowCollator, read_row, split_rows
+
+_DRIFTED = (
+    "Every rank adds up the same: one that gets another result has a fault in its GPU or its memory. Leave it "
+    "out: the same command goes on from the last checkpoint."
+)
 
 
 def set_recompute(model: PreTrainedModel, *, on: bool) -> None:
@@ -310,6 +316,8 @@ class PackedTrainer(Trainer):
         refresh(self.model, best)
 
     def _save_checkpoint(self, model: PeftModel, trial: object) -> None:
+        if self.world and self.world.alike:
+            self.world.require_same(digest_of(self.model, trained=True), "The adapter", _DRIFTED)
         if self.world and not self.world.leads:
             return
         folder = Path(self._get_output_dir(trial=trial))

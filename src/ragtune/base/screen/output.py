@@ -169,21 +169,23 @@ def guarded(lost: Lost) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def silent() -> Iterator[None]:
-    """Let nothing be seen of what is written within, not even what libraries in C++ write."""
+def silent(*, but_libraries: bool = False) -> Iterator[None]:
+    """Let nothing be seen of what is written within.
+
+    Args:
+        but_libraries: whether what libraries in C++ write goes to standard error.
+    """
     kept = [os.dup(number) for number in (1, 2)]
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
+    with _nowhere() as ours:
         for number in (1, 2):
-            os.dup2(nowhere, number)
-        yield
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        for number, before in zip((1, 2), kept, strict=True):
-            os.dup2(before, number)
-        for one in (*kept, nowhere):
-            os.close(one)
+            os.dup2(kept[1] if but_libraries else ours.fileno(), number)
+        try:
+            with contextlib.redirect_stdout(ours), contextlib.redirect_stderr(ours):
+                yield
+        finally:
+            for number, before in zip((1, 2), kept, strict=True):
+                os.dup2(before, number)
+                os.close(before)
 
 
 def _open_closed() -> None:

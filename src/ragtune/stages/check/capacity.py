@@ -9,7 +9,6 @@ import torch
 from ragtune.base.disk import existing_parent
 from ragtune.base.errors import UsageError
 from ragtune.base.text import size_of
-from ragtune.model.hardware import Hardware
 from ragtune.model.memory import smallest
 from ragtune.model.merge import available_memory, memory_needed
 from ragtune.model.plan import Plan, describe, estimate_of, is_tight, make_plan
@@ -24,6 +23,7 @@ from ragtune.stages.check.directory import (
     trained,
 )
 from ragtune.stages.check.findings import Look
+from ragtune.stages.ranks import devices_of
 
 
 def hardware(look: Look) -> None:
@@ -31,23 +31,24 @@ def hardware(look: Look) -> None:
     words = f"{chosen.name}; {chosen.dtype_name} ({chosen.reason})"
     look.say(words + (", weights in NF4" if recipe.model.quantization else ""))
     if (count := look.run.rank_count) > 1:
-        look.say(f"{count} processes share the work" + (_gpus(chosen) if chosen.beside else ""))
-    names = {torch.cuda.get_device_name(one) for one in chosen.beside} - {chosen.name}
-    if names:
+        look.say(
+            f"{count} processes share the work" + (_gpus(look) if len(chosen.gpus) > 1 else "")
+        )
+    if len({gpu.name for gpu in chosen.gpus}) > 1:
         look.warn(
-            f"the GPUs differ: {chosen.name}, {', '.join(sorted(names))}",
+            f"the GPUs differ: {chosen.name}",
             "Each step waits for the slowest, and each has as much of it. To use those alone that are alike, "
             "set devices to a list of their numbers.",
         )
 
 
-def _gpus(chosen: Hardware) -> str:
+def _gpus(look: Look) -> str:
     """Which GPUs of this machine they have."""
-    numbers = sorted([chosen.device.index, *chosen.beside])
+    numbers, size = sorted(devices_of(look.run.recipe)), size_of(smallest(look.run.hardware))
     named = ", ".join(map(str, numbers))
     unused = torch.cuda.device_count() - len(numbers)
     more = f" ({unused} more not used)" if unused else ""
-    return f", on the GPUs {named}{more}; planned for the smallest, {size_of(smallest(chosen))}"
+    return f", on the GPUs {named}{more}; planned for the smallest, {size}"
 
 
 def memory(look: Look) -> None:
