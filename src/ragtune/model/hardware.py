@@ -27,6 +27,8 @@ if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & set(os.environ):
 
 AMPERE = (8, 0)
 """The first compute capability with bfloat16 arithmetic in hardware."""
+ADA = (8, 9)
+"""The first one with products of 8-bit floats."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def choose_hardware(recipe: Recipe, numbers: Sequence[int] = ()) -> Hardware:
     `torch.cuda.is_bf16_supported()` is true on a T4, by emulation, so the compute capability decides.
 
     Raises:
-        UsageError: NF4 or an 8-bit optimizer is asked for where it can't work.
+        UsageError: NF4, an 8-bit optimizer or 8-bit products are asked for where they can't work.
     """
     if recipe.model.quantization == "nf4":
         _require_bitsandbytes("model.quantization: nf4", "model.quantization=null")
@@ -72,6 +74,8 @@ def choose_hardware(recipe: Recipe, numbers: Sequence[int] = ()) -> Hardware:
         reason = "no GPU: exact and repeatable on any CPU"
     if recipe.model.dtype != "auto":
         dtype, reason = getattr(torch, recipe.model.dtype), "the recipe asks for it"
+    if recipe.train.products == "fp8":
+        _require_fp8(dtype, numbers or [device.index or 0])
     beside = tuple(sorted(numbers[1:])) if device.type == "cuda" else ()
     return Hardware(device, dtype, reason, name, beside)
 
@@ -85,10 +89,29 @@ def _require_bitsandbytes(what: str, instead: str) -> None:
         )
 
 
+def _require_fp8(dtype: torch.dtype, numbers: Sequence[int]) -> None:
+    what, instead = "train.products: fp8", "Set train.products=null."
+    if not torch.cuda.is_available():
+        raise UsageError(f"{what} needs an NVIDIA GPU, and there is none here.", instead)
+    for number in numbers:
+        if (capability := torch.cuda.get_device_capability(number)) < ADA:
+            raise UsageError(
+                f"{what} needs compute capability {ADA[0]}.{ADA[1]}, and {torch.cuda.get_device_name(number)} "
+                f"has {capability[0]}.{capability[1]}.",
+                instead,
+            )
+    if dtype != torch.bfloat16:
+        name = str(dtype).removeprefix("torch.")
+        raise UsageError(
+            f"{what} goes with bfloat16, and model.dtype is {name}.",
+            f"Set model.dtype=auto. Or s{instead[1:]}",
+        )
+
+
 def plain(recipe: Recipe) -> Recipe:
-    """The recipe without what needs bitsandbytes: for a merged model, which is not quantised."""
+    """The recipe without what needs bitsandbytes, or 8 bits: for a merged model, which is not quantised."""
     model = recipe.model.model_copy(update={"quantization": None})
-    train = recipe.train.model_copy(update={"optimizer": "adamw"})
+    train = recipe.train.model_copy(update={"optimizer": "adamw", "products": None})
     return recipe.model_copy(update={"model": model, "train": train})
 
 

@@ -190,7 +190,11 @@ def load_model(
         count = convert(model, layers)
         note(
             f"Products of {count} of {len(layers)} linear layers are in 8 bits"
-            + ("." if count == len(layers) else f": the others' sizes are no multiples of {MULTIPLE}.")
+            + (
+                "."
+                if count == len(layers)
+                else f": the others' sizes are no multiples of {MULTIPLE}."
+            )
         )
     if world:
         spread(model, hardware, world, nf4=packed)

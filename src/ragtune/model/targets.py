@@ -110,10 +110,7 @@ def _find(model: PreTrainedModel, lora: Lora) -> Targets:
     every = lora.target_modules == [ALL_LINEAR]
     # Who names the output layer gets it.
     candidates = parts.linear if every else [*parts.linear, *parts.outputs]
-    if every:
-        wanted = set(parts.ordinary)
-    else:
-        wanted = _named(parts, candidates, lora.target_modules)
+    wanted = set(parts.ordinary) if every else _named(parts, candidates, lora.target_modules)
     if lora.experts:
         if not parts.has_experts:
             raise UsageError(

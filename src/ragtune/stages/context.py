@@ -260,14 +260,14 @@ class Context:
             plan = self.plan
             if self.ranks:
                 self.ranks.start()  # which import meanwhile what this one has imported
-            nf4 = self.recipe.model.quantization == "nf4"
             start = time.monotonic()
             self.say("Model")
             with busy(f"checking the files of {self.source.name or self.source.path}"):
                 set_damaged_aside(self.source)
             self._base = self.load_weights(
-                self.source, self.hardware, nf4=nf4, dequantized=nf4 and plan.dequantized
-            )
+                self.source, self.hardware, nf4=self.recipe.model.quantization == "nf4",
+                dequantized=plan.dequantized, fp8=plan.products == "fp8",
+            )  # fmt: skip
             if self.has_ranks or self.weights:
                 name = self.source.name or self.source.path
                 self.weights = require_weights(self._base, name, self.weights)
@@ -318,6 +318,7 @@ class Context:
         *,
         nf4: bool = False,
         dequantized: bool = False,
+        fp8: bool = False,
     ) -> PreTrainedModel:
         """Load a model, which is said; on every rank its share, if the plan has it spread."""
         self._spread = world = self._spread_over(source)
@@ -331,7 +332,9 @@ class Context:
         )
         arriving, size = to_download(source)
         with busy(f"{'downloading' if arriving else 'loading'} {named}", size, growing=arriving):
-            model = load_model(source, hardware, nf4=nf4, dequantized=dequantized, world=world)
+            model = load_model(
+                source, hardware, nf4=nf4, dequantized=dequantized, fp8=fp8, world=world
+            )
         require_causal(model, self.recipe.model.id)
         stop_generation_at(model, self.encoder)
         return model

@@ -42,9 +42,10 @@ _WITHOUT = "Set train.products=null: the products are then in the model's dtype.
 class Rows(NamedTuple):
     """A matrix of bytes; each row has its scale."""
 
-    values_RK: Tensor
-    scale_R1: Tensor
-    """float32, powers of two"""
+    values: Tensor
+    """[R, K]"""
+    scale: Tensor
+    """[R, 1] float32, powers of two"""
 
 
 def quantize(*parts_RK: Tensor, dtype: torch.dtype = FORMAT) -> Rows:
@@ -73,11 +74,11 @@ def _compiled() -> Callable[[Sequence[Tensor], torch.dtype], tuple[Tensor, Tenso
 
 
 def product(left: Rows, right: Rows, dtype: torch.dtype) -> Tensor:
-    """left · rightᵀ."""
+    """What `left` · `right`ᵀ is, in a dtype."""
     # A GPU gives bfloat16 alone.
-    out = torch.bfloat16 if left.values_RK.is_cuda else dtype
-    a, b = left.values_RK, right.values_RK.T
-    scale, scales = left.scale_R1, right.scale_R1.view(1, -1)
+    out = torch.bfloat16 if left.values.is_cuda else dtype
+    a, b = left.values, right.values.T
+    scale, scales = left.scale, right.scale.view(1, -1)
     if hasattr(functional, "scaled_mm"):
         rows = functional.ScalingType.RowWise
         found = functional.scaled_mm(
@@ -92,7 +93,7 @@ def product(left: Rows, right: Rows, dtype: torch.dtype) -> Tensor:
 
 def plain_product(left: Rows, right: Rows) -> Tensor:
     """The same of the same bytes, in float32."""
-    a, b = (one.values_RK.float() * one.scale_R1 for one in (left, right))
+    a, b = (one.values.float() * one.scale for one in (left, right))
     return a @ b.T
 
 
@@ -104,17 +105,17 @@ class EightBit(nn.Linear):
         weight_OI = layer.weight.data
         self.by_output = quantize(weight_OI)
         # As bytes: nobody takes them for numbers, or casts them.
-        bits = self.by_output.values_RK.view(torch.uint8)
+        bits = self.by_output.values.view(torch.uint8)
         self.weight = nn.Parameter(bits, requires_grad=False)
         self.bias = layer.bias
         self.by_input = quantize(self.dequantized(weight_OI.dtype).T.contiguous())
 
     def dequantized(self, dtype: torch.dtype) -> Tensor:
         """The weight [O, I] as it is multiplied: exact in any dtype with 4 bits of mantissa."""
-        return self.by_output.values_RK.to(dtype) * self.by_output.scale_R1.to(dtype)
+        return self.by_output.values.to(dtype) * self.by_output.scale.to(dtype)
 
     def product(self, x_TI: Rows, dtype: torch.dtype) -> Tensor:
-        """x Wᵀ + bias, [T, O]."""
+        """What x Wᵀ + bias is, [T, O]."""
         y_TO = product(x_TI, self.by_output, dtype)
         return y_TO if self.bias is None else y_TO.add_(self.bias.to(dtype))
 
@@ -157,13 +158,13 @@ def join(layers: Sequence[EightBit]) -> Rows:
     """The weights of layers with one input beside each other [I, O + O + …]; each keeps a view of its own."""
     if len(layers) == 1:
         return layers[0].by_input
-    scale_I1 = reduce(torch.maximum, (layer.by_input.scale_R1 for layer in layers))
+    scale_I1 = reduce(torch.maximum, (layer.by_input.scale for layer in layers))
     shifted = []
     for layer in layers:
         values_IO, own_I1 = layer.by_input
         shifted.append((values_IO.to(torch.bfloat16) * (own_I1 / scale_I1).bfloat16()).to(FORMAT))
     whole = Rows(torch.cat(shifted, 1), scale_I1)
-    parts = whole.values_RK.split([layer.out_features for layer in layers], 1)  # type: ignore[no-untyped-call]
+    parts = whole.values.split([layer.out_features for layer in layers], 1)  # type: ignore[no-untyped-call]
     for layer, part in zip(layers, parts, strict=True):
         layer.by_input = Rows(part, scale_I1)
     return whole
@@ -256,8 +257,8 @@ def require_right(layers: Sequence[EightBit]) -> None:
 def _difference(weight: Rows, tokens: int) -> float:
     """The largest relative difference of a token's result from what a product in float32 says."""
     generator = torch.Generator().manual_seed(tokens)
-    drawn_TK = torch.randn(tokens, weight.values_RK.shape[1], generator=generator)
-    drawn_TK = drawn_TK.to(weight.values_RK.device, torch.bfloat16)
+    drawn_TK = torch.randn(tokens, weight.values.shape[1], generator=generator)
+    drawn_TK = drawn_TK.to(weight.values.device, torch.bfloat16)
     found = product(quantize(drawn_TK), weight, torch.bfloat16).float()
     expected = plain_product(Rows(*_quantized([drawn_TK], FORMAT)), weight)
     return float(((found - expected).norm(dim=1) / expected.norm(dim=1)).max())
