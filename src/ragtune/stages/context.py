@@ -312,14 +312,9 @@ class Context:
         free_gpu()
 
     def load_weights(
-        self,
-        source: ModelSource,
-        hardware: Hardware,
-        *,
-        nf4: bool = False,
-        dequantized: bool = False,
-        fp8: bool = False,
-    ) -> PreTrainedModel:
+        self, source: ModelSource, hardware: Hardware, *,
+        nf4: bool = False, dequantized: bool = False, fp8: bool = False,
+    ) -> PreTrainedModel:  # fmt: skip
         """Load a model, which is said; on every rank its share, if the plan has it spread."""
         self._spread = world = self._spread_over(source)
         named = self.recipe.model.id if source == self.source else source.path
