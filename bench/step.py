@@ -4,7 +4,9 @@
 
 Every case builds its model on the GPU, trains a few steps through ragtune's own trainer and gives the
 median step, the peak of allocated memory and what the plan predicted for it. `answer` cases ask
-questions of the notebook's lengths. --tiny runs the same code on a CPU in seconds.
+questions of the notebook's lengths; `NeMo` ones are full rows of 4,096 tokens, all of them trained, at
+Qwen2.5-7B's shape with rank 16, as NVIDIA measures its NeMo AutoModel. `fp8` is train.products.
+--tiny runs the same code on a CPU in seconds.
 """
 
 from __future__ import annotations
@@ -28,14 +30,17 @@ import transformers as hf
 from ragtune.answering.local import Local
 from ragtune.data.encode import Sample
 from ragtune.model import load as loading
+from ragtune.model.fast import eight
 from ragtune.model.fast.attention import NAME
 from ragtune.model.fast.dropout import Masks
+from ragtune.model.fast.eight import convert
 from ragtune.model.fast.lora import fuse
 from ragtune.model.hardware import Hardware
 from ragtune.model.layout import row_size
 from ragtune.model.lora import attach
 from ragtune.model.nf4 import round_to_nf4
 from ragtune.model.plan import Plan, estimate_of, make_plan
+from ragtune.model.targets import ordinary_layers
 from ragtune.recipe.schema import Recipe
 from ragtune.training.arguments import training_arguments
 from ragtune.training.rows import PackedRows, split_rows
@@ -45,7 +50,20 @@ CUDA = torch.cuda.is_available()
 VOCABULARY = 43176
 
 
-def shape(layers: int, *, tiny: bool) -> Any:
+def shape(layers: int, *, tiny: bool, nemo: bool = False) -> Any:
+    if nemo:
+        sizes = (64, 128, 2, 4, 2) if tiny else (3584, 18944, 28, 28, 4)
+        names = (
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+        )
+        return hf.Qwen2Config(
+            **dict(zip(names, sizes, strict=True)), vocab_size=2000 if tiny else 152064, rope_theta=1e6,
+            max_position_embeddings=32768, tie_word_embeddings=False, pad_token_id=0,
+        )  # fmt: skip
     if tiny:
         return hf.LlamaConfig(
             vocab_size=500, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
@@ -57,12 +75,23 @@ def shape(layers: int, *, tiny: bool) -> Any:
     )  # fmt: skip
 
 
-def build(config: Any, *, nf4: bool, dequantized: bool, liger: bool) -> Any:
-    """A model with random weights, as load_model would give it."""
+def build(
+    config: Any,
+    *,
+    nf4: bool,
+    dequantized: bool,
+    liger: bool,
+    fp8: bool = False,
+    whole_ends: int = 0,
+) -> Any:
+    """A model with random weights, as load_model would give it.
+
+    `whole_ends`: so many of the first and of the last layers stay out of 8 bits.
+    """
     torch.manual_seed(0)
     with torch.device("cuda" if CUDA else "cpu"):
         torch.set_default_dtype(torch.bfloat16 if CUDA else torch.float32)
-        model = hf.LlamaForCausalLM(config)
+        model = hf.AutoModelForCausalLM.from_config(config)
         torch.set_default_dtype(torch.float32)
     if nf4 and dequantized:
         round_to_nf4(model)
@@ -87,13 +116,26 @@ def build(config: Any, *, nf4: bool, dequantized: bool, liger: bool) -> Any:
     if liger and CUDA:
         loading.fuse_kernels(model)
     model.requires_grad_(requires_grad=False)
+    if fp8:
+        middle = range(whole_ends, config.num_hidden_layers - whole_ends)
+        convert(model, [n for n in ordinary_layers(model) if int(n.split(".")[2]) in middle])
     return model.eval()
 
 
-def samples(count: int, longest: int, vocabulary: int, trained: int | None = None) -> list[Sample]:
-    """Samples of about 720 tokens, as the notebook's, with short answers or `trained` tokens each."""
+def samples(
+    count: int, longest: int, vocabulary: int, trained: int | None = None, full: int | None = None
+) -> list[Sample]:
+    """Samples of about 720 tokens, as the notebook's, with short answers or `trained` tokens each.
+
+    `full`: each has so many tokens instead, drawn of 1,024, and all of them that have one before are trained.
+    """
     rng = random.Random(0)
     out = []
+    if full:
+        drawn = (
+            [rng.randrange(5, min(1024, vocabulary)) for _ in range(full)] for _ in range(count)
+        )
+        return [Sample(str(i), ids[:1], ids[1:], i) for i, ids in enumerate(drawn)]
     for i in range(count):
         n = int(min(1150, max(260, rng.gauss(720, 150))) * longest / 1150)
         k = rng.choice([3, 4, 5, 6, 7, 8, 10])
@@ -114,7 +156,7 @@ def recipe_of(case: dict[str, Any], batch: int) -> Recipe:
                      "experts": case.get("experts", False)},
             "train": {
                 "steps": case["steps"], "batch_size": batch, "samples_per_row": case["per_row"],
-                "recompute": case["recompute"],
+                "recompute": case["recompute"], "products": "fp8" if case.get("fp8") else None,
                 "optimizer": "paged_adamw_8bit" if CUDA else "adamw",
             },
         }
@@ -127,7 +169,7 @@ def train(
     batch = 4 if tiny else 16
     recipe = recipe_of(case, batch)
     count = batch * case["steps"]
-    data = samples(count, case["longest"], config.vocab_size, case["trained"])
+    data = samples(count, case["longest"], config.vocab_size, case["trained"], case.get("full"))
     steps = [data[i : i + batch] for i in range(0, len(data), batch)]
     hardware = hardware_here()
     tuned = attach(model, recipe.lora, 42)
@@ -142,7 +184,7 @@ def train(
         device=hardware.name, dtype=hardware.dtype_name, quantization=recipe.model.quantization,
         samples_per_row=case["per_row"], recompute=case["recompute"],
         optimizer=recipe.train.optimizer, evaluation_batch=1, dequantized=case["dequantized"],
-        packed=packed,
+        packed=packed, products=recipe.train.products,
     )  # fmt: skip
     if case["recompute"]:
         set_recompute(tuned, on=True)
@@ -195,8 +237,10 @@ def train(
     )
     predicted = estimate.training(tokens, trained, -(-batch // case["per_row"])) / 2**30
     peak = torch.cuda.max_memory_allocated() / 2**30 if CUDA else 0.0
+    seconds = statistics.median(b - a for a, b in itertools.pairwise(ends))
     return {
-        "step_seconds": round(statistics.median(b - a for a, b in itertools.pairwise(ends)), 4),
+        "step_seconds": round(seconds, 4),
+        "tokens_a_second": round(sum(map(len, data)) / case["steps"] / seconds),
         "peak_gib": round(peak, 2),
         "predicted_gib": round(predicted, 2),
         "error": round(predicted / peak - 1, 3) if peak else None,
@@ -278,7 +322,9 @@ def hardware_here() -> Hardware:
 DEFAULT = {
     "layers": 32, "rank": 128, "dropout": 0.0, "nf4": True, "dequantized": True, "recompute": False,
     "per_row": 8, "fuse": True, "liger": True, "longest": 1150, "trained": None, "steps": 6,
+    "fp8": False, "e5m2": False, "fast": True, "whole_ends": 0, "full": None,
 }  # fmt: skip
+NEMO = {"full": 4096, "rank": 16, "nf4": False, "dequantized": False, "per_row": 2, "steps": 4}
 CASES: dict[str, dict[str, Any]] = {
     "kept, 8 a row": {},
     "kept, 8 a row, dropout": {"dropout": 0.05},
@@ -292,7 +338,34 @@ CASES: dict[str, dict[str, Any]] = {
     "PEFT's adapters, 8 a row": {"fuse": False},
     "PEFT's adapters, 8 a row, dropout": {"fuse": False, "dropout": 0.05},
     "no Liger, 8 a row": {"liger": False},
+    "fp8, 8 a row": {"fp8": True},
+    "fp8, 8 a row, dropout": {"fp8": True, "dropout": 0.05},
+    "fp8, 16 a row": {"fp8": True, "per_row": 16},
+    "fp8, 16 a row, dropout": {"fp8": True, "per_row": 16, "dropout": 0.05},
+    "fp8, bf16 base, 8 a row, dropout": {"fp8": True, "nf4": False, "dropout": 0.05},
+    "fp8, recompute, 16 a row, dropout": {
+        "fp8": True, "recompute": True, "dropout": 0.05, "per_row": 16,
+    },
+    # What may mend what 8 bits cost, and what it costs itself.
+    "fp8 with e5m2 for gradients, 16 a row, dropout": {
+        "fp8": True, "per_row": 16, "dropout": 0.05, "e5m2": True,
+    },
+    "fp8 without the two first and last layers, 16 a row, dropout": {
+        "fp8": True, "per_row": 16, "dropout": 0.05, "whole_ends": 2,
+    },
+    "fp8 with sums in float32, 16 a row, dropout": {
+        "fp8": True, "per_row": 16, "dropout": 0.05, "fast": False,
+    },
+    "NeMo": NEMO,
+    "NeMo, fp8": {**NEMO, "fp8": True},
+    "NeMo, 4 a row, recompute": {**NEMO, "per_row": 4, "recompute": True},
+    "NeMo, 4 a row, recompute, fp8": {**NEMO, "per_row": 4, "recompute": True, "fp8": True},
     # Memory alone, at a quarter of the layers.
+    "m: fp8": {"layers": 8, "steps": 3, "fp8": True},
+    "m: fp8, dropout, 16 a row": {"layers": 8, "steps": 3, "fp8": True, "dropout": 0.05, "per_row": 16},
+    "m: fp8, recompute, bf16": {
+        "layers": 8, "steps": 3, "fp8": True, "nf4": False, "recompute": True, "per_row": 16,
+    },
     "m: rank 16": {"layers": 8, "rank": 16, "steps": 3},
     "m: rank 64, 4 a row, NF4": {"layers": 8, "rank": 64, "per_row": 4, "steps": 3, "dequantized": False},
     "m: bf16 base": {"layers": 8, "nf4": False, "dequantized": False, "steps": 3},
@@ -309,6 +382,8 @@ CASES: dict[str, dict[str, Any]] = {
     "answer: before": {"answer": True, "adapter": False, "questions": 300},
     "answer: after": {"answer": True, "adapter": True, "questions": 300},
     "answer: NF4": {"answer": True, "adapter": False, "questions": 100, "dequantized": False},
+    "answer: fp8, before": {"answer": True, "adapter": False, "questions": 300, "fp8": True},
+    "answer: fp8, after": {"answer": True, "adapter": True, "questions": 300, "fp8": True},
     "answer: batch 64": {"answer": True, "adapter": False, "questions": 192, "batch": 64},
 }  # fmt: skip
 
@@ -320,6 +395,7 @@ def main() -> None:
     parser.add_argument(
         "--profile", help="names of cases, with ; between, whose profile is written beside --out"
     )
+    parser.add_argument("--steps", type=int, help="in each case, for curves of the loss")
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
     result: dict[str, Any] = {
@@ -337,12 +413,19 @@ def main() -> None:
         case = {**DEFAULT, **options}
         if arguments.tiny:
             case |= {"layers": 2, "nf4": False, "dequantized": False, "longest": 60, "steps": 3}
-            case["questions"] = 5
+            case |= {
+                "questions": 5,
+                "full": case["full"] and 64,
+                "whole_ends": 0,
+            }
+        case["steps"] = arguments.steps or case["steps"]
         del built
         gc.collect()
         if CUDA:
             torch.cuda.empty_cache()
-        config = shape(case["layers"], tiny=arguments.tiny)
+        config = shape(case["layers"], tiny=arguments.tiny, nemo=bool(case["full"]))
+        eight.GRADIENTS = torch.float8_e5m2 if case["e5m2"] else torch.float8_e4m3fn
+        eight.FAST_SUMS = case["fast"]
         profile = None
         if arguments.profile and name.startswith(tuple(arguments.profile.split(";"))):
             profile = arguments.out.with_name(
@@ -353,7 +436,8 @@ def main() -> None:
         try:
             built = (
                 build(
-                    config, nf4=case["nf4"], dequantized=case["dequantized"], liger=case["liger"]
+                    config,
+                    **{k: case[k] for k in ("nf4", "dequantized", "liger", "fp8", "whole_ends")},
                 ),
                 None,
             )

@@ -406,3 +406,31 @@ def test_a_check_says_which_gpus_share_the_work(
     assert [level for level, _ in told[2:]] == ["warning"] * bool(said)
     if devices == "all":
         assert told[2][1] == "the GPUs differ: card of 80 and card of 24 and card of 48"
+
+
+def test_weights_in_8_bits_take_what_dequantised_ones_do() -> None:
+    eight, kept = plan_for(78.7, "train.products=fp8"), plan_for(78.7)
+    assert (eight.products, eight.dequantized, kept.products) == ("fp8", False, None)
+    assert eight.memory["weights"] == kept.memory["weights"]
+    assert kept.memory["working"] < eight.memory["working"] < 1.6 * kept.memory["working"]
+    assert "in FP8, in two layouts of what NF4 makes of them" in " ".join(describe(eight, 16))
+    assert eight.samples_per_row >= 8
+    bf16 = plan_for(78.7, "train.products=fp8", "model.quantization=null")
+    assert bf16.memory["weights"] == eight.memory["weights"]
+    assert "in FP8, in two layouts, " in " ".join(describe(bf16, 16))
+
+
+def test_weights_in_8_bits_can_neither_stay_in_nf4_nor_be_spread() -> None:
+    assert plan_for(15).memory  # in NF4
+    assert plan_for(20, "train.products=fp8").recompute
+    with pytest.raises(UsageError) as caught:
+        plan_for(12, "train.products=fp8")
+    assert "train.products=null" in caught.value.advice
+    steps = [[(700, 10)] * 16]
+    spread = notebook("model.quantization=null")
+    assert make_plan(spread, GPU, llama(), steps, [700], 12 * GIB, ranks=2).spread
+    with pytest.raises(UsageError, match="needs about"):
+        make_plan(
+            notebook("model.quantization=null", "train.products=fp8"), GPU, llama(), steps, [700],
+            12 * GIB, ranks=2,
+        )  # fmt: skip

@@ -17,6 +17,7 @@ from ragtune.base.errors import is_out_of_memory
 from ragtune.base.text import first_line, shortened
 from ragtune.model.fast.attention import using_packed
 from ragtune.model.fast.cache import RaggedCache
+from ragtune.model.fast.eight import unrounded
 from ragtune.model.fast.probe import probe, row_matters
 from ragtune.model.hardware import autocast
 
@@ -67,6 +68,7 @@ def unfit(
         return row_matters(model, real)
 
 
+@unrounded()
 def probe_generate(model: PreTrainedModel) -> str | None:
     """Why transformers' own answers to a batch can't be trusted: what its cache gets wrong; or None."""
     device = model.get_input_embeddings().weight.device
@@ -93,6 +95,7 @@ def allowed(model: PreTrainedModel) -> float:
     return 1e-3 if model.dtype == torch.float32 else 0.1
 
 
+@unrounded()
 def _probe_cache(model: PreTrainedModel, texts: Sequence[list[int]]) -> str | None:
     """What is otherwise where a text's last token is added to a cache of ours; or None."""
     device = model.get_input_embeddings().weight.device

@@ -25,6 +25,7 @@ from ragtune.answering.ragged import Heard
 from ragtune.base.errors import UsageError, is_out_of_memory
 from ragtune.base.text import first_line, shortened
 from ragtune.model.configuration import said
+from ragtune.model.fast.eight import unrounded
 from ragtune.model.generation import CORRECT, GENERATION
 from ragtune.model.hardware import autocast, free_gpu
 from ragtune.model.spread import is_spread
@@ -88,6 +89,7 @@ def _generated(model: PreTrainedModel, **asked: object) -> Any:  # noqa: ANN401 
         ) from error
 
 
+@unrounded()
 def choose_way(
     model: PreTrainedModel, settings: GenerationConfig, prompts: Sequence[list[int]], most: int
 ) -> Way:

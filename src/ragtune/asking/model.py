@@ -100,6 +100,7 @@ class Model:
             context.hardware,
             nf4=nf4,
             dequantized=nf4 and kept is not None and kept.dequantized,
+            fp8=context.recipe.train.products == "fp8",
         )
         if self.adapter is None:
             self._model = base.eval()

@@ -27,6 +27,8 @@ if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & set(os.environ):
 
 AMPERE = (8, 0)
 """The first compute capability with bfloat16 arithmetic in hardware."""
+ADA = (8, 9)
+"""The first one with products of 8-bit floats."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def choose_hardware(
         gpus: all that share it, if some are of other machines.
 
     Raises:
-        UsageError: NF4 or an 8-bit optimizer is asked for where it can't work.
+        UsageError: NF4, an 8-bit optimizer or 8-bit products are asked for where they can't work.
     """
     if recipe.model.quantization == "nf4":
         _require_bitsandbytes("model.quantization: nf4", "model.quantization=null")
@@ -99,6 +101,8 @@ def choose_hardware(
         reason = "no GPU: exact and repeatable on any CPU"
     if recipe.model.dtype != "auto":
         dtype, reason = getattr(torch, recipe.model.dtype), "the recipe asks for it"
+    if recipe.train.products == "fp8":
+        _require_fp8(dtype, gpus)
     return Hardware(device, dtype, reason, name, tuple(gpus))
 
 
@@ -117,10 +121,31 @@ def answering_alone(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"train": train})
 
 
+def _require_fp8(dtype: torch.dtype, gpus: Sequence[Gpu]) -> None:
+    what, instead = "train.products: fp8", "Set train.products=null."
+    if not gpus:
+        raise UsageError(f"{what} needs an NVIDIA GPU, and there is none here.", instead)
+    for gpu in gpus:
+        if gpu.capability < ADA:
+            raise UsageError(
+                "{} needs compute capability {}.{}, and {} has {}.{}.".format(
+                    what, *ADA, gpu.name, *gpu.capability
+                ),
+                instead,
+            )
+    if dtype != torch.bfloat16:
+        name = str(dtype).removeprefix("torch.")
+        raise UsageError(
+            f"{what} goes with bfloat16, and model.dtype is {name}.",
+            f"Set model.dtype=auto. Or s{instead[1:]}",
+        )
+
+
 def plain(recipe: Recipe) -> Recipe:
-    """The recipe without what needs bitsandbytes: for a merged model, which is not quantised."""
+    """The recipe without what needs bitsandbytes, or 8 bits: for a merged model, which is not quantised."""
     model = recipe.model.model_copy(update={"quantization": None})
-    return answering_alone(recipe).model_copy(update={"model": model})
+    train = recipe.train.model_copy(update={"optimizer": "adamw", "products": None})
+    return recipe.model_copy(update={"model": model, "train": train})
 
 
 @cache

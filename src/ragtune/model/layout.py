@@ -95,7 +95,13 @@ def choose_rows(
         f"The run needs about {size_of(needed)} of GPU memory"
         + (f" on each of {ranks} ranks, which share the weights" if smallest.shares > 1 else "")
         + f"; {size_of(budget / SPARE)} are there.",
-        ("" if base.nf4 else "Set model.quantization=nf4. ")
+        (
+            "Set train.products=null: weights in 8 bits can neither stay in NF4 nor be shared by GPUs. "
+            if base.fp8
+            else ""
+            if base.nf4
+            else "Set model.quantization=nf4. "
+        )
         + "Set train.optimizer=paged_adamw_8bit, a lower lora.rank or prompt.max_tokens, or "
         "choose a smaller model.",
     )
@@ -104,11 +110,12 @@ def choose_rows(
 def _bases(recipe: Recipe, base: Estimate, ranks: int) -> list[Estimate]:
     """With the weights whole on each rank and, where that can be, shared by all of them.
 
-    PEFT replaces a weight that it adapts by itself, which must then be there whole; and of weights that
-    come quantised it is not known whether they can be shared.
+    PEFT replaces a weight that it adapts by itself, which must then be there whole; so must one in 8 bits,
+    with its second layout; and of weights that come quantised it is not known whether they can be shared.
     """
     comes_quantized = base.nf4 and recipe.model.quantization != "nf4"
-    if ranks == 1 or base.shape.by_weight or base.shape.experts or comes_quantized:
+    whole = base.shape.by_weight or base.shape.experts or base.fp8
+    if ranks == 1 or whole or comes_quantized:
         return [base]
     return [base, dataclasses.replace(base, shares=ranks)]
 
@@ -155,7 +162,7 @@ def _choices(recipe: Recipe, base: Estimate) -> Iterator[Estimate]:
     """What may be kept in memory, the best choice first: it takes the most."""
     auto = recipe.train.recompute == "auto"
     for recompute in (False, True) if auto else (recipe.train.recompute is True,):
-        if recipe.model.quantization == "nf4":
+        if recipe.model.quantization == "nf4" and not base.fp8:
             yield dataclasses.replace(base, dequantized=True, recompute=recompute)
         if recipe.model.quantization != "nf4" or not base.shape.by_weight:
             yield dataclasses.replace(base, dequantized=False, recompute=recompute)

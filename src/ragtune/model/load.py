@@ -18,12 +18,14 @@ from transformers import (
 )
 
 from ragtune.base.errors import RagtuneError, is_panic
+from ragtune.base.screen.console import note
 from ragtune.base.stopping import stop_if_asked
 from ragtune.base.web.hub_client import bound_client
 from ragtune.base.web.network import hub_is_offline
 from ragtune.distributed.world import World
 from ragtune.model.complete import REPORTED, require_all
 from ragtune.model.configuration import require_sane
+from ragtune.model.fast.eight import MULTIPLE, convert
 from ragtune.model.fast.liger import fuse_kernels, has_liger
 from ragtune.model.generation import require_settings
 from ragtune.model.hardware import Hardware
@@ -36,6 +38,7 @@ from ragtune.model.safety import model_json
 from ragtune.model.skeleton import auto_class
 from ragtune.model.source import ModelSource
 from ragtune.model.spread import spread
+from ragtune.model.targets import ordinary_layers
 from ragtune.model.unloadable import explained
 
 T = TypeVar("T")
@@ -135,6 +138,7 @@ def load_model(
     *,
     nf4: bool,
     dequantized: bool = False,
+    fp8: bool = False,
     world: World | None = None,
 ) -> PreTrainedModel:
     """A causal language model on its device, in eval mode, frozen.
@@ -144,15 +148,17 @@ def load_model(
         hardware: the device and dtype.
         nf4: whether the linear layers' weights are quantised.
         dequantized: keep what NF4 makes of them in `hardware.dtype`: four times the memory, faster.
+        fp8: let its linear layers compute in 8 bits; what NF4 makes of them is then kept in 8 bits, too.
         world: the ranks that share its weights, each of which loads it; None where each has all of them.
 
     Raises:
         UsageError: it is not found or no causal language model in safetensors, or has an adapter; it is
-            quantised in a way that can't be trained here.
+            quantised in a way that can't be trained here; it can't compute in 8 bits here.
         RagtuneError: too little memory.
     """
     # What is spread is whole on the CPU at first, in files that all ranks of a machine have in memory once.
     device, dtype = torch.device("cpu") if world else hardware.device, hardware.dtype
+    dequantized |= fp8
     packed = nf4 and not dequantized
     options = _options(device, dtype, nf4=packed and world is None)
     config = load_config(source)
@@ -179,6 +185,17 @@ def load_model(
     if nf4 and dequantized:
         round_to_nf4(model)
     model.requires_grad_(requires_grad=False)
+    if fp8:
+        layers = ordinary_layers(model)
+        count = convert(model, layers)
+        note(
+            f"Products of {count} of {len(layers)} linear layers are in 8 bits"
+            + (
+                "."
+                if count == len(layers)
+                else f": the others' sizes are no multiples of {MULTIPLE}."
+            )
+        )
     if world:
         spread(model, hardware, world, nf4=packed)
     return model.eval()

@@ -134,6 +134,8 @@ class Estimate:
     fused_kernels: bool
     nf4_bytes: float = NF4_BYTES
     """Bytes of a weight of the linear layers in NF4, or of those of a base that comes quantised."""
+    fp8: bool = False
+    """Whether the linear layers' weights are kept in 8 bits, in two layouts."""
     shares: int = 1
     """GPUs that the weights are spread over."""
 
@@ -141,8 +143,8 @@ class Estimate:
     def weights(self) -> float:
         """What the weights take; spread ones with what is gathered of them at a time."""
         s = self.shape
-        packed = self.nf4 and not self.dequantized
-        linear = self.nf4_bytes if packed else self.width
+        packed = self.packed
+        linear = self.nf4_bytes if packed else 2 if self.fp8 else self.width
         whole = s.linear * linear + s.other * self.width
         if self.shares == 1:
             return whole
@@ -151,6 +153,11 @@ class Estimate:
             whole += (self.shares - 1) * s.linear * SCALE_BYTES
         # What is outside of the layers, a layer, what arrives for the next, and what did for the last one.
         return whole / self.shares + s.other * self.width + 3 * s.linear * linear / s.layers
+
+    @property
+    def packed(self) -> bool:
+        """Whether weights are dequantised at every use."""
+        return self.nf4 and not (self.dequantized or self.fp8)
 
     @property
     def adapter(self) -> float:
@@ -201,10 +208,12 @@ class Estimate:
         copies = 2 * s.inner if self.dropout else s.inner
         copies += 2 * s.routed * s.hidden
         again = self.layer if self.recompute else 0
-        weight = s.largest_linear * self.width if self.nf4 and not self.dequantized else 0
+        weight = s.largest_linear * self.width if self.packed else 0
+        # The gradients for gate and up beside each other, a byte a number.
+        eighths = 2 * s.inner if self.fp8 else 0
         # The gradient of a copy of the experts' weights, and recomputed, that copy.
         weight += s.largest_experts * self.width * (2 if self.recompute else 1)
-        return max(loss, tokens * (again + (copies + s.hidden) * self.width) + weight)
+        return max(loss, tokens * (again + eighths + (copies + s.hidden) * self.width) + weight)
 
     def training(self, tokens: int, trained: int, rows: int) -> float:
         """The peak of training with rows of so many tokens, `trained` of them, so many rows a step.
@@ -229,7 +238,8 @@ class Estimate:
         s = self.shape
         row = min(cached, PREFILL_TOKENS)
         reading = row * (3 * s.inner + 4 * s.hidden) * self.width
-        weight = s.largest_linear * self.width if self.nf4 and not self.dequantized else 0
+        reading += row * s.inner if self.fp8 else 0
+        weight = s.largest_linear * self.width if self.packed else 0
         logits = questions * s.vocabulary * 10
         copies = 2 * s.largest_experts * self.width
         fixed = self.weights + self.adapter + copies

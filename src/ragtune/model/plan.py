@@ -15,6 +15,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from ragtune.base.errors import UsageError
 from ragtune.model.fast.liger import has_liger
 from ragtune.model.hardware import Hardware
 from ragtune.model.layout import SPARE, Size, choose_rows, deal, row_size, share_of
@@ -51,6 +52,8 @@ class Plan:
     """The GPUs that share a step; each has a row of its own at a time."""
     spread: bool = False
     """Whether the base's weights are spread over them, and not whole on each."""
+    products: str | None = None
+    """fp8: those of the frozen weights are in 8 bits; None: in the dtype."""
     changes: tuple[str, ...] = ()
 
     @property
@@ -113,7 +116,8 @@ def make_plan(
         ranks: GPUs that share every step.
 
     Raises:
-        UsageError: the device can't hold the model and its adapter.
+        UsageError: the device can't hold the model and its adapter; or weights that stay quantised can't
+            be multiplied in 8 bits.
     """
     recipe, steps = _of_a_rank(recipe, steps, ranks)
     plan = bare_plan(recipe, hardware, ranks)
@@ -122,6 +126,12 @@ def make_plan(
     budget = (available(hardware) if memory is None else memory) * SPARE
     quantized = quantization_of(config, hardware.device, nf4=plan.quantization == "nf4")
     if quantized and not quantized.dequantized:
+        if plan.products:
+            raise UsageError(
+                f"train.products: {plan.products}: the base is quantised ({quantized.kind}) and trained as it "
+                "is: its weights are no numbers that 8 bits could hold.",
+                "Set train.products=null, or name the model as it was before it was quantised.",
+            )
         plan = dataclasses.replace(plan, quantization=quantized.kind)
     base = estimate_of(recipe, hardware, config)
     question = max(prompts, default=0) + recipe.evaluate.max_new_tokens
@@ -176,6 +186,7 @@ def bare_plan(recipe: Recipe, hardware: Hardware, ranks: int) -> Plan:
         optimizer=train.optimizer,
         evaluation_batch=_batch(recipe, CPU_EVALUATION_BATCH),
         ranks=ranks,
+        products=train.products,
     )
 
 
@@ -233,6 +244,7 @@ def estimate_of(recipe: Recipe, hardware: Hardware, config: PreTrainedConfig) ->
         recompute=recipe.train.recompute is True,
         dropout=recipe.lora.dropout > 0,
         optimizer=recipe.train.optimizer,
+        fp8=recipe.train.products == "fp8",
         fused_kernels=has_liger(config),
     )
 
@@ -276,6 +288,10 @@ def describe(plan: Plan, batch_size: int) -> list[str]:
     form = f" ({plan.quantization})" if plan.quantization else ""
     if plan.quantization == "nf4":
         form = " in NF4, kept dequantised" if plan.dequantized else " in NF4"
+    if plan.products == "fp8":
+        form = (
+            f" in FP8, in two layouts{' of what NF4 makes of them' if plan.quantization else ''},"
+        )
     if plan.spread:
         form += f", spread over {plan.ranks} GPUs,"
     return [

@@ -85,6 +85,17 @@ class _Structure:
         self.has_experts = bool(found)
         self.shared = _sharing(model)
 
+    @property
+    def ordinary(self) -> list[str]:
+        """The linear layers but those of the output, of routers and experts, and those that share weights."""
+        apart = self.routers | self.in_experts | self.shared
+        return [name for name in self.linear if name not in apart]
+
+
+def ordinary_layers(model: PreTrainedModel) -> list[str]:
+    """The names of a language model's linear layers but its output, routers and experts, and shared ones."""
+    return _Structure(model).ordinary
+
 
 def _sharing(model: nn.Module) -> set[str]:
     """The modules whose weights are those of another one, too: output and embedding, or blocks used twice."""
@@ -99,10 +110,7 @@ def _find(model: PreTrainedModel, lora: Lora) -> Targets:
     every = lora.target_modules == [ALL_LINEAR]
     # Who names the output layer gets it.
     candidates = parts.linear if every else [*parts.linear, *parts.outputs]
-    if every:
-        wanted = set(parts.linear) - parts.routers - parts.in_experts - parts.shared
-    else:
-        wanted = _named(parts, candidates, lora.target_modules)
+    wanted = set(parts.ordinary) if every else _named(parts, candidates, lora.target_modules)
     if lora.experts:
         if not parts.has_experts:
             raise UsageError(

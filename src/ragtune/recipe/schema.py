@@ -188,6 +188,11 @@ class Train(Section):
         "cosine", description="how the learning rate falls"
     )
     warmup: float = Field(0.1, ge=0, description="below 1: share of the steps; else: steps")
+    products: Literal["fp8"] | None = Field(
+        None,
+        description="fp8: products of the frozen weights in 8 bits, in training and for answers, on NVIDIA "
+        "GPUs from compute capability 8.9; null: in the model's dtype",
+    )
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = Field(
         "adamw", description="the 8-bit ones need CUDA and bitsandbytes"
     )

@@ -259,14 +259,14 @@ class Context:
             plan = self.plan
             if self.ranks:
                 self.ranks.start()  # which import meanwhile what this one has imported
-            nf4 = self.recipe.model.quantization == "nf4"
             start = time.monotonic()
             self.say("Model")
             with busy(f"checking the files of {self.source.name or self.source.path}"):
                 set_damaged_aside(self.source)
             self._base = self.load_weights(
-                self.source, self.hardware, nf4=nf4, dequantized=nf4 and plan.dequantized
-            )
+                self.source, self.hardware, nf4=self.recipe.model.quantization == "nf4",
+                dequantized=plan.dequantized, fp8=plan.products == "fp8",
+            )  # fmt: skip
             self.loading_seconds += time.monotonic() - start
         return self._base
 
@@ -308,13 +308,9 @@ class Context:
         free_gpu()
 
     def load_weights(
-        self,
-        source: ModelSource,
-        hardware: Hardware,
-        *,
-        nf4: bool = False,
-        dequantized: bool = False,
-    ) -> PreTrainedModel:
+        self, source: ModelSource, hardware: Hardware, *,
+        nf4: bool = False, dequantized: bool = False, fp8: bool = False,
+    ) -> PreTrainedModel:  # fmt: skip
         """Load a model, which is said; on every rank its share, if the plan has it spread."""
         world = self._spread_over(source)
         named = self.recipe.model.id if source == self.source else source.path
@@ -327,7 +323,9 @@ class Context:
         )
         arriving, size = to_download(source)
         with busy(f"{'downloading' if arriving else 'loading'} {named}", size, growing=arriving):
-            model = load_model(source, hardware, nf4=nf4, dequantized=dequantized, world=world)
+            model = load_model(
+                source, hardware, nf4=nf4, dequantized=dequantized, fp8=fp8, world=world
+            )
         require_causal(model, self.recipe.model.id)
         stop_generation_at(model, self.encoder)
         if source == self.source and (self.has_ranks or self.weights):

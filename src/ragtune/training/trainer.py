@@ -226,7 +226,8 @@ class PackedTrainer(Trainer):
         raise RagtuneError(
             f"Step {step}: there is too little memory for a single sample, even with recomputed "
             "activations.",
-            "Set model.quantization=nf4, prompt.max_tokens to something shorter, or a lower lora.rank.",
+            ("Set train.products=null with " if self.plan.products else "Set ")
+            + "model.quantization=nf4, prompt.max_tokens to something shorter, or a lower lora.rank.",
         )
 
     def _parts(self, row: int) -> list[dict[str, Any]]:

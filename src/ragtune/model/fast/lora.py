@@ -19,6 +19,7 @@ layers of a group; ∂ is written d.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 
 from ragtune.model.fast.attention import evaluating
 from ragtune.model.fast.dropout import Draw, Dropout, add_dropped, dropout
+from ragtune.model.fast.eight import EightBit, compute_dtype, join, quantize, rounds, to_input
 from ragtune.model.wrapping import ADAPTER
 
 
@@ -46,6 +48,9 @@ class Group:
         pairs = [(layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]) for layer in layers]
         self.parameters = [module.weight for pair in pairs for module in pair]
         self.ranks = [a.weight.shape[0] for a, _ in pairs]
+        self.eight = [base for base in self.bases if isinstance(base, EightBit)]
+        self.by_input = join(self.eight) if self.eight else None
+        """The bases' weights for the gradient, where their products are in 8 bits: all of them, or none."""
         self.waiting: list[tuple[Tensor, Tensor]] = []
         """(input, output) of the layers that are yet to be called, in their order."""
 
@@ -62,6 +67,17 @@ class Group:
         first, *rest = _LoraFunction.apply(x, self, *self._drawn(), *self.parameters)  # type: ignore[no-untyped-call]
         self.waiting = [(x, output) for output in rest]
         return first  # type: ignore[no-any-return]
+
+    def products(self, x: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
+        """What each base makes of their input, which is in that dtype; in 8 bits it is rounded once."""
+        if self.eight and rounds():
+            x_TI = quantize(x.view(-1, x.shape[-1]))
+            for base in self.eight:
+                yield base.product(x_TI, dtype).view(*x.shape[:-1], -1)
+            return
+        for base in self.bases:
+            bias_O = None if base.bias is None else base.bias.to(dtype)
+            yield nn.functional.linear(x, _weight(base, dtype), bias_O)
 
     def _drawn(self) -> tuple[float, Draw | None]:
         """The rate of dropout, and what is drawn for it; nothing where answers are made."""
@@ -89,7 +105,7 @@ class _LoraFunction(torch.autograd.Function):
     def forward(
         ctx: _Context, x: Tensor, group: Group, rate: float, draw: Draw | None, *parameters: Tensor
     ) -> tuple[Tensor, ...]:
-        dtype = _compute_dtype(x)
+        dtype = compute_dtype(x)
         # Masks are drawn for tokens in the order of memory.
         given = x.to(dtype).contiguous()
         x_TI = given.view(-1, x.shape[-1])
@@ -99,9 +115,8 @@ class _LoraFunction(torch.autograd.Function):
         del dropped_TI
         outputs = []
         parts = torch.split(low_TQ, group.ranks, dim=1)  # type: ignore[no-untyped-call]
-        for base, b_OR, low_TR in zip(group.bases, parameters[1::2], parts, strict=True):
-            bias_O = None if base.bias is None else base.bias.to(dtype)
-            y = nn.functional.linear(given, _weight(base, dtype), bias_O)
+        products = group.products(given, dtype)
+        for y, b_OR, low_TR in zip(products, parameters[1::2], parts, strict=True):
             y.view(-1, y.shape[-1]).addmm_(low_TR, b_OR.to(dtype).T)
             outputs.append(y)  # no view: some models change it in place
         ctx.save_for_backward(x_TI, low_TQ, *parameters)
@@ -127,13 +142,16 @@ class _LoraFunction(torch.autograd.Function):
             dy_TO = gradient.reshape(-1, gradient.shape[-1]).to(dtype)
             torch.mm(dy_TO, b_OR.to(dtype), out=dlow_TR)
             b_gradients.append((dy_TO.T @ low_TR).to(b_OR.dtype))
-            if ctx.needs_input_grad[0]:
+            if ctx.needs_input_grad[0] and group.by_input is None:
                 weight_OI = _weight(base, dtype)
                 if dx_TI is None:
                     dx_TI = dy_TO @ weight_OI
                 else:
                     dx_TI.addmm_(dy_TO, weight_OI)
             del dy_TO
+        if ctx.needs_input_grad[0] and group.by_input is not None:
+            flat = [gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients]
+            dx_TI = to_input(flat, group.by_input, dtype)
         dropped_TI = dropout(x_TI, ctx.rate, ctx.draw) if ctx.draw else x_TI
         da_QI = _scaled_product(dlow_TQ.T, dropped_TI, group.scale).to(parameters[0].dtype)
         del dropped_TI
@@ -157,13 +175,10 @@ def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
     return torch.addmm(nothing, a, b, beta=0, alpha=scale)
 
 
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-
-
 def _weight(base: nn.Linear, dtype: torch.dtype) -> Tensor:
-    """A base layer's weight [O, I]; one in NF4 is dequantised for this use."""
+    """A base layer's weight [O, I]; one in NF4, or in 8 bits, is dequantised for this use."""
+    if isinstance(base, EightBit):
+        return base.dequantized(dtype)
     # bitsandbytes' name: tested by tests/model/fast/test_lora.py (GPU) against PEFT's own layer.
     # A weight that is spread is another object in each pass: its layer knows.
     state = getattr(base.weight, "quant_state", None) or getattr(base, "quant_state", None)
@@ -199,12 +214,17 @@ def fuse(model: PeftModel) -> int:
     counts = Counter(layer for layer, _ in calls)
     # Not those that are used twice, or called in a way of their own.
     usable = [(layer, x) for layer, x in calls if counts[layer] == 1 and x is not None]
-    for _, same in groupby(usable, lambda c: (parents[c[0]], id(c[1]), c[0].scaling[ADAPTER])):
+    for _, same in groupby(usable, lambda c: (parents[c[0]], id(c[1]), *_kind(c[0]))):
         layers = [layer for layer, _ in same]
         group = Group(layers)
         for index, layer in enumerate(layers):
             layer.forward = _Forward(group, index)
     return len(usable)
+
+
+def _kind(layer: LoraLayer) -> tuple[float, bool]:
+    """What layers of a group have in common beside their input."""
+    return layer.scaling[ADAPTER], isinstance(layer.get_base_layer(), EightBit)
 
 
 @dataclass(eq=False)
@@ -238,7 +258,7 @@ def _can_fuse(module: nn.Module) -> bool:
         isinstance(module, LoraLayer)
         # A layer that PEFT reaches by its weight has the matrices of one that it reaches by its name.
         and type(module).__name__ in ("Linear", "Linear4bit", "ParamWrapper")
-        and type(module.get_base_layer()).__name__ in ("Linear", "Linear4bit")
+        and type(module.get_base_layer()).__name__ in ("Linear", "Linear4bit", "EightBit")
         and list(module.active_adapters) == [ADAPTER]
         and ADAPTER in module.lora_A
         and not module.lora_variant

@@ -21,6 +21,7 @@ from ragtune.model.fast.attention import (
     using_packed,
     windows_seen,
 )
+from ragtune.model.fast.eight import unrounded
 
 _LENGTHS = (5, 11, 3)
 _COMPARED = 8
@@ -67,6 +68,7 @@ def probe_texts(
     return reason or (None if model.dtype == torch.float32 else row_matters(model, texts))
 
 
+@unrounded()
 def row_matters(model: PreTrainedModel, texts: Sequence[list[int]]) -> str | None:
     """What the length of another text in the row changes in the shortest one; or None.
 
@@ -96,7 +98,8 @@ def relative(found_NV: Tensor, expected_NV: Tensor) -> float:
 def _tried(compare: Callable[[], str | None]) -> str | None:
     """What a comparison finds; that it can't be made is a reason, too."""
     try:
-        return compare()
+        with unrounded():
+            return compare()
     except PackedAttentionError as error:
         return str(error)
     except Exception as error:  # a model's own code may raise anything on a row of our kind

@@ -29,7 +29,8 @@ from ragtune.stages.ranks import devices_of
 def hardware(look: Look) -> None:
     chosen, recipe = look.run.hardware, look.run.recipe
     words = f"{chosen.name}; {chosen.dtype_name} ({chosen.reason})"
-    look.say(words + (", weights in NF4" if recipe.model.quantization else ""))
+    words += ", weights in NF4" if recipe.model.quantization else ""
+    look.say(words + (", products of the frozen ones in FP8" if recipe.train.products else ""))
     if (count := look.run.rank_count) > 1:
         look.say(
             f"{count} processes share the work" + (_gpus(look) if len(chosen.gpus) > 1 else "")

@@ -110,6 +110,8 @@ def adapter(look: Look) -> None:
     quantized = quantization_of(run.config, run.hardware.device)
     if quantized and not quantized.dequantized and targets.by_weight:
         raise packed_weight(targets.by_weight[0], quantized.kind)
+    if run.recipe.train.products and targets.by_weight:
+        raise packed_weight(targets.by_weight[0], "train.products: fp8")
     for line in describe(targets, run.recipe.lora):
         look.say(line)
 

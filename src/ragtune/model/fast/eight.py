@@ -1,0 +1,264 @@
+"""Products of frozen weights in 8 bits: two numbers of one byte each where there were two of two.
+
+Both factors are rounded to e4m3, each row of them with a scale of its own: an activation's row is a
+token, a weight's an output and, for gradients, an input. So a token's result depends on no other token,
+however rows are packed. Scales are powers of two: the weight's second layout is made of the first one, and
+rounds nothing again, so that the backward pass has the forward pass's weights.
+
+Axes in names: T tokens, I and O numbers in and out of a layer, R rows, K what a product sums over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextvars import ContextVar
+from functools import cache, reduce
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ragtune.base.errors import UsageError, is_out_of_memory
+from ragtune.base.text import first_line
+
+FORMAT = torch.float8_e4m3fn
+"""Of weights and activations."""
+GRADIENTS = torch.float8_e4m3fn
+"""Of gradients. torch.float8_e5m2 has more room for small ones, and half the digits (bench/step.py)."""
+FAST_SUMS = True
+"""Whether a GPU may sum with fewer bits than float32 has, which is faster (bench/step.py)."""
+MULTIPLE = 16
+"""Of which both sizes of a layer must be one."""
+_TINY = 1e-30
+_ALLOWED = 0.02
+"""What the GPU's product may differ by from that of the same bytes in float32: bfloat16 rounds it."""
+_TRIED = (1, 2, 65)
+"""Tokens."""
+_WITHOUT = "Set train.products=null: the products are then in the model's dtype."
+
+
+class Rows(NamedTuple):
+    """A matrix of bytes; each row has its scale."""
+
+    values: Tensor
+    """[R, K]"""
+    scale: Tensor
+    """[R, 1] float32, powers of two"""
+
+
+def quantize(*parts_RK: Tensor, dtype: torch.dtype = FORMAT) -> Rows:
+    """Matrices beside each other [R, K + K + …] in 8 bits, with a scale for each row of the whole.
+
+    A kernel that makes an activation can make these, too: products take `Rows`.
+    """
+    if not parts_RK[0].is_cuda:
+        return Rows(*_quantized(parts_RK, dtype))
+    # One graph for every way of calling it.
+    with torch.no_grad(), torch.autocast("cuda", enabled=False):
+        return Rows(*_compiled()(parts_RK, dtype))
+
+
+def _quantized(parts_RK: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    largest = (part.abs().amax(1, keepdim=True).float() for part in parts_RK)
+    most_R1 = reduce(torch.maximum, largest).clamp_min(_TINY)
+    scale_R1 = torch.exp2(torch.ceil(torch.log2(most_R1 / torch.finfo(dtype).max)))
+    values = [(part.float() / scale_R1).to(dtype) for part in parts_RK]
+    return values[0] if len(values) == 1 else torch.cat(values, 1), scale_R1
+
+
+@cache
+def _compiled() -> Callable[[Sequence[Tensor], torch.dtype], tuple[Tensor, Tensor]]:
+    return torch.compile(_quantized, dynamic=True)
+
+
+def product(left: Rows, right: Rows, dtype: torch.dtype) -> Tensor:
+    """What `left` · `right`ᵀ is, in a dtype."""
+    # A GPU gives bfloat16 alone.
+    out = torch.bfloat16 if left.values.is_cuda else dtype
+    a, b = left.values, right.values.T
+    scale, scales = left.scale, right.scale.view(1, -1)
+    if hasattr(functional, "scaled_mm"):
+        rows = functional.ScalingType.RowWise
+        found = functional.scaled_mm(
+            a, b, scale, rows, scales, rows, output_dtype=out, use_fast_accum=FAST_SUMS
+        )
+    else:  # torch before 2.10
+        found = torch._scaled_mm(  # noqa: SLF001 - no public way
+            a, b, scale, scales, out_dtype=out, use_fast_accum=FAST_SUMS
+        )
+    return found.to(dtype)
+
+
+def plain_product(left: Rows, right: Rows) -> Tensor:
+    """The same of the same bytes, in float32."""
+    a, b = (one.values.float() * one.scale for one in (left, right))
+    return a @ b.T
+
+
+class EightBit(nn.Linear):
+    """A frozen linear layer whose products are in 8 bits; it stays on its device."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__(layer.in_features, layer.out_features, bias=False, device="meta")
+        weight_OI = layer.weight.data
+        self.by_output = quantize(weight_OI)
+        # As bytes: nobody takes them for numbers, or casts them.
+        bits = self.by_output.values.view(torch.uint8)
+        self.weight = nn.Parameter(bits, requires_grad=False)
+        self.bias = layer.bias
+        self.by_input = quantize(self.dequantized(weight_OI.dtype).T.contiguous())
+
+    def dequantized(self, dtype: torch.dtype) -> Tensor:
+        """The weight [O, I] as it is multiplied: exact in any dtype with 4 bits of mantissa."""
+        return self.by_output.values.to(dtype) * self.by_output.scale.to(dtype)
+
+    def product(self, x_TI: Rows, dtype: torch.dtype) -> Tensor:
+        """What x Wᵀ + bias is, [T, O]."""
+        y_TO = product(x_TI, self.by_output, dtype)
+        return y_TO if self.bias is None else y_TO.add_(self.bias.to(dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        dtype = compute_dtype(x)
+        if not rounds():
+            bias = None if self.bias is None else self.bias.to(dtype)
+            return functional.linear(x.to(dtype), self.dequantized(dtype), bias)
+        y: Tensor = _Frozen.apply(x, self)  # type: ignore[no-untyped-call]
+        return y
+
+
+class _Context(torch.autograd.function.FunctionCtx):
+    layer: EightBit
+    like: tuple[torch.Size, torch.dtype]
+
+
+class _Frozen(torch.autograd.Function):
+    """A layer without an adapter."""
+
+    @staticmethod
+    def forward(ctx: _Context, x: Tensor, layer: EightBit) -> Tensor:
+        ctx.layer, ctx.like = layer, (x.shape, x.dtype)
+        y_TO = layer.product(quantize(x.reshape(-1, x.shape[-1])), compute_dtype(x))
+        return y_TO.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: _Context, dy: Tensor) -> tuple[Tensor, None]:
+        shape, dtype = ctx.like
+        dx_TI = to_input([dy.reshape(-1, dy.shape[-1])], ctx.layer.by_input, dtype)
+        return dx_TI.view(shape), None
+
+
+def to_input(gradients_TO: Sequence[Tensor], by_input: Rows, dtype: torch.dtype) -> Tensor:
+    """The gradient [T, I] for an input, of those of the layers that read it: their sum is one product."""
+    return product(quantize(*gradients_TO, dtype=GRADIENTS), by_input, dtype)
+
+
+def join(layers: Sequence[EightBit]) -> Rows:
+    """The weights of layers with one input beside each other [I, O + O + …]; each keeps a view of its own."""
+    if len(layers) == 1:
+        return layers[0].by_input
+    scale_I1 = reduce(torch.maximum, (layer.by_input.scale for layer in layers))
+    shifted = []
+    for layer in layers:
+        values_IO, own_I1 = layer.by_input
+        shifted.append((values_IO.to(torch.bfloat16) * (own_I1 / scale_I1).bfloat16()).to(FORMAT))
+    whole = Rows(torch.cat(shifted, 1), scale_I1)
+    parts = whole.values.split([layer.out_features for layer in layers], 1)  # type: ignore[no-untyped-call]
+    for layer, part in zip(layers, parts, strict=True):
+        layer.by_input = Rows(part, scale_I1)
+    return whole
+
+
+_rounds = ContextVar("rounds", default=True)
+
+
+def rounds() -> bool:
+    """Whether activations are rounded to 8 bits."""
+    return _rounds.get()
+
+
+@contextlib.contextmanager
+def unrounded() -> Iterator[None]:
+    """Multiply activations as they are, with the same weights.
+
+    So a probe compares what it asks for: two ways to lay a text out differ by less than 8 bits round away.
+    """
+    token = _rounds.set(False)
+    try:
+        yield
+    finally:
+        _rounds.reset(token)
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """In what products of an input are."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def fits(layer: nn.Linear) -> bool:
+    """Whether products of a layer's sizes can be in 8 bits."""
+    return layer.in_features % MULTIPLE == 0 and layer.out_features % MULTIPLE == 0
+
+
+def convert(model: nn.Module, names: Collection[str]) -> int:
+    """Let the named linear layers of a model compute in 8 bits; returns how many do.
+
+    Those of other kinds, and of sizes that don't fit, stay as they are.
+
+    Raises:
+        UsageError: none of them can; or the device computes something else.
+    """
+    dtypes = {parameter.dtype for parameter in model.parameters()}
+    found: list[EightBit] = []
+    for name in names:
+        parent, _, own = name.rpartition(".")
+        layer = model.get_submodule(name)
+        if type(layer) is nn.Linear and fits(layer) and layer.weight.is_floating_point():
+            found.append(EightBit(layer))
+            setattr(model.get_submodule(parent), own, found[-1])
+    if not found:
+        held = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        raise UsageError(
+            f"train.products: fp8: none of the model's linear layers (weights in {held}) can compute in 8 "
+            f"bits: their sizes must be multiples of {MULTIPLE}, and their weights not be packed.",
+            _WITHOUT,
+        )
+    require_right(found)
+    return len(found)
+
+
+def require_right(layers: Sequence[EightBit]) -> None:
+    """Require that the device multiplies as float32 does, forward and backward, in each layer's size.
+
+    Raises:
+        UsageError: it doesn't.
+    """
+    sizes = {(one.in_features, one.out_features): one for one in layers}
+    for (width, height), layer in sizes.items():
+        for weight, name in ((layer.by_output, "product"), (layer.by_input, "gradient")):
+            try:
+                worst = max(_difference(weight, tokens) for tokens in _TRIED)
+            except Exception as error:  # whatever a driver, a compiler or a library says
+                if is_out_of_memory(error):
+                    raise
+                worst, words = float("nan"), f"fails ({first_line(error)[:160]})"
+            else:
+                words = f"differs by {worst:.2g} from the same in float32"
+            if not worst <= _ALLOWED:
+                raise UsageError(
+                    f"train.products: fp8: on this device the {name} of a layer of {width:,} × {height:,} "
+                    f"{words}.",
+                    _WITHOUT,
+                )
+
+
+def _difference(weight: Rows, tokens: int) -> float:
+    """The largest relative difference of a token's result from what a product in float32 says."""
+    generator = torch.Generator().manual_seed(tokens)
+    drawn_TK = torch.randn(tokens, weight.values.shape[1], generator=generator)
+    drawn_TK = drawn_TK.to(weight.values.device, torch.bfloat16)
+    found = product(quantize(drawn_TK), weight, torch.bfloat16).float()
+    expected = plain_product(Rows(*_quantized([drawn_TK], FORMAT)), weight)
+    return float(((found - expected).norm(dim=1) / expected.norm(dim=1)).max())

@@ -1,0 +1,163 @@
+"""A whole run with train.products: fp8, on a CPU, whose torch multiplies as a GPU's does."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import ragtune
+from ragtune.asking.opening import open_source
+from ragtune.base.errors import UsageError
+from ragtune.base.files import read_json
+from ragtune.model import hardware
+from ragtune.model.fast.eight import EightBit
+from ragtune.model.hardware import Hardware, choose_hardware, plain
+from ragtune.model.plan import Plan
+from ragtune.recipe.load import load_recipe
+from ragtune.recipe.schema import Recipe
+from ragtune.stages.context import Context
+from ragtune.stages.order import ROAD, checkpoints_of, reads_of
+from ragtune.stages.road import make, working
+
+FP8 = "train.products=fp8"
+
+
+@pytest.fixture
+def allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "_require_fp8", lambda *_: None)
+
+
+def layers(model: torch.nn.Module) -> int:
+    return sum(isinstance(module, EightBit) for module in model.modules())
+
+
+@pytest.mark.usefixtures("allowed")
+def test_a_whole_run(
+    tiny_recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    ragtune.run(tiny_recipe, FP8, "train.steps=4", run_dir=folder)
+    out = capsys.readouterr().out
+    assert "Products of 14 of 14 linear layers are in 8 bits." in out
+    assert "packed rows give the logits" in read_json(folder / "run.json")["plan"]["packed_reason"]
+    assert read_json(folder / "run.json")["plan"]["products"] == "fp8"
+    merged = load_file(folder / "merged" / "model.safetensors")
+    assert {value.dtype for value in merged.values()} == {torch.bfloat16}
+    assert all(
+        "lora_" in name for name in load_file(folder / "adapter" / "adapter_model.safetensors")
+    )
+    context = Context(folder)
+    assert layers(context.base()) == 14
+    assert layers(context.tuned()) == 14
+
+    reader = open_source(folder, [])
+    reader.load()
+    assert reader._model is not None
+    assert layers(reader._model) == 14
+    plainly = open_source(folder, ["train.products=null"])  # it may be asked without
+    plainly.load()
+    assert plainly._model is not None
+    assert layers(plainly._model) == 0
+
+
+@pytest.mark.usefixtures("allowed")
+def test_a_break_changes_nothing(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    found = []
+    for stopped in (False, True):
+        folder = tmp_path / str(stopped)
+        one = Context(tiny_recipe, [FP8, "train.steps=4"], folder)
+        with working(one):
+            make(one, "adapter")
+            checkpoint = checkpoints_of(one.folder, one.recipe) / "checkpoint-2"
+            saved = load_file(checkpoint / "adapter_model.safetensors")
+            assert all("lora_" in name for name in saved)
+            assert not list(checkpoint.glob("model*"))
+            if stopped:
+                _forget(one)
+        if stopped:
+            again = Context(tiny_recipe, [FP8, "train.steps=4"], folder)
+            with working(again):
+                make(again, "adapter")
+        found.append(load_file(folder / "adapter" / "adapter_model.safetensors"))
+    for name, value in found[0].items():
+        assert torch.equal(value, found[1][name]), name
+
+
+def _forget(one: Context) -> None:
+    """As if the training had been cut off after step 2."""
+    checkpoints = checkpoints_of(one.folder, one.recipe)
+    shutil.rmtree(one.folder.adapter)
+    for folder in checkpoints.glob("checkpoint-*"):
+        if folder.name != "checkpoint-2":
+            shutil.rmtree(folder)
+
+
+def test_what_reads_it(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe = load_recipe(tiny_recipe)
+    folder = Context(recipe, run_dir=tmp_path / "run").folder
+    read = {stage.name for stage in ROAD if "train.products" in reads_of(folder, stage, recipe)}
+    assert read == {stage.name for stage in ROAD} - {"data", "questions"}
+
+
+def with_fp8(**model: str) -> Recipe:
+    values: dict[str, Any] = {
+        "name": "x", "model": {"id": "x", **model}, "data": {"train": "x", "eval": "x"},
+        "prompt": {"preset": "english"}, "train": {"steps": 1, "products": "fp8"},
+    }  # fmt: skip
+    return load_recipe(values)
+
+
+def card(monkeypatch: pytest.MonkeyPatch, *capabilities: tuple[int, int]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    number = lambda one: one if isinstance(one, int) else one.index  # noqa: E731
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda one: f"card {number(one)}")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda one: capabilities[number(one)])
+
+
+def test_no_card() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(UsageError, match="needs an NVIDIA GPU, and there is none") as caught:
+        choose_hardware(with_fp8())
+    assert "train.products=null" in caught.value.advice
+    assert choose_hardware(plain(with_fp8())).device.type != "cuda"
+
+
+def test_every_card_must_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    card(monkeypatch, (8, 9), (9, 0), (8, 6))
+    assert choose_hardware(with_fp8(), [0, 1]).dtype == torch.bfloat16
+    with pytest.raises(UsageError, match=r"compute capability 8\.9, and card 2 has 8\.6"):
+        choose_hardware(with_fp8(), [0, 2])
+
+
+def test_it_goes_with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    card(monkeypatch, (9, 0))
+    assert isinstance(choose_hardware(with_fp8()), Hardware)
+    with pytest.raises(
+        UsageError, match=r"goes with bfloat16, and model\.dtype is float32"
+    ) as caught:
+        choose_hardware(with_fp8(dtype="float32"))
+    assert "model.dtype=auto" in caught.value.advice
+
+
+def test_the_plan_keeps_it() -> None:
+    plan = Plan(
+        "a GPU",
+        "bfloat16",
+        None,
+        8,
+        recompute=False,
+        optimizer="adamw",
+        evaluation_batch=1,
+        products="fp8",
+    )
+    assert Plan.from_dict(plan.to_dict()) == plan
+    older = {k: v for k, v in plan.to_dict().items() if k != "products"}
+    assert Plan.from_dict(older) == dataclasses.replace(plan, products=None)
