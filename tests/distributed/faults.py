@@ -256,6 +256,11 @@ def memory_for_answers(questions: int) -> None:
     RaggedCache.update = update  # type: ignore[method-assign]
 
 
+def memory_for_answers_and_in_layer(questions: int) -> None:
+    memory_for_answers(questions)
+    memory_in_layer(2, "forward")
+
+
 def nf4_on_cpu(wrong: bool = False) -> None:
     """No fault: NF4 is computed without a GPU; but where it is spread, if it is to be wrong."""
     from bitsandbytes.nn import modules
