@@ -299,7 +299,7 @@ def test_a_device_that_multiplies_otherwise_is_refused(
         return right(*args) * 1.05
 
     monkeypatch.setattr(eight, "product", wrong)
-    said = "fails .no kernel image." if what == "fails" else "differs by 0.05"
+    said = r"fails \(no kernel image\)" if what == "fails" else "differs by 0.05"
     with pytest.raises(UsageError, match=said) as raised:
         convert(nn.Sequential(nn.Linear(32, 16)), ["0"])
     assert "train.products=null" in raised.value.advice
