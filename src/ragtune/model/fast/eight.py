@@ -61,10 +61,13 @@ def quantize(*parts_RK: Tensor, dtype: torch.dtype = FORMAT) -> Rows:
 
 
 def _quantized(parts_RK: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    largest = (part.abs().amax(1, keepdim=True).float() for part in parts_RK)
+    largest = [part.abs().amax(1, keepdim=True).float() for part in parts_RK]
     most_R1 = reduce(torch.maximum, largest).clamp_min(_TINY)
-    scale_R1 = torch.exp2(torch.ceil(torch.log2(most_R1 / torch.finfo(dtype).max)))
-    values = [(part.float() / scale_R1).to(dtype) for part in parts_RK]
+    # In whole numbers, so that every device finds the same: a format's largest number is 1.75 times a power
+    # of two, and the exponent is one more where the mantissa is larger.
+    rounded_R1 = (most_R1.view(torch.int32) + 0x1FFFFF) & 0x7F800000
+    scale_R1 = rounded_R1.view(torch.float32) * (1.75 / torch.finfo(dtype).max)
+    values = [(part.float() * scale_R1.reciprocal()).to(dtype) for part in parts_RK]
     return values[0] if len(values) == 1 else torch.cat(values, 1), scale_R1
 
 
