@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers as hf
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
@@ -238,6 +239,20 @@ def test_recomputed_activations_give_the_same_gradients() -> None:
     assert results[0][0] == results[1][0]
     for name, gradient in results[0][1].items():
         assert torch.equal(gradient, results[1][1][name]), name
+
+
+@pytest.mark.parametrize("targets", [LINEARS, ["o_proj"]])
+def test_an_output_may_be_changed_in_place(targets: list[str]) -> None:
+    config = hf.OlmoConfig(
+        vocab_size=500, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=4, clip_qkv=0.05, pad_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    base = hf.OlmoForCausalLM(config)
+    convert(base, ordinary_layers(base))
+    model = get_peft_model(base, LoraConfig(r=4, target_modules=targets)).train()
+    fuse(model)
+    assert loss_and_gradients(model, some_ids(2, 9))[1]
 
 
 def test_training_lowers_the_loss_as_without_it() -> None:

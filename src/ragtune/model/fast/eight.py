@@ -143,7 +143,7 @@ class _Frozen(torch.autograd.Function):
     def forward(ctx: _Context, x: Tensor, layer: EightBit) -> Tensor:
         ctx.layer, ctx.like = layer, (x.shape, x.dtype)
         y_TO = layer.product(quantize(x.reshape(-1, x.shape[-1])), compute_dtype(x))
-        return y_TO.view(*x.shape[:-1], -1)
+        return shaped_like(x, y_TO)
 
     @staticmethod
     def backward(ctx: _Context, dy: Tensor) -> tuple[Tensor, None]:
@@ -155,6 +155,11 @@ class _Frozen(torch.autograd.Function):
 def to_input(gradients_TO: Sequence[Tensor], by_input: Rows, dtype: torch.dtype) -> Tensor:
     """The gradient [T, I] for an input, of those of the layers that read it: their sum is one product."""
     return product(quantize(*gradients_TO, dtype=GRADIENTS), by_input, dtype)
+
+
+def shaped_like(x: Tensor, y_TO: Tensor) -> Tensor:
+    """A result of its own in the shape of what it was made of: no view, as some models change it in place."""
+    return y_TO.resize_(*x.shape[:-1], y_TO.shape[-1])
 
 
 def join(layers: Sequence[EightBit]) -> Rows:
