@@ -82,8 +82,8 @@ class Group:
         """What each base makes of their input, which is in that dtype; in 8 bits it is rounded once."""
         if self.eight and rounds():
             x_TI = quantize(x.view(-1, x.shape[-1]))
-            for base in self.eight:
-                yield shaped_like(x, base.product(x_TI, dtype))
+            for eight in self.eight:
+                yield shaped_like(x, eight.product(x_TI, dtype))
             return
         for base in self.bases:
             bias_O = None if base.bias is None else base.bias.to(dtype)
