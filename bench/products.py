@@ -154,9 +154,9 @@ def _difference(by: dict[Any, dict[str, Any]], sets: list[str], seeds: list[int]
         },
         "changed_over": {
             f"{way} → {base}": sum(
-                by[which, way, seed]["changed_over"].get(base, 0) for which in sets for seed in seeds
+                by[which, way, seed]["changed_over"][base] for which in sets for seed in seeds
             )
-            for way in WAYS for base in BASES if base != way
+            for way in WAYS for base in by[sets[0], way, seeds[0]]["changed_over"]
         },
         "asked": sum(by[which, "fp8", seed]["asked"] for which in sets for seed in seeds),
     }  # fmt: skip

@@ -16,9 +16,11 @@ from ragtune.asking.opening import open_source
 from ragtune.base.errors import UsageError
 from ragtune.base.files import read_json
 from ragtune.model import hardware
+from ragtune.model import plan as planning
 from ragtune.model.fast.eight import EightBit
 from ragtune.model.hardware import Hardware, choose_hardware, plain
 from ragtune.model.plan import Plan
+from ragtune.model.quantized import Quantized
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Recipe
 from ragtune.stages.context import Context
@@ -161,3 +163,13 @@ def test_the_plan_keeps_it() -> None:
     assert Plan.from_dict(plan.to_dict()) == plan
     older = {k: v for k, v in plan.to_dict().items() if k != "products"}
     assert Plan.from_dict(older) == dataclasses.replace(plan, products=None)
+
+
+def test_a_base_that_stays_quantised_is_refused() -> None:
+    plan = Plan(
+        "a GPU", "bfloat16", None, 8, recompute=False, optimizer="adamw", evaluation_batch=1
+    )
+    base = Quantized("gptq with 4 bits", dequantized=False, mergeable=False)
+    planning._require_plain_products(plan, base)
+    with pytest.raises(UsageError, match=r"gptq with 4 bits\) and trained as it is"):
+        planning._require_plain_products(dataclasses.replace(plan, products="fp8"), base)

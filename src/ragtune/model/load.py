@@ -153,7 +153,7 @@ def load_model(
 
     Raises:
         UsageError: it is not found or no causal language model in safetensors, or has an adapter; it is
-            quantised in a way that can't be trained here; it can't compute in 8 bits here.
+            quantised in a way that can't be trained, or it can't compute in 8 bits, here.
         RagtuneError: too little memory.
     """
     # What is spread is whole on the CPU at first, in files that all ranks of a machine have in memory once.
@@ -186,19 +186,17 @@ def load_model(
         round_to_nf4(model)
     model.requires_grad_(requires_grad=False)
     if fp8:
-        layers = ordinary_layers(model)
-        count = convert(model, layers)
-        note(
-            f"Products of {count} of {len(layers)} linear layers are in 8 bits"
-            + (
-                "."
-                if count == len(layers)
-                else f": the others' sizes are no multiples of {MULTIPLE}."
-            )
-        )
+        _multiply_in_8_bits(model)
     if world:
         spread(model, hardware, world, nf4=packed)
     return model.eval()
+
+
+def _multiply_in_8_bits(model: PreTrainedModel) -> None:
+    layers = ordinary_layers(model)
+    count = convert(model, layers)
+    left = "" if count == len(layers) else f": the others' sizes are no multiples of {MULTIPLE}"
+    note(f"Products of {count} of {len(layers)} linear layers are in 8 bits{left}.")
 
 
 def _options(device: torch.device, dtype: torch.dtype, *, nf4: bool) -> dict[str, object]:

@@ -20,7 +20,7 @@ from ragtune.model.fast.liger import has_liger
 from ragtune.model.hardware import Hardware
 from ragtune.model.layout import SPARE, Size, choose_rows, deal, row_size, share_of
 from ragtune.model.memory import NF4_BYTES, PREFILL_TOKENS, Estimate, Shape, available
-from ragtune.model.quantized import quantization_of
+from ragtune.model.quantized import Quantized, quantization_of
 from ragtune.recipe.schema import Recipe
 
 CPU_SAMPLES_PER_ROW = 2
@@ -116,8 +116,7 @@ def make_plan(
         ranks: GPUs that share every step.
 
     Raises:
-        UsageError: the device can't hold the model and its adapter; or weights that stay quantised can't
-            be multiplied in 8 bits.
+        UsageError: the device can't hold the model and its adapter, or not multiply it as is asked.
     """
     recipe, steps = _of_a_rank(recipe, steps, ranks)
     plan = bare_plan(recipe, hardware, ranks)
@@ -126,12 +125,7 @@ def make_plan(
     budget = (available(hardware) if memory is None else memory) * SPARE
     quantized = quantization_of(config, hardware.device, nf4=plan.quantization == "nf4")
     if quantized and not quantized.dequantized:
-        if plan.products:
-            raise UsageError(
-                f"train.products: {plan.products}: the base is quantised ({quantized.kind}) and trained as it "
-                "is: its weights are no numbers that 8 bits could hold.",
-                "Set train.products=null, or name the model as it was before it was quantised.",
-            )
+        _require_plain_products(plan, quantized)
         plan = dataclasses.replace(plan, quantization=quantized.kind)
     base = estimate_of(recipe, hardware, config)
     question = max(prompts, default=0) + recipe.evaluate.max_new_tokens
@@ -161,6 +155,16 @@ def make_plan(
         cache_tokens=cache_tokens,
         memory={name: round(value / _GIB, 2) for name, value in peaks.items()},
     )
+
+
+def _require_plain_products(plan: Plan, quantized: Quantized) -> None:
+    """Refuse products in 8 bits of a base that is trained as it came, quantised."""
+    if plan.products:
+        raise UsageError(
+            f"train.products: {plan.products}: the base is quantised ({quantized.kind}) and trained as it is: "
+            "its weights are no numbers that 8 bits could hold.",
+            "Set train.products=null, or name the model as it was before it was quantised.",
+        )
 
 
 def _of_a_rank(

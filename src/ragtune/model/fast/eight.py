@@ -34,8 +34,8 @@ MULTIPLE = 16
 _TINY = 1e-30
 _ALLOWED = 0.02
 """What the GPU's product may differ by from that of the same bytes in float32: bfloat16 rounds it."""
-_TRIED = (1, 2, 65)
-"""Tokens."""
+_ANSWERING, _TRAINING = ((1, 1), (2, 1), (65, 1)), ((65, 1), (65, 2), (65, 3))
+"""What is tried: tokens, and the parts that stand beside each other."""
 _WITHOUT = "Set train.products=null: the products are then in the model's dtype."
 
 
@@ -61,10 +61,13 @@ def quantize(*parts_RK: Tensor, dtype: torch.dtype = FORMAT) -> Rows:
 
 
 def _quantized(parts_RK: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    largest = (part.abs().amax(1, keepdim=True).float() for part in parts_RK)
+    largest = [part.abs().amax(1, keepdim=True).float() for part in parts_RK]
     most_R1 = reduce(torch.maximum, largest).clamp_min(_TINY)
-    scale_R1 = torch.exp2(torch.ceil(torch.log2(most_R1 / torch.finfo(dtype).max)))
-    values = [(part.float() / scale_R1).to(dtype) for part in parts_RK]
+    # In whole numbers, so that every device finds the same: a format's largest number is 1.75 times a power
+    # of two, and the exponent is one more where the mantissa is larger.
+    rounded_R1 = (most_R1.view(torch.int32) + 0x1FFFFF) & 0x7F800000
+    scale_R1 = rounded_R1.view(torch.float32) * (1.75 / torch.finfo(dtype).max)
+    values = [(part.float() * scale_R1.reciprocal()).to(dtype) for part in parts_RK]
     return values[0] if len(values) == 1 else torch.cat(values, 1), scale_R1
 
 
@@ -140,7 +143,7 @@ class _Frozen(torch.autograd.Function):
     def forward(ctx: _Context, x: Tensor, layer: EightBit) -> Tensor:
         ctx.layer, ctx.like = layer, (x.shape, x.dtype)
         y_TO = layer.product(quantize(x.reshape(-1, x.shape[-1])), compute_dtype(x))
-        return y_TO.view(*x.shape[:-1], -1)
+        return shaped_like(x, y_TO)
 
     @staticmethod
     def backward(ctx: _Context, dy: Tensor) -> tuple[Tensor, None]:
@@ -154,6 +157,11 @@ def to_input(gradients_TO: Sequence[Tensor], by_input: Rows, dtype: torch.dtype)
     return product(quantize(*gradients_TO, dtype=GRADIENTS), by_input, dtype)
 
 
+def shaped_like(x: Tensor, y_TO: Tensor) -> Tensor:
+    """A result of its own in the shape of what it was made of: no view, as some models change it in place."""
+    return y_TO.resize_(*x.shape[:-1], y_TO.shape[-1])
+
+
 def join(layers: Sequence[EightBit]) -> Rows:
     """The weights of layers with one input beside each other [I, O + O + …]; each keeps a view of its own."""
     if len(layers) == 1:
@@ -162,8 +170,9 @@ def join(layers: Sequence[EightBit]) -> Rows:
     shifted = []
     for layer in layers:
         values_IO, own_I1 = layer.by_input
-        shifted.append((values_IO.to(torch.bfloat16) * (own_I1 / scale_I1).bfloat16()).to(FORMAT))
-    whole = Rows(torch.cat(shifted, 1), scale_I1)
+        exact_IO = values_IO.to(torch.bfloat16) * (own_I1 / scale_I1).bfloat16()
+        shifted.append(exact_IO.to(FORMAT).view(torch.uint8))
+    whole = Rows(torch.cat(shifted, 1).view(FORMAT), scale_I1)
     parts = whole.values.split([layer.out_features for layer in layers], 1)  # type: ignore[no-untyped-call]
     for layer, part in zip(layers, parts, strict=True):
         layer.by_input = Rows(part, scale_I1)
@@ -208,57 +217,66 @@ def convert(model: nn.Module, names: Collection[str]) -> int:
     Those of other kinds, and of sizes that don't fit, stay as they are.
 
     Raises:
-        UsageError: none of them can; or the device computes something else.
+        UsageError: none of them can; or the device can't, or computes something else.
     """
-    dtypes = {parameter.dtype for parameter in model.parameters()}
     found: list[EightBit] = []
     for name in names:
         parent, _, own = name.rpartition(".")
         layer = model.get_submodule(name)
         if type(layer) is nn.Linear and fits(layer) and layer.weight.is_floating_point():
-            found.append(EightBit(layer))
+            with _refusing("rounding weights"):
+                found.append(EightBit(layer))
             setattr(model.get_submodule(parent), own, found[-1])
     if not found:
-        held = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
         raise UsageError(
-            f"train.products: fp8: none of the model's linear layers (weights in {held}) can compute in 8 "
-            f"bits: their sizes must be multiples of {MULTIPLE}, and their weights not be packed.",
+            "train.products: fp8: none of the model's linear layers can compute in 8 bits: their sizes must "
+            f"be multiples of {MULTIPLE}, and their weights not be packed.",
             _WITHOUT,
         )
-    require_right(found)
+    for layer in {(one.in_features, one.out_features): one for one in found}.values():
+        _require_right(layer)
     return len(found)
 
 
-def require_right(layers: Sequence[EightBit]) -> None:
-    """Require that the device multiplies as float32 does, forward and backward, in each layer's size.
+def _require_right(layer: EightBit) -> None:
+    """Require that the device multiplies as float32 does, forward and backward.
 
     Raises:
         UsageError: it doesn't.
     """
-    sizes = {(one.in_features, one.out_features): one for one in layers}
-    for (width, height), layer in sizes.items():
-        for weight, name in ((layer.by_output, "product"), (layer.by_input, "gradient")):
-            try:
-                worst = max(_difference(weight, tokens) for tokens in _TRIED)
-            except Exception as error:  # whatever a driver, a compiler or a library says
-                if is_out_of_memory(error):
-                    raise
-                worst, words = float("nan"), f"fails ({first_line(error)[:160]})"
-            else:
-                words = f"differs by {worst:.2g} from the same in float32"
-            if not worst <= _ALLOWED:
-                raise UsageError(
-                    f"train.products: fp8: on this device the {name} of a layer of {width:,} × {height:,} "
-                    f"{words}.",
-                    _WITHOUT,
-                )
+    size = f"of a layer of {layer.in_features:,} × {layer.out_features:,}"
+    with _refusing(f"the product {size}"):
+        with torch.inference_mode():
+            forward = max(_difference(layer.by_output, *tried) for tried in _ANSWERING)
+        backward = max(_difference(layer.by_input, *tried) for tried in _TRAINING)
+    for worst, what in ((forward, "product"), (backward, "gradient")):
+        if not worst <= _ALLOWED:
+            raise UsageError(
+                f"train.products: fp8: on this device the {what} {size} differs by {worst:.2g} from the same "
+                "in float32.",
+                _WITHOUT,
+            )
 
 
-def _difference(weight: Rows, tokens: int) -> float:
+@contextlib.contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # whatever a driver, a compiler or a library says
+        if is_out_of_memory(error):
+            raise
+        raise UsageError(
+            f"train.products: fp8: on this device {what} fails ({first_line(error)[:160]}).",
+            _WITHOUT,
+        ) from error
+
+
+def _difference(weight: Rows, tokens: int, parts: int) -> float:
     """The largest relative difference of a token's result from what a product in float32 says."""
     generator = torch.Generator().manual_seed(tokens)
     drawn_TK = torch.randn(tokens, weight.values.shape[1], generator=generator)
     drawn_TK = drawn_TK.to(weight.values.device, torch.bfloat16)
-    found = product(quantize(drawn_TK), weight, torch.bfloat16).float()
+    beside = [part.contiguous() for part in drawn_TK.chunk(parts, 1)]
+    found = product(quantize(*beside), weight, torch.bfloat16).float()
     expected = plain_product(Rows(*_quantized([drawn_TK], FORMAT)), weight)
     return float(((found - expected).norm(dim=1) / expected.norm(dim=1)).max())

@@ -11,6 +11,8 @@ With x [T, in], W [out, in], A [r, in], B [out, r], scale s and dropout d:
     y = x Wᵀ + s·d(x) Aᵀ Bᵀ
     ∂B = s·∂yᵀ (d(x) Aᵀ),  ∂A = (s·∂y B)ᵀ d(x),  ∂x = ∂y W + d'(s·∂y B A)
 (Hu et al. 2021, https://arxiv.org/abs/2106.09685.)
+Where the bases' products are in 8 bits (`eight.py`), x is rounded once for all of them, and the sum over
+layers of ∂y W is one product.
 
 Axes in names: T tokens, I and O numbers in and out of a layer, R ranks of a layer, Q ranks of all
 layers of a group; ∂ is written d.
@@ -30,7 +32,15 @@ from torch import Tensor, nn
 
 from ragtune.model.fast.attention import evaluating
 from ragtune.model.fast.dropout import Draw, Dropout, add_dropped, dropout
-from ragtune.model.fast.eight import EightBit, compute_dtype, join, quantize, rounds, to_input
+from ragtune.model.fast.eight import (
+    EightBit,
+    compute_dtype,
+    join,
+    quantize,
+    rounds,
+    shaped_like,
+    to_input,
+)
 from ragtune.model.wrapping import ADAPTER
 
 
@@ -72,8 +82,8 @@ class Group:
         """What each base makes of their input, which is in that dtype; in 8 bits it is rounded once."""
         if self.eight and rounds():
             x_TI = quantize(x.view(-1, x.shape[-1]))
-            for base in self.eight:
-                yield base.product(x_TI, dtype).view(*x.shape[:-1], -1)
+            for eight in self.eight:
+                yield shaped_like(x, eight.product(x_TI, dtype))
             return
         for base in self.bases:
             bias_O = None if base.bias is None else base.bias.to(dtype)
