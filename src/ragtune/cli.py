@@ -233,14 +233,17 @@ def compare(
     run_dir: RunDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison alone.")] = False,
 ) -> None:
-    """Compare answers before and after tuning, or of several runs.
+    """Compare answers before and after tuning, of several runs, or logs of other tools.
 
     Question by question: what changed, with intervals.
     """
     terminal = _terminal()
     runs = [t for t in targets if "=" not in t or Path(t).exists()]
     with terminal.to_stderr(wanted=as_json):
-        if len(runs) > 1:
+        if terminal.are_logs(runs, [t for t in targets if t not in runs]):
+            logs = ragtune.compare_logs(*map(Path, runs))
+            shown, table = dict(logs), terminal.logs_tables(logs)
+        elif len(runs) > 1:
             _require_one(["several runs", *(["--run-dir"] if run_dir else [])])
             asked = terminal.set_of([t for t in targets if t not in runs])
             several = ragtune.compare_runs(*map(Path, runs), data_eval=asked)

@@ -19,6 +19,7 @@ from ragtune.reporting.tables import FigureTable
 from ragtune.reporting.wording import CUT, GRADED, REFUSALS, asked_again, probability
 from ragtune.scoring.compare import Comparison, Runs
 from ragtune.scoring.controls import ControlFigures
+from ragtune.scoring.paired import PairedLogs, PairedTask
 from ragtune.scoring.reasked import Reasked, is_other
 from ragtune.scoring.score import Metrics, WholeSet
 from ragtune.scoring.statistics import Figure, Figures
@@ -113,6 +114,37 @@ def differences_table(result: Runs) -> FigureTable | None:
             key, *(in_line(shortened(dump_yaml(value, in_line=True))) for value in values)
         )
     return table
+
+
+def logs_table(logs: PairedLogs, task: PairedTask) -> FigureTable:
+    """A task of a log of another tool against the first log; shares in %."""
+    table = FigureTable(
+        f"{in_line(task['task'])}: {in_line(logs['name'])} less {in_line(logs['against'])}",
+        "in % (95 % interval), values that are no shares as they are; higher and lower: questions, where p "
+        "(McNemar's) stands the fixed and the broken ones",
+        ("metric", "n", "first", "second", "difference", "higher", "lower", "p"),
+    )
+    for one in task["metrics"]:
+        cell = rate_cell if one["rate"] else _plain_cell
+        p = one["mcnemar_p"]
+        table.add_row(
+            in_line(one["metric"]),
+            f"{one['n']:,}",
+            cell(one["first"]),
+            cell(one["second"]),
+            cell(one["difference"], "+"),
+            f"{one['higher']:,}",
+            f"{one['lower']:,}",
+            "–" if p is None else f"{p:.2g}",
+        )
+    return table
+
+
+def _plain_cell(figure: Figure, sign: str = "") -> str:
+    value, low, high = (
+        f"{part:{sign}.3g}" for part in (figure["value"], figure["low"], figure["high"])
+    )
+    return f"{value} ({low}…{high})"
 
 
 def controls_table(controls: ControlFigures) -> FigureTable:

@@ -48,9 +48,9 @@ Target = Annotated[
 Targets = Annotated[
     list[str],
     typer.Argument(
-        metavar="RECIPE|RUN...",
+        metavar="RECIPE|RUN|LOG...",
         help="One: before against after. Several runs, or folders of answers in them: each "
-        "against the first.",
+        "against the first. So are sample logs of lm-evaluation-harness and flexeval.",
         autocompletion=_offers("targets"),
     ),
 ]
