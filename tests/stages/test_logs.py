@@ -233,3 +233,22 @@ def test_what_is_a_log(tmp_path: Path) -> None:
         are_logs([str(log), str(other)], ["data.eval=x"])
     with pytest.raises(UsageError, match="holds no log"):
         compare_logs([log, tmp_path / "nothing"])
+
+
+def test_genuine_logs_of_the_harness() -> None:
+    """The sides are what its own table said of these two models; BLEU has no value a question."""
+    folder = Path(__file__).parents[1] / "fixtures/logs/harness"
+    (compared,) = compare_logs([folder / "a", folder / "b"])["comparisons"]
+    written, chosen = sorted(compared["tasks"], key=lambda task: task["task"])
+    assert [one["metric"] for one in written["metrics"]] == [
+        "exact_match,strict",
+        "exact_match,lower",
+    ]
+    acc, norm = chosen["metrics"]
+    assert [(one["metric"], one["n"]) for one in (acc, norm)] == [
+        ("acc,none", 12),
+        ("acc_norm,none", 12),
+    ]
+    sides = [round(one[side]["value"], 4) for one in (acc, norm) for side in ("first", "second")]
+    assert sides == [0.3333, 0.3333, 0.5833, 0.75]
+    assert (norm["higher"], norm["lower"], norm["mcnemar_p"]) == (3, 1, pytest.approx(0.625))
