@@ -252,3 +252,20 @@ def test_genuine_logs_of_the_harness() -> None:
     sides = [round(one[side]["value"], 4) for one in (acc, norm) for side in ("first", "second")]
     assert sides == [0.3333, 0.3333, 0.5833, 0.75]
     assert (norm["higher"], norm["lower"], norm["mcnemar_p"]) == (3, 1, pytest.approx(0.625))
+
+
+def test_genuine_logs_of_flexeval() -> None:
+    """The sides are what its metrics.json said of the same two models."""
+    folder = Path(__file__).parents[1] / "fixtures/logs/flexeval"
+    (compared,) = compare_logs([folder / "a", folder / "b"])["comparisons"]
+    written, chosen = compared["tasks"]
+    assert (written["task"], chosen["task"]) == ("gen", "mc")
+    sides = {
+        one["metric"]: [round(one[side]["value"], 4) for side in ("first", "second")]
+        for one in (*written["metrics"], *chosen["metrics"])
+    }
+    assert sides == {
+        "exact_match": [0, 0], "char_f1": [0.0275, 0.0258], "output_length": [9.3333, 7.9167],
+        "accuracy": [0.3333, 0.3333], "byte_norm_accuracy": [0.3333, 0.3333],
+    }  # fmt: skip
+    assert [one["rate"] for one in written["metrics"]] == [True, True, False]
