@@ -140,6 +140,10 @@ class Prompt(Section):
         description="variables that the chat template reads, such as {enable_thinking: false}; a server "
         "gets them as chat_template_kwargs",
     )
+    citations: bool = Field(
+        False,
+        description="number the passages, and train answers that name those which support them: Paris [2]",
+    )
     max_tokens: int | None = Field(
         None,
         ge=16,

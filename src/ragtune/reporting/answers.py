@@ -13,6 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from ragtune.base.screen.visible import BEGIN, END, named
+from ragtune.data.citations import said
 from ragtune.data.example import Example, Passage
 from ragtune.data.select import accepted, shown_passages
 from ragtune.data.words import find_answer
@@ -108,7 +109,7 @@ def answer_rows(
                 before_right=_right(recipe, example, first),
                 after_right=_right(recipe, example, second),
                 selected=bool(example.extra["selected"]),
-                refused=last is not None and refused(last, refusal),
+                refused=last is not None and refused(said(recipe, last), refusal),
                 prompt=prompts.get(example.qid),
                 others=tuple(a for a in (*example.answers, *more) if a not in right),
                 alternatives=more,

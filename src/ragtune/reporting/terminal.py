@@ -16,7 +16,8 @@ from ragtune.data.example import Example
 from ragtune.data.opening import Opening
 from ragtune.recipe.yaml import dump_yaml
 from ragtune.reporting.tables import FigureTable
-from ragtune.reporting.wording import CUT, GRADED, REFUSALS, asked_again, probability
+from ragtune.reporting.wording import CITATIONS, CUT, GRADED, REFUSALS, asked_again, probability
+from ragtune.scoring.citations import KINDS, CitationFigures
 from ragtune.scoring.compare import Comparison, Runs
 from ragtune.scoring.controls import ControlFigures
 from ragtune.scoring.paired import PairedLogs, PairedTask
@@ -62,6 +63,8 @@ def comparison_table(comparison: Comparison) -> FigureTable:
         table.add_row(CUT, f"{before:,}", f"{after:,}", f"{after - before:+,}")
     if found := comparison["refusals"]:
         _add_refusals(table, [found["before"], found["after"], found["difference"]])
+    if cited := comparison["citations"]:
+        _add_citations(table, [cited["before"], cited["after"]])
     return table
 
 
@@ -79,6 +82,8 @@ def metrics_table(metrics: Metrics) -> FigureTable:
     if metrics.get("cut") is not None:
         table.add_row(CUT, f"{metrics['cut']:,}", "")
     _add_refusals(table, [{}, metrics.get("refusals", {})])
+    if cited := metrics.get("citations"):
+        _add_citations(table, [cited])
     return table
 
 
@@ -186,6 +191,18 @@ def _add_refusals(table: FigureTable, sides: Sequence[Mapping[str, Any]]) -> Non
         n = next(figure["n"] for figure in figures if figure and "n" in figure)
         signs = "+++" if kind == "crag" else _SIGNS
         table.add_row(f"{_REFUSED[kind]}, n {n:,}", *_cells(figures, signs))
+
+
+def _add_citations(table: FigureTable, sides: Sequence[CitationFigures | None]) -> None:
+    """What the answered questions' answers cite, side by side."""
+    table.add_section()
+    rest = [""] * (len(table.columns) - 1 - len(sides))
+    for kind in KINDS:
+        name, cells = CITATIONS[kind][0], _cells([side and side[kind] for side in sides])
+        table.add_row(name, *cells, *rest)
+    counts = [[f"{side[key]:,}" if side else "–" for side in sides] for key in ("malformed", "n")]
+    table.add_row("citations of no passage", *counts[0], *rest)
+    table.add_row("answered, the citations' n", *counts[1], *rest)
 
 
 def _cells(figures: Sequence[Figure | None], signs: Sequence[str] = _SIGNS) -> list[str]:

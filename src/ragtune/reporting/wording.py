@@ -70,6 +70,18 @@ REFUSALS = {
         "A right answer counts 1, a refusal 0, a wrong answer −1: from −100 to +100.",
     ),
 }
+CITATIONS = {
+    "recall": (
+        "Citation recall",
+        "A passage that the answer cites supports it: one of the question’s positives, by string.",
+    ),
+    "precision": (
+        "Citation precision",
+        "The share of an answer’s citations that support it; 0 where it cites nothing.",
+    ),
+    "cited": ("Answers that cite", "At least one passage, whichever."),
+}
+"""After ALCE (scoring/citations.py); over the answered questions."""
 RECALL = {
     "answer": ("An answer stands in it", "As written, at word borders."),
     "gold": (
@@ -191,6 +203,6 @@ for _function in (rate, points, count, duration, probability, one_or_many, cell,
     _ENVIRONMENT.filters[_function.__name__] = _function
 _ENVIRONMENT.filters["literal"] = repr
 _ENVIRONMENT.globals |= {
-    "METRICS": METRICS, "GRADED": GRADED, "ACCEPTED": ACCEPTED, "REFUSALS": REFUSALS,
+    "METRICS": METRICS, "GRADED": GRADED, "ACCEPTED": ACCEPTED, "REFUSALS": REFUSALS, "CITATIONS": CITATIONS,
     "RECALL": RECALL, "RECALL_OF": RECALL_OF, "asked_again": asked_again,
 }  # fmt: skip

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from ragtune.data.citations import said
 from ragtune.data.example import Example
 from ragtune.data.select import accepted
 from ragtune.data.words import aio, stands_by_rule
@@ -101,7 +102,8 @@ def score(
 ) -> Columns:
     """Each metric's value for each question, from 0 to 1.
 
-    Without a prediction a question is wrong. One without any answer is right if it was refused.
+    Without a prediction a question is wrong. One without any answer is right if it was refused. Citations
+    behind an answer are no part of it.
 
     Args:
         recipe: which answers count as right, and what a refusal is.
@@ -119,6 +121,7 @@ def score(
             metric(example, prediction) if example.answers else float(refused(prediction, refusal))
         )
 
+    predictions = [p if p is None else said(recipe, p) for p in predictions]
     asked = [replace(e, answers=accepted(e, recipe, choice) if e.answers else ()) for e in examples]
     return {
         name: [value(METRICS[name], e, p) for e, p in zip(asked, predictions, strict=True)]
