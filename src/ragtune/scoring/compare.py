@@ -193,12 +193,7 @@ def compare(before: Scored, after: Scored) -> Comparison:
         "by_answers": {choice: every[choice] for choice in CHOICES},
         "length": every["length"],
         "refusals": _refusals(before, after),
-        "citations": None
-        if after.citations is None
-        else {
-            "before": citation_figures(before.citations, recipe.seed),
-            "after": citation_figures(after.citations, recipe.seed),
-        },
+        "citations": _citations(before, after),
     }
 
 
@@ -234,6 +229,13 @@ def _whole(before: Scored, after: Scored) -> WholeSet:
     old, new = before.everywhere, after.everywhere
     parts = {"before": old, "after": new, "difference": less(new, old)}
     return whole_set(after, grouped(parts, after.recipe.seed))
+
+
+def _citations(before: Scored, after: Scored) -> CitationSides | None:
+    if after.citations is None:
+        return None
+    old, new = (citation_figures(one.citations, after.recipe.seed) for one in (before, after))
+    return {"before": old, "after": new}
 
 
 def _refusals(before: Scored, after: Scored) -> Refusals | None:
