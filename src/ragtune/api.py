@@ -281,8 +281,8 @@ def answers(
     """The first `n` questions with the answers before and after tuning, side by side.
 
     Returns:
-        {qid, question, answers, before, after, before_right, after_right} for each; a notebook shows
-        them as a table. Raises as `run` does.
+        {qid, question, answers, passages, before, after, before_right, after_right} for each; a notebook
+        shows them as a table. Raises as `run` does.
     """
     return stages.answers(Context(target, overrides, run_dir), n)
 
