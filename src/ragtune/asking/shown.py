@@ -182,8 +182,8 @@ def _remarks(answer: Answer, base: Answer | None) -> Iterable[str]:
         if one.citations:
             yield f"{whose}It cites {_listed([*map(str, one.citations)])}."
         if one.malformed:
-            numbers = _listed([FORM.format(n) for n in one.malformed])
-            yield f"! {whose}It cites {numbers}, which no passage is."
+            wrong = _listed([FORM.format(n) for n in one.malformed])
+            yield f"! {whose}It cites {wrong}, which no passage is."
         if not one.finished:
             yield f"! {whose}It was cut off: it is longer than evaluate.max_new_tokens allows."
 

@@ -14,7 +14,7 @@ from ragtune.recipe.formats import FieldOfRecord, QuestionFormat
 from ragtune.recipe.names import Endpoint, Name
 
 Metric = Literal[
-    "strict_em", "squad_em", "aio_em", "jsquad_em", "token_f1", "char_f1", "contains"
+    "strict_em", "squad_em", "aio_em", "jsquad_em", "token_f1", "char_f1", "rouge_l", "contains"
 ]  # fmt: skip
 
 Scalar = str | int | float | bool | None

@@ -43,12 +43,16 @@ METRICS = {
         "F1 over characters",
         "How far the characters of the answer are those of the accepted answer that fits best (JSQuAD).",
     ),
+    "rouge_l": (
+        "ROUGE-L",
+        "How much of the accepted answer that fits best stands in the answer in the same order, as F1.",
+    ),
     "contains": (
         "Contains an answer",
         "An accepted answer stands somewhere in the answer, both by AI王’s rule.",
     ),
 }
-GRADED = ("token_f1", "char_f1")
+GRADED = ("token_f1", "char_f1", "rouge_l")
 """Metrics with values between 0 and 1: an answer can become better without becoming right."""
 
 ACCEPTED = {
