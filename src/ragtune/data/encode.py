@@ -184,10 +184,8 @@ class Encoder:
     def kept(self, example: Example, prompt: EncodedPrompt | None) -> list[tuple[int, str]]:
         """Index and text of each passage as it stands in an example's encoded prompt; uncut without one."""
         order = shown_indices(example, self.recipe)
-        kept = [
-            (i, example.passages[i].text)
-            for i in order[: prompt.passages_shown if prompt else None]
-        ]
+        shown = order[: prompt.passages_shown] if prompt else order
+        kept = [(i, example.passages[i].text) for i in shown]
         if prompt and prompt.characters_cut:
             index, text = kept[-1]
             kept[-1] = (index, text[: len(text) - prompt.characters_cut])
