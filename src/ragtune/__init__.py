@@ -39,6 +39,7 @@ __all__ = [
     "compare_runs",
     "controls",
     "evaluate",
+    "judge",
     "load_corpus",
     "load_recipe",
     "merge",
@@ -60,6 +61,7 @@ _ELSEWHERE = {
     "load_corpus": "recipe.load",
     "load_recipe": "recipe.load",
     "ask_served": "asking.serve",
+    "judge": "stages.judge",
     "serve": "asking.serve",
     "serve_command": "asking.serve",
 }
@@ -89,6 +91,7 @@ if TYPE_CHECKING:
     from ragtune.recipe.corpus import Corpus
     from ragtune.recipe.load import load_corpus, load_recipe
     from ragtune.recipe.schema import Recipe
+    from ragtune.stages.judge import judge
 
 
 def __getattr__(name: str) -> object:

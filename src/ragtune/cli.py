@@ -45,6 +45,7 @@ from ragtune.base.screen.usage import (
 )
 from ragtune.base.web.network import go_offline, require_network
 from ragtune.recipe import commands as starting
+from ragtune.stages import commands as judging
 from ragtune.stages.launched import as_rank, dismiss
 
 app = typer.Typer(
@@ -307,6 +308,7 @@ def push(
 app.command()(asking.ask)
 app.command()(asking.demo)
 app.command()(asking.serve)
+app.command()(judging.judge)
 
 
 app.command()(starting.schema)
