@@ -36,12 +36,12 @@ def judge(
 
     Questions, answers and passages go to it. What it wrote is kept: the same command asks for no more.
     """
-    import ragtune  # noqa: PLC0415 - torch
     from ragtune.base.screen.console import console, to_stderr  # noqa: PLC0415 - rich
     from ragtune.reporting.judging import judged_table  # noqa: PLC0415 - rich
+    from ragtune.stages import judge as judging  # noqa: PLC0415 - torch
 
     with to_stderr(wanted=as_json):
-        found = ragtune.judge(
+        found = judging.judge(
             source,
             *(overrides or []),
             endpoint=endpoint,
