@@ -234,9 +234,9 @@ def compare(
     run_dir: RunDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison alone.")] = False,
 ) -> None:
-    """Compare answers before and after tuning, of several runs, or logs of other tools.
+    """Compare answers before and after tuning, or of several runs.
 
-    Question by question: what changed, with intervals.
+    Question by question: what changed, with intervals. Logs of other tools, too.
     """
     terminal = _terminal()
     runs = [t for t in targets if "=" not in t or Path(t).exists()]

@@ -32,9 +32,10 @@ def judge(
     ] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures alone.")] = False,
 ) -> None:
-    """Let a model behind OpenAI's interface judge answers: right, and supported.
+    """Let a model judge the answers: right, and supported by texts.
 
-    Questions, answers and passages go to it. What it wrote is kept: the same command asks for no more.
+    It stands behind OpenAI's interface; questions, answers and passages go there. What it wrote is kept: the
+    same command asks for no more.
     """
     from ragtune.base.screen.console import console, to_stderr  # noqa: PLC0415 - rich
     from ragtune.reporting.judging import judged_table  # noqa: PLC0415 - rich

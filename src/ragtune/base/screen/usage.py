@@ -48,7 +48,7 @@ Target = Annotated[
 Targets = Annotated[
     list[str],
     typer.Argument(
-        metavar="RECIPE|RUN|LOG...",
+        metavar="RECIPE|RUN...",
         help="One: before against after. Several runs, or folders of answers in them: each "
         "against the first. So are sample logs of lm-evaluation-harness and flexeval.",
         autocompletion=_offers("targets"),
