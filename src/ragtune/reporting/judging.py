@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 from ragtune.base.screen.visible import in_line
 from ragtune.reporting.tables import FigureTable
 from ragtune.reporting.terminal import rate_cell
 from ragtune.scoring.judging import Agreement, Judged
 
 
-class JudgedRun(Judged):
-    """judge/after.json: who judged which answers, and what that took."""
+class Cost(TypedDict):
+    """What judging took."""
+
+    requests: int
+    kept: int
+    """Of these, answered at an earlier time."""
+    prompt_tokens: int | None
+    """Of the others, as the server counts; None where it doesn't say."""
+    completion_tokens: int | None
+
+
+class JudgedRun(Judged, Cost):
+    """judge/after.json: who judged which answers."""
 
     which: str
     endpoint: str
@@ -17,12 +30,6 @@ class JudgedRun(Judged):
     prompt: str
     """The version of the prompts."""
     metric: str
-    requests: int
-    kept: int
-    """Requests that were answered at an earlier time."""
-    prompt_tokens: int | None
-    """Of the others, as the server counts; None where it doesn't say."""
-    completion_tokens: int | None
 
 
 _ROWS = (

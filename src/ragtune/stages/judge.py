@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import re
@@ -25,7 +24,7 @@ from ragtune.data.example import Example
 from ragtune.data.select import accepted, drawn
 from ragtune.recipe.corpus import Generate
 from ragtune.recipe.schema import Recipe
-from ragtune.reporting.judging import JudgedRun, judged_table
+from ragtune.reporting.judging import Cost, JudgedRun, judged_table
 from ragtune.reporting.shown import as_table
 from ragtune.scoring.judging import Verdict, judged, read_verdict
 from ragtune.scoring.metrics import refused
@@ -180,7 +179,7 @@ def _judged(context: Context, which: str, server: Server, count: int, again: int
         "model": server.settings.model,
         "prompt": VERSION,
         "metric": recipe.evaluate.metric,
-        **dataclasses.asdict(cost),
+        **cost,
         **figures,
         "refused": len(cases) - len(asked),
     }
@@ -192,21 +191,9 @@ def _case(recipe: Recipe, example: Example, text: str) -> _Case:
     return _Case(example, said(recipe, text).strip(), cited, texts, accepted(example, recipe))
 
 
-@dataclass(frozen=True)
-class _Cost:
-    """What judging took."""
-
-    requests: int
-    kept: int
-    """Of these, answered at an earlier time."""
-    prompt_tokens: int | None
-    """Of those asked now, as the server counts; None where it doesn't say."""
-    completion_tokens: int | None
-
-
 def _asked(
     server: Server, path: Path, requests: Sequence[Request]
-) -> tuple[Mapping[str, str | None], _Cost]:
+) -> tuple[Mapping[str, str | None], Cost]:
     """What the judge wrote, by the requests' keys; None where the server refused one."""
     answers = Answers(path)
     new = [one for one in requests if one.key not in answers.known]
@@ -218,9 +205,11 @@ def _asked(
         )
         server.ask(new, answers, "judging")
     took = [answers.known[one.key] for one in new]
-    tokens = [
-        None if None in column else sum(filter(None, column))
-        for column in ([a.prompt_tokens for a in took], [a.completion_tokens for a in took])
-    ]
+    prompts, replies = [a.prompt_tokens for a in took], [a.completion_tokens for a in took]
     texts = {one.key: answers.known[one.key].text for one in requests}
-    return texts, _Cost(len(requests), len(requests) - len(new), *tokens)
+    return texts, {
+        "requests": len(requests),
+        "kept": len(requests) - len(new),
+        "prompt_tokens": None if None in prompts else sum(filter(None, prompts)),
+        "completion_tokens": None if None in replies else sum(filter(None, replies)),
+    }
