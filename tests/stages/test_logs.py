@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.cli import main
 from ragtune.stages.logs import are_logs, compare_logs
 
 Row = dict[str, Any]
@@ -269,3 +270,22 @@ def test_genuine_logs_of_flexeval() -> None:
         "accuracy": [0.3333, 0.3333], "byte_norm_accuracy": [0.3333, 0.3333],
     }  # fmt: skip
     assert [one["rate"] for one in written["metrics"]] == [True, True, False]
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = two(tmp_path, generated, "outputs.jsonl")
+    for more, code in (([], 0), (["--json"], 0), (["data.eval=x"], 2)):
+        with pytest.raises(SystemExit) as end:
+            main(["compare", str(first), str(second), *more])
+        assert (end.value.code or 0) == code
+        out, err = capsys.readouterr()
+        if "--json" in more:
+            (compared,) = json.loads(out)["comparisons"]
+            assert (compared["against"], compared["name"]) == (str(first), str(second))
+            assert compared["tasks"][0]["metrics"][0]["higher"] == 5
+        elif code:
+            assert "data.eval=x is no change to a log." in err
+        else:
+            text = " ".join(out.split())
+            for figure in ("50.0 (20.0…80.0)", "70.0 (40.0…100.0)", "0.73"):
+                assert figure in text
