@@ -35,9 +35,11 @@ __all__ = [
     "build",
     "check",
     "compare",
+    "compare_logs",
     "compare_runs",
     "controls",
     "evaluate",
+    "judge",
     "load_corpus",
     "load_recipe",
     "merge",
@@ -59,6 +61,7 @@ _ELSEWHERE = {
     "load_corpus": "recipe.load",
     "load_recipe": "recipe.load",
     "ask_served": "asking.serve",
+    "judge": "stages.judge",
     "serve": "asking.serve",
     "serve_command": "asking.serve",
 }
@@ -70,6 +73,7 @@ if TYPE_CHECKING:
         build,
         check,
         compare,
+        compare_logs,
         compare_runs,
         controls,
         evaluate,
@@ -87,6 +91,7 @@ if TYPE_CHECKING:
     from ragtune.recipe.corpus import Corpus
     from ragtune.recipe.load import load_corpus, load_recipe
     from ragtune.recipe.schema import Recipe
+    from ragtune.stages.judge import judge
 
 
 def __getattr__(name: str) -> object:

@@ -28,18 +28,19 @@ from ragtune.reporting.terminal import (
 )
 from ragtune.scoring.compare import Comparison, Runs
 from ragtune.scoring.controls import ControlFigures
+from ragtune.scoring.paired import Logs
 from ragtune.scoring.reasked import Reasked
 from ragtune.scoring.score import Metrics
+from ragtune.stages import logs, runs, views
 from ragtune.stages import predictions as elsewhere
 from ragtune.stages import push as pushing
 from ragtune.stages import run as stages
-from ragtune.stages import runs, views
 from ragtune.stages.check.checks import look
 from ragtune.stages.check.findings import Finding, Findings
 from ragtune.stages.context import Context
 from ragtune.stages.road import make, working
 from ragtune.stages.target import Target, find_recipe, names_set
-from ragtune.stages.terminal import runs_tables, show_built
+from ragtune.stages.terminal import logs_tables, runs_tables, show_built
 from ragtune.store.folder import RunFolder
 from ragtune.store.sets import find_set
 from ragtune.training.arguments import require_arguments
@@ -250,6 +251,17 @@ def compare_runs(*paths: str | Path, data_eval: str | None = None) -> Runs:
 
 
 @_seen
+def compare_logs(*paths: str | Path) -> Logs:
+    """Compare sample logs of lm-evaluation-harness or flexeval, or folders of them, with the first.
+
+    Raises:
+        RagtuneError: a damaged line, or logs that answer different questions.
+    """
+    found = logs.compare_logs([Path(path) for path in paths])
+    return as_table(found, logs_tables(found))
+
+
+@_seen
 def compare(target: Target, *overrides: str, run_dir: str | Path | None = None) -> Comparison:
     """Compare before with after; returns comparison.json. Raises as `run` does."""
     context = Context(target, overrides, run_dir)
@@ -269,8 +281,8 @@ def answers(
     """The first `n` questions with the answers before and after tuning, side by side.
 
     Returns:
-        {qid, question, answers, before, after, before_right, after_right} for each; a notebook shows
-        them as a table. Raises as `run` does.
+        {qid, question, answers, passages, before, after, before_right, after_right} for each; a notebook
+        shows them as a table. Raises as `run` does.
     """
     return stages.answers(Context(target, overrides, run_dir), n)
 

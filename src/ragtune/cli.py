@@ -45,6 +45,7 @@ from ragtune.base.screen.usage import (
 )
 from ragtune.base.web.network import go_offline, require_network
 from ragtune.recipe import commands as starting
+from ragtune.stages import commands as judging
 from ragtune.stages.launched import as_rank, dismiss
 
 app = typer.Typer(
@@ -235,12 +236,15 @@ def compare(
 ) -> None:
     """Compare answers before and after tuning, or of several runs.
 
-    Question by question: what changed, with intervals.
+    Question by question: what changed, with intervals. Logs of other tools, too.
     """
     terminal = _terminal()
     runs = [t for t in targets if "=" not in t or Path(t).exists()]
     with terminal.to_stderr(wanted=as_json):
-        if len(runs) > 1:
+        if terminal.are_logs(runs, [t for t in targets if t not in runs]):
+            logs = ragtune.compare_logs(*map(Path, runs))
+            shown, table = dict(logs), terminal.logs_tables(logs)
+        elif len(runs) > 1:
             _require_one(["several runs", *(["--run-dir"] if run_dir else [])])
             asked = terminal.set_of([t for t in targets if t not in runs])
             several = ragtune.compare_runs(*map(Path, runs), data_eval=asked)
@@ -304,6 +308,7 @@ def push(
 app.command()(asking.ask)
 app.command()(asking.demo)
 app.command()(asking.serve)
+app.command()(judging.judge)
 
 
 app.command()(starting.schema)

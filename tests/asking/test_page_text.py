@@ -10,3 +10,8 @@ def test_an_answer_that_was_cut_off_names_no_key() -> None:
     facts = card(answered("red", (), finished=False), 1.0).facts
     assert "cut off: the answer was longer than allowed" in facts
     assert "evaluate." not in facts
+
+
+def test_what_an_answer_cites_stands_below_it() -> None:
+    facts = card(answered("red", (), citations=(1, 3), malformed=(9,)), 1.0).facts
+    assert facts.endswith("cites [1], [3] · cites [9], which no passage is")

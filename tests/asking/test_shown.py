@@ -157,3 +157,18 @@ def test_json_has_everything_and_says_where() -> None:
     assert (third["where"], third["answer_at"]) == (None, [])
     assert found["base"]["answer"] == "Lyon"
     assert len(found["base"]["answer_at"][1]) == 30
+
+
+def test_what_an_answer_cites_is_said() -> None:
+    answer = answered("Paris", ENGLISH, citations=(1, 2), malformed=(9,))
+    text = shown(answer, width=None)
+    assert text.startswith("Paris\n")
+    assert "It cites 1 and 2." in text
+    assert "! It cites [9], which no passage is." in text
+    found = as_json(answer, None)
+    assert (found["answer"], found["citations"], found["malformed_citations"]) == (
+        "Paris",
+        [1, 2],
+        [9],
+    )
+    assert "cites" not in shown(answered("Paris", ENGLISH), width=None)

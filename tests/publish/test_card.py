@@ -134,7 +134,7 @@ def test_the_model_index_holds_the_adapters_figures(tiny_recipe: dict[str, Any])
         f"interval {100 * interval['low']:.1f} … {100 * interval['high']:.1f}"
     )
     assert (first.dataset_type, first.dataset_args) == ("eval.jsonl", {"sha256": "cd" * 32})
-    assert {r.metric_type for r in results} == {"exact_match", "f1", "accuracy"}
+    assert {r.metric_type for r in results} == {"exact_match", "f1", "rouge", "accuracy"}
 
 
 def test_the_model_index_of_a_merged_model_holds_its_own_figures(

@@ -92,6 +92,17 @@ def compared(recipe: Recipe, answers: list[AnswerRow], unasked: int = 0) -> dict
     return compare(*(score_answers(recipe, everything, Answers(one)) for one in (old, new)))
 
 
+def citation_figures() -> dict[str, Any]:
+    """What the answers of one side cite."""
+    figures = {
+        kind: {"value": value / 100, "low": low / 100, "high": high / 100}
+        for kind, (value, low, high) in {
+            "recall": (75, 50, 90), "precision": (60, 40, 80), "cited": (90, 80, 100),
+        }.items()
+    }  # fmt: skip
+    return {"n": 1234, **figures, "malformed": 2}
+
+
 def _split(**changes: Any) -> dict[str, Any]:
     lengths = {"min": 2, "median": 5.5, "p95": 9.0, "max": 1234, "total": 12345}
     return {

@@ -202,6 +202,16 @@ def test_refusals_are_shown(tmp_path: Path) -> None:
     assert "A refusal is" not in read(render(tmp_path, recipe=without))[0]
 
 
+def test_citations_are_shown(tmp_path: Path) -> None:
+    assert "Citations" not in read(render(tmp_path))[0]
+    comparison = made.compared(a_recipe(), rows())
+    comparison["citations"] = {"before": None, "after": made.citation_figures()}
+    text, _ = read(render(tmp_path, comparison=comparison))
+    assert "over the answers that are no refusals: 0 before, 1,234 after." in text
+    assert "Citations of numbers that no passage has: 0 before, 2 after." in text
+    assert "one of the question’s positives, by string. – 75.0 50.0 … 90.0" in text
+
+
 def test_audits_and_alternatives(tmp_path: Path) -> None:
     also = dataclasses.replace(rows()[0], alternatives=("東亰", "Tokyo"), others=("東亰", "Tokyo"))
     data = made.data_report(audits=made.audits())

@@ -60,3 +60,17 @@ def test_controls_are_in_it() -> None:
     assert last[2].startswith(r"| As \| asked here | 4 | 25.0 (20.0 … 30.0) | 50.0")
     assert last[3] == "| No passages | 3 | – | 10.0 (5.0 … 15.0) | – |"
     assert effects[2] == "| what the passages add | 3 | – | +40.0 (+10.0 … +70.0) |"
+
+
+def test_citations_are_in_it() -> None:
+    comparison = compared(a_recipe(), rows())
+    comparison["citations"] = {"before": None, "after": made.citation_figures()}
+    text = summary("x", comparison)
+    found = tables(text)[-1]
+    assert found[0] == "| citations, by string | before | after |"
+    assert found[2] == "| Citation recall | – | 75.0 (50.0 … 90.0) |"
+    assert found[-2:] == [
+        "| Citations of no passage | – | 2 |",
+        "| Answered questions | 0 | 1234 |",
+    ]
+    assert "\n\n\n" not in text

@@ -5,13 +5,21 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
-from ragtune.data.example import Passage
-from ragtune.reporting.answers import AnswerRow
+import ragtune
+from ragtune.data.example import Example, Passage
+from ragtune.reporting.answers import AnswerRow, answer_rows
 from ragtune.reporting.shown import AnsweredQuestions, as_table
 from ragtune.reporting.tables import FigureTable
+from tests.reporting.made import a_recipe
 
 HOSTILE = "<img src=x onerror=alert(1)>\n\x1b[31m"
 ESCAPED = "&lt;img src=x onerror=alert(1)&gt;"
@@ -30,6 +38,7 @@ def test_answers_stand_side_by_side() -> None:
             "qid": "q1",
             "question": HOSTILE,
             "answers": [HOSTILE, "red"],
+            "passages": [HOSTILE],
             "before": "blue",
             "after": HOSTILE,
             "before_right": False,
@@ -78,3 +87,64 @@ def test_figures_are_a_mapping_still() -> None:
     for other in (copy.deepcopy(found), pickle.loads(pickle.dumps(found))):
         assert other == figures
         assert "&lt;b&gt;" in other._repr_html_()
+
+
+class Sample(dict[str, Any]):
+    """In the place of what other tools make of a question: it takes the fields that theirs have."""
+
+    KNOWN = frozenset({
+        "user_input", "response", "retrieved_contexts", "reference",  # Ragas 0.4.3: SingleTurnSample
+        "input", "actual_output", "retrieval_context", "expected_output",  # DeepEval 4.3.1: LLMTestCase
+    })  # fmt: skip
+
+    def __init__(self, **fields: Any) -> None:
+        assert fields.keys() <= self.KNOWN
+        super().__init__(fields)
+
+    @classmethod
+    def from_list(cls, rows: list[dict[str, Any]]) -> list[Sample]:
+        return [cls(**row) for row in rows]
+
+
+def test_what_the_page_makes_of_them_for_ragas_and_deepeval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def answers(run: str, n: int) -> AnsweredQuestions:
+        asked.append(run)
+        passages = (Passage("In Paris."), Passage("Rome."))
+        known = AnswerRow("q1", "Where?", ("Paris", "paris"), passages, None, "Paris", False, True)
+        return AnsweredQuestions(
+            [known, AnswerRow("q2", "Who?", (), (), None, "no", False, True)], "m"
+        )
+
+    monkeypatch.setattr(ragtune, "answers", answers, raising=False)
+    for name, member in (("ragas", "EvaluationDataset"), ("deepeval.test_case", "LLMTestCase")):
+        module = ModuleType(name)
+        setattr(module, member, Sample)
+        monkeypatch.setitem(sys.modules, name.partition(".")[0], module)
+        monkeypatch.setitem(sys.modules, name, module)
+    page = (Path(__file__).parents[2] / "docs/evaluation.md").read_text("utf-8")
+    part = page.partition("## Ragas and DeepEval")[2].partition("\n## ")[0]
+    found: dict[str, Any] = {}
+    for code in re.findall(r"```python\n(.*?)```", part, re.DOTALL):
+        exec(code, found)
+    assert asked == ["runs/my-run"] * 2
+    assert [list(one.values()) for one in found["dataset"]] == [
+        ["Where?", "Paris", ["In Paris.", "Rome."], "Paris"], ["Who?", "no", [], None],
+    ]  # fmt: skip
+    assert [list(one.values()) for one in found["cases"]] == [
+        ["Where?", "Paris", ["In Paris.", "Rome."], "Paris"], ["Who?", "no", [], None],
+    ]  # fmt: skip
+
+
+def test_the_passages_are_those_of_the_prompt() -> None:
+    passages = tuple(Passage(f"text {i}") for i in range(4))
+    example = Example("q", "?", ("a",), passages, (0,), (), {"selected": True})
+    (whole,) = answer_rows(a_recipe(), [example], {}, {}, {})
+    shown = a_recipe().data.max_passages
+    assert [p.text for p in whole.passages] == [f"text {i}" for i in range(min(4, shown))]
+    cut = replace(example, extra={"selected": True, "left_in_prompt": [[0, 6], [1, 4]]})
+    (short,) = answer_rows(a_recipe(), [cut], {}, {}, {})
+    assert [p.text for p in short.passages] == ["text 0", "text"]

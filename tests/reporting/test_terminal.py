@@ -163,6 +163,23 @@ def test_refusals_are_in_the_tables() -> None:
     assert "refused" not in told(metrics_table(metrics), 120)[1]
 
 
+def test_citations_are_in_the_tables() -> None:
+    comparison = made.compared(made.a_recipe(), made.rows())
+    assert "itation" not in told(comparison_table(comparison), 120)[1]
+    comparison["citations"] = {"before": None, "after": made.citation_figures()}
+    name, before, after, difference = told(comparison_table(comparison), 120)[1:5]
+    assert "CitationrecallCitationprecisionAnswersthatcitecitationsofnopassage" in name
+    assert before.endswith("–––––")
+    assert after.endswith("75.0(50.0…90.0)60.0(40.0…80.0)90.0(80.0…100.0)21,234")
+    assert "(50.0…90.0)" not in difference
+    metrics = {
+        "n": 4, "answers": "all", "intervals": comparison["intervals"]["after"],
+        "all": dict(comparison["all"], intervals=comparison["all"]["intervals"]["after"]),
+        "citations": made.citation_figures(),
+    }  # fmt: skip
+    assert told(metrics_table(metrics), 120)[2].endswith("21,234")
+
+
 def test_answers_that_were_cut_off_are_counted() -> None:
     found = made.compared(made.a_recipe(), made.rows())
     assert "cutoff" not in told(comparison_table(found), 100)[1]

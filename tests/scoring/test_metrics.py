@@ -15,6 +15,7 @@ from ragtune.scoring.metrics import (
     contains,
     jsquad_em,
     refused,
+    rouge_l,
     score,
     squad_em,
     strict_em,
@@ -117,6 +118,44 @@ def test_f1_by_hand() -> None:
     assert char_f1("東京都", "東京東京") == pytest.approx(4 / 7)
     assert token_f1("the", "a") == 1  # nothing is left of either
     assert token_f1("the", "cat") == 0
+
+
+def test_rouge_l_is_that_of_googles_package() -> None:
+    """rouge_score 0.1.2, RougeScorer(["rougeL"], use_stemmer=False)."""
+    for one, other, value in (
+        ("The cat sat on the mat.", "the mat sat on a cat, didn't it?", 0.4),
+        (
+            "A river runs through the old town, which has two bridges.",
+            "Two bridges cross the river that runs through town.", 0.4,
+        ),
+        ("police killed the gunman", "the gunman kill police", 0.5),
+    ):  # fmt: skip
+        assert rouge_l(one, other) == pytest.approx(value)
+
+
+def test_rouge_l_of_japanese_is_over_letters() -> None:
+    # 東京は首都 of 7 and 6 letters; GPT is one token, whatever its width.
+    assert rouge_l("東京は、日本の首都。", "東京は首都だ") == pytest.approx(2 * 5 / (8 + 6))
+    assert rouge_l("ＧＰＴは速い", "gptは 遅い") == pytest.approx(2 * 3 / (4 + 4))
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=7), st.lists(st.sampled_from("abc"), max_size=7))
+def test_rouge_l_is_the_longest_common_subsequence(one: list[str], other: list[str]) -> None:
+    def common(i: int, j: int) -> int:
+        if not (i and j):
+            return 0
+        if one[i - 1] == other[j - 1]:
+            return common(i - 1, j - 1) + 1
+        return max(common(i - 1, j), common(i, j - 1))
+
+    if one and other:
+        longest = common(len(one), len(other))
+        value = rouge_l(" ".join(one), " ".join(other))
+        assert value == pytest.approx(2 * longest / (len(one) + len(other)))
+
+
+def test_rouge_l_of_megabytes_takes_no_time() -> None:
+    rouge_l("a b " * 500_000, "b a " * 500_000)
 
 
 def accepting(*answers: str) -> Example:

@@ -19,9 +19,10 @@ class Answer:
 
     question: str
     text: str
-    """Without what the chat template writes around it; "" if the model wrote nothing."""
+    """Without what the chat template writes around it, and without citations; "" if the model wrote nothing."""
     passages: tuple[Passage, ...]
-    """As they stood in the prompt, best first; shortened where the prompt was too long."""
+    """As they stood in the prompt, best first (with prompt.citations in the order of their numbers);
+    shortened where the prompt was too long."""
     stands_at: tuple[tuple[tuple[int, int], ...], ...]
     """For each passage where the answer stands in its text: (start, end) in characters."""
     finished: bool
@@ -31,6 +32,10 @@ class Answer:
     refused: bool = False
     """Whether it is the refusal that was trained (`data.refusal`): the passages don't say it."""
     which: Which = "tuned"
+    citations: tuple[int, ...] = ()
+    """Places in `passages`, from 1, that the answer names behind it (prompt.citations)."""
+    malformed: tuple[int, ...] = ()
+    """Numbers that it names and no passage has."""
 
     @property
     def is_found(self) -> bool:

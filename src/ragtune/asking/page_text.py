@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ragtune.asking.answer import Answer, Which
 from ragtune.base.errors import RagtuneError
+from ragtune.data.citations import FORM
 from ragtune.data.example import Passage
 from ragtune.reporting.wording import duration, rendered
 
@@ -53,7 +54,7 @@ class Row:
 
 def card(answer: Answer, seconds: float) -> Card:
     """A whole answer, and the seconds that it took with its passages."""
-    facts = [duration(seconds), _found(answer)]
+    facts = [duration(seconds), _found(answer), *_cited(answer)]
     if not answer.finished:
         facts.append("cut off: the answer was longer than allowed")
     note = "" if answer.text.strip() else "The model wrote nothing."
@@ -114,6 +115,13 @@ def _found(answer: Answer) -> str:
     if not holding:
         return "stands in none of the passages" if answer.passages else ""
     return f"stands in passage {' and '.join(filter(None, (', '.join(holding[:-1]), holding[-1])))}"
+
+
+def _cited(answer: Answer) -> Iterable[str]:
+    if answer.citations:
+        yield f"cites {', '.join(map(FORM.format, answer.citations))}"
+    if answer.malformed:
+        yield f"cites {', '.join(map(FORM.format, answer.malformed))}, which no passage is"
 
 
 def _place(passage: Passage) -> str:

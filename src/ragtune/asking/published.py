@@ -34,7 +34,7 @@ _WANTED = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model", SET
 """Of a repository: weights, tokenizer, settings; no code, and nothing that could run any."""
 _TAKEN = {
     "data": ("max_passages", "shuffle_passages", "refusal"),
-    "prompt": ("preset", "template", "system", "template_arguments", "max_tokens"),
+    "prompt": ("preset", "template", "system", "template_arguments", "max_tokens", "citations"),
     "evaluate": ("max_new_tokens",),
     "publish": ("format",),
 }

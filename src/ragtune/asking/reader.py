@@ -19,6 +19,7 @@ from ragtune.base.screen.console import warn
 from ragtune.base.screen.notebook import one_output
 from ragtune.base.text import shortened
 from ragtune.data.chat import Message
+from ragtune.data.citations import parse
 from ragtune.data.example import Example, Passage, parse_example
 from ragtune.data.words import places
 from ragtune.recipe.corpus import Passages
@@ -167,6 +168,8 @@ class Reader:
     ) -> Generator[str, None, Answer]:
         """The answer to one question piece by piece, as it is written; together they are `Answer.text`.
 
+        With prompt.citations, its citations stand behind it.
+
         The generator returns the whole answer, as `yield from` has it. Raises as `ask` does.
         """
         start = time.monotonic()
@@ -228,7 +231,9 @@ class Reader:
                     f"This question is too long: {shortened(example.question)}",
                     f"With its prompt it may have {encoder.max_prompt:,} tokens. Ask it in fewer words.",
                 )
-            kept = sorted(encoder.kept(example, prompt))
+            kept = encoder.kept(example, prompt)
+            if not encoder.recipe.prompt.citations:
+                kept.sort()
             shown.append(
                 tuple(dataclasses.replace(example.passages[i], text=text) for i, text in kept)
             )
@@ -242,7 +247,10 @@ class Reader:
         which: Which,
         seconds: float,
     ) -> Answer:
-        text = prediction.prediction
+        recipe = self._model.context.recipe
+        cited = parse(prediction.prediction) if recipe.prompt.citations else None
+        text, numbers = (cited.answer, cited.numbers) if cited else (prediction.prediction, ())
+        known = range(1, len(passages) + 1)
         return Answer(
             question=example.question,
             text=text,
@@ -250,8 +258,10 @@ class Reader:
             stands_at=tuple(places(p.text, text.strip()) for p in passages),
             finished=prediction.stopped,
             seconds=seconds,
-            refused=refused(text, self._model.context.recipe.data.refusal),
+            refused=refused(text, recipe.data.refusal),
             which=which,
+            citations=tuple(n for n in numbers if n in known),
+            malformed=tuple(n for n in numbers if n not in known),
         )
 
 

@@ -14,6 +14,7 @@ from rich.text import Text
 from ragtune.asking.answer import Answer
 from ragtune.base.screen.console import Door
 from ragtune.base.screen.visible import in_line, visible
+from ragtune.data.citations import FORM
 from ragtune.data.example import Passage
 
 Span = tuple[int, int]
@@ -178,6 +179,11 @@ def _remarks(answer: Answer, base: Answer | None) -> Iterable[str]:
             yield f"{whose}The answer stands in {_listed(numbers)}. ({one.seconds:.1f} s)"
         else:
             yield f"! {whose}The answer stands in none of the passages. ({one.seconds:.1f} s)"
+        if one.citations:
+            yield f"{whose}It cites {_listed([*map(str, one.citations)])}."
+        if one.malformed:
+            wrong = _listed([FORM.format(n) for n in one.malformed])
+            yield f"! {whose}It cites {wrong}, which no passage is."
         if not one.finished:
             yield f"! {whose}It was cut off: it is longer than evaluate.max_new_tokens allows."
 
@@ -216,6 +222,8 @@ def _one(answer: Answer) -> dict[str, Any]:
         "answer": answer.text,
         "found": answer.is_found,
         "refused": answer.refused,
+        "citations": [*answer.citations],
+        "malformed_citations": [*answer.malformed],
         "finished": answer.finished,
         "seconds": round(answer.seconds, 3),
     }

@@ -181,8 +181,11 @@ def json_line(row: dict[str, Any]) -> str:
     )
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Read the objects of a JSONL file that ragtune wrote.
+_REPEAT = "Delete the file and run the same command again."
+
+
+def read_jsonl(path: Path, advice: str = _REPEAT) -> Iterator[dict[str, Any]]:
+    """Read the objects of a JSONL file, by default one that ragtune wrote.
 
     Raises:
         RagtuneError: a line is damaged.
@@ -190,21 +193,18 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     with open_plain(path) as file:
         for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), 1):
             if len(line) > MAX_LINE:
-                raise _damaged_line(path, number, f"more than {size_of(MAX_LINE)}")
+                raise _damaged_line(path, number, f"more than {size_of(MAX_LINE)}", advice)
             try:
                 value = json.loads(line.decode("utf-8"))
             except (ValueError, RecursionError) as error:
-                raise _damaged_line(path, number, str(error)) from error
+                raise _damaged_line(path, number, str(error), advice) from error
             if not isinstance(value, dict):
-                raise _damaged_line(path, number, "no object")
+                raise _damaged_line(path, number, "no object", advice)
             yield value
 
 
-def _damaged_line(path: Path, number: int, problem: str) -> RagtuneError:
-    return RagtuneError(
-        f"{path}:{number}: damaged line ({problem}).",
-        "Delete the file and run the same command again.",
-    )
+def _damaged_line(path: Path, number: int, problem: str, advice: str) -> RagtuneError:
+    return RagtuneError(f"{path}:{number}: damaged line ({problem}).", advice)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ragtune.base.screen.console import note, warn
 from ragtune.data.audit import Audit, AuditReport, all_audits
+from ragtune.data.citations import said
 from ragtune.data.counts import SplitName
 from ragtune.data.encode import EncodedExample, Encoder
 from ragtune.data.example import Example, Passage
@@ -218,6 +219,7 @@ class Auditor:
         # As predictions are: up to the stop token, without special tokens.
         ids = ids[: ids.index(encoder.stop_id)]
         back = encoder.turn.answer(encoder.tokenizer.decode(ids, skip_special_tokens=True))
+        back = said(encoder.recipe, back)
         if back != answer:
             self._audits["changed_answers", split].add(
                 one.example.qid, answer, detail=f"{answer!r} comes back as {back!r}"

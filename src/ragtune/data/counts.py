@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 
 from ragtune.base.screen.console import note, warn
+from ragtune.data.citations import cite
 from ragtune.data.encode import EncodedExample, Encoder
 from ragtune.data.example import Example
 from ragtune.data.select import REASONS, accepted
@@ -70,8 +71,9 @@ class TooLong:
 
 
 def shortest_accepted(encoder: Encoder, examples: Sequence[Example]) -> list[int]:
-    """The tokens of each example's shortest accepted answer; 0 where there is none."""
-    answers = [accepted(e, encoder.recipe) for e in examples]
+    """The tokens of each example's shortest accepted answer, with a citation if it wants some; else 0."""
+    behind = [1] if encoder.recipe.prompt.citations else []
+    answers = [[cite(a, behind) for a in accepted(e, encoder.recipe)] for e in examples]
     lengths = iter(encoder.answer_lengths([a for one in answers for a in one]))
     return [min((next(lengths) for _ in one), default=0) for one in answers]
 

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 from ragtune.base.errors import UsageError
 from ragtune.data.chat import Message, find_form, require_end
+from ragtune.data.citations import trained
 from ragtune.data.control import ControlTokens
 from ragtune.data.example import Example, Passage
 from ragtune.data.opening import find_opening
 from ragtune.data.prompt import PromptBuilder
-from ragtune.data.select import shown_indices, shown_passages, target_answer
+from ragtune.data.select import shown_indices, shown_passages
 from ragtune.data.tokenizer import date_of, special_ids
 from ragtune.data.turn import answered, find_turn
 from ragtune.recipe.schema import Recipe
@@ -180,11 +181,12 @@ class Encoder:
         content = messages[-1]["content"].replace(mark, " ")
         return self.form.of([*messages[:-1], {**messages[-1], "content": content}])
 
-    def kept(self, example: Example, prompt: EncodedPrompt) -> list[tuple[int, str]]:
-        """Index and text of each passage as it stands in an example's encoded prompt."""
+    def kept(self, example: Example, prompt: EncodedPrompt | None) -> list[tuple[int, str]]:
+        """Index and text of each passage as it stands in an example's encoded prompt; uncut without one."""
         order = shown_indices(example, self.recipe)
-        kept = [(i, example.passages[i].text) for i in order[: prompt.passages_shown]]
-        if prompt.characters_cut:
+        shown = order[: prompt.passages_shown] if prompt else order
+        kept = [(i, example.passages[i].text) for i in shown]
+        if prompt and prompt.characters_cut:
             index, text = kept[-1]
             kept[-1] = (index, text[: len(text) - prompt.characters_cut])
         return kept
@@ -246,14 +248,16 @@ class Encoder:
         begin, harmless = self._behind_prompt([first, "x".join([first, *rest])])
         return self.control.joined(begin, rest, harmless, **_PLAIN)
 
-    def target(self, example: Example) -> list[int]:
-        """The completion that is trained for an example."""
-        return self.targets([example])[0]
+    def target(self, example: Example, prompt: EncodedPrompt | None = None) -> list[int]:
+        """The completion that is trained for an example, behind this prompt."""
+        return self.targets([example], [prompt])[0]
 
-    def targets(self, examples: Sequence[Example]) -> list[list[int]]:
-        """The completions of several examples: as `target`, but encoded together."""
-        data, seed = self.recipe.data, self.recipe.seed
-        return self._completions([target_answer(e, data, seed) for e in examples])
+    def targets(
+        self, examples: Sequence[Example], prompts: Sequence[EncodedPrompt | None] = ()
+    ) -> list[list[int]]:
+        """The completions of several examples, encoded together; without prompts behind uncut ones."""
+        pairs = zip(examples, prompts or [None] * len(examples), strict=True)
+        return self._completions([trained(e, self.recipe, self.kept(e, p)) for e, p in pairs])
 
     def sample(self, example: Example) -> Sample | None:
         """A training sample, or None if it does not fit into the model's context."""
@@ -263,7 +267,8 @@ class Encoder:
         """The samples of several examples: as `sample`, but encoded together."""
         prompts = self.prompts(examples)
         fitting = [i for i, prompt in enumerate(prompts) if prompt is not None]
-        targets = dict(zip(fitting, self.targets([examples[i] for i in fitting]), strict=True))
+        both = [examples[i] for i in fitting], [prompts[i] for i in fitting]
+        targets = dict(zip(fitting, self.targets(*both), strict=True))
         return [
             Sample(example.qid, prompt.ids, targets[i])
             if prompt is not None and len(prompt.ids) + len(targets[i]) <= self.context

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from jinja2 import TemplateSyntaxError
 
 from ragtune.base.errors import UsageError
+from ragtune.data.citations import FORM
 from ragtune.data.example import Passage
 from ragtune.data.template import compiled, rewritten
 from ragtune.data.trial import SAMPLE, limited, refused
@@ -35,6 +36,21 @@ PRESETS = {
         "Question: {{ question }}"
     ),
 }
+
+_JOINED = "{{ passages | map(attribute='text') | join('\\n\\n') }}"
+_NUMBERED = (
+    "{% for passage in passages %}[{{ loop.index }}] {{ passage.text }}"
+    "{{ '\\n\\n' if not loop.last }}{% endfor %}"
+)
+_ASKED = {
+    "aio": "解答の後には、その根拠となるテキストの番号を [1] のように付けてください。",
+    "english": "Behind the answer, give the numbers of the texts that it stands in, such as [1].",
+}
+CITING = {
+    name: text.replace("\n\n---", f"\n{_ASKED[name]}\n\n---", 1).replace(_JOINED, _NUMBERED)
+    for name, text in PRESETS.items()
+}
+"""The presets with prompt.citations."""
 
 CHAT_TEMPLATES = {
     # The book's (chapter 11): every turn between bos and eos, with the speaker's name. A tokenizer
@@ -79,7 +95,8 @@ class PromptBuilder:
                 on without end.
         """
         if prompt.preset:
-            text, where = PRESETS[prompt.preset], f"preset {prompt.preset}"
+            presets = CITING if prompt.citations else PRESETS
+            text, where = presets[prompt.preset], f"preset {prompt.preset}"
         else:
             text, where = read_template(prompt.template or "", "prompt.template")
         builder = cls(text, prompt.system, where)
@@ -90,7 +107,24 @@ class PromptBuilder:
             raise UsageError(
                 f"{where}: the template never shows the question.", "Use {{ question }}."
             )
+        if prompt.citations and not builder.numbers_passages:
+            raise UsageError(
+                f"{where}: prompt.citations needs passages with numbers, and no [1] stands before the first.",
+                "Write {% for passage in passages %}[{{ loop.index }}] {{ passage.text }} … {% endfor %}.",
+            )
         return builder
+
+    @property
+    def numbers_passages(self) -> bool:
+        """Whether every passage has its number, in the form of a citation, before its text."""
+        text = self.text("?", [Passage("\ue001"), Passage("\ue002")])
+        places = [
+            text.find(FORM.format(1)),
+            text.find("\ue001"),
+            text.find(FORM.format(2)),
+            text.find("\ue002"),
+        ]
+        return min(places) >= 0 and places == sorted(places)
 
     def require_end(self, question: str, passages: Sequence[Passage]) -> None:
         """Try an example's prompt in a process that can be stopped; the presets are known to end.
@@ -98,7 +132,7 @@ class PromptBuilder:
         Raises:
             UsageError: it takes too long or too much memory, or would be another one each time.
         """
-        if self.template in PRESETS.values():
+        if self.template in (*PRESETS.values(), *CITING.values()):
             return
         if problem := refused(self.template, [_values(question, passages)]):
             raise UsageError(

@@ -88,12 +88,18 @@ def loses_positives(example: Example, kept: Sequence[tuple[int, str]]) -> bool:
         example: with at least one positive.
         kept: index and text of each passage of the prompt (`Encoder.kept`).
     """
+    return not positives_left(example, kept)
+
+
+def positives_left(example: Example, kept: Sequence[tuple[int, str]]) -> list[int]:
+    """The places in a prompt, from 1, at which a positive is still there; arguments as of `loses_positives`."""
     positives = set(example.positive_passage_indices)
-    return not any(
-        index in positives
+    return [
+        place
+        for place, (index, text) in enumerate(kept, 1)
+        if index in positives
         and (text == example.passages[index].text or any(stands(text, a) for a in example.answers))
-        for index, text in kept
-    )
+    ]
 
 
 def target_answer(example: Example, data: Data, seed: int) -> str:

@@ -85,7 +85,11 @@ class Split(ABC):
         prompts = _named(self.encoder.prompts, [r.example for r in prompted])
         for record, prompt in zip(prompted, prompts, strict=True):
             record.prompt = prompt
-        targets = _named(self.encoder.targets, [r.example for r in answered])
+        known = {r.example.qid: r.prompt for r in answered}
+        targets = _named(
+            lambda asked: self.encoder.targets(asked, [known[e.qid] for e in asked]),
+            [r.example for r in answered],
+        )
         for record, target in zip(answered, targets, strict=True):
             record.completion = target
         for record in prompted:

@@ -16,6 +16,7 @@ AIO_DELETED = r"・=\-"
 _WORD = r"a-z0-9\u00df-\u00f6\u00f8-\u024f\u0300-\u052f\u1e00-\u1fff"
 """Letters of the scripts whose words are parted, accents (also on their own), and digits."""
 _LETTER = re.compile(f"[{_WORD}]")
+_TOKEN = re.compile(rf"[{_WORD}]+|[^\W_]")
 # Text as it is written has capitals, and in Japanese wide letters and digits.
 _AS_WRITTEN = f"[{_WORD}A-Z\u00c0-\u00d6\u00d8-\u00de\uff10-\uff19\uff21-\uff3a\uff41-\uff5a]"
 _WRITTEN = re.compile(_AS_WRITTEN)
@@ -66,6 +67,12 @@ def _unquoted(left: str, right: str, text: str) -> str:
     return re.sub(
         rf"{left}([^{right}\n]*)({right}?)", lambda found: found[1] if found[2] else found[0], text
     )
+
+
+@lru_cache(65_536)
+def tokens(text: str) -> tuple[str, ...]:
+    """What ROUGE compares: words where these are parted, else each letter; without width, case and signs."""
+    return tuple(_TOKEN.findall(nfkc(text).lower()))
 
 
 def without_signs(text: str) -> str:

@@ -45,7 +45,7 @@ _EXAMPLES = {
         ],
     ),
 }
-_METRIC_TYPES = {"token_f1": "f1", "char_f1": "f1", "contains": "accuracy"}
+_METRIC_TYPES = {"token_f1": "f1", "char_f1": "f1", "rouge_l": "rouge", "contains": "accuracy"}
 """The Hub's name of a metric that is no exact match."""
 _LIBRARIES = {"merged": "transformers", "adapter": "peft", "gguf": None}
 """What loads it; the Hub knows by itself what loads GGUF."""

@@ -14,7 +14,7 @@ from ragtune.recipe.formats import FieldOfRecord, QuestionFormat
 from ragtune.recipe.names import Endpoint, Name
 
 Metric = Literal[
-    "strict_em", "squad_em", "aio_em", "jsquad_em", "token_f1", "char_f1", "contains"
+    "strict_em", "squad_em", "aio_em", "jsquad_em", "token_f1", "char_f1", "rouge_l", "contains"
 ]  # fmt: skip
 
 Scalar = str | int | float | bool | None
@@ -139,6 +139,10 @@ class Prompt(Section):
         {},
         description="variables that the chat template reads, such as {enable_thinking: false}; a server "
         "gets them as chat_template_kwargs",
+    )
+    citations: bool = Field(
+        False,
+        description="number the passages, and train answers that name those which support them: Paris [2]",
     )
     max_tokens: int | None = Field(
         None,

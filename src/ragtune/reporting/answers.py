@@ -7,14 +7,15 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
 
 from ragtune.base.screen.visible import BEGIN, END, named
+from ragtune.data.citations import numbered, said
 from ragtune.data.example import Example, Passage
-from ragtune.data.select import accepted, shown_passages
+from ragtune.data.select import accepted
 from ragtune.data.words import find_answer
 from ragtune.recipe.schema import Recipe
 from ragtune.scoring.metrics import refused, score
@@ -25,7 +26,7 @@ CHUNK = 25
 
 @dataclass(frozen=True, slots=True)
 class AnswerRow:
-    """A question with the passages that were shown, and its answers, as far as there are any.
+    """A question with the passages as its prompt held them, and its answers, as far as there are any.
 
     `answers` are the accepted ones, `others` are named in the record and not accepted; `alternatives`
     stand in the record beside its `answers`. `prompt` is the text that the model read.
@@ -102,13 +103,15 @@ def answer_rows(
                 example.qid,
                 example.question,
                 right,
-                shown_passages(example, recipe),
+                tuple(
+                    replace(example.passages[i], text=text) for i, text in numbered(example, recipe)
+                ),
                 before=first,
                 after=second,
                 before_right=_right(recipe, example, first),
                 after_right=_right(recipe, example, second),
                 selected=bool(example.extra["selected"]),
-                refused=last is not None and refused(last, refusal),
+                refused=last is not None and refused(said(recipe, last), refusal),
                 prompt=prompts.get(example.qid),
                 others=tuple(a for a in (*example.answers, *more) if a not in right),
                 alternatives=more,

@@ -25,6 +25,8 @@ class AnsweredQuestion(TypedDict):
     question: str
     answers: list[str]
     """Those that are accepted."""
+    passages: list[str]
+    """The texts in its prompt, in their order."""
     before: str | None
     after: str | None
     before_right: bool | None
@@ -73,6 +75,7 @@ def _values(row: AnswerRow) -> AnsweredQuestion:
         "qid": row.qid,
         "question": row.question,
         "answers": [*row.answers],
+        "passages": [passage.text for passage in row.passages],
         "before": row.before,
         "after": row.after,
         "before_right": None if row.before is None else row.before_right,

@@ -16,9 +16,11 @@ from ragtune.data.example import Example
 from ragtune.data.opening import Opening
 from ragtune.recipe.yaml import dump_yaml
 from ragtune.reporting.tables import FigureTable
-from ragtune.reporting.wording import CUT, GRADED, REFUSALS, asked_again, probability
+from ragtune.reporting.wording import CITATIONS, CUT, GRADED, REFUSALS, asked_again, probability
+from ragtune.scoring.citations import KINDS, CitationFigures
 from ragtune.scoring.compare import Comparison, Runs
 from ragtune.scoring.controls import ControlFigures
+from ragtune.scoring.paired import PairedLogs, PairedTask
 from ragtune.scoring.reasked import Reasked, is_other
 from ragtune.scoring.score import Metrics, WholeSet
 from ragtune.scoring.statistics import Figure, Figures
@@ -61,6 +63,8 @@ def comparison_table(comparison: Comparison) -> FigureTable:
         table.add_row(CUT, f"{before:,}", f"{after:,}", f"{after - before:+,}")
     if found := comparison["refusals"]:
         _add_refusals(table, [found["before"], found["after"], found["difference"]])
+    if cited := comparison["citations"]:
+        _add_citations(table, [cited["before"], cited["after"]])
     return table
 
 
@@ -78,6 +82,8 @@ def metrics_table(metrics: Metrics) -> FigureTable:
     if metrics.get("cut") is not None:
         table.add_row(CUT, f"{metrics['cut']:,}", "")
     _add_refusals(table, [{}, metrics.get("refusals", {})])
+    if cited := metrics.get("citations"):
+        _add_citations(table, [cited])
     return table
 
 
@@ -113,6 +119,37 @@ def differences_table(result: Runs) -> FigureTable | None:
             key, *(in_line(shortened(dump_yaml(value, in_line=True))) for value in values)
         )
     return table
+
+
+def logs_table(logs: PairedLogs, task: PairedTask) -> FigureTable:
+    """A task of a log of another tool against the first log; shares in %."""
+    table = FigureTable(
+        f"{in_line(task['task'])}: {in_line(logs['name'])} less {in_line(logs['against'])}",
+        "in % (95 % interval), values that are no shares as they are; higher and lower: questions, where p "
+        "(McNemar's) stands the fixed and the broken ones",
+        ("metric", "n", "first", "second", "difference", "higher", "lower", "p"),
+    )
+    for one in task["metrics"]:
+        cell = rate_cell if one["rate"] else _plain_cell
+        p = one["mcnemar_p"]
+        table.add_row(
+            in_line(one["metric"]),
+            f"{one['n']:,}",
+            cell(one["first"]),
+            cell(one["second"]),
+            cell(one["difference"], "+"),
+            f"{one['higher']:,}",
+            f"{one['lower']:,}",
+            "–" if p is None else f"{p:.2g}",
+        )
+    return table
+
+
+def _plain_cell(figure: Figure, sign: str = "") -> str:
+    value, low, high = (
+        f"{part:{sign}.3g}" for part in (figure["value"], figure["low"], figure["high"])
+    )
+    return f"{value} ({low}…{high})"
 
 
 def controls_table(controls: ControlFigures) -> FigureTable:
@@ -154,6 +191,18 @@ def _add_refusals(table: FigureTable, sides: Sequence[Mapping[str, Any]]) -> Non
         n = next(figure["n"] for figure in figures if figure and "n" in figure)
         signs = "+++" if kind == "crag" else _SIGNS
         table.add_row(f"{_REFUSED[kind]}, n {n:,}", *_cells(figures, signs))
+
+
+def _add_citations(table: FigureTable, sides: Sequence[CitationFigures | None]) -> None:
+    """What the answered questions' answers cite, side by side."""
+    table.add_section()
+    rest = [""] * (len(table.columns) - 1 - len(sides))
+    for kind in KINDS:
+        name, cells = CITATIONS[kind][0], _cells([side and side[kind] for side in sides])
+        table.add_row(name, *cells, *rest)
+    counts = [[f"{side[key]:,}" if side else "–" for side in sides] for key in ("malformed", "n")]
+    table.add_row("citations of no passage", *counts[0], *rest)
+    table.add_row("answered, the citations' n", *counts[1], *rest)
 
 
 def _cells(figures: Sequence[Figure | None], signs: Sequence[str] = _SIGNS) -> list[str]:

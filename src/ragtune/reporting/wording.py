@@ -43,12 +43,16 @@ METRICS = {
         "F1 over characters",
         "How far the characters of the answer are those of the accepted answer that fits best (JSQuAD).",
     ),
+    "rouge_l": (
+        "ROUGE-L",
+        "How much of the accepted answer that fits best stands in the answer in the same order, as F1.",
+    ),
     "contains": (
         "Contains an answer",
         "An accepted answer stands somewhere in the answer, both by AI王’s rule.",
     ),
 }
-GRADED = ("token_f1", "char_f1")
+GRADED = ("token_f1", "char_f1", "rouge_l")
 """Metrics with values between 0 and 1: an answer can become better without becoming right."""
 
 ACCEPTED = {
@@ -70,6 +74,18 @@ REFUSALS = {
         "A right answer counts 1, a refusal 0, a wrong answer −1: from −100 to +100.",
     ),
 }
+CITATIONS = {
+    "recall": (
+        "Citation recall",
+        "A passage that the answer cites supports it: one of the question’s positives, by string.",
+    ),
+    "precision": (
+        "Citation precision",
+        "The share of an answer’s citations that support it; 0 where it cites nothing.",
+    ),
+    "cited": ("Answers that cite", "At least one passage, whichever."),
+}
+"""After ALCE (scoring/citations.py); over the answered questions."""
 RECALL = {
     "answer": ("An answer stands in it", "As written, at word borders."),
     "gold": (
@@ -191,6 +207,6 @@ for _function in (rate, points, count, duration, probability, one_or_many, cell,
     _ENVIRONMENT.filters[_function.__name__] = _function
 _ENVIRONMENT.filters["literal"] = repr
 _ENVIRONMENT.globals |= {
-    "METRICS": METRICS, "GRADED": GRADED, "ACCEPTED": ACCEPTED, "REFUSALS": REFUSALS,
+    "METRICS": METRICS, "GRADED": GRADED, "ACCEPTED": ACCEPTED, "REFUSALS": REFUSALS, "CITATIONS": CITATIONS,
     "RECALL": RECALL, "RECALL_OF": RECALL_OF, "asked_again": asked_again,
 }  # fmt: skip

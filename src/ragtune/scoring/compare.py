@@ -10,6 +10,7 @@ from pydantic import JsonValue
 from ragtune.base.errors import RagtuneError
 from ragtune.data.example import Example
 from ragtune.recipe.schema import Recipe
+from ragtune.scoring.citations import CitationFigures, citation_figures
 from ragtune.scoring.score import (
     CHOICES,
     Answers,
@@ -31,6 +32,13 @@ class Refusals(TypedDict):
     before: dict[str, RefusalFigure]
     after: dict[str, RefusalFigure]
     difference: Figures
+
+
+class CitationSides(TypedDict):
+    """What each side cites; None where it answered nothing."""
+
+    before: CitationFigures | None
+    after: CitationFigures | None
 
 
 class Comparison(TypedDict):
@@ -63,6 +71,8 @@ class Comparison(TypedDict):
     length: Figures
     """Characters of an answer, `before` and `after`."""
     refusals: Refusals | None
+    citations: CitationSides | None
+    """None where the recipe asks for none."""
 
 
 class RunFigures(TypedDict):
@@ -183,6 +193,7 @@ def compare(before: Scored, after: Scored) -> Comparison:
         "by_answers": {choice: every[choice] for choice in CHOICES},
         "length": every["length"],
         "refusals": _refusals(before, after),
+        "citations": _citations(before, after),
     }
 
 
@@ -218,6 +229,13 @@ def _whole(before: Scored, after: Scored) -> WholeSet:
     old, new = before.everywhere, after.everywhere
     parts = {"before": old, "after": new, "difference": less(new, old)}
     return whole_set(after, grouped(parts, after.recipe.seed))
+
+
+def _citations(before: Scored, after: Scored) -> CitationSides | None:
+    if after.citations is None:
+        return None
+    old, new = (citation_figures(one.citations, after.recipe.seed) for one in (before, after))
+    return {"before": old, "after": new}
 
 
 def _refusals(before: Scored, after: Scored) -> Refusals | None:

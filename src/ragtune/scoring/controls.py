@@ -9,6 +9,7 @@ from typing import TypedDict
 
 from ragtune.base.errors import UsageError
 from ragtune.base.screen.console import warn
+from ragtune.data.citations import said
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example, Passage
 from ragtune.data.select import accepted
@@ -197,7 +198,10 @@ class _Table:
         found = {side: figures(columns, seed) for side, columns in values.items()}
         refusals = figures(
             {
-                side: [float(refused(given[key(name, e.qid)], refusal)) for e in asked]
+                side: [
+                    float(refused(said(self.recipe, given[key(name, e.qid)]), refusal))
+                    for e in asked
+                ]
                 for side, given in self.answers.items()
             },
             seed,

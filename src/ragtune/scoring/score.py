@@ -6,10 +6,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NotRequired, Protocol, TypedDict
 
+from ragtune.data.citations import said
 from ragtune.data.example import Example
 from ragtune.data.select import accepted, texts_shown
 from ragtune.data.words import stands
 from ragtune.recipe.schema import Recipe
+from ragtune.scoring.citations import CitationFigures, Citations, citation_figures, citations
 from ragtune.scoring.metrics import VERSIONS, Columns, refused, score
 from ragtune.scoring.statistics import Figure, Figures, figures
 
@@ -66,7 +68,7 @@ class Scored:
     answers: Answers
     chosen: list[Example]
     texts: list[str | None]
-    """Of the chosen; None where one has no prediction, which is wrong."""
+    """Of the chosen, without citations; None where one has no prediction, which is wrong."""
     values: Columns
     everywhere: Columns
     ceiling: list[float]
@@ -79,6 +81,8 @@ class Scored:
     """`unanswerable` and `answerable`: 1 for each question of that kind that was refused; `crag`: 1 for a
     right answer, 0 for a refusal, -1 for a wrong answer (Yang et al. 2024, https://arxiv.org/abs/2406.04744),
     one an asked question. Empty without `data.refusal`."""
+    citations: Citations | None
+    """What the answers to the chosen cite, but for refusals; None without prompt.citations."""
 
     @property
     def lengths(self) -> list[float]:
@@ -116,7 +120,8 @@ def score_answers(
         wanted: qids of the questions that the figures are over, those without a prediction as wrong;
             by default the questions with one.
     """
-    texts = [answers.texts.get(e.qid) for e in examples]
+    written = [answers.texts.get(e.qid) for e in examples]
+    texts = [text if text is None else said(recipe, text) for text in written]
     wanted = answers.texts.keys() if wanted is None else wanted
     places = [i for i, e in enumerate(examples) if e.extra["selected"] and e.qid in wanted]
     chosen = [examples[i] for i in places]
@@ -138,6 +143,9 @@ def score_answers(
             for choice in CHOICES
         },
         refusals=_refusals(recipe, zip(examples, texts, everywhere[headline], strict=True), wanted),
+        citations=citations(
+            recipe, [(examples[i], written[i], everywhere["contains"][i]) for i in places]
+        ),
     )
 
 
@@ -200,6 +208,7 @@ class Metrics(TypedDict):
     """The headline metric under each way to accept answers."""
     all: WholeSet
     refusals: NotRequired[dict[str, RefusalFigure]]
+    citations: NotRequired[CitationFigures]
     asked: NotRequired[int]
     """This and what follows: of an engine's answers, not of those from elsewhere."""
     stopped: NotRequired[int]
@@ -224,6 +233,8 @@ def metrics_of(scored: Scored) -> Metrics:
     }
     if scored.refusals:
         result["refusals"] = refusal_figures(scored)
+    if cited := citation_figures(scored.citations, seed):
+        result["citations"] = cited
     if (cut := scored.cut) is not None:
         tokens = scored.answers.tokens
         result["asked"] = scored.asked

@@ -19,7 +19,7 @@ from ragtune.data.prepare import load_examples
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Recipe
 from ragtune.scoring.compare import Runs, against_first
-from ragtune.scoring.score import Answers, score_answers
+from ragtune.scoring.score import Answers, Scored, score_answers
 from ragtune.store.changes import value_of, with_part
 from ragtune.store.folder import RunFolder
 from ragtune.store.proof import Proof, damage, read_proof
@@ -55,14 +55,20 @@ def compare_runs(paths: Sequence[Path], data_eval: str | None = None) -> Runs:
     for one in everyone[1:]:
         _same_scoring(first, one)
     questions, asked = _common(everyone)
-    scored = [
-        score_answers(
-            first.recipe, questions, Answers({q: one.predictions[q] for q in asked}, one.cut)
-        )
-        for one in everyone
-    ]
+    scored = [_scored(one, first.recipe, questions, asked) for one in everyone]
     names = [one.name for one in everyone]
     return against_first([*zip(names, scored, strict=True)], _differing(everyone))
+
+
+def _scored(
+    one: _Answers, recipe: Recipe, questions: Sequence[Example], asked: Sequence[str]
+) -> Scored:
+    """A run's answers to these questions, scored as the recipe says."""
+    # Whether citations stand behind its answers is its own affair. What they name are places in its own
+    # prompts, which may show other passages.
+    own = with_part(recipe, {"prompt.citations": one.recipe.prompt.citations})
+    answers = Answers({q: one.predictions[q] for q in asked}, one.cut)
+    return dataclasses.replace(score_answers(own, questions, answers), citations=None)
 
 
 def _same_scoring(first: _Answers, other: _Answers) -> None:

@@ -25,21 +25,31 @@ from ragtune.reporting.building import (
 from ragtune.reporting.terminal import (
     controls_table,
     differences_table,
+    logs_table,
     metrics_table,
     runs_table,
 )
 from ragtune.scoring.compare import Runs
+from ragtune.scoring.paired import Logs
 from ragtune.scoring.threshold import require_reached, thresholds
 from ragtune.stages.check.findings import Finding
 from ragtune.stages.check.findings import show as show_page
+from ragtune.stages.logs import are_logs
 
-__all__ = ["console", "controls_table", "metrics_table", "require_reached", "runs_tables", "set_of",
-           "show_built", "show_findings", "show_questions", "thresholds", "to_stderr"]  # fmt: skip
+__all__ = ["are_logs", "console", "controls_table", "logs_tables", "metrics_table", "require_reached",
+           "runs_tables", "set_of", "show_built", "show_findings", "show_questions",
+           "thresholds", "to_stderr"]  # fmt: skip
 
 
 def runs_tables(result: Runs) -> Group:
     """Runs against the first of them, and where their recipes differ."""
     return Group(*filter(None, (runs_table(result), differences_table(result))))
+
+
+def logs_tables(result: Logs) -> Group:
+    """Logs of other tools against the first of them, a table a task."""
+    every = result["comparisons"]
+    return Group(*(logs_table(one, task) for one in every for task in one["tasks"]))
 
 
 def set_of(changes: Sequence[str]) -> str | None:

@@ -50,7 +50,7 @@ Targets = Annotated[
     typer.Argument(
         metavar="RECIPE|RUN...",
         help="One: before against after. Several runs, or folders of answers in them: each "
-        "against the first.",
+        "against the first. So are logs of lm_eval and flexeval.",
         autocompletion=_offers("targets"),
     ),
 ]

@@ -29,6 +29,8 @@ class Server:
 
     settings: Generate
     endpoint: str
+    section: str = SECTION
+    """Whose keys messages advise."""
 
     @property
     def name(self) -> str:
@@ -36,7 +38,7 @@ class Server:
 
     def announce(self, passages: Sequence[Passage]) -> None:
         """See `Writer.announce`."""
-        check_address(self.endpoint, SECTION)
+        check_address(self.endpoint, self.section)
         size = sum(len(passage.title) + len(passage.text) for passage in passages)
         note(
             f"To {self.endpoint} go {len(passages):,} passages ({size:,} characters), each at most twice: "
@@ -57,7 +59,7 @@ class Server:
             settings.model,
             max_new_tokens=settings.max_new_tokens,
             template_arguments=settings.template_arguments,
-            section=SECTION,
+            section=self.section,
         )
         keys = {one.name: one.key for one in requests}
         assert len(keys) == len(requests), "each passage has an id of its own"

@@ -31,6 +31,7 @@ CHECKS: tuple[tuple[str, tuple[str, ...], Check], ...] = (
     ("mask", ("template", "data.train"), prompts.mask),
     ("truncation", ("template",), prompts.truncation),
     ("answers", ("template",), prompts.answers),
+    ("citations", ("template", "data.train"), prompts.citations),
     ("vocabulary", ("truncation", "weights"), prompts.vocabulary),
     ("adapter", ("weights",), model.adapter),
     ("trial", ("adapter",), model.trial),

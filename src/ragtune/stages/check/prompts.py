@@ -13,6 +13,7 @@ from ragtune.data.counts import (
 )
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example
+from ragtune.data.select import positives_left
 from ragtune.data.splits import positives_cut
 from ragtune.data.tokenizer import require_rows, special_ids
 from ragtune.reporting.terminal import opening_tokens, opening_words
@@ -185,6 +186,27 @@ def answers(look: Look) -> None:
         look.warn(words, ADVICE)
     if looked and not long and not refusal:
         look.say(f"none of {looked:,} has more than {limit:,} tokens")
+
+
+def citations(look: Look) -> None:
+    """What the training answers cite, and how it is known what supports them."""
+    encoder = look.run.encoder
+    if not encoder.recipe.prompt.citations:
+        return
+    examples = [e for e in _selected(look)["train"] if e.answers]
+    prompts = [None] * len(examples) if prepared(look.run) else encoder.prompts(examples)
+    pairs = zip(examples, prompts, strict=True)
+    counts = [len(positives_left(e, encoder.kept(e, p))) for e, p in pairs]
+    if none := counts.count(0):
+        look.warn(
+            f"{none:,} of {len(counts):,} training answers cite nothing: no positive is shown with them",
+            "Name the positives in the records (positive_passage_indices), or set data.cut_positives=drop.",
+        )
+    if cited := len(counts) - none:
+        words = f"{cited:,} training answers cite {sum(counts) / cited:.1f} passages each"
+        computed = sum(e.positives_computed for e in examples)
+        more = f"; of {computed:,} those in which an answer stands, if only by chance"
+        look.say(words + (more if computed else ""))
 
 
 def _selected(look: Look) -> dict[str, list[Example]]:

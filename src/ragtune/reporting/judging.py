@@ -1,0 +1,75 @@
+"""What a judge made of a run's answers, as a table."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from ragtune.base.screen.visible import in_line
+from ragtune.reporting.tables import FigureTable
+from ragtune.reporting.terminal import rate_cell
+from ragtune.scoring.judging import Agreement, Judged
+
+
+class Cost(TypedDict):
+    """What judging took."""
+
+    requests: int
+    kept: int
+    """Of these, answered at an earlier time."""
+    prompt_tokens: int | None
+    """Of the others, as the server counts; None where it doesn't say."""
+    completion_tokens: int | None
+
+
+class JudgedRun(Judged, Cost):
+    """judge/after.json: who judged which answers."""
+
+    which: str
+    endpoint: str
+    model: str
+    prompt: str
+    """The version of the prompts."""
+    metric: str
+
+
+_ROWS = (
+    ("correct", "says what an accepted answer says"),
+    ("supported", "claims that a passage supports"),
+    ("citation_recall", "citation recall"),
+    ("citation_precision", "citation precision"),
+)
+
+
+def judged_table(found: JudgedRun) -> FigureTable:
+    """The judge's figures, and how far it agrees with the headline and with itself, in %."""
+    table = FigureTable(
+        f"{found['n']:,} answers {found['which']} tuning, judged by {in_line(found['model'])}, in % "
+        "(95 % interval)",
+        f"prompt {found['prompt']}; {found['failed']:,} verdicts failed, {found['refused']:,} refusals aren't "
+        f"judged; {found['requests'] - found['kept']:,} requests, {found['kept']:,} kept ones"
+        f"{_tokens(found)}",
+        ("of the answers", "", "Cohen's kappa"),
+    )
+    for key, words in _ROWS:
+        if (figure := found[key]) is not None:  # type: ignore[literal-required]
+            table.add_row(words, rate_cell(figure), "")
+    table.add_section()
+    for agreement, words in (
+        (found["with_metric"], f"agrees with {found['metric']}"),
+        (found["again"], "agrees with itself, passages turned round"),
+    ):
+        if agreement is not None:
+            table.add_row(
+                f"{words}, n {agreement['n']:,}", rate_cell(agreement["agree"]), _kappa(agreement)
+            )
+    return table
+
+
+def _kappa(agreement: Agreement) -> str:
+    return "–" if agreement["kappa"] is None else f"{agreement['kappa']:.2f}"
+
+
+def _tokens(found: JudgedRun) -> str:
+    if found["prompt_tokens"] is None or found["completion_tokens"] is None:
+        return ""
+    return f" ({found['prompt_tokens']:,} + {found['completion_tokens']:,} tokens)"
