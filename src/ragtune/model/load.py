@@ -141,7 +141,7 @@ def load_model(
 
     Args:
         source: where its files are.
-        hardware: the device and dtype.
+        hardware: the device and dtype; on the device `meta` it has no weights, and all else.
         nf4: whether the linear layers' weights are quantised.
         dequantized: keep what NF4 makes of them in `hardware.dtype`: four times the memory, faster.
         world: the ranks that share its weights, each of which loads it; None where each has all of them.
@@ -193,4 +193,6 @@ def _options(device: torch.device, dtype: torch.dtype, *, nf4: bool) -> dict[str
         )
     if device.type == "cuda":
         options["device_map"] = {"": device.index or 0}
+    if device.type == "meta":
+        options["device_map"] = {"": "meta"}
     return options

@@ -74,7 +74,7 @@ def save_adapter(model: PeftModel, folder: Path, base: str | None) -> None:
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """Wrap a base model with a saved adapter.
+    """Wrap a base model with a saved adapter; one without weights gets an adapter without weights.
 
     Raises:
         RagtuneError: the adapter is damaged or belongs to another model.
@@ -88,7 +88,8 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
         )
     try:
         with quiet():
-            tuned = PeftModel.from_pretrained(model, str(folder))
+            weightless = model.get_input_embeddings().weight.is_meta
+            tuned = PeftModel.from_pretrained(model, str(folder), low_cpu_mem_usage=weightless)
         _require_same(tuned, folder)
     except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RagtuneError(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import (
@@ -28,13 +29,14 @@ from ragtune.model.generation import stop_generation_at
 from ragtune.model.hardware import Hardware
 from ragtune.model.load import load_config, load_model
 from ragtune.model.lora import load_adapter
-from ragtune.model.quantized import quantization_of, require_mergeable
+from ragtune.model.merge_parts import SHARD_SIZE, Parts, fill, fits, parts_of, write_parts
+from ragtune.model.quantized import quantization_of, require_mergeable, without_quantization
 from ragtune.model.quiet import quiet
 from ragtune.model.safety import INDEX, WEIGHTS, parts_in
-from ragtune.model.skeleton import skeleton, stays_float32
+from ragtune.model.skeleton import has_own_code, skeleton, stays_float32
 from ragtune.model.source import ModelSource
+from ragtune.model.wrapping import adapters
 
-SHARD_SIZE = "2GB"
 _PROCESSORS = {FEATURE_EXTRACTOR_NAME, IMAGE_PROCESSOR_NAME, PROCESSOR_NAME, VIDEO_PROCESSOR_NAME}
 """Files by which pictures, sounds and videos are made into what a model reads."""
 
@@ -42,7 +44,7 @@ _PROCESSORS = {FEATURE_EXTRACTOR_NAME, IMAGE_PROCESSOR_NAME, PROCESSOR_NAME, VID
 def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) -> None:
     """Write base plus adapter as a plain bf16 model with tokenizer and generation settings.
 
-    The base is loaded again on the CPU: nothing is merged into 4-bit weights. One that is kept in
+    On the CPU, and from the base's own files: nothing is merged into 4-bit weights. One that is kept in
     float32 is merged in float32 and rounded once, so that a small update is not rounded away. The
     template's stop token ends generation in the merged model, too. What was not tuned comes along: a
     vision tower, its processors' files, weights that transformers does not read.
@@ -56,38 +58,87 @@ def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) ->
     Raises:
         RagtuneError: too little memory, or the merge gives values that are not finite; a full disk.
     """
-    with busy("merging"):
-        merged = _merged(source, adapter)
+    config = load_config(source)
+    require_mergeable(quantization_of(config, torch.device("cpu")))
+    with busy("merging"), _too_little_memory(config):
+        parts, layers = _in_parts(config, source, adapter)
+        merged = parts.model if parts else _merged(config, source, adapter)
     stop_generation_at(merged, encoder)
-    unread = _unread_weights(source, merged)
-    size = 2 * merged.num_parameters() + sum(t.nbytes for t in unread.values())
+    if parts:
+        size = sum(tensor.nbytes for tensor in parts.written.values())
+    else:
+        unread = _unread_weights(source, merged)
+        size = 2 * merged.num_parameters() + sum(t.nbytes for t in unread.values())
     writing = busy("writing the merged model", size, growing=folder)
     with full_disk(folder, size), quiet(), writing:
-        merged.save_pretrained(
-            folder, max_shard_size=SHARD_SIZE, state_dict={**merged.state_dict(), **unread}
-        )
+        if parts:
+            _save_settings(merged, folder)
+            write_parts(parts, layers, folder, _require_finite_sum)
+        else:
+            merged.save_pretrained(
+                folder, max_shard_size=SHARD_SIZE, state_dict={**merged.state_dict(), **unread}
+            )
         encoder.tokenizer.save_pretrained(folder)
         for name in sorted(_PROCESSORS):
             if found := _file(source, name):
                 shutil.copyfile(found, folder / name)
 
 
-def _merged(source: ModelSource, adapter: Path) -> PreTrainedModel:
+def _in_parts(
+    config: PreTrainedConfig, source: ModelSource, adapter: Path
+) -> tuple[Parts, dict[str, LoraLayer]] | tuple[None, None]:
+    """The base without weights and the adapter's layers, if they can be merged tensor by tensor."""
+    if has_own_code(config) or without_quantization(config) is not config:
+        return None, None
+    base = load_model(
+        source, Hardware(torch.device("meta"), _dtype(config), "merging", "CPU"), nf4=False
+    )
+    parts = parts_of(base, _weights(source), _unread_weights(source, base))
+    if parts is None:
+        return None, None
+    layers = adapters(load_adapter(base, adapter))
+    if not fits(parts, layers):
+        return None, None
+    _require_finite(fill(layers, adapter).items())
+    return parts, layers
+
+
+def _save_settings(model: PreTrainedModel, folder: Path) -> None:
+    """Write what lies beside the weights of a model that is written in bfloat16."""
+    single = stays_float32(model)
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta and not single(name):  # by which the configuration names the dtype
+            parameter.data = parameter.data.to(torch.bfloat16)
+    model.save_pretrained(folder, state_dict={})
+
+
+def _require_finite_sum(name: str, base: torch.Tensor, merged: torch.Tensor) -> None:
+    """Require of a merged weight to be finite; else it is said whether the base's was. Raises RagtuneError."""
+    if not merged.isfinite().all():
+        _require_finite([(name, base)])
+        _require_finite([(name, merged)], merged=True)
+
+
+def _merged(config: PreTrainedConfig, source: ModelSource, adapter: Path) -> PreTrainedModel:
     """Base plus adapter in bfloat16, on the CPU."""
-    config = load_config(source)
     hardware = Hardware(torch.device("cpu"), _dtype(config), "merging", "CPU")
-    require_mergeable(quantization_of(config, hardware.device))
+    tuned = load_adapter(load_model(source, hardware, nf4=False), adapter)
+    _require_finite(tuned.named_parameters())  # so that afterwards it can only be the sum
+    with quiet():
+        merged = tuned.merge_and_unload()
+    single = stays_float32(merged)  # a router's bias, say
+    for name, tensor in merged.state_dict(keep_vars=True).items():
+        if tensor.is_floating_point() and not single(name):
+            tensor.data = tensor.data.to(torch.bfloat16)
+    _require_finite(merged.named_parameters(), merged=True)
+    return merged
+
+
+@contextlib.contextmanager
+def _too_little_memory(config: PreTrainedConfig) -> Iterator[None]:
+    """Say of a lack of memory how much is needed."""
     try:
-        base = load_model(source, hardware, nf4=False)
-        with quiet():
-            tuned = load_adapter(base, adapter)
-            _require_finite(tuned)  # looked at before, so that afterwards it can only be the sum
-            merged = tuned.merge_and_unload()
-        single = stays_float32(merged)  # a router's bias, say
-        for name, tensor in merged.state_dict(keep_vars=True).items():
-            if tensor.is_floating_point() and not single(name):
-                tensor.data = tensor.data.to(torch.bfloat16)
-        _require_finite(merged, merged=True)
+        yield
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -96,16 +147,14 @@ def _merged(source: ModelSource, adapter: Path) -> PreTrainedModel:
             "Set publish.format=adapter to publish what was trained alone, or merge on a machine "
             "with more memory: ragtune merge.",
         ) from error
-    return merged
 
 
-def _require_finite(model: PreTrainedModel | PeftModel, *, merged: bool = False) -> None:
+def _require_finite(weights: Iterable[tuple[str, torch.Tensor]], *, merged: bool = False) -> None:
     """Require that a model's weights are numbers, before its adapter is merged and after.
 
     Raises:
         RagtuneError: one is not finite; whether it is the adapter's, the base's or their sum.
     """
-    weights = model.named_parameters()
     name = next((name for name, weight in weights if not weight.isfinite().all()), None)
     if name is None:
         return
