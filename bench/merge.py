@@ -5,7 +5,7 @@
 A model of Llama 2 7B's shape and an adapter on all of its linear layers are made in FOLDER, with random weights
 in bfloat16; they take 15 GB, and what is merged 14 GB more. Merging runs in a process of its own: its seconds
 up to the last byte on the disk, those of the processor, and the peak of its memory, in which the pages of
-the files that it reads count. `copy` is what copying the model's files takes: the disk's own floor.
+the files that it reads count (Linux). `copy` is what copying the model's files takes: the disk's own floor.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from build_model import SHAPE
-from machine import made_with, processor
 from peft import LoraConfig
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
+from build_model import SHAPE
+from machine import made_with
 from ragtune.base.files import write_json
 from ragtune.data.encode import Encoder
 from ragtune.data.tokenizer import prepare_tokenizer
@@ -42,7 +42,8 @@ LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 RECIPE = {
     "name": "merge",
     "data": {"train": "none.jsonl", "eval": "none.jsonl"},
-    "prompt": {"chat_template": "plain"},
+    "prompt": {"preset": "english", "chat_template": "plain"},
+    "train": {"steps": 1, "batch_size": 1, "learning_rate": 1e-4},
 }
 
 
@@ -78,8 +79,8 @@ def build(folder: Path, layers: int, rank: int) -> None:
     inner.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     PreTrainedTokenizerFast(
         tokenizer_object=inner,
-        eos_token="</s>",
-        unk_token="[UNK]",  # noqa: S106 - no password
+        eos_token="</s>",  # noqa: S106 - no password
+        unk_token="[UNK]",  # noqa: S106 - the same
     ).save_pretrained(base)
     weights = {}
     for name, module in model.named_modules():
@@ -92,9 +93,8 @@ def build(folder: Path, layers: int, rank: int) -> None:
                     shape, 0.01, torch.float32
                 )
     save_file(weights, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
-    LoraConfig(
-        r=rank, lora_alpha=rank, target_modules=list(LAYERS), task_type="CAUSAL_LM"
-    ).save_pretrained(adapter)
+    lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LAYERS), task_type="CAUSAL_LM")
+    lora.save_pretrained(adapter)
 
 
 def merge_in(folder: Path) -> None:
@@ -108,23 +108,39 @@ def copy(folder: Path) -> None:
     shutil.copytree(folder / "model", folder / "merged", dirs_exist_ok=True)
 
 
-def measured(folder: Path, act: Callable[[Path], None]) -> dict[str, float]:
+def measured(folder: Path, what: str) -> dict[str, float]:
     """In a process of its own; what it writes is removed again."""
     shutil.rmtree(folder / "merged", ignore_errors=True)
     (folder / "merged").mkdir()
     os.sync()
-    command = [sys.executable, __file__, "--folder", str(folder), "--only", act.__name__]
-    start = time.monotonic()
-    subprocess.run(command, check=True)  # noqa: S603 - our own command
-    os.sync()
-    seconds = time.monotonic() - start
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, __file__, "--folder", str(folder), "--only", what]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603 - our own command
     shutil.rmtree(folder / "merged")
-    return {
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def peak() -> int:
+    """KiB of this process's memory at most; `ru_maxrss` counts what the one that started it had."""
+    status = Path("/proc/self/status").read_text("ascii")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+
+
+def act(folder: Path, what: str) -> None:
+    """Do it, and print what it took: imports are over by now, and what is written is on the disk."""
+    start = time.monotonic()
+    ACTS[what](folder)
+    os.sync()
+    seconds, used = time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF)
+    found = {
         "seconds": round(seconds, 1),
         "cpu": round(used.ru_utime + used.ru_stime, 1),
-        "peak_gib": round(used.ru_maxrss / 2**20, 2),
+        "peak_gib": round(peak() / 2**20, 2),
     }
+    print(json.dumps(found))
+
+
+ACTS: dict[str, Callable[[Path], None]] = {"copy": copy, "merge": merge_in}
 
 
 def main() -> None:
@@ -133,24 +149,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--layers", type=int, default=SHAPE["num_hidden_layers"])
     parser.add_argument("--rank", type=int, default=128)
-    parser.add_argument("--only", choices=["copy", "merge_in"])
+    parser.add_argument("--only", choices=list(ACTS))
     options = parser.parse_args()
     if options.only:
-        {"copy": copy, "merge_in": merge_in}[options.only](options.folder)
+        act(options.folder, options.only)
         return
     build(options.folder, options.layers, options.rank)
     size = sum(file.stat().st_size for file in (options.folder / "model").iterdir())
-    copied = measured(options.folder, copy)
-    merged = measured(options.folder, merge_in)
-    # The resources of children add up.
-    merged["cpu"] = round(merged["cpu"] - copied["cpu"], 1)
     result = {
         **made_with(),
-        "command": f"python bench/merge.py --folder FOLDER --layers {options.layers} --rank {options.rank}",
-        "device": f"{processor()}, {os.cpu_count()} cores",
         "gib": round(size / 2**30, 2),
-        "copy": copied,
-        "merge": merged,
+        "copy": measured(options.folder, "copy"),
+        "merge": measured(options.folder, "merge"),
     }
     if options.out:
         write_json(options.out, result)

@@ -31,6 +31,9 @@ _KINDS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 _AHEAD = 4
 """Tensors that may wait for the disk."""
 
+Read = Callable[[str], torch.Tensor]
+Look = Callable[[str, torch.Tensor, torch.Tensor], None]
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -118,7 +121,7 @@ def write_parts(
     parts: Parts,
     layers: Mapping[str, Linear],
     folder: Path,
-    look: Callable[[str, torch.Tensor, torch.Tensor], None],
+    look: Look,
 ) -> None:
     """Write the merged model's files of weights.
 
@@ -126,13 +129,17 @@ def write_parts(
         parts: the model.
         layers: PEFT's around its linear layers, by their names.
         folder: exists.
-        look: is given the name of each tensor of the model, as it was and as it is merged.
+        look: is given each tensor's name, what it was and what it is now.
     """
     written = parts.written
     split = split_torch_state_dict_into_shards(
         written, filename_pattern=_PATTERN, max_shard_size=SHARD_SIZE
     )
-    with ThreadPoolExecutor(1) as disk:  # it writes one tensor while the next is computed
+    merging = _Sum(parts, layers)
+    with (
+        torch.no_grad(),
+        ThreadPoolExecutor(1) as disk,
+    ):  # it writes one tensor while the next is computed
         waiting: deque[Future[int]] = deque()
         for shard, names in split.filename_to_tensors.items():
             # Opened anew for each: what was read of a file stays in memory until it is closed.
@@ -141,7 +148,9 @@ def write_parts(
                 ordered = in_file({name: written[name] for name in names})
                 waiting.append(disk.submit(file.write, header(ordered)))
                 for name in ordered:
-                    tensor = _merged(parts, layers, name, read, written[name].dtype, look)
+                    base = read(name)
+                    tensor = merging.of(name, base, written[name].dtype)
+                    look(name, base, tensor)
                     if len(waiting) > _AHEAD:
                         waiting.popleft().result()
                     waiting.append(disk.submit(file.write, _bytes(tensor)))
@@ -156,7 +165,7 @@ def write_parts(
         (folder / INDEX).write_text(text, encoding="utf-8", newline="\n")
 
 
-def _reader(parts: Parts, opened: ExitStack) -> Callable[[str], torch.Tensor]:
+def _reader(parts: Parts, opened: ExitStack) -> Read:
     files: dict[Path, safe_open] = {}
 
     def read(name: str) -> torch.Tensor:
@@ -168,30 +177,31 @@ def _reader(parts: Parts, opened: ExitStack) -> Callable[[str], torch.Tensor]:
     return read
 
 
-def _merged(
-    parts: Parts,
-    layers: Mapping[str, Linear],
-    name: str,
-    read: Callable[[str], torch.Tensor],
-    dtype: torch.dtype,
-    look: Callable[[str, torch.Tensor, torch.Tensor], None],
-) -> torch.Tensor:
-    """A tensor of the base, with what its adapter adds: as PEFT does with a model in memory."""
-    tensor = read(name)
-    if name not in parts.places:
-        return tensor
-    place = parts.places[name]
-    loaded = tensor.to(parts.loaded[name].dtype)
-    layer = layers.get(place.removesuffix(".weight")) if place.endswith(".weight") else None
-    merged = loaded
-    if layer is not None:
-        base = layer.get_base_layer()
-        empty, base.weight = base.weight, nn.Parameter(loaded.clone(), requires_grad=False)
-        layer.merge()
-        merged, base.weight = base.weight.data, empty
-    merged = merged.to(dtype)
-    look(place, loaded, merged)
-    return merged
+class _Sum:
+    """The base's tensors with what their adapters add: as PEFT does with a model in memory, bit for bit."""
+
+    def __init__(self, parts: Parts, layers: Mapping[str, Linear]) -> None:
+        self.parts = parts
+        self.layers = {f"{name}.weight": layer for name, layer in layers.items()}
+        self.memory = torch.empty(0)
+        """Of an update: that of the next one, too, for new memory takes as long as the sum itself."""
+
+    def of(self, name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """What a tensor of the base becomes, in the dtype that is written."""
+        if name not in self.parts.places:
+            return tensor
+        tensor = tensor.to(self.parts.loaded[name].dtype)
+        layer = self.layers.get(self.parts.places[name])
+        return (tensor if layer is None else tensor.clone().add_(self._update(layer))).to(dtype)
+
+    def _update(self, layer: Linear) -> torch.Tensor:
+        up, down = layer.lora_B[ADAPTER].weight, layer.lora_A[ADAPTER].weight
+        size = len(up) * down.shape[1]
+        if len(self.memory) < size:
+            self.memory = torch.empty(size)
+        update = torch.mm(up, down, out=self.memory[:size].view(len(up), -1))
+        update *= layer.scaling[ADAPTER]
+        return update.T if layer.fan_in_fan_out else update
 
 
 def in_file(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
