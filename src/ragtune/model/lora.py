@@ -8,11 +8,13 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import model as lora_model
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from ragtune.base.errors import RagtuneError, is_out_of_memory
+from ragtune.base.sparing import spared
 from ragtune.base.text import first_line, named
 from ragtune.model.quiet import quiet
 from ragtune.model.targets import find_targets, packed_weight
@@ -87,7 +89,7 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
             "could run any code when it is read: ragtune never does.",
         )
     try:
-        with quiet():
+        with quiet(), spared(lora_model):
             weightless = model.get_input_embeddings().weight.is_meta
             tuned = PeftModel.from_pretrained(model, str(folder), low_cpu_mem_usage=weightless)
         _require_same(tuned, folder)

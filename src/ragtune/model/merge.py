@@ -29,7 +29,16 @@ from ragtune.model.generation import stop_generation_at
 from ragtune.model.hardware import Hardware
 from ragtune.model.load import load_config, load_model
 from ragtune.model.lora import load_adapter
-from ragtune.model.merge_parts import SHARD_SIZE, Parts, fill, fits, parts_of, write_parts
+from ragtune.model.merge_parts import (
+    AHEAD,
+    SHARD_SIZE,
+    Parts,
+    fill,
+    fits,
+    keeps_tensors,
+    parts_of,
+    write_parts,
+)
 from ragtune.model.quantized import quantization_of, require_mergeable, without_quantization
 from ragtune.model.quiet import quiet
 from ragtune.model.safety import INDEX, WEIGHTS, parts_in
@@ -88,7 +97,7 @@ def _in_parts(
     config: PreTrainedConfig, source: ModelSource, adapter: Path
 ) -> tuple[Parts, dict[str, LoraLayer]] | tuple[None, None]:
     """The base without weights and the adapter's layers, if they can be merged tensor by tensor."""
-    if has_own_code(config) or without_quantization(config) is not config:
+    if not _may_be_in_parts(config):
         return None, None
     base = load_model(
         source, Hardware(torch.device("meta"), _dtype(config), "merging", "CPU"), nf4=False
@@ -218,9 +227,10 @@ def _file(source: ModelSource, name: str) -> Path | None:
 
 
 def memory_needed(config: PreTrainedConfig, experts: Sequence[str] = ()) -> int:
-    """Bytes of host memory that merging needs: the base, and room to merge its largest matrix.
+    """Bytes of host memory that merging needs beside the adapter.
 
-    The model is made without weights, so that every architecture counts as it is.
+    Tensor by tensor that is room for a few of the largest; else that of the base, and to merge its largest
+    matrix. The model is made without weights, so that every architecture counts as it is.
 
     Args:
         config: the model's.
@@ -230,6 +240,10 @@ def memory_needed(config: PreTrainedConfig, experts: Sequence[str] = ()) -> int:
         UsageError: it is no causal language model.
     """
     model = skeleton(config)
+    if not experts and _may_be_in_parts(config) and keeps_tensors(model):
+        # The update in float32, the matrix in what is merged in, and those in bf16 that wait for the disk.
+        largest = max(p.numel() for p in model.parameters())
+        return (8 + 2 * (AHEAD + 2)) * largest
     weights = sum(p.numel() for p in model.parameters())
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     vocabulary = {id(end.weight) for end in ends if end is not None}
@@ -238,6 +252,11 @@ def memory_needed(config: PreTrainedConfig, experts: Sequence[str] = ()) -> int:
     stacks = (model.get_parameter(name) for name in experts)
     largest = max((p.numel() for p in (*matrices, *stacks)), default=0)
     return int(_dtype(config).itemsize * weights + 12 * largest)
+
+
+def _may_be_in_parts(config: PreTrainedConfig) -> bool:
+    """Whether nothing but a base's tensors has to be looked at: it is plain, and of a class of transformers."""
+    return not has_own_code(config) and without_quantization(config) is config
 
 
 def _dtype(config: PreTrainedConfig) -> torch.dtype:

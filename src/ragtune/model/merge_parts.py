@@ -28,7 +28,7 @@ SHARD_SIZE = "2GB"
 _PATTERN = "model{suffix}.safetensors"
 _KINDS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 """safetensors' names of what is written here, in the order in which a file has them."""
-_AHEAD = 4
+AHEAD = 4
 """Tensors that may wait for the disk."""
 
 Read = Callable[[str], torch.Tensor]
@@ -97,6 +97,15 @@ def parts_of(
     )
 
 
+def keeps_tensors(model: PreTrainedModel) -> bool:
+    """Whether transformers writes each of a model's tensors as one: none is made of several, or turned."""
+    state = model.state_dict(keep_vars=True)
+    known = set(map(id, state.values()))
+    return all(
+        id(tensor) in known for tensor in revert_weight_conversion(model, dict(state)).values()
+    )
+
+
 def fits(parts: Parts, layers: Mapping[str, nn.Module]) -> bool:
     """Whether adapters each add a matrix to that of a linear layer which is written, and do nothing else."""
     own = set(parts.places.values())
@@ -151,7 +160,7 @@ def write_parts(
                     base = read(name)
                     tensor = merging.of(name, base, written[name].dtype)
                     look(name, base, tensor)
-                    if len(waiting) > _AHEAD:
+                    if len(waiting) > AHEAD:
                         waiting.popleft().result()
                     waiting.append(disk.submit(file.write, _bytes(tensor)))
                 while waiting:

@@ -7,12 +7,13 @@ content of small files always, and that of large ones when their time has change
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import NotRequired  # pydantic wants these, before Python 3.12
 
 from typing_extensions import TypedDict
 
-from ragtune.base.files import MAX_JSON, remove, sha256, write_json
+from ragtune.base.files import MAX_JSON, later, remove, sha256, write_json
 from ragtune.base.reading import read_text
 from ragtune.base.screen.console import warn
 from ragtune.base.windows import rename
@@ -36,12 +37,13 @@ _NOT_RESULTS = {MANIFEST, "README.md"}  # the card is written when something is 
 
 def checksums(path: Path) -> Files:
     """Size, modification time and sha256 of a file, or of every file in a folder, by name."""
-    return {name: _entry(file) for name, file in _files(path)}
+    if path.is_file():
+        return {path.name: _entry(path)}
+    entries = {name: later(partial(_entry, file)) for name, file in _files(path)}
+    return {name: entry.result() for name, entry in entries.items()}
 
 
 def _files(path: Path) -> list[tuple[str, Path]]:
-    if path.is_file():
-        return [(path.name, path)]
     return [
         (str(file.relative_to(path)), file)
         for file in sorted(path.rglob("*"))
