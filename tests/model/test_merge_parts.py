@@ -52,7 +52,7 @@ def both_ways(
     write = merge_parts.write_parts
     monkeypatch.setattr(merge_module, "write_parts", lambda *a: [written.append(a), write(*a)])
     merge(source, folder / "adapter", encoder, folder / "parts")
-    monkeypatch.setattr(merge_module, "_in_parts", lambda *_: (None, None))
+    monkeypatch.setattr(merge_module, "_in_parts", lambda *_: None)
     merge(source, folder / "adapter", encoder, folder / "whole")
     return contents(folder / "parts"), contents(folder / "whole"), bool(written)
 

@@ -70,19 +70,19 @@ def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) ->
     config = load_config(source)
     require_mergeable(quantization_of(config, torch.device("cpu")))
     with busy("merging"), _too_little_memory(config):
-        parts, layers = _in_parts(config, source, adapter)
-        merged = parts.model if parts else _merged(config, source, adapter)
+        found = _in_parts(config, source, adapter)
+        merged = found[0].model if found else _merged(config, source, adapter)
     stop_generation_at(merged, encoder)
-    if parts:
-        size = sum(tensor.nbytes for tensor in parts.written.values())
+    if found:
+        size = sum(tensor.nbytes for tensor in found[0].written.values())
     else:
         unread = _unread_weights(source, merged)
         size = 2 * merged.num_parameters() + sum(t.nbytes for t in unread.values())
     writing = busy("writing the merged model", size, growing=folder)
     with full_disk(folder, size), quiet(), writing:
-        if parts:
+        if found:
             _save_settings(merged, folder)
-            write_parts(parts, layers, folder, _require_finite_sum)
+            write_parts(*found, folder, _require_finite_sum)
         else:
             merged.save_pretrained(
                 folder, max_shard_size=SHARD_SIZE, state_dict={**merged.state_dict(), **unread}
@@ -95,19 +95,19 @@ def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) ->
 
 def _in_parts(
     config: PreTrainedConfig, source: ModelSource, adapter: Path
-) -> tuple[Parts, dict[str, LoraLayer]] | tuple[None, None]:
+) -> tuple[Parts, dict[str, LoraLayer]] | None:
     """The base without weights and the adapter's layers, if they can be merged tensor by tensor."""
     if not _may_be_in_parts(config):
-        return None, None
+        return None
     base = load_model(
         source, Hardware(torch.device("meta"), _dtype(config), "merging", "CPU"), nf4=False
     )
     parts = parts_of(base, _weights(source), _unread_weights(source, base))
     if parts is None:
-        return None, None
+        return None
     layers = adapters(load_adapter(base, adapter))
     if not fits(parts, layers):
-        return None, None
+        return None
     _require_finite(fill(layers, adapter).items())
     return parts, layers
 
@@ -243,7 +243,7 @@ def memory_needed(config: PreTrainedConfig, experts: Sequence[str] = ()) -> int:
     if not experts and _may_be_in_parts(config) and keeps_tensors(model):
         # The update in float32, the matrix in what is merged in, and those in bf16 that wait for the disk.
         largest = max(p.numel() for p in model.parameters())
-        return (8 + 2 * (AHEAD + 2)) * largest
+        return int((8 + 2 * (AHEAD + 2)) * largest)
     weights = sum(p.numel() for p in model.parameters())
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     vocabulary = {id(end.weight) for end in ends if end is not None}

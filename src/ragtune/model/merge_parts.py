@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
-from peft.tuners.lora import Linear
+from peft.tuners.lora import Linear, LoraLayer
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
@@ -106,7 +106,7 @@ def keeps_tensors(model: PreTrainedModel) -> bool:
     )
 
 
-def fits(parts: Parts, layers: Mapping[str, nn.Module]) -> bool:
+def fits(parts: Parts, layers: Mapping[str, LoraLayer]) -> bool:
     """Whether adapters each add a matrix to that of a linear layer which is written, and do nothing else."""
     own = set(parts.places.values())
     return all(
@@ -118,7 +118,7 @@ def fits(parts: Parts, layers: Mapping[str, nn.Module]) -> bool:
 
 def fill(layers: Mapping[str, Linear], adapter: Path) -> dict[str, torch.Tensor]:
     """Put an adapter's weights into its layers, and return them: PEFT has left them where the model's are."""
-    weights = load_file(adapter / "adapter_model.safetensors")
+    weights: dict[str, torch.Tensor] = load_file(adapter / "adapter_model.safetensors")
     for name, layer in layers.items():
         for part, modules in (("lora_A", layer.lora_A), ("lora_B", layer.lora_B)):
             weight = weights[f"base_model.model.{name}.{part}.weight"]
@@ -181,7 +181,8 @@ def _reader(parts: Parts, opened: ExitStack) -> Read:
         path = parts.files[name]
         if path not in files:
             files[path] = opened.enter_context(safe_open(path, "pt"))
-        return files[path].get_tensor(name)
+        tensor: torch.Tensor = files[path].get_tensor(name)  # type: ignore[no-untyped-call]
+        return tensor
 
     return read
 
@@ -236,4 +237,4 @@ def header(tensors: Mapping[str, torch.Tensor]) -> bytes:
 
 
 def _bytes(tensor: torch.Tensor) -> memoryview:
-    return memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
