@@ -70,19 +70,19 @@ def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) ->
     config = load_config(source)
     require_mergeable(quantization_of(config, torch.device("cpu")))
     with busy("merging"), _too_little_memory(config):
-        found = _in_parts(config, source, adapter)
-        merged = found[0].model if found else _merged(config, source, adapter)
+        in_parts = _in_parts(config, source, adapter)
+        merged = in_parts[0].model if in_parts else _merged(config, source, adapter)
     stop_generation_at(merged, encoder)
-    if found:
-        size = sum(tensor.nbytes for tensor in found[0].written.values())
+    if in_parts:
+        size = sum(tensor.nbytes for tensor in in_parts[0].written.values())
     else:
         unread = _unread_weights(source, merged)
         size = 2 * merged.num_parameters() + sum(t.nbytes for t in unread.values())
     writing = busy("writing the merged model", size, growing=folder)
     with full_disk(folder, size), quiet(), writing:
-        if found:
+        if in_parts:
             _save_settings(merged, folder)
-            write_parts(*found, folder, _require_finite_sum)
+            write_parts(*in_parts, folder, _require_finite_sum)
         else:
             merged.save_pretrained(
                 folder, max_shard_size=SHARD_SIZE, state_dict={**merged.state_dict(), **unread}
