@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,43 @@ def test_nothing_heavy_is_loaded(code: str, allowed: set[str], tmp_path: Path) -
     loaded = set(json.loads(done.stdout.splitlines()[-1]))
     assert "ragtune" in loaded
     assert loaded & HEAVY <= allowed
+
+
+TUNING = """
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+import ragtune.api, ragtune.asking.reader, ragtune.asking.session, peft
+from ragtune.model.hardware import Hardware
+from ragtune.model.load import load_model
+from ragtune.model.lora import attach, load_adapter, save_adapter
+from ragtune.model.source import ModelSource
+from ragtune.recipe.schema import Lora
+import torch
+
+source = ModelSource(sys.argv[1], None)
+cpu = Hardware(torch.device("cpu"), torch.float32, "test", "CPU")
+tuned = attach(load_model(source, cpu, nf4=False), Lora(rank=4, alpha=8), 0)
+Path("adapter").mkdir()
+save_adapter(tuned, Path("adapter"), None)
+load_adapter(load_model(source, cpu, nf4=False), Path("adapter"))
+print(*sorted({name.partition(".")[0] for name in sys.modules}))
+import bitsandbytes, peft.import_utils
+assert bitsandbytes.nn.Linear4bit and peft.import_utils.is_bnb_available()
+"""
+SPARED = {"bitsandbytes", "datasets", "gradio", "matplotlib", "sklearn", "tensorboard"}
+"""What is installed, and what neither asking nor tuning in a plain dtype needs."""
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+def test_what_tuning_and_asking_leave_alone(tiny_folder: Path, tmp_path: Path) -> None:
+    """And afterwards bitsandbytes is there for whoever wants it."""
+    done = subprocess.run(
+        [sys.executable, "-c", TUNING, tiny_folder],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not set(done.stdout.splitlines()[-1].split()) & SPARED

@@ -10,12 +10,14 @@ import logging
 import warnings
 from typing import TYPE_CHECKING
 
+from ragtune.base import sparing
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.web.network import go_offline, is_offline, no_telemetry
 
 __version__ = "0.1.0"
 
 no_telemetry()
+sparing.install()
 if is_offline():  # the libraries must see it before they are imported
     go_offline()
 # Any library may import it, and on a CPU it then says which kernels it does not have.

@@ -42,6 +42,8 @@ COMPARISON = comparison()
 MERGE = {
     "asked": 10,
     "changed": 1,
+    "of": 10,
+    "at_most": 1,
     "n": 9,
     "metric": "squad_em",
     "answers": "all",
@@ -282,6 +284,20 @@ def test_the_merged_models_score(tiny_recipe: dict[str, Any]) -> None:
         "has 70.0 % (40.0 … 100.0), −10.0 points (−30.0 … 0.0: the paired 95 % interval over 9 questions)."
         in text
     )
+
+
+def test_a_merged_model_that_was_asked_some_questions_has_the_adapters_figures(
+    tiny_recipe: dict[str, Any],
+) -> None:
+    some = {**MERGE, "of": 100, "at_most": 33}
+    text = card(tiny_recipe, summary={"merge": some})
+    assert (
+        "10 of 100 questions were asked again, drawn by the seed: of all, with a certainty of 95 %, at most 33 "
+        "answers are otherwise." in text
+    )
+    adapter = card(tiny_recipe, summary={"merge": None})
+    assert text.split("---")[1] == adapter.split("---")[1]  # the head, with the model-index
+    assert adapter.split("---")[1] != card(tiny_recipe, summary={"merge": MERGE}).split("---")[1]
 
 
 def test_a_merged_model_that_was_not_asked(tiny_recipe: dict[str, Any]) -> None:

@@ -208,6 +208,8 @@ STATE: dict[str, Any] = {
         "asked": 4,
         "n": 4,
         "changed": 1,
+        "of": 4,
+        "at_most": 1,
         "metric": "aio_em",
         "answers": "all",
         "own": {"aio_em": {"value": 0.75, "low": 0.25, "high": 1.0}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import comb
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from ragtune.data.example import Example, parse_example
 from ragtune.recipe.load import load_recipe
 from ragtune.reporting.wording import asked_again
-from ragtune.scoring.reasked import Reasked, is_other, reasked
+from ragtune.scoring.reasked import Reasked, asked_first, is_other, reasked, settled
 from ragtune.scoring.score import Answers
 from tests.conftest import make_records
 
@@ -79,3 +80,48 @@ def test_where_no_question_counts_nothing_is_said_of_the_score(
     assert asked_again("The GGUF file", found) == (
         "The GGUF file gives 100 of 100 answers otherwise than the run itself."
     )
+
+
+@pytest.mark.parametrize(
+    ("n", "first", "tolerated"),
+    [
+        (1, 1, 0),
+        (10, 10, 3),
+        (32, 32, 5),
+        (33, 32, 5),
+        (100, 39, 9),
+        (637, 111, 24),
+        (1000, 143, 30),
+    ],
+)
+def test_as_many_are_asked_first_as_settle_it_though_one_changes(
+    n: int, first: int, tolerated: int
+) -> None:
+    assert asked_first(n) == first
+    own = Answers({str(i): "a" for i in range(n)})
+
+    def again(changed: int) -> Answers:
+        return Answers({str(i): "b" if i < changed else "a" for i in range(first)})
+
+    if n > first:
+        # A model with one answer too many changed shows at most one of them in a twentieth of the draws.
+        chances = [
+            comb(tolerated + 1, i) * comb(n - tolerated - 1, first - i) / comb(n, first)
+            for i in (0, 1)
+        ]
+        assert sum(chances) <= 0.05
+        assert [settled(own, again(changed)) for changed in (0, 1, first)] == [True, True, False]
+
+
+def test_what_some_answers_say_of_all(tiny_recipe: dict[str, Any], examples: list[Example]) -> None:
+    own = Answers({e.qid: e.answers[0] for e in examples})
+    some = Answers({e.qid: "no" if i == 0 else e.answers[0] for i, e in enumerate(examples[:39])})
+    found = reasked(load_recipe(tiny_recipe), examples, own, some)
+    assert (found["asked"], found["changed"], found["of"], found["at_most"]) == (39, 1, 100, 9)
+    assert asked_again("The merged model", found).endswith(
+        "over 39 questions). 39 of 100 questions were asked again, drawn by the seed: of all, with a certainty "
+        "of 95 %, at most 9 answers are otherwise."
+    )
+    whole = reasked(load_recipe(tiny_recipe), examples, own, own)
+    assert whole["at_most"] == 0
+    assert "asked again" not in asked_again("The merged model", whole)

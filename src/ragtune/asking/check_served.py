@@ -73,7 +73,6 @@ def ask_again(context: Context, served: RunningServer, count: int) -> Reasked:
                 "engine": served.engine,
                 "endpoint": served.endpoint,
                 "served_as": served.name,
-                "of": len(own.texts),
                 "other_prompts": counted,
             }
             write_json(context.folder.served, {**more, **found})

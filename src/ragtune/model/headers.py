@@ -81,7 +81,9 @@ def compare(config: PreTrainedConfig, source: ModelSource) -> Compared | None:
     folder = folder_of(source)
     if folder is None or (source.path == source.name and not loads_without_hub(source)):
         return None
-    tensors = {name: tensor for file in weights_in(folder) for name, tensor in _empty(file).items()}
+    tensors = {
+        name: tensor for file in weights_in(folder) for name, tensor in empty_tensors(file).items()
+    }
     _require_layers(config, len(tensors), source.path)
     _require_experts(tensors, source.path)
     start = time.monotonic()
@@ -113,7 +115,9 @@ def require_none_drawn(model: PreTrainedModel, folder: Path, unused: str = "") -
     config = model.config
     if without_quantization(config) is not config:
         return
-    tensors = {name: tensor for file in weights_in(folder) for name, tensor in _empty(file).items()}
+    tensors = {
+        name: tensor for file in weights_in(folder) for name, tensor in empty_tensors(file).items()
+    }
     with quiet():
         again, report = type(model).from_pretrained(
             None, config=config, state_dict=tensors, device_map={"": "meta"}, **REPORTED
@@ -245,7 +249,7 @@ def _require_numbers(tensors: dict[str, torch.Tensor], model: PreTrainedModel, w
         )
 
 
-def _empty(file: Path) -> dict[str, torch.Tensor]:
+def empty_tensors(file: Path) -> dict[str, torch.Tensor]:
     """The tensors of a safetensors file as its header has them, by name: shapes and dtypes, no numbers."""
     with safe_open(file, "pt") as opened:
         slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 - no mapping

@@ -145,7 +145,7 @@ def load_model(
 
     Args:
         source: where its files are.
-        hardware: the device and dtype.
+        hardware: the device and dtype; on the device `meta` it has no weights, and all else.
         nf4: whether the linear layers' weights are quantised.
         dequantized: keep what NF4 makes of them in `hardware.dtype`: four times the memory, faster.
         fp8: let its linear layers compute in 8 bits; what NF4 makes of them is then kept in 8 bits, too.
@@ -208,4 +208,6 @@ def _options(device: torch.device, dtype: torch.dtype, *, nf4: bool) -> dict[str
         )
     if device.type == "cuda":
         options["device_map"] = {"": device.index or 0}
+    if device.type == "meta":
+        options["device_map"] = {"": "meta"}
     return options

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import model as lora_model
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from ragtune.base.errors import RagtuneError, is_out_of_memory
+from ragtune.base.sparing import spared
 from ragtune.base.text import first_line, named
 from ragtune.model.quiet import quiet
 from ragtune.model.targets import find_targets, packed_weight
@@ -74,7 +76,7 @@ def save_adapter(model: PeftModel, folder: Path, base: str | None) -> None:
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """Wrap a base model with a saved adapter.
+    """Wrap a base model with a saved adapter; one without weights gets an adapter without weights.
 
     Raises:
         RagtuneError: the adapter is damaged or belongs to another model.
@@ -87,8 +89,9 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
             "could run any code when it is read: ragtune never does.",
         )
     try:
-        with quiet():
-            tuned = PeftModel.from_pretrained(model, str(folder))
+        with quiet(), spared(lora_model):
+            weightless = model.get_input_embeddings().weight.is_meta
+            tuned = PeftModel.from_pretrained(model, str(folder), low_cpu_mem_usage=weightless)
         _require_same(tuned, folder)
     except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RagtuneError(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import (
@@ -28,13 +29,23 @@ from ragtune.model.generation import stop_generation_at
 from ragtune.model.hardware import Hardware
 from ragtune.model.load import load_config, load_model
 from ragtune.model.lora import load_adapter
-from ragtune.model.quantized import quantization_of, require_mergeable
+from ragtune.model.merge_parts import (
+    AHEAD,
+    SHARD_SIZE,
+    Parts,
+    fill,
+    fits,
+    keeps_tensors,
+    parts_of,
+    write_parts,
+)
+from ragtune.model.quantized import quantization_of, require_mergeable, without_quantization
 from ragtune.model.quiet import quiet
 from ragtune.model.safety import INDEX, WEIGHTS, parts_in
-from ragtune.model.skeleton import skeleton, stays_float32
+from ragtune.model.skeleton import has_own_code, skeleton, stays_float32
 from ragtune.model.source import ModelSource
+from ragtune.model.wrapping import adapters
 
-SHARD_SIZE = "2GB"
 _PROCESSORS = {FEATURE_EXTRACTOR_NAME, IMAGE_PROCESSOR_NAME, PROCESSOR_NAME, VIDEO_PROCESSOR_NAME}
 """Files by which pictures, sounds and videos are made into what a model reads."""
 
@@ -42,7 +53,7 @@ _PROCESSORS = {FEATURE_EXTRACTOR_NAME, IMAGE_PROCESSOR_NAME, PROCESSOR_NAME, VID
 def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) -> None:
     """Write base plus adapter as a plain bf16 model with tokenizer and generation settings.
 
-    The base is loaded again on the CPU: nothing is merged into 4-bit weights. One that is kept in
+    On the CPU, and from the base's own files: nothing is merged into 4-bit weights. One that is kept in
     float32 is merged in float32 and rounded once, so that a small update is not rounded away. The
     template's stop token ends generation in the merged model, too. What was not tuned comes along: a
     vision tower, its processors' files, weights that transformers does not read.
@@ -56,38 +67,87 @@ def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) ->
     Raises:
         RagtuneError: too little memory, or the merge gives values that are not finite; a full disk.
     """
-    with busy("merging"):
-        merged = _merged(source, adapter)
+    config = load_config(source)
+    require_mergeable(quantization_of(config, torch.device("cpu")))
+    with busy("merging"), _too_little_memory(config):
+        in_parts = _in_parts(config, source, adapter)
+        merged = in_parts[0].model if in_parts else _merged(config, source, adapter)
     stop_generation_at(merged, encoder)
-    unread = _unread_weights(source, merged)
-    size = 2 * merged.num_parameters() + sum(t.nbytes for t in unread.values())
+    if in_parts:
+        size = sum(tensor.nbytes for tensor in in_parts[0].written.values())
+    else:
+        unread = _unread_weights(source, merged)
+        size = 2 * merged.num_parameters() + sum(t.nbytes for t in unread.values())
     writing = busy("writing the merged model", size, growing=folder)
     with full_disk(folder, size), quiet(), writing:
-        merged.save_pretrained(
-            folder, max_shard_size=SHARD_SIZE, state_dict={**merged.state_dict(), **unread}
-        )
+        if in_parts:
+            _save_settings(merged, folder)
+            write_parts(*in_parts, folder, _require_finite_sum)
+        else:
+            merged.save_pretrained(
+                folder, max_shard_size=SHARD_SIZE, state_dict={**merged.state_dict(), **unread}
+            )
         encoder.tokenizer.save_pretrained(folder)
         for name in sorted(_PROCESSORS):
             if found := _file(source, name):
                 shutil.copyfile(found, folder / name)
 
 
-def _merged(source: ModelSource, adapter: Path) -> PreTrainedModel:
+def _in_parts(
+    config: PreTrainedConfig, source: ModelSource, adapter: Path
+) -> tuple[Parts, dict[str, LoraLayer]] | None:
+    """The base without weights and the adapter's layers, if they can be merged tensor by tensor."""
+    if not _may_be_in_parts(config):
+        return None
+    base = load_model(
+        source, Hardware(torch.device("meta"), _dtype(config), "merging", "CPU"), nf4=False
+    )
+    parts = parts_of(base, _weights(source), _unread_weights(source, base))
+    if parts is None:
+        return None
+    layers = adapters(load_adapter(base, adapter))
+    if not fits(parts, layers):
+        return None
+    _require_finite(fill(layers, adapter).items())
+    return parts, layers
+
+
+def _save_settings(model: PreTrainedModel, folder: Path) -> None:
+    """Write what lies beside the weights of a model that is written in bfloat16."""
+    single = stays_float32(model)
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta and not single(name):  # by which the configuration names the dtype
+            parameter.data = parameter.data.to(torch.bfloat16)
+    model.save_pretrained(folder, state_dict={})
+
+
+def _require_finite_sum(name: str, base: torch.Tensor, merged: torch.Tensor) -> None:
+    """Require of a merged weight to be finite; else it is said whether the base's was. Raises RagtuneError."""
+    if not _is_finite(merged):
+        _require_finite([(name, base)])
+        _require_finite([(name, merged)], merged=True)
+
+
+def _merged(config: PreTrainedConfig, source: ModelSource, adapter: Path) -> PreTrainedModel:
     """Base plus adapter in bfloat16, on the CPU."""
-    config = load_config(source)
     hardware = Hardware(torch.device("cpu"), _dtype(config), "merging", "CPU")
-    require_mergeable(quantization_of(config, hardware.device))
+    tuned = load_adapter(load_model(source, hardware, nf4=False), adapter)
+    _require_finite(tuned.named_parameters())  # so that afterwards it can only be the sum
+    with quiet():
+        merged = tuned.merge_and_unload()
+    single = stays_float32(merged)  # a router's bias, say
+    for name, tensor in merged.state_dict(keep_vars=True).items():
+        if tensor.is_floating_point() and not single(name):
+            tensor.data = tensor.data.to(torch.bfloat16)
+    _require_finite(merged.named_parameters(), merged=True)
+    return merged
+
+
+@contextlib.contextmanager
+def _too_little_memory(config: PreTrainedConfig) -> Iterator[None]:
+    """Say of a lack of memory how much is needed."""
     try:
-        base = load_model(source, hardware, nf4=False)
-        with quiet():
-            tuned = load_adapter(base, adapter)
-            _require_finite(tuned)  # looked at before, so that afterwards it can only be the sum
-            merged = tuned.merge_and_unload()
-        single = stays_float32(merged)  # a router's bias, say
-        for name, tensor in merged.state_dict(keep_vars=True).items():
-            if tensor.is_floating_point() and not single(name):
-                tensor.data = tensor.data.to(torch.bfloat16)
-        _require_finite(merged, merged=True)
+        yield
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -96,17 +156,22 @@ def _merged(source: ModelSource, adapter: Path) -> PreTrainedModel:
             "Set publish.format=adapter to publish what was trained alone, or merge on a machine "
             "with more memory: ragtune merge.",
         ) from error
-    return merged
 
 
-def _require_finite(model: PreTrainedModel | PeftModel, *, merged: bool = False) -> None:
+def _is_finite(weight: torch.Tensor) -> bool:
+    """Whether all of it is: a hundred times faster than by asking each number."""
+    if not weight.numel() or not weight.is_floating_point():
+        return True
+    return bool(torch.stack(weight.aminmax()).isfinite().all())  # both are NaN where one number is
+
+
+def _require_finite(weights: Iterable[tuple[str, torch.Tensor]], *, merged: bool = False) -> None:
     """Require that a model's weights are numbers, before its adapter is merged and after.
 
     Raises:
         RagtuneError: one is not finite; whether it is the adapter's, the base's or their sum.
     """
-    weights = model.named_parameters()
-    name = next((name for name, weight in weights if not weight.isfinite().all()), None)
+    name = next((name for name, weight in weights if not _is_finite(weight)), None)
     if name is None:
         return
     problem = f"weights are not finite: {name}."
@@ -162,9 +227,10 @@ def _file(source: ModelSource, name: str) -> Path | None:
 
 
 def memory_needed(config: PreTrainedConfig, experts: Sequence[str] = ()) -> int:
-    """Bytes of host memory that merging needs: the base, and room to merge its largest matrix.
+    """Bytes of host memory that merging needs beside the adapter.
 
-    The model is made without weights, so that every architecture counts as it is.
+    Tensor by tensor that is room for a few of the largest; else that of the base, and to merge its largest
+    matrix. The model is made without weights, so that every architecture counts as it is.
 
     Args:
         config: the model's.
@@ -174,6 +240,10 @@ def memory_needed(config: PreTrainedConfig, experts: Sequence[str] = ()) -> int:
         UsageError: it is no causal language model.
     """
     model = skeleton(config)
+    if not experts and _may_be_in_parts(config) and keeps_tensors(model):
+        # The update in float32, the matrix in what is merged in, and those in bf16 that wait for the disk.
+        largest = max(p.numel() for p in model.parameters())
+        return int((8 + 2 * (AHEAD + 2)) * largest)
     weights = sum(p.numel() for p in model.parameters())
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     vocabulary = {id(end.weight) for end in ends if end is not None}
@@ -182,6 +252,11 @@ def memory_needed(config: PreTrainedConfig, experts: Sequence[str] = ()) -> int:
     stacks = (model.get_parameter(name) for name in experts)
     largest = max((p.numel() for p in (*matrices, *stacks)), default=0)
     return int(_dtype(config).itemsize * weights + 12 * largest)
+
+
+def _may_be_in_parts(config: PreTrainedConfig) -> bool:
+    """Whether nothing but a base's tensors has to be looked at: it is plain, and of a class of transformers."""
+    return not has_own_code(config) and without_quantization(config) is config
 
 
 def _dtype(config: PreTrainedConfig) -> torch.dtype:

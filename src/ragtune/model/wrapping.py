@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import model as lora_model
 from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from ragtune.base.sparing import spared
 from ragtune.model.quiet import quiet
 from ragtune.model.skeleton import is_linear
 from ragtune.recipe.schema import Lora
@@ -44,7 +46,7 @@ def wrap(
         or None,
     )
     weightless = model.get_input_embeddings().weight.is_meta
-    with quiet():
+    with quiet(), spared(lora_model):
         return get_peft_model(model, config, low_cpu_mem_usage=weightless)
 
 

@@ -154,11 +154,12 @@ def _metadata(card: Card) -> str:
 def _eval_results(card: Card) -> list[EvalResult]:
     """The figures of what is published, in percent, for the Hub's model-index.
 
-    A merged model has its own, and a GGUF file those of llama.cpp's answers; they are the adapter's where it
-    was not asked.
+    A merged model that was asked all questions has its own, and a GGUF file those of llama.cpp's answers; else
+    they are the adapter's.
     """
     figures: Mapping[str, Any]
-    again = next((one for one in (card.gguf, card.merge) if one and one["again"]), None)
+    whole = card.merge if card.merge and card.merge["asked"] == card.merge["of"] else None
+    again = next((one for one in (card.gguf, whole) if one and one["again"]), None)
     if again:
         n, figures = again["n"], again["again"]
     elif card.comparison:

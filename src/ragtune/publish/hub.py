@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import (
@@ -23,6 +24,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 
 from ragtune.base.errors import RagtuneError
+from ragtune.base.files import later
 from ragtune.base.reading import open_plain
 from ragtune.base.screen.progress import busy
 from ragtune.base.text import size_of
@@ -264,11 +266,13 @@ def _commit(folder: Path, repo: str) -> CommitInfo:
     # Looked up each time: a commit whose answer was lost has removed them.
     gone = _left_over(hub.model_info(repo), folder)
     files = files_to_send(folder)
-    changes: list[CommitOperationAdd | CommitOperationDelete] = [
-        *(CommitOperationDelete(name) for name in gone),
-        *(CommitOperationAdd(name, folder / name) for name in files),
-    ]
     with busy(f"uploading {size_of(sum(files.values()))} to {repo}"), own_bars():
+        # Each reads its whole file: several at a time.
+        sent = [later(partial(CommitOperationAdd, name, folder / name)) for name in files]
+        changes: list[CommitOperationAdd | CommitOperationDelete] = [
+            *(CommitOperationDelete(name) for name in gone),
+            *(one.result() for one in sent),
+        ]
         commit: CommitInfo = hub.create_commit(repo, changes, commit_message="Upload by ragtune")
     return commit
 

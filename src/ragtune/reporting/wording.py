@@ -146,15 +146,21 @@ def asked_again(who: str, found: Reasked) -> str:
     """What changed where a run's questions were asked again of `who`, in a sentence."""
     verdict = f"{who} is not what was measured: it" if is_other(found) else who
     words = f"{verdict} gives {found['changed']} of {found['asked']} answers otherwise than the run itself"
-    metric = found["metric"]
+    metric, some = found["metric"], ""
+    if found["asked"] < found["of"]:
+        some = (
+            f" {count(found['asked'])} of {count(found['of'])} questions were asked again, drawn by the seed: "
+            f"of all, with a certainty of 95 %, at most {count(found['at_most'])} answers are otherwise."
+        )
     if metric not in found["difference"]:
-        return f"{words}."
+        return f"{words}.{some}"
     own, again, difference = (found[side][metric] for side in ("own", "again", "difference"))
     low, high = points(difference["low"]), points(difference["high"])
     return (
         f"{words}; {metric} {rate(again['value'])} % where the run has {rate(own['value'])} % "
         f"({rate(own['low'])} … {rate(own['high'])}), {points(difference['value'])} points "
         f"({low} … {high}: the paired 95 % interval over {one_or_many(found['n'], 'question', 'questions')})."
+        f"{some}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TypedDict
 
@@ -9,7 +10,12 @@ from ragtune.data.example import Example
 from ragtune.recipe.schema import Recipe
 from ragtune.scoring.compare import compare_answers
 from ragtune.scoring.score import Answers
-from ragtune.scoring.statistics import Figures
+from ragtune.scoring.statistics import Figures, at_most, enough
+
+_LEAST = 32
+"""Questions that are always asked: fewer are over in no time."""
+_SPARED = 1
+"""Answers that may be otherwise without all questions being asked: rounding changes one in fifty or so."""
 
 
 class Reasked(TypedDict):
@@ -18,6 +24,10 @@ class Reasked(TypedDict):
     asked: int
     changed: int
     """Of these, answers with another text."""
+    of: int
+    """The run's own answers; those that were asked again are drawn from them by the seed."""
+    at_most: int
+    """Of these, with a certainty of 95 %, answers with another text if all were asked again."""
     n: int
     metric: str
     """The headline."""
@@ -40,9 +50,12 @@ def reasked(recipe: Recipe, examples: Sequence[Example], own: Answers, again: An
     """
     same = Answers({qid: own.texts[qid] for qid in again.texts}, name=own.name)
     found = compare_answers(recipe, examples, same, again)
+    asked, changed = len(again.texts), changed_in(own, again)
     return {
-        "asked": len(again.texts),
-        "changed": sum(text != own.texts[qid] for qid, text in again.texts.items()),
+        "asked": asked,
+        "changed": changed,
+        "of": len(own.texts),
+        "at_most": at_most(changed, asked, len(own.texts)),
         "n": found["n"],
         "metric": found["metric"],
         "answers": found["answers"],
@@ -50,6 +63,32 @@ def reasked(recipe: Recipe, examples: Sequence[Example], own: Answers, again: An
         "again": found["intervals"]["after"],
         "difference": found["difference"],
     }
+
+
+def changed_in(own: Answers, again: Answers) -> int:
+    """How many of the answers to what was asked again have another text."""
+    return sum(text != own.texts[qid] for qid, text in again.texts.items())
+
+
+def asked_first(n: int) -> int:
+    """How many of `n` questions are asked again at first: as many as `settled` needs where one changes."""
+    return min(n, max(_LEAST, enough(_SPARED, _tolerated(n), n)))
+
+
+def settled(own: Answers, again: Answers) -> bool:
+    """Whether some of the questions say enough of all.
+
+    They do if in all, with a certainty of 95 %, no more answers changed than the interval of a score over
+    them is wide to a side: no score can then have moved further. What an answer scores plays no part, so
+    that what was asked holds under every metric.
+    """
+    n = len(own.texts)
+    return at_most(changed_in(own, again), len(again.texts), n) <= _tolerated(n)
+
+
+def _tolerated(n: int) -> int:
+    """Questions to a side of the 95 % interval of a score over `n` of them, where it is widest: at one half."""
+    return int(1.96 * math.sqrt(n) / 2)
 
 
 def is_other(found: Reasked) -> bool:

@@ -78,6 +78,26 @@ def rate_of(found: int, n: int) -> Figure:
     return {"value": found / n, "low": low, "high": high}
 
 
+def at_most(found: int, drawn: int, of: int) -> int:
+    """Of how many in all something can be true, with a certainty of 95 %, where it is of `found` of the drawn.
+
+    One-sided and exact (hypergeometric): of the `of`, `drawn` were drawn without putting any back.
+    """
+    from scipy.stats import hypergeom  # noqa: PLC0415 - as above
+
+    whole = np.arange(found, of - drawn + found + 1)
+    return int(whole[hypergeom.cdf(found, of, whole, drawn) > 1 - CONFIDENCE].max())
+
+
+def enough(found: int, limit: int, of: int) -> int:
+    """How many of `of` to draw, so that `found` of them leave no more than `limit` in all; all if need be."""
+    from scipy.stats import hypergeom  # noqa: PLC0415 - as above
+
+    drawn = np.arange(1, of + 1)
+    likely = hypergeom.cdf(found, of, limit + 1, drawn) > 1 - CONFIDENCE
+    return min(of, 1 + int(likely.sum()))
+
+
 def grouped(groups: Mapping[str, Columns], seed: int) -> dict[str, Figures]:
     """The figures of several groups of columns, all of them of the same questions and draws."""
     every = figures(

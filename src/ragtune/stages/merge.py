@@ -1,17 +1,22 @@
-"""The stages that merge the adapter into the base, and ask the merged model the same questions."""
+"""The stages that merge the adapter into the base, and ask the merged model questions again."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from ragtune.answering.local import Local
-from ragtune.answering.prediction import write_predictions
+from ragtune.answering.prediction import Prediction, read_predictions, write_predictions
 from ragtune.base.screen.console import note
+from ragtune.data.example import Example
+from ragtune.data.select import drawn
 from ragtune.model.hardware import plain
 from ragtune.model.merge import merge
 from ragtune.model.plan import plan_answers
 from ragtune.model.quantized import without_quantization
+from ragtune.scoring.reasked import asked_first, changed_in, settled
+from ragtune.scoring.score import Answers
 from ragtune.stages.answer import ANSWERS, merged_model, sharing
 from ragtune.stages.context import Context
 from ragtune.store.proof import Facts
@@ -27,7 +32,7 @@ def model(context: Context, out: Path) -> Facts:
 
 
 def answers(context: Context, out: Path) -> Facts:
-    """eval/NAME/merged/: predictions.jsonl of the merged model."""
+    """eval/NAME/merged/: predictions.jsonl of the merged model, to some of the questions or to all."""
     context.release()
     recipe = plain(context.recipe)
     batch, cache = plan_answers(
@@ -36,7 +41,29 @@ def answers(context: Context, out: Path) -> Facts:
     )  # fmt: skip
     engine = Local(merged_model(context), recipe.evaluate.max_new_tokens, batch, cache)
     engine.share = sharing(context, "merged")
-    partial = out.with_name("answers.jsonl")
-    found = engine.answer(context.encoder, context.asked, partial, "answering (merged)")
-    write_predictions(out / ANSWERS, found)
+    write_predictions(
+        out / ANSWERS, _as_many_as_needed(context, engine, out.with_name("answers.jsonl"))
+    )
     return {"asked": asdict(engine.way)} if engine.way else {}
+
+
+def _as_many_as_needed(context: Context, engine: Local, partial: Path) -> list[Prediction]:
+    """The merged model's answers to questions drawn by the seed; to all, if those leave open what it is."""
+    own = Answers.of(read_predictions(context.folder.answers("after") / ANSWERS))
+    lot = f"merged:{context.recipe.seed}"
+    first = drawn(context.asked, asked_first(len(context.asked)), lot)
+    qids = {example.qid for example in first}
+    rest = [example for example in context.asked if example.qid not in qids]
+
+    def ask(examples: Sequence[Example]) -> list[Prediction]:
+        return engine.answer(context.encoder, examples, partial, "answering (merged)")
+
+    if rest:
+        note(f"Of {len(context.asked):,} questions {len(first):,} are asked, drawn by the seed.")
+    found = ask(first)
+    again = Answers.of(found)
+    if rest and not settled(own, again):
+        note(f"{changed_in(own, again):,} answers changed: the other {len(rest):,} are asked, too.")
+        found += ask(rest)
+    places = {example.qid: place for place, example in enumerate(context.asked)}
+    return sorted(found, key=lambda one: places[one.qid])

@@ -116,7 +116,7 @@ def report(context: Context) -> Comparison | None:
     if context.read_only:
         return comparison(context)
     folder, found = context.folder, gathered(context)
-    for which in ("before", "after", "merged"):
+    for which in _SIDES:
         if folder.answers(which).is_dir():
             metrics(context, folder.answers(which))
     for path, value in ((folder.comparison, found.comparison), (folder.controls, found.controls)):

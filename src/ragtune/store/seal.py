@@ -7,12 +7,14 @@ content of small files always, and that of large ones when their time has change
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NotRequired  # pydantic wants these, before Python 3.12
 
 from typing_extensions import TypedDict
 
-from ragtune.base.files import MAX_JSON, remove, sha256, write_json
+from ragtune.base.files import MAX_JSON, later, remove, sha256, write_json
 from ragtune.base.reading import read_text
 from ragtune.base.screen.console import warn
 from ragtune.base.windows import rename
@@ -36,12 +38,13 @@ _NOT_RESULTS = {MANIFEST, "README.md"}  # the card is written when something is 
 
 def checksums(path: Path) -> Files:
     """Size, modification time and sha256 of a file, or of every file in a folder, by name."""
-    return {name: _entry(file) for name, file in _files(path)}
+    if path.is_file():
+        return {path.name: _entry(path)}
+    entries = {name: later(partial(_entry, file)) for name, file in _files(path)}
+    return {name: entry.result() for name, entry in entries.items()}
 
 
 def _files(path: Path) -> list[tuple[str, Path]]:
-    if path.is_file():
-        return [(path.name, path)]
     return [
         (str(file.relative_to(path)), file)
         for file in sorted(path.rglob("*"))
@@ -62,6 +65,7 @@ def difference(path: Path, files: Files, *, thorough: bool = False) -> str | Non
         files: what `checksums` returned; where only a time differs the new one is put in.
         thorough: read every file, large ones too.
     """
+    begun: list[tuple[str, int, Callable[[], str]]] = []
     for name, entry in files.items():
         file = path if path.is_file() else path / name
         try:
@@ -70,10 +74,16 @@ def difference(path: Path, files: Files, *, thorough: bool = False) -> str | Non
             return f"{name} is gone"
         if stat.st_size != entry["size"]:
             return f"{name} has {stat.st_size:,} bytes instead of {entry['size']:,}"
-        touched = stat.st_mtime_ns != entry.get("mtime_ns")
-        if (touched or thorough or stat.st_size <= SMALL) and sha256(file) != entry["sha256"]:
+        digest: Callable[[], str] = partial(str, entry["sha256"])
+        if stat.st_size <= SMALL:
+            digest = partial(sha256, file)
+        elif thorough or stat.st_mtime_ns != entry.get("mtime_ns"):
+            digest = later(partial(sha256, file)).result  # large ones side by side
+        begun.append((name, stat.st_mtime_ns, digest))
+    for name, mtime, digest in begun:
+        if digest() != files[name]["sha256"]:
             return f"{name} has another checksum"
-        entry["mtime_ns"] = stat.st_mtime_ns
+        files[name]["mtime_ns"] = mtime
     return None
 
 

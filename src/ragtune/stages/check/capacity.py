@@ -139,7 +139,8 @@ def merging(look: Look) -> None:
         return
     require_mergeable(quantization_of(run.config, run.hardware.device))
     experts = find_targets(run.config, run.recipe.lora).experts
-    needed, available = memory_needed(run.config, experts), available_memory()
+    adapter = estimate_of(run.recipe, run.hardware, run.config).adapter
+    needed, available = memory_needed(run.config, experts) + int(adapter), available_memory()
     if available is not None and needed > available:
         raise UsageError(
             f"Merging needs about {size_of(needed)} of memory; {size_of(available)} are available here.",
