@@ -63,6 +63,11 @@ def ask_again(context: Context, served: RunningServer, count: int) -> Reasked:
         RagtuneError: the server can't be reached, or fails.
     """
     check_address(served.endpoint, "evaluate")
+    if context.recipe.evaluate.copy:
+        warn(
+            "The run's own answers are copied (evaluate.copy), and a server writes freely: they differ for "
+            "that reason, too."
+        )
     with working(context, making=False, keeping=False):
         own = own_answers(context)
         asked = sample(context, own, count)
@@ -130,6 +135,7 @@ def _ask(context: Context, served: RunningServer, asked: Sequence[Example]) -> t
     """The server's answers, and to how many of the questions it counted other tokens than were trained."""
     there: dict[str, JsonValue] = {
         "evaluate.engine": "openai",
+        "evaluate.copy": False,
         "evaluate.endpoint": served.endpoint,
         "evaluate.served_after": served.name,
     }

@@ -19,6 +19,7 @@ from ragtune.base.screen.notebook import one_output
 from ragtune.base.text import shortened
 from ragtune.data.chat import Message
 from ragtune.data.example import Example, Passage, parse_example
+from ragtune.data.select import shown_indices
 from ragtune.data.words import places
 from ragtune.recipe.corpus import Passages
 from ragtune.scoring.metrics import refused
@@ -232,7 +233,10 @@ class Reader:
         which: Which,
         seconds: float,
     ) -> Answer:
-        text = prediction.prediction
+        text, source, recipe = prediction.prediction, prediction.source, self._model.context.recipe
+        if source is not None:  # of the example's passages some may not have been shown
+            kept = sorted(shown_indices(example, recipe)[: len(passages)])
+            source = dataclasses.replace(source, passage=kept.index(source.passage))
         return Answer(
             question=example.question,
             text=text,
@@ -240,8 +244,10 @@ class Reader:
             stands_at=tuple(places(p.text, text.strip()) for p in passages),
             finished=prediction.stopped,
             seconds=seconds,
-            refused=refused(text, self._model.context.recipe.data.refusal),
+            refused=refused(text, recipe.data.refusal),
             which=which,
+            probability=prediction.probability,
+            source=source,
         )
 
 

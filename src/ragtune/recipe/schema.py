@@ -6,6 +6,7 @@ a JSON schema and `ragtune init` as a commented file to start from, both made fr
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
@@ -234,6 +235,10 @@ class Train(Section):
         return self
 
 
+# The name that it has elsewhere, too; pydantic's own method of it is deprecated, and not used.
+warnings.filterwarnings("ignore", message='Field name "copy" in "Evaluate" shadows')
+
+
 class Evaluate(Section):
     """How the answers before and after tuning are made and counted."""
 
@@ -242,6 +247,11 @@ class Evaluate(Section):
         "selected", description="all: also those without a positive among the shown passages"
     )
     max_new_tokens: int = Field(32, ge=1, description="longest answer, in tokens")
+    copy: bool = Field(  # type: ignore[assignment]  # pydantic's own method is an old one
+        False,
+        description="answers can only be copied: a span of one shown passage, or data.refusal (a model of "
+        "this machine only)",
+    )
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="questions answered at a time"
     )
@@ -280,6 +290,11 @@ class Evaluate(Section):
             raise ValueError("engine: openai needs endpoint, the server's address")
         if len({one.rstrip("/") for one in self.endpoints}) < len(self.endpoints):
             raise ValueError("endpoint names a server twice")
+        if self.copy and self.engine != "local":
+            raise ValueError(
+                "copy needs engine: local: a server chooses its tokens itself, and only of a model of this "
+                "machine can they be confined to the passages"
+            )
         return self
 
 
