@@ -132,7 +132,9 @@ class Ready:
         return subprocess.CompletedProcess(arguments, started.wait(), out, errors)
 
     def close(self) -> None:
-        self._channel.shutdown(socket.SHUT_RDWR)  # it ends by that, whoever else has the channel open
+        self._channel.shutdown(
+            socket.SHUT_RDWR
+        )  # it ends by that, whoever else has the channel open
         self._channel.close()
         self._process.wait()
         self._folder.cleanup()

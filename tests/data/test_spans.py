@@ -139,11 +139,11 @@ def test_the_source_is_the_first_passage_of_the_prompt_in_which_it_stands() -> N
 
 def test_with_nothing_to_copy_the_answer_is_empty() -> None:
     one = spans("byte_level", None)
-    for given in ([], [""], [" \n"]):
-        paths = one.paths(given)
+    for nothing in ([], [""], [" \n"]):
+        paths = one.paths(nothing)
         assert not steps(paths, {*paths.first})
         assert {*paths.first} & {*paths.last}
-        assert one.read([], [*enumerate(given)], stopped=True) == ("", None)
+        assert one.read([], [*enumerate(nothing)], stopped=True) == ("", None)
 
 
 def test_a_control_token_that_a_passage_writes_out_is_never_the_token() -> None:

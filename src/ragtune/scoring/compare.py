@@ -10,6 +10,7 @@ from pydantic import JsonValue
 from ragtune.base.errors import RagtuneError
 from ragtune.data.example import Example
 from ragtune.recipe.schema import Recipe
+from ragtune.scoring.confidence import Confidence
 from ragtune.scoring.score import (
     CHOICES,
     Answers,
@@ -63,6 +64,8 @@ class Comparison(TypedDict):
     length: Figures
     """Characters of an answer, `before` and `after`."""
     refusals: Refusals | None
+    confidence: dict[str, Confidence | None]
+    """What the probabilities of the answers `before` and `after` say; None where they aren't known."""
 
 
 class RunFigures(TypedDict):
@@ -183,6 +186,7 @@ def compare(before: Scored, after: Scored) -> Comparison:
         "by_answers": {choice: every[choice] for choice in CHOICES},
         "length": every["length"],
         "refusals": _refusals(before, after),
+        "confidence": {"before": before.confidence, "after": after.confidence},
     }
 
 

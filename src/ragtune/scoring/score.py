@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NotRequired, Protocol, TypedDict
 
 from ragtune.data.example import Example
 from ragtune.data.select import accepted, texts_shown
 from ragtune.data.words import stands
 from ragtune.recipe.schema import Recipe
+from ragtune.scoring.confidence import Confidence, confidence_of
 from ragtune.scoring.metrics import VERSIONS, Columns, refused, score
 from ragtune.scoring.statistics import Figure, Figures, figures
 
@@ -28,6 +29,8 @@ class Answer(Protocol):
     def token_ids(self) -> Sequence[int]: ...
     @property
     def stopped(self) -> bool: ...
+    @property
+    def probability(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Answers:
     """How many tokens were generated for each, if that is known: a server doesn't say."""
     name: str = ""
     """What messages call the set."""
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    """The model's own of each, as far as they are known."""
 
     @staticmethod
     def of(answers: Iterable[Answer], name: str = "") -> Answers:
@@ -49,7 +54,9 @@ class Answers:
         texts = {one.qid: one.prediction for one in every}
         cut = {one.qid for one in every if not one.stopped}
         tokens = {one.qid: len(one.token_ids) + one.stopped for one in every}
-        return Answers(texts, cut, tokens if any(one.token_ids for one in every) else None, name)
+        sure = {one.qid: one.probability for one in every if one.probability is not None}
+        tokens_known = tokens if any(one.token_ids for one in every) else None
+        return Answers(texts, cut, tokens_known, name, sure)
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,13 @@ class Scored:
     """`unanswerable` and `answerable`: 1 for each question of that kind that was refused; `crag`: 1 for a
     right answer, 0 for a refusal, -1 for a wrong answer (Yang et al. 2024, https://arxiv.org/abs/2406.04744),
     one an asked question. Empty without `data.refusal`."""
+    sure: list[tuple[float, float]]
+    """Of each asked question the answer's probability, where it is known, and the headline."""
+
+    @property
+    def confidence(self) -> Confidence | None:
+        """What the probabilities say of all answers that were given, to unanswerable questions, too."""
+        return confidence_of([p for p, _ in self.sure], [v for _, v in self.sure], self.recipe.seed)
 
     @property
     def lengths(self) -> list[float]:
@@ -138,6 +152,11 @@ def score_answers(
             for choice in CHOICES
         },
         refusals=_refusals(recipe, zip(examples, texts, everywhere[headline], strict=True), wanted),
+        sure=[
+            (answers.probabilities[e.qid], value)
+            for e, value in zip(examples, everywhere[headline], strict=True)
+            if e.qid in answers.probabilities
+        ],
     )
 
 
@@ -205,6 +224,8 @@ class Metrics(TypedDict):
     stopped: NotRequired[int]
     cut: NotRequired[int]
     new_tokens: NotRequired[int | None]
+    confidence: NotRequired[Confidence]
+    """Where the engine says how likely its answers are; over all that were asked."""
 
 
 def metrics_of(scored: Scored) -> Metrics:
@@ -230,6 +251,8 @@ def metrics_of(scored: Scored) -> Metrics:
         result["stopped"] = len(scored.chosen) - cut
         result["cut"] = cut
         result["new_tokens"] = sum(tokens[e.qid] for e in scored.chosen) if tokens else None
+    if (confidence := scored.confidence) is not None:
+        result["confidence"] = confidence
     return result
 
 
