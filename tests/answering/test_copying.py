@@ -103,6 +103,7 @@ def test_the_probability_is_that_of_the_tokens_and_the_stop_token(
     """By the model itself, whatever might be copied."""
     encoder, asked = encoder_of(chatml_tokenizer, tiny_recipe, copy=copy), examples(3)
     model = family_model("llama")
+    model.generation_config.eos_token_id = encoder.stop_id
     found, _ = ask(model, encoder, tmp_path / "a", asked)
     for example, one in zip(asked, found, strict=True):
         prompt = encoder.prompt(example)

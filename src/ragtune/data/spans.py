@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -107,8 +107,7 @@ class Spans:
         if self.refusal is not None:
             data = self.refusal.encode()
             made.add(data, [0], {len(data)})
-        for lead in sorted(self._leads):
-            made.lead(lead)
+        made.open(sorted(self._leads))
         return made.paths()
 
     def read(self, ids: Sequence[int], shown: Shown, *, stopped: bool) -> tuple[str, Source | None]:
@@ -153,7 +152,7 @@ class _Made:
         self.last: list[int] = []
         self.nodes = 0
         self.begins: list[tuple[int, bytes, bytearray]] = []
-        """Nodes where a text may begin, what stands behind each, and which of its places are good."""
+        """Nodes where a text may begin, what stands behind each, and which places there go on to an end."""
         self.closes: list[tuple[int, int]] = []
         """Tokens that may follow where a text may end, and the nodes they lead to."""
         self.ended = 0
@@ -188,37 +187,45 @@ class _Made:
                 if good[place + length]:
                     good[place] = 1
                     self.edges.append((base + place, i, base + place + length))
-        there = [place for place in begins if good[place]]
-        self.first += [base + place for place in there]
         longest = self.spans.longest
         self.begins += [
             (base + place, data[place : place + longest], good[place : place + longest + 1])
-            for place in there
+            for place in begins
+            if good[place]
         ]
         self.nodes += len(data) + 1
 
-    def lead(self, lead: bytes) -> None:
-        """Blanks that may stand before every text; last of all."""
+    def open(self, leads: Iterable[bytes]) -> None:
+        """Where answers begin: before a text or before the blanks that may stand there; last of all."""
+        if not self.begins:
+            self.first.append(self.ended)  # with nothing to copy an answer ends where it begins
+            return
+        entry = self._open(b"", self.nodes)
+        for lead in leads:
+            self._open(lead, entry)
+
+    def _open(self, lead: bytes, entry: int) -> int:
+        """The node before some blanks, behind which the texts begin; they begin themselves at `entry`."""
         base, size = self.nodes, len(lead)
-        good = bytearray(size)
-        for place in range(size - 1, -1, -1):
-            rest = size - place
+        good = bytearray(size) + b"\x01"
+        for place in range(max(size - 1, 0), -1, -1):
+            rest, edges = size - place, len(self.edges)
             for i, length in self.spans.at(lead[place:], 0):
-                if length < rest and good[place + length]:
-                    good[place] = 1
-                    self.edges.append((base + place, i, base + place + length))
+                if good[place + length]:
+                    end = base + place + length if length < rest else entry
+                    self.edges.append((base + place, i, end))
             for node, data, leads_on in self.begins:
                 for i, length in self.spans.at(lead[place:] + data, 0):
-                    if length >= rest and leads_on[length - rest]:
-                        good[place] = 1
+                    if length > rest and leads_on[length - rest]:
                         self.edges.append((base + place, i, node + length - rest))
-        self.first += [base] if size and good[0] else []
-        self.nodes += size
+            good[place] = len(self.edges) > edges
+        self.first += [base] if good[0] else []
+        self.nodes += max(size, 1)
+        return base
 
     def paths(self) -> Paths:
         starts, tokens, ends = ([edge[k] for edge in self.edges] for k in range(3))
-        # With nothing to copy an answer ends where it begins.
-        return Paths(starts, tokens, ends, self.first or [self.ended], self.last, self.nodes)
+        return Paths(starts, tokens, ends, self.first, self.last, self.nodes)
 
 
 def _may_begin(text: str, start: int) -> bool:
