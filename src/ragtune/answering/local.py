@@ -281,7 +281,8 @@ def _prediction(
     end = next((i for i, token in enumerate(ids) if token in stops), None)
     ids = ids if end is None else ids[:end]
     text = tokenizer.decode(ids, skip_special_tokens=True)
-    return Prediction(qid, text, ids, end is not None, math.exp(log_p))
+    # Later decimals depend on what shares the batch.
+    return Prediction(qid, text, ids, end is not None, round(math.exp(log_p), 4))
 
 
 @dataclass(frozen=True, slots=True)
