@@ -189,6 +189,8 @@ def test_a_mapping_is_left_as_it_was() -> None:
         ("preset: english", "system: Hi", "small.yaml:7: prompt: give either preset or template."),
         ("  train: train.jsonl\n", "", "data: train must be given, unless source is aio."),
         ("steps: 5", "steps: 5\n  epochs: 1", "small.yaml:9: train: give either steps or epochs."),
+        ("name: small", "name: small\nevaluate: {engine: openai, endpoint: 'http://a', copy: true}",
+         "small.yaml:2: evaluate: copy needs engine: local: a server chooses its tokens itself"),
         ("steps: 5", "steps: 5\n  keep: best", "small.yaml:9: train: keep: best needs eval_every."),
         ("name: small", "1: 2\nname: small", "small.yaml:1: 1 = 1: keys should be strings"),
         ("preset: english", "preset: english\n  preset: aio", "small.yaml:9: prompt.preset is given twice"),

@@ -142,7 +142,9 @@ def calibration_chart(confidence: Mapping[str, Confidence | None], *, width: flo
     if not any(confidence.values()):
         return None
     with drawing("calibration", (width, 3.2), (0.6, 0.55, 0.2, 0.15)) as (axes, file):
-        axes.plot([0, 100], [0, 100], color=_LINE, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.plot(
+            [0, 100], [0, 100], color=_LINE, linewidth=1.2, linestyle=(0, (4, 3)), clip_on=False
+        )
         for which, colour in (("before", _FAINT), ("after", _ACCENT)):
             bins = (confidence[which] or {"bins": []})["bins"]
             across, up = ([100 * one[k] for one in bins] for k in ("probability", "right"))

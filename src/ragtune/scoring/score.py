@@ -155,7 +155,7 @@ def score_answers(
         sure=[
             (answers.probabilities[e.qid], value)
             for e, value in zip(examples, everywhere[headline], strict=True)
-            if e.qid in answers.probabilities
+            if e.qid in answers.texts and e.qid in answers.probabilities
         ],
     )
 

@@ -37,6 +37,7 @@ class _Answers:
     questions: list[Example]
     predictions: dict[str, str]
     cut: set[str]
+    probabilities: dict[str, float]
 
 
 def compare_runs(paths: Sequence[Path], data_eval: str | None = None) -> Runs:
@@ -57,7 +58,13 @@ def compare_runs(paths: Sequence[Path], data_eval: str | None = None) -> Runs:
     questions, asked = _common(everyone)
     scored = [
         score_answers(
-            first.recipe, questions, Answers({q: one.predictions[q] for q in asked}, one.cut)
+            first.recipe,
+            questions,
+            Answers(
+                {q: one.predictions[q] for q in asked},
+                one.cut,
+                probabilities=one.probabilities,
+            ),
         )
         for one in everyone
     ]
@@ -137,6 +144,7 @@ def _answers(path: Path, data_eval: str | None) -> _Answers:
         load_examples(questions / "eval.jsonl"),
         {p.qid: p.prediction for p in predictions},
         {p.qid for p in predictions if not p.stopped},
+        {p.qid: p.probability for p in predictions if p.probability is not None},
     )
 
 
