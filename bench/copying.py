@@ -31,7 +31,6 @@ from ragtune.data.select import accepted, rejection
 from ragtune.data.spans import Paths
 from ragtune.data.words import stands
 from ragtune.scoring.compare import compare_answers
-from ragtune.scoring.confidence import confidence_of
 from ragtune.scoring.score import Answers, score_answers
 from ragtune.stages.answer import ANSWERS, ask
 from ragtune.stages.context import Context
@@ -102,7 +101,7 @@ def side(context: Context, copying: Context, which: Any, examples: Sequence[Exam
 
     def figures(answers: Answers, took: dict[str, float], key: str) -> dict[str, Any]:
         scored = score_answers(recipe, context.questions, answers)
-        sure = confidence_of([p for p, _ in scored.sure], [v for _, v in scored.sure], recipe.seed)
+        sure = scored.confidence
         assert sure is not None
         texts = {e.qid: [p.text for p in e.passages] for e in examples}
         held = sum(any(t in text for text in texts[q]) for q, t in answers.texts.items() if t)

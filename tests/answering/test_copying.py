@@ -136,3 +136,21 @@ def test_what_settings_forbid_is_chosen_where_nothing_else_is_left() -> None:
     assert copying.allow(logits, samples).argmax(-1).tolist() == [4, 7]
     copying.advance(torch.tensor([4, 7]), samples)
     assert copying.allow(logits, samples).argmax(-1).tolist()[0] == 7
+
+
+def test_an_answer_that_is_less_probable_is_refused(
+    tmp_path: Path, chatml_tokenizer: Any, tiny_recipe: dict[str, Any]
+) -> None:
+    asked = examples(4)
+    model = family_model("llama")
+    free = encoder_of(chatml_tokenizer, tiny_recipe, copy=False, max_new_tokens=1)
+    found, _ = ask(model, free, tmp_path / "a", asked)
+    sure = sorted(one.probability or 0.0 for one in found)
+    assert sure[1] < sure[2]
+    careful = encoder_of(
+        chatml_tokenizer, tiny_recipe, copy=False, max_new_tokens=1, refuse_below=sure[2]
+    )
+    for one, other in zip(found, ask(model, careful, tmp_path / "b", asked)[0], strict=True):
+        assert other.probability == one.probability
+        unsure = (one.probability or 0.0) < sure[2]
+        assert other.prediction == ("No answer" if unsure else one.prediction)

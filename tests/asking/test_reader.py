@@ -107,6 +107,13 @@ def test_what_is_copied_names_its_source(tuned: Path) -> None:
     assert (nothing.text, nothing.source) == ("not said", None)  # data.refusal is all that is left
 
 
+def test_an_answer_that_may_be_refused_is_not_streamed(tuned: Path) -> None:
+    reader = Reader.load(tuned, "evaluate.refuse_below=1")
+    (answer,) = reader.ask(["Who?"], ["House 1 is green."])
+    assert answer.refused
+    assert [*reader.stream("Who?", ["House 1 is green."])] == [answer.text]
+
+
 def test_it_is_ragtune_s() -> None:
     assert ragtune.Reader is Reader
 

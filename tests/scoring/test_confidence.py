@@ -49,3 +49,18 @@ def _again(sure: list[float]) -> list[bool]:
     draw = random.Random(1)
     _ = [draw.random() for _ in range(5000)]
     return [draw.random() < p for p in sure]
+
+
+def test_the_best_threshold_by_hand() -> None:
+    """Given right, a refusal, wrong, right, wrong, the surest first."""
+    sure, crag = [0.9, 0.8, 0.7, 0.6, 0.1], [1.0, 0.0, -1.0, 1.0, -1.0]
+    found = confidence_of(sure, [1, 0, 0, 1, 0], 7, crag)
+    assert found is not None
+    assert found["refuse_below"] == {"value": 0.9, "answered": 0.2, "crag": 0.2}
+    found = confidence_of(sure, [1, 0, 1, 1, 0], 7, [1.0, 0.0, 1.0, 1.0, -1.0])
+    assert found is not None
+    assert found["refuse_below"] == {"value": 0.6, "answered": 0.8, "crag": 0.6}
+    found = confidence_of([0.9], [0], 7, [-1.0])  # to refuse everything is better
+    assert found is not None
+    assert found["refuse_below"] == {"value": 1.0, "answered": 0.0, "crag": 0.0}
+    assert "refuse_below" not in (confidence_of([0.9], [0], 7) or {})

@@ -28,6 +28,7 @@ from ragtune.data.example import Example
 from ragtune.model.fast.lora import drop_waiting
 from ragtune.model.fast.rope import lengths_forgotten
 from ragtune.model.hardware import free_gpu
+from ragtune.recipe.schema import Recipe
 
 Prompt = tuple[str, list[int]]
 """A qid and token ids."""
@@ -87,8 +88,10 @@ class Local:
             self._copies.shown = {e.qid: encoder.kept(e, prompt) for e, prompt in asked}
         found = self.complete(prompts, encoder.tokenizer, encoder.stop_id, partial, title)
         if self._copies:
-            return [*map(self._copies.read, found)]
-        return [replace(one, prediction=encoder.turn.answer(one.prediction)) for one in found]
+            found = [*map(self._copies.read, found)]
+        else:
+            found = [replace(o, prediction=encoder.turn.answer(o.prediction)) for o in found]
+        return [_refused_if_unsure(one, encoder.recipe) for one in found]
 
     def _copies_of(self, encoder: Encoder) -> None:
         """Have what answers can be copied, where that is asked for; the tokens' bytes are found once."""
@@ -283,6 +286,14 @@ def _prediction(
     text = tokenizer.decode(ids, skip_special_tokens=True)
     # Later decimals depend on what shares the batch.
     return Prediction(qid, text, ids, end is not None, round(math.exp(log_p), 4))
+
+
+def _refused_if_unsure(one: Prediction, recipe: Recipe) -> Prediction:
+    """The refusal in the place of an answer that is less probable than `evaluate.refuse_below`."""
+    least, refusal = recipe.evaluate.refuse_below, recipe.data.refusal
+    if least is None or refusal is None or one.probability is None or one.probability >= least:
+        return one
+    return replace(one, prediction=refusal, source=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class Shared:
         for index, batch in enumerate(batches):
             shown = {qid: self.shown[qid] for qid, _ in batch if qid in self.shown}
             found = [[qid, [*ids]] for qid, ids in batch]
-            world.put(self._key("batch", index), [found, cast("JsonValue", shown)])
+            world.put(self._key("batch", index), cast("JsonValue", [found, shown]))
         world.put(self._key("count"), len(batches))
         while (index := world.next(self._key("next"))) < len(batches):
             yield from ask(batches[index])
@@ -74,7 +74,7 @@ class Shared:
             )
             self.shown |= shown
             rows = [row for _, part in ask([(qid, ids) for qid, ids in batch]) for row in part]
-            world.put(self._key("rows", index), [[*row] for row in rows])
+            world.put(self._key("rows", index), cast("JsonValue", rows))
         world.rest()
 
     def _rows(self, index: int) -> Rows:

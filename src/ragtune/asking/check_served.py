@@ -63,10 +63,10 @@ def ask_again(context: Context, served: RunningServer, count: int) -> Reasked:
         RagtuneError: the server can't be reached, or fails.
     """
     check_address(served.endpoint, "evaluate")
-    if context.recipe.evaluate.copy:
+    if context.recipe.evaluate.confined:
         warn(
-            "The run's own answers are copied (evaluate.copy), and a server writes freely: they differ for "
-            "that reason, too."
+            "The run's own answers follow evaluate.copy or evaluate.refuse_below, and a server's don't: they "
+            "differ for that reason, too."
         )
     with working(context, making=False, keeping=False):
         own = own_answers(context)
@@ -136,6 +136,7 @@ def _ask(context: Context, served: RunningServer, asked: Sequence[Example]) -> t
     there: dict[str, JsonValue] = {
         "evaluate.engine": "openai",
         "evaluate.copy": False,
+        "evaluate.refuse_below": None,
         "evaluate.endpoint": served.endpoint,
         "evaluate.served_after": served.name,
     }

@@ -81,15 +81,16 @@ class _Text:
         self._tokenizer: PreTrainedTokenizerBase = encoder.tokenizer
         self._turn = encoder.turn
         self._copies = encoder.recipe.evaluate.copy
+        self._waits = encoder.recipe.evaluate.refuse_below is not None
         self._ids: list[int] = []
         self._cleans = not self._copies and bool(
             getattr(encoder.tokenizer, "clean_up_tokenization_spaces", False)
         )
 
     def add(self, token: int) -> str:
-        """What is new and sure."""
+        """What is new and sure; nothing where the whole answer may still be refused."""
         self._ids.append(token)
-        if _BYTE.fullmatch(self._tokenizer.convert_ids_to_tokens(token) or ""):
+        if self._waits or _BYTE.fullmatch(self._tokenizer.convert_ids_to_tokens(token) or ""):
             return ""
         text = self._tokenizer.decode(
             self._ids, skip_special_tokens=True, clean_up_tokenization_spaces=self._cleans

@@ -6,7 +6,6 @@ a JSON schema and `ragtune init` as a commented file to start from, both made fr
 
 from __future__ import annotations
 
-import warnings
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
@@ -235,10 +234,6 @@ class Train(Section):
         return self
 
 
-# The name that it has elsewhere, too; pydantic's own method of it is deprecated, and not used.
-warnings.filterwarnings("ignore", message='Field name "copy" in "Evaluate" shadows')
-
-
 class Evaluate(Section):
     """How the answers before and after tuning are made and counted."""
 
@@ -248,9 +243,10 @@ class Evaluate(Section):
     )
     max_new_tokens: int = Field(32, ge=1, description="longest answer, in tokens")
     copy: bool = Field(  # type: ignore[assignment]  # pydantic's own method is an old one
-        False,
-        description="answers can only be copied: a span of one shown passage, or data.refusal (a model of "
-        "this machine only)",
+        False, description="answers are copied: a span of one shown passage, or data.refusal"
+    )
+    refuse_below: float | None = Field(
+        None, gt=0, le=1, description="a less probable answer becomes data.refusal"
     )
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="questions answered at a time"
@@ -278,6 +274,11 @@ class Evaluate(Section):
     concurrency: int = Field(8, ge=1, description="questions that a server is asked at a time")
 
     @property
+    def confined(self) -> bool:
+        """Whether an answer isn't always what the model would write by itself."""
+        return self.copy or self.refuse_below is not None
+
+    @property
     def endpoints(self) -> list[str]:
         """The servers' addresses."""
         if self.endpoint is None:
@@ -290,11 +291,8 @@ class Evaluate(Section):
             raise ValueError("engine: openai needs endpoint, the server's address")
         if len({one.rstrip("/") for one in self.endpoints}) < len(self.endpoints):
             raise ValueError("endpoint names a server twice")
-        if self.copy and self.engine != "local":
-            raise ValueError(
-                "copy needs engine: local: a server chooses its tokens itself, and only of a model of this "
-                "machine can they be confined to the passages"
-            )
+        if self.engine != "local" and self.confined:
+            raise ValueError("copy and refuse_below need engine: local: a server writes freely")
         return self
 
 
@@ -333,6 +331,12 @@ class Recipe(Section):
     train: Train
     evaluate: Evaluate = Evaluate()
     publish: Publish = Publish()
+
+    @model_validator(mode="after")
+    def _refusing(self) -> Recipe:
+        if self.evaluate.refuse_below is not None and self.data.refusal is None:
+            raise ValueError("evaluate.refuse_below needs data.refusal, which is answered then")
+        return self
 
 
 CHANGES_NOTHING = (

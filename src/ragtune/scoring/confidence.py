@@ -7,7 +7,7 @@ Guo et al. 2017 (https://arxiv.org/abs/1706.04599) for the calibration, Geifman 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ BINS = 10
 """Of the calibration curve, each as wide as the others."""
 COVERAGES = (1.0, 0.9, 0.75, 0.5, 0.25, 0.1)
 _SAMPLES = 2_000
+
+
+Numbers = NDArray[np.float64]
 
 
 class Bin(TypedDict):
@@ -42,6 +45,16 @@ class Coverage(TypedDict):
     right: Figure
 
 
+class Threshold(TypedDict):
+    """A probability below which answers are refused."""
+
+    value: float
+    answered: float
+    """The share that isn't refused."""
+    crag: float
+    """CRAG's score then: +1 for a right answer, 0 for a refusal, -1 for a wrong one."""
+
+
 class Confidence(TypedDict):
     """What the probabilities of `n` answers say; right is the headline metric."""
 
@@ -51,10 +64,15 @@ class Confidence(TypedDict):
     bins: list[Bin]
     """Those that hold an answer."""
     coverages: list[Coverage]
+    refuse_below: NotRequired[Threshold]
+    """Where a refusal counts: the best `evaluate.refuse_below` of these very answers."""
 
 
 def confidence_of(
-    probabilities: Sequence[float], right: Sequence[float], seed: int
+    probabilities: Sequence[float],
+    right: Sequence[float],
+    seed: int,
+    crag: Sequence[float] = (),
 ) -> Confidence | None:
     """What probabilities say of answers; None without any.
 
@@ -62,6 +80,7 @@ def confidence_of(
         probabilities: of each answer.
         right: the headline's value of each.
         seed: of the draws.
+        crag: each one's part of CRAG's score, where a refusal counts.
     """
     if not probabilities:
         return None
@@ -77,7 +96,7 @@ def confidence_of(
             coverages.append(
                 {"coverage": coverage, "n": len(first), "least": least, "right": figure}
             )
-    return {
+    found: Confidence = {
         "n": len(sure),
         "ece": _ece_figure(sure, values, places, seed),
         "bins": [
@@ -93,9 +112,20 @@ def confidence_of(
         ],
         "coverages": coverages,
     }
+    if crag:
+        found["refuse_below"] = _best_threshold(sure, np.asarray(crag, dtype=np.float64))
+    return found
 
 
-Numbers = NDArray[np.float64]
+def _best_threshold(sure: Numbers, crag: Numbers) -> Threshold:
+    """The threshold with the highest score; of equal ones the highest, which answers least."""
+    best: Threshold = {"value": 1.0, "answered": 0.0, "crag": 0.0}
+    for value in np.unique(sure)[::-1]:
+        kept = sure >= value
+        score = float(crag[kept].sum() / len(sure))
+        if score > best["crag"]:
+            best = {"value": float(value), "answered": float(kept.mean()), "crag": score}
+    return best
 
 
 def _ece_figure(sure: Numbers, values: Numbers, places: NDArray[np.int_], seed: int) -> Figure:

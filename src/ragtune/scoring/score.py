@@ -86,13 +86,15 @@ class Scored:
     """`unanswerable` and `answerable`: 1 for each question of that kind that was refused; `crag`: 1 for a
     right answer, 0 for a refusal, -1 for a wrong answer (Yang et al. 2024, https://arxiv.org/abs/2406.04744),
     one an asked question. Empty without `data.refusal`."""
-    sure: list[tuple[float, float]]
-    """Of each asked question the answer's probability, where it is known, and the headline."""
+    sure: list[tuple[float, float, float]]
+    """Of each asked question whose answer's probability is known that, the headline and the part of `crag`."""
 
     @property
     def confidence(self) -> Confidence | None:
         """What the probabilities say of all answers that were given, to unanswerable questions, too."""
-        return confidence_of([p for p, _ in self.sure], [v for _, v in self.sure], self.recipe.seed)
+        sure, right, crag = ([one[k] for one in self.sure] for k in range(3))
+        refuses = self.recipe.data.refusal is not None
+        return confidence_of(sure, right, self.recipe.seed, crag if refuses else ())
 
     @property
     def lengths(self) -> list[float]:
@@ -153,8 +155,8 @@ def score_answers(
         },
         refusals=_refusals(recipe, zip(examples, texts, everywhere[headline], strict=True), wanted),
         sure=[
-            (answers.probabilities[e.qid], value)
-            for e, value in zip(examples, everywhere[headline], strict=True)
+            (answers.probabilities[e.qid], value, _crag(recipe, text, value))
+            for e, text, value in zip(examples, texts, everywhere[headline], strict=True)
             if e.qid in answers.texts and e.qid in answers.probabilities
         ],
     )
@@ -182,8 +184,15 @@ def _refusals(
         # One without a prediction is wrong, and no refusal.
         no = text is not None and refused(text, recipe.data.refusal)
         found["answerable" if example.extra["selected"] else "unanswerable"].append(float(no))
-        found["crag"].append(0.0 if no else 1.0 if value == 1 else -1.0)
+        found["crag"].append(_crag(recipe, text, value))
     return found
+
+
+def _crag(recipe: Recipe, text: str | None, value: float) -> float:
+    """An answer's part of CRAG's score."""
+    if text is not None and refused(text, recipe.data.refusal):
+        return 0.0
+    return 1.0 if value == 1 else -1.0
 
 
 class WholeSet(TypedDict):
