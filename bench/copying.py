@@ -1,17 +1,17 @@
 """Answers that are only copied (evaluate.copy) beside free ones: exact match before and after tuning, and time.
 
-    python bench/copying.py recipes/quickstart.yaml --out bench/results/copying-cpu.json [--run DIR]
+    python bench/copying.py recipes/quickstart.yaml --out bench/results/copying-cpu.json [KEY=VALUE ...]
+    python bench/copying.py recipes/quickstart.yaml --out bench/results/copying-cpu.json --reach
 
 The recipe is trained, and the same questions are asked freely and with evaluate.copy, by the base and by the
-tuned model. A run that is there is taken as it is. `reach` is of every record of the recipe's data: of those
-with an answer in a shown passage, how often the answer that is trained can be written, and an accepted one.
+tuned model; a run that is there (`--run`) is taken as it is. `--reach` is of every record of the shipped samples:
+of those with an answer in a shown passage, how often the one that is trained can be written, and any.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import tempfile
 import time
 from collections.abc import Sequence
@@ -47,13 +47,12 @@ def writes(paths: Paths, ids: Sequence[int]) -> bool:
     return bool(alive & {*paths.last})
 
 
-def reach(context: Context, split: str) -> dict[str, Any]:
-    """How many answers can be copied, of the records in whose shown passages one stands."""
+def reach(context: Context) -> dict[str, Any]:
+    """How many answers of `data.train` can be copied, of the records in whose shown passages one stands."""
     recipe, encoder = context.recipe, context.encoder
     copies, most = Copies.of(encoder), recipe.data.max_passages
-    place = "train" if split == "train" else "validation"
-    source, how = source_of(recipe.data, split), how_of(recipe.data, split)
-    examples = [*read_examples(source, place, how=how)]
+    source, how = source_of(recipe.data, "train"), how_of(recipe.data, "train")
+    examples = [*read_examples(source, "train", how=how)]
     chosen = [e for e in examples if rejection(e, most) is None]
     start = time.process_time()
     every = [copies.spans.paths([p.text for p in e.passages[:most]]) for e in chosen]
@@ -69,6 +68,7 @@ def reach(context: Context, split: str) -> dict[str, Any]:
         "with_an_answer_in_what_is_shown": len(chosen),
         "trained_answer_can_be_written": first / len(chosen),
         "an_accepted_answer_can_be_written": any_one / len(chosen),
+        "model": recipe.model.id,
         "milliseconds_to_prepare_a_question": round(1000 * seconds / len(chosen), 2),
     }
 
@@ -126,33 +126,48 @@ def side(context: Context, copying: Context, which: Any, examples: Sequence[Exam
     }
 
 
+def measured(options: argparse.Namespace) -> dict[str, Any]:
+    """Both sides of a run."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = options.run or Path(folder) / "run"
+        if not (run / "adapter").is_dir():
+            ragtune.train(options.recipe, *options.changes, run_dir=run)
+        asked = [*options.changes, f"evaluate.limit={options.questions}"]
+        context, copying = Context(run, asked), Context(run, [*asked, "evaluate.copy=true"])
+        sides = {w: side(context, copying, w, context.asked) for w in ("before", "after")}
+        recipe = context.recipe
+        return {
+            **made_with(),
+            "trained": {"steps": recipe.train.steps, "batch_size": recipe.train.batch_size},
+            "model": recipe.model.id,
+            **sides,
+        }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("recipe")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--questions", type=int, default=100)
     parser.add_argument("--run", type=Path, help="keep the run here, or take the one that is there")
+    parser.add_argument("--reach", action="store_true", help="nothing is asked")
+    parser.add_argument("changes", nargs="*", help="changes to the recipe")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        run = options.run or Path(folder) / "run"
-        if not (run / "adapter").is_dir():
-            ragtune.train(options.recipe, run_dir=run)
-        asked = f"evaluate.limit={options.questions}"
-        context, copying = Context(run, [asked]), Context(run, [asked, "evaluate.copy=true"])
-        examples = context.asked
-        sides = {which: side(context, copying, which, examples) for which in ("before", "after")}
-        result = {
-            **made_with(),
-            "recipe": options.recipe,
-            "model": context.recipe.model.id,
-            "reach": {split: reach(context, split) for split in ("train", "eval")},
-            **sides,
-            "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
-        }
     found = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {"runs": {}}
-    found["runs"][Path(options.recipe).stem] = result
+    name = Path(options.recipe).stem
+    if options.reach:
+        sources = [
+            f"sample:{one}" for one in ("squad2.train", "squad2.dev", "jaquad.train", "jaquad.dev")
+        ]
+        every = (
+            Context(options.recipe, [*options.changes, f"data.train={one}"]) for one in sources
+        )
+        each = {s: reach(context) for s, context in zip(sources, every, strict=True)}
+        found.setdefault("reach", {})[name] = {**made_with(), "samples": each}
+    else:
+        found["runs"][name] = measured(options)
     write_json(options.out, found)
-    print(json.dumps(result, indent=1))
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
