@@ -4,7 +4,7 @@
     python bench/copying.py recipes/quickstart.yaml --out bench/results/copying-cpu.json --reach
 
 The recipe is trained, and the same questions are asked freely and with evaluate.copy, by the base and by the
-tuned model; a run that is there (`--run`) is taken as it is. `--reach` is of every record of the shipped samples:
+tuned model; a run that is there (`--run`) is taken as it is. `--reach` is of all records of the samples:
 of those with an answer in a shown passage, how often the one that is trained can be written, and any.
 """
 

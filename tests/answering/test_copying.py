@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from ragtune.answering.copying import Copying
 from ragtune.answering.engine import PACKED, PADDED, SINGLE
 from ragtune.answering.local import Local
 from ragtune.answering.prediction import Prediction, read_predictions, write_predictions
+from ragtune.answering.shared import Shared
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example, parse_example
 from ragtune.data.spans import Paths, Source
@@ -113,6 +117,53 @@ def test_the_probability_is_that_of_the_tokens_and_the_stop_token(
             logits = model(torch.tensor([prompt.ids + new])).logits[0, len(prompt.ids) - 1 : -1]
         each = logits.log_softmax(-1).gather(1, torch.tensor(new)[:, None])
         assert one.probability == pytest.approx(float(each.sum().exp()), abs=1.01e-4)
+
+
+class Desk:
+    """A world of two ranks, of which the second does all the work as soon as something lies there."""
+
+    size = 2
+
+    def __init__(self, work: Callable[[Any], None]) -> None:
+        self.left: dict[str, str] = {}
+        self.numbers = itertools.count()
+        self.work: Callable[[Any], None] | None = work
+
+    def put(self, key: str, value: Any) -> None:
+        self.left[key] = json.dumps(value)
+
+    def take(self, key: str) -> Any:
+        return json.loads(self.left[key])
+
+    def has(self, key: str) -> bool:
+        return key in self.left
+
+    def next(self, _: str) -> int:
+        if self.work:
+            work, self.work = self.work, None
+            work(self)
+        return next(self.numbers)
+
+    def rest(self) -> None:
+        """No model is spread."""
+
+
+def test_what_another_rank_answers_is_copied_too(
+    tmp_path: Path, chatml_tokenizer: Any, tiny_recipe: dict[str, Any]
+) -> None:
+    encoder, asked = encoder_of(chatml_tokenizer, tiny_recipe), examples(6)
+    alone, _ = ask(family_model("llama"), encoder, tmp_path / "a", asked, batch=2)
+
+    def follow(world: Any) -> None:
+        engine = Local(family_model("llama"), 8, 2)
+        engine.follow(Shared(world, "q"), PACKED, encoder)
+
+    engine = Local(family_model("llama"), 8, 2)
+    desk: Any = Desk(follow)
+    engine.share = lambda _: Shared(desk, "q")
+    assert engine.answer(encoder, asked, tmp_path / "b", "answering") == alone
+    assert any(one.source for one in alone)
+    assert sum(key.startswith("shared/q/rows") for key in desk.left) == 3
 
 
 def test_probability_and_source_are_kept(tmp_path: Path) -> None:

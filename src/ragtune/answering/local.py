@@ -135,7 +135,7 @@ class Local:
         shared = self.share(how) if self.share else None
         most = 1 if how == SINGLE else self.batch_size
         if shared and self._copies:
-            shared.shown = self._copies.shown
+            shared.shown = {**self._copies.shown}
         if shared:
             most = shared.size(len(order), most)
         cut = _Cut(most, self.cache_tokens, self.max_new_tokens, equal=how == EQUAL)
