@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="keep the run here, or take the one that is there")
     parser.add_argument("--reach", action="store_true", help="nothing is asked")
     parser.add_argument("changes", nargs="*", help="changes to the recipe")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     found = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {"runs": {}}
     name = Path(options.recipe).stem
     if options.reach:

@@ -28,7 +28,7 @@ from ragtune.stages.answer import ANSWERS, ask
 from ragtune.stages.context import Context
 
 REFUSAL = "No answer"
-EACH = 60
+EACH = 40
 """Questions with an answer, and as many without."""
 
 
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("run")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("changes", nargs="*", help="changes to the recipe")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     context = Context(options.run, [*options.changes, f"data.refusal={REFUSAL}"])
     chosen_on = held_apart(context)
     chosen = scored(context, chosen_on, answered(context, chosen_on)).confidence
