@@ -24,6 +24,8 @@ if is_offline():  # the libraries must see it before they are imported
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 # In a notebook without widgets the libraries' bars say so; ours need none.
 warnings.filterwarnings("ignore", message="IProgress not found")
+# What it shadows is a method of pydantic's that is deprecated, and not used.
+warnings.filterwarnings("ignore", message='Field name "copy" in "Evaluate" shadows')
 
 __all__ = [
     "Corpus",

@@ -20,6 +20,8 @@ TEXTS = (
     "Paris", " 富士山（3776 m）。", "🗼を見た", "do n't . , '", "a\ufffdb", "", "線\n\n改行", "葛󠄀城", "é\u0301",
 )  # fmt: skip
 
+RECIPE = SimpleNamespace(evaluate=SimpleNamespace(copy=False, refuse_below=None))
+
 
 def byte_level() -> Any:
     return build_tokenizer(specials={"eos_token": "</s>", "pad_token": "</s>"})
@@ -67,7 +69,7 @@ def told(
             heard(token)
         return Prediction("q", whole, ids, stopped=True)
 
-    encoder: Any = SimpleNamespace(tokenizer=tokenizer, turn=turn)
+    encoder: Any = SimpleNamespace(tokenizer=tokenizer, turn=turn, recipe=RECIPE)
     return [*in_pieces(answer, encoder)], whole
 
 
@@ -101,7 +103,8 @@ def test_what_the_template_writes_is_no_part_of_it(text: str) -> None:
 def test_a_failure_is_raised_and_who_goes_away_ends_it() -> None:
     heard_of: list[int] = []
     tokenizer = byte_level()
-    encoder: Any = SimpleNamespace(tokenizer=tokenizer, turn=Turn(0, "", "", "", (False, False)))
+    turn = Turn(0, "", "", "", (False, False))
+    encoder: Any = SimpleNamespace(tokenizer=tokenizer, turn=turn, recipe=RECIPE)
 
     def fails(heard: Heard) -> Prediction:
         heard(tokenizer.encode("a")[0])

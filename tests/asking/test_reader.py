@@ -91,6 +91,29 @@ def test_where_the_answer_stands(reader: Reader, monkeypatch: pytest.MonkeyPatch
     assert (answer.stands_at, answer.is_found) == (((),), False)
 
 
+def test_what_is_copied_names_its_source(tuned: Path) -> None:
+    """Of a run that was measured freely, too; streamed it is the same."""
+    reader = Reader.load(tuned, "evaluate.copy=true")
+    passages = [Passage("Trees stand there, 3.5 m high."), "House 1 is green.", "It is not shown."]
+    for question in ("What colour is house 1?", "Who?", "How high?", "Where?"):
+        (answer,) = reader.ask([question], passages)
+        assert answer.source is not None
+        passage = answer.passages[answer.source.passage]
+        assert passage.text[answer.source.start : answer.source.end] == answer.text != ""
+        assert answer.is_found or not answer.finished
+        assert answer.probability is not None
+        assert "".join(reader.stream(question, passages)) == answer.text
+    (nothing,) = reader.ask(["Who?"], [])
+    assert (nothing.text, nothing.source) == ("not said", None)  # data.refusal is all that is left
+
+
+def test_an_answer_that_may_be_refused_is_not_streamed(tuned: Path) -> None:
+    reader = Reader.load(tuned, "evaluate.refuse_below=1")
+    (answer,) = reader.ask(["Who?"], ["House 1 is green."])
+    assert answer.refused
+    assert [*reader.stream("Who?", ["House 1 is green."])] == [answer.text]
+
+
 def test_it_is_ragtune_s() -> None:
     assert ragtune.Reader is Reader
 

@@ -15,6 +15,7 @@ from ragtune.asking.answer import Answer
 from ragtune.asking.shown import as_json, marked, show_answer
 from ragtune.base.screen.console import Door
 from ragtune.data.example import Passage, Place
+from ragtune.data.spans import Source
 from ragtune.data.words import places
 
 ENGLISH = (
@@ -125,6 +126,8 @@ def test_in_a_pipe_marks_are_signs_and_lines_are_whole() -> None:
         (answered("Paris", ()), "! Answered without any passage."),
         (answered("Paris", ENGLISH, finished=False),
          "The answer stands in 1 and 2. (0.8 s)\n! It was cut off: it is longer than evaluate.max_new_tokens allows."),
+        (answered("Paris", ENGLISH, source=Source(0, 0, 5), probability=0.832),
+         "Copied from 1, characters 0 to 5. It stands in 2, too. (0.8 s, probability 0.83)"),
     ],
 )  # fmt: skip
 def test_what_is_said_of_an_answer(answer: Answer, said: str) -> None:

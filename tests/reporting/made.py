@@ -89,7 +89,9 @@ def compared(recipe: Recipe, answers: list[AnswerRow], unasked: int = 0) -> dict
     ]
     old, new = ({r.qid: getattr(r, w) for r in answers} for w in ("before", "after"))
     everything = [*examples, *others]
-    return compare(*(score_answers(recipe, everything, Answers(one)) for one in (old, new)))
+    sure = {row.qid: (n + 1) / (len(answers) + 1) for n, row in enumerate(answers)}
+    both = (Answers(one, probabilities=sure) for one in (old, new))
+    return compare(*(score_answers(recipe, everything, one) for one in both))
 
 
 def citation_figures() -> dict[str, Any]:

@@ -212,6 +212,22 @@ def test_citations_are_shown(tmp_path: Path) -> None:
     assert "one of the question’s positives, by string. – 75.0 50.0 … 90.0" in text
 
 
+def test_how_sure_the_model_is_is_shown(tmp_path: Path) -> None:
+    """Of four answers q1 (20 %) and q3 (60 %) are right after tuning, q2 (40 %) and q4 (80 %) wrong."""
+    page = render(tmp_path)
+    text, _ = read(page)
+    assert "all 4 answers, to questions without an answer, too" in text
+    # 0.8, 0.4, 0.4 and 0.8 apart, of which before tuning other answers are right.
+    assert "before 50.0 % (" in text
+    assert "after 60.0 % (" in text
+    assert "20.0 … 30.0 1 20.0 100.0" in text
+    assert re.search(r"the surest 50\.0 2 50\.0 ?0\.0 … 100\.0 60\.0", text)
+    assert page.count('aria-label="The share of right answers over their probability') == 2
+    silent = compared(a_recipe(), rows())
+    silent["confidence"] = {"before": None, "after": None}
+    assert "Confidence" not in render(tmp_path, comparison=silent)
+
+
 def test_audits_and_alternatives(tmp_path: Path) -> None:
     also = dataclasses.replace(rows()[0], alternatives=("東亰", "Tokyo"), others=("東亰", "Tokyo"))
     data = made.data_report(audits=made.audits())
@@ -386,7 +402,16 @@ def test_nothing_is_fetched_and_one_script_may_run(tmp_path: Path) -> None:
     page = render(tmp_path, controls=controls())
     for sign in ("http://", "https://", "src=", "@import", "url(", "<link", "javascript:"):
         assert sign not in page
-    sections = ("results", "gain", "controls", "refusals", "answers", "training", "data")
+    sections = (
+        "results",
+        "gain",
+        "controls",
+        "refusals",
+        "confidence",
+        "answers",
+        "training",
+        "data",
+    )
     assert set(re.findall(r'href="([^"]*)"', page)) <= {
         *(f"#{s}" for s in (*sections, "recipe", "machine")),
         *re.findall(r'"(#m[0-9a-f]+)"', page),  # markers within the drawings

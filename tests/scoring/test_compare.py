@@ -235,6 +235,7 @@ class Given:
     prediction: str
     token_ids: list[int]
     stopped: bool
+    probability: float | None = None
 
 
 def test_what_an_engine_says_of_its_answers_is_counted() -> None:

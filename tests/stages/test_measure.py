@@ -104,6 +104,9 @@ def test_what_each_control_shows() -> None:
         "no_passages", "positive_alone", "distractors_alone", "k3", "k5", "k10",
     }  # fmt: skip
     assert "positive_middle" not in conditions(passages(2))
+    copying = passages(3)
+    copying.evaluate.copy = True
+    assert "no_passages" not in conditions(copying)  # nothing could be copied
     titled = dataclasses.replace(
         example(1),
         passages=(Passage("text 0", "gold"), *example(1).passages[1:]),

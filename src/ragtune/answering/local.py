@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from ragtune.answering.engine import EQUAL, IN_WORDS, PACKED, SINGLE, Way, encode_prompts
+from ragtune.answering.copying import Copies, Copying
+from ragtune.answering.engine import EQUAL, IN_WORDS, PACKED, SINGLE, Way, fitting
 from ragtune.answering.fit import probe_generate, unfit
 from ragtune.answering.padded import choose_way, generate
 from ragtune.answering.prediction import Kept, Prediction, keeping
 from ragtune.answering.ragged import Heard, Ragged
-from ragtune.answering.shared import Answered, Ask, Batch, Shared
+from ragtune.answering.shared import Answered, Ask, Batch, Row, Rows, Shared
 from ragtune.base.errors import RagtuneError, is_out_of_memory
 from ragtune.base.screen.console import warn
 from ragtune.base.stopping import finishing, stop_if_asked
@@ -25,6 +28,7 @@ from ragtune.data.example import Example
 from ragtune.model.fast.lora import drop_waiting
 from ragtune.model.fast.rope import lengths_forgotten
 from ragtune.model.hardware import free_gpu
+from ragtune.recipe.schema import Recipe
 
 Prompt = tuple[str, list[int]]
 """A qid and token ids."""
@@ -32,6 +36,13 @@ Prompt = tuple[str, list[int]]
 
 Share = Callable[[str], Shared]
 """Given how prompts are asked (`Way.how`), lets other ranks ask, too."""
+
+
+class _More(TypedDict, total=False):
+    """What else a batch is asked with."""
+
+    heard: Heard
+    copying: Copying
 
 
 class TooLittleMemoryError(RagtuneError):
@@ -63,14 +74,29 @@ class Local:
     way: Way | None = field(default=None, init=False)
     _tried: tuple[int, int] | None = field(default=None, init=False, repr=False)
     """Tokens of the shortest and the longest prompt by which the way was chosen."""
+    _copies: Copies | None = field(default=None, init=False, repr=False)
+    """What answers are copied from, where they are (`evaluate.copy`)."""
 
     def answer(
         self, encoder: Encoder, examples: Sequence[Example], partial: Path, title: str
     ) -> list[Prediction]:
         """The answers, without what the chat template writes around one; see `Engine.answer`."""
-        prompts = encode_prompts(encoder, examples)
+        asked = [*fitting(encoder, examples)]
+        prompts = [(example.qid, prompt.ids) for example, prompt in asked]
+        self._copies_of(encoder)
+        if self._copies:
+            self._copies.shown = {e.qid: encoder.kept(e, prompt) for e, prompt in asked}
         found = self.complete(prompts, encoder.tokenizer, encoder.stop_id, partial, title)
-        return [replace(one, prediction=encoder.turn.answer(one.prediction)) for one in found]
+        if self._copies:
+            found = [*map(self._copies.read, found)]
+        else:
+            found = [replace(o, prediction=encoder.turn.answer(o.prediction)) for o in found]
+        return [_refused_if_unsure(one, encoder.recipe) for one in found]
+
+    def _copies_of(self, encoder: Encoder) -> None:
+        """Have what answers can be copied, where that is asked for; the tokens' bytes are found once."""
+        if encoder.recipe.evaluate.copy and self._copies is None:
+            self._copies = Copies.of(encoder)
 
     def complete(
         self,
@@ -108,6 +134,8 @@ class Local:
         how = self.way.how if self.way else PACKED
         shared = self.share(how) if self.share else None
         most = 1 if how == SINGLE else self.batch_size
+        if shared and self._copies:
+            shared.shown = {**self._copies.shown}
         if shared:
             most = shared.size(len(order), most)
         cut = _Cut(most, self.cache_tokens, self.max_new_tokens, equal=how == EQUAL)
@@ -131,7 +159,7 @@ class Local:
             start = 0
             while start < len(batch):
                 part = batch[start : start + most[0]]
-                rows = self._rows(ragged, [ids for _, ids in part], settings)
+                rows = self._rows(ragged, part, settings)
                 if rows is None:
                     drop_waiting(self.model)
                     free_gpu()
@@ -142,26 +170,30 @@ class Local:
 
         return ask
 
-    def _rows(
-        self, ragged: Ragged | None, prompts: list[list[int]], settings: GenerationConfig
-    ) -> list[list[int]] | None:
-        """The new tokens for each prompt; None, with nothing of it kept, if memory ran out."""
+    def _rows(self, ragged: Ragged | None, batch: Batch, settings: GenerationConfig) -> Rows | None:
+        """What follows each prompt; None, with nothing of it kept, if memory ran out."""
+        prompts = [ids for _, ids in batch]
         try:
-            heard = {} if self.heard is None else {"heard": self.heard}
+            more: _More = {} if self.heard is None else {"heard": self.heard}
+            if self._copies:
+                more["copying"] = self._copies.copying(self.model, batch, settings)
             if ragged:
-                return ragged.answer(prompts, **heard)
-            return generate(self.model, prompts, settings, **heard)
+                return ragged.answer(prompts, **more)
+            return generate(self.model, prompts, settings, **more)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
         return None
 
-    def follow(
-        self, shared: Shared, how: str, tokenizer: PreTrainedTokenizerBase, stop_id: int
-    ) -> None:
+    def follow(self, shared: Shared, how: str, encoder: Encoder) -> None:
         """Answer what another rank shares out. Raises as `complete`."""
         self.model.eval()
-        settings = greedy_settings(self.model, tokenizer, stop_id, self.max_new_tokens)
+        self._copies_of(encoder)
+        if self._copies:
+            self._copies.shown = shared.shown
+        settings = greedy_settings(
+            self.model, encoder.tokenizer, encoder.stop_id, self.max_new_tokens
+        )
         with lengths_forgotten(self.model):
             shared.follow(self.asker(settings, how))
 
@@ -246,12 +278,22 @@ def greedy_settings(
 
 
 def _prediction(
-    qid: str, row: list[int], tokenizer: PreTrainedTokenizerBase, settings: GenerationConfig
+    qid: str, row: Row, tokenizer: PreTrainedTokenizerBase, settings: GenerationConfig
 ) -> Prediction:
-    stops = set(settings.eos_token_id)
-    end = next((i for i, token in enumerate(row) if token in stops), None)
-    ids = row if end is None else row[:end]
-    return Prediction(qid, tokenizer.decode(ids, skip_special_tokens=True), ids, end is not None)
+    stops, (ids, log_p) = set(settings.eos_token_id), row
+    end = next((i for i, token in enumerate(ids) if token in stops), None)
+    ids = ids if end is None else ids[:end]
+    text = tokenizer.decode(ids, skip_special_tokens=True)
+    # Later decimals depend on what shares the batch.
+    return Prediction(qid, text, ids, end is not None, round(math.exp(log_p), 4))
+
+
+def _refused_if_unsure(one: Prediction, recipe: Recipe) -> Prediction:
+    """The refusal in the place of an answer that is less probable than `evaluate.refuse_below`."""
+    least, refusal = recipe.evaluate.refuse_below, recipe.data.refusal
+    if least is None or refusal is None or one.probability is None or one.probability >= least:
+        return one
+    return replace(one, prediction=refusal, source=None)
 
 
 @dataclass(frozen=True, slots=True)

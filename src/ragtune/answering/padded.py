@@ -19,9 +19,11 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
+from ragtune.answering.copying import Copying, chosen
 from ragtune.answering.engine import EQUAL, PADDED, SINGLE, Way
 from ragtune.answering.fit import allowed, grown
 from ragtune.answering.ragged import Heard
+from ragtune.answering.shared import Rows
 from ragtune.base.errors import UsageError, is_out_of_memory
 from ragtune.base.text import first_line, shortened
 from ragtune.model.configuration import said
@@ -39,19 +41,45 @@ def generate(
     prompts: Sequence[list[int]],
     settings: GenerationConfig,
     heard: Heard | None = None,
-) -> list[list[int]]:
-    """The new tokens for each prompt, padded on the left, until every answer is finished.
+    copying: Copying | None = None,
+) -> Rows:
+    """What follows each prompt, padded on the left, until every answer is finished.
 
-    `heard` is told each token of a single one as soon as it is chosen.
+    `heard` is told each token of a single one as soon as it is chosen. With `copying` only a span of a
+    passage can follow.
     """
     ids_NT, mask_NT = _padded(model, prompts)
     streamer = {} if heard is None else {"streamer": _Streamer(heard)}
+    choosing = _Choosing(copying)
     with torch.inference_mode(), autocast(model):
         output = _generated(
-            model, input_ids=ids_NT, attention_mask=mask_NT, generation_config=settings, **streamer
+            model,
+            input_ids=ids_NT,
+            attention_mask=mask_NT,
+            generation_config=settings,
+            logits_processor=LogitsProcessorList([choosing]),
+            **streamer,
         )
-    rows: list[list[int]] = output[:, ids_NT.shape[1] :].tolist()
-    return rows
+    new_NS = output[:, ids_NT.shape[1] :]
+    stops = torch.tensor(settings.eos_token_id, device=new_NS.device)
+    ended_NS = torch.isin(new_NS, stops).long().cumsum(1) - torch.isin(new_NS, stops).long()
+    log_p_NS = torch.stack(choosing.log_p_SN, dim=1)
+    sure_N = log_p_NS.masked_fill(ended_NS > 0, 0.0).sum(1)
+    return [*zip(new_NS.tolist(), sure_N.tolist(), strict=True)]
+
+
+class _Choosing:
+    """The last logits processor: lets only follow what may, and notes how likely what is chosen was."""
+
+    def __init__(self, copying: Copying | None) -> None:
+        self.copying = copying
+        self.log_p_SN: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002 - its signature
+        samples_N = torch.arange(len(scores), device=scores.device)
+        token_N, log_p_N = chosen(scores.float(), samples_N, self.copying)
+        self.log_p_SN.append(log_p_N)
+        return torch.full_like(scores, float("-inf")).scatter(1, token_N[:, None], 0.0)
 
 
 class _Streamer(BaseStreamer):  # type: ignore[misc]

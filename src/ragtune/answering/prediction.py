@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +22,7 @@ from ragtune.base.lock import require_held
 from ragtune.base.reading import open_plain
 from ragtune.base.screen.console import note, warn
 from ragtune.base.screen.progress import Update, progress
+from ragtune.data.spans import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,16 @@ class Prediction:
     token_ids: list[int]
     """None of a server's answer: it doesn't say them."""
     stopped: bool
+    probability: float | None = None
+    """Of these tokens and the stop token, if the model might write anything; None of a server's answer."""
+    source: Source | None = None
+    """Where it was copied from (`evaluate.copy`); None of a refusal, and of what was written freely."""
+
+    @staticmethod
+    def of(row: Mapping[str, Any]) -> Prediction:
+        """What a line of a file says; those of older versions say less."""
+        source = row.get("source")
+        return Prediction(**{**row, "source": Source(**source) if source else None})
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
@@ -46,10 +57,7 @@ def read_predictions(path: Path) -> list[Prediction]:
     Raises:
         RagtuneError: a line is damaged.
     """
-    return [
-        Prediction(row["qid"], row["prediction"], row["token_ids"], row["stopped"])
-        for row in read_jsonl(path)
-    ]
+    return [Prediction.of(row) for row in read_jsonl(path)]
 
 
 @dataclass
@@ -112,7 +120,7 @@ def _read_line(line: str) -> Prediction | None:
     try:
         row = json.loads(line)
         check = row.pop("check", None)  # older versions wrote none
-        return Prediction(**row) if check in (None, _check(row)) else None
+        return Prediction.of(row) if check in (None, _check(row)) else None
     except (ValueError, TypeError, AttributeError):  # whatever a broken disk makes of a line
         return None
 

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
+from ragtune.answering.copying import Copying, chosen
+from ragtune.answering.shared import Rows
 from ragtune.base.errors import is_out_of_memory
 from ragtune.base.screen.console import note
 from ragtune.base.text import first_line, shortened
@@ -53,27 +55,35 @@ class Ragged:
         self.warm = False
 
     @torch.inference_mode()
-    def answer(self, prompts: Sequence[list[int]], heard: Heard | None = None) -> list[list[int]]:
-        """The new tokens for each prompt; behind an answer's stop token stand others, as in `generate`.
+    def answer(
+        self,
+        prompts: Sequence[list[int]],
+        heard: Heard | None = None,
+        copying: Copying | None = None,
+    ) -> Rows:
+        """What follows each prompt; behind an answer's stop token stand others, as in `generate`.
 
-        `heard` is told each token of the first one as soon as it is chosen.
+        `heard` is told each token of the first one as soon as it is chosen. With `copying` only a span of
+        a passage can follow.
         """
         with autocast(self.model), using_packed(self.model):
             most = self.settings.max_new_tokens
             cache = RaggedCache(len(prompts), max(map(len, prompts)) + most)
             stops = torch.tensor(self.settings.eos_token_id, device=self.device)
-            choose = _Chooser(prompts, self.settings, stops)
+            choose = _Chooser(prompts, self.settings, stops, copying)
             logits_NV = torch.cat(list(read(self.model, cache, prompts)))
             end = self.settings.eos_token_id[0]
             found_AS = torch.full((len(prompts), most), end, device=self.device)
+            sure_A = torch.zeros(len(prompts), device=self.device)
             samples_N = torch.arange(len(prompts), device=self.device)
             lengths_N = torch.tensor([len(p) for p in prompts], device=self.device)
             known = [len(p) for p in prompts]  # the same on the host
             going_N = torch.ones(len(prompts), dtype=torch.bool, device=self.device)
             step_on = self._stepper(cache)
             for step in range(most):
-                token_N = choose(logits_NV, found_AS[samples_N, :step], samples_N)
+                token_N, log_p_N = choose(logits_NV, found_AS[samples_N, :step], samples_N)
                 found_AS[samples_N, step] = torch.where(going_N, token_N, end)
+                sure_A[samples_N] += torch.where(going_N, log_p_N, 0.0)
                 if heard is not None:
                     heard(int(found_AS[0, step]))
                 going_N = going_N & ~torch.isin(token_N, stops)
@@ -90,8 +100,7 @@ class Ragged:
                     step_on = self._stepper(cache)
                 logits_NV = step_on(token_N, lengths_N, max(known) + step, most - 1 - step)
                 lengths_N = lengths_N + 1
-            rows: list[list[int]] = found_AS[:, : step + 1].tolist()
-        return rows
+            return [*zip(found_AS[:, : step + 1].tolist(), sure_A.tolist(), strict=True)]
 
     def _stepper(self, cache: RaggedCache) -> Step:
         """A step for the questions that are in the batch now; captured when it is worth it."""
@@ -192,8 +201,13 @@ class _Chooser:
     """The most likely token under the generation settings."""
 
     def __init__(
-        self, prompts: Sequence[list[int]], settings: GenerationConfig, stops: Tensor
+        self,
+        prompts: Sequence[list[int]],
+        settings: GenerationConfig,
+        stops: Tensor,
+        copying: Copying | None,
     ) -> None:
+        self.copying = copying
         self.least = settings.min_new_tokens or 0
         self.stops = stops
         penalty = settings.repetition_penalty
@@ -204,8 +218,10 @@ class _Chooser:
             rows = [p + [p[0]] * (longest - len(p)) for p in prompts]
             self.prompts = torch.tensor(rows, device=stops.device)
 
-    def __call__(self, logits_NV: Tensor, found_NS: Tensor, samples_N: Tensor) -> Tensor:
-        """token_N, from the logits behind the tokens found so far."""
+    def __call__(
+        self, logits_NV: Tensor, found_NS: Tensor, samples_N: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """token_N and the logarithm of its probability, from the logits behind the tokens found so far."""
         logits_NV = logits_NV.float()
         if self.penalty != 1:
             seen = torch.cat([self.prompts[samples_N], found_NS], dim=1)
@@ -214,4 +230,4 @@ class _Chooser:
             logits_NV = logits_NV.scatter(1, seen, score)
         if found_NS.shape[1] < self.least:
             logits_NV = logits_NV.index_fill(1, self.stops, float("-inf"))
-        return logits_NV.argmax(dim=-1)
+        return chosen(logits_NV, samples_N, self.copying)

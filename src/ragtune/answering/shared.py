@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
+from pydantic import JsonValue
+
+from ragtune.data.spans import Shown
 from ragtune.distributed.world import World
 
 Batch = Sequence[tuple[str, list[int]]]
 """Prompts: a qid and token ids each."""
-Rows = list[list[int]]
-"""The new tokens behind each prompt of a batch."""
+Row = tuple[list[int], float]
+"""The new tokens behind a prompt, and the logarithm of their probability, the stop token included."""
+Rows = list[Row]
 Answered = Iterator[tuple[Batch, Rows]]
 """Prompts, as soon as they are answered, and what was answered to them."""
 Ask = Callable[[Batch], Answered]
@@ -28,6 +32,8 @@ class Shared:
     def __init__(self, world: World, name: str) -> None:
         self.world = world
         self.name = name
+        self.shown: dict[str, Shown] = {}
+        """By qid what may be copied; empty where answers are written freely."""
 
     def size(self, questions: int, most: int) -> int:
         """Questions a batch, so that each rank gets equally many batches of at most `most`."""
@@ -42,7 +48,9 @@ class Shared:
         """
         world, waiting = self.world, set(range(len(batches)))
         for index, batch in enumerate(batches):
-            world.put(self._key("batch", index), [[qid, [*ids]] for qid, ids in batch])
+            shown = {qid: self.shown[qid] for qid, _ in batch if qid in self.shown}
+            found = [[qid, [*ids]] for qid, ids in batch]
+            world.put(self._key("batch", index), cast("JsonValue", [found, shown]))
         world.put(self._key("count"), len(batches))
         while (index := world.next(self._key("next"))) < len(batches):
             world.forget(self._key("batch", index))
@@ -62,13 +70,18 @@ class Shared:
         count = world.take(self._key("count"))
         assert isinstance(count, int)
         while (index := world.next(self._key("next"))) < count:
-            batch = cast("Batch", world.take(self._key("batch", index), forget=True))
+            batch, shown = cast(
+                "tuple[Batch, dict[str, Shown]]",
+                world.take(self._key("batch", index), forget=True),
+            )
+            self.shown |= shown
             rows = [row for _, part in ask([(qid, ids) for qid, ids in batch]) for row in part]
-            world.put(self._key("rows", index), [[*row] for row in rows])
+            world.put(self._key("rows", index), cast("JsonValue", rows))
         world.rest()
 
     def _rows(self, index: int) -> Rows:
-        return cast("Rows", self.world.take(self._key("rows", index), forget=True))
+        rows = self.world.take(self._key("rows", index), forget=True)
+        return [cast("Row", tuple(row)) for row in cast("list[list[list[int] | float]]", rows)]
 
     def _key(self, *parts: object) -> str:
         return "/".join(map(str, ("shared", self.name, *parts)))

@@ -9,6 +9,7 @@ from typing import Literal
 from ragtune.base.errors import UsageError
 from ragtune.base.text import shortened
 from ragtune.data.example import Passage, is_text
+from ragtune.data.spans import Source
 
 Which = Literal["tuned", "base"]
 
@@ -36,6 +37,10 @@ class Answer:
     """Places in `passages`, from 1, that the answer names behind it (prompt.citations)."""
     malformed: tuple[int, ...] = ()
     """Numbers that it names and no passage has."""
+    probability: float | None = None
+    """Of these words, by the model, if it might write anything; None of a server's answer."""
+    source: Source | None = None
+    """With evaluate.copy where it was copied from: of `passages`, the first one where it stands."""
 
     @property
     def is_found(self) -> bool:

@@ -63,6 +63,11 @@ def ask_again(context: Context, served: RunningServer, count: int) -> Reasked:
         RagtuneError: the server can't be reached, or fails.
     """
     check_address(served.endpoint, "evaluate")
+    if context.recipe.evaluate.confined:
+        warn(
+            "The run's own answers follow evaluate.copy or evaluate.refuse_below, and a server's don't: they "
+            "differ for that reason, too."
+        )
     with working(context, making=False, keeping=False):
         own = own_answers(context)
         asked = sample(context, own, count)
@@ -129,6 +134,8 @@ def _ask(context: Context, served: RunningServer, asked: Sequence[Example]) -> t
     """The server's answers, and to how many of the questions it counted other tokens than were trained."""
     there: dict[str, JsonValue] = {
         "evaluate.engine": "openai",
+        "evaluate.copy": False,
+        "evaluate.refuse_below": None,
         "evaluate.endpoint": served.endpoint,
         "evaluate.served_after": served.name,
     }

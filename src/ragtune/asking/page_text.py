@@ -55,6 +55,8 @@ class Row:
 def card(answer: Answer, seconds: float) -> Card:
     """A whole answer, and the seconds that it took with its passages."""
     facts = [duration(seconds), _found(answer), *_cited(answer)]
+    if answer.probability is not None:
+        facts.append(f"probability {answer.probability:.2f}")
     if not answer.finished:
         facts.append("cut off: the answer was longer than allowed")
     note = "" if answer.text.strip() else "The model wrote nothing."
@@ -114,6 +116,8 @@ def _found(answer: Answer) -> str:
     holding = [str(i) for i, spans in enumerate(answer.stands_at, 1) if spans]
     if not holding:
         return "stands in none of the passages" if answer.passages else ""
+    if answer.source is not None:
+        return f"copied from passage {answer.source.passage + 1}"
     return f"stands in passage {' and '.join(filter(None, (', '.join(holding[:-1]), holding[-1])))}"
 
 

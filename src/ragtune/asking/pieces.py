@@ -80,15 +80,21 @@ class _Text:
         """Characters that were passed on."""
         self._tokenizer: PreTrainedTokenizerBase = encoder.tokenizer
         self._turn = encoder.turn
+        self._copies = encoder.recipe.evaluate.copy
+        self._waits = encoder.recipe.evaluate.refuse_below is not None
         self._ids: list[int] = []
-        self._cleans = bool(getattr(encoder.tokenizer, "clean_up_tokenization_spaces", False))
+        self._cleans = not self._copies and bool(
+            getattr(encoder.tokenizer, "clean_up_tokenization_spaces", False)
+        )
 
     def add(self, token: int) -> str:
-        """What is new and sure."""
+        """What is new and sure; nothing where the whole answer may still be refused."""
         self._ids.append(token)
-        if _BYTE.fullmatch(self._tokenizer.convert_ids_to_tokens(token) or ""):
+        if self._waits or _BYTE.fullmatch(self._tokenizer.convert_ids_to_tokens(token) or ""):
             return ""
-        text = self._tokenizer.decode(self._ids, skip_special_tokens=True)
+        text = self._tokenizer.decode(
+            self._ids, skip_special_tokens=True, clean_up_tokenization_spaces=self._cleans
+        )
         text = self._sure(text.rstrip(_UNFINISHED))
         piece = text[self.told :]
         self.told += len(piece)
@@ -97,6 +103,8 @@ class _Text:
     def _sure(self, text: str) -> str:
         """Without what the template may have written around the answer, or a tokenizer still moves."""
         lead, closing = self._turn.lead, self._turn.closing
+        if self._copies:  # a blank may stand before it, and is told behind it with what follows
+            text = text.strip()
         if lead and (lead.startswith(text) or text.startswith(lead)):
             text = text[len(lead) :]
         ends = (n for n in range(len(closing), 0, -1) if text.endswith(closing[:n]))

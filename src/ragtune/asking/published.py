@@ -35,7 +35,7 @@ _WANTED = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model", SET
 _TAKEN = {
     "data": ("max_passages", "shuffle_passages", "refusal"),
     "prompt": ("preset", "template", "system", "template_arguments", "max_tokens", "citations"),
-    "evaluate": ("max_new_tokens",),
+    "evaluate": ("max_new_tokens", "copy", "refuse_below"),
     "publish": ("format",),
 }
 """What is believed of a stranger's file: how the model is asked, and nothing of what runs here."""

@@ -21,6 +21,7 @@ from ragtune.base.text import shortened
 from ragtune.data.chat import Message
 from ragtune.data.citations import parse
 from ragtune.data.example import Example, Passage, parse_example
+from ragtune.data.select import shown_indices
 from ragtune.data.words import places
 from ragtune.recipe.corpus import Passages
 from ragtune.scoring.metrics import refused
@@ -247,10 +248,13 @@ class Reader:
         which: Which,
         seconds: float,
     ) -> Answer:
-        recipe = self._model.context.recipe
+        recipe, source = self._model.context.recipe, prediction.source
         cited = parse(prediction.prediction) if recipe.prompt.citations else None
         text, numbers = (cited.answer, cited.numbers) if cited else (prediction.prediction, ())
         known = range(1, len(passages) + 1)
+        if source is not None:  # of the example's passages some may not have been shown
+            kept = sorted(shown_indices(example, recipe)[: len(passages)])
+            source = dataclasses.replace(source, passage=kept.index(source.passage))
         return Answer(
             question=example.question,
             text=text,
@@ -262,6 +266,8 @@ class Reader:
             which=which,
             citations=tuple(n for n in numbers if n in known),
             malformed=tuple(n for n in numbers if n not in known),
+            probability=prediction.probability,
+            source=source,
         )
 
 

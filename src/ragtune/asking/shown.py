@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -175,10 +176,9 @@ def _remarks(answer: Answer, base: Answer | None) -> Iterable[str]:
         elif not one.passages:
             yield f"! {whose}Answered without any passage."
         elif one.is_found:
-            numbers = [str(i) for i, spans in enumerate(one.stands_at, 1) if spans]
-            yield f"{whose}The answer stands in {_listed(numbers)}. ({one.seconds:.1f} s)"
+            yield f"{whose}{_where(one)} ({_beside_it(one)})"
         else:
-            yield f"! {whose}The answer stands in none of the passages. ({one.seconds:.1f} s)"
+            yield f"! {whose}The answer stands in none of the passages. ({_beside_it(one)})"
         if one.citations:
             yield f"{whose}It cites {_listed([*map(str, one.citations)])}."
         if one.malformed:
@@ -186,6 +186,22 @@ def _remarks(answer: Answer, base: Answer | None) -> Iterable[str]:
             yield f"! {whose}It cites {wrong}, which no passage is."
         if not one.finished:
             yield f"! {whose}It was cut off: it is longer than evaluate.max_new_tokens allows."
+
+
+def _where(answer: Answer) -> str:
+    numbers = [str(i) for i, spans in enumerate(answer.stands_at, 1) if spans]
+    if answer.source is None:
+        return f"The answer stands in {_listed(numbers)}."
+    source = answer.source
+    copied = f"Copied from {source.passage + 1}, characters {source.start} to {source.end}."
+    others = [number for number in numbers if number != str(source.passage + 1)]
+    return f"{copied} It stands in {_listed(others)}, too." if others else copied
+
+
+def _beside_it(answer: Answer) -> str:
+    """What it took and, where that is known, how sure the model was."""
+    sure = "" if answer.probability is None else f", probability {answer.probability:.2f}"
+    return f"{answer.seconds:.1f} s{sure}"
 
 
 def _listed(numbers: Sequence[str]) -> str:
@@ -225,5 +241,7 @@ def _one(answer: Answer) -> dict[str, Any]:
         "citations": [*answer.citations],
         "malformed_citations": [*answer.malformed],
         "finished": answer.finished,
+        "probability": answer.probability,
+        "source": answer.source and dataclasses.asdict(answer.source),
         "seconds": round(answer.seconds, 3),
     }

@@ -201,15 +201,22 @@ def _edge(sign: str, behind: str) -> str:
 
 def _inside(text: str, start: int, end: int) -> bool:
     """Whether text[start:end] is cut out of a word or a number."""
-    first, last = text[start], text[end - 1]
-    before, after = text[max(0, start - 2) : start], text[end : end + 2]
-    if _WRITTEN.fullmatch(first) and (
+    return begins_inside(text, start) or ends_inside(text, end)
+
+
+def begins_inside(text: str, start: int) -> bool:
+    """Whether what begins at text[start] begins inside a word or a number."""
+    first, before = text[start], text[max(0, start - 2) : start]
+    return bool(_WRITTEN.fullmatch(first)) and bool(
         _WRITTEN.fullmatch(before[-1:]) or (first.isdigit() and _DECIMAL_BEFORE.fullmatch(before))
-    ):
-        return True
-    return bool(
-        _WRITTEN.fullmatch(last)
-        and (_WRITTEN.match(after) or (last.isdigit() and _DECIMAL_AFTER.fullmatch(after)))
+    )
+
+
+def ends_inside(text: str, end: int) -> bool:
+    """Whether what ends before text[end] ends inside a word or a number."""
+    last, after = text[end - 1], text[end : end + 2]
+    return bool(_WRITTEN.fullmatch(last)) and bool(
+        _WRITTEN.match(after) or (last.isdigit() and _DECIMAL_AFTER.fullmatch(after))
     )
 
 

@@ -251,6 +251,12 @@ class Evaluate(Section):
         "selected", description="all: also those without a positive among the shown passages"
     )
     max_new_tokens: int = Field(32, ge=1, description="longest answer, in tokens")
+    copy: bool = Field(  # type: ignore[assignment]  # pydantic's own method is an old one
+        False, description="answers are copied: a span of one shown passage, or data.refusal"
+    )
+    refuse_below: float | None = Field(
+        None, gt=0, le=1, description="a less probable answer becomes data.refusal"
+    )
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="questions answered at a time"
     )
@@ -277,6 +283,11 @@ class Evaluate(Section):
     concurrency: int = Field(8, ge=1, description="questions that a server is asked at a time")
 
     @property
+    def confined(self) -> bool:
+        """Whether an answer isn't always what the model would write by itself."""
+        return self.copy or self.refuse_below is not None
+
+    @property
     def endpoints(self) -> list[str]:
         """The servers' addresses."""
         if self.endpoint is None:
@@ -289,6 +300,8 @@ class Evaluate(Section):
             raise ValueError("engine: openai needs endpoint, the server's address")
         if len({one.rstrip("/") for one in self.endpoints}) < len(self.endpoints):
             raise ValueError("endpoint names a server twice")
+        if self.engine != "local" and self.confined:
+            raise ValueError("copy and refuse_below need engine: local: a server writes freely")
         return self
 
 
@@ -327,6 +340,12 @@ class Recipe(Section):
     train: Train
     evaluate: Evaluate = Evaluate()
     publish: Publish = Publish()
+
+    @model_validator(mode="after")
+    def _refusing(self) -> Recipe:
+        if self.evaluate.refuse_below is not None and self.data.refusal is None:
+            raise ValueError("evaluate.refuse_below needs data.refusal, which is answered then")
+        return self
 
 
 CHANGES_NOTHING = (

@@ -21,7 +21,7 @@ from ragtune.recipe.schema import Recipe
 from ragtune.recipe.yaml import dump_yaml
 from ragtune.reporting.answers import AnswerRow, islands, outcomes
 from ragtune.reporting.looks import looks_chart, looks_of
-from ragtune.reporting.plots import controls_chart, gain_chart, loss_curve
+from ragtune.reporting.plots import calibration_chart, controls_chart, gain_chart, loss_curve
 from ragtune.reporting.summary import Summary
 from ragtune.reporting.wording import package_text, rendered
 from ragtune.scoring.compare import Comparison
@@ -139,7 +139,9 @@ def write_report(path: Path, report: Report) -> None:
 
 def _drawings(report: Report) -> dict[str, dict[str, Markup]]:
     """Each drawing in two widths; Matplotlib has escaped the text in it."""
-    drawn: dict[str, dict[str, Markup]] = {"loss": {}, "looks": {}, "gain": {}, "controls": {}}
+    names = ("loss", "looks", "gain", "controls", "calibration")
+    drawn: dict[str, dict[str, Markup]] = {name: {} for name in names}
+    confidence = report.comparison["confidence"] if report.comparison else {}
     looks = looks_of(report.log, log_key(report.recipe.evaluate.metric))
     for size, width in _WIDTHS.items():
         for name, svg in (
@@ -147,6 +149,7 @@ def _drawings(report: Report) -> dict[str, dict[str, Markup]]:
             ("looks", looks_chart(looks, width=width)),
             ("gain", report.comparison and gain_chart(report.comparison, width=width)),
             ("controls", report.controls and controls_chart(report.controls, width=width)),
+            ("calibration", calibration_chart(confidence, width=width)),
         ):
             if svg:
                 drawn[name][size] = Markup(svg)  # noqa: S704 - a file of this package, or a plot of ours

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ragtune.scoring.compare import Comparison
+from ragtune.scoring.confidence import Confidence
 from ragtune.scoring.controls import ControlFigures
 
 # Stand-ins that Matplotlib can parse; in the SVG they become the page's own variables, so that one
@@ -130,6 +131,33 @@ def controls_chart(controls: ControlFigures, *, width: float) -> str | None:
             short = textwrap.shorten(title, 44, placeholder=" …")
             _label(axes, short, (0, row - title_up), -left * _POINT + 4)
         _rows_in_percent(axes, len(rows), 100)
+    return inline(file)
+
+
+def calibration_chart(confidence: Mapping[str, Confidence | None], *, width: float) -> str | None:
+    """The share of right answers over their probability, before and after; None without probabilities.
+
+    On the dashed line the probability says how often an answer is right.
+    """
+    if not any(confidence.values()):
+        return None
+    with drawing("calibration", (width, 3.2), (0.6, 0.55, 0.2, 0.15)) as (axes, file):
+        axes.plot(
+            [0, 100], [0, 100], color=_LINE, linewidth=1.2, linestyle=(0, (4, 3)), clip_on=False
+        )
+        for which, colour in (("before", _FAINT), ("after", _ACCENT)):
+            bins = (confidence[which] or {"bins": []})["bins"]
+            across, up = ([100 * one[k] for one in bins] for k in ("probability", "right"))
+            axes.plot(
+                across, up, color=colour, linewidth=1.8, marker="o", markersize=6, clip_on=False
+            )
+        axes.set_xlim(0, 100)
+        axes.set_ylim(0, 100)
+        axes.set_xlabel("probability of the answer", color=MUTED)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(5))
+            axis.set_major_formatter("{x:.0f} %")
+        plain(axes, "y")
     return inline(file)
 
 

@@ -11,6 +11,7 @@ from ragtune.base.errors import RagtuneError
 from ragtune.data.example import Example
 from ragtune.recipe.schema import Recipe
 from ragtune.scoring.citations import CitationFigures, citation_figures
+from ragtune.scoring.confidence import Confidence
 from ragtune.scoring.score import (
     CHOICES,
     Answers,
@@ -73,6 +74,8 @@ class Comparison(TypedDict):
     refusals: Refusals | None
     citations: CitationSides | None
     """None where the recipe asks for none."""
+    confidence: dict[str, Confidence | None]
+    """What the probabilities of the answers `before` and `after` say; None where they aren't known."""
 
 
 class RunFigures(TypedDict):
@@ -194,6 +197,7 @@ def compare(before: Scored, after: Scored) -> Comparison:
         "length": every["length"],
         "refusals": _refusals(before, after),
         "citations": _citations(before, after),
+        "confidence": {"before": before.confidence, "after": after.confidence},
     }
 
 

@@ -84,8 +84,10 @@ def conditions(recipe: Recipe) -> dict[str, tuple[str, Show]]:
             return None
         return (*others[:place], _positive(example), *others[place:])
 
-    found: dict[str, tuple[str, Show]] = {
-        "no_passages": ("no passages", lambda _: ()),
+    found: dict[str, tuple[str, Show]] = {}
+    if not recipe.evaluate.copy:  # without a passage there is nothing to copy
+        found["no_passages"] = ("no passages", lambda _: ())
+    found |= {
         "positive_alone": ("the positive alone", lambda e: (_positive(e),)),
         "distractors_alone": ("distractors alone", lambda e: tuple(distractors(e)[:most]) or None),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NotRequired, Protocol, TypedDict
 
 from ragtune.data.citations import said
@@ -12,6 +12,7 @@ from ragtune.data.select import accepted, texts_shown
 from ragtune.data.words import stands
 from ragtune.recipe.schema import Recipe
 from ragtune.scoring.citations import CitationFigures, Citations, citation_figures, citations
+from ragtune.scoring.confidence import Confidence, confidence_of
 from ragtune.scoring.metrics import VERSIONS, Columns, refused, score
 from ragtune.scoring.statistics import Figure, Figures, figures
 
@@ -30,6 +31,8 @@ class Answer(Protocol):
     def token_ids(self) -> Sequence[int]: ...
     @property
     def stopped(self) -> bool: ...
+    @property
+    def probability(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Answers:
     """How many tokens were generated for each, if that is known: a server doesn't say."""
     name: str = ""
     """What messages call the set."""
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    """The model's own of each, as far as they are known."""
 
     @staticmethod
     def of(answers: Iterable[Answer], name: str = "") -> Answers:
@@ -51,7 +56,9 @@ class Answers:
         texts = {one.qid: one.prediction for one in every}
         cut = {one.qid for one in every if not one.stopped}
         tokens = {one.qid: len(one.token_ids) + one.stopped for one in every}
-        return Answers(texts, cut, tokens if any(one.token_ids for one in every) else None, name)
+        sure = {one.qid: one.probability for one in every if one.probability is not None}
+        tokens_known = tokens if any(one.token_ids for one in every) else None
+        return Answers(texts, cut, tokens_known, name, sure)
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,15 @@ class Scored:
     one an asked question. Empty without `data.refusal`."""
     citations: Citations | None
     """What the answers to the chosen cite, but for refusals; None without prompt.citations."""
+    sure: list[tuple[float, float, float]]
+    """Of each asked question whose answer's probability is known that, the headline and the part of `crag`."""
+
+    @property
+    def confidence(self) -> Confidence | None:
+        """What the probabilities say of all answers that were given, to unanswerable questions, too."""
+        sure, right, crag = ([one[k] for one in self.sure] for k in range(3))
+        refuses = self.recipe.data.refusal is not None
+        return confidence_of(sure, right, self.recipe.seed, crag if refuses else ())
 
     @property
     def lengths(self) -> list[float]:
@@ -146,6 +162,11 @@ def score_answers(
         citations=citations(
             recipe, [(examples[i], written[i], everywhere["contains"][i]) for i in places]
         ),
+        sure=[
+            (answers.probabilities[e.qid], value, _crag(recipe, text, value))
+            for e, text, value in zip(examples, texts, everywhere[headline], strict=True)
+            if e.qid in answers.texts and e.qid in answers.probabilities
+        ],
     )
 
 
@@ -171,8 +192,15 @@ def _refusals(
         # One without a prediction is wrong, and no refusal.
         no = text is not None and refused(text, recipe.data.refusal)
         found["answerable" if example.extra["selected"] else "unanswerable"].append(float(no))
-        found["crag"].append(0.0 if no else 1.0 if value == 1 else -1.0)
+        found["crag"].append(_crag(recipe, text, value))
     return found
+
+
+def _crag(recipe: Recipe, text: str | None, value: float) -> float:
+    """An answer's part of CRAG's score."""
+    if text is not None and refused(text, recipe.data.refusal):
+        return 0.0
+    return 1.0 if value == 1 else -1.0
 
 
 class WholeSet(TypedDict):
@@ -214,6 +242,8 @@ class Metrics(TypedDict):
     stopped: NotRequired[int]
     cut: NotRequired[int]
     new_tokens: NotRequired[int | None]
+    confidence: NotRequired[Confidence]
+    """Where the engine says how likely its answers are; over all that were asked."""
 
 
 def metrics_of(scored: Scored) -> Metrics:
@@ -241,6 +271,8 @@ def metrics_of(scored: Scored) -> Metrics:
         result["stopped"] = len(scored.chosen) - cut
         result["cut"] = cut
         result["new_tokens"] = sum(tokens[e.qid] for e in scored.chosen) if tokens else None
+    if (confidence := scored.confidence) is not None:
+        result["confidence"] = confidence
     return result
 
 

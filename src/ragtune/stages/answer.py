@@ -196,7 +196,7 @@ def follow(
 
     def answer(model: PreTrainedModel) -> None:
         engine = Local(model, longest, plan.evaluation_batch, plan.cache_tokens)
-        engine.follow(shared, how, encoder.tokenizer, encoder.stop_id)
+        engine.follow(shared, how, encoder)
 
     match order["model"]:
         case "before":

@@ -61,11 +61,12 @@ def _cost(context: Context, answers: int) -> str:
 
 
 def _kept_for(context: Context) -> str:
-    """A name for what the answers depend on beside the training: the questions, and the room for an answer."""
+    """A name for what answers depend on beside the training: questions, their room, whether they are copied."""
     proof = proof_of(context.folder, "questions")
     assert proof is not None  # the training needs it
     digest = proof.digest(stage_named("questions").content)
-    return fingerprint([digest, context.recipe.evaluate.max_new_tokens])[:10]
+    evaluate = context.recipe.evaluate
+    return fingerprint([digest, evaluate.max_new_tokens, *(["copy"] * evaluate.copy)])[:10]
 
 
 @dataclass

@@ -22,8 +22,8 @@ from ragtune.store.sets import own_set
 
 _DATA = ("seed", "model.id", "model.revision", "data.", "prompt.", "evaluate.max_new_tokens")
 _TRAINED = (*_DATA, "model.", "lora.", "train.")
-_ANSWERED = (*_DATA, "model.", "evaluate.limit", "evaluate.questions", "evaluate.batch_size",
-             "evaluate.engine", "train.products")  # fmt: skip
+_ANSWERED = (*_DATA, "model.", "evaluate.limit", "evaluate.questions", "evaluate.copy",
+             "evaluate.refuse_below", "evaluate.batch_size", "evaluate.engine", "train.products")  # fmt: skip
 _OTHER_QUESTIONS = ("data.eval",)
 _ADAPTER = ("adapter_model.safetensors", "adapter_config.json")
 

@@ -37,6 +37,7 @@ class _Answers:
     questions: list[Example]
     predictions: dict[str, str]
     cut: set[str]
+    probabilities: dict[str, float]
 
 
 def compare_runs(paths: Sequence[Path], data_eval: str | None = None) -> Runs:
@@ -67,7 +68,8 @@ def _scored(
     # Whether citations stand behind its answers is its own affair. What they name are places in its own
     # prompts, which may show other passages.
     own = with_part(recipe, {"prompt.citations": one.recipe.prompt.citations})
-    answers = Answers({q: one.predictions[q] for q in asked}, one.cut)
+    texts = {q: one.predictions[q] for q in asked}
+    answers = Answers(texts, one.cut, probabilities=one.probabilities)
     return dataclasses.replace(score_answers(own, questions, answers), citations=None)
 
 
@@ -143,6 +145,7 @@ def _answers(path: Path, data_eval: str | None) -> _Answers:
         load_examples(questions / "eval.jsonl"),
         {p.qid: p.prediction for p in predictions},
         {p.qid for p in predictions if not p.stopped},
+        {p.qid: p.probability for p in predictions if p.probability is not None},
     )
 
 
