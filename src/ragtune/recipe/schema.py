@@ -342,9 +342,13 @@ class Recipe(Section):
     publish: Publish = Publish()
 
     @model_validator(mode="after")
-    def _refusing(self) -> Recipe:
+    def _answerable(self) -> Recipe:
         if self.evaluate.refuse_below is not None and self.data.refusal is None:
             raise ValueError("evaluate.refuse_below needs data.refusal, which is answered then")
+        if self.evaluate.copy and self.prompt.citations:
+            raise ValueError(
+                "evaluate.copy names each answer's passage, and can't write the numbers of prompt.citations"
+            )
         return self
 
 
