@@ -349,10 +349,10 @@ def test_an_interruption_leaves_nothing_and_the_next_run_is_whole(
     with monkeypatch.context() as patch:
         targets = encoder.targets
 
-        def interrupted(examples: Any) -> list[list[int]]:
+        def interrupted(examples: Any, prompts: Any) -> list[list[int]]:
             if any(e.qid == "q5" for e in examples):
                 raise KeyboardInterrupt
-            return targets(examples)
+            return targets(examples, prompts)
 
         patch.setattr(encoder, "targets", interrupted)
         with pytest.raises(KeyboardInterrupt):
