@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -73,7 +74,13 @@ def _run(path: Path, overrides: Sequence[str]) -> Model:
     if not context.remote:
         _require_tuned(context)
         context.hardware = choose_hardware(_answering_alone(context.recipe))
-    return Model(context, context.recipe.name, None if context.remote else folder.adapter)
+    adapter = None if context.remote or context.recipe.full else folder.adapter
+    if context.recipe.full:
+        _ = (
+            context.encoder
+        )  # the base's, made as in training, before the tuned model stands in its place
+        context.source = dataclasses.replace(context.source, path=str(folder.adapter))
+    return Model(context, context.recipe.name, adapter)
 
 
 def _answering_alone(recipe: Recipe) -> Recipe:

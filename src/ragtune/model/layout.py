@@ -79,7 +79,7 @@ def choose_rows(
         ranks: GPUs that may share the weights.
 
     Raises:
-        UsageError: the weights and the adapter alone don't fit.
+        UsageError: the weights and what is trained alone don't fit.
     """
     ways = [[*_choices(recipe, one)] for one in _bases(recipe, base, ranks)]
     for choices in ways:
@@ -95,9 +95,9 @@ def choose_rows(
         f"The run needs about {size_of(needed)} of GPU memory"
         + (f" on each of {ranks} ranks, which share the weights" if smallest.shares > 1 else "")
         + f"; {size_of(budget / SPARE)} are there.",
-        ("" if base.nf4 else "Set model.quantization=nf4. ")
-        + "Set train.optimizer=paged_adamw_8bit, a lower lora.rank or prompt.max_tokens, or "
-        "choose a smaller model.",
+        ("" if base.nf4 or recipe.full else "Set model.quantization=nf4. ")
+        + f"Set train.optimizer=paged_adamw_8bit, {'tuning=lora' if recipe.full else 'a lower lora.rank'} or "
+        "a lower prompt.max_tokens, or choose a smaller model.",
     )
 
 
@@ -108,7 +108,7 @@ def _bases(recipe: Recipe, base: Estimate, ranks: int) -> list[Estimate]:
     come quantised it is not known whether they can be shared.
     """
     comes_quantized = base.nf4 and recipe.model.quantization != "nf4"
-    if ranks == 1 or base.shape.by_weight or base.shape.experts or comes_quantized:
+    if ranks == 1 or recipe.full or base.shape.by_weight or base.shape.experts or comes_quantized:
         return [base]
     return [base, dataclasses.replace(base, shares=ranks)]
 

@@ -1,14 +1,15 @@
-"""Merging the adapter into the full-precision base."""
+"""The tuned model as others load it: an adapter merged into the full-precision base, or all weights."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
-from peft import PeftModel
 from safetensors import safe_open
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import (
@@ -24,23 +25,24 @@ from ragtune.base.errors import RagtuneError, is_out_of_memory
 from ragtune.base.screen.progress import busy
 from ragtune.base.text import size_of
 from ragtune.data.encode import Encoder
+from ragtune.model.full import SHARD_SIZE
 from ragtune.model.generation import stop_generation_at
 from ragtune.model.hardware import Hardware
 from ragtune.model.load import load_config, load_model
 from ragtune.model.lora import load_adapter
 from ragtune.model.quantized import quantization_of, require_mergeable
 from ragtune.model.quiet import quiet
-from ragtune.model.safety import INDEX, WEIGHTS, parts_in
+from ragtune.model.safety import ADAPTER, INDEX, WEIGHTS, parts_in
 from ragtune.model.skeleton import skeleton, stays_float32
 from ragtune.model.source import ModelSource
+from ragtune.model.wrapping import Tuned
 
-SHARD_SIZE = "2GB"
 _PROCESSORS = {FEATURE_EXTRACTOR_NAME, IMAGE_PROCESSOR_NAME, PROCESSOR_NAME, VIDEO_PROCESSOR_NAME}
 """Files by which pictures, sounds and videos are made into what a model reads."""
 
 
 def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) -> None:
-    """Write base plus adapter as a plain bf16 model with tokenizer and generation settings.
+    """Write base plus adapter, or a whole tuned model, as a plain bf16 model with tokenizer and settings.
 
     The base is loaded again on the CPU: nothing is merged into 4-bit weights. One that is kept in
     float32 is merged in float32 and rounded once, so that a small update is not rounded away. The
@@ -49,7 +51,7 @@ def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) ->
 
     Args:
         source: where the base is.
-        adapter: the folder of the adapter.
+        adapter: the folder of the adapter, or of the tuned model.
         encoder: its tokenizer is written, too.
         folder: exists, and is empty.
 
@@ -73,50 +75,56 @@ def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) ->
 
 
 def _merged(source: ModelSource, adapter: Path) -> PreTrainedModel:
-    """Base plus adapter in bfloat16, on the CPU."""
+    """Base plus adapter, or the tuned model, in bfloat16, on the CPU."""
+    if whole := not (adapter / ADAPTER).exists():
+        source = dataclasses.replace(source, path=str(adapter))
     config = load_config(source)
     hardware = Hardware(torch.device("cpu"), _dtype(config), "merging", "CPU")
     require_mergeable(quantization_of(config, hardware.device))
     try:
-        base = load_model(source, hardware, nf4=False)
-        with quiet():
-            tuned = load_adapter(base, adapter)
-            _require_finite(tuned)  # looked at before, so that afterwards it can only be the sum
-            merged = tuned.merge_and_unload()
+        merged = load_model(source, hardware, nf4=False)
+        if not whole:
+            with quiet():
+                tuned = load_adapter(merged, adapter)
+                _require_finite(
+                    tuned, "apart"
+                )  # looked at before, so that afterwards it can only be the sum
+                merged = tuned.merge_and_unload()
         single = stays_float32(merged)  # a router's bias, say
         for name, tensor in merged.state_dict(keep_vars=True).items():
             if tensor.is_floating_point() and not single(name):
                 tensor.data = tensor.data.to(torch.bfloat16)
-        _require_finite(merged, merged=True)
+        _require_finite(merged, "whole" if whole else "merged")
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         raise RagtuneError(
             f"Merging needs {size_of(memory_needed(config))} of memory for the base: {error}",
-            "Set publish.format=adapter to publish what was trained alone, or merge on a machine "
-            "with more memory: ragtune merge.",
+            ("" if whole else "Set publish.format=adapter to publish what was trained alone, or ")
+            + "merge on a machine with more memory: ragtune merge.",
         ) from error
     return merged
 
 
-def _require_finite(model: PreTrainedModel | PeftModel, *, merged: bool = False) -> None:
-    """Require that a model's weights are numbers, before its adapter is merged and after.
+def _require_finite(model: Tuned, which: Literal["apart", "merged", "whole"]) -> None:
+    """Require that a model's weights are numbers: before its adapter is merged, after, or where there is none.
 
     Raises:
-        RagtuneError: one is not finite; whether it is the adapter's, the base's or their sum.
+        RagtuneError: one is not finite; and whose it is.
     """
     weights = model.named_parameters()
     name = next((name for name, weight in weights if not weight.isfinite().all()), None)
     if name is None:
         return
     problem = f"weights are not finite: {name}."
-    if merged:
+    if which == "merged":
         raise RagtuneError(
             f"The merged {problem} Base and adapter are; their sum is too large.",
             "Set publish.format=adapter, or train again with a lower train.learning_rate.",
         )
-    if "lora_" in name:
-        raise RagtuneError(f"The adapter's {problem}", "The adapter diverged; train it again.")
+    if which == "whole" or "lora_" in name:
+        what = "model" if which == "whole" else "adapter"
+        raise RagtuneError(f"The {what}'s {problem}", f"The {what} diverged; train it again.")
     raise RagtuneError(
         f"The base model's {problem}",
         "Set publish.format=adapter, or name another model: this one was saved so.",

@@ -51,6 +51,8 @@ class Plan:
     """The GPUs that share a step; each has a row of its own at a time."""
     spread: bool = False
     """Whether the base's weights are spread over them, and not whole on each."""
+    full: bool = False
+    """Whether all weights are trained."""
     changes: tuple[str, ...] = ()
 
     @property
@@ -113,7 +115,7 @@ def make_plan(
         ranks: GPUs that share every step.
 
     Raises:
-        UsageError: the device can't hold the model and its adapter.
+        UsageError: the device can't hold the model and what is trained.
     """
     recipe, steps = _of_a_rank(recipe, steps, ranks)
     plan = dataclasses.replace(_cpu_plan(recipe, hardware), ranks=ranks)
@@ -175,6 +177,7 @@ def _cpu_plan(recipe: Recipe, hardware: Hardware) -> Plan:
         recompute=train.recompute is True,
         optimizer=train.optimizer,
         evaluation_batch=_batch(recipe, CPU_EVALUATION_BATCH),
+        full=recipe.full,
     )
 
 
@@ -230,7 +233,7 @@ def estimate_of(recipe: Recipe, hardware: Hardware, config: PreTrainedConfig) ->
         nf4_bytes=NF4_BYTES if own is None else own,
         dequantized=False,
         recompute=recipe.train.recompute is True,
-        dropout=recipe.lora.dropout > 0,
+        dropout=recipe.lora.dropout > 0 and not recipe.full,
         optimizer=recipe.train.optimizer,
         fused_kernels=has_liger(config),
     )
@@ -275,13 +278,16 @@ def describe(plan: Plan, batch_size: int) -> list[str]:
     form = f" ({plan.quantization})" if plan.quantization else ""
     if plan.quantization == "nf4":
         form = " in NF4, kept dequantised" if plan.dequantized else " in NF4"
+    if plan.full:
+        form = f" in {plan.dtype}, for the products,"
     if plan.spread:
         form += f", spread over {plan.ranks} GPUs,"
     return [
         f"{rows}; questions of {plan.cache_tokens:,} tokens in all at a time",
         (
             f"Memory to train: {m['training']:.1f} of {m['available']:.1f} GiB: weights{form} "
-            f"{m['weights']:.1f}, adapter {m['adapter']:.1f}, gradients {m['gradients']:.1f}, "
+            f"{m['weights']:.1f}, {'weights in float32' if plan.full else 'adapter'} "
+            f"{m['adapter']:.1f}, gradients {m['gradients']:.1f}, "
             f"optimizer {m['optimizer']:.1f}, activations of the longest row {m['activations']:.1f}, "
             f"working memory {m['working']:.1f}"
         ),

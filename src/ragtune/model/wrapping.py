@@ -17,6 +17,8 @@ from ragtune.recipe.schema import Lora
 
 ADAPTER = "default"
 """PEFT's name for the only adapter of a model."""
+Tuned = PeftModel | PreTrainedModel
+"""A model with an adapter, or one of which all weights are trained."""
 
 
 def wrap(

@@ -77,7 +77,7 @@ def _describe(
         )
         return f"{place}: {dotted} is missing ({describe_key(dotted, root)}){such}."
     if kind == "value_error":
-        return f"{place}: {dotted}: {found[0]['ctx']['error']}."
+        return f"{place}: {dotted + ': ' if dotted else ''}{found[0]['ctx']['error']}."
     shown = shortened(repr(value))
     if kind == "model_type":
         return f"{place}: {dotted} = {shown}: a section holds `key: value` lines."

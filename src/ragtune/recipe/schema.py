@@ -159,7 +159,7 @@ ALL_LINEAR = "all-linear"
 
 
 class Lora(Section):
-    """The adapter that is trained."""
+    """The adapter that is trained (tuning: lora)."""
 
     rank: int = Field(128, ge=1, description="rank of the update matrices")
     alpha: float = Field(128, gt=0, description="scale of the update: alpha / rank")
@@ -178,7 +178,7 @@ class Lora(Section):
 
 
 class Train(Section):
-    """How the adapter is trained."""
+    """How the adapter, or the whole model, is trained."""
 
     steps: int | None = Field(None, ge=1, description="optimizer steps; give this or epochs")
     epochs: float | None = Field(None, gt=0, description="passes over the training examples")
@@ -311,6 +311,11 @@ class Recipe(Section):
             description="GPUs of this machine that share the work: all, how many, or a list of their numbers",
         )
     )
+    tuning: Literal["lora", "full"] = Field(
+        "lora",
+        description="lora: an adapter is trained; full: all weights are, in float32, and the lora section "
+        "is not used",
+    )
     model: Model
     data: Data
     prompt: Prompt
@@ -318,6 +323,22 @@ class Recipe(Section):
     train: Train
     evaluate: Evaluate = Evaluate()
     publish: Publish = Publish()
+
+    @property
+    def full(self) -> bool:
+        """Whether all weights are trained, and no adapter."""
+        return self.tuning == "full"
+
+    @model_validator(mode="after")
+    def _tunable(self) -> Recipe:
+        if self.full and self.model.quantization is not None:
+            raise ValueError(
+                "tuning: full trains the weights that model.quantization: nf4 packs: set the one to lora, or "
+                "the other to null"
+            )
+        if self.full and self.publish.format == "adapter":
+            raise ValueError("tuning: full makes no adapter: set publish.format to merged or gguf")
+        return self
 
 
 CHANGES_NOTHING = (

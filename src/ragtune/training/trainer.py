@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import Optimizer
@@ -33,27 +32,19 @@ from ragtune.distributed.summing import Summing
 from ragtune.distributed.world import World
 from ragtune.model.fast.dropout import Masks
 from ragtune.model.fast.lora import drop_waiting
+from ragtune.model.full import read_into
 from ragtune.model.hardware import free_gpu
 from ragtune.model.lora import refresh
 from ragtune.model.plan import Plan
+from ragtune.model.skeleton import has_own_code
+from ragtune.model.wrapping import Tuned
 from ragtune.store.seal import is_whole, seal
 from ragtune.training.checkpoint import keep_newest
 from ragtune.training.flat import flat_optimizer
+from ragtune.training.modes import set_recompute, switching
 from ragtune.training.noise import Noise
 from ragtune.training.questions import Questions
 from ragtune.training.rows import PackedRows, RowCollator, read_row, split_rows
-
-
-def set_recompute(model: PreTrainedModel, *, on: bool) -> None:
-    """Let a model recompute its activations in the backward pass, or keep them."""
-    # transformers before 5.20 knows the older names alone.
-    # That a model has one of them: tested by tests/training/test_out_of_memory.py, with both versions.
-    names = ("activation_checkpointing", "gradient_checkpointing")
-    kind = names[0] if hasattr(model, f"{names[0]}_enable") else names[1]
-    if on:
-        getattr(model, f"{kind}_enable")({"use_reentrant": False})
-    else:
-        getattr(model, f"{kind}_disable")()
 
 
 class PackedTrainer(Trainer):
@@ -111,7 +102,7 @@ class PackedTrainer(Trainer):
         """Whether one of them ran out of memory."""
         self.told = torch.zeros(())
         """The loss of this step that Trainer was given before its last row."""
-        self.model.train = _switching(self.model)
+        self.model.train = switching(self.model)
 
     @property
     def stops(self) -> bool:
@@ -127,7 +118,7 @@ class PackedTrainer(Trainer):
         return SequentialSampler(train_dataset)
 
     def training_step(
-        self, model: PeftModel, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None
+        self, model: Tuned, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None
     ) -> Tensor:
         """One row forward and backward; in parts, if the plan has become smaller.
 
@@ -220,7 +211,12 @@ class PackedTrainer(Trainer):
         raise RagtuneError(
             f"Step {step}: there is too little memory for a single sample, even with recomputed "
             "activations.",
-            "Set model.quantization=nf4, prompt.max_tokens to something shorter, or a lower lora.rank.",
+            (
+                "Set tuning=lora, or"
+                if self.plan.full
+                else "Set model.quantization=nf4, a lower lora.rank, or"
+            )
+            + " prompt.max_tokens to something shorter.",
         )
 
     def _parts(self, row: int) -> list[dict[str, Any]]:
@@ -229,7 +225,7 @@ class PackedTrainer(Trainer):
         parts = split_rows(samples, -(-len(samples) // self.plan.max_samples_per_row))
         return [self.data_collator([{"index": row, "samples": part}]) for part in parts]
 
-    def create_optimizer(self, model: PeftModel | None = None) -> Optimizer:
+    def create_optimizer(self, model: Tuned | None = None) -> Optimizer:
         """Trainer's; an 8-bit one over a single tensor (not in float16: the scaler looks at each)."""
         if self.optimizer is None and self.plan.optimizer != "adamw" and not self.args.fp16:
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
@@ -242,7 +238,7 @@ class PackedTrainer(Trainer):
 
     def compute_loss(
         self,
-        model: PeftModel,
+        model: Tuned,
         inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,  # noqa: ARG002 - of this rank's rows alone
@@ -297,7 +293,7 @@ class PackedTrainer(Trainer):
         return metrics
 
     def load_best(self) -> None:
-        """Put the adapter of the best step into the model.
+        """Put the weights of the best step into the model.
 
         Trainer's own way remembers a path, and takes the last step in silence if the run was moved.
         """
@@ -307,9 +303,19 @@ class PackedTrainer(Trainer):
                 f"The best checkpoint, {best}, is gone or damaged.",
                 f"Delete {best.parent} and run the same command again: the training is repeated.",
             )
-        refresh(self.model, best)
+        self._load_from_checkpoint(str(best))
 
-    def _save_checkpoint(self, model: PeftModel, trial: object) -> None:
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: Tuned | None = None
+    ) -> None:
+        """Each weight must be there, and none may be beyond; Trainer would take less in silence."""
+        model, folder = model or self.model, Path(resume_from_checkpoint)
+        if isinstance(model, PreTrainedModel):
+            read_into(model, folder, trust_remote_code=has_own_code(model.config))
+        else:
+            refresh(model, folder)
+
+    def _save_checkpoint(self, model: Tuned, trial: object) -> None:
         if self.world and not self.world.leads:
             return
         folder = Path(self._get_output_dir(trial=trial))
@@ -326,17 +332,3 @@ class PackedTrainer(Trainer):
             raise
         # Only now may older ones go: until the manifest stands this one does not count.
         keep_newest(folder, self.keep, self.state.best_global_step)
-
-
-def _switching(model: PeftModel) -> Callable[[bool], PeftModel]:
-    """A model's `train` that does nothing where its mode is the wanted one.
-
-    Trainer calls it for every row, and a large model has thousands of modules: milliseconds in which
-    the GPU waits.
-    """
-    train = model.train
-
-    def switch(mode: bool = True) -> PeftModel:
-        return model if model.training == mode else train(mode)
-
-    return switch
