@@ -49,6 +49,7 @@ __all__ = [
     "serve_command",
     "show",
     "summary",
+    "sweep",
     "train",
 ]
 
@@ -61,6 +62,7 @@ _ELSEWHERE = {
     "ask_served": "asking.serve",
     "serve": "asking.serve",
     "serve_command": "asking.serve",
+    "sweep": "stages.sweep.sweep",
 }
 """What is not in `ragtune.api`."""
 
@@ -87,6 +89,7 @@ if TYPE_CHECKING:
     from ragtune.recipe.corpus import Corpus
     from ragtune.recipe.load import load_corpus, load_recipe
     from ragtune.recipe.schema import Recipe
+    from ragtune.stages.sweep.sweep import sweep
 
 
 def __getattr__(name: str) -> object:

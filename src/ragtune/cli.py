@@ -46,6 +46,7 @@ from ragtune.base.screen.usage import (
 from ragtune.base.web.network import go_offline, require_network
 from ragtune.recipe import commands as starting
 from ragtune.stages.launched import as_rank, dismiss
+from ragtune.stages.sweep.commands import sweep
 
 app = typer.Typer(
     name="ragtune",
@@ -301,6 +302,7 @@ def push(
     ragtune.push(target, *(overrides or []), run_dir=run_dir, dry_run=dry_run)
 
 
+app.command()(sweep)
 app.command()(asking.ask)
 app.command()(asking.demo)
 app.command()(asking.serve)

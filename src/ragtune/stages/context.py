@@ -72,6 +72,8 @@ class Context:
         """Whether the directory is locked for this run, and has only what is whole and of its recipe."""
         self.read_only: ReadOnlyError | None = None
         """Why nothing can be written to the directory, if that is so: what is finished can be read."""
+        self.pause: int | None = None
+        """The step after which a training is to wait, if it is to."""
         self.auditor: Auditor | None = None
         """Of training data that were prepared just now."""
         self.ranks: Ranks | None = None

@@ -71,6 +71,7 @@ def _job(context: Context) -> Job:
         plan=context.plan,
         steps=context.steps,
         questions=context.selected,
+        pause=context.pause,
         base_name=context.source.name,
         folder=work,
         checkpoints=work,

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ragtune.base.stopping import Stopped
 from ragtune.model.wrapping import Tuned
+
+
+class Paused(Stopped):
+    """The training has come to the step after which it was to wait; a checkpoint of it is there."""
 
 
 def set_recompute(model: Tuned, *, on: bool) -> None:

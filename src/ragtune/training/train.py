@@ -42,7 +42,7 @@ from ragtune.training.arguments import training_arguments
 from ragtune.training.checkpoint import newest_whole
 from ragtune.training.failures import in_words
 from ragtune.training.gradients import attach_reached, let_learn
-from ragtune.training.modes import set_recompute
+from ragtune.training.modes import Paused, set_recompute
 from ragtune.training.questions import Questions
 from ragtune.training.rows import PackedRows, rows_of
 from ragtune.training.table import LossTable
@@ -84,6 +84,8 @@ class Job:
     """Is given the step and the log so far whenever something is logged."""
     keep_plan: Callable[[Plan], None]
     """Is given every change of the plan before it is used."""
+    pause: int | None = None
+    """The step after which the training is to wait, if it is to."""
     world: World | None = None
     """The ranks, if there are several: all are given the same job, and rank 0 writes."""
 
@@ -124,7 +126,7 @@ def train(model: PreTrainedModel, job: Job) -> tuple[Tuned, TrainResult]:
 
     Raises:
         RagtuneError: the loss is not finite, or there is too little memory for a single sample.
-        Stopped: a signal came; a checkpoint of the last step is there.
+        Stopped: a signal came, or the step at which it is to wait; a checkpoint of the last step is there.
     """
     recipe, world = job.recipe, job.world
     set_seed(recipe.seed)
@@ -282,7 +284,7 @@ def _fit(
             questions=job.asking,
             world=world,
         )
-        trainer.add_callback(Watch(trainer, shown, job.tell))
+        trainer.add_callback(Watch(trainer, shown, job.tell, job.pause))
         noise = trainer.noise.on(tuned) if trainer.noise else contextlib.nullcontext()
         try:
             with keeping_logs(trainer, job.logs), noise:
@@ -297,6 +299,7 @@ def _fit(
             stop_if_asked(
                 f"Training stopped after step {reached} of {len(steps)}: its checkpoint is kept."
             )
+            raise Paused
         if recipe.train.keep == "best" and job.leads:
             trainer.load_best()
         seconds = time.monotonic() - shown.start

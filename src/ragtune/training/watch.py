@@ -37,7 +37,10 @@ class Watch(TrainerCallback):
         trainer: PackedTrainer,
         on_step: Callable[[Entry], None],
         tell: Callable[[int, Sequence[Entry]], None],
+        pause: int | None = None,
     ) -> None:
+        self.pause = pause
+        """The step after which the training is to wait, with a checkpoint."""
         self.trainer = trainer
         self.on_step = on_step
         self.tell = tell
@@ -56,7 +59,7 @@ class Watch(TrainerCallback):
         if state.global_step >= state.max_steps:
             if not args.metric_for_best_model:
                 control.should_save = False
-        elif self.trainer.stops:
+        elif self.trainer.stops or state.global_step == self.pause:
             control.should_save = control.should_training_stop = True
 
     def on_train_begin(
