@@ -8,7 +8,7 @@ import pytest
 from ragtune.base.errors import UsageError
 from ragtune.base.files import read_jsonl
 from ragtune.data.apart import hold_apart
-from ragtune.recipe.schema import Data
+from ragtune.recipe.data import Data
 from tests.conftest import make_records, write_records
 
 

@@ -14,8 +14,8 @@ from ragtune.data.encode import Encoder
 from ragtune.data.example import Example, Passage
 from ragtune.data.prepare import asked, load_examples
 from ragtune.data.unanswerable import draw, wanted, without_positives
+from ragtune.recipe.data import Data
 from ragtune.recipe.load import load_recipe
-from ragtune.recipe.schema import Data
 from tests.conftest import make_records, write_records
 from tests.data.prepared import prepare_both
 

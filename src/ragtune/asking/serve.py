@@ -254,8 +254,8 @@ def _tuned(context: Context, options: ServeOptions, engine: Backend) -> ServedMo
     """
     recipe, folder = context.recipe, context.folder
     config = {} if recipe.full else read_json(folder.adapter / "adapter_config.json")
-    # An adapter of a mixture's experts is of tensors that hold all of them, which vLLM doesn't read.
-    only_merged = recipe.full or bool(config.get("target_parameters"))
+    # vLLM reads no DoRA, and no adapter of a mixture's experts, whose tensors hold all of them.
+    only_merged = recipe.full or any(config.get(k) for k in ("target_parameters", "use_dora"))
     merged = options.merged or engine == "transformers" or only_merged
     if merged and not folder.merged.is_dir():
         raise UsageError(

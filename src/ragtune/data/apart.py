@@ -18,7 +18,7 @@ from ragtune.base.files import write_jsonl
 from ragtune.data.example import Example, Passage
 from ragtune.data.prepare import how_of, source_of
 from ragtune.data.read import read_examples
-from ragtune.recipe.schema import Data
+from ragtune.recipe.data import Data
 
 SHARE, MOST, LEAST = 0.1, 1_000, 20
 """Of the questions that are held apart, and how many at most: more would narrow intervals, and train less."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ragtune.data.example import Example, Passage
 from ragtune.data.words import stands, stands_by_rule
-from ragtune.recipe.schema import Data
+from ragtune.recipe.data import Data
 
 
 def draw(kind: str, seed: int, qid: str) -> float:

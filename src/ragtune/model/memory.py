@@ -131,6 +131,7 @@ class Estimate:
     dropout: bool
     optimizer: str
     fused_kernels: bool
+    averaged: bool = False
     nf4_bytes: float = NF4_BYTES
     """Bytes of a weight of the linear layers in NF4, or of those of a base that comes quantised."""
     shares: int = 1
@@ -161,8 +162,9 @@ class Estimate:
 
     @property
     def moments(self) -> float:
-        """AdamW's two moments; paged ones leave the GPU when others need the room."""
-        return self.shape.trained * {"adamw": 8, "adamw_8bit": 2}.get(self.optimizer, 0)
+        """AdamW's two moments, and the weights' mean; paged moments leave the GPU when others need the room."""
+        mean = 4 if self.averaged else 0
+        return self.shape.trained * ({"adamw": 8, "adamw_8bit": 2}.get(self.optimizer, 0) + mean)
 
     @property
     def layer(self) -> float:

@@ -235,6 +235,7 @@ def estimate_of(recipe: Recipe, hardware: Hardware, config: PreTrainedConfig) ->
         recompute=recipe.train.recompute is True,
         dropout=recipe.lora.dropout > 0 and not recipe.full,
         optimizer=recipe.train.optimizer,
+        averaged=recipe.train.average_last > 0,
         fused_kernels=has_liger(config),
     )
 

@@ -39,6 +39,7 @@ from ragtune.model.skeleton import auto_class
 from ragtune.model.wrapping import Tuned, digest_of, trainable_parameters
 from ragtune.recipe.schema import Recipe
 from ragtune.training.arguments import training_arguments
+from ragtune.training.average import Average
 from ragtune.training.checkpoint import newest_whole
 from ragtune.training.failures import in_words
 from ragtune.training.gradients import attach_reached, let_learn
@@ -172,13 +173,9 @@ def _learning(model: PreTrainedModel, job: Job, masks: Masks) -> Tuned:
     if packed:
         model.set_attn_implementation(NAME)
     if unreached:
-        what = (
-            "weights get no gradient from text, and stay"
-            if recipe.full
-            else ("layers get no gradient from text, and no adapter")
-        )
+        what, rest = ("weights", "and stay") if recipe.full else ("layers", "and no adapter")
         named = ", ".join(unreached[:_NAMED]) + (" …" if len(unreached) > _NAMED else "")
-        warn(f"{len(unreached):,} {what}: {named}.")
+        warn(f"{len(unreached):,} {what} get no gradient from text, {rest}: {named}.")
     return tuned
 
 
@@ -284,6 +281,8 @@ def _fit(
             questions=job.asking,
             world=world,
         )
+        trainer.average = Average.of(tuned, recipe.train.average_last, len(steps))
+        trainer.lora_plus = recipe.train.lora_plus
         trainer.add_callback(Watch(trainer, shown, job.tell, job.pause))
         noise = trainer.noise.on(tuned) if trainer.noise else contextlib.nullcontext()
         try:
@@ -302,6 +301,8 @@ def _fit(
             raise Paused
         if recipe.train.keep == "best" and job.leads:
             trainer.load_best()
+        if trainer.average:
+            trainer.average.put()
         seconds = time.monotonic() - shown.start
     if trainer.plan.recompute:
         set_recompute(tuned, on=False)

@@ -39,8 +39,9 @@ from ragtune.model.plan import Plan
 from ragtune.model.skeleton import has_own_code
 from ragtune.model.wrapping import Tuned
 from ragtune.store.seal import is_whole, seal
+from ragtune.training.average import Average
 from ragtune.training.checkpoint import keep_newest
-from ragtune.training.flat import flat_optimizer
+from ragtune.training.flat import flat_optimizer, split_rates
 from ragtune.training.modes import set_recompute, switching
 from ragtune.training.noise import Noise
 from ragtune.training.questions import Questions
@@ -85,6 +86,10 @@ class PackedTrainer(Trainer):
         self.masks = masks
         self.keep = keep
         self.questions = questions
+        self.average: Average | None = None
+        """Of the last steps' weights, if it is wanted."""
+        self.lora_plus: float | None = None
+        """How often the learning rate the adapter's B matrices have, if they have their own."""
         self.trained = trained
         self.world = world
         self.stopping = False
@@ -234,7 +239,10 @@ class PackedTrainer(Trainer):
                 (p for p in self.model.parameters() if p.requires_grad),
                 lambda tensors: kind([{"params": tensors, **decay}], **options),
             )
-        return super().create_optimizer(model)  # type: ignore[no-any-return]
+        optimizer: Optimizer = super().create_optimizer(model)
+        if self.lora_plus:
+            split_rates(optimizer, self.model, self.lora_plus)
+        return optimizer
 
     def compute_loss(
         self,
@@ -314,18 +322,24 @@ class PackedTrainer(Trainer):
             read_into(model, folder, trust_remote_code=has_own_code(model.config))
         else:
             refresh(model, folder)
+        if self.average:
+            self.average.load(folder)
 
     def _save_checkpoint(self, model: Tuned, trial: object) -> None:
         if self.world and not self.world.leads:
             return
         folder = Path(self._get_output_dir(trial=trial))
         checkpoint = folder / f"checkpoint-{self.state.global_step}"
-        # Weights and AdamW's two averages, in float32.
-        needed = 12 * sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        # Weights, AdamW's two averages and perhaps that of the weights, in float32.
+        needed = (16 if self.average else 12) * sum(
+            p.numel() for p in self.model.parameters() if p.requires_grad
+        )
         try:
             with disk_errors(checkpoint, needed):
                 remove(checkpoint)  # nothing is written over
                 super()._save_checkpoint(model, trial)
+                if self.average:
+                    self.average.save(checkpoint)
                 seal(checkpoint)
         except BaseException:  # a stop, too
             shutil.rmtree(checkpoint, ignore_errors=True)  # half of it would fill the disk
