@@ -58,6 +58,13 @@ class Data(Section):
         "`answers: []`",
     )
 
+    without_oracle: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the training examples that lose every passage with an answer, and keep it",
+    )
+
     @model_validator(mode="after")
     def _complete(self) -> Data:
         if self.source is None and (self.train is None or self.eval is None):
@@ -68,6 +75,10 @@ class Data(Section):
         if self.refusal is not None and not any(map(str.isalnum, self.refusal)):
             raise ValueError(
                 "refusal needs a letter: answers are compared without signs and spaces"
+            )
+        if self.without_oracle + self.unanswerable >= 1:
+            raise ValueError(
+                "without_oracle and unanswerable are shares of all examples: together below 1"
             )
         if self.unanswerable and self.refusal is None:
             raise ValueError("unanswerable needs refusal, the text that is to be answered then")
