@@ -73,6 +73,10 @@ def test_a_grid_is_trained_halved_compared_and_looked_at_once(
     page = (folder / "report.html").read_text("utf-8")
     assert "train.learning_rate=0.02" in page
     assert read_json(folder / "results.json")["best"] == found["best"]
+    # Prepared once a seed, but where two began at a time.
+    proofs = [read_proof(path) for path in folder.glob("runs/*/data")]
+    assert len(proofs) == 8
+    assert sum("taken_from" in proof.facts for proof in proofs if proof) >= 4
     # The same command repeats nothing.
     times = answered(folder)
     again = ragtune.sweep(recipe, *GRID, seeds=2, jobs=2, folder=folder)

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-import ragtune
 from ragtune.base.screen.output import say_json
 from ragtune.base.screen.usage import Overrides, Target
 
@@ -44,10 +43,10 @@ def sweep(
     Each combination is trained with several seeds, and they are compared on training questions that are
     held apart. After a break the same command goes on.
     """
-    from ragtune.stages.sweep import shown  # noqa: PLC0415 - it loads rich
+    from ragtune.stages.sweep import shown, sweep  # noqa: PLC0415 - they load rich, and torch
 
     with shown.to_stderr(wanted=as_json):
-        found = ragtune.sweep(
+        found = sweep.sweep(
             target, *(overrides or []), seeds=seeds, jobs=jobs, whole=whole, folder=folder
         )
     if as_json:

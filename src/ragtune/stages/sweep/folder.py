@@ -13,6 +13,7 @@ from ragtune.data.apart import copy_evaluation, hold_apart
 from ragtune.recipe.load import save
 from ragtune.recipe.schema import Recipe
 from ragtune.stages.sweep.grid import Point
+from ragtune.stages.twins import SWEEP
 from ragtune.store.changes import part_of
 from ragtune.store.inputs import read_inputs
 from ragtune.store.proof import fingerprint
@@ -23,7 +24,7 @@ class SweepFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.about = path / "sweep.json"
+        self.about = path / SWEEP
         self.train = path / "data" / "train.jsonl"
         self.held = path / "data" / "held.jsonl"
         self.evaluation = path / "data" / "dev.jsonl"

@@ -134,8 +134,11 @@ class _Sweep:
         return [f"{run}: {self.failed[run]}" for run in runs if run in self.failed]
 
     def climb(self) -> None:
-        """Train all points a part of the way, the better half of them further, and what is left to the end."""
-        going = list(self.points)
+        """Train all points a part of the way, the better half of them further, and what is left to the end.
+
+        What was trained to the end without a stop has no part in that.
+        """
+        going = [p for p in self.points if self.scores(p, RUNGS[0]) or not self.scores(p, END)]
         rungs = () if self.options.whole or len(going) <= 2 else RUNGS  # noqa: PLR2004 - two are compared
         for share in rungs:
             self.advance(going, share)
