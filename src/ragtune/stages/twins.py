@@ -18,7 +18,7 @@ from ragtune.base.errors import RagtuneError
 from ragtune.base.screen.console import note
 from ragtune.base.versions import versions
 from ragtune.stages.context import Context
-from ragtune.stages.order import Stage, reads_of
+from ragtune.stages.order import Stage, reads_of, stage_named
 from ragtune.store.inputs import input_changes
 from ragtune.store.proof import NAME, Facts, Proof, damage, read_proof
 from ragtune.store.seal import checksums
@@ -39,7 +39,7 @@ class Twin:
 
     @property
     def run(self) -> str:
-        return self.place.parents[2].name
+        return run_of(self.place, self.proof.stage).name
 
     def take(self, made: Path) -> Facts:
         """Copy its files into an empty folder; returns its facts, and whose they are.
@@ -94,6 +94,11 @@ def find_twin(context: Context, stage: Stage, digests: Mapping[str, str]) -> Twi
     return None
 
 
+def run_of(place: Path, stage: str) -> Path:
+    """The directory of the run that a stage's folder lies in."""
+    return place.parents[stage_named(stage).place.count("/")]
+
+
 def answered_on(context: Context) -> dict[str, JsonValue]:
     """What answers may depend on beside model, questions and versions."""
     plan = context.plan
@@ -114,7 +119,7 @@ def _beside(context: Context, stage: Stage) -> Iterator[tuple[Path, Proof]]:
     own = context.folder.path.resolve()
     for path in sorted(own.parent.glob(f"*/{stage.place.format(set='*')}/{NAME}")):
         place = path.parent
-        run = place.parents[2]
+        run = run_of(place, stage.name)
         with suppress(RagtuneError, FileNotFoundError):  # one may be renamed
             # Proofs of another user, of a folder that both may write to, are no more than claims.
             if run.name == own.name or run.stat().st_uid != own.stat().st_uid:

@@ -87,7 +87,10 @@ def _end_with_parent() -> None:
     """Stop as on SIGTERM, with a checkpoint, when nobody holds the other end of standard input."""
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        while os.read(
+            0, 1
+        ):  # nothing is written there; sys.stdin would be locked when this process ends
+            pass
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, daemon=True).start()
