@@ -65,7 +65,7 @@ class Lora(Section):
 
 
 class Train(Section):
-    """How the adapter, or the whole model, is trained."""
+    """How the adapter is trained."""
 
     steps: int | None = Field(None, ge=1, description="optimizer steps; give this or epochs")
     epochs: float | None = Field(None, gt=0, description="passes over the training examples")

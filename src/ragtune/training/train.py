@@ -252,9 +252,8 @@ def _fit(
     Raises:
         Stopped: a signal came; a checkpoint of the last step is there.
     """
-    recipe, plan, steps = job.recipe, job.plan, job.steps
+    recipe, plan, steps, world = job.recipe, job.plan, job.steps, job.world
     set_seed(recipe.seed)
-    world = job.world
     rows = rows_of(
         steps, plan.rows(recipe.train.batch_size), *((world.rank, world.size) if world else ())
     )
@@ -301,8 +300,6 @@ def _fit(
             raise Paused
         if recipe.train.keep == "best" and job.leads:
             trainer.load_best()
-        if trainer.average:
-            trainer.average.put()
         seconds = time.monotonic() - shown.start
     if trainer.plan.recompute:
         set_recompute(tuned, on=False)

@@ -86,6 +86,17 @@ class Watch(TrainerCallback):
         if self.trainer.world:
             self.trainer.world.rest()  # rank 0 may be asking what is spread over all
 
+    def on_train_end(
+        self,
+        args: TrainingArguments,  # noqa: ARG002 - TrainerCallback's signature
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002 - TrainerCallback's signature
+        **_: object,
+    ) -> None:
+        """Let the mean of the last steps be what was trained."""
+        if self.trainer.average and state.global_step >= state.max_steps:
+            self.trainer.average.put()
+
     def on_evaluate(
         self,
         args: TrainingArguments,  # noqa: ARG002 - TrainerCallback's signature
