@@ -139,8 +139,9 @@ class _Sweep:
         What was trained to the end without a stop has no part in that.
         """
         going = [p for p in self.points if self.scores(p, RUNGS[0]) or not self.scores(p, END)]
-        rungs = () if self.options.whole or len(going) <= 2 else RUNGS  # noqa: PLR2004 - two are compared
-        for share in rungs:
+        for share in () if self.options.whole else RUNGS:
+            if len(going) <= 2:  # noqa: PLR2004 - two are compared in the end
+                break
             self.advance(going, share)
             order = ranked({p.name: self.scores(p, share) for p in going}, self.seeds[0])
             left = halved(order)
