@@ -125,29 +125,40 @@ def test_two_sweeps_in_one_folder(recipe: dict[str, Any], tmp_path: Path) -> Non
         pass
 
 
-def test_a_stop_stops_the_runs_and_the_same_command_goes_on(
+def test_runs_stop_with_the_sweep_and_the_same_command_goes_on(
     recipe: dict[str, Any], tmp_path: Path
 ) -> None:
-    path = tmp_path / "recipe.yaml"
+    """By a signal, which is passed on; and killed, which the runs notice by themselves."""
+    path, folder = tmp_path / "recipe.yaml", tmp_path / "sweep"
     path.write_text(json.dumps(recipe), "utf-8")
-    folder = tmp_path / "sweep"
-    words = ("sweep", str(path), "train.learning_rate=0.02,0.01", "train.steps=400", "--seeds", "1",
+    words = ("sweep", str(path), "train.learning_rate=0.02,0.01", "train.steps=2000", "--seeds", "1",
              "--folder", str(folder))  # fmt: skip
-    log = (tmp_path / "log").open("wb")
-    with subprocess.Popen([sys.executable, "-m", "ragtune", *words], stdout=log, stderr=log) as one:
-        deadline = time.monotonic() + 120
-        while not list(folder.glob("runs/*/work/adapter-*/checkpoint-*/trainer_state.json")):
-            assert time.monotonic() < deadline, (tmp_path / "log").read_text("utf-8")
-            assert one.poll() is None, (tmp_path / "log").read_text("utf-8")
+    log, run = folder / "logs" / "learning_rate-0.02_seed-7.log", "learning_rate-0.02_seed-7"
+
+    def wait_for(words: str, count: int) -> None:
+        deadline = time.monotonic() + 200
+        while not log.exists() or log.read_text("utf-8").count(words) < count:
+            assert time.monotonic() < deadline, log.read_text("utf-8")
             time.sleep(0.1)
-        one.send_signal(signal.SIGTERM)
-        assert one.wait(60) == 128 + signal.SIGTERM
-    said = (tmp_path / "log").read_text("utf-8")
-    assert "The same command goes on: ragtune sweep" in said
-    (begun,) = folder.glob("runs/*")
-    text = (folder / "logs" / f"{begun.name}.log").read_text("utf-8")
-    assert "Training stopped after step" in text
-    assert not (begun / "adapter").exists()
+
+    for number, signal_ in enumerate((signal.SIGTERM, signal.SIGKILL), 1):
+        with (
+            (tmp_path / "said").open("wb") as said,
+            subprocess.Popen(
+                [sys.executable, "-m", "ragtune", *words], stdout=said, stderr=said
+            ) as one,
+        ):
+            wait_for("learning rate", number)  # the head of the table: it trains
+            one.send_signal(signal_)
+            code = one.wait(100)
+        wait_for("Training stopped after step", number)
+        if signal_ == signal.SIGTERM:
+            assert code == 128 + signal_
+            assert "The same command goes on: ragtune sweep" in (tmp_path / "said").read_text(
+                "utf-8"
+            )
+    assert log.read_text("utf-8").count("Going on from step") == 1
+    assert not (folder / "runs" / run / "adapter").exists()
 
 
 def test_how_many_fit_is_said_by_what_was_measured() -> None:
