@@ -15,6 +15,9 @@ from ragtune.asking.opening import open_source
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.files import read_json
 from ragtune.model.full import in_float32
+from ragtune.model.hardware import Hardware
+from ragtune.model.plan import describe, estimate_of, make_plan
+from ragtune.model.skeleton import skeleton
 from ragtune.recipe.load import load_recipe
 from ragtune.stages.order import checkpoints_of
 from ragtune.stages.road import make, working
@@ -189,3 +192,32 @@ def test_the_step_is_asked_between_steps_as_afterwards(
     with working(one):
         make(one, "after")
     assert one.folder.answers("after").is_dir()
+
+
+def test_the_plan_counts_every_weight_with_gradient_and_moments(
+    tiny_recipe: dict[str, Any],
+) -> None:
+    import transformers as hf
+
+    config = hf.LlamaConfig(
+        vocab_size=32_000, hidden_size=1024, intermediate_size=4096, num_hidden_layers=12,
+        num_attention_heads=16, num_key_value_heads=4,
+    )  # fmt: skip
+    recipe = load_recipe(tiny_recipe, ["tuning=full", "model.dtype=bfloat16"])
+    gpu = Hardware(torch.device("cpu"), torch.bfloat16, "a test", "a GPU")
+    every = sum(p.numel() for p in skeleton(config).parameters())
+    estimate = estimate_of(recipe, gpu, config)
+    assert estimate.adapter == estimate.gradients == 4 * every
+    assert estimate.moments == 8 * every
+    assert estimate.weights == 2 * every  # for the products
+    steps, prompts = [[(300, 5)] * 4], [300]
+    plan = make_plan(recipe, gpu, config, steps, prompts, memory=16 << 30, ranks=2)
+    assert plan.full
+    assert not plan.spread
+    words = " ".join(describe(plan, 4))
+    assert f"weights in bfloat16, for the products, {2 * every / 2**30:.1f}" in words
+    assert f"weights in float32 {4 * every / 2**30:.1f}" in words
+    with pytest.raises(UsageError, match="needs about") as caught:
+        make_plan(recipe, gpu, config, steps, prompts, memory=2 << 30)
+    assert "tuning=lora" in caught.value.advice
+    assert "nf4" not in caught.value.advice
