@@ -21,7 +21,7 @@ def test_every_combination_in_order(tiny_recipe: dict[str, Any]) -> None:
         for rate in ("1e-4", "2e-4")
         for rank in ("8", "16")
     ]
-    assert [point.name for point in found] == [
+    assert [point.name[:-7] for point in found] == [
         "learning_rate-1e-4_rank-8", "learning_rate-1e-4_rank-16",
         "learning_rate-2e-4_rank-8", "learning_rate-2e-4_rank-16",
     ]  # fmt: skip
@@ -35,6 +35,18 @@ def test_commas_within_brackets_are_no_borders(tiny_recipe: dict[str, Any]) -> N
         ("lora.target_modules=[q_proj,v_proj]",),
         ("lora.target_modules=[all-linear]",),
     ]
+
+
+def test_a_run_of_another_recipe_has_another_name(tiny_recipe: dict[str, Any]) -> None:
+    """Also where what is tried is the same; not where nothing is made otherwise."""
+
+    def names(*more: str) -> list[str]:
+        grid = ["lora.rank=8,16", *more]
+        return [point.name for point in points_of(load_recipe(tiny_recipe), grid)]
+
+    assert names("train.batch_size=3") != names()
+    assert names("evaluate.metric=strict_em", "name=other", "seed=9") == names()
+    assert names("lora.alpha=8,9")[0] != names()[0]
 
 
 def test_names_are_files_and_differ(tiny_recipe: dict[str, Any]) -> None:

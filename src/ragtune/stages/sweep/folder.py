@@ -18,6 +18,9 @@ from ragtune.store.changes import part_of
 from ragtune.store.inputs import read_inputs
 from ragtune.store.proof import fingerprint
 
+_SPLIT_BY = ("seed", "data.train", "data.source", "data.format", "data.fields")
+"""What it depends on which questions are held apart."""
+
 
 class SweepFolder:
     """The paths of a sweep."""
@@ -64,7 +67,7 @@ class SweepFolder:
         Raises:
             UsageError: the sweep here is of other data, or of another seed.
         """
-        of = fingerprint([part_of(recipe, ("seed", "data.")), _contents(recipe)])
+        of = fingerprint([part_of(recipe, _SPLIT_BY), _contents(recipe)])
         known = read_if_whole(self.about)
         if known and known.get("of") != of:
             raise UsageError(

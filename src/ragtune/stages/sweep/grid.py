@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from ragtune.base.errors import UsageError
 from ragtune.recipe.load import load_recipe
-from ragtune.recipe.schema import Recipe
+from ragtune.recipe.schema import CHANGES_NOTHING, Recipe
+from ragtune.store.changes import part_of
 from ragtune.store.proof import fingerprint
 
 _NAME = 60
@@ -31,12 +32,11 @@ class Point:
 
     @property
     def name(self) -> str:
-        """Of the files of its runs: readable, and another one for another combination."""
-        words = "_".join(map(_short, self.changes))
-        plain = re.sub(r"[^\w.-]+", "-", words).strip("-.") or "as-it-is"
-        if len(plain) <= _NAME and plain == words.replace("=", "-"):
-            return plain
-        return f"{plain[:_NAME]}-{fingerprint(list(self.changes))[:6]}"
+        """Of its runs: readable, and another one for another recipe, of whatever key."""
+        words = "_".join(map(_short, self.changes)) or "as-it-is"
+        plain = re.sub(r"[^\w.-]+", "-", words).strip("-.")[:_NAME]
+        key = fingerprint(part_of(self.recipe, ("",), (*CHANGES_NOTHING, "seed")))
+        return f"{plain}_{key[:6]}"
 
     @property
     def label(self) -> str:
