@@ -25,7 +25,8 @@ import ragtune
 from ragtune.data.prompt import PRESETS
 from ragtune.recipe.corpus import Corpus
 from ragtune.recipe.keys import section_of, sections
-from ragtune.recipe.schema import Recipe, Section
+from ragtune.recipe.schema import Recipe
+from ragtune.recipe.section import Section
 
 DOCS = Path(__file__).parents[1] / "docs"
 JAPANESE = DOCS / "ja/reference.yaml"

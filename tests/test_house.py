@@ -18,8 +18,9 @@ from typing import get_args
 import pytest
 
 from ragtune.data.prompt import PRESETS
+from ragtune.recipe.data import Prompt
 from ragtune.recipe.keys import all_keys, sections
-from ragtune.recipe.schema import CHANGES_NOTHING, Metric, Prompt
+from ragtune.recipe.schema import CHANGES_NOTHING, Metric
 from ragtune.reporting import wording
 from ragtune.scoring.metrics import METRICS
 from ragtune.stages.order import ROAD

@@ -55,6 +55,7 @@ __all__ = [
     "serve_command",
     "show",
     "summary",
+    "sweep",
     "train",
 ]
 
@@ -68,6 +69,7 @@ _ELSEWHERE = {
     "judge": "stages.judge",
     "serve": "asking.serve",
     "serve_command": "asking.serve",
+    "sweep": "stages.sweep.sweep",
 }
 """What is not in `ragtune.api`."""
 
@@ -96,6 +98,7 @@ if TYPE_CHECKING:
     from ragtune.recipe.load import load_corpus, load_recipe
     from ragtune.recipe.schema import Recipe
     from ragtune.stages.judge import judge
+    from ragtune.stages.sweep.sweep import sweep
 
 
 def __getattr__(name: str) -> object:

@@ -47,6 +47,7 @@ from ragtune.base.web.network import go_offline, require_network
 from ragtune.recipe import commands as starting
 from ragtune.stages import commands as judging
 from ragtune.stages.launched import as_rank, dismiss
+from ragtune.stages.sweep.commands import sweep
 
 app = typer.Typer(
     name="ragtune",
@@ -305,6 +306,7 @@ def push(
     ragtune.push(target, *(overrides or []), run_dir=run_dir, dry_run=dry_run)
 
 
+app.command()(sweep)
 app.command()(asking.ask)
 app.command()(asking.demo)
 app.command()(asking.serve)

@@ -20,8 +20,9 @@ from ragtune.data.encode import Encoder
 from ragtune.data.example import Example
 from ragtune.data.prepare import asked, load_examples, source_of
 from ragtune.data.read import read_examples
+from ragtune.recipe.data import Data
 from ragtune.recipe.load import load_recipe
-from ragtune.recipe.schema import Data, Recipe
+from ragtune.recipe.schema import Recipe
 from tests.conftest import make_records, write_records
 from tests.data.prepared import FILES, prepare_both
 

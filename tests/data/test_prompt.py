@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ragtune.base.errors import UsageError
 from ragtune.data.example import Passage, parse_example
 from ragtune.data.prompt import CHAT_TEMPLATES, PromptBuilder, chat_template
-from ragtune.recipe.schema import Prompt
+from ragtune.recipe.data import Prompt
 from ragtune.recipe.template import read_template
 from tests.conftest import FIXTURES, build_tokenizer
 

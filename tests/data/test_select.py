@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from ragtune.data.example import Example, Passage
 from ragtune.data.select import REASONS, drawn, rejection, shown_passages, target_answer
+from ragtune.recipe.data import Data
 from ragtune.recipe.load import load_recipe
-from ragtune.recipe.schema import Data
 
 
 def example(

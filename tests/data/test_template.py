@@ -18,8 +18,8 @@ from ragtune.data.prompt import PromptBuilder
 from ragtune.data.template import compiled, variables
 from ragtune.data.tokenizer import prepare_tokenizer
 from ragtune.data.trial import TooLongError, limited, refused
+from ragtune.recipe.data import Prompt
 from ragtune.recipe.load import load_recipe
-from ragtune.recipe.schema import Prompt
 from tests.conftest import CHATML, build_tokenizer
 
 ESCAPES = [

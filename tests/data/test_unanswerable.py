@@ -13,9 +13,9 @@ from ragtune.base.files import read_jsonl
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example, Passage
 from ragtune.data.prepare import asked, load_examples
-from ragtune.data.unanswerable import draw, wanted, without_positives
+from ragtune.data.unanswerable import draw, refusing, wanted, without_oracle
+from ragtune.recipe.data import Data
 from ragtune.recipe.load import load_recipe
-from ragtune.recipe.schema import Data
 from tests.conftest import make_records, write_records
 from tests.data.prepared import prepare_both
 
@@ -28,17 +28,20 @@ def example(texts: list[str], positive: tuple[int, ...]) -> Example:
 
 def test_every_positive_goes_and_what_holds_the_answer_all_the_same() -> None:
     one = example(["a", "gold one", "b", "also gold", "c"], (1,))
-    hidden = without_positives(one, Data(source="aio", max_passages=2))
-    assert hidden is not None
-    assert [p.text for p in hidden.passages] == ["a", "b"]
-    assert hidden.answers == hidden.positive_passage_indices == ()
+    left = without_oracle(one, Data(source="aio", max_passages=2))
+    assert left is not None
+    assert [p.text for p in left.passages] == ["a", "b"]
+    assert left.positive_passage_indices == ()
+    assert left.answers == ("gold",)
+    hidden = refusing(left)
+    assert hidden.answers == ()
     assert hidden.extra["removed_answers"] == ["gold"]
-    assert without_positives(example(["gold"], (0,)), Data(source="aio", max_passages=2)) is None
+    assert without_oracle(example(["gold"], (0,)), Data(source="aio", max_passages=2)) is None
 
 
 def test_what_holds_an_alternative_goes_too() -> None:
     one = dataclasses.replace(example(["a", "Au, say", "b"], ()), extra={"also": "Au, aurum"})
-    hidden = without_positives(one, Data(source="aio", max_passages=2, alternatives="also"))
+    hidden = without_oracle(one, Data(source="aio", max_passages=2, alternatives="also"))
     assert hidden is not None
     assert [p.text for p in hidden.passages] == ["a", "b"]
 
@@ -103,6 +106,40 @@ def test_positives_are_removed_from_about_the_share(tmp_path: Path, chatml_token
             assert not any(a in p["text"] for a in row["removed_answers"] for p in row["passages"])
     # The evaluation set keeps its answers.
     assert all(r["answers"] for r in read_jsonl(tmp_path / "out" / "questions" / "eval.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("more", "refused"),
+    [
+        ({}, 0),
+        ({"refusal": REFUSAL, "unanswerable": 0.2}, 12),
+        ({"refusal": REFUSAL, "unanswerable": 0.2, "unanswerable_from": "real"}, 15),
+    ],
+)
+def test_a_share_loses_its_oracle_and_keeps_its_answer(
+    tmp_path: Path,
+    chatml_tokenizer: Any,
+    more: dict[str, Any],
+    refused: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """RAFT's other meaning, beside that of `unanswerable`: what is trained is the answer all the same."""
+    records = mixed(60, 20) if "unanswerable_from" in more else make_records(60)
+    options = {"without_oracle": 0.25, **more}
+    _, report, encoder = prepared(tmp_path, chatml_tokenizer, records, **options)
+    assert report["train"]["unanswerable"] == refused
+    trained = load_examples(tmp_path / "out" / "training" / "train.jsonl")
+    blind = [e for e in trained if e.answers and not e.positive_passage_indices]
+    assert len(blind) == 15
+    for example, sample in zip(blind, encoder.samples(blind), strict=True):
+        assert not any(a in p.text for a in example.answers for p in example.passages)
+        text = encoder.tokenizer.decode(sample.completion_ids, skip_special_tokens=True)
+        assert text == example.answers[0]
+    # The evaluation keeps all its passages.
+    questions = load_examples(tmp_path / "out" / "questions" / "eval.jsonl")
+    assert all(e.positive_passage_indices for e in questions if e.answers)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "15 of 60 answerable examples keep their answer" in said
 
 
 def test_too_few_real_ones_are_said(

@@ -9,7 +9,8 @@ import pytest
 from ragtune.data.read import locate
 from ragtune.model.source import ModelSource
 from ragtune.publish.licences import Licence, base_licence, data_origins
-from ragtune.recipe.schema import Data, Model
+from ragtune.recipe.data import Data
+from ragtune.recipe.schema import Model
 
 
 def of_folder(folder: Path, card: str | bytes) -> Licence | None:

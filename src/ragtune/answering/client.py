@@ -16,7 +16,7 @@ from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.text import nearest, shortened
 from ragtune.base.web.answers import AnswerError
 from ragtune.data.chat import Message
-from ragtune.recipe.schema import Scalar
+from ragtune.recipe.section import Scalar
 
 if TYPE_CHECKING:
     from types import ModuleType

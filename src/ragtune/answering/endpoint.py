@@ -47,9 +47,10 @@ def how_to_serve(recipe: Recipe, which: str, base: str, run: Path) -> str:
     with_merged = command_line("vllm", "serve", merged, named)
     plain = command_line("transformers", "serve", merged)
     setting = command_line(f"evaluate.served_after={merged}")
+    elsewhere = "" if recipe.full else f"or the adapter elsewhere: {with_adapter}\n"
     return (
         f"Serve it on this machine: {here}\n"
-        f"or the adapter elsewhere: {with_adapter}\n"
+        f"{elsewhere}"
         f"or the merged model: {merge}, then: {with_merged}\n"
         f"(or: {plain}, with {setting}).\n"
         "The same command then goes on."

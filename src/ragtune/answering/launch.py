@@ -13,7 +13,7 @@ from typing import Literal
 
 from ragtune.base.commands import command_line
 from ragtune.base.errors import UsageError
-from ragtune.recipe.schema import Scalar
+from ragtune.recipe.section import Scalar
 
 Backend = Literal["vllm", "transformers"]
 

@@ -50,7 +50,7 @@ class Model:
     """Of the run; of what was published one with its settings."""
     name: str
     adapter: Path | None
-    """None where it was merged into the model, or a server has it."""
+    """None where it was merged into the model, there was none (tuning: full), or a server has it."""
     _model: PreTrainedModel | PeftModel | None = field(default=None, repr=False)
     _engines: dict[Which, Local] = field(default_factory=dict, repr=False)
     _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -83,7 +83,7 @@ class Model:
                 "Set it to the name under which the server has the model before tuning.",
             )
         raise UsageError(
-            f"The base of {self.name} can't be asked: what was trained is merged into it.",
+            f"The base of {self.name} can't be asked: what was trained is in its weights.",
             "Ask without the comparison; or name the run, or a model that was published with "
             "publish.format=adapter: there the adapter can be switched off.",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -74,7 +75,13 @@ def _run(path: Path, overrides: Sequence[str]) -> Model:
     if not context.remote:
         _require_tuned(context)
         context.hardware = choose_hardware(answering_alone(context.recipe))
-    return Model(context, context.recipe.name, None if context.remote else folder.adapter)
+    if context.remote or not context.recipe.full:
+        return Model(context, context.recipe.name, None if context.remote else folder.adapter)
+    _ = (
+        context.encoder
+    )  # the base's, made as in training, before the tuned model stands in its place
+    context.source = dataclasses.replace(context.source, path=str(folder.adapter))
+    return Model(context, context.recipe.name, None)
 
 
 def _require_tuned(context: Context) -> None:

@@ -253,9 +253,10 @@ def _tuned(context: Context, options: ServeOptions, engine: Backend) -> ServedMo
         RagtuneError: it is damaged, or the adapter is that is served instead.
     """
     recipe, folder = context.recipe, context.folder
-    config = read_json(folder.adapter / "adapter_config.json")
-    # An adapter of a mixture's experts is of tensors that hold all of them, which vLLM doesn't read.
-    merged = options.merged or engine == "transformers" or bool(config.get("target_parameters"))
+    config = {} if recipe.full else read_json(folder.adapter / "adapter_config.json")
+    # vLLM reads no DoRA, and no adapter of a mixture's experts, whose tensors hold all of them.
+    only_merged = recipe.full or any(config.get(k) for k in ("target_parameters", "use_dora"))
+    merged = options.merged or engine == "transformers" or only_merged
     if merged and not folder.merged.is_dir():
         raise UsageError(
             f"{folder.merged} is not there, and it is what would be served.",

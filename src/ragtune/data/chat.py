@@ -11,7 +11,7 @@ from jinja2 import UndefinedError
 from ragtune.base.errors import UsageError
 from ragtune.data.template import variables
 from ragtune.data.trial import SAMPLE, limited, refused
-from ragtune.recipe.schema import Scalar
+from ragtune.recipe.section import Scalar
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -14,7 +14,8 @@ from ragtune.data.citations import cite
 from ragtune.data.encode import EncodedExample, Encoder
 from ragtune.data.example import Example
 from ragtune.data.select import REASONS, accepted
-from ragtune.recipe.schema import Data, Recipe
+from ragtune.recipe.data import Data
+from ragtune.recipe.schema import Recipe
 
 SplitName = Literal["train", "eval"]
 

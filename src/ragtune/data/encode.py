@@ -263,9 +263,11 @@ class Encoder:
         """A training sample, or None if it does not fit into the model's context."""
         return self.samples([example])[0]
 
-    def samples(self, examples: Sequence[Example]) -> list[Sample | None]:
-        """The samples of several examples: as `sample`, but encoded together."""
-        prompts = self.prompts(examples)
+    def samples(
+        self, examples: Sequence[Example], prompts: Sequence[EncodedPrompt | None] | None = None
+    ) -> list[Sample | None]:
+        """The samples of several examples: as `sample`, but encoded together; of prompts that are given."""
+        prompts = self.prompts(examples) if prompts is None else prompts
         fitting = [i for i, prompt in enumerate(prompts) if prompt is not None]
         both = [examples[i] for i in fitting], [prompts[i] for i in fitting]
         targets = dict(zip(fitting, self.targets(*both), strict=True))

@@ -25,7 +25,8 @@ from ragtune.data.read import read_examples
 from ragtune.data.select import is_asked_too
 from ragtune.data.splits import EvaluationSplit, Row, Split, TrainingSplit
 from ragtune.data.tokenizer import require_rows
-from ragtune.recipe.schema import Data, Recipe
+from ragtune.recipe.data import Data
+from ragtune.recipe.schema import Recipe
 
 BATCH = 16
 """Records that are read and encoded at a time; more of them were no quicker, and need memory."""

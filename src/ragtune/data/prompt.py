@@ -12,7 +12,7 @@ from ragtune.data.citations import FORM
 from ragtune.data.example import Passage
 from ragtune.data.template import compiled, rewritten
 from ragtune.data.trial import SAMPLE, limited, refused
-from ragtune.recipe.schema import Prompt
+from ragtune.recipe.data import Prompt
 from ragtune.recipe.template import read_template
 
 PRESETS = {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Sequence
 
 from ragtune.data.example import Example, Passage
 from ragtune.data.words import stands, stands_by_rule
-from ragtune.recipe.schema import Data, Recipe
+from ragtune.recipe.data import Data
+from ragtune.recipe.schema import Recipe
 
 REASONS = {
     "no_answer": "no accepted answer",
@@ -68,6 +70,22 @@ def shown_indices(example: Example, recipe: Recipe) -> list[int]:
     if recipe.data.shuffle_passages:
         random.Random(f"passages:{recipe.seed}:{example.qid}").shuffle(shown)
     return shown
+
+
+def reordered(example: Example, lot: str) -> Example:
+    """The example with its passages in an order that the lot and its qid draw."""
+    order = list(range(len(example.passages)))
+    random.Random(f"{lot}:{example.qid}").shuffle(order)
+
+    def moved(indices: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(order.index(i) for i in indices))
+
+    return dataclasses.replace(
+        example,
+        passages=tuple(example.passages[i] for i in order),
+        positive_passage_indices=moved(example.positive_passage_indices),
+        negative_passage_indices=moved(example.negative_passage_indices),
+    )
 
 
 def texts_shown(example: Example, max_passages: int) -> list[str]:

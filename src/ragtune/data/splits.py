@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
 from ragtune.base.errors import UsageError
-from ragtune.base.screen.console import warn
+from ragtune.base.screen.console import note, warn
 from ragtune.data.auditor import Auditor
 from ragtune.data.counts import Counts, SplitName, shortest_accepted
 from ragtune.data.encode import EncodedExample, EncodedPrompt, Encoder
 from ragtune.data.example import Example
 from ragtune.data.select import is_asked_too, loses_positives, rejection
 from ragtune.data.tokenizer import require_rows
-from ragtune.data.unanswerable import draw, refusing, wanted, without_positives
+from ragtune.data.unanswerable import draw, refusing, wanted, without_oracle
 from ragtune.recipe.schema import Recipe
 
 T = TypeVar("T")
@@ -110,14 +110,15 @@ class TrainingSplit(Split):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._seen = self._hidden = 0
-        """Examples that could be trained so far, and those of them whose answers were hidden."""
+        self._seen = self._hidden = self._blinded = 0
+        """Examples that could be trained so far; of them those whose answers were hidden, and those that keep
+        them without a passage that holds one."""
         self._spare: list[EncodedExample] = []
         """Examples without an answer, of which the share that the recipe wants is taken."""
 
     def chosen(self, batch: list[Example]) -> Iterator[Row]:
         records = self._records(batch)
-        if self.recipe.data.unanswerable:
+        if self.recipe.data.unanswerable or self.recipe.data.without_oracle:
             self._hide_answers(records)
         trainable = [r for r in records if r.reason is None]
         self._encode(trainable, trainable)
@@ -154,6 +155,11 @@ class TrainingSplit(Split):
         """Say what was counted, and if the share of unanswerable examples is not what is asked for."""
         super().tell()
         data, selected, found = self.recipe.data, self.counts.selected, self.counts.unanswerable
+        if data.without_oracle:
+            note(
+                f"train: {self._blinded:,} of {self._seen:,} answerable examples keep their answer, and show "
+                "no passage with it (data.without_oracle)"
+            )
         if selected and found < 0.9 * data.unanswerable * selected:
             more = (
                 "there are no more records with `answers: []`"
@@ -166,24 +172,27 @@ class TrainingSplit(Split):
             )
 
     def _hide_answers(self, records: list[Record]) -> None:
-        """Make unanswerable examples of some that are selected, or set those without an answer aside.
+        """Take the passages with an answer from some that are selected, or set those without an answer aside.
 
         The share holds over all batches so far, to one example; which of a batch, the seed draws.
         """
         data, seed = self.recipe.data, self.recipe.seed
-        if data.unanswerable_from == "real":
-            for record in records:
-                if record.reason == "no_answer":
-                    record.reason, record.spare = None, True
-            return
         selected = [r for r in records if r.reason is None]
         self._seen += len(selected)
-        pairs = [(r, hidden) for r in selected if (hidden := without_positives(r.example, data))]
+        pairs = [(r, left) for r in selected if (left := without_oracle(r.example, data))]
         pairs.sort(key=lambda pair: draw("removed", seed, pair[0].example.qid))
-        count = max(0, round(data.unanswerable * self._seen) - self._hidden)
-        for record, hidden in pairs[:count]:
-            record.example = hidden
-            self._hidden += 1
+        real = data.unanswerable_from == "real"
+        count = 0 if real else max(0, round(data.unanswerable * self._seen) - self._hidden)
+        for record, left in pairs[:count]:
+            record.example = refusing(left)
+        self._hidden += len(pairs[:count])
+        blind = max(0, round(data.without_oracle * self._seen) - self._blinded)
+        for record, left in pairs[count : count + blind]:
+            record.example = left
+        self._blinded += len(pairs[count : count + blind])
+        for record in records if real and data.unanswerable else ():
+            if record.reason == "no_answer":
+                record.reason, record.spare = None, True
 
     def _fitted(self, record: Record) -> EncodedExample | str:
         """A record as it is trained, or why it is left out."""

@@ -18,7 +18,8 @@ from ragtune.data.chat import (
     samples,
 )
 from ragtune.data.prompt import chat_template
-from ragtune.recipe.schema import Recipe, Scalar
+from ragtune.recipe.schema import Recipe
+from ragtune.recipe.section import Scalar
 from ragtune.recipe.template import without_mark
 
 if TYPE_CHECKING:

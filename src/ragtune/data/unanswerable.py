@@ -1,4 +1,4 @@
-"""Training examples that are to be refused: their passages hold no answer."""
+"""Training examples whose passages hold no answer: to be refused, or to be answered all the same."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ragtune.data.example import Example, Passage
 from ragtune.data.words import stands, stands_by_rule
-from ragtune.recipe.schema import Data
+from ragtune.recipe.data import Data
 
 
 def draw(kind: str, seed: int, qid: str) -> float:
@@ -28,12 +28,15 @@ def holds(passage: Passage, answers: Sequence[str]) -> bool:
     )
 
 
-def without_positives(example: Example, data: Data) -> Example | None:
+def without_oracle(example: Example, data: Data) -> Example | None:
     """The example with every passage removed that is a positive or holds an answer or an alternative.
 
+    Its answers stay: RAFT trains a share of its examples so (Zhang et al. 2024,
+    https://arxiv.org/abs/2403.10131).
+
     Returns:
-        An example without answers, whose first `data.max_passages` passages are the best ones that
-        are left; None if none is left.
+        An example whose first `data.max_passages` passages are the best ones that are left; None if none
+        is left.
     """
     answers = (*example.answers, *example.alternatives(data.alternatives))
     positive = set(example.positive_passage_indices)
@@ -44,7 +47,13 @@ def without_positives(example: Example, data: Data) -> Example | None:
     ]
     if not left:
         return None
-    return refusing(dataclasses.replace(example, passages=tuple(left[: data.max_passages])))
+    shown = tuple(left[: data.max_passages])
+    return dataclasses.replace(
+        example,
+        passages=shown,
+        positive_passage_indices=(),
+        negative_passage_indices=tuple(range(len(shown))),
+    )
 
 
 def refusing(example: Example) -> Example:

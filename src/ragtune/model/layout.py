@@ -79,7 +79,7 @@ def choose_rows(
         ranks: GPUs that may share the weights.
 
     Raises:
-        UsageError: the weights and the adapter alone don't fit.
+        UsageError: the weights and what is trained alone don't fit.
     """
     ways = [[*_choices(recipe, one)] for one in _bases(recipe, base, ranks)]
     for choices in ways:
@@ -99,11 +99,11 @@ def choose_rows(
             "Set train.products=null: weights in 8 bits can neither stay in NF4 nor be shared by GPUs. "
             if base.fp8
             else ""
-            if base.nf4
+            if base.nf4 or recipe.full
             else "Set model.quantization=nf4. "
         )
-        + "Set train.optimizer=paged_adamw_8bit, a lower lora.rank or prompt.max_tokens, or "
-        "choose a smaller model.",
+        + f"Set train.optimizer=paged_adamw_8bit, {'tuning=lora' if recipe.full else 'a lower lora.rank'} or "
+        "a lower prompt.max_tokens, or choose a smaller model.",
     )
 
 
@@ -114,7 +114,7 @@ def _bases(recipe: Recipe, base: Estimate, ranks: int) -> list[Estimate]:
     with its second layout; and of weights that come quantised it is not known whether they can be shared.
     """
     comes_quantized = base.nf4 and recipe.model.quantization != "nf4"
-    whole = base.shape.by_weight or base.shape.experts or base.fp8
+    whole = recipe.full or base.shape.by_weight or base.shape.experts or base.fp8
     if ranks == 1 or whole or comes_quantized:
         return [base]
     return [base, dataclasses.replace(base, shares=ranks)]

@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig
 from ragtune.model.hardware import Hardware
 from ragtune.model.quantized import SCALE_BYTES
 from ragtune.model.skeleton import is_linear, skeleton
-from ragtune.model.targets import find_targets
+from ragtune.model.targets import Targets, find_targets
 from ragtune.recipe.schema import Recipe
 
 PREFILL_TOKENS = 8_192
@@ -37,7 +37,7 @@ class Shape:
     other: int
     """The other parameters: embeddings, output layer, norms."""
     trained: int
-    """Parameters of the adapter."""
+    """Parameters of the adapter, or all of them."""
     experts: int
     """Parameters of the experts that have an adapter, which makes a copy of them."""
     largest_experts: int
@@ -47,6 +47,7 @@ class Shape:
     routed: int
     """Experts that a token goes to; 0 without experts."""
     rank: int
+    """0 without an adapter: all weights are trained."""
     adapted: int
     """Layers with an adapter, in one block."""
     layers: int
@@ -59,7 +60,7 @@ class Shape:
 
     @classmethod
     def of(cls, config: PreTrainedConfig, recipe: Recipe) -> Shape:
-        """Of a configuration and the recipe's adapter; no weights are made.
+        """Of a configuration and of what the recipe trains; no weights are made.
 
         Raises:
             UsageError: it is no causal language model.
@@ -67,7 +68,8 @@ class Shape:
         model = skeleton(config)
         text = config.get_text_config()
         head = model.get_output_embeddings()
-        targets = find_targets(config, recipe.lora)
+        every = sum(p.numel() for p in model.parameters())
+        targets = Targets((), trained=every) if recipe.full else find_targets(config, recipe.lora)
         sizes = [m.weight.numel() for m in model.modules() if m is not head and is_linear(m)] or [0]
         experts = [model.get_parameter(name).numel() for name in targets.experts]
         hidden = _number(text, "hidden_size", 1024)
@@ -76,13 +78,13 @@ class Shape:
         return cls(
             linear=sum(sizes),
             largest_linear=max(sizes),
-            other=sum(p.numel() for p in model.parameters()) - sum(sizes),
+            other=every - sum(sizes),
             trained=targets.trained,
             experts=sum(experts),
             largest_experts=max(experts, default=0),
             by_weight=bool(targets.by_weight),
             routed=_routed(text),
-            rank=recipe.lora.rank,
+            rank=0 if recipe.full else recipe.lora.rank,
             adapted=math.ceil(len(targets.layers) / layers),
             layers=layers,
             hidden=hidden,
@@ -132,6 +134,7 @@ class Estimate:
     dropout: bool
     optimizer: str
     fused_kernels: bool
+    averaged: bool = False
     nf4_bytes: float = NF4_BYTES
     """Bytes of a weight of the linear layers in NF4, or of those of a base that comes quantised."""
     fp8: bool = False
@@ -169,8 +172,9 @@ class Estimate:
 
     @property
     def moments(self) -> float:
-        """AdamW's two moments; paged ones leave the GPU when others need the room."""
-        return self.shape.trained * {"adamw": 8, "adamw_8bit": 2}.get(self.optimizer, 0)
+        """AdamW's two moments, and the weights' mean; paged moments leave the GPU when others need the room."""
+        mean = 4 if self.averaged else 0
+        return self.shape.trained * ({"adamw": 8, "adamw_8bit": 2}.get(self.optimizer, 0) + mean)
 
     @property
     def layer(self) -> float:
@@ -186,6 +190,8 @@ class Estimate:
         # Each token is copied for every expert that it goes to, and so is what comes back.
         numbers += 2 * s.routed * s.hidden
         extra = 0 if self.fused_kernels else 3 * s.hidden
+        if s.rank == 0:  # norms in float32 give float32, of which products keep copies
+            extra += 4 * s.hidden * 4
         return numbers * self.width + 4 * s.heads + extra
 
     def activations(self, tokens: int) -> float:
@@ -242,7 +248,8 @@ class Estimate:
         weight = s.largest_linear * self.width if self.packed else 0
         logits = questions * s.vocabulary * 10
         copies = 2 * s.largest_experts * self.width
-        fixed = self.weights + self.adapter + copies
+        # A whole model is asked in the dtype of the run.
+        fixed = self.weights + (self.adapter if s.rank else 0) + copies
         return fixed + cached * self.cached_token + reading + weight + logits
 
 

@@ -1,12 +1,14 @@
-"""Merging the adapter into the full-precision base."""
+"""The tuned model as others load it: an adapter merged into the full-precision base, or all weights."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from peft.tuners.lora import LoraLayer
@@ -25,13 +27,13 @@ from ragtune.base.errors import RagtuneError, is_out_of_memory
 from ragtune.base.screen.progress import busy
 from ragtune.base.text import size_of
 from ragtune.data.encode import Encoder
+from ragtune.model.full import SHARD_SIZE
 from ragtune.model.generation import stop_generation_at
 from ragtune.model.hardware import Hardware
 from ragtune.model.load import load_config, load_model
 from ragtune.model.lora import load_adapter
 from ragtune.model.merge_parts import (
     AHEAD,
-    SHARD_SIZE,
     Parts,
     fill,
     fits,
@@ -41,7 +43,7 @@ from ragtune.model.merge_parts import (
 )
 from ragtune.model.quantized import quantization_of, require_mergeable, without_quantization
 from ragtune.model.quiet import quiet
-from ragtune.model.safety import INDEX, WEIGHTS, parts_in
+from ragtune.model.safety import ADAPTER, INDEX, WEIGHTS, parts_in
 from ragtune.model.skeleton import has_own_code, skeleton, stays_float32
 from ragtune.model.source import ModelSource
 from ragtune.model.wrapping import adapters
@@ -51,7 +53,7 @@ _PROCESSORS = {FEATURE_EXTRACTOR_NAME, IMAGE_PROCESSOR_NAME, PROCESSOR_NAME, VID
 
 
 def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) -> None:
-    """Write base plus adapter as a plain bf16 model with tokenizer and generation settings.
+    """Write base plus adapter, or a whole tuned model, as a plain bf16 model with tokenizer and settings.
 
     On the CPU, and from the base's own files: nothing is merged into 4-bit weights. One that is kept in
     float32 is merged in float32 and rounded once, so that a small update is not rounded away. The
@@ -60,18 +62,22 @@ def merge(source: ModelSource, adapter: Path, encoder: Encoder, folder: Path) ->
 
     Args:
         source: where the base is.
-        adapter: the folder of the adapter.
+        adapter: the folder of the adapter, or of the tuned model.
         encoder: its tokenizer is written, too.
         folder: exists, and is empty.
 
     Raises:
         RagtuneError: too little memory, or the merge gives values that are not finite; a full disk.
     """
-    config = load_config(source)
+    whole = not (adapter / ADAPTER).exists()
+    tuned = dataclasses.replace(source, path=str(adapter)) if whole else source
+    config = load_config(tuned)
     require_mergeable(quantization_of(config, torch.device("cpu")))
-    with busy("merging"), _too_little_memory(config):
-        in_parts = _in_parts(config, source, adapter)
-        merged = in_parts[0].model if in_parts else _merged(config, source, adapter)
+    with busy("merging"), _too_little_memory(config, whole=whole):
+        in_parts = None if whole else _in_parts(config, source, adapter)
+        merged = (
+            in_parts[0].model if in_parts else _merged(config, tuned, None if whole else adapter)
+        )
     stop_generation_at(merged, encoder)
     if in_parts:
         size = sum(tensor.nbytes for tensor in in_parts[0].written.values())
@@ -108,7 +114,7 @@ def _in_parts(
     layers = adapters(load_adapter(base, adapter))
     if not fits(parts, layers):
         return None
-    _require_finite(fill(layers, adapter).items())
+    _require_finite(fill(layers, adapter).items(), "apart")
     return parts, layers
 
 
@@ -124,27 +130,29 @@ def _save_settings(model: PreTrainedModel, folder: Path) -> None:
 def _require_finite_sum(name: str, base: torch.Tensor, merged: torch.Tensor) -> None:
     """Require of a merged weight to be finite; else it is said whether the base's was. Raises RagtuneError."""
     if not _is_finite(merged):
-        _require_finite([(name, base)])
-        _require_finite([(name, merged)], merged=True)
+        _require_finite([(name, base)], "apart")
+        _require_finite([(name, merged)], "merged")
 
 
-def _merged(config: PreTrainedConfig, source: ModelSource, adapter: Path) -> PreTrainedModel:
-    """Base plus adapter in bfloat16, on the CPU."""
+def _merged(config: PreTrainedConfig, source: ModelSource, adapter: Path | None) -> PreTrainedModel:
+    """A model in bfloat16 on the CPU, with its adapter in it if it has one."""
     hardware = Hardware(torch.device("cpu"), _dtype(config), "merging", "CPU")
-    tuned = load_adapter(load_model(source, hardware, nf4=False), adapter)
-    _require_finite(tuned.named_parameters())  # so that afterwards it can only be the sum
-    with quiet():
-        merged = tuned.merge_and_unload()
+    merged = load_model(source, hardware, nf4=False)
+    if adapter:
+        tuned = load_adapter(merged, adapter)
+        _require_finite(tuned.named_parameters(), "apart")  # afterwards it can only be the sum
+        with quiet():
+            merged = tuned.merge_and_unload()
     single = stays_float32(merged)  # a router's bias, say
     for name, tensor in merged.state_dict(keep_vars=True).items():
         if tensor.is_floating_point() and not single(name):
             tensor.data = tensor.data.to(torch.bfloat16)
-    _require_finite(merged.named_parameters(), merged=True)
+    _require_finite(merged.named_parameters(), "merged" if adapter else "whole")
     return merged
 
 
 @contextlib.contextmanager
-def _too_little_memory(config: PreTrainedConfig) -> Iterator[None]:
+def _too_little_memory(config: PreTrainedConfig, *, whole: bool) -> Iterator[None]:
     """Say of a lack of memory how much is needed."""
     try:
         yield
@@ -153,8 +161,8 @@ def _too_little_memory(config: PreTrainedConfig) -> Iterator[None]:
             raise
         raise RagtuneError(
             f"Merging needs {size_of(memory_needed(config))} of memory for the base: {error}",
-            "Set publish.format=adapter to publish what was trained alone, or merge on a machine "
-            "with more memory: ragtune merge.",
+            ("" if whole else "Set publish.format=adapter to publish what was trained alone, or ")
+            + "merge on a machine with more memory: ragtune merge.",
         ) from error
 
 
@@ -165,23 +173,26 @@ def _is_finite(weight: torch.Tensor) -> bool:
     return bool(torch.stack(weight.aminmax()).isfinite().all())  # both are NaN where one number is
 
 
-def _require_finite(weights: Iterable[tuple[str, torch.Tensor]], *, merged: bool = False) -> None:
-    """Require that a model's weights are numbers, before its adapter is merged and after.
+def _require_finite(
+    weights: Iterable[tuple[str, torch.Tensor]], which: Literal["apart", "merged", "whole"]
+) -> None:
+    """Require that a model's weights are numbers: before its adapter is merged, after, or where there is none.
 
     Raises:
-        RagtuneError: one is not finite; whether it is the adapter's, the base's or their sum.
+        RagtuneError: one is not finite; and whose it is.
     """
     name = next((name for name, weight in weights if not _is_finite(weight)), None)
     if name is None:
         return
     problem = f"weights are not finite: {name}."
-    if merged:
+    if which == "merged":
         raise RagtuneError(
             f"The merged {problem} Base and adapter are; their sum is too large.",
             "Set publish.format=adapter, or train again with a lower train.learning_rate.",
         )
-    if "lora_" in name:
-        raise RagtuneError(f"The adapter's {problem}", "The adapter diverged; train it again.")
+    if which == "whole" or "lora_" in name:
+        what = "model" if which == "whole" else "adapter"
+        raise RagtuneError(f"The {what}'s {problem}", f"The {what} diverged; train it again.")
     raise RagtuneError(
         f"The base model's {problem}",
         "Set publish.format=adapter, or name another model: this one was saved so.",

@@ -19,12 +19,12 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
+from ragtune.model.full import SHARD_SIZE
 from ragtune.model.headers import empty_tensors
 from ragtune.model.safety import INDEX
 from ragtune.model.skeleton import stays_float32
 from ragtune.model.wrapping import ADAPTER
 
-SHARD_SIZE = "2GB"
 _PATTERN = "model{suffix}.safetensors"
 _KINDS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 """safetensors' names of what is written here, in the order in which a file has them."""

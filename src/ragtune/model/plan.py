@@ -54,6 +54,8 @@ class Plan:
     """Whether the base's weights are spread over them, and not whole on each."""
     products: str | None = None
     """fp8: those of the frozen weights are in 8 bits; None: in the dtype."""
+    full: bool = False
+    """Whether all weights are trained."""
     changes: tuple[str, ...] = ()
 
     @property
@@ -116,7 +118,7 @@ def make_plan(
         ranks: GPUs that share every step.
 
     Raises:
-        UsageError: the device can't hold the model and its adapter, or not multiply it as is asked.
+        UsageError: the device can't hold the model and what is trained, or not multiply it as is asked.
     """
     recipe, steps = _of_a_rank(recipe, steps, ranks)
     plan = bare_plan(recipe, hardware, ranks)
@@ -191,6 +193,7 @@ def bare_plan(recipe: Recipe, hardware: Hardware, ranks: int) -> Plan:
         evaluation_batch=_batch(recipe, CPU_EVALUATION_BATCH),
         ranks=ranks,
         products=train.products,
+        full=recipe.full,
     )
 
 
@@ -246,9 +249,10 @@ def estimate_of(recipe: Recipe, hardware: Hardware, config: PreTrainedConfig) ->
         nf4_bytes=NF4_BYTES if own is None else own,
         dequantized=False,
         recompute=recipe.train.recompute is True,
-        dropout=recipe.lora.dropout > 0,
+        dropout=recipe.lora.dropout > 0 and not recipe.full,
         optimizer=recipe.train.optimizer,
         fp8=recipe.train.products == "fp8",
+        averaged=recipe.train.average_last > 0,
         fused_kernels=has_liger(config),
     )
 
@@ -296,13 +300,16 @@ def describe(plan: Plan, batch_size: int) -> list[str]:
         form = (
             f" in FP8, in two layouts{' of what NF4 makes of them' if plan.quantization else ''},"
         )
+    if plan.full:
+        form = f" in {plan.dtype}, for the products,"
     if plan.spread:
         form += f", spread over {plan.ranks} GPUs,"
     return [
         f"{rows}; questions of {plan.cache_tokens:,} tokens in all at a time",
         (
             f"Memory to train: {m['training']:.1f} of {m['available']:.1f} GiB: weights{form} "
-            f"{m['weights']:.1f}, adapter {m['adapter']:.1f}, gradients {m['gradients']:.1f}, "
+            f"{m['weights']:.1f}, {'weights in float32' if plan.full else 'adapter'} "
+            f"{m['adapter']:.1f}, gradients {m['gradients']:.1f}, "
             f"optimizer {m['optimizer']:.1f}, activations of the longest row {m['activations']:.1f}, "
             f"working memory {m['working']:.1f}"
         ),

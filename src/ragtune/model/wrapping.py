@@ -19,6 +19,8 @@ from ragtune.recipe.schema import Lora
 
 ADAPTER = "default"
 """PEFT's name for the only adapter of a model."""
+Tuned = PeftModel | PreTrainedModel
+"""A model with an adapter, or one of which all weights are trained."""
 
 
 def wrap(
@@ -38,6 +40,8 @@ def wrap(
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
         # PEFT refuses dropout beside an adapted weight; `lora.attach` gives it to the other layers.
         lora_dropout=0.0 if weights else lora.dropout,
         task_type=TaskType.CAUSAL_LM,

@@ -28,6 +28,7 @@ from ragtune.reporting.summary import Summary
 from ragtune.reporting.wording import METRICS, rendered
 from ragtune.scoring.compare import Comparison
 from ragtune.scoring.reasked import Reasked
+from ragtune.store.proof import read_proof
 
 _EXAMPLES = {
     "en": (
@@ -119,12 +120,14 @@ def base_model_name(adapter: Path, source: ModelSource | None) -> str | None:
     """What people call the base; None for a model that only this machine has.
 
     The adapter in this folder knows it from when it was trained: a folder that has been moved since would
-    look like a Hub id. Before there is an adapter, its source does.
+    look like a Hub id. So does the proof of a whole model. Before there is either, its source does.
     """
     config = adapter / ADAPTER
     if config.exists():
         name = read_json(config).get("base_model_name_or_path")
         return None if name is None else str(name)
+    if (proof := read_proof(adapter)) is not None and "base" in proof.facts:
+        return proof.facts["base"]
     return source.name if source else None
 
 
@@ -141,7 +144,13 @@ def _metadata(card: Card) -> str:
     data = ModelCardData(
         library_name=_LIBRARIES[card.recipe.publish.format],
         pipeline_tag="text-generation",
-        tags=[TAG, "rag", "lora", "question-answering", *["gguf"] * card.as_gguf],
+        tags=[
+            TAG,
+            "rag",
+            *["lora"] * (not card.recipe.full),
+            "question-answering",
+            *["gguf"] * card.as_gguf,
+        ],
         base_model=card.base_model,
         datasets=sorted({o.hub for o in card.origins.values() if o.hub}) or None,
         model_name=card.name if results else None,

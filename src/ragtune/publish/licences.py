@@ -18,7 +18,8 @@ from ragtune.building.figures import Built
 from ragtune.data.counts import SplitName
 from ragtune.data.read import locate
 from ragtune.model.source import ModelSource, gguf_file
-from ragtune.recipe.schema import Data, Model
+from ragtune.recipe.data import Data
+from ragtune.recipe.schema import Model
 from ragtune.recipe.yaml import parse_yaml
 
 _LARGEST = 256 << 10

@@ -16,7 +16,7 @@ from ragtune.base.screen.usage import Completer, Offer
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from ragtune.recipe.schema import Section
+    from ragtune.recipe.section import Section
 
 _PLAIN = re.compile(r"[\w./+@-]+")
 """Names that no shell reads as anything else; others the shell's own completion of files quotes."""

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from ragtune.recipe.formats import QuestionFormat
 from ragtune.recipe.names import Endpoint, Name
-from ragtune.recipe.schema import Scalar, Section
+from ragtune.recipe.section import Scalar, Section
 
 
 class Documents(Section):

@@ -6,7 +6,8 @@ import typing
 
 from pydantic.fields import FieldInfo
 
-from ragtune.recipe.schema import Recipe, Section
+from ragtune.recipe.schema import Recipe
+from ragtune.recipe.section import Section
 
 
 def section_of(annotation: object) -> type[Section] | None:

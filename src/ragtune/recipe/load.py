@@ -19,7 +19,8 @@ from ragtune.base.windows import BACKSLASHES
 from ragtune.recipe.corpus import Corpus
 from ragtune.recipe.keys import field_of, sections
 from ragtune.recipe.problems import problems_in
-from ragtune.recipe.schema import Recipe, Section
+from ragtune.recipe.schema import Recipe
+from ragtune.recipe.section import Section
 from ragtune.recipe.template import read_template
 from ragtune.recipe.yaml import dump_yaml, parse_yaml
 

@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 
 from ragtune.base.text import nearest, shortened
 from ragtune.recipe.keys import all_keys, describe_key, field_of, section_of
-from ragtune.recipe.schema import Section
+from ragtune.recipe.section import Section
 from ragtune.recipe.starter import STARTERS
 from ragtune.recipe.yaml import dump_yaml
 

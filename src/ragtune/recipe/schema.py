@@ -8,27 +8,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
 
-from ragtune.recipe.formats import FieldOfRecord, QuestionFormat
+from ragtune.recipe.data import Data, Prompt
 from ragtune.recipe.names import Endpoint, Name
+from ragtune.recipe.section import Section
 
 Metric = Literal[
     "strict_em", "squad_em", "aio_em", "jsquad_em", "token_f1", "char_f1", "rouge_l", "contains"
 ]  # fmt: skip
-
-Scalar = str | int | float | bool | None
-"""A value of JSON that holds no others."""
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        strict=True,  # no true for 1, no "50" for 50
-        allow_inf_nan=False,
-        validate_default=True,
-        protected_namespaces=(),
-    )
 
 
 class Model(Section):
@@ -51,122 +39,17 @@ class Model(Section):
     )
 
 
-class Data(Section):
-    """Questions, their passages and answers."""
-
-    source: Literal["aio"] | None = Field(
-        None, description="aio: the data of llm-book/aio-retriever, downloaded (640 MB) and cached"
-    )
-    train: str | None = Field(
-        None,
-        description="a file (.jsonl, .json, .parquet, .csv, .tsv, .xlsx; * for several), a folder of "
-        "save_to_disk, a Hub dataset (owner/name or owner/name:configuration:split), or sample:NAME",
-    )
-    eval: str | None = Field(None, description="the same, for the questions that are asked")
-    format: QuestionFormat = Field(
-        "auto", description="a public format, read as it is; auto: found by looking, and said"
-    )
-    fields: dict[FieldOfRecord, str] = Field(
-        {}, description="fields that are called otherwise: {question: 質問, passages: ctxs}"
-    )
-    max_passages: int = Field(3, ge=1, description="passages shown with a question")
-    shuffle_passages: bool = Field(False, description="shuffle the shown passages by the seed")
-    target: Literal["first", "random"] = Field(
-        "first", description="which of several accepted answers is trained"
-    )
-    alternatives: str | None = Field(
-        None,
-        description="a field of the records with more accepted answers, separated by `, `; by default "
-        "original_additional_info, where `competition` names a round of AI王",
-    )
-    cut_positives: Literal["drop", "refuse", "keep"] = Field(
-        "drop",
-        description="examples whose every passage with an answer prompt.max_tokens (or the context) cuts "
-        "away. drop: neither trained nor counted as answerable; refuse: trained with the refusal; keep: as "
-        "if nothing were lost",
-    )
-    refusal: str | None = Field(
-        None,
-        min_length=1,
-        description="the answer to a question that the passages don't answer; without it such "
-        "questions are left out",
-    )
-    unanswerable: float = Field(
-        0.0, ge=0, lt=1, description="share of the training examples that are to be refused"
-    )
-    unanswerable_from: Literal["removed", "real"] = Field(
-        "removed",
-        description="removed: examples lose every passage with an answer; real: those with "
-        "`answers: []`",
-    )
-
-    @model_validator(mode="after")
-    def _complete(self) -> Data:
-        if self.source is None and (self.train is None or self.eval is None):
-            missing = " and ".join(k for k in ("train", "eval") if getattr(self, k) is None)
-            raise ValueError(f"{missing} must be given, unless source is aio")
-        if self.fields and self.format not in ("auto", "records"):
-            raise ValueError("a format has its own fields: give format or fields")
-        if self.refusal is not None and not any(map(str.isalnum, self.refusal)):
-            raise ValueError(
-                "refusal needs a letter: answers are compared without signs and spaces"
-            )
-        if self.unanswerable and self.refusal is None:
-            raise ValueError("unanswerable needs refusal, the text that is to be answered then")
-        if self.cut_positives == "refuse" and self.refusal is None:
-            raise ValueError("cut_positives: refuse needs refusal, the text that is trained then")
-        return self
-
-
-class Prompt(Section):
-    """How a question and its passages become the text that the model reads."""
-
-    preset: Literal["aio", "english"] | None = Field(
-        None, description="aio: the notebook's Japanese prompt; english: the same in English"
-    )
-    template: str | None = Field(
-        None,
-        description="your own Jinja template over `question` and `passages` (each has title and "
-        "text), or the path of a .jinja file",
-    )
-    system: str | None = Field(None, description="a system message before the prompt")
-    chat_template: str | None = Field(
-        None,
-        description="for a tokenizer without one: aio (the book's), plain (User:/Assistant:), or "
-        "the path of a .jinja file; overrides the tokenizer's own",
-    )
-    template_arguments: dict[str, Scalar] = Field(
-        {},
-        description="variables that the chat template reads, such as {enable_thinking: false}; a server "
-        "gets them as chat_template_kwargs",
-    )
-    citations: bool = Field(
-        False,
-        description="number the passages, and train answers that name those which support them: Paris [2]",
-    )
-    max_tokens: int | None = Field(
-        None,
-        ge=16,
-        description="a longer prompt loses passages from the end, then text; default: what the "
-        "model can read less what it may write",
-    )
-
-    @model_validator(mode="after")
-    def _one(self) -> Prompt:
-        if (self.preset is None) == (self.template is None):
-            raise ValueError("give either preset or template")
-        return self
-
-
 ALL_LINEAR = "all-linear"
 """In `lora.target_modules`: every linear layer of the language model that learns."""
 
 
 class Lora(Section):
-    """The adapter that is trained."""
+    """The adapter that is trained (tuning: lora)."""
 
     rank: int = Field(128, ge=1, description="rank of the update matrices")
     alpha: float = Field(128, gt=0, description="scale of the update: alpha / rank")
+    rslora: bool = Field(False, description="rank-stabilised: alpha / the root of rank")
+    dora: bool = Field(False, description="DoRA: magnitude and direction apart; slower, by PEFT")
     dropout: float = Field(0.05, ge=0, lt=1, description="dropout before the adapter")
     target_modules: list[str] = Field(
         [ALL_LINEAR],
@@ -188,6 +71,11 @@ class Train(Section):
     epochs: float | None = Field(None, gt=0, description="passes over the training examples")
     batch_size: int = Field(16, ge=1, description="samples an optimizer step, on any hardware")
     learning_rate: float = Field(1e-4, gt=0, description="peak learning rate")
+    lora_plus: float | None = Field(
+        None,
+        ge=1,
+        description="LoRA+: how often that rate for the adapter's B matrices (adamw alone)",
+    )
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
         "cosine", description="how the learning rate falls"
     )
@@ -202,6 +90,12 @@ class Train(Section):
     )
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
     max_grad_norm: float = Field(0.3, gt=0, description="gradient clipping")
+    average_last: float = Field(
+        0.0, ge=0, lt=1, description="share of the steps, the last ones, whose weights are averaged"
+    )
+    reorder_passages: bool = Field(
+        False, description="show a training example's passages in another order in each epoch"
+    )
     samples_per_row: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="samples packed into one row; auto: by the memory there is"
     )
@@ -238,6 +132,10 @@ class Train(Section):
             raise ValueError("give either steps or epochs")
         if self.keep == "best" and self.eval_every is None:
             raise ValueError("keep: best needs eval_every")
+        if self.keep == "best" and self.average_last:
+            raise ValueError("average_last averages what keep: best would choose from: give one")
+        if self.lora_plus is not None and self.optimizer != "adamw":
+            raise ValueError("lora_plus needs optimizer: adamw")
         if self.eval_answers is not None and self.eval_every is None:
             raise ValueError("eval_answers needs eval_every, the steps between two askings")
         return self
@@ -333,6 +231,11 @@ class Recipe(Section):
             description="GPUs of this machine that share the work: all, how many, or a list of their numbers",
         )
     )
+    tuning: Literal["lora", "full"] = Field(
+        "lora",
+        description="lora: an adapter is trained; full: all weights are, in float32, and the lora section "
+        "is not used",
+    )
     model: Model
     data: Data
     prompt: Prompt
@@ -340,6 +243,11 @@ class Recipe(Section):
     train: Train
     evaluate: Evaluate = Evaluate()
     publish: Publish = Publish()
+
+    @property
+    def full(self) -> bool:
+        """Whether all weights are trained, and no adapter."""
+        return self.tuning == "full"
 
     @model_validator(mode="after")
     def _answerable(self) -> Recipe:
@@ -349,6 +257,26 @@ class Recipe(Section):
             raise ValueError(
                 "evaluate.copy names each answer's passage, and can't write the numbers of prompt.citations"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _tunable(self) -> Recipe:
+        if self.full and self.model.quantization is not None:
+            raise ValueError(
+                "tuning: full trains the weights that model.quantization: nf4 packs: set the one to lora, or "
+                "the other to null"
+            )
+        if self.full and self.train.products is not None:
+            raise ValueError(
+                "tuning: full trains the weights that train.products: fp8 needs frozen: set the one to lora, "
+                "or the other to null"
+            )
+        if self.full and self.train.lora_plus is not None:
+            raise ValueError("tuning: full has no B matrices: leave train.lora_plus out")
+        if self.lora.dora and self.lora.experts:
+            raise ValueError("lora.dora is for dense models: PEFT has none for lora.experts")
+        if self.full and self.publish.format == "adapter":
+            raise ValueError("tuning: full makes no adapter: set publish.format to merged or gguf")
         return self
 
 

@@ -12,7 +12,8 @@ from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.files import writing
 from ragtune.recipe.corpus import Corpus
 from ragtune.recipe.keys import section_of
-from ragtune.recipe.schema import Recipe, Section
+from ragtune.recipe.schema import Recipe
+from ragtune.recipe.section import Section
 from ragtune.recipe.yaml import dump_yaml
 
 STARTER: dict[str, Any] = {

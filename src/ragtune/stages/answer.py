@@ -1,4 +1,4 @@
-"""The stages that ask: before and after tuning, with other passages, and with a checkpoint's adapter."""
+"""The stages that ask: before and after tuning, with other passages, and of a checkpoint."""
 
 from __future__ import annotations
 
@@ -26,9 +26,8 @@ from ragtune.base.text import shortened
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example
 from ragtune.distributed.world import World
-from ragtune.model.fast.lora import fuse
 from ragtune.model.hardware import plain
-from ragtune.model.lora import load_adapter, refresh
+from ragtune.model.lora import refresh
 from ragtune.model.plan import plan_answers
 from ragtune.scoring.controls import control_examples
 from ragtune.stages.context import Context
@@ -78,25 +77,18 @@ def _controls(context: Context, which: Which, out: Path) -> Facts:
 
 
 def checkpoint(context: Context, out: Path, step: int) -> Facts:
-    """eval/NAME/checkpoints/STEP/: predictions.jsonl with the adapter of that step.
+    """eval/NAME/checkpoints/STEP/: predictions.jsonl of the model at that step.
 
     Raises:
         UsageError: there is no whole checkpoint of that step.
     """
-    folder = require_checkpoint(context, step)
-    model = _at_checkpoint(context, folder)
+    model = context.tuned_in(require_checkpoint(context, step))
     engine = _local(context, model, context.encoder, context.asked)
     engine.share = sharing(context, "checkpoint", step=step)
     title = f"answering (step {step})"
     found = engine.answer(context.encoder, context.asked, out.with_name("answers.jsonl"), title)
     write_predictions(out / ANSWERS, found)
     return {"asked": asdict(engine.way)} if engine.way else {}
-
-
-def _at_checkpoint(context: Context, folder: Path) -> PeftModel:
-    model = load_adapter(context.take_base(), folder).eval()
-    fuse(model)
-    return model
 
 
 def require_checkpoint(context: Context, step: int) -> Path:
@@ -203,14 +195,15 @@ def follow(
             with context.answering("before") as model:
                 answer(model)
         case "after":
-            model = context.tuned()
-            refresh(
-                model, context.folder.adapter
-            )  # after training, rank 0 may have chosen the best
+            if isinstance(model := context.tuned(), PeftModel):
+                refresh(model, context.folder.adapter)  # rank 0 may have chosen the best
+            elif context.recipe.train.keep == "best":
+                context.release()
+                model = context.tuned()
             answer(model)
         case "checkpoint":
             folder = checkpoints_of(context.folder, context.recipe) / f"checkpoint-{order['step']}"
-            answer(_at_checkpoint(context, folder))
+            answer(context.tuned_in(folder))
         case _:
             if merged is None:
                 context.release()

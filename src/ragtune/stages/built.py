@@ -10,7 +10,7 @@ from ragtune.base.screen.console import warn
 from ragtune.building.figures import NAME, Built, built_beside, read_built, write_built
 from ragtune.data.counts import SplitName
 from ragtune.data.read import locate
-from ragtune.recipe.schema import Data
+from ragtune.recipe.data import Data
 from ragtune.stages.context import Context
 from ragtune.stages.order import proof_of
 

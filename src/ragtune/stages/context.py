@@ -36,6 +36,7 @@ from ragtune.model.lora import load_adapter
 from ragtune.model.plan import Plan, make_plan
 from ragtune.model.skeleton import skeleton
 from ragtune.model.source import ModelSource, resolve
+from ragtune.model.wrapping import Tuned
 from ragtune.recipe.schema import Recipe
 from ragtune.stages.order import proofs_of
 from ragtune.stages.planning import read_plan, what_changed, write_plan
@@ -72,6 +73,8 @@ class Context:
         """Whether the directory is locked for this run, and has only what is whole and of its recipe."""
         self.read_only: ReadOnlyError | None = None
         """Why nothing can be written to the directory, if that is so: what is finished can be read."""
+        self.pause: int | None = None
+        """The step after which a training is to wait, if it is to."""
         self.auditor: Auditor | None = None
         """Of training data that were prepared just now."""
         self.ranks: Ranks | None = None
@@ -83,7 +86,7 @@ class Context:
         self.following: World | None = None
         """The ranks, in a process that follows rank 0."""
         self._base: PreTrainedModel | None = None
-        self._tuned: PeftModel | None = None
+        self._tuned: Tuned | None = None
 
     def tell_ranks(self, do: str, **more: JsonValue) -> World | None:
         """Let the other ranks do something; returns the world to do it in, None where this rank is alone.
@@ -129,16 +132,9 @@ class Context:
         """Where the model is; of the Hub always the commit with which the run began."""
         source = resolve(self.recipe.model)
         model = self.recipe.model
-        pinned = next(
-            (
-                proof.commit
-                for proof in proofs_of(self.folder)
-                if proof.commit
-                and proof.recipe["model.id"] == model.id
-                and proof.recipe["model.revision"] == model.revision
-            ),
-            None,
-        )
+        same = {"model.id": model.id, "model.revision": model.revision}.items()
+        proofs = (proof for proof in proofs_of(self.folder) if same <= proof.recipe.items())
+        pinned = next((proof.commit for proof in proofs if proof.commit), None)
         if pinned:  # what the Hub has by now may be another model
             source = dataclasses.replace(source, revision=pinned)
         set_damaged_aside(source, SMALL)
@@ -159,7 +155,7 @@ class Context:
     def encoder(self) -> Encoder:
         longest = context_length(
             self.config
-        )  # a tokenizer asks the configuration, too: it must be sane
+        )  # first: a tokenizer asks it, too, and it must be sane
         tokenizer = prepare_tokenizer(load_tokenizer(self.source), self.recipe, self.day)
         return Encoder(tokenizer, self.recipe, longest)
 
@@ -246,7 +242,8 @@ class Context:
         """Have a model in memory: nothing is loaded twice."""
         if which is None:
             return
-        if which == "tuned" or (which == "either" and self.folder.adapter.is_dir()):
+        can_switch = self.folder.adapter.is_dir() and not self.recipe.full
+        if which == "tuned" or (which == "either" and can_switch):
             self.tuned()
         else:
             self.base()
@@ -270,33 +267,41 @@ class Context:
             self.loading_seconds += time.monotonic() - start
         return self._base
 
-    def tuned(self) -> PeftModel:
-        """The model with its trained adapter."""
+    def tuned(self) -> Tuned:
+        """The model that was tuned."""
         if self._tuned is None:
-            model = load_adapter(self.base(), self.folder.adapter).eval()
-            fuse(model)
-            self.set_tuned(model)
+            self._tuned = self.tuned_in(self.folder.adapter)
         return self._tuned
 
-    def set_tuned(self, model: PeftModel) -> None:
-        """Take a model that has an adapter: it wraps the base in place, so that there is no base."""
+    def tuned_in(self, folder: Path) -> Tuned:
+        """A model that was tuned, from the folder of the run's or of a checkpoint; its caller's own."""
+        if self.recipe.full:
+            self.release()
+            source = dataclasses.replace(self.source, path=str(folder))
+            return self.load_weights(source, self.hardware)
+        model = load_adapter(self.take_base(), folder).eval()
+        fuse(model)
+        return model
+
+    def set_tuned(self, model: Tuned) -> None:
+        """Take a model that was tuned: in the base's place, so that there is no base."""
         self._base, self._tuned = None, model
 
     def take_base(self) -> PreTrainedModel:
-        """The base model for an adapter of one's own, which then wraps it: nobody else gets it."""
+        """The base model to be tuned: nobody else gets it."""
         base, self._base = self.base(), None
         return base
 
     @contextlib.contextmanager
     def answering(self, which: Literal["before", "after"]) -> Iterator[PreTrainedModel]:
-        """The model `before` or `after` tuning; a tuned one's adapter is switched off for `before`."""
+        """The model `before` or `after` tuning; an adapter is switched off for `before`."""
         if which == "after":
             yield self.tuned()
-        elif self._tuned is None:
-            yield self.base()
-        else:
+        elif isinstance(self._tuned, PeftModel):
             with self._tuned.disable_adapter():
                 yield self._tuned
+        else:
+            yield self.base()
 
     def release(self) -> None:
         """Give back the memory of the models that were loaded."""

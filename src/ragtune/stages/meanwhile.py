@@ -1,12 +1,10 @@
-"""Questions that are asked while the adapter is trained: which, how, and what is logged of their answers."""
+"""Questions that are asked while a model is trained: which, how, and what is logged of their answers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from peft import PeftModel
 
 from ragtune.answering.engine import encode_prompts
 from ragtune.answering.local import Local, TooLittleMemoryError
@@ -18,6 +16,7 @@ from ragtune.data.example import Example
 from ragtune.data.select import drawn
 from ragtune.model.fast.lora import drop_waiting
 from ragtune.model.plan import plan_answers
+from ragtune.model.wrapping import Tuned
 from ragtune.scoring.metrics import log_key, score, short_name
 from ragtune.scoring.statistics import figures
 from ragtune.stages.context import Context
@@ -82,7 +81,7 @@ class _Asker:
     """It knows from the first time how the model is asked."""
     given_up: bool = False
 
-    def __call__(self, model: PeftModel, step: int) -> dict[str, float]:
+    def __call__(self, model: Tuned, step: int) -> dict[str, float]:
         """What is logged of the answers; nothing where a stop came, or where there is no room for one.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The stages that merge the adapter into the base, and ask the merged model questions again."""
+"""The stages that write the tuned model in bfloat16, adapter merged, and ask it questions again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ragtune.store.proof import Facts
 
 
 def model(context: Context, out: Path) -> Facts:
-    """merged/: the base in bfloat16 with the adapter in it, and the tokenizer."""
+    """merged/: the tuned model in bfloat16, with the adapter in it, and the tokenizer."""
     context.release()  # the tuned model's memory is needed
     merge(context.source, context.folder.adapter, context.encoder, out)
     if context.remote:

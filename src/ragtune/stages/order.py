@@ -21,11 +21,11 @@ from ragtune.store.seal import ASIDE, MANIFEST
 from ragtune.store.sets import own_set
 
 _DATA = ("seed", "model.id", "model.revision", "data.", "prompt.", "evaluate.max_new_tokens")
-_TRAINED = (*_DATA, "model.", "lora.", "train.")
+_TRAINED = (*_DATA, "tuning", "model.", "lora.", "train.")
 _ANSWERED = (*_DATA, "model.", "evaluate.limit", "evaluate.questions", "evaluate.copy",
              "evaluate.refuse_below", "evaluate.batch_size", "evaluate.engine", "train.products")  # fmt: skip
 _OTHER_QUESTIONS = ("data.eval",)
-_ADAPTER = ("adapter_model.safetensors", "adapter_config.json")
+_ADAPTER = ("adapter_model.safetensors", "adapter_config.json", "model*.safetensors", "config.json")
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,9 @@ def _require_measured(context: Context) -> bool:
         if found and is_other(found):
             raise RagtuneError(
                 f"{asked_again(who, found)} Nothing was sent.",
-                "Publish the adapter, which is what was measured: "
+                "Train with model.dtype=bfloat16: what is measured then is what is published."
+                if context.recipe.full
+                else "Publish the adapter, which is what was measured: "
                 f"{_command(context)} publish.format=adapter",
             )
     return sides["The merged model"] is not None

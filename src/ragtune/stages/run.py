@@ -228,7 +228,7 @@ def _where(context: Context) -> None:
         (folder.report, "the report, for a browser"),
         (folder.comparison, "the figures"),
         (folder.answers("after") / "predictions.jsonl", "every answer after tuning"),
-        (folder.adapter, "the adapter and its tokenizer"),
+        (folder.adapter, "what was trained, and the tokenizer"),
         (folder.merged, "the merged model"),
         (folder.gguf, "the merged model for llama.cpp, and a Modelfile for Ollama"),
         (folder.logs, "what the trackers wrote"),

@@ -1,4 +1,4 @@
-"""The stage that trains the adapter."""
+"""The stage that trains the adapter, or the whole model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ragtune.distributed.world import World
+from ragtune.model.full import require_plain
+from ragtune.model.quantized import quantization_of
 from ragtune.stages.context import Context
 from ragtune.stages.curve import Curve
 from ragtune.stages.live import live_page
@@ -17,7 +19,9 @@ from ragtune.training.train import Job, train
 
 
 def adapter(context: Context, out: Path) -> Facts:
-    """adapter/: weights, tokenizer, generation_config.json, train_log.jsonl."""
+    """adapter/: weights (with tuning: full all of them), tokenizer, generation_config.json, train_log.jsonl."""
+    if context.recipe.full:
+        require_plain(quantization_of(context.config, context.hardware.device))
     curve = Curve(len(context.steps), context.recipe.train.log_every)
     with live_page(context) as page:
 
@@ -43,6 +47,7 @@ def adapter(context: Context, out: Path) -> Facts:
         "train": dataclasses.asdict(result),
         "plan": context.plan.to_dict(),
         "prompts": data.facts["prompts"],
+        "base": context.source.name,
         "chosen_by": context.folder.evaluation.name,
     }
 
@@ -66,6 +71,7 @@ def _job(context: Context) -> Job:
         plan=context.plan,
         steps=context.steps,
         questions=context.selected,
+        pause=context.pause,
         base_name=context.source.name,
         folder=work,
         checkpoints=work,

@@ -1,4 +1,4 @@
-"""Answers before tuning that another run has already: in a sweep every run asks the same model the same.
+"""Answers before tuning that another run has already, and in a sweep prepared data: runs ask and read the same.
 
 They are taken only where nothing differs that an answer could depend on, and copied: each run stays whole by
 itself.
@@ -18,11 +18,16 @@ from ragtune.base.errors import RagtuneError
 from ragtune.base.screen.console import note
 from ragtune.base.versions import versions
 from ragtune.stages.context import Context
-from ragtune.stages.order import Stage, reads_of
+from ragtune.stages.order import Stage, reads_of, stage_named
+from ragtune.store.inputs import input_changes
 from ragtune.store.proof import NAME, Facts, Proof, damage, read_proof
 from ragtune.store.seal import checksums
 
+SWEEP = "sweep.json"
+"""Lies above the folder of a sweep's runs."""
 _SHARED = ("before", "controls before")
+_OF_SWEEP = ("data", "questions")
+"""What the runs of one sweep share besides: nobody changes their files meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Twin:
 
     @property
     def run(self) -> str:
-        return self.place.parents[2].name
+        return run_of(self.place, self.proof.stage).name
 
     def take(self, made: Path) -> Facts:
         """Copy its files into an empty folder; returns its facts, and whose they are.
@@ -50,10 +55,13 @@ class Twin:
                 f"{self.place} changed while its answers were copied.",
                 "Run the same command again.",
             )
-        note(
-            f"Not asked again: {self.run} has these answers, of the same model, questions, prompts, "
-            "versions and device. They are copied."
+        words = (
+            "Not prepared again: {} has these data, of the same files, prompts and versions."
+            if self.proof.stage in _OF_SWEEP
+            else "Not asked again: {} has these answers, of the same model, questions, prompts, versions "
+            "and device."
         )
+        note(f"{words.format(self.run)} They are copied.")
         return {**self.proof.facts, "taken_from": self.run}
 
 
@@ -65,7 +73,8 @@ def find_twin(context: Context, stage: Stage, digests: Mapping[str, str]) -> Twi
         stage: to be made.
         digests: of what it is made of: model, questions and date are in them.
     """
-    if stage.name not in _SHARED or context.remote:
+    in_sweep = (context.folder.path.resolve().parent.parent / SWEEP).is_file()
+    if stage.name not in (*_SHARED, *_OF_SWEEP * in_sweep) or context.remote:
         return None
     reads, now = reads_of(context.folder, stage, context.recipe), versions()
     for place, proof in _beside(context, stage):
@@ -73,7 +82,9 @@ def find_twin(context: Context, stage: Stage, digests: Mapping[str, str]) -> Twi
             continue
         if (proof.commit, proof.versions) != (context.pin(), now):
             continue
-        if proof.facts.get("answered_on") != answered_on(context):
+        if stage.asks and proof.facts.get("answered_on") != answered_on(context):
+            continue
+        if input_changes(proof.inputs, context.recipe):
             continue
         plain = all(
             Path(name).name == name for name in proof.files
@@ -81,6 +92,11 @@ def find_twin(context: Context, stage: Stage, digests: Mapping[str, str]) -> Twi
         if plain and damage(place, thorough=True) is None:
             return Twin(place, proof)
     return None
+
+
+def run_of(place: Path, stage: str) -> Path:
+    """The directory of the run that a stage's folder lies in."""
+    return place.parents[stage_named(stage).place.count("/")]
 
 
 def answered_on(context: Context) -> dict[str, JsonValue]:
@@ -103,7 +119,7 @@ def _beside(context: Context, stage: Stage) -> Iterator[tuple[Path, Proof]]:
     own = context.folder.path.resolve()
     for path in sorted(own.parent.glob(f"*/{stage.place.format(set='*')}/{NAME}")):
         place = path.parent
-        run = place.parents[2]
+        run = run_of(place, stage.name)
         with suppress(RagtuneError, FileNotFoundError):  # one may be renamed
             # Proofs of another user, of a folder that both may write to, are no more than claims.
             if run.name == own.name or run.stat().st_uid != own.stat().st_uid:

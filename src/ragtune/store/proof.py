@@ -52,6 +52,8 @@ class Facts(TypedDict, total=False):
     """What a training gave (`TrainResult`)."""
     plan: dict[str, JsonValue]
     """By which it was trained."""
+    base: str | None
+    """What people call the base of a training, if others have it."""
     chosen_by: str
     """The evaluation set with which the adapter was trained, and by which `train.keep` chose a checkpoint."""
     answered_on: dict[str, JsonValue]

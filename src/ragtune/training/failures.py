@@ -22,7 +22,8 @@ def in_words(error: Exception, checkpoint: Path | None) -> RagtuneError | None:
     if is_out_of_memory(error):
         return RagtuneError(
             "There is too little memory for the optimizer or the evaluation loss.",
-            "Set train.optimizer=paged_adamw_8bit, a lower lora.rank or prompt.max_tokens.",
+            "Set train.optimizer=paged_adamw_8bit, tuning=lora with a low lora.rank, or a lower "
+            "prompt.max_tokens.",
         )
     if "deterministic implementation" in str(error):  # torch has no class of its own for it
         return RagtuneError(

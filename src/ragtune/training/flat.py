@@ -20,6 +20,25 @@ _LEAST = 4096
 """bitsandbytes keeps the moments of smaller tensors in float32; they stay on their own."""
 
 
+def split_rates(optimizer: Optimizer, model: nn.Module, ratio: float) -> None:
+    """Give the B matrices of an adapter a learning rate of their own (LoRA+, Hayou et al. 2024).
+
+    Of the optimizer's groups each is split in two, before a step is made and a schedule begins:
+    https://arxiv.org/abs/2402.12354.
+
+    Args:
+        optimizer: over the model's parameters.
+        model: with an adapter.
+        ratio: how often the rate of the other parameters.
+    """
+    second = {id(p) for name, p in model.named_parameters() if ".lora_B." in name}
+    for group in list(optimizer.param_groups):
+        chosen = [p for p in group["params"] if id(p) in second]
+        if chosen:
+            group["params"] = [p for p in group["params"] if id(p) not in second]
+            optimizer.add_param_group({**group, "params": chosen, "lr": ratio * group["lr"]})
+
+
 def flat_optimizer(
     parameters: Iterable[nn.Parameter], make: Callable[[list[nn.Parameter]], Optimizer]
 ) -> Optimizer:

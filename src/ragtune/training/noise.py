@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 
 from ragtune.model.fast.dropout import Masks, numbers
+from ragtune.model.wrapping import Tuned
 
 
 class Noise:
@@ -31,7 +31,7 @@ class Noise:
         """[S + 1]: where the samples of the row that is read begin and end; None of a single one."""
 
     @contextmanager
-    def on(self, model: PeftModel) -> Iterator[None]:
+    def on(self, model: Tuned) -> Iterator[None]:
         """Let a model have it while it is trained."""
         handle = model.get_input_embeddings().register_forward_hook(self._add)
         try:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from peft import PeftModel
 
 from ragtune.base.stopping import asked
 from ragtune.model.fast.attention import using_attention
 from ragtune.model.hardware import free_gpu
+from ragtune.model.wrapping import Tuned
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Questions:
     """What their figure is called in the log: `eval_exact_match`, say."""
     short: str
     """The same over a column of a table: EM, say."""
-    ask: Callable[[PeftModel, int], dict[str, float]]
+    ask: Callable[[Tuned, int], dict[str, float]]
     """Given the model and the step, returns what is logged; nothing where they could not be answered."""
     times: int
     """How often they are asked in a whole training."""
@@ -34,7 +34,7 @@ class Questions:
     seconds: float = 0.0
     """That asking took since the start."""
 
-    def look(self, model: PeftModel, step: int) -> dict[str, float]:
+    def look(self, model: Tuned, step: int) -> dict[str, float]:
         """Ask them, unless a stop was asked for: then they are asked when the training goes on.
 
         The model is left in eval mode, as by the evaluation loss: each training step sets its own.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import random
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from ragtune.base.errors import RagtuneError
 from ragtune.base.screen.progress import in_parts
 from ragtune.data.encode import IGNORE, Encoder, Sample
 from ragtune.data.example import Example
+from ragtune.data.select import reordered
+from ragtune.data.splits import positives_cut
 from ragtune.model.fast.dropout import places
 from ragtune.model.layout import deal
 from ragtune.recipe.schema import Recipe
@@ -129,17 +132,40 @@ def steps_of(recipe: Recipe, encoder: Encoder, examples: Sequence[Example]) -> l
     drawn = draw_steps(
         len(examples), train.batch_size, steps=train.steps, epochs=train.epochs, seed=recipe.seed
     )
-    used = sorted({i for step in drawn for i in step})
-    samples: dict[int, Sample] = {}
-    made = in_parts("tokenising", encoder.samples, [examples[i] for i in used], "samples")
-    for index, sample in zip(used, made, strict=True):
+    # Of each sample the example, and the epoch where that matters.
+    epochs = (n // len(examples) if train.reorder_passages else 0 for n in itertools.count())
+    chosen = [[(index, next(epochs)) for index in step] for step in drawn]
+    used = sorted({one for step in chosen for one in step})
+    samples: dict[tuple[int, int], Sample] = {}
+
+    def make(ones: Sequence[tuple[int, int]]) -> list[Sample | None]:
+        plain = [examples[index] for index, _ in ones]
+        if not train.reorder_passages:
+            return encoder.samples(plain)
+        lots = [f"reorder:{recipe.seed}:{epoch}" for _, epoch in ones]
+        return _reordered_samples(encoder, plain, lots)
+
+    made = in_parts("tokenising", make, used, "samples")
+    for one, sample in zip(used, made, strict=True):
         if sample is None:
             raise RagtuneError(
-                f"The example {examples[index].qid} no longer fits into the model's context.",
+                f"The example {examples[one[0]].qid} no longer fits into the model's context.",
                 "Run `ragtune prepare` again: the prepared data belong to another model.",
             )
-        samples[index] = sample
+        samples[one] = sample
     return [
-        [dataclasses.replace(samples[index], number=n) for n, index in enumerate(step)]
-        for step in drawn
+        [dataclasses.replace(samples[one], number=n) for n, one in enumerate(step)]
+        for step in chosen
     ]
+
+
+def _reordered_samples(
+    encoder: Encoder, examples: Sequence[Example], lots: Sequence[str]
+) -> list[Sample | None]:
+    """The samples with the passages in the order of a lot; as they are where that would cut an answer away."""
+    shown = [reordered(example, lot) for example, lot in zip(examples, lots, strict=True)]
+    prompts = encoder.prompts(shown)
+    for n, (one, prompt) in enumerate(zip(shown, prompts, strict=True)):
+        if prompt is not None and positives_cut(encoder, one, prompt):
+            prompts[n] = encoder.prompts([examples[n]])[0]
+    return encoder.samples(shown, prompts)

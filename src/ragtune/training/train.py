@@ -1,4 +1,4 @@
-"""From samples to an adapter: from examples and a base model to an adapter."""
+"""From samples and a base model to a tuned one: with an adapter, or with all weights trained."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from peft import PeftModel
 from pydantic import JsonValue
 from transformers import PreTrainedModel, set_seed
 
@@ -31,22 +30,25 @@ from ragtune.model.fast.attention import NAME, using_packed
 from ragtune.model.fast.dropout import Masks
 from ragtune.model.fast.lora import fuse
 from ragtune.model.fast.probe import probe_texts
+from ragtune.model.full import in_float32, save_whole
 from ragtune.model.hardware import Hardware
 from ragtune.model.lora import save_adapter
 from ragtune.model.plan import Plan, describe
 from ragtune.model.quiet import quiet
 from ragtune.model.skeleton import auto_class
-from ragtune.model.wrapping import digest_of, trainable_parameters
+from ragtune.model.wrapping import Tuned, digest_of, trainable_parameters
 from ragtune.recipe.schema import Recipe
 from ragtune.training.arguments import training_arguments
+from ragtune.training.average import Average
 from ragtune.training.checkpoint import newest_whole
 from ragtune.training.failures import in_words
-from ragtune.training.gradients import attach_reached
+from ragtune.training.gradients import attach_reached, let_learn
+from ragtune.training.modes import Paused, set_recompute
 from ragtune.training.questions import Questions
 from ragtune.training.rows import PackedRows, rows_of
 from ragtune.training.table import LossTable
 from ragtune.training.trackers import keeping_logs
-from ragtune.training.trainer import PackedTrainer, set_recompute
+from ragtune.training.trainer import PackedTrainer
 from ragtune.training.watch import Entry, Progress, Watch, tokens_of
 
 _NAMED = 5
@@ -72,7 +74,7 @@ class Job:
     base_name: str | None
     """The base model's Hub id, if it has one."""
     folder: Path
-    """Exists and is empty: adapter, tokenizer and log are written into it. Who calls gives it its name."""
+    """Exists and is empty: what is trained, tokenizer and log are written into it. Who calls names it."""
     checkpoints: Path
     """A whole one there is continued from."""
     logs: Path
@@ -83,6 +85,8 @@ class Job:
     """Is given the step and the log so far whenever something is logged."""
     keep_plan: Callable[[Plan], None]
     """Is given every change of the plan before it is used."""
+    pause: int | None = None
+    """The step after which the training is to wait, if it is to."""
     world: World | None = None
     """The ranks, if there are several: all are given the same job, and rank 0 writes."""
 
@@ -94,7 +98,7 @@ class Job:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training gave, beside the adapter."""
+    """What a training gave, beside the weights."""
 
     steps: int
     samples: int
@@ -111,19 +115,19 @@ class TrainResult:
     """transformers' class that loads the whole model."""
 
 
-def train(model: PreTrainedModel, job: Job) -> tuple[PeftModel, TrainResult]:
-    """Train an adapter; write it with the tokenizer and the log of its loss into the job's folder.
+def train(model: PreTrainedModel, job: Job) -> tuple[Tuned, TrainResult]:
+    """Train an adapter or a whole model; write it with tokenizer and log of the loss into the job's folder.
 
     Args:
-        model: the base model; it is wrapped.
+        model: the base model; it is wrapped, or trained itself.
         job: everything else. Its checkpoints stay: they count until the folder has its name.
 
     Returns:
-        The model with its trained adapter, and what the training took.
+        The tuned model, and what the training took.
 
     Raises:
         RagtuneError: the loss is not finite, or there is too little memory for a single sample.
-        Stopped: a signal came; a checkpoint of the last step is there.
+        Stopped: a signal came, or the step at which it is to wait; a checkpoint of the last step is there.
     """
     recipe, world = job.recipe, job.world
     set_seed(recipe.seed)
@@ -134,26 +138,16 @@ def train(model: PreTrainedModel, job: Job) -> tuple[PeftModel, TrainResult]:
         agreed = world.agree(plan.to_dict())
         plan = Plan.from_dict(cast("dict[str, JsonValue]", agreed)) or plan
     job = dataclasses.replace(job, plan=plan, asking=asking)
-    packed = job.plan.packed
-    with using_packed(model) if packed else contextlib.nullcontext():
-        tuned, unreached = attach_reached(model, recipe.lora, recipe.seed, packed=packed)
     masks = Masks(recipe.seed)
-    masks.take_over(tuned)
-    fused = fuse(tuned)
-    if packed:
-        model.set_attn_implementation(NAME)
-    _describe(job, tuned)
-    if unreached:
-        named = ", ".join(unreached[:_NAMED]) + (" …" if len(unreached) > _NAMED else "")
-        warn(f"{len(unreached):,} layers get no gradient from text, and no adapter: {named}.")
-    if not fused:
-        note("The adapters are computed by PEFT: none of them is of a kind that ragtune fuses.")
-    checkpoint = newest_whole(job.checkpoints) if job.leads else None
-    if world:
-        checkpoint = _agreed(world, tuned, job, checkpoint)
-    with finishing(), world.together() if world else contextlib.nullcontext():
-        log, shown, seconds = _fit(job, tuned, masks, checkpoint)
-        result = _save(job, tuned, log, shown, seconds)
+    tuned = _learning(model, job, masks)
+    with in_float32(model) if recipe.full else contextlib.nullcontext():
+        _describe(job, tuned)
+        checkpoint = newest_whole(job.checkpoints) if job.leads else None
+        if world:
+            checkpoint = _agreed(world, tuned, job, checkpoint)
+        with finishing(), world.together() if world else contextlib.nullcontext():
+            log, shown, seconds = _fit(job, tuned, masks, checkpoint)
+            result = _save(job, tuned, log, shown, seconds)
     tuned.eval()
     model.set_attn_implementation(own_attention)
     note(
@@ -164,7 +158,28 @@ def train(model: PreTrainedModel, job: Job) -> tuple[PeftModel, TrainResult]:
     return tuned, result
 
 
-def _agreed(world: World, tuned: PeftModel, job: Job, checkpoint: Path | None) -> Path | None:
+def _learning(model: PreTrainedModel, job: Job, masks: Masks) -> Tuned:
+    """The model with what learns in it; what of it text gives no gradient doesn't, which is said."""
+    recipe, packed = job.recipe, job.plan.packed
+    tuned: Tuned = model
+    with using_packed(model) if packed else contextlib.nullcontext():
+        if recipe.full:
+            unreached = let_learn(model, packed=packed)
+        else:
+            tuned, unreached = attach_reached(model, recipe.lora, recipe.seed, packed=packed)
+    masks.take_over(tuned)
+    if not recipe.full and not fuse(tuned):
+        note("The adapters are computed by PEFT: none of them is of a kind that ragtune fuses.")
+    if packed:
+        model.set_attn_implementation(NAME)
+    if unreached:
+        what, rest = ("weights", "and stay") if recipe.full else ("layers", "and no adapter")
+        named = ", ".join(unreached[:_NAMED]) + (" …" if len(unreached) > _NAMED else "")
+        warn(f"{len(unreached):,} {what} get no gradient from text, {rest}: {named}.")
+    return tuned
+
+
+def _agreed(world: World, tuned: Tuned, job: Job, checkpoint: Path | None) -> Path | None:
     """The checkpoint that every rank goes on from, when all have the same weights and samples.
 
     Raises:
@@ -205,10 +220,11 @@ def _watched_rows(job: Job, per_row: int) -> PackedRows:
     return PackedRows(rows[job.world.rank :: job.world.size] if job.world else rows)
 
 
-def _describe(job: Job, tuned: PeftModel) -> None:
+def _describe(job: Job, tuned: Tuned) -> None:
     train = job.recipe.train
+    what = "full tuning, in float32" if job.recipe.full else f"rank {job.recipe.lora.rank}"
     note(
-        f"{trainable_parameters(tuned):,} trainable parameters (rank {job.recipe.lora.rank}). "
+        f"{trainable_parameters(tuned):,} trainable parameters ({what}). "
         f"{len(job.steps)} steps of {train.batch_size} samples."
     )
     for line in describe(job.plan, train.batch_size):
@@ -229,16 +245,15 @@ def _describe(job: Job, tuned: PeftModel) -> None:
 
 
 def _fit(
-    job: Job, tuned: PeftModel, masks: Masks, checkpoint: Path | None
+    job: Job, tuned: Tuned, masks: Masks, checkpoint: Path | None
 ) -> tuple[list[Entry], Progress, float]:
     """Train, from a checkpoint if there is one; returns Trainer's log, every step, and the seconds.
 
     Raises:
         Stopped: a signal came; a checkpoint of the last step is there.
     """
-    recipe, plan, steps = job.recipe, job.plan, job.steps
+    recipe, plan, steps, world = job.recipe, job.plan, job.steps, job.world
     set_seed(recipe.seed)
-    world = job.world
     rows = rows_of(
         steps, plan.rows(recipe.train.batch_size), *((world.rank, world.size) if world else ())
     )
@@ -265,7 +280,9 @@ def _fit(
             questions=job.asking,
             world=world,
         )
-        trainer.add_callback(Watch(trainer, shown, job.tell))
+        trainer.average = Average.of(tuned, recipe.train.average_last, len(steps))
+        trainer.lora_plus = recipe.train.lora_plus
+        trainer.add_callback(Watch(trainer, shown, job.tell, job.pause))
         noise = trainer.noise.on(tuned) if trainer.noise else contextlib.nullcontext()
         try:
             with keeping_logs(trainer, job.logs), noise:
@@ -280,6 +297,7 @@ def _fit(
             stop_if_asked(
                 f"Training stopped after step {reached} of {len(steps)}: its checkpoint is kept."
             )
+            raise Paused
         if recipe.train.keep == "best" and job.leads:
             trainer.load_best()
         seconds = time.monotonic() - shown.start
@@ -293,10 +311,8 @@ def _is_found(key: str) -> bool:
     return key.startswith("eval_") and not key.endswith(_TIMES)
 
 
-def _save(
-    job: Job, tuned: PeftModel, log: list[Entry], shown: Progress, seconds: float
-) -> TrainResult:
-    """Write the adapter, the tokenizer and the log of the loss into the job's folder."""
+def _save(job: Job, tuned: Tuned, log: list[Entry], shown: Progress, seconds: float) -> TrainResult:
+    """Write what was trained, the tokenizer and the log of the loss into the job's folder."""
     history = [
         # In an order of ours: a log that was read back from a checkpoint has another.
         {k: entry[k] for k in (*_LOGGED, *sorted(filter(_is_found, entry))) if k in entry}
@@ -321,7 +337,10 @@ def _save(
     if not job.leads:
         return result
     with disk_errors(job.folder, 4 * result.trainable_parameters):
-        save_adapter(tuned, job.folder, job.base_name)
+        if isinstance(tuned, PreTrainedModel):
+            save_whole(tuned, job.folder)
+        else:
+            save_adapter(tuned, job.folder, job.base_name)
         job.encoder.tokenizer.save_pretrained(job.folder)
         tuned.generation_config.save_pretrained(job.folder)
         write_jsonl(job.folder / "train_log.jsonl", history)

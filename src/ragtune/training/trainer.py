@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import Optimizer
@@ -33,13 +32,17 @@ from ragtune.distributed.summing import Summing
 from ragtune.distributed.world import World
 from ragtune.model.fast.dropout import Masks
 from ragtune.model.fast.lora import drop_waiting
+from ragtune.model.full import read_into
 from ragtune.model.hardware import free_gpu
 from ragtune.model.lora import refresh
 from ragtune.model.plan import Plan
-from ragtune.model.wrapping import digest_of
+from ragtune.model.skeleton import has_own_code
+from ragtune.model.wrapping import Tuned, digest_of
 from ragtune.store.seal import is_whole, seal
+from ragtune.training.average import Average
 from ragtune.training.checkpoint import keep_newest
-from ragtune.training.flat import flat_optimizer
+from ragtune.training.flat import flat_optimizer, split_rates
+from ragtune.training.modes import set_recompute, switching
 from ragtune.training.noise import Noise
 from ragtune.training.questions import Questions
 from ragtune.training.rows import PackedRows, RowCollator, read_row, split_rows
@@ -48,18 +51,6 @@ _DRIFTED = (
     "Every rank adds up the same: one that gets another result has a fault in its GPU or its memory. Leave it "
     "out: the same command goes on from the last checkpoint."
 )
-
-
-def set_recompute(model: PreTrainedModel, *, on: bool) -> None:
-    """Let a model recompute its activations in the backward pass, or keep them."""
-    # transformers before 5.20 knows the older names alone.
-    # That a model has one of them: tested by tests/training/test_out_of_memory.py, with both versions.
-    names = ("activation_checkpointing", "gradient_checkpointing")
-    kind = names[0] if hasattr(model, f"{names[0]}_enable") else names[1]
-    if on:
-        getattr(model, f"{kind}_enable")({"use_reentrant": False})
-    else:
-        getattr(model, f"{kind}_disable")()
 
 
 class PackedTrainer(Trainer):
@@ -100,6 +91,10 @@ class PackedTrainer(Trainer):
         self.masks = masks
         self.keep = keep
         self.questions = questions
+        self.average: Average | None = None
+        """Of the last steps' weights, if it is wanted."""
+        self.lora_plus: float | None = None
+        """How often the learning rate the adapter's B matrices have, if they have their own."""
         self.trained = trained
         self.world = world
         self.stopping = False
@@ -117,7 +112,7 @@ class PackedTrainer(Trainer):
         """Whether one of them ran out of memory."""
         self.told = torch.zeros(())
         """The loss of this step that Trainer was given before its last row."""
-        self.model.train = _switching(self.model)
+        self.model.train = switching(self.model)
 
     @property
     def stops(self) -> bool:
@@ -133,7 +128,7 @@ class PackedTrainer(Trainer):
         return SequentialSampler(train_dataset)
 
     def training_step(
-        self, model: PeftModel, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None
+        self, model: Tuned, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None
     ) -> Tensor:
         """One row forward and backward; in parts, if the plan has become smaller.
 
@@ -226,8 +221,14 @@ class PackedTrainer(Trainer):
         raise RagtuneError(
             f"Step {step}: there is too little memory for a single sample, even with recomputed "
             "activations.",
-            ("Set train.products=null with " if self.plan.products else "Set ")
-            + "model.quantization=nf4, prompt.max_tokens to something shorter, or a lower lora.rank.",
+            (
+                "Set tuning=lora, or"
+                if self.plan.full
+                else "Set train.products=null with model.quantization=nf4, a lower lora.rank, or"
+                if self.plan.products
+                else "Set model.quantization=nf4, a lower lora.rank, or"
+            )
+            + " prompt.max_tokens to something shorter.",
         )
 
     def _parts(self, row: int) -> list[dict[str, Any]]:
@@ -236,7 +237,7 @@ class PackedTrainer(Trainer):
         parts = split_rows(samples, -(-len(samples) // self.plan.max_samples_per_row))
         return [self.data_collator([{"index": row, "samples": part}]) for part in parts]
 
-    def create_optimizer(self, model: PeftModel | None = None) -> Optimizer:
+    def create_optimizer(self, model: Tuned | None = None) -> Optimizer:
         """Trainer's; an 8-bit one over a single tensor (not in float16: the scaler looks at each)."""
         if self.optimizer is None and self.plan.optimizer != "adamw" and not self.args.fp16:
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
@@ -245,11 +246,14 @@ class PackedTrainer(Trainer):
                 (p for p in self.model.parameters() if p.requires_grad),
                 lambda tensors: kind([{"params": tensors, **decay}], **options),
             )
-        return super().create_optimizer(model)  # type: ignore[no-any-return]
+        optimizer: Optimizer = super().create_optimizer(model)
+        if self.lora_plus:
+            split_rates(optimizer, self.model, self.lora_plus)
+        return optimizer
 
     def compute_loss(
         self,
-        model: PeftModel,
+        model: Tuned,
         inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,  # noqa: ARG002 - of this rank's rows alone
@@ -304,7 +308,7 @@ class PackedTrainer(Trainer):
         return metrics
 
     def load_best(self) -> None:
-        """Put the adapter of the best step into the model.
+        """Put the weights of the best step into the model.
 
         Trainer's own way remembers a path, and takes the last step in silence if the run was moved.
         """
@@ -314,38 +318,40 @@ class PackedTrainer(Trainer):
                 f"The best checkpoint, {best}, is gone or damaged.",
                 f"Delete {best.parent} and run the same command again: the training is repeated.",
             )
-        refresh(self.model, best)
+        self._load_from_checkpoint(str(best))
 
-    def _save_checkpoint(self, model: PeftModel, trial: object) -> None:
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: Tuned | None = None
+    ) -> None:
+        """Each weight must be there, and none may be beyond; Trainer would take less in silence."""
+        model, folder = model or self.model, Path(resume_from_checkpoint)
+        if isinstance(model, PreTrainedModel):
+            read_into(model, folder, trust_remote_code=has_own_code(model.config))
+        else:
+            refresh(model, folder)
+        if self.average:
+            self.average.load(folder)
+
+    def _save_checkpoint(self, model: Tuned, trial: object) -> None:
         if self.world and self.world.alike:
             self.world.require_same(digest_of(self.model, trained=True), "The adapter", _DRIFTED)
         if self.world and not self.world.leads:
             return
         folder = Path(self._get_output_dir(trial=trial))
         checkpoint = folder / f"checkpoint-{self.state.global_step}"
-        # Weights and AdamW's two averages, in float32.
-        needed = 12 * sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        # Weights, AdamW's two averages and perhaps that of the weights, in float32.
+        needed = (16 if self.average else 12) * sum(
+            p.numel() for p in self.model.parameters() if p.requires_grad
+        )
         try:
             with disk_errors(checkpoint, needed):
                 remove(checkpoint)  # nothing is written over
                 super()._save_checkpoint(model, trial)
+                if self.average:
+                    self.average.save(checkpoint)
                 seal(checkpoint)
         except BaseException:  # a stop, too
             shutil.rmtree(checkpoint, ignore_errors=True)  # half of it would fill the disk
             raise
         # Only now may older ones go: until the manifest stands this one does not count.
         keep_newest(folder, self.keep, self.state.best_global_step)
-
-
-def _switching(model: PeftModel) -> Callable[[bool], PeftModel]:
-    """A model's `train` that does nothing where its mode is the wanted one.
-
-    Trainer calls it for every row, and a large model has thousands of modules: milliseconds in which
-    the GPU waits.
-    """
-    train = model.train
-
-    def switch(mode: bool = True) -> PeftModel:
-        return model if model.training == mode else train(mode)
-
-    return switch

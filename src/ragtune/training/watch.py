@@ -37,7 +37,10 @@ class Watch(TrainerCallback):
         trainer: PackedTrainer,
         on_step: Callable[[Entry], None],
         tell: Callable[[int, Sequence[Entry]], None],
+        pause: int | None = None,
     ) -> None:
+        self.pause = pause
+        """The step after which the training is to wait, with a checkpoint."""
         self.trainer = trainer
         self.on_step = on_step
         self.tell = tell
@@ -51,12 +54,14 @@ class Watch(TrainerCallback):
         control: TrainerControl,
         **_: object,
     ) -> None:
+        if self.trainer.average:
+            self.trainer.average.take(state.global_step)
         require_held()  # before a checkpoint that would take the place of another machine's
         # After the last step comes the adapter itself; only the best of several needs a checkpoint.
         if state.global_step >= state.max_steps:
             if not args.metric_for_best_model:
                 control.should_save = False
-        elif self.trainer.stops:
+        elif self.trainer.stops or state.global_step == self.pause:
             control.should_save = control.should_training_stop = True
 
     def on_train_begin(
@@ -80,6 +85,17 @@ class Watch(TrainerCallback):
                 self.trainer.log(found)
         if self.trainer.world:
             self.trainer.world.rest()  # rank 0 may be asking what is spread over all
+
+    def on_train_end(
+        self,
+        args: TrainingArguments,  # noqa: ARG002 - TrainerCallback's signature
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002 - TrainerCallback's signature
+        **_: object,
+    ) -> None:
+        """Let the mean of the last steps be what was trained."""
+        if self.trainer.average and state.global_step >= state.max_steps:
+            self.trainer.average.put()
 
     def on_evaluate(
         self,

@@ -32,7 +32,8 @@ from ragtune.model.load import context_length, load_config, load_model, load_tok
 from ragtune.model.plan import plan_answers
 from ragtune.model.source import ModelSource, resolve
 from ragtune.recipe.corpus import Generate
-from ragtune.recipe.schema import Data, Evaluate, Model, Prompt, Recipe, Train
+from ragtune.recipe.data import Data, Prompt
+from ragtune.recipe.schema import Evaluate, Model, Recipe, Train
 from ragtune.store.seal import SMALL
 
 _ASKING = "synthetic.asking.jsonl"

@@ -13,6 +13,7 @@ from ragtune.model.memory import smallest
 from ragtune.model.merge import available_memory, memory_needed
 from ragtune.model.plan import Plan, describe, estimate_of, is_tight, make_plan
 from ragtune.model.quantized import quantization_of, require_mergeable
+from ragtune.model.skeleton import skeleton
 from ragtune.model.targets import find_targets
 from ragtune.stages.check.directory import (
     as_gguf,
@@ -138,13 +139,19 @@ def merging(look: Look) -> None:
     if run.recipe.publish.format == "adapter" or merged(run):
         return
     require_mergeable(quantization_of(run.config, run.hardware.device))
-    experts = find_targets(run.config, run.recipe.lora).experts
-    adapter = estimate_of(run.recipe, run.hardware, run.config).adapter
-    needed, available = memory_needed(run.config, experts) + int(adapter), available_memory()
+    if run.recipe.full:  # there is nothing to merge
+        needed = 4 * skeleton(run.config).num_parameters()
+    else:
+        experts = find_targets(run.config, run.recipe.lora).experts
+        adapter = estimate_of(run.recipe, run.hardware, run.config).adapter
+        needed = memory_needed(run.config, experts) + int(adapter)
+    available = available_memory()
     if available is not None and needed > available:
         raise UsageError(
             f"Merging needs about {size_of(needed)} of memory; {size_of(available)} are available here.",
-            "Set publish.format=adapter: the adapter alone can be published from here, and merged on "
+            "Let `ragtune merge` run on another machine."
+            if run.recipe.full
+            else "Set publish.format=adapter: the adapter alone can be published from here, and merged on "
             "another machine with `ragtune merge`.",
         )
     look.say(f"needs about {size_of(needed)} of memory")
@@ -160,7 +167,8 @@ def disk(look: Look) -> None:
         # One more than is kept: a checkpoint is whole before an older one goes.
         kept = run.recipe.train.keep_checkpoints + 1
         checkpoints = estimate.adapter * (1 + moments) * kept - checkpoint_bytes(run)
-        parts = {"checkpoints": max(0.0, checkpoints), "adapter": estimate.adapter}
+        what = "tuned model" if run.recipe.full else "adapter"
+        parts = {"checkpoints": max(0.0, checkpoints), what: estimate.adapter}
     weights = estimate.shape.linear + estimate.shape.other
     if run.recipe.publish.format != "adapter" and not merged(run):
         parts["merged model"] = 2.0 * weights  # in bf16
@@ -175,7 +183,8 @@ def disk(look: Look) -> None:
         raise UsageError(
             f"The run needs about {size_of(needed)} of disk ({words}); {size_of(free)} are free at "
             f"{place(run)}.",
-            "Choose another place with --run-dir, set publish.format=adapter, or lower "
-            "train.keep_checkpoints.",
+            "Choose another place with --run-dir, set "
+            + ("tuning=lora" if run.recipe.full else "publish.format=adapter")
+            + ", or lower train.keep_checkpoints.",
         )
     look.say(f"about {size_of(needed)} of {size_of(free)} that are free: {words}")

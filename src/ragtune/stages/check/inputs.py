@@ -20,7 +20,7 @@ from ragtune.data.read import locate, read_examples
 from ragtune.data.select import nearly_positive, rejection
 from ragtune.distributed.place import take_place
 from ragtune.publish.hub import check_access, require_name
-from ragtune.recipe.schema import Data
+from ragtune.recipe.data import Data
 from ragtune.stages.check.directory import answered_before, prepared
 from ragtune.stages.check.findings import Level, Look
 from ragtune.training.arguments import require_arguments

@@ -11,17 +11,19 @@ from ragtune.model.causal import require_causal
 from ragtune.model.facts import model_facts
 from ragtune.model.fast.attention import using_packed
 from ragtune.model.fast.probe import probe
+from ragtune.model.full import require_plain
 from ragtune.model.generation import GENERATION, require_settings
 from ragtune.model.headers import compare
 from ragtune.model.hub_cache import folder_of, loads_without_hub, require_weights
 from ragtune.model.lora import attach
 from ragtune.model.quantized import quantization_of, without_quantization
 from ragtune.model.quiet import quiet
-from ragtune.model.skeleton import FOREIGN
+from ragtune.model.skeleton import FOREIGN, skeleton
 from ragtune.model.targets import describe, find_targets, packed_weight
 from ragtune.model.trial import TrialError, small_copy
-from ragtune.model.wrapping import adapters
+from ragtune.model.wrapping import Tuned, adapters
 from ragtune.publish.licences import base_licence
+from ragtune.recipe.schema import Lora
 from ragtune.stages.check.directory import trained
 from ragtune.stages.check.findings import Finding, Level, Look
 from ragtune.training.gradients import without_gradient
@@ -103,11 +105,19 @@ def adapter(look: Look) -> None:
     """What the adapter goes on, as PEFT makes it on the model without weights, and what is left out.
 
     Raises:
-        UsageError: PEFT can't reach what is asked for.
+        UsageError: PEFT can't reach what is asked for, or the weights that are to be trained are packed.
     """
     run = look.run
-    targets = find_targets(run.config, run.recipe.lora)
     quantized = quantization_of(run.config, run.hardware.device)
+    if run.recipe.full:
+        require_plain(quantized)
+        look.say(
+            f"none: all {skeleton(run.config).num_parameters():,} parameters are trained, in float32"
+        )
+        if run.recipe.lora != Lora():
+            look.say("tuning: full doesn't use the lora section")
+        return
+    targets = find_targets(run.config, run.recipe.lora)
     if quantized and not quantized.dequantized and targets.by_weight:
         raise packed_weight(targets.by_weight[0], quantized.kind)
     if run.recipe.train.products and targets.by_weight:
@@ -134,21 +144,24 @@ def trial(look: Look) -> None:
         with quiet():
             require_causal(copy, run.recipe.model.id)
             unpackable = probe(copy, training=True)
-            tuned = attach(copy, run.recipe.lora, run.recipe.seed)
+            tuned: Tuned = copy
+            if not run.recipe.full:
+                tuned = attach(copy, run.recipe.lora, run.recipe.seed)
             with contextlib.nullcontext() if unpackable else using_packed(copy):
                 unreached = without_gradient(tuned, packed=unpackable is None)
     except FOREIGN as error:
         text = shortened(first_line(error), 120)
         look.warn(f"not made: a small copy fails ({text})", _LATER)
         return
-    count = len(adapters(tuned))
+    what = "weights" if run.recipe.full else "adapters"
+    count = len(list(copy.parameters()) if run.recipe.full else adapters(tuned))
     packing = f"one sample a row: {unpackable}" if unpackable else "its rows can be packed"
     look.say(f"a small copy with {layers} of its layers is causal; {packing}")
     if unreached:
         ends = sorted({name.rpartition(".")[2] for name in unreached})
         look.warn(
-            f"{len(unreached)} of the copy's {count} adapters get no gradient: {', '.join(ends)}",
+            f"{len(unreached)} of the copy's {count} {what} get no gradient: {', '.join(ends)}",
             "Training leaves them out; the number of parameters above still counts them.",
         )
     else:
-        look.say(f"each of its {count} adapters gets a gradient")
+        look.say(f"each of its {count} {what} gets a gradient")

@@ -1,0 +1,98 @@
+"""Points of a search against each other, each trained with several seeds: which is better, if one is.
+
+A figure is uncertain for two reasons: other questions could have been asked, and another seed trains
+another model. Its interval has both: the bootstrap's over the questions, of which each counts with its mean
+over the seeds, and Student's t over the seeds' own figures; the two halves are added as squares are.
+Few seeds make it wide, and one says nothing of the other reason: then no point is called better.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
+
+from ragtune.scoring.statistics import CONFIDENCE, Figure, figures
+
+Values = Mapping[str, float]
+"""The headline metric of each question, by qid."""
+BySeed = Mapping[int, Values]
+
+
+class Spread(TypedDict):
+    """A mean over questions and seeds, its interval, and how much of that the seeds make."""
+
+    figure: Figure
+    n: int
+    seeds: dict[str, float]
+    """Each seed's own mean."""
+    deviation: float | None
+    """Of these, the standard deviation; None of a single seed."""
+
+
+def spread_of(one: BySeed, draw: int) -> Spread | None:
+    """A point's figure over the questions that all of its seeds were asked; None without any.
+
+    Args:
+        one: its values.
+        draw: seeds the bootstrap.
+    """
+    seeds = sorted(one)
+    shared = set.intersection(*(set(one[seed]) for seed in seeds)) if seeds else set()
+    qids = sorted(shared)
+    if not qids:
+        return None
+    means = {seed: statistics.fmean(one[seed][q] for q in qids) for seed in seeds}
+    every = [statistics.fmean(one[seed][q] for seed in seeds) for q in qids]
+    found = figures({"": every}, draw)[""]
+    several = len(seeds) > 1
+    half = _student(len(seeds)) * statistics.stdev(means.values()) if several else 0.0
+    value = found["value"]
+    return {
+        "figure": {
+            "value": value,
+            "low": value - math.hypot(value - found["low"], half),
+            "high": value + math.hypot(found["high"] - value, half),
+        },
+        "n": len(qids),
+        "seeds": {str(seed): mean for seed, mean in means.items()},
+        "deviation": statistics.stdev(means.values()) if several else None,
+    }
+
+
+def less(one: BySeed, other: BySeed, draw: int) -> Spread | None:
+    """One point less another, seed by seed and question by question: what both were asked."""
+    pairs: dict[int, Values] = {
+        seed: {q: one[seed][q] - other[seed][q] for q in one[seed].keys() & other[seed].keys()}
+        for seed in one.keys() & other.keys()
+    }
+    return spread_of(pairs, draw)
+
+
+def is_better(difference: Spread | None) -> bool:
+    """Whether a difference shows that the first is better: over several seeds, its interval above zero."""
+    return (
+        difference is not None
+        and difference["deviation"] is not None
+        and difference["figure"]["low"] > 0
+    )
+
+
+def ranked(points: Mapping[str, BySeed], draw: int) -> list[str]:
+    """The names of points with figures, the highest mean first; of equals in the order that they are given."""
+    means = {name: found["figure"]["value"] for name, one in points.items()
+             if (found := spread_of(one, draw))}  # fmt: skip
+    return sorted(means, key=lambda name: -means[name])
+
+
+def halved(points: Sequence[str]) -> list[str]:
+    """The better half of ranked points, but not fewer than two."""
+    return list(points[: max(2, -(-len(points) // 2))])
+
+
+def _student(count: int) -> float:
+    """What the standard deviation of so many figures is multiplied with: half of their mean's interval."""
+    from scipy.stats import t  # noqa: PLC0415 - half a second, and few ask
+
+    return float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) / math.sqrt(count)

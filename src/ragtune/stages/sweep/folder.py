@@ -1,0 +1,119 @@
+"""The folder of a sweep: where its data, recipes, runs and figures lie, and whose they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from ragtune.base.errors import UsageError
+from ragtune.base.files import read_if_whole, read_json, write_json
+from ragtune.base.lock import NAMES as LOCKS
+from ragtune.data.apart import copy_evaluation, hold_apart
+from ragtune.recipe.load import save
+from ragtune.recipe.schema import Recipe
+from ragtune.stages.sweep.grid import Point
+from ragtune.stages.twins import SWEEP
+from ragtune.store.changes import part_of
+from ragtune.store.inputs import read_inputs
+from ragtune.store.proof import fingerprint
+
+_SPLIT_BY = ("seed", "data.train", "data.source", "data.format", "data.fields")
+"""What it depends on which questions are held apart."""
+
+
+class SweepFolder:
+    """The paths of a sweep."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.about = path / SWEEP
+        self.train = path / "data" / "train.jsonl"
+        self.held = path / "data" / "held.jsonl"
+        self.evaluation = path / "data" / "dev.jsonl"
+        self.runs = path / "runs"
+        self.results = path / "results.json"
+        self.report = path / "report.html"
+        self.best = path / "best.yaml"
+
+    def recipe(self, run: str) -> Path:
+        return self.path / "recipes" / f"{run}.yaml"
+
+    def log(self, run: str) -> Path:
+        return self.path / "logs" / f"{run}.log"
+
+    def reached(self, run: str, what: str) -> Path:
+        """What says where a run's answers lie, at a share of its steps or to the evaluation set."""
+        return self.path / "reached" / f"{run}-{what}.json"
+
+    def require_ours(self) -> None:
+        """Raise unless what lies here was made by a sweep, or nothing does.
+
+        Raises:
+            UsageError: somebody else's files.
+        """
+        there = {one.name for one in self.path.iterdir()} if self.path.is_dir() else set()
+        if (
+            there - {*LOCKS, "data"} and self.about.name not in there
+        ):  # data: a stop came while it was split
+            raise UsageError(
+                f"{self.path} holds other things than a sweep.",
+                "Choose another folder with --folder.",
+            )
+
+    def prepare(self, recipe: Recipe) -> dict[str, JsonValue]:
+        """Have the data, held apart as they were when the sweep began; returns how many there are.
+
+        Raises:
+            UsageError: the sweep here is of other data, or of another seed.
+        """
+        of = fingerprint([part_of(recipe, _SPLIT_BY), _contents(recipe)])
+        known = read_if_whole(self.about)
+        if known and known.get("of") != of:
+            raise UsageError(
+                f"The sweep in {self.path} is of other training data, or of another seed.",
+                "Choose another folder with --folder: figures of both can't stand in one table.",
+            )
+        if not known:
+            self.train.parent.mkdir(parents=True, exist_ok=True)
+            counts = hold_apart(recipe.data, recipe.seed, self.train, self.held)
+            known = {
+                "of": of,
+                "train": counts.train,
+                "held": counts.held,
+                "left_out": counts.left_out,
+            }
+            write_json(self.about, known)
+        return {name: known[name] for name in ("train", "held", "left_out")}
+
+    def copy_evaluation(self, recipe: Recipe) -> Path:
+        """The recipe's evaluation set, in a file that every run can be asked."""
+        if not self.evaluation.exists():
+            copy_evaluation(recipe.data, self.evaluation)
+        return self.evaluation
+
+    def write_recipe(self, run: str, point: Point, seed: int) -> Path:
+        """The recipe of a run: the point's, over the data of the sweep."""
+        values = point.recipe.model_dump(mode="json")
+        values["name"], values["seed"], values["devices"] = run, seed, 1
+        values["data"] |= {
+            "source": None, "train": str(self.train), "eval": str(self.held), "format": "records", "fields": {},
+        }  # fmt: skip
+        values["publish"] |= {"repo": None}
+        path = self.recipe(run)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(Recipe.model_validate(values), path)
+        return path
+
+    def answers_of(self, run: str, what: str) -> dict[str, JsonValue]:
+        """Where a run's answers lie; {} where they don't."""
+        file = self.reached(run, what)
+        found = read_json(file) if file.exists() else {}
+        there = found and (self.runs / run / str(found["answers"]) / "predictions.jsonl").is_file()
+        return found if there else {}
+
+
+def _contents(recipe: Recipe) -> JsonValue:
+    """The sha256 of the training data's files on this machine."""
+    read = read_inputs(recipe, ("data.train",))()
+    return {key: [facts["sha256"] for facts in one["files"].values()] for key, one in read.items()}

@@ -1,0 +1,113 @@
+"""The points of a sweep: every combination of the values that keys are given, and what its runs are called."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ragtune.base.errors import UsageError
+from ragtune.recipe.load import load_recipe
+from ragtune.recipe.schema import CHANGES_NOTHING, Recipe
+from ragtune.store.changes import part_of
+from ragtune.store.proof import fingerprint
+
+_NAME = 60
+"""Characters of a point's name before it is cut: a run's may have a hundred."""
+_MOST = 200
+"""Points of a sweep; a slip of the keys would train for a year."""
+_OURS = ("seed", "name", "data.train", "data.eval", "data.source", "data.format", "data.fields")
+"""What a sweep sets itself, or holds for all points."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One combination."""
+
+    changes: tuple[str, ...]
+    """To the recipe: KEY=VALUE; none of the keys that all points have alike."""
+    recipe: Recipe
+    """With those, too."""
+
+    @property
+    def name(self) -> str:
+        """Of its runs: readable, and another one for another recipe, of whatever key."""
+        words = "_".join(map(_short, self.changes)) or "as-it-is"
+        plain = re.sub(r"[^\w.-]+", "-", words).strip("-.")[:_NAME]
+        key = fingerprint(part_of(self.recipe, ("",), (*CHANGES_NOTHING, "seed")))
+        return f"{plain}_{key[:6]}"
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        return ", ".join(self.changes) or "the recipe as it is"
+
+
+def points_of(source: Recipe, overrides: Sequence[str]) -> list[Point]:
+    """Every combination, in the order in which the values are given.
+
+    Args:
+        source: the recipe.
+        overrides: KEY=VALUE, or KEY=VALUE,VALUE for what is tried; a comma in brackets or quotes is no border.
+
+    Raises:
+        UsageError: a combination is no valid recipe, or a key is given that a sweep sets itself.
+    """
+    given = [_values(one) for one in overrides]
+    for key, values in given:
+        if len(values) > 1 and (key in _OURS or key.startswith("publish.")):
+            raise UsageError(
+                f"A sweep does not try several values of {key}.",
+                "Seeds are counted by --seeds; data and what is published are the same for all points.",
+            )
+    fixed = [f"{key}={values[0]}" for key, values in given if len(values) == 1]
+    tried = [[f"{key}={value}" for value in values] for key, values in given if len(values) > 1]
+    combinations = list(itertools.product(*tried))
+    if len(combinations) > _MOST:
+        raise UsageError(
+            f"That makes {len(combinations):,} points, and a sweep has {_MOST} at most.",
+            "Try fewer values, or begin with those that matter most.",
+        )
+    found = [Point(one, load_recipe(source, [*fixed, *one])) for one in combinations]
+    alike: dict[str, Point] = {}
+    for point in found:
+        other = alike.setdefault(point.recipe.model_dump_json(), point)
+        if other is not point:
+            raise UsageError(
+                f"{other.label} and {point.label} are the same.", "Leave one of them out."
+            )
+    return found
+
+
+def _values(override: str) -> tuple[str, list[str]]:
+    """A key and its values."""
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(
+            f"'{override}' is no override.",
+            "Write section.key=value, or several: train.learning_rate=1e-4,2e-4.",
+        )
+    return key.strip(), _split(text)
+
+
+def _split(text: str) -> list[str]:
+    """A text at its commas, but for those within brackets, braces or quotes."""
+    parts, depth, quote = [""], 0, ""
+    for sign in text:
+        if quote:
+            quote = "" if sign == quote else quote
+        elif sign in "'\"":
+            quote = sign
+        depth += (sign in "[{") - (sign in "]}") if not quote else 0
+        if sign == "," and depth == 0 and not quote:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return [part.strip() for part in parts]
+
+
+def _short(change: str) -> str:
+    """A change without its section: `learning_rate=1e-4`."""
+    key, _, value = change.partition("=")
+    return f"{key.rpartition('.')[2]}={value}"

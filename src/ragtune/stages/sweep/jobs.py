@@ -1,0 +1,107 @@
+"""Several processes at a time, each with a log; all are stopped with the command that started them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ragtune.base.lock import require_held
+from ragtune.base.reading import open_plain
+from ragtune.base.stopping import asked, finishing, stop_if_asked
+
+_LOOK = 0.2
+"""Seconds between two looks at what is running."""
+_TAIL = 4096
+"""Bytes of a log's end among which the last line stands."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A process to be run."""
+
+    name: str
+    words: tuple[str, ...]
+    """For Python, behind `-m`."""
+    log: Path
+
+
+@dataclass(frozen=True)
+class _Running:
+    task: Task
+    process: subprocess.Popen[bytes]
+
+
+def run_all(
+    tasks: Sequence[Task], at_a_time: Callable[[], int], done: Callable[[Task, str], None]
+) -> None:
+    """Run tasks, some at a time; one that fails keeps none of the others from going on.
+
+    Args:
+        tasks: in the order in which they begin.
+        at_a_time: how many may run now; it is asked again and again.
+        done: is told each task that has ended, and why it failed, or "".
+
+    Raises:
+        Stopped: a signal came; those that ran have stopped, too.
+    """
+    waiting, running = list(tasks), list[_Running]()
+    with finishing(), _ended(running):
+        while (waiting or running) and not asked():
+            require_held()
+            while waiting and len(running) < max(1, at_a_time()):
+                running.append(_started(waiting.pop(0), at_a_time()))
+            for one in [one for one in running if one.process.poll() is not None]:
+                running.remove(one)
+                done(one.task, _problem(one))
+            time.sleep(_LOOK)
+    stop_if_asked("What the runs had done is kept.")
+
+
+def _started(task: Task, at_a_time: int) -> _Running:
+    task.log.parent.mkdir(parents=True, exist_ok=True)
+    environment = dict(os.environ)
+    if at_a_time > 1:  # else each would take all cores
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // at_a_time)))
+    with task.log.open("ab") as log:
+        process = subprocess.Popen(  # noqa: S603 - this Python, with words of ours
+            [sys.executable, "-m", *task.words],
+            stdin=subprocess.PIPE,  # it ends with this process
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,  # Ctrl-C comes to this process alone, which passes it on once
+        )
+    return _Running(task, process)
+
+
+@contextmanager
+def _ended(running: list[_Running]) -> Iterator[None]:
+    """Let nothing run on: what still does is asked to stop, and has the time for it."""
+    try:
+        yield
+        for one in running:
+            one.process.terminate()
+        for one in running:
+            one.process.wait()
+    finally:
+        for one in running:
+            if one.process.poll() is None:
+                one.process.kill()
+                one.process.wait()
+
+
+def _problem(one: _Running) -> str:
+    """Why a process failed: the last words of its log; "" if it didn't."""
+    if one.process.returncode == 0:
+        return ""
+    with open_plain(one.task.log) as file:
+        file.seek(max(0, one.task.log.stat().st_size - _TAIL))
+        lines = file.read().decode(errors="replace").splitlines()
+    words = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return words or f"exit code {one.process.returncode}"

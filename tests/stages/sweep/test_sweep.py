@@ -1,0 +1,177 @@
+"""`ragtune sweep`: real trainings of a tiny model, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+import ragtune
+from ragtune.base.errors import UsageError
+from ragtune.base.files import read_json
+from ragtune.base.lock import locked
+from ragtune.recipe.load import load_recipe
+from ragtune.stages.sweep.sweep import fitting
+from ragtune.store.proof import read_proof
+from tests.conftest import make_records, write_records
+
+GRID = ("train.learning_rate=0.02,1e-9,0.01", "train.steps=8", "train.save_every=100")
+
+
+@pytest.fixture
+def recipe(tiny_recipe: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """With as many articles as questions, so that some can be held apart."""
+    write_records(tmp_path / "train.jsonl", make_records(48))
+    return tiny_recipe
+
+
+def answered(folder: Path) -> dict[str, float]:
+    """When each run's answers were written."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_mtime
+        for path in folder.glob("runs/*/eval/**/predictions.jsonl")
+    }
+
+
+def test_a_grid_is_trained_halved_compared_and_looked_at_once(
+    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "sweep"
+    found = ragtune.sweep(recipe, *GRID, seeds=2, jobs=2, folder=folder)
+    said = capsys.readouterr().out
+    assert found["seeds"] == [7, 8]
+    # One of three stops at a quarter; two are not halved any more.
+    assert sorted(row["share"] for row in found["points"]) == [0.25, 1, 1]
+    assert "At 25% of the steps the lower half stops" in said
+    data = found["data"]
+    assert data["held"] == 20
+    assert data["train"] == 28
+    assert data["left_out"] == 0
+    for row in found["points"]:
+        assert row["problems"] == []
+        assert row["spread"] is not None
+        assert row["spread"]["n"] == 20
+        assert set(row["spread"]["seeds"]) == {"7", "8"}
+    # The evaluation set: with the best point's runs alone.
+    (look,) = found["looks"]
+    assert look["point"] == found["best"]
+    assert look["after"] is not None
+    assert look["after"]["n"] == 10
+    asked = {path.parents[2].name for path in folder.glob("runs/*/eval/dev/after")}
+    assert asked == {f"{found['best']}_seed-{seed}" for seed in (7, 8)}
+    best = load_recipe(folder / "best.yaml")
+    assert best.data.train == recipe["data"]["train"]
+    assert best.name == "tiny"
+    page = (folder / "report.html").read_text("utf-8")
+    assert "train.learning_rate=0.02" in page
+    assert read_json(folder / "results.json")["best"] == found["best"]
+    # Prepared once a seed, but where two began at a time.
+    proofs = [read_proof(path) for path in folder.glob("runs/*/data")]
+    assert len(proofs) == 6
+    assert sum("taken_from" in proof.facts for proof in proofs if proof) >= 2
+    # The wait changed nothing that is trained, bit for bit.
+    run = f"{found['best']}_seed-7"
+    ragtune.train(folder / "recipes" / f"{run}.yaml", run_dir=tmp_path / "whole")
+    one, other = (
+        load_file(path / "adapter" / "adapter_model.safetensors")
+        for path in (folder / "runs" / run, tmp_path / "whole")
+    )
+    assert all(one[name].equal(tensor) for name, tensor in other.items())
+    # The same command repeats nothing.
+    times = answered(folder)
+    again = ragtune.sweep(recipe, *GRID, seeds=2, jobs=2, folder=folder)
+    assert answered(folder) == times
+    assert again == found
+    with pytest.raises(UsageError, match="is of other training data, or of another seed"):
+        ragtune.sweep(recipe, *GRID, "seed=1", folder=folder)
+
+
+def test_a_run_that_fails_is_said_and_the_others_go_on(
+    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = ragtune.sweep(
+        recipe, "lora.target_modules=[q_proj],[nothing_like_it]", "train.steps=2",
+        seeds=1, folder=tmp_path / "sweep",
+    )  # fmt: skip
+    failed = next(row for row in found["points"] if row["spread"] is None)
+    assert failed["changes"] == ["lora.target_modules=[nothing_like_it]"]
+    assert "the others go on" in capsys.readouterr().out
+    assert found["winner"] is None
+    assert found["best"] is not None
+    assert "alone was trained to the end" in found["verdict"]
+
+
+def test_two_sweeps_in_one_folder(recipe: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    code = "import sys,time\nfrom pathlib import Path\nfrom ragtune.base.lock import locked\n"
+    code += "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(UsageError, match="at work"):
+            ragtune.sweep(recipe, *GRID, folder=folder)
+    with locked(folder):
+        pass
+
+
+def test_runs_stop_with_the_sweep_and_the_same_command_goes_on(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    """By a signal, which is passed on; and killed, which the runs notice by themselves."""
+    path, folder = tmp_path / "recipe.yaml", tmp_path / "sweep"
+    path.write_text(json.dumps(recipe), "utf-8")
+    words = ("sweep", str(path), "train.learning_rate=0.02,0.01", "train.steps=2000", "--seeds", "1",
+             "--folder", str(folder))  # fmt: skip
+
+    def said_by_the_run() -> str:
+        return "".join(
+            log.read_text("utf-8") for log in folder.glob("logs/learning_rate-0.02_*_seed-7.log")
+        )
+
+    def wait_for(words: str, count: int) -> None:
+        deadline = time.monotonic() + 200
+        while said_by_the_run().count(words) < count:
+            assert time.monotonic() < deadline, said_by_the_run()
+            time.sleep(0.1)
+
+    for number, signal_ in enumerate((signal.SIGTERM, signal.SIGKILL), 1):
+        with (
+            (tmp_path / "said").open("wb") as said,
+            subprocess.Popen(
+                [sys.executable, "-m", "ragtune", *words], stdout=said, stderr=said
+            ) as one,
+        ):
+            wait_for("learning rate", number)  # the head of the table: it trains
+            one.send_signal(signal_)
+            code = one.wait(100)
+        wait_for("Training stopped after step", number)
+        if signal_ == signal.SIGTERM:
+            assert code == 128 + signal_
+            assert "The same command goes on: ragtune sweep" in (tmp_path / "said").read_text(
+                "utf-8"
+            )
+    assert said_by_the_run().count("Going on from step") == 1
+    assert list(folder.glob("runs/*/adapter")) == []
+
+
+def test_how_many_fit_is_said_by_what_was_measured() -> None:
+    def summary(available: float, peak: float) -> dict[str, Any]:
+        return {"plan": {"memory": {"available": available}}, "peak_gib": {"train": peak}}
+
+    cores = os.cpu_count() or 1
+    assert fitting([]) == 1
+    assert fitting([{"plan": {"memory": {}}, "peak_gib": {}}]) == 1
+    assert fitting([summary(100, 29)]) == min(3, cores)
+    assert fitting([summary(100, 29), summary(100, 44)]) == min(2, cores)
+    assert fitting([summary(16, 15.5)]) == 1
