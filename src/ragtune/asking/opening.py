@@ -72,7 +72,7 @@ def _run(path: Path, overrides: Sequence[str]) -> Model:
     folder.require_ours()
     if not context.remote:
         _require_tuned(context)
-        context.hardware = choose_hardware(_answering_alone(context.recipe))
+        context.hardware = context.settled(choose_hardware(_answering_alone(context.recipe)))
     return Model(context, context.recipe.name, None if context.remote else folder.adapter)
 
 

@@ -52,6 +52,7 @@ class Plan:
     spread: bool = False
     """Whether the base's weights are spread over them, and not whole on each."""
     changes: tuple[str, ...] = ()
+    dtype_reason: str = ""
 
     @property
     def shares(self) -> int:
@@ -170,6 +171,7 @@ def _cpu_plan(recipe: Recipe, hardware: Hardware) -> Plan:
     return Plan(
         device=hardware.name,
         dtype=hardware.dtype_name,
+        dtype_reason=hardware.reason,
         quantization=recipe.model.quantization,
         samples_per_row=min(per_row, train.batch_size),
         recompute=train.recompute is True,

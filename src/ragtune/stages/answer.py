@@ -220,7 +220,8 @@ def follow(
 def merged_model(context: Context) -> PreTrainedModel:
     """The merged model, which is not quantised, and answers on a machine without a GPU, too."""
     source = dataclasses.replace(context.source, path=str(context.folder.merged))
-    return context.load_weights(source, choose_hardware(plain(context.recipe)))
+    hardware = context.settled(choose_hardware(plain(context.recipe)))
+    return context.load_weights(source, hardware)
 
 
 def _show(examples: Sequence[Example], answers: dict[str, str]) -> None:

@@ -27,22 +27,18 @@ from ragtune.data.tokenizer import prepare_tokenizer, today
 from ragtune.distributed.place import take_place
 from ragtune.distributed.world import World
 from ragtune.model.causal import require_causal
+from ragtune.model.cpu_dtype import settle
 from ragtune.model.fast.lora import fuse
 from ragtune.model.generation import stop_generation_at
 from ragtune.model.hardware import Hardware, choose_hardware, free_gpu
 from ragtune.model.hub_cache import commit_of, set_damaged_aside, to_download
-from ragtune.model.load import (
-    context_length,
-    load_config,
-    load_model,
-    load_tokenizer,
-)
+from ragtune.model.load import context_length, load_config, load_model, load_tokenizer
 from ragtune.model.lora import load_adapter
 from ragtune.model.plan import Plan, make_plan
 from ragtune.model.skeleton import skeleton
 from ragtune.model.source import ModelSource, resolve
 from ragtune.stages.order import proofs_of
-from ragtune.stages.planning import read_plan, what_changed, write_plan
+from ragtune.stages.planning import begun_as, read_plan, what_changed, write_plan
 from ragtune.stages.ranks import Ranks, devices_of, require_weights
 from ragtune.stages.target import Target, find_recipe, names_set
 from ragtune.store.folder import RunFolder
@@ -176,9 +172,13 @@ class Context:
 
     @cached_property
     def hardware(self) -> Hardware:
-        if self.following or take_place():  # it sees its own GPU alone
-            return choose_hardware(self.recipe)
-        return choose_hardware(self.recipe, devices_of(self.recipe))
+        alone = self.following or take_place()  # it sees its own GPU alone
+        return self.settled(choose_hardware(self.recipe, () if alone else devices_of(self.recipe)))
+
+    def settled(self, hardware: Hardware) -> Hardware:
+        """The hardware with the run's dtype, which `auto` lets be measured on a CPU: then it stays."""
+        begun = self.plan.dtype if self.following else begun_as(self.folder, self.recipe)
+        return settle(hardware, self.recipe.model, lambda: self.config, begun)
 
     @cached_property
     def training_examples(self) -> list[Example]:

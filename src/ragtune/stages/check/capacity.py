@@ -9,7 +9,8 @@ import torch
 from ragtune.base.disk import existing_parent
 from ragtune.base.errors import UsageError
 from ragtune.base.text import size_of
-from ragtune.model.hardware import Hardware
+from ragtune.model.cpu_dtype import is_measured
+from ragtune.model.hardware import Hardware, choose_hardware
 from ragtune.model.memory import smallest
 from ragtune.model.merge import available_memory, memory_needed
 from ragtune.model.plan import Plan, describe, estimate_of, is_tight, make_plan
@@ -27,9 +28,14 @@ from ragtune.stages.check.findings import Look
 
 
 def hardware(look: Look) -> None:
-    chosen, recipe = look.run.hardware, look.run.recipe
-    words = f"{chosen.name}; {chosen.dtype_name} ({chosen.reason})"
-    look.say(words + (", weights in NF4" if recipe.model.quantization else ""))
+    recipe = look.run.recipe
+    chosen = choose_hardware(recipe)
+    if is_measured(chosen, recipe.model):
+        look.say(chosen.name)
+    else:
+        chosen = look.run.hardware
+        words = f"{chosen.name}; {chosen.dtype_name} ({chosen.reason})"
+        look.say(words + (", weights in NF4" if recipe.model.quantization else ""))
     if (count := look.run.rank_count) > 1:
         look.say(f"{count} processes share the work" + (_gpus(chosen) if chosen.beside else ""))
     names = {torch.cuda.get_device_name(one) for one in chosen.beside} - {chosen.name}
@@ -39,6 +45,14 @@ def hardware(look: Look) -> None:
             "Each step waits for the slowest, and each has as much of it. To use those alone that are alike, "
             "set devices to a list of their numbers.",
         )
+
+
+def dtype(look: Look) -> None:
+    """The dtype on a CPU, where it is measured with layers as wide as the model's."""
+    recipe = look.run.recipe
+    if is_measured(choose_hardware(recipe), recipe.model):
+        chosen = look.run.hardware
+        look.say(f"{chosen.dtype_name} ({chosen.reason})")
 
 
 def _gpus(chosen: Hardware) -> str:
