@@ -3,7 +3,7 @@
 The effective batch is the user's. How many samples share a row, whether activations are recomputed,
 whether NF4 weights are kept dequantised and how many questions are answered at a time follow from
 memory: predicted here before anything is loaded, corrected when it was wrong. On CPU the plan
-depends on the recipe alone, so that a run is the same on any machine of a kind.
+depends on the recipe and the dtype alone, so that a run is the same on any machine of a kind.
 """
 
 from __future__ import annotations
