@@ -72,6 +72,14 @@ def _own_cache(
         monkeypatch.setenv("RAGTUNE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
+@pytest.fixture(autouse=True)
+def _float32_by_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dtype that is measured is the same on every machine."""
+    from ragtune.model import cpu_dtype
+
+    monkeypatch.setattr(cpu_dtype, "measure", lambda _: cpu_dtype.Speeds(100, 100))
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _quick_collections() -> None:
     """What is imported by now is frozen: a run collects garbage ten times, and would look through all of it."""

@@ -74,12 +74,11 @@ def _run(path: Path, overrides: Sequence[str]) -> Model:
     folder.require_ours()
     if not context.remote:
         _require_tuned(context)
-        context.hardware = choose_hardware(answering_alone(context.recipe))
+        context.hardware = context.settled(choose_hardware(answering_alone(context.recipe)))
     if context.remote or not context.recipe.full:
         return Model(context, context.recipe.name, None if context.remote else folder.adapter)
-    _ = (
-        context.encoder
-    )  # the base's, made as in training, before the tuned model stands in its place
+    # Its tokenizer is the base's, made as in training, before the tuned model stands in its place.
+    _ = context.encoder
     context.source = dataclasses.replace(context.source, path=str(folder.adapter))
     return Model(context, context.recipe.name, None)
 

@@ -3,7 +3,7 @@
 The effective batch is the user's. How many samples share a row, whether activations are recomputed,
 whether NF4 weights are kept dequantised and how many questions are answered at a time follow from
 memory: predicted here before anything is loaded, corrected when it was wrong. On CPU the plan
-depends on the recipe alone, so that a run is the same on any machine of a kind.
+depends on the recipe and the dtype alone, so that a run is the same on any machine of a kind.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ class Plan:
     full: bool = False
     """Whether all weights are trained."""
     changes: tuple[str, ...] = ()
+    dtype_reason: str = ""
 
     @property
     def shares(self) -> int:
@@ -186,6 +187,7 @@ def bare_plan(recipe: Recipe, hardware: Hardware, ranks: int) -> Plan:
     return Plan(
         device=hardware.name,
         dtype=hardware.dtype_name,
+        dtype_reason=hardware.reason,
         quantization=recipe.model.quantization,
         samples_per_row=min(per_row, train.batch_size),
         recompute=train.recompute is True,

@@ -28,7 +28,9 @@ class Model(Section):
     )
     revision: str | None = Field(None, description="branch, tag or commit on the Hub")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="auto: bfloat16 or float16 by what the GPU can do, float32 without one"
+        "auto",
+        description="auto: bfloat16 or float16 by what the GPU can do; without one float32, or bfloat16 "
+        "where the CPU is measured to compute clearly faster in it",
     )
     quantization: Literal["nf4"] | None = Field(
         None, description="nf4: frozen weights in 4 bits (QLoRA), on CUDA with bitsandbytes"

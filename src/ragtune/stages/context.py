@@ -27,6 +27,7 @@ from ragtune.data.prepare import asked, load_examples
 from ragtune.data.tokenizer import prepare_tokenizer, today
 from ragtune.distributed.world import World
 from ragtune.model.causal import require_causal
+from ragtune.model.cpu_dtype import settle
 from ragtune.model.fast.lora import fuse
 from ragtune.model.generation import stop_generation_at
 from ragtune.model.hardware import Hardware, choose_hardware, free_gpu, plain
@@ -39,7 +40,7 @@ from ragtune.model.source import ModelSource, resolve
 from ragtune.model.wrapping import Tuned
 from ragtune.recipe.schema import Recipe
 from ragtune.stages.order import proofs_of
-from ragtune.stages.planning import read_plan, what_changed, write_plan
+from ragtune.stages.planning import begun_as, read_plan, what_changed, write_plan
 from ragtune.stages.ranks import Ranks, count_of, hardware_of, require_weights
 from ragtune.stages.target import Target, find_recipe, names_set
 from ragtune.store.folder import RunFolder
@@ -173,7 +174,12 @@ class Context:
         if self.following:  # rank 0 saw to what it needs, and chose what all are good at
             found = choose_hardware(plain(recipe))
             return dataclasses.replace(found, dtype=getattr(torch, self.plan.dtype))
-        return hardware_of(recipe, self.ranks)
+        return self.settled(hardware_of(recipe, self.ranks))
+
+    def settled(self, hardware: Hardware) -> Hardware:
+        """The hardware with the run's dtype, which `auto` lets be measured on a CPU: then it stays."""
+        begun = begun_as(self.folder, self.recipe)
+        return settle(hardware, self.recipe.model, lambda: self.config, begun)
 
     @cached_property
     def training_examples(self) -> list[Example]:

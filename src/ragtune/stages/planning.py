@@ -9,6 +9,7 @@ from pydantic import JsonValue
 from ragtune.base.files import read_if_whole, sha256, write_json
 from ragtune.model.plan import Plan
 from ragtune.recipe.schema import CHANGES_NOTHING, Recipe
+from ragtune.stages.order import proofs_of
 from ragtune.store.changes import part_of
 from ragtune.store.folder import RunFolder
 
@@ -24,6 +25,20 @@ def read_plan(folder: RunFolder, recipe: Recipe) -> Plan | None:
 def write_plan(folder: RunFolder, recipe: Recipe, plan: Plan) -> None:
     """Keep a plan for after a break."""
     write_json(folder.plan, {"plan": plan.to_dict(), "of": _plan_of(folder, recipe)})
+
+
+def begun_as(folder: RunFolder, recipe: Recipe) -> str | None:
+    """The dtype that a run has on a CPU where its recipe leaves it to be measured; None before it began."""
+    kept = read_if_whole(folder.plan)
+    found = [(kept.get("of", {}), kept.get("plan", {}))]
+    for proof in proofs_of(folder):
+        found += [(proof.recipe, proof.facts.get(name)) for name in ("plan", "answered_on")]
+    now = {"model.id": recipe.model.id, "model.dtype": "auto"}
+    for of, made in found:
+        on_cpu = isinstance(made, dict) and str(made.get("device")).startswith("CPU")
+        if on_cpu and now.items() <= of.items():
+            return str(made["dtype"])
+    return None
 
 
 def what_changed(folder: RunFolder, old: Plan, plan: Plan) -> str | None:

@@ -3,8 +3,9 @@
 `DataCollatorWithFlattening` puts samples behind each other and says where they begin
 (`cu_seq_lens_q`, int32, one more entry than samples). transformers hands these through the model to
 the attention function, which is ours: variable-length attention on CUDA from compute capability
-8.0, one `scaled_dot_product_attention` a sample elsewhere. When answers are written, each sample has
-one new token and its past in a `RaggedCache`; that is the function's other form.
+8.0, that of `half` on a CPU in bfloat16, one `scaled_dot_product_attention` a sample elsewhere. When
+answers are written, each sample has one new token and its past in a `RaggedCache`; that is the
+function's other form.
 
 What the function does not implement it refuses, and `probe` compares a packed row with its samples
 one at a time, because some families would be silently wrong (convolutions or states that run over
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
+from ragtune.model.fast import half
 from ragtune.model.hardware import has_triton
 
 NAME = "ragtune_packed"
@@ -106,7 +108,9 @@ def packed_attention(  # noqa: PLR0913 - transformers calls it so
     if _has_kernel(query, sliding_window):
         out_1THD = _varlen(query, key, value, scale, sliding_window, cu_seq_lens_q, max_length_q)
     else:
-        out_1THD = _by_sample(query, key, value, scale, sliding_window, cu_seq_lens_q)
+        sizes = cu_seq_lens_q.diff().tolist()
+        by_sample = half.attention if half.attends(query, sizes) else _by_sample
+        out_1THD = by_sample(query, key, value, scale, sliding_window, sizes)
     return out_1THD.contiguous(), None
 
 
@@ -152,10 +156,9 @@ def _by_sample(
     v_1GTD: Tensor,
     scale: float,
     window: int | None,
-    borders: Tensor,
+    sizes: Sequence[int],
 ) -> Tensor:
     k_1HTD, v_1HTD = (_for_each_query(t, q_1HTD.shape[1]) for t in (k_1GTD, v_1GTD))
-    sizes = borders.diff().tolist()
     samples = zip(*(torch.split(t, sizes, dim=2) for t in (q_1HTD, k_1HTD, v_1HTD)), strict=True)
     outputs = []
     for q, k, v in samples:

@@ -9,6 +9,8 @@ import torch
 from ragtune.base.disk import existing_parent
 from ragtune.base.errors import UsageError
 from ragtune.base.text import size_of
+from ragtune.model.cpu_dtype import is_measured
+from ragtune.model.hardware import choose_hardware
 from ragtune.model.memory import smallest
 from ragtune.model.merge import available_memory, memory_needed
 from ragtune.model.plan import Plan, describe, estimate_of, is_tight, make_plan
@@ -28,10 +30,15 @@ from ragtune.stages.ranks import devices_of
 
 
 def hardware(look: Look) -> None:
-    chosen, recipe = look.run.hardware, look.run.recipe
-    words = f"{chosen.name}; {chosen.dtype_name} ({chosen.reason})"
-    words += ", weights in NF4" if recipe.model.quantization else ""
-    look.say(words + (", products of the frozen ones in FP8" if recipe.train.products else ""))
+    recipe = look.run.recipe
+    chosen = choose_hardware(recipe)
+    if is_measured(chosen, recipe.model):
+        look.say(chosen.name)
+    else:
+        chosen = look.run.hardware
+        words = f"{chosen.name}; {chosen.dtype_name} ({chosen.reason})"
+        words += ", weights in NF4" if recipe.model.quantization else ""
+        look.say(words + (", products of the frozen ones in FP8" if recipe.train.products else ""))
     if (count := look.run.rank_count) > 1:
         look.say(
             f"{count} processes share the work" + (_gpus(look) if len(chosen.gpus) > 1 else "")
@@ -42,6 +49,14 @@ def hardware(look: Look) -> None:
             "Each step waits for the slowest, and each has as much of it. To use those alone that are alike, "
             "set devices to a list of their numbers.",
         )
+
+
+def dtype(look: Look) -> None:
+    """The dtype on a CPU, where it is measured with layers as wide as the model's."""
+    recipe = look.run.recipe
+    if is_measured(choose_hardware(recipe), recipe.model):
+        chosen = look.run.hardware
+        look.say(f"{chosen.dtype_name} ({chosen.reason})")
 
 
 def _gpus(look: Look) -> str:
