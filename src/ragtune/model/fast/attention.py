@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -156,7 +156,7 @@ def _by_sample(
     v_1GTD: Tensor,
     scale: float,
     window: int | None,
-    sizes: Sequence[int],
+    sizes: list[int],
 ) -> Tensor:
     k_1HTD, v_1HTD = (_for_each_query(t, q_1HTD.shape[1]) for t in (k_1GTD, v_1GTD))
     samples = zip(*(torch.split(t, sizes, dim=2) for t in (q_1HTD, k_1HTD, v_1HTD)), strict=True)

@@ -6,8 +6,6 @@ R queries that share one (H = G · R), X = R · N, D numbers a head; ∂ is writ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -17,7 +15,7 @@ LONGEST = 512
 tokens 17 instead of 28, 1,000 tokens 171 instead of 76)."""
 
 
-def attends(query: Tensor, sizes: Sequence[int]) -> bool:
+def attends(query: Tensor, sizes: list[int]) -> bool:
     """Whether a row's samples are attended to as below."""
     return query.device.type == "cpu" and query.dtype == torch.bfloat16 and max(sizes) <= LONGEST
 
@@ -28,7 +26,7 @@ def attention(
     v_1GTD: Tensor,
     scale: float,
     window: int | None,
-    sizes: Sequence[int],
+    sizes: list[int],
 ) -> Tensor:
     """Causal attention within each sample of a row; returns [1, T, H, D]."""
     out: Tensor = _Attention.apply(q_1HTD, k_1GTD, v_1GTD, scale, window, sizes)  # type: ignore[no-untyped-call]
@@ -40,7 +38,7 @@ class _Context(torch.autograd.function.FunctionCtx):
 
     saved_tensors: tuple[Tensor, ...]
     scale: float
-    sizes: Sequence[int]
+    sizes: list[int]
 
 
 class _Attention(torch.autograd.Function):
@@ -54,7 +52,7 @@ class _Attention(torch.autograd.Function):
         v_1GTD: Tensor,
         scale: float,
         window: int | None,
-        sizes: Sequence[int],
+        sizes: list[int],
     ) -> Tensor:
         _, heads, tokens, size = q_1HTD.shape
         shared = k_1GTD.shape[1]
@@ -62,8 +60,8 @@ class _Attention(torch.autograd.Function):
         every = []
         for q_GXD, k_GND, v_GND, out_NGRD in zip(
             _grouped(q_1HTD, shared, sizes),
-            *(t[0].split(sizes, dim=1) for t in (k_1GTD, v_1GTD)),
-            out_TGRD.split(sizes),
+            *(_split(t[0], sizes, 1) for t in (k_1GTD, v_1GTD)),
+            _split(out_TGRD, sizes),
             strict=True,
         ):
             count = k_GND.shape[1]
@@ -90,8 +88,8 @@ class _Attention(torch.autograd.Function):
             every,
             _grouped(q_1HTD, shared, ctx.sizes),
             _grouped(dout_1THD.transpose(1, 2), shared, ctx.sizes),
-            *(t[0].split(ctx.sizes, dim=1) for t in (k_1GTD, v_1GTD)),
-            *(t.split(ctx.sizes) for t in (dq_THD, dk_TGD, dv_TGD)),
+            *(_split(t[0], ctx.sizes, 1) for t in (k_1GTD, v_1GTD)),
+            *(_split(t, ctx.sizes) for t in (dq_THD, dk_TGD, dv_TGD)),
             strict=True,
         ):
             dweights_GXN = torch.bmm(dout_GXD, v_GND.transpose(1, 2))
@@ -111,9 +109,14 @@ class _Attention(torch.autograd.Function):
         return dq, dk, dv, None, None, None
 
 
-def _grouped(x_1HTD: Tensor, shared: int, sizes: Sequence[int]) -> list[Tensor]:
+def _grouped(x_1HTD: Tensor, shared: int, sizes: list[int]) -> list[Tensor]:
     """Each sample as [G, R · N, D]: the queries that share keys stand below each other."""
-    return [part.reshape(shared, -1, part.shape[2]) for part in x_1HTD[0].split(sizes, dim=1)]
+    return [part.reshape(shared, -1, part.shape[2]) for part in _split(x_1HTD[0], sizes, 1)]
+
+
+def _split(x: Tensor, sizes: list[int], axis: int = 0) -> tuple[Tensor, ...]:
+    parts: tuple[Tensor, ...] = torch.split(x, sizes, axis)  # type: ignore[no-untyped-call]
+    return parts
 
 
 def _mask(count: int, window: int | None) -> Tensor:
