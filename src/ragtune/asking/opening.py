@@ -13,7 +13,7 @@ from ragtune.base.disk import named_path
 from ragtune.base.errors import UsageError
 from ragtune.base.lock import refusal
 from ragtune.base.text import nearest
-from ragtune.model.hardware import answering_alone, choose_hardware
+from ragtune.model.hardware import answering_alone
 from ragtune.publish.settings import SETTINGS
 from ragtune.stages.context import Context
 from ragtune.stages.holds import require_whole_stage
@@ -74,7 +74,7 @@ def _run(path: Path, overrides: Sequence[str]) -> Model:
     folder.require_ours()
     if not context.remote:
         _require_tuned(context)
-        context.hardware = context.settled(choose_hardware(answering_alone(context.recipe)))
+        context.hardware = context.hardware_for(answering_alone(context.recipe))
     if context.remote or not context.recipe.full:
         return Model(context, context.recipe.name, None if context.remote else folder.adapter)
     # Its tokenizer is the base's, made as in training, before the tuned model stands in its place.

@@ -154,9 +154,7 @@ class Context:
 
     @cached_property
     def encoder(self) -> Encoder:
-        longest = context_length(
-            self.config
-        )  # first: a tokenizer asks it, too, and it must be sane
+        longest = context_length(self.config)  # first: a tokenizer asks it, too; it must be sane
         tokenizer = prepare_tokenizer(load_tokenizer(self.source), self.recipe, self.day)
         return Encoder(tokenizer, self.recipe, longest)
 
@@ -174,12 +172,10 @@ class Context:
         if self.following:  # rank 0 saw to what it needs, and chose what all are good at
             found = choose_hardware(plain(recipe))
             return dataclasses.replace(found, dtype=getattr(torch, self.plan.dtype))
-        return self.settled(hardware_of(recipe, self.ranks))
-
-    def settled(self, hardware: Hardware) -> Hardware:
-        """The hardware with the run's dtype, which `auto` lets be measured on a CPU: then it stays."""
-        begun = begun_as(self.folder, self.recipe)
-        return settle(hardware, self.recipe.model, lambda: self.config, begun)
+        begun = begun_as(self.folder, self.recipe)  # a dtype that is measured stays
+        return settle(
+            hardware_of(recipe, self.ranks), self.recipe.model, lambda: self.config, begun
+        )
 
     @cached_property
     def training_examples(self) -> list[Example]:

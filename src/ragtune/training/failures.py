@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 from ragtune.base.errors import RagtuneError, is_out_of_memory
 from ragtune.base.text import first_line
+from ragtune.model.plan import Plan
 
 
 def in_words(error: Exception, checkpoint: Path | None) -> RagtuneError | None:
@@ -36,3 +39,34 @@ def in_words(error: Exception, checkpoint: Path | None) -> RagtuneError | None:
             f"Delete {checkpoint.parent} and run the same command again: the training is repeated.",
         )
     return None
+
+
+def smaller_plan(plan: Plan, step: int, on_plan: Callable[[Plan], None]) -> Plan:
+    """The plan that a step begins again with, after memory ran out.
+
+    Args:
+        plan: with which it did.
+        step: its number, from 1.
+        on_plan: is given the plan of the next run, where this one can't go on.
+
+    Raises:
+        RagtuneError: there is no smaller one.
+    """
+    smaller = plan.smaller(step)
+    if smaller is not None:
+        return smaller
+    if plan.dequantized:
+        on_plan(dataclasses.replace(plan, dequantized=False))
+        raise RagtuneError(
+            f"Step {step}: beside the dequantised weights no single sample fits.",
+            "Run the same command again: the weights then stay in NF4, which leaves room.",
+        )
+    instead = "Set model.quantization=nf4, a lower lora.rank, or"
+    if plan.full:
+        instead = "Set tuning=lora, or"
+    elif plan.products:
+        instead = "Set train.products=null with model.quantization=nf4, a lower lora.rank, or"
+    raise RagtuneError(
+        f"Step {step}: there is too little memory for a single sample, even with recomputed activations.",
+        f"{instead} prompt.max_tokens to something shorter.",
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -41,6 +40,7 @@ from ragtune.model.wrapping import Tuned, digest_of
 from ragtune.store.seal import is_whole, seal
 from ragtune.training.average import Average
 from ragtune.training.checkpoint import keep_newest
+from ragtune.training.failures import smaller_plan
 from ragtune.training.flat import flat_optimizer, split_rates
 from ragtune.training.modes import set_recompute, switching
 from ragtune.training.noise import Noise
@@ -197,7 +197,8 @@ class PackedTrainer(Trainer):
             RagtuneError: there is no smaller one.
         """
         # Only here the exception is gone, and with it what its frames held.
-        before, self.plan = self.plan, self._smaller_plan()
+        before = self.plan
+        self.plan = smaller_plan(before, self.state.global_step + 1, self.on_plan)
         if self.plan.recompute and not before.recompute:
             set_recompute(self.model, on=True)
         self.on_plan(self.plan)
@@ -206,30 +207,6 @@ class PackedTrainer(Trainer):
         drop_waiting(self.model)
         self.model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
-
-    def _smaller_plan(self) -> Plan:
-        step = self.state.global_step + 1
-        smaller = self.plan.smaller(step)
-        if smaller is not None:
-            return smaller
-        if self.plan.dequantized:
-            self.on_plan(dataclasses.replace(self.plan, dequantized=False))
-            raise RagtuneError(
-                f"Step {step}: beside the dequantised weights no single sample fits.",
-                "Run the same command again: the weights then stay in NF4, which leaves room.",
-            )
-        raise RagtuneError(
-            f"Step {step}: there is too little memory for a single sample, even with recomputed "
-            "activations.",
-            (
-                "Set tuning=lora, or"
-                if self.plan.full
-                else "Set train.products=null with model.quantization=nf4, a lower lora.rank, or"
-                if self.plan.products
-                else "Set model.quantization=nf4, a lower lora.rank, or"
-            )
-            + " prompt.max_tokens to something shorter.",
-        )
 
     def _parts(self, row: int) -> list[dict[str, Any]]:
         """A row, cut as the plan has it by now."""
