@@ -173,9 +173,8 @@ class Context:
             found = choose_hardware(plain(recipe))
             return dataclasses.replace(found, dtype=getattr(torch, self.plan.dtype))
         begun = begun_as(self.folder, self.recipe)  # a dtype that is measured stays
-        return settle(
-            hardware_of(recipe, self.ranks), self.recipe.model, lambda: self.config, begun
-        )
+        found = hardware_of(recipe, self.ranks)
+        return settle(found, self.recipe.model, lambda: self.config, begun)
 
     @cached_property
     def training_examples(self) -> list[Example]:
@@ -255,7 +254,6 @@ class Context:
         """The base model, without an adapter."""
         if self._base is None:
             self.release()
-            plan = self.plan
             if self.ranks:
                 self.ranks.start()  # which import meanwhile what this one has imported
             start = time.monotonic()
@@ -264,7 +262,7 @@ class Context:
                 set_damaged_aside(self.source)
             self._base = self.load_weights(
                 self.source, self.hardware, nf4=self.recipe.model.quantization == "nf4",
-                dequantized=plan.dequantized, fp8=plan.products == "fp8",
+                dequantized=self.plan.dequantized, fp8=self.plan.products == "fp8",
             )  # fmt: skip
             self.loading_seconds += time.monotonic() - start
         return self._base
