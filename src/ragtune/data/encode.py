@@ -8,10 +8,9 @@ token follows: nothing is searched for in token ids.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ragtune.base.errors import UsageError
@@ -348,4 +347,4 @@ class Encoder:
 
 
 def _cut(passage: Passage, length: int) -> Passage:
-    return dataclasses.replace(passage, text=passage.text[:length])
+    return replace(passage, text=passage.text[:length])
