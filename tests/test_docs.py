@@ -27,6 +27,7 @@ from ragtune.cli import app, main
 from ragtune.recipe.corpus import Corpus
 from ragtune.recipe.keys import all_keys, sections
 from ragtune.recipe.load import load_corpus, load_recipe
+from ragtune.stages.sweep.grid import points_of
 from tests import reference
 
 ROOT = Path(__file__).parents[1]
@@ -179,10 +180,11 @@ def test_a_command_is_one_that_there_is(line: str) -> None:
         if "corpus" in given and name == "build":
             load_corpus(A_CORPUS, given["overrides"])
             return
-        if target.startswith("recipes/"):
-            load_recipe(ROOT / target, given["overrides"])
+        recipe = ROOT / (target if target.startswith("recipes/") else "recipes/quickstart.yaml")
+        if name == "sweep":
+            assert len(points_of(load_recipe(recipe), given["overrides"])) > 1
         else:
-            load_recipe(ROOT / "recipes/quickstart.yaml", given.get("overrides"))
+            load_recipe(recipe, given.get("overrides"))
     elif program in ("vllm", "transformers"):
         assert arguments[0] == "serve"
         if program == "transformers":
