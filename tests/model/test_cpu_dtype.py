@@ -13,7 +13,7 @@ import ragtune
 from ragtune.model import cpu_dtype
 from ragtune.model.cpu_dtype import CLEARLY, Speeds, settle
 from ragtune.model.hardware import Hardware
-from ragtune.recipe.schema import Model
+from ragtune.recipe.schema import Recipe
 from ragtune.stages.context import Context
 from ragtune.stages.planning import begun_as
 from tests.conftest import tiny_model
@@ -35,6 +35,13 @@ def measuring(monkeypatch: pytest.MonkeyPatch, float32: float, bfloat16: float) 
     return widths
 
 
+def a_recipe(**model: str) -> Recipe:
+    return Recipe.model_validate({
+        "name": "a", "model": model, "data": {"train": "t.jsonl", "eval": "e.jsonl"},
+        "prompt": {"preset": "english"}, "train": {"steps": 1},
+    })  # fmt: skip
+
+
 def test_bfloat16_must_be_clearly_faster() -> None:
     assert Speeds(100, 100 * CLEARLY).chosen == torch.bfloat16
     assert Speeds(100, 100 * CLEARLY - 1).chosen == torch.float32
@@ -52,9 +59,13 @@ def test_a_measurement_ends_soon_and_leaves_the_threads() -> None:
 def test_only_auto_on_a_cpu_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     widths = measuring(monkeypatch, 80, 200)
     config = tiny_model("llama").config
-    auto = Model(id="x")
+    auto = a_recipe(id="x")
     assert settle(GPU, auto, lambda: config, None) is GPU
-    assert settle(CPU, Model(id="x", dtype="float32"), lambda: config, None) is CPU
+    assert settle(CPU, a_recipe(id="x", dtype="float32"), lambda: config, None) is CPU
+    full = auto.model_copy(
+        update={"tuning": "full"}
+    )  # all of its weights are float32 while they learn
+    assert settle(CPU, full, lambda: config, None) is CPU
     assert widths == []
     chosen = settle(CPU, auto, lambda: config, None)
     assert chosen.dtype_name == "bfloat16"
@@ -62,6 +73,9 @@ def test_only_auto_on_a_cpu_is_measured(monkeypatch: pytest.MonkeyPatch) -> None
     assert widths == [32]
     assert settle(CPU, auto, lambda: config, "float32").dtype_name == "float32"
     assert widths == [32]
+    del config.hidden_size  # a model with code of its own may call it otherwise
+    assert settle(CPU, auto, lambda: config, None).dtype_name == "bfloat16"
+    assert widths == [32, 1024]
 
 
 @pytest.mark.parametrize("begun", ["bfloat16", "float32"])

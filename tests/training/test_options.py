@@ -196,13 +196,14 @@ def test_an_order_that_would_cut_the_answer_away_is_not_taken(
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     one = train(
         tiny_recipe, tmp_path / "run", "train.reorder_passages=true", "train.steps=2", "train.batch_size=48",
-        "prompt.max_tokens=260",
+        "prompt.max_tokens=260", "prompt.citations=true",
     )  # fmt: skip
     decode = one.encoder.tokenizer.decode
     for step in one.steps:
         for sample in step:
             number = sample.qid.removeprefix("q")
             assert f"House {number} is " in decode(sample.prompt_ids)
+            assert "[1]" in decode(sample.completion_ids)  # the one that is shown is cited
 
 
 @pytest.mark.parametrize(
@@ -211,6 +212,7 @@ def test_an_order_that_would_cut_the_answer_away_is_not_taken(
         (("train.lora_plus=4", "train.optimizer=adamw_8bit"), "lora_plus needs optimizer: adamw"),
         (("train.lora_plus=4", "tuning=full"), "has no B matrices"),
         (("lora.dora=true", "lora.experts=true"), "PEFT has none for lora.experts"),
+        (("lora.dora=true", "train.products=fp8"), "reads the weights' own numbers"),
         (("train.average_last=0.5", "train.keep=best", "train.eval_every=2"), "give one"),
     ],
 )

@@ -170,7 +170,8 @@ class Model:
             return
         engine = self._engine(which)
         engine.heard = heard
-        engine.share = sharing(context, "before" if not self.adapter else _SIDES[which])
+        whole = context.recipe.full and not context.remote  # which `which` is: it has no base
+        engine.share = sharing(context, _SIDES[which] if self.adapter or whole else "before")
         self._size(engine, examples)
         with contextlib.ExitStack() as within:
             if which == "base" and isinstance(self._model, PeftModel):

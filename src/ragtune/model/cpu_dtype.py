@@ -13,7 +13,7 @@ from torch.nn.functional import linear
 from transformers import PreTrainedConfig
 
 from ragtune.model.hardware import Hardware
-from ragtune.recipe.schema import Model
+from ragtune.recipe.schema import Recipe
 
 CLEARLY = 1.3
 """How many times faster products in bfloat16 must be. They are half of a step or more, so that a step then
@@ -44,28 +44,32 @@ class Speeds:
         )
 
 
-def is_measured(hardware: Hardware, model: Model) -> bool:
-    """Whether the dtype is left to a measurement: by `model.dtype: auto` on a CPU."""
-    return hardware.device.type == "cpu" and model.dtype == "auto"
+def is_measured(hardware: Hardware, recipe: Recipe) -> bool:
+    """Whether the dtype is left to a measurement: by `model.dtype: auto` on a CPU.
+
+    All weights of a model are trained in float32 there, whatever is faster.
+    """
+    return hardware.device.type == "cpu" and recipe.model.dtype == "auto" and not recipe.full
 
 
 def settle(
-    hardware: Hardware, model: Model, config: Callable[[], PreTrainedConfig], begun: str | None
+    hardware: Hardware, recipe: Recipe, config: Callable[[], PreTrainedConfig], begun: str | None
 ) -> Hardware:
     """The hardware with the dtype that `model.dtype: auto` means on a CPU; any other as it is.
 
     Args:
         hardware: as it was chosen.
-        model: of the recipe.
+        recipe: its dtype, and what is trained.
         config: reads the model's configuration.
         begun: the dtype in which the run was begun, which then stays.
     """
-    if not is_measured(hardware, model):
+    if not is_measured(hardware, recipe):
         return hardware
     if begun:
         dtype, reason = getattr(torch, begun), "as the run was begun"
     else:
-        speeds = measure(min(int(config().get_text_config().hidden_size), _WIDEST))
+        width = getattr(config().get_text_config(), "hidden_size", _WIDEST)
+        speeds = measure(min(int(width), _WIDEST))
         dtype, reason = speeds.chosen, str(speeds)
     return dataclasses.replace(hardware, dtype=dtype, reason=reason)
 

@@ -110,12 +110,13 @@ def choose_rows(
 def _bases(recipe: Recipe, base: Estimate, ranks: int) -> list[Estimate]:
     """With the weights whole on each rank and, where that can be, shared by all of them.
 
-    PEFT replaces a weight that it adapts by itself, which must then be there whole; so must one in 8 bits,
-    with its second layout; and of weights that come quantised it is not known whether they can be shared.
+    PEFT replaces a weight that it adapts by itself, and reads those that DoRA scales: they must be there whole.
+    So must one in 8 bits, with its second layout; and of weights that come quantised it is not known whether
+    they can be shared.
     """
     comes_quantized = base.nf4 and recipe.model.quantization != "nf4"
-    whole = recipe.full or base.shape.by_weight or base.shape.experts or base.fp8
-    if ranks == 1 or whole or comes_quantized:
+    whole = recipe.full or recipe.lora.dora or base.fp8
+    if ranks == 1 or whole or base.shape.by_weight or base.shape.experts or comes_quantized:
         return [base]
     return [base, dataclasses.replace(base, shares=ranks)]
 

@@ -135,5 +135,10 @@ def _require_same(tuned: PeftModel, folder: Path) -> None:
 
 
 def refresh(model: PeftModel, folder: Path) -> None:
-    """Put an adapter's weights from its folder in the place of those that a model has."""
+    """Put an adapter's weights from its folder in the place of those that a model has.
+
+    Raises:
+        RagtuneError: a tensor is missing, or one has no place.
+    """
+    _require_same(model, folder)
     set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))

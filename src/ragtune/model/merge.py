@@ -237,7 +237,9 @@ def _file(source: ModelSource, name: str) -> Path | None:
     return Path(found) if found else None
 
 
-def memory_needed(config: PreTrainedConfig, experts: Sequence[str] = ()) -> int:
+def memory_needed(
+    config: PreTrainedConfig, experts: Sequence[str] = (), *, whole: bool = False
+) -> int:
     """Bytes of host memory that merging needs beside the adapter.
 
     Tensor by tensor that is room for a few of the largest; else that of the base, and to merge its largest
@@ -246,23 +248,22 @@ def memory_needed(config: PreTrainedConfig, experts: Sequence[str] = ()) -> int:
     Args:
         config: the model's.
         experts: names of the tensors of experts that have an adapter, which are merged whole.
+        whole: whether the adapter does more than add to linear layers, so that the base must be in memory.
 
     Raises:
         UsageError: it is no causal language model.
     """
     model = skeleton(config)
-    if not experts and _may_be_in_parts(config) and keeps_tensors(model):
-        # The update in float32, the matrix in what is merged in, and those in bf16 that wait for the disk.
-        largest = max(p.numel() for p in model.parameters())
-        return int((8 + 2 * (AHEAD + 2)) * largest)
-    weights = sum(p.numel() for p in model.parameters())
+    sizes = sorted(p.numel() for p in model.parameters())
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     vocabulary = {id(end.weight) for end in ends if end is not None}
     matrices = (p for p in model.parameters() if p.ndim == 2 and id(p) not in vocabulary)  # noqa: PLR2004 - a matrix
     # Of the matrix that is merged: the update in float32 and in bf16, a float32 and a bf16 copy.
     stacks = (model.get_parameter(name) for name in experts)
-    largest = max((p.numel() for p in (*matrices, *stacks)), default=0)
-    return int(_dtype(config).itemsize * weights + 12 * largest)
+    merging = 12 * max((p.numel() for p in (*matrices, *stacks)), default=0)
+    if not experts and not whole and _may_be_in_parts(config) and keeps_tensors(model):
+        return merging + 2 * sum(sizes[-AHEAD - 2 :])  # those in bf16 that wait for the disk
+    return int(_dtype(config).itemsize * sum(sizes) + merging)
 
 
 def _may_be_in_parts(config: PreTrainedConfig) -> bool:

@@ -280,8 +280,10 @@ def _between_steps(
     if recipe.train.eval_answers is None:
         return {}
     asked = sorted(prompts, reverse=True)[: recipe.train.eval_answers]
-    batch, _, used = _answers(recipe, estimate, asked, budget - estimate.moments)
-    return {"asking": estimate.moments + estimate.evaluation(used, min(batch, len(asked)))}
+    # A whole model's weights are in float32 meanwhile.
+    beside = estimate.moments + (estimate.adapter if recipe.full else 0)
+    batch, _, used = _answers(recipe, estimate, asked, budget - beside)
+    return {"asking": beside + estimate.evaluation(used, min(batch, len(asked)))}
 
 
 def describe(plan: Plan, batch_size: int) -> list[str]:

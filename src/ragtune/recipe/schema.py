@@ -277,6 +277,10 @@ class Recipe(Section):
             raise ValueError("tuning: full has no B matrices: leave train.lora_plus out")
         if self.lora.dora and self.lora.experts:
             raise ValueError("lora.dora is for dense models: PEFT has none for lora.experts")
+        if self.lora.dora and self.train.products is not None:
+            raise ValueError(
+                "lora.dora reads the weights' own numbers, which train.products: fp8 rounds: leave one out"
+            )
         if self.full and self.publish.format == "adapter":
             raise ValueError("tuning: full makes no adapter: set publish.format to merged or gguf")
         return self

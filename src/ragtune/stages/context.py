@@ -174,7 +174,7 @@ class Context:
             return dataclasses.replace(found, dtype=getattr(torch, self.plan.dtype))
         begun = begun_as(self.folder, self.recipe)  # a dtype that is measured stays
         found = hardware_of(recipe, self.ranks)
-        return settle(found, self.recipe.model, lambda: self.config, begun)
+        return settle(found, self.recipe, lambda: self.config, begun)
 
     @cached_property
     def training_examples(self) -> list[Example]:

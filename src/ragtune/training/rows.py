@@ -167,5 +167,5 @@ def _reordered_samples(
     prompts = encoder.prompts(shown)
     for n, (one, prompt) in enumerate(zip(shown, prompts, strict=True)):
         if prompt is not None and positives_cut(encoder, one, prompt):
-            prompts[n] = encoder.prompts([examples[n]])[0]
+            shown[n], prompts[n] = examples[n], encoder.prompts([examples[n]])[0]
     return encoder.samples(shown, prompts)

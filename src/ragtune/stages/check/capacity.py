@@ -32,7 +32,7 @@ from ragtune.stages.ranks import devices_of
 def hardware(look: Look) -> None:
     recipe = look.run.recipe
     chosen = choose_hardware(recipe)
-    if is_measured(chosen, recipe.model):
+    if is_measured(chosen, recipe):
         look.say(chosen.name)
     else:
         chosen = look.run.hardware
@@ -54,7 +54,7 @@ def hardware(look: Look) -> None:
 def dtype(look: Look) -> None:
     """The dtype on a CPU, where it is measured with layers as wide as the model's."""
     recipe = look.run.recipe
-    if is_measured(choose_hardware(recipe), recipe.model):
+    if is_measured(choose_hardware(recipe), recipe):
         chosen = look.run.hardware
         look.say(f"{chosen.dtype_name} ({chosen.reason})")
 
@@ -157,9 +157,10 @@ def merging(look: Look) -> None:
     if run.recipe.full:  # there is nothing to merge
         needed = 4 * skeleton(run.config).num_parameters()
     else:
-        experts = find_targets(run.config, run.recipe.lora).experts
+        targets = find_targets(run.config, run.recipe.lora)
+        whole = run.recipe.lora.dora or bool(targets.by_weight)
         adapter = estimate_of(run.recipe, run.hardware, run.config).adapter
-        needed = memory_needed(run.config, experts) + int(adapter)
+        needed = memory_needed(run.config, targets.experts, whole=whole) + int(adapter)
     available = available_memory()
     if available is not None and needed > available:
         raise UsageError(
