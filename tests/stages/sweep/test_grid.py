@@ -70,6 +70,13 @@ def test_steps_against_epochs(tiny_recipe: dict[str, Any]) -> None:
     ("grid", "words"),
     [
         (("seed=1,2",), "does not try several values of seed"),
+        (("evaluate.metric=strict_em,squad_em",), "evaluate.metric: it changes no model"),
+        (("evaluate.answers=first,all",), "evaluate.answers: it changes no model"),
+        (("devices=1,2",), "devices: it changes no model"),
+        (("train.keep_checkpoints=1,2",), "train.keep_checkpoints: it changes no model"),
+        (("publish.format=adapter,gguf",), "publish.format: it changes no model"),
+        (("evaluate.limit=10,20",), "evaluate.limit: figures of other questions"),
+        (("evaluate.questions=selected,all",), "evaluate.questions: figures of other questions"),
         (("data.train=a.jsonl,b.jsonl",), "does not try several values of data.train"),
         (("lora.rank=8,8.0",), "lora.rank = 8.0"),
         (("lora.alpha=8,8.0",), "are the same"),

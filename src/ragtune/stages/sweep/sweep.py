@@ -24,10 +24,18 @@ from ragtune.base.text import shortened
 from ragtune.data.prepare import load_examples
 from ragtune.recipe.load import save
 from ragtune.recipe.schema import Recipe
-from ragtune.reporting.sweep import write_page
-from ragtune.reporting.wording import points as in_points
+from ragtune.reporting.sweep import verdict, write_page
 from ragtune.scoring.score import Answers, score_answers
-from ragtune.scoring.seeds import BySeed, halved, is_better, less, ranked, spread_of
+from ragtune.scoring.seeds import (
+    BySeed,
+    halved,
+    is_better,
+    less,
+    missing,
+    on_shared,
+    ranked,
+    spread_of,
+)
 from ragtune.scoring.sweep import Dev, PointRow, Results
 from ragtune.stages.sweep.folder import SweepFolder
 from ragtune.stages.sweep.grid import Point, points_of
@@ -100,10 +108,7 @@ def _swept(where: SweepFolder, points: Sequence[Point], options: _Options) -> Re
         one.climb()
         results = one.results()
         if results["best"] is None:
-            raise RagtuneError(
-                f"Every run failed; the first: {one.problems_of(points[0])[0]}",
-                f"Their logs lie in {where.path / 'logs'}. The same command tries again.",
-            )
+            raise one.nothing()
         best = next(point for point in points if point.name == results["best"])
         one.look(best)
         results = one.results()
@@ -133,6 +138,19 @@ class _Sweep:
         runs = [self.run_of(point, seed) for seed in self.seeds]
         return [f"{run}: {self.failed[run]}" for run in runs if run in self.failed]
 
+    def nothing(self) -> RagtuneError:
+        """Why no point is the best."""
+        problems = [problem for point in self.points for problem in self.problems_of(point)]
+        if not problems:
+            return UsageError(
+                "No held question was asked by every point: figures of other questions can't be compared.",
+                "Give the keys that select questions (data.max_passages, prompt.max_tokens) one value.",
+            )
+        return RagtuneError(
+            f"No run came to its end; the first that failed: {problems[0]}",
+            f"Their logs lie in {self.where.path / 'logs'}. The same command tries again.",
+        )
+
     def climb(self) -> None:
         """Train all points a part of the way, the better half of them further, and what is left to the end.
 
@@ -143,7 +161,7 @@ class _Sweep:
             if len(going) <= 2:  # noqa: PLR2004 - two are compared in the end
                 break
             self.advance(going, share)
-            order = ranked({p.name: self.scores(p, share) for p in going}, self.seeds[0])
+            order = ranked({p.name: self.scores(p, share) for p in going}, self.seeds)
             left = halved(order)
             stopped = [p.label for p in going if p.name in order and p.name not in left]
             if stopped:
@@ -224,26 +242,23 @@ class _Sweep:
         """What is known by now."""
         draw = self.seeds[0]
         reached = {p.name: self._reached(p) for p in self.points}
-        at_end = {name: scores for name, (share, scores) in reached.items() if share == END}
-        order = ranked(at_end, draw)
+        shared = on_shared({name: scores for name, (_, scores) in reached.items()})
+        at_end = {name: one for name, one in shared.items() if reached[name][0] == END}
+        order = ranked(at_end, self.seeds)
         best = order[0] if order else None
         rows = []
         for point in self.points:
-            share, scores = reached[point.name]
+            share, scores = reached[point.name][0], shared.get(point.name, {})
             compared = best is not None and share == END and point.name != best
             behind = less(at_end[best], scores, draw) if best and compared else None
             rows.append(PointRow(
                 name=point.name, changes=list(point.changes), share=share, spread=spread_of(scores, draw),
-                behind=behind, apart=is_better(behind), problems=self.problems_of(point),
+                missing=missing(scores, self.seeds), behind=behind, apart=is_better(behind),
+                problems=self.problems_of(point),
             ))  # fmt: skip
-        rows.sort(
-            key=lambda row: (
-                -row["share"],
-                -(row["spread"]["figure"]["value"] if row["spread"] else -1),
-            )
-        )
+        rows.sort(key=_place)
         evaluate = self.points[0].recipe.evaluate
-        winner = best if best and len(order) > 1 and rows[1]["apart"] else None
+        sure = len(order) > 1 and rows[1]["apart"] and not rows[0]["missing"]
         return {
             "name": self.points[0].recipe.name,
             "metric": evaluate.metric,
@@ -252,9 +267,10 @@ class _Sweep:
             "data": {
                 k: int(v) for k, v in read_if_whole(self.where.about).items() if isinstance(v, int)
             },
+            "questions": max((row["spread"]["n"] for row in rows if row["spread"]), default=0),
             "points": rows,
             "best": best,
-            "winner": winner,
+            "winner": best if sure else None,
             "verdict": verdict(rows, len(self.seeds)),
             "looks": [look for point in self.points if (look := self._looked(point))],
         }
@@ -286,6 +302,12 @@ class _Sweep:
         }
 
 
+def _place(row: PointRow) -> tuple[float, bool, float]:
+    """In the table: as `ranked` has them, those that were stopped early behind."""
+    value = row["spread"]["figure"]["value"] if row["spread"] else -1
+    return -row["share"], bool(row["missing"]), -value
+
+
 def _name(share: float) -> str:
     return f"{share:g}"
 
@@ -303,28 +325,3 @@ def fitting(summaries: Sequence[dict[str, object]]) -> int:
         if isinstance(memory, dict) and memory and isinstance(peaks, dict) and "train" in peaks:
             found.append(_SPARE * memory["available"] / (max(peaks.values()) + _BESIDE))
     return max(1, min(int(min(found)), os.cpu_count() or 1)) if found else 1
-
-
-def verdict(rows: Sequence[PointRow], seeds: int) -> str:
-    """What the table says, in a sentence or two."""
-    ended = [row for row in rows if row["share"] == END and row["spread"]]
-    if not ended:
-        return "No run came to its end."
-    label = ", ".join(ended[0]["changes"]) or "the recipe as it is"
-    if len(ended) == 1:
-        return f"{label} alone was trained to the end."
-    if seeds == 1:
-        return (
-            f"{label} has the highest figure, with one seed: what another seed would give is not known, so "
-            "nothing is called better. --seeds 3 tells."
-        )
-    behind = ended[1]["behind"]
-    if behind is not None and ended[1]["apart"]:
-        figure = behind["figure"]
-        low, high = in_points(figure["low"]), in_points(figure["high"])
-        return (
-            f"{label} is better than the runner-up by {in_points(figure['value'])} points ({low} … {high}), "
-            f"over {behind['n']:,} questions and {seeds} seeds."
-        )
-    alike = [", ".join(row["changes"]) for row in ended[1:] if not row["apart"]]
-    return f"{label} has the highest figure; not told apart from it: {'; '.join(alike)}."
