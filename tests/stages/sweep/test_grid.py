@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,20 @@ def test_every_combination_in_order(tiny_recipe: dict[str, Any]) -> None:
     ]  # fmt: skip
     assert {point.recipe.train.steps for point in found} == {5}
     assert found[3].recipe.lora.rank == 16
+
+
+def test_paths_are_whole(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written down is read from wherever it is run."""
+    monkeypatch.chdir(tmp_path)
+    tiny_recipe["data"] |= {"train": "train.jsonl", "eval": "ev*.jsonl"}
+    (point,) = points_of(load_recipe(tiny_recipe), [])
+    assert point.recipe.data.train == str(tmp_path / "train.jsonl")
+    assert point.recipe.data.eval == str(tmp_path / "ev*.jsonl")
+    (point,) = points_of(load_recipe(tiny_recipe), ["model.id=owner/name", "data.eval=sample:x"])
+    assert point.recipe.model.id == "owner/name"
+    assert point.recipe.data.eval == "sample:x"
 
 
 def test_commas_within_brackets_are_no_borders(tiny_recipe: dict[str, Any]) -> None:

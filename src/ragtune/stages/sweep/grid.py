@@ -6,11 +6,13 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from glob import has_magic
 
+from ragtune.base.disk import named_path
 from ragtune.base.errors import UsageError
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import CHANGES_NOTHING, Recipe
-from ragtune.store.changes import part_of
+from ragtune.store.changes import part_of, with_part
 from ragtune.store.proof import fingerprint
 
 _NAME = 60
@@ -67,7 +69,7 @@ def points_of(source: Recipe, overrides: Sequence[str]) -> list[Point]:
             f"That makes {len(combinations):,} points, and a sweep has {_MOST} at most.",
             "Try fewer values, or begin with those that matter most.",
         )
-    found = [Point(one, load_recipe(source, [*fixed, *one])) for one in combinations]
+    found = [Point(one, _resolved(load_recipe(source, [*fixed, *one]))) for one in combinations]
     alike: dict[str, Point] = {}
     for point in found:
         other = alike.setdefault(point.recipe.model_dump_json(), point)
@@ -76,6 +78,22 @@ def points_of(source: Recipe, overrides: Sequence[str]) -> list[Point]:
                 f"{other.label} and {point.label} are the same.", "Leave one of them out."
             )
     return found
+
+
+def _resolved(recipe: Recipe) -> Recipe:
+    """The recipe with whole paths: it is written down, and read from wherever it is run."""
+    texts = {
+        "model.id": recipe.model.id,
+        "data.train": recipe.data.train,
+        "data.eval": recipe.data.eval,
+    }
+    paths = {key: (text, named_path(text, key)) for key, text in texts.items() if text}
+    there = {
+        key: str(path.absolute())
+        for key, (text, path) in paths.items()
+        if path.exists() or has_magic(text)
+    }
+    return with_part(recipe, there)
 
 
 def _require_worth_trying(key: str) -> None:

@@ -7,7 +7,6 @@ the runs, so that the same command goes on after a break, and a wider grid takes
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -40,15 +39,14 @@ from ragtune.scoring.sweep import Dev, PointRow, Results
 from ragtune.stages.sweep.folder import SweepFolder
 from ragtune.stages.sweep.grid import Point, points_of
 from ragtune.stages.sweep.jobs import Task, run_all
+from ragtune.stages.sweep.machine import fitting, gpus_of, say_disk, settle_dtypes
 from ragtune.stages.target import Target, find_recipe
 
 RUNGS = (0.25, 0.5)
 """Shares of the steps after which the better half of the points goes on."""
 END = 1.0
+_SEEDS = 2**32
 _WORKER = "ragtune.stages.sweep.worker"
-_BESIDE = 1.0
-"""GiB that a process takes of a GPU beside torch's own: its context, the libraries."""
-_SPARE = 0.9
 _DEV = "dev"
 
 
@@ -79,7 +77,7 @@ def sweep(
     """
     with one_output(), busy("ragtune sweep"):
         points = points_of(find_recipe(target)[0], overrides)
-        where = SweepFolder(Path(folder or Path("sweeps") / points[0].recipe.name))
+        where = SweepFolder(Path(folder or Path("sweeps") / points[0].recipe.name).absolute())
         return _swept(where, points, _Options(seeds, jobs, whole))
 
 
@@ -96,15 +94,23 @@ def _swept(where: SweepFolder, points: Sequence[Point], options: _Options) -> Re
             "A sweep asks the models that it trains, and evaluate.engine is openai.",
             "Set evaluate.engine=local.",
         )
+    if (first := points[0].recipe.seed) + options.seeds > _SEEDS:
+        raise UsageError(
+            f"The recipe's seed is {first}, and {options.seeds} seeds from there on go beyond the last, "
+            f"{_SEEDS - 1}.",
+            f"Set seed to {_SEEDS - options.seeds} at most.",
+        )
+    one = _Sweep(where, points, options)
     where.require_ours()
     with locked(where.path):
         counts = where.prepare(points[0].recipe)
-        one = _Sweep(where, points, options)
         note(
             f"{len(points)} points with {options.seeds} seeds each, in {where.path}: "
             f"{counts['train']:,} examples are trained, {counts['held']:,} of other articles are held apart "
             f"to choose by, {counts['left_out']:,} that share an article with those are left out."
         )
+        settle_dtypes(where, (point.recipe for point in points))
+        one.say_disk()
         one.climb()
         results = one.results()
         if results["best"] is None:
@@ -137,6 +143,21 @@ class _Sweep:
     def problems_of(self, point: Point) -> list[str]:
         runs = [self.run_of(point, seed) for seed in self.seeds]
         return [f"{run}: {self.failed[run]}" for run in runs if run in self.failed]
+
+    @cached_property
+    def gpus(self) -> list[int]:
+        """On which the runs go on, one GPU each."""
+        return gpus_of(self.points[0].recipe)
+
+    def say_disk(self) -> None:
+        """Say so if the runs that have not ended don't fit on the disk."""
+        first, end = self.seeds[0], _name(END)
+        left = [[run for seed in self.seeds if not self.where.answers_of(run := self.run_of(point, seed), end)]
+                for point in self.points]  # fmt: skip
+        recipes = [
+            self.where.recipe_of(self.run_of(point, first), point, first) for point in self.points
+        ]
+        say_disk(self.where, zip(recipes, left, strict=True))
 
     def nothing(self) -> RagtuneError:
         """Why no point is the best."""
@@ -212,14 +233,14 @@ class _Sweep:
                     )
                 update(count, task.name)
 
-            run_all(tasks, self._at_a_time, done)
+            run_all(tasks, self._at_a_time, done, self.gpus)
 
     def _at_a_time(self) -> int:
-        """Runs that may go on together: on a GPU as many as fit by the peaks that were measured."""
+        """Runs that may go on together: on each GPU as many as fit by the peaks that were measured."""
         if self.options.jobs is not None:
             return self.options.jobs
         found = [read_if_whole(path) for path in sorted(self.where.runs.glob("*/run.json"))]
-        return fitting(found)
+        return fitting(found) * max(1, len(self.gpus))
 
     def scores(self, point: Point, share: float) -> BySeed:
         """The headline metric of a point's held questions, by seed, of those runs that came so far."""
@@ -310,18 +331,3 @@ def _place(row: PointRow) -> tuple[float, bool, float]:
 
 def _name(share: float) -> str:
     return f"{share:g}"
-
-
-def fitting(summaries: Sequence[dict[str, object]]) -> int:
-    """Runs that fit on one GPU together by what is known of some: one on a CPU, or where nothing is known.
-
-    Args:
-        summaries: their run.json.
-    """
-    found = []
-    for one in summaries:
-        plan, peaks = one.get("plan"), one.get("peak_gib")
-        memory = plan.get("memory") if isinstance(plan, dict) else None
-        if isinstance(memory, dict) and memory and isinstance(peaks, dict) and "train" in peaks:
-            found.append(_SPARE * memory["available"] / (max(peaks.values()) + _BESIDE))
-    return max(1, min(int(min(found)), os.cpu_count() or 1)) if found else 1
