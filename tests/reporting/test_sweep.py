@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ragtune.reporting.sweep import dev_lines, sweep_table, write_page
+from ragtune.reporting.sweep import dev_lines, sweep_table, verdict, write_page
 from ragtune.scoring.seeds import Spread
 from ragtune.scoring.sweep import PointRow, Results
 
@@ -25,6 +25,7 @@ def row(
         "share": share,
         "spread": None if value is None else spread(value),
         "behind": None if behind is None else spread(behind),
+        "missing": [],
         "apart": False,
         "problems": [] if value is not None else ["run: <b>no room</b>"],
     }
@@ -35,6 +36,7 @@ RESULTS: Results = {
     "metric": "strict_em",
     "answers": "all",
     "seeds": [1, 2],
+    "questions": 90,
     "data": {"held": 100, "train": 900, "left_out": 3},
     "points": [row("a", 0.5), row("b", 0.4, behind=0.1), row("c", 0.2, 0.25), row("d", None, 0.0)],
     "best": "a",
@@ -53,6 +55,7 @@ def test_the_table_has_every_point_and_what_became_of_it() -> None:
     for words in (
         "50.0 (45.0…55.0)",
         "+10.0 (+5.0…+15.0)",
+        "90 questions held apart",
         "25%",
         "failed",
         "not told apart from it: b",
@@ -71,9 +74,20 @@ def test_the_page_is_one_file_that_runs_nothing(tmp_path: Path) -> None:
     assert "&lt;script&gt;a" in page
     assert "&lt;b&gt;no room" in page
     assert "\x1b" not in page
-    for words in ("50.0", "25 %", "failed", "900 examples were trained", "100 questions"):
+    for words in ("50.0", "25%", "failed", "900 examples were trained", "100 questions"):
         assert words in page
     assert "times, since a wider grid" not in page
     twice: Results = {**RESULTS, "looks": RESULTS["looks"] * 2}
     write_page(tmp_path / "report.html", twice)
     assert "2 times, since a wider grid" in (tmp_path / "report.html").read_text("utf-8")
+
+
+def test_a_point_that_misses_a_seed_is_said(tmp_path: Path) -> None:
+    lost: PointRow = {**row("b", 0.9), "missing": [2]}
+    rows = [row("a", 0.5), row("c", 0.4, behind=0.1), lost]
+    (label,) = lost["changes"]
+    assert f"ranked last: {label}" in verdict(rows, 2)
+    assert "nothing is called better" in verdict([lost], 2)
+    assert "ranked last" not in verdict(rows[:2], 2)
+    write_page(tmp_path / "report.html", {**RESULTS, "points": rows})
+    assert "100%, 1 of 2 seeds" in (tmp_path / "report.html").read_text("utf-8")

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from ragtune.scoring.seeds import halved, is_better, less, ranked, spread_of
+from ragtune.scoring.seeds import halved, is_better, less, missing, on_shared, ranked, spread_of
 
 
 def values(rate: float, seed: int, n: int = 400) -> dict[str, float]:
@@ -66,8 +66,28 @@ def test_the_better_half_goes_on_and_never_fewer_than_two() -> None:
         name: {1: {"a": rate}} for name, rate in (("x", 0.1), ("y", 0.3), ("z", 0.2), ("failed", 0))
     }
     points["failed"] = {}
-    assert ranked(points, 1) == ["y", "z", "x"]
+    assert ranked(points, [1]) == ["y", "z", "x"]
     assert halved(["a", "b", "c", "d", "e"]) == ["a", "b", "c"]
     assert halved(["a", "b", "c"]) == ["a", "b"]
     assert halved(["a", "b"]) == ["a", "b"]
     assert halved(["a"]) == ["a"]
+
+
+def test_points_are_ranked_over_what_all_were_asked() -> None:
+    """One that selects only what is easy is not the best for that."""
+    easy = {1: {"a": 0.9}}
+    whole = {1: {"a": 1.0, "hard": 0.0}}
+    assert ranked({"easy": easy, "whole": whole}, [1]) == ["whole", "easy"]
+    assert on_shared({"easy": easy, "whole": whole, "failed": {}}) == {
+        "easy": easy,
+        "whole": {1: {"a": 1.0}},
+    }
+    assert ranked({"easy": easy, "other": {1: {"b": 1.0}}}, [1]) == []
+
+
+def test_a_point_that_misses_a_seed_comes_last() -> None:
+    """Its survivor may be the better for what is missing."""
+    points = {"survivor": {1: {"a": 1.0}}, "whole": {1: {"a": 0.4}, 2: {"a": 0.4}}}
+    assert missing(points["survivor"], [1, 2]) == [2]
+    assert ranked(points, [1, 2]) == ["whole", "survivor"]
+    assert ranked(points, [1]) == ["survivor", "whole"]

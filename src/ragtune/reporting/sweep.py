@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from markupsafe import Markup
@@ -11,7 +11,7 @@ from ragtune.base.files import writing
 from ragtune.base.screen.visible import in_line
 from ragtune.reporting.tables import FigureTable
 from ragtune.reporting.terminal import rate_cell
-from ragtune.reporting.wording import package_text, rate, rendered
+from ragtune.reporting.wording import package_text, points, rate, rendered
 from ragtune.scoring.seeds import Spread
 from ragtune.scoring.sweep import PointRow, Results
 
@@ -20,7 +20,7 @@ def sweep_table(results: Results) -> FigureTable:
     """The points, the best first."""
     metric = results["metric"]
     table = FigureTable(
-        f"{metric} of {results['data']['held']:,} questions held apart, in % (95 % interval)",
+        f"{metric} of {results['questions']:,} questions held apart, in % (95 % interval)",
         results["verdict"],
         ("point", metric, "each seed", "trained", "the best less this"),
     )
@@ -30,15 +30,23 @@ def sweep_table(results: Results) -> FigureTable:
             label_of(row),
             rate_cell(spread and spread["figure"]),
             seeds_of(spread),
-            f"{row['share']:.0%}" if spread else "failed",
+            trained(row, len(results["seeds"])),
             rate_cell(behind["figure"], "+") if behind else "",
         )
     return table
 
 
+def trained(row: PointRow, seeds: int) -> str:
+    """How far a point was trained, and with how many seeds if that isn't all."""
+    if not row["spread"]:
+        return "failed"
+    lost = f", {seeds - len(row['missing'])} of {seeds} seeds" if row["missing"] else ""
+    return f"{row['share']:.0%}{lost}"
+
+
 def label_of(row: PointRow) -> str:
     """What a point changes of the recipe."""
-    return in_line(", ".join(row["changes"]) or "the recipe as it is")
+    return in_line(_plain(row))
 
 
 def seeds_of(spread: Spread | None) -> str:
@@ -66,8 +74,57 @@ def write_page(path: Path, results: Results) -> None:
         "sweep.html.j2",
         **results,
         label_of=label_of,
+        trained=trained,
         seeds_of=seeds_of,
         style=Markup(package_text("report.css")),  # noqa: S704 - a file of this package
     )
     with writing(path) as file:
         file.write(page)
+
+
+def verdict(rows: Sequence[PointRow], seeds: int) -> str:
+    """What the table says, in a sentence or two.
+
+    Args:
+        rows: the best first.
+        seeds: with how many each point was to be trained.
+    """
+    ended = [row for row in rows if row["share"] == 1 and row["spread"]]
+    if not ended:
+        return "No run came to its end."
+    lost = [_plain(row) for row in ended if row["missing"]]
+    if len(lost) == len(ended):
+        return (
+            f"No point has a figure of every seed, so nothing is called better: {'; '.join(lost)}."
+        )
+    more = (
+        f" Not every seed came to its end, and so ranked last: {'; '.join(lost)}." if lost else ""
+    )
+    return _verdict(ended, seeds) + more
+
+
+def _verdict(ended: Sequence[PointRow], seeds: int) -> str:
+    """Of points that were trained to the end, of which the first has all seeds."""
+    label = _plain(ended[0])
+    if len(ended) == 1:
+        return f"{label} alone was trained to the end."
+    if seeds == 1:
+        return (
+            f"{label} has the highest figure, with one seed: what another seed would give is not known, so "
+            "nothing is called better. --seeds 3 tells."
+        )
+    behind = ended[1]["behind"]
+    if behind is not None and ended[1]["apart"]:
+        figure = behind["figure"]
+        low, high = points(figure["low"]), points(figure["high"])
+        return (
+            f"{label} is better than the runner-up by {points(figure['value'])} points ({low} … {high}), "
+            f"over {behind['n']:,} questions and {len(behind['seeds'])} seeds."
+        )
+    alike = [_plain(row) for row in ended[1:] if not row["apart"]]
+    return f"{label} has the highest figure; not told apart from it: {'; '.join(alike)}."
+
+
+def _plain(row: PointRow) -> str:
+    """`label_of`, for what is made safe where it is shown."""
+    return ", ".join(row["changes"]) or "the recipe as it is"

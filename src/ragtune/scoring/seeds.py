@@ -79,11 +79,35 @@ def is_better(difference: Spread | None) -> bool:
     )
 
 
-def ranked(points: Mapping[str, BySeed], draw: int) -> list[str]:
-    """The names of points with figures, the highest mean first; of equals in the order that they are given."""
-    means = {name: found["figure"]["value"] for name, one in points.items()
-             if (found := spread_of(one, draw))}  # fmt: skip
-    return sorted(means, key=lambda name: -means[name])
+def on_shared(points: Mapping[str, BySeed]) -> dict[str, BySeed]:
+    """The points that have answers, over the questions that all of them were asked with every seed."""
+    asked = [set(values) for one in points.values() for values in one.values()]
+    shared = set.intersection(*asked) if asked else set()
+    return {
+        name: {seed: {q: values[q] for q in values if q in shared} for seed, values in one.items()}
+        for name, one in points.items()
+        if one
+    }
+
+
+def ranked(points: Mapping[str, BySeed], seeds: Sequence[int]) -> list[str]:
+    """The names of points with figures, the best first; of equals in the order that they are given.
+
+    By their means over the questions that all of them were asked. One that misses a seed comes after those
+    that have all: what it lost may have been its worst.
+
+    Args:
+        points: their values.
+        seeds: that each should have; the first seeds the bootstrap.
+    """
+    means = {name: found["figure"]["value"] for name, one in on_shared(points).items()
+             if (found := spread_of(one, seeds[0]))}  # fmt: skip
+    return sorted(means, key=lambda name: (bool(missing(points[name], seeds)), -means[name]))
+
+
+def missing(one: BySeed, seeds: Sequence[int]) -> list[int]:
+    """The seeds with which a point has no answers."""
+    return [seed for seed in seeds if seed not in one]
 
 
 def halved(points: Sequence[str]) -> list[str]:

@@ -16,6 +16,8 @@ class PointRow(TypedDict):
     """Of its steps: that at which it was stopped early, or 1."""
     spread: Spread | None
     """Over the held questions, at that share; None where every run failed."""
+    missing: list[int]
+    """Seeds without a figure there, as when a run failed: such a point comes after those that have all."""
     behind: Spread | None
     """The best point less this one, seed by seed; None of the best, and of one that was stopped early."""
     apart: bool
@@ -40,9 +42,11 @@ class Results(TypedDict):
     answers: str
     seeds: list[int]
     data: dict[str, int]
+    questions: int
+    """Held questions that all points were asked: figures are over these."""
     points: list[PointRow]
     best: str | None
-    """The point with the highest mean, if any was trained to the end."""
+    """The point with the highest mean of those with all seeds, if any was trained to the end."""
     winner: str | None
     """The same, if it is better than the runner-up."""
     verdict: str

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,20 @@ def test_every_combination_in_order(tiny_recipe: dict[str, Any]) -> None:
     ]  # fmt: skip
     assert {point.recipe.train.steps for point in found} == {5}
     assert found[3].recipe.lora.rank == 16
+
+
+def test_paths_are_whole(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written down is read from wherever it is run."""
+    monkeypatch.chdir(tmp_path)
+    tiny_recipe["data"] |= {"train": "train.jsonl", "eval": "ev*.jsonl"}
+    (point,) = points_of(load_recipe(tiny_recipe), [])
+    assert point.recipe.data.train == str(tmp_path / "train.jsonl")
+    assert point.recipe.data.eval == str(tmp_path / "ev*.jsonl")
+    (point,) = points_of(load_recipe(tiny_recipe), ["model.id=owner/name", "data.eval=sample:x"])
+    assert point.recipe.model.id == "owner/name"
+    assert point.recipe.data.eval == "sample:x"
 
 
 def test_commas_within_brackets_are_no_borders(tiny_recipe: dict[str, Any]) -> None:
@@ -70,6 +85,13 @@ def test_steps_against_epochs(tiny_recipe: dict[str, Any]) -> None:
     ("grid", "words"),
     [
         (("seed=1,2",), "does not try several values of seed"),
+        (("evaluate.metric=strict_em,squad_em",), "evaluate.metric: it changes no model"),
+        (("evaluate.answers=first,all",), "evaluate.answers: it changes no model"),
+        (("devices=1,2",), "devices: it changes no model"),
+        (("train.keep_checkpoints=1,2",), "train.keep_checkpoints: it changes no model"),
+        (("publish.format=adapter,gguf",), "publish.format: it changes no model"),
+        (("evaluate.limit=10,20",), "evaluate.limit: figures of other questions"),
+        (("evaluate.questions=selected,all",), "evaluate.questions: figures of other questions"),
         (("data.train=a.jsonl,b.jsonl",), "does not try several values of data.train"),
         (("lora.rank=8,8.0",), "lora.rank = 8.0"),
         (("lora.alpha=8,8.0",), "are the same"),

@@ -11,7 +11,7 @@ from ragtune.base.errors import UsageError
 from ragtune.base.text import size_of
 from ragtune.model.cpu_dtype import is_measured
 from ragtune.model.hardware import choose_hardware
-from ragtune.model.memory import smallest
+from ragtune.model.memory import Estimate, smallest
 from ragtune.model.merge import available_memory, memory_needed
 from ragtune.model.plan import Plan, describe, estimate_of, is_tight, make_plan
 from ragtune.model.quantized import quantization_of, require_mergeable
@@ -26,6 +26,7 @@ from ragtune.stages.check.directory import (
     trained,
 )
 from ragtune.stages.check.findings import Look
+from ragtune.stages.context import Context
 from ragtune.stages.ranks import devices_of
 
 
@@ -173,18 +174,23 @@ def merging(look: Look) -> None:
     look.say(f"needs about {size_of(needed)} of memory")
 
 
+def training_parts(run: Context, estimate: Estimate) -> dict[str, float]:
+    """Bytes on disk that the training has yet to write, by what they are."""
+    if trained(run):
+        return {}
+    moments = 2.0 if run.recipe.train.optimizer == "adamw" else 0.5
+    # One more than is kept: a checkpoint is whole before an older one goes.
+    kept = run.recipe.train.keep_checkpoints + 1
+    checkpoints = estimate.adapter * (1 + moments) * kept - checkpoint_bytes(run)
+    what = "tuned model" if run.recipe.full else "adapter"
+    return {"checkpoints": max(0.0, checkpoints), what: estimate.adapter}
+
+
 def disk(look: Look) -> None:
     """Checkpoints, adapter, merged model and GGUF files against the space that is free."""
     run = look.run
     estimate = estimate_of(run.recipe, run.hardware, run.config)
-    parts: dict[str, float] = {}
-    if not trained(run):
-        moments = 2.0 if run.recipe.train.optimizer == "adamw" else 0.5
-        # One more than is kept: a checkpoint is whole before an older one goes.
-        kept = run.recipe.train.keep_checkpoints + 1
-        checkpoints = estimate.adapter * (1 + moments) * kept - checkpoint_bytes(run)
-        what = "tuned model" if run.recipe.full else "adapter"
-        parts = {"checkpoints": max(0.0, checkpoints), what: estimate.adapter}
+    parts = training_parts(run, estimate)
     weights = estimate.shape.linear + estimate.shape.other
     if run.recipe.publish.format != "adapter" and not merged(run):
         parts["merged model"] = 2.0 * weights  # in bf16

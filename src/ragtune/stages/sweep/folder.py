@@ -11,7 +11,7 @@ from ragtune.base.files import read_if_whole, read_json, write_json
 from ragtune.base.lock import NAMES as LOCKS
 from ragtune.data.apart import copy_evaluation, hold_apart
 from ragtune.recipe.load import save
-from ragtune.recipe.schema import Recipe
+from ragtune.recipe.schema import Model, Recipe
 from ragtune.stages.sweep.grid import Point
 from ragtune.stages.twins import SWEEP
 from ragtune.store.changes import part_of
@@ -92,7 +92,19 @@ class SweepFolder:
             copy_evaluation(recipe.data, self.evaluation)
         return self.evaluation
 
-    def write_recipe(self, run: str, point: Point, seed: int) -> Path:
+    def dtype_of(self, model: Model) -> str | None:
+        """The dtype that all runs of a model have, where it was measured when the sweep began."""
+        found = read_json(self.about).get("dtypes", {}).get(_named(model))
+        return str(found) if found else None
+
+    def keep_dtype(self, model: Model, dtype: str) -> None:
+        """Let all runs of a model have a dtype, also when the sweep goes on."""
+        known = read_json(self.about)
+        write_json(
+            self.about, {**known, "dtypes": {**known.get("dtypes", {}), _named(model): dtype}}
+        )
+
+    def recipe_of(self, run: str, point: Point, seed: int) -> Recipe:
         """The recipe of a run: the point's, over the data of the sweep."""
         values = point.recipe.model_dump(mode="json")
         values["name"], values["seed"], values["devices"] = run, seed, 1
@@ -100,9 +112,15 @@ class SweepFolder:
             "source": None, "train": str(self.train), "eval": str(self.held), "format": "records", "fields": {},
         }  # fmt: skip
         values["publish"] |= {"repo": None}
+        if point.recipe.model.dtype == "auto" and (dtype := self.dtype_of(point.recipe.model)):
+            values["model"]["dtype"] = dtype
+        return Recipe.model_validate(values)
+
+    def write_recipe(self, run: str, point: Point, seed: int) -> Path:
+        """Write down the recipe of a run."""
         path = self.recipe(run)
         path.parent.mkdir(parents=True, exist_ok=True)
-        save(Recipe.model_validate(values), path)
+        save(self.recipe_of(run, point, seed), path)
         return path
 
     def answers_of(self, run: str, what: str) -> dict[str, JsonValue]:
@@ -111,6 +129,10 @@ class SweepFolder:
         found = read_json(file) if file.exists() else {}
         there = found and (self.runs / run / str(found["answers"]) / "predictions.jsonl").is_file()
         return found if there else {}
+
+
+def _named(model: Model) -> str:
+    return f"{model.id}@{model.revision}" if model.revision else model.id
 
 
 def _contents(recipe: Recipe) -> JsonValue:

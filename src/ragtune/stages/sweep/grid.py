@@ -6,11 +6,13 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from glob import has_magic
 
+from ragtune.base.disk import named_path
 from ragtune.base.errors import UsageError
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import CHANGES_NOTHING, Recipe
-from ragtune.store.changes import part_of
+from ragtune.store.changes import part_of, with_part
 from ragtune.store.proof import fingerprint
 
 _NAME = 60
@@ -19,6 +21,8 @@ _MOST = 200
 """Points of a sweep; a slip of the keys would train for a year."""
 _OURS = ("seed", "name", "data.train", "data.eval", "data.source", "data.format", "data.fields")
 """What a sweep sets itself, or holds for all points."""
+_ASKED = ("evaluate.limit", "evaluate.questions")
+"""Which questions a figure is of."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,8 @@ def points_of(source: Recipe, overrides: Sequence[str]) -> list[Point]:
         UsageError: a combination is no valid recipe, or a key is given that a sweep sets itself.
     """
     given = [_values(one) for one in overrides]
-    for key, values in given:
-        if len(values) > 1 and (key in _OURS or key.startswith("publish.")):
-            raise UsageError(
-                f"A sweep does not try several values of {key}.",
-                "Seeds are counted by --seeds; data and what is published are the same for all points.",
-            )
+    for key in [key for key, values in given if len(values) > 1]:
+        _require_worth_trying(key)
     fixed = [f"{key}={values[0]}" for key, values in given if len(values) == 1]
     tried = [[f"{key}={value}" for value in values] for key, values in given if len(values) > 1]
     combinations = list(itertools.product(*tried))
@@ -69,7 +69,7 @@ def points_of(source: Recipe, overrides: Sequence[str]) -> list[Point]:
             f"That makes {len(combinations):,} points, and a sweep has {_MOST} at most.",
             "Try fewer values, or begin with those that matter most.",
         )
-    found = [Point(one, load_recipe(source, [*fixed, *one])) for one in combinations]
+    found = [Point(one, _resolved(load_recipe(source, [*fixed, *one]))) for one in combinations]
     alike: dict[str, Point] = {}
     for point in found:
         other = alike.setdefault(point.recipe.model_dump_json(), point)
@@ -78,6 +78,37 @@ def points_of(source: Recipe, overrides: Sequence[str]) -> list[Point]:
                 f"{other.label} and {point.label} are the same.", "Leave one of them out."
             )
     return found
+
+
+def _resolved(recipe: Recipe) -> Recipe:
+    """The recipe with whole paths: it is written down, and read from wherever it is run."""
+    texts = {
+        "model.id": recipe.model.id,
+        "data.train": recipe.data.train,
+        "data.eval": recipe.data.eval,
+    }
+    paths = {key: (text, named_path(text, key)) for key, text in texts.items() if text}
+    there = {
+        key: str(path.absolute())
+        for key, (text, path) in paths.items()
+        if path.exists() or has_magic(text)
+    }
+    return with_part(recipe, there)
+
+
+def _require_worth_trying(key: str) -> None:
+    """Raise UsageError if several values of a key can't be told apart by what they make."""
+    refused = f"A sweep does not try several values of {key}"
+    if key in _OURS:
+        raise UsageError(
+            f"{refused}.", "Seeds are counted by --seeds; data are the same for all points."
+        )
+    if key.startswith(CHANGES_NOTHING):
+        raise UsageError(f"{refused}: it changes no model and no answer.", "Give it one value.")
+    if key in _ASKED:
+        raise UsageError(
+            f"{refused}: figures of other questions can't be compared.", "Give it one value."
+        )
 
 
 def _values(override: str) -> tuple[str, list[str]]:

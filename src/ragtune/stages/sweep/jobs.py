@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from ragtune.base.lock import require_held
 from ragtune.base.reading import open_plain
 from ragtune.base.stopping import asked, finishing, stop_if_asked
+from ragtune.stages.sweep.machine import environment
 
 _LOOK = 0.2
 """Seconds between two looks at what is running."""
@@ -35,10 +35,14 @@ class Task:
 class _Running:
     task: Task
     process: subprocess.Popen[bytes]
+    gpu: int | None
 
 
 def run_all(
-    tasks: Sequence[Task], at_a_time: Callable[[], int], done: Callable[[Task, str], None]
+    tasks: Sequence[Task],
+    at_a_time: Callable[[], int],
+    done: Callable[[Task, str], None],
+    gpus: Sequence[int] = (),
 ) -> None:
     """Run tasks, some at a time; one that fails keeps none of the others from going on.
 
@@ -46,6 +50,7 @@ def run_all(
         tasks: in the order in which they begin.
         at_a_time: how many may run now; it is asked again and again.
         done: is told each task that has ended, and why it failed, or "".
+        gpus: each task has the one of these on which the fewest others run.
 
     Raises:
         Stopped: a signal came; those that ran have stopped, too.
@@ -55,7 +60,8 @@ def run_all(
         while (waiting or running) and not asked():
             require_held()
             while waiting and len(running) < max(1, at_a_time()):
-                running.append(_started(waiting.pop(0), at_a_time()))
+                gpu = freest(gpus, [one.gpu for one in running])
+                running.append(_started(waiting.pop(0), gpu, at_a_time()))
             for one in [one for one in running if one.process.poll() is not None]:
                 running.remove(one)
                 done(one.task, _problem(one))
@@ -63,21 +69,28 @@ def run_all(
     stop_if_asked("What the runs had done is kept.")
 
 
-def _started(task: Task, at_a_time: int) -> _Running:
+def freest(gpus: Sequence[int], taken: Sequence[int | None]) -> int | None:
+    """The first of the GPUs on which the fewest run; None without any.
+
+    Args:
+        gpus: their numbers.
+        taken: the GPU of each that runs.
+    """
+    return min(gpus, key=taken.count) if gpus else None
+
+
+def _started(task: Task, gpu: int | None, at_a_time: int) -> _Running:
     task.log.parent.mkdir(parents=True, exist_ok=True)
-    environment = dict(os.environ)
-    if at_a_time > 1:  # else each would take all cores
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // at_a_time)))
     with task.log.open("ab") as log:
         process = subprocess.Popen(  # noqa: S603 - this Python, with words of ours
             [sys.executable, "-m", *task.words],
             stdin=subprocess.PIPE,  # it ends with this process
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env=environment(gpu, at_a_time),
             start_new_session=True,  # Ctrl-C comes to this process alone, which passes it on once
         )
-    return _Running(task, process)
+    return _Running(task, process, gpu)
 
 
 @contextmanager

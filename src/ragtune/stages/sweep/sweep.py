@@ -7,7 +7,6 @@ the runs, so that the same command goes on after a break, and a wider grid takes
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,23 +23,30 @@ from ragtune.base.text import shortened
 from ragtune.data.prepare import load_examples
 from ragtune.recipe.load import save
 from ragtune.recipe.schema import Recipe
-from ragtune.reporting.sweep import write_page
-from ragtune.reporting.wording import points as in_points
+from ragtune.reporting.sweep import verdict, write_page
 from ragtune.scoring.score import Answers, score_answers
-from ragtune.scoring.seeds import BySeed, halved, is_better, less, ranked, spread_of
+from ragtune.scoring.seeds import (
+    BySeed,
+    halved,
+    is_better,
+    less,
+    missing,
+    on_shared,
+    ranked,
+    spread_of,
+)
 from ragtune.scoring.sweep import Dev, PointRow, Results
 from ragtune.stages.sweep.folder import SweepFolder
 from ragtune.stages.sweep.grid import Point, points_of
 from ragtune.stages.sweep.jobs import Task, run_all
+from ragtune.stages.sweep.machine import fitting, gpus_of, say_disk, settle_dtypes
 from ragtune.stages.target import Target, find_recipe
 
 RUNGS = (0.25, 0.5)
 """Shares of the steps after which the better half of the points goes on."""
 END = 1.0
+_SEEDS = 2**32
 _WORKER = "ragtune.stages.sweep.worker"
-_BESIDE = 1.0
-"""GiB that a process takes of a GPU beside torch's own: its context, the libraries."""
-_SPARE = 0.9
 _DEV = "dev"
 
 
@@ -71,7 +77,7 @@ def sweep(
     """
     with one_output(), busy("ragtune sweep"):
         points = points_of(find_recipe(target)[0], overrides)
-        where = SweepFolder(Path(folder or Path("sweeps") / points[0].recipe.name))
+        where = SweepFolder(Path(folder or Path("sweeps") / points[0].recipe.name).absolute())
         return _swept(where, points, _Options(seeds, jobs, whole))
 
 
@@ -88,22 +94,27 @@ def _swept(where: SweepFolder, points: Sequence[Point], options: _Options) -> Re
             "A sweep asks the models that it trains, and evaluate.engine is openai.",
             "Set evaluate.engine=local.",
         )
+    if (first := points[0].recipe.seed) + options.seeds > _SEEDS:
+        raise UsageError(
+            f"The recipe's seed is {first}, and {options.seeds} seeds from there on go beyond the last, "
+            f"{_SEEDS - 1}.",
+            f"Set seed to {_SEEDS - options.seeds} at most.",
+        )
+    one = _Sweep(where, points, options)
     where.require_ours()
     with locked(where.path):
         counts = where.prepare(points[0].recipe)
-        one = _Sweep(where, points, options)
         note(
             f"{len(points)} points with {options.seeds} seeds each, in {where.path}: "
             f"{counts['train']:,} examples are trained, {counts['held']:,} of other articles are held apart "
             f"to choose by, {counts['left_out']:,} that share an article with those are left out."
         )
+        settle_dtypes(where, (point.recipe for point in points))
+        one.say_disk()
         one.climb()
         results = one.results()
         if results["best"] is None:
-            raise RagtuneError(
-                f"Every run failed; the first: {one.problems_of(points[0])[0]}",
-                f"Their logs lie in {where.path / 'logs'}. The same command tries again.",
-            )
+            raise one.nothing()
         best = next(point for point in points if point.name == results["best"])
         one.look(best)
         results = one.results()
@@ -133,6 +144,34 @@ class _Sweep:
         runs = [self.run_of(point, seed) for seed in self.seeds]
         return [f"{run}: {self.failed[run]}" for run in runs if run in self.failed]
 
+    @cached_property
+    def gpus(self) -> list[int]:
+        """On which the runs go on, one GPU each."""
+        return gpus_of(self.points[0].recipe)
+
+    def say_disk(self) -> None:
+        """Say so if the runs that have not ended don't fit on the disk."""
+        first, end = self.seeds[0], _name(END)
+        left = [[run for seed in self.seeds if not self.where.answers_of(run := self.run_of(point, seed), end)]
+                for point in self.points]  # fmt: skip
+        recipes = [
+            self.where.recipe_of(self.run_of(point, first), point, first) for point in self.points
+        ]
+        say_disk(self.where, zip(recipes, left, strict=True))
+
+    def nothing(self) -> RagtuneError:
+        """Why no point is the best."""
+        problems = [problem for point in self.points for problem in self.problems_of(point)]
+        if not problems:
+            return UsageError(
+                "No held question was asked by every point: figures of other questions can't be compared.",
+                "Give the keys that select questions (data.max_passages, prompt.max_tokens) one value.",
+            )
+        return RagtuneError(
+            f"No run came to its end; the first that failed: {problems[0]}",
+            f"Their logs lie in {self.where.path / 'logs'}. The same command tries again.",
+        )
+
     def climb(self) -> None:
         """Train all points a part of the way, the better half of them further, and what is left to the end.
 
@@ -143,7 +182,7 @@ class _Sweep:
             if len(going) <= 2:  # noqa: PLR2004 - two are compared in the end
                 break
             self.advance(going, share)
-            order = ranked({p.name: self.scores(p, share) for p in going}, self.seeds[0])
+            order = ranked({p.name: self.scores(p, share) for p in going}, self.seeds)
             left = halved(order)
             stopped = [p.label for p in going if p.name in order and p.name not in left]
             if stopped:
@@ -194,14 +233,14 @@ class _Sweep:
                     )
                 update(count, task.name)
 
-            run_all(tasks, self._at_a_time, done)
+            run_all(tasks, self._at_a_time, done, self.gpus)
 
     def _at_a_time(self) -> int:
-        """Runs that may go on together: on a GPU as many as fit by the peaks that were measured."""
+        """Runs that may go on together: on each GPU as many as fit by the peaks that were measured."""
         if self.options.jobs is not None:
             return self.options.jobs
         found = [read_if_whole(path) for path in sorted(self.where.runs.glob("*/run.json"))]
-        return fitting(found)
+        return fitting(found) * max(1, len(self.gpus))
 
     def scores(self, point: Point, share: float) -> BySeed:
         """The headline metric of a point's held questions, by seed, of those runs that came so far."""
@@ -224,26 +263,23 @@ class _Sweep:
         """What is known by now."""
         draw = self.seeds[0]
         reached = {p.name: self._reached(p) for p in self.points}
-        at_end = {name: scores for name, (share, scores) in reached.items() if share == END}
-        order = ranked(at_end, draw)
+        shared = on_shared({name: scores for name, (_, scores) in reached.items()})
+        at_end = {name: one for name, one in shared.items() if reached[name][0] == END}
+        order = ranked(at_end, self.seeds)
         best = order[0] if order else None
         rows = []
         for point in self.points:
-            share, scores = reached[point.name]
+            share, scores = reached[point.name][0], shared.get(point.name, {})
             compared = best is not None and share == END and point.name != best
             behind = less(at_end[best], scores, draw) if best and compared else None
             rows.append(PointRow(
                 name=point.name, changes=list(point.changes), share=share, spread=spread_of(scores, draw),
-                behind=behind, apart=is_better(behind), problems=self.problems_of(point),
+                missing=missing(scores, self.seeds), behind=behind, apart=is_better(behind),
+                problems=self.problems_of(point),
             ))  # fmt: skip
-        rows.sort(
-            key=lambda row: (
-                -row["share"],
-                -(row["spread"]["figure"]["value"] if row["spread"] else -1),
-            )
-        )
+        rows.sort(key=_place)
         evaluate = self.points[0].recipe.evaluate
-        winner = best if best and len(order) > 1 and rows[1]["apart"] else None
+        sure = len(order) > 1 and rows[1]["apart"] and not rows[0]["missing"]
         return {
             "name": self.points[0].recipe.name,
             "metric": evaluate.metric,
@@ -252,9 +288,10 @@ class _Sweep:
             "data": {
                 k: int(v) for k, v in read_if_whole(self.where.about).items() if isinstance(v, int)
             },
+            "questions": max((row["spread"]["n"] for row in rows if row["spread"]), default=0),
             "points": rows,
             "best": best,
-            "winner": winner,
+            "winner": best if sure else None,
             "verdict": verdict(rows, len(self.seeds)),
             "looks": [look for point in self.points if (look := self._looked(point))],
         }
@@ -286,45 +323,11 @@ class _Sweep:
         }
 
 
+def _place(row: PointRow) -> tuple[float, bool, float]:
+    """In the table: as `ranked` has them, those that were stopped early behind."""
+    value = row["spread"]["figure"]["value"] if row["spread"] else -1
+    return -row["share"], bool(row["missing"]), -value
+
+
 def _name(share: float) -> str:
     return f"{share:g}"
-
-
-def fitting(summaries: Sequence[dict[str, object]]) -> int:
-    """Runs that fit on one GPU together by what is known of some: one on a CPU, or where nothing is known.
-
-    Args:
-        summaries: their run.json.
-    """
-    found = []
-    for one in summaries:
-        plan, peaks = one.get("plan"), one.get("peak_gib")
-        memory = plan.get("memory") if isinstance(plan, dict) else None
-        if isinstance(memory, dict) and memory and isinstance(peaks, dict) and "train" in peaks:
-            found.append(_SPARE * memory["available"] / (max(peaks.values()) + _BESIDE))
-    return max(1, min(int(min(found)), os.cpu_count() or 1)) if found else 1
-
-
-def verdict(rows: Sequence[PointRow], seeds: int) -> str:
-    """What the table says, in a sentence or two."""
-    ended = [row for row in rows if row["share"] == END and row["spread"]]
-    if not ended:
-        return "No run came to its end."
-    label = ", ".join(ended[0]["changes"]) or "the recipe as it is"
-    if len(ended) == 1:
-        return f"{label} alone was trained to the end."
-    if seeds == 1:
-        return (
-            f"{label} has the highest figure, with one seed: what another seed would give is not known, so "
-            "nothing is called better. --seeds 3 tells."
-        )
-    behind = ended[1]["behind"]
-    if behind is not None and ended[1]["apart"]:
-        figure = behind["figure"]
-        low, high = in_points(figure["low"]), in_points(figure["high"])
-        return (
-            f"{label} is better than the runner-up by {in_points(figure['value'])} points ({low} … {high}), "
-            f"over {behind['n']:,} questions and {seeds} seeds."
-        )
-    alike = [", ".join(row["changes"]) for row in ended[1:] if not row["apart"]]
-    return f"{label} has the highest figure; not told apart from it: {'; '.join(alike)}."

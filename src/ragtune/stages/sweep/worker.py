@@ -96,7 +96,8 @@ def _end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _do(words: list[str]) -> int:
+def do(words: list[str]) -> int:
+    """RECIPE RUN SHARE|QUESTIONS REACHED."""
     recipe, run, what, reached = words
     if what.endswith(".jsonl"):
         look(Path(recipe), Path(run), Path(what), Path(reached))
@@ -109,7 +110,7 @@ def main() -> None:
     """Do what the arguments say: RECIPE RUN SHARE|QUESTIONS REACHED."""
     stopping.install()
     _end_with_parent()
-    sys.exit(code_of(_do, sys.argv[1:]))
+    sys.exit(code_of(do, sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,125 @@
+"""What a sweep's runs get of the machine, and what is settled once for all of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from ragtune.base.errors import UsageError
+from ragtune.base.files import write_json
+from ragtune.distributed.place import VISIBLE
+from ragtune.model import cpu_dtype
+from ragtune.model.plan import estimate_of
+from ragtune.recipe.load import load_recipe
+from ragtune.stages.context import Context
+from ragtune.stages.sweep import sweep as sweeping
+from ragtune.stages.sweep.folder import SweepFolder
+from ragtune.stages.sweep.grid import points_of
+from ragtune.stages.sweep.jobs import freest
+from ragtune.stages.sweep.machine import (
+    environment,
+    fitting,
+    gpus_of,
+    say_disk,
+    settle_dtypes,
+)
+
+
+def test_how_many_fit_is_said_by_what_was_measured() -> None:
+    def summary(available: float, peak: float) -> dict[str, Any]:
+        return {"plan": {"memory": {"available": available}}, "peak_gib": {"train": peak}}
+
+    cores = os.cpu_count() or 1
+    assert fitting([]) == 1
+    assert fitting([{"plan": {"memory": {}}, "peak_gib": {}}]) == 1
+    assert fitting([summary(100, 29)]) == min(3, cores)
+    assert fitting([summary(100, 29), summary(100, 44)]) == min(2, cores)
+    assert fitting([summary(16, 15.5)]) == 1
+
+
+def test_each_run_sees_one_gpu_of_the_recipe(
+    tiny_recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of those that this process sees, by their numbers there; on a CPU nothing is hidden or shown."""
+    recipe = load_recipe({**tiny_recipe, "devices": [1, 3]})
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert gpus_of(recipe) == [1, 3]
+    assert gpus_of(load_recipe(tiny_recipe)) == [0, 1, 2, 3]
+    with pytest.raises(UsageError, match="this machine has 4 GPUs"):
+        gpus_of(load_recipe({**tiny_recipe, "devices": [4]}))
+    monkeypatch.delenv(VISIBLE, raising=False)
+    assert environment(3, 1)[VISIBLE] == "3"
+    assert VISIBLE not in environment(None, 1)
+    monkeypatch.setenv(VISIBLE, "4,5,6,GPU-7")
+    assert environment(3, 1)[VISIBLE] == "GPU-7"
+    assert environment(None, 1)[VISIBLE] == "4,5,6,GPU-7"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpus_of(recipe) == []
+
+
+def test_runs_go_where_the_fewest_are() -> None:
+    assert freest([1, 3], []) == 1
+    assert freest([1, 3], [1]) == 3
+    assert freest([1, 3], [1, 3, 1]) == 3
+    assert freest([], [None]) is None
+
+
+def test_cores_are_shared_unless_the_user_said_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert "OMP_NUM_THREADS" not in environment(None, 1)
+    assert environment(None, 3)["OMP_NUM_THREADS"] == "2"
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert environment(None, 3)["OMP_NUM_THREADS"] == "5"
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> SweepFolder:
+    found = SweepFolder(tmp_path / "sweep")
+    found.path.mkdir()
+    write_json(found.about, {"of": "x", "train": 1})
+    return found
+
+
+def test_the_dtype_is_measured_once_and_stays(
+    tiny_recipe: dict[str, Any], where: SweepFolder, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    auto = {**tiny_recipe, "model": {"id": tiny_recipe["model"]["id"]}}
+    point, plain = points_of(load_recipe(auto), ["model.dtype=auto,float32"])
+    for fast in (300, 1):
+        monkeypatch.setattr(cpu_dtype, "measure", lambda _, fast=fast: cpu_dtype.Speeds(100, fast))
+        settle_dtypes(where, [point.recipe, plain.recipe])
+        assert where.recipe_of("run", point, 7).model.dtype == "bfloat16"
+        assert where.recipe_of("run", plain, 7).model.dtype == "float32"
+    assert capsys.readouterr().out.count("bfloat16 (measured") == 1
+
+
+def test_what_all_runs_take_is_said_if_it_does_not_fit(
+    tiny_recipe: dict[str, Any], where: SweepFolder, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    recipe = load_recipe(tiny_recipe)
+    run = Context(recipe, (), where.runs / "run-0")
+    # Two checkpoints are kept, and one more is written before an older one goes; moments are twice as large.
+    one_run = int((3 * 3 + 1) * estimate_of(recipe, run.hardware, run.config).adapter)
+    for free, runs, said in ((one_run, 1, False), (one_run, 2, True), (1, 0, False)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        say_disk(where, [(recipe, [f"run-{i}" for i in range(runs)])])
+        assert ("of disk" in "".join(capsys.readouterr())) == said, runs
+
+
+def test_seeds_beyond_the_last_are_refused(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe = {**tiny_recipe, "seed": 2**32 - 2}
+    with pytest.raises(UsageError, match="go beyond the last") as error:
+        sweeping.sweep(recipe, seeds=3, folder=tmp_path / "sweep")
+    assert error.value.advice == f"Set seed to {2**32 - 3} at most."
+    assert not (tmp_path / "sweep").exists()
