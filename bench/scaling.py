@@ -275,7 +275,7 @@ class Scaling:
 
     def changed(self, which: str, part: str, gpus: int) -> int | None:
         """Answers that are others than with the fewest GPUs; None where those aren't of this call."""
-        runs = (self.work / f"{part}-{count}" for count in (min(self.options.gpus), gpus))
+        runs = (self.work / f"{part}-{count}/run" for count in (min(self.options.gpus), gpus))
         files = [*(file for run in runs for file in run.glob(f"eval/*/{which}/predictions.jsonl"))]
         if len(files) < 2:  # noqa: PLR2004 - that run failed
             return None

@@ -83,7 +83,7 @@ def test_cut_off_and_gone_on_with(
     assert [json.loads(line)["step"] for line in log] == [*range(1, 31)]
     assert shown("run").count("<svg") == 1
     assert "its mean, up to step 30." in shown("run")
-    assert shown("comparison").count("<tr") == 10
+    assert shown("comparison").count("<tr") == 11
     assert shown("answers").count("<tr") == 11
     assert "What colour is house 3?" in shown("answers")
     assert "<iframe" in shown("report")

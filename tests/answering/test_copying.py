@@ -132,8 +132,11 @@ class Desk:
     def put(self, key: str, value: Any) -> None:
         self.left[key] = json.dumps(value)
 
-    def take(self, key: str) -> Any:
-        return json.loads(self.left[key])
+    def take(self, key: str, *, forget: bool = False) -> Any:
+        return json.loads(self.left.pop(key) if forget else self.left[key])
+
+    def forget(self, key: str) -> None:
+        del self.left[key]
 
     def has(self, key: str) -> bool:
         return key in self.left

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,8 @@ def file(tmp_path_factory: pytest.TempPathFactory, plain: Encoder, model: Any) -
 def test_the_same_answers(file: Path, plain: Encoder, model: Any, tmp_path: Path) -> None:
     own = Local(model, 12, 4).answer(plain, EXAMPLES, tmp_path / "own", "x")
     found = LlamaCpp(file, 12).answer(plain, EXAMPLES, tmp_path / "llama", "x")
-    assert found == own
+    # llama.cpp's probabilities are not asked for.
+    assert found == [dataclasses.replace(one, probability=None) for one in own]
 
 
 class TestLlamaCpp(Contract):

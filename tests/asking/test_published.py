@@ -52,7 +52,7 @@ def test_a_merged_model_is_asked_as_its_run(
     found = published.answer(examples)
     assert [one.text for one in found] == [then[e.qid]["prediction"] for e in examples]
     assert (published.name, published.compares, published.retrieves) == ("sent", False, False)
-    with pytest.raises(UsageError, match="what was trained is merged into it"):
+    with pytest.raises(UsageError, match="what was trained is in its weights"):
         published.ask(["What?"], ["A text."], which="base")
 
 

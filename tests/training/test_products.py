@@ -118,9 +118,9 @@ def with_fp8(**model: str) -> Recipe:
 def card(monkeypatch: pytest.MonkeyPatch, *capabilities: tuple[int, int]) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    number = lambda one: one if isinstance(one, int) else one.index  # noqa: E731
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda one: f"card {number(one)}")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda one: capabilities[number(one)])
+    monkeypatch.setattr(
+        hardware, "gpu_of", lambda one: hardware.Gpu(f"card {one}", capabilities[one], 80 << 30)
+    )
 
 
 def test_no_card() -> None:
