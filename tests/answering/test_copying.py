@@ -202,6 +202,7 @@ def test_an_answer_that_is_less_probable_is_refused(
         chatml_tokenizer, tiny_recipe, copy=False, max_new_tokens=1, refuse_below=sure[2]
     )
     for one, other in zip(found, ask(model, careful, tmp_path / "b", asked)[0], strict=True):
-        assert other.probability == one.probability
         unsure = (one.probability or 0.0) < sure[2]
+        # What the model gave to the hidden answer says nothing of the refusal.
+        assert (other.unsure, other.probability) == (unsure, None if unsure else one.probability)
         assert other.prediction == ("No answer" if unsure else one.prediction)
