@@ -147,6 +147,14 @@ def test_how_to_serve(name: str) -> None:
         assert modules == f"--lora-modules={name}={path}"
 
 
+@pytest.mark.parametrize("more", [{"lora": {"dora": True}}, {"lora": {"experts": True}}])
+def test_no_adapter_is_served_that_vllm_can_t_read(more: dict[str, Any]) -> None:
+    served = {"served_after": "x", "engine": "openai", "endpoint": "http://h/v1"}
+    advice = how_to_serve(load_recipe(recipe(evaluate=served, **more)), "after", "b", Path("run"))
+    assert "--lora-modules" not in advice
+    assert "ragtune merge run" in advice
+
+
 @pytest.mark.parametrize("name", [one for one in NAMES if "/" not in one])
 def test_a_recipe_that_init_wrote(
     name: str,

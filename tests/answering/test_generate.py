@@ -126,7 +126,7 @@ def test_predictions_are_plain_json(tmp_path: Path, chatml_tokenizer: Any) -> No
     rows = [json.loads(line) for line in (tmp_path / "a").read_text("utf-8").splitlines()]
     assert all(isinstance(row.pop("check"), int) for row in rows)
     assert sorted(rows, key=lambda r: r["qid"]) == [dataclasses.asdict(p) for p in found]
-    said = {"qid", "prediction", "token_ids", "stopped", "probability", "source"}
+    said = {"qid", "prediction", "token_ids", "stopped", "probability", "source", "unsure"}
     assert set(rows[0]) == said
     write_predictions(tmp_path / "predictions.jsonl", found)
     assert read_predictions(tmp_path / "predictions.jsonl") == found

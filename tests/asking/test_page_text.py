@@ -15,3 +15,8 @@ def test_an_answer_that_was_cut_off_names_no_key() -> None:
 def test_what_an_answer_cites_stands_below_it() -> None:
     facts = card(answered("red", (), citations=(1, 3), malformed=(9,)), 1.0).facts
     assert facts.endswith("cites [1], [3] · cites [9], which no passage is")
+
+
+def test_an_answer_that_the_threshold_refused_is_no_word_about_the_passages() -> None:
+    facts = card(answered("not said", (), refused=True, unsure=True), 1.0).facts
+    assert facts.endswith("refused: the model was not sure enough of its answer")

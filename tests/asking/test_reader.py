@@ -110,7 +110,7 @@ def test_what_is_copied_names_its_source(tuned: Path) -> None:
 def test_an_answer_that_may_be_refused_is_not_streamed(tuned: Path) -> None:
     reader = Reader.load(tuned, "evaluate.refuse_below=1")
     (answer,) = reader.ask(["Who?"], ["House 1 is green."])
-    assert answer.refused
+    assert (answer.refused, answer.unsure, answer.probability) == (True, True, None)
     assert [*reader.stream("Who?", ["House 1 is green."])] == [answer.text]
 
 

@@ -61,6 +61,21 @@ def test_answers_that_are_surely_worse_are_not_sent(hub: Hub, run_dir: Finished)
     assert "alice/model" not in hub.repos
 
 
+@pytest.fixture
+def copies(tiny_recipe: dict[str, Any]) -> None:
+    tiny_recipe["evaluate"]["copy"] = True
+
+
+@pytest.mark.usefixtures("copies")
+def test_free_answers_stop_no_push_of_a_run_whose_own_were_confined(
+    hub: Hub, run_dir: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
+    as_gguf(run_dir, right=0)
+    pipeline.push(run_dir.path, REPO, GGUF)
+    for said in (capsys.readouterr().out, hub.repos["alice/model"].files["README.md"].decode()):
+        assert "These are not comparable: the run's own answers were" in " ".join(said.split())
+
+
 def test_a_preview(run_dir: Finished, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(
         UsageError,

@@ -223,6 +223,11 @@ def test_how_sure_the_model_is_is_shown(tmp_path: Path) -> None:
     assert "20.0 … 30.0 1 20.0 100.0" in text
     assert re.search(r"the surest 50\.0 2 50\.0 ?0\.0 … 100\.0 60\.0", text)
     assert page.count('aria-label="The share of right answers over their probability') == 2
+    assert "Left out" not in text
+    refusing = compared(a_recipe(), rows())
+    refusing["confidence"]["after"]["left_out"] = 2
+    text, _ = read(render(tmp_path, comparison=refusing))
+    assert "Left out: 2 answers that evaluate.refuse_below refused" in text
     silent = compared(a_recipe(), rows())
     silent["confidence"] = {"before": None, "after": None}
     assert "Confidence" not in render(tmp_path, comparison=silent)

@@ -236,6 +236,7 @@ class Given:
     token_ids: list[int]
     stopped: bool
     probability: float | None = None
+    unsure: bool = False
 
 
 def test_what_an_engine_says_of_its_answers_is_counted() -> None:
@@ -251,3 +252,18 @@ def test_what_an_engine_says_of_its_answers_is_counted() -> None:
     silent = Answers.of(dataclasses.replace(one, token_ids=[]) for one in given)
     assert metrics_of(score_answers(recipe(), [*FIVE, late], silent))["new_tokens"] is None
     assert "asked" not in metrics_of(scored(["gold"], FIVE[:1]))
+
+
+def test_what_the_threshold_refused_has_no_part_in_calibration() -> None:
+    refusing = recipe(data={"refusal": "not said"}, evaluate={"refuse_below": 0.5})
+    given = [
+        Given("q0", "gold", [1], True, 0.9),
+        Given("q1", "not said", [2], True, None, unsure=True),
+        Given("q2", "x", [3], True, 0.7),
+    ]
+    found = score_answers(refusing, FIVE, Answers.of(given)).confidence
+    assert found is not None
+    assert (found["n"], found["left_out"]) == (2, 1)
+    assert "refuse_below" not in found  # one is set: of what it hid, none can be found
+    free = score_answers(recipe(data={"refusal": "not said"}), FIVE, Answers.of(given[:1]))
+    assert "refuse_below" in (free.confidence or {})

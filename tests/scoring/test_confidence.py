@@ -64,3 +64,10 @@ def test_the_best_threshold_by_hand() -> None:
     assert found is not None
     assert found["refuse_below"] == {"value": 1.0, "answered": 0.0, "crag": 0.0}
     assert "refuse_below" not in (confidence_of([0.9], [0], 7) or {})
+
+
+def test_what_a_threshold_refused_is_left_out_and_counted() -> None:
+    found = confidence_of([0.9, 0.8], [1, 0], 7, left_out=3)
+    assert found is not None
+    assert (found["n"], found["left_out"]) == (2, 3)
+    assert "left_out" not in (confidence_of([0.9], [0], 7) or {})

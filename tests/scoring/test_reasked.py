@@ -125,3 +125,20 @@ def test_what_some_answers_say_of_all(tiny_recipe: dict[str, Any], examples: lis
     whole = reasked(load_recipe(tiny_recipe), examples, own, own)
     assert whole["at_most"] == 0
     assert "asked again" not in asked_again("The merged model", whole)
+
+
+def test_free_answers_against_confined_ones_are_not_comparable(
+    tiny_recipe: dict[str, Any], examples: list[Example]
+) -> None:
+    tiny_recipe["evaluate"]["copy"] = True
+    recipe = load_recipe(tiny_recipe)
+    own = Answers({e.qid: e.answers[0] for e in examples})
+    free = Answers(dict.fromkeys(own.texts, "x"))
+    found = reasked(recipe, examples, own, free, freely=True)
+    assert not is_other(found)
+    said = asked_again("The GGUF file", found)
+    assert said.startswith("The GGUF file gives 100 of 100 answers otherwise")
+    assert "not comparable: the run's own answers were confined" in said
+    assert is_other(
+        reasked(recipe, examples, own, free)
+    )  # a merged model is confined as the run was

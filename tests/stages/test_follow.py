@@ -14,6 +14,8 @@ from ragtune.distributed.world import World
 from ragtune.model.hardware import plain
 from ragtune.model.plan import Plan
 from ragtune.recipe.schema import Recipe
+from ragtune.stages import answer
+from ragtune.stages.context import Context
 from ragtune.stages.follow import _Following
 
 
@@ -69,3 +71,23 @@ def test_a_run_directory_that_is_not_shared_is_named(
 ) -> None:
     with pytest.raises(UsageError, match=r"There is no /not/here on this machine\."):
         following._context_of({**order, "folder": "/not/here"})
+
+
+def test_the_merged_model_is_loaded_once_for_all_that_is_asked_of_it(
+    following: _Following, order: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[object] = []
+    asked: list[object] = []
+
+    def load(_: Context) -> object:
+        loaded.append(object())
+        return loaded[-1]
+
+    monkeypatch.setattr(answer, "merged_model", load)
+    monkeypatch.setattr(answer, "follow", lambda *given: asked.append(given[-1]))
+    for model in ("merged", "merged", "after", "merged"):
+        following.do({**order, "do": "answer", "model": model})
+    first, second = loaded
+    assert asked == [first, first, None, second]
+    following.do({**order, "do": "answer", "model": "merged", "set": "other"})
+    assert len(loaded) == 3  # it may be another run's

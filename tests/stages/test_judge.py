@@ -12,9 +12,12 @@ import pytest
 
 import ragtune
 from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.base.files import sha256
 from ragtune.cli import main
+from ragtune.reporting.judging import judged_table
 from ragtune.stages.context import Context
 from tests.answering.chat import Chat
+from tests.conftest import make_records, write_records
 
 pytestmark = pytest.mark.usefixtures("_online")
 
@@ -65,6 +68,7 @@ def test_answers_are_judged_and_what_was_written_is_kept(run: Path, chat: Chat) 
     assert (found["model"], found["prompt"], found["which"]) == ("judge", "1", "before")
     written = json.loads((run / "eval/eval/judge/before.json").read_text("utf-8"))
     assert {k: v for k, v in written.items() if k != "format"} == found
+    assert found["answers_sha256"] == sha256(run / "eval/eval/before/predictions.jsonl")
     # Asked once more, nothing goes to the server; of more only what is new.
     again = ragtune.judge(run, endpoint=chat.endpoint, model="judge", base=True, again=4)
     assert len(chat.asked) == asked
@@ -100,10 +104,35 @@ def test_the_command(run: Path, chat: Chat, capsys: pytest.CaptureFixture[str]) 
 def test_what_goes_wrong_is_said(run: Path, chat: Chat) -> None:
     with pytest.raises(UsageError, match="has no answers after tuning that could be judged"):
         ragtune.judge(run, endpoint=chat.endpoint, model="judge")
-    with pytest.raises(UsageError, match=r"judge\.endpoint: 'nowhere' is no address"):
+    with pytest.raises(UsageError, match=r"--endpoint: 'nowhere' is no address"):
         ragtune.judge(run, endpoint="nowhere", model="judge", base=True)
+    with pytest.raises(UsageError, match="--model is empty"):
+        ragtune.judge(run, endpoint=chat.endpoint, model="", base=True)
     with pytest.raises(UsageError, match="does not serve another"):
         ragtune.judge(run, endpoint=chat.endpoint, model="another", base=True)
     chat.models = 500
-    with pytest.raises(RagtuneError, match="No server answers"):
+    with pytest.raises(RagtuneError, match="No server answers") as silent:
         ragtune.judge(run, endpoint="http://127.0.0.1:9/v1", model="judge", base=True)
+    assert "--endpoint" in silent.value.advice
+
+
+def test_a_single_passage_is_not_asked_about_twice(
+    tiny_recipe: dict[str, Any], tmp_path: Path, chat: Chat, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Turned round it is the same prompt, and what is kept of it agrees with itself."""
+    records = make_records(4, "e")
+    for record in records[:3]:
+        record |= {"passages": record["passages"][:1], "negative_passage_indices": []}
+    tiny_recipe["data"]["eval"] = str(write_records(tmp_path / "eval.jsonl", records))
+    ragtune.evaluate(tiny_recipe, base=True, run_dir=tmp_path / "run")
+    chat.says = lambda _: '{"correct": true, "claims": [{"claim": "x", "texts": [1]}]}'
+    found = ragtune.judge(tmp_path / "run", endpoint=chat.endpoint, model="judge", base=True)
+    assert (found["n"], found["requests"]) == (4, 5)
+    assert (found["again"] or {})["n"] == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Of 4 answers 3 have a single passage" in said
+    none = ragtune.judge(
+        tmp_path / "run", endpoint=chat.endpoint, model="judge", base=True, again=0
+    )
+    assert none["again"] is None
+    assert "the judge's own doubt is not in the intervals" in str(judged_table(none).caption)

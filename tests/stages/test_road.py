@@ -244,3 +244,17 @@ def test_a_large_file_that_is_found_damaged_at_a_push_is_set_aside(
         push.push_alone(context)
     assert "it is made again" in error.value.advice
     assert "adapter" not in [stage.name for stage in stages_there(context.folder)]
+
+
+def test_what_a_judge_said_goes_with_the_answers(world: World) -> None:
+    world.go(*RUN)
+    place = world.folder / "run/eval/one"
+    kept = [place / "judge" / name for name in ("before.json", "after.json", "replies.jsonl")]
+    kept[0].parent.mkdir()
+    for path in kept:
+        path.write_text("{}", "utf-8")
+    world.go(*RUN, changes=("train.steps=6",), redo=True)
+    assert [path.exists() for path in kept] == [True, False, True]
+    (place / "before" / "predictions.jsonl").write_text("damaged", "utf-8")
+    world.go(*RUN, changes=("train.steps=6",))
+    assert [path.exists() for path in kept] == [False, False, True]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ragtune.answering.connection import bounded, check_address
+from ragtune.answering.connection import bounded, check_address, named
 from ragtune.answering.prediction import Prediction
 from ragtune.base.commands import install
 from ragtune.base.errors import RagtuneError, UsageError
@@ -84,7 +84,7 @@ class Client:
     limit: str = "max_tokens"
     """What the server calls `max_new_tokens`."""
     section: str = "evaluate"
-    """Of the configuration, which names the endpoint: messages advise its keys."""
+    """Of the configuration, which names the endpoint: messages advise its keys; "" for options."""
     usage: dict[str, Usage] = field(default_factory=dict)
     """What each question took, by its qid, where the server says it."""
     key_from: str = KEY
@@ -95,9 +95,17 @@ class Client:
 
     @property
     def _address(self) -> str:
-        return (
-            f"{self.section}.endpoint is the address up to /v1, such as http://localhost:8000/v1."
-        )
+        return f"{self._endpoint} is the address up to /v1, such as http://localhost:8000/v1."
+
+    @property
+    def _endpoint(self) -> str:
+        return named(self.section, "endpoint")
+
+    @property
+    def _slower(self) -> str:
+        if not self.section:
+            return "Wait until the server has less to do"
+        return f"Set {self.section}.concurrency lower"
 
     @property
     def _key(self) -> str:
@@ -177,7 +185,7 @@ class Client:
                 raise self.unread(error.__cause__) from None
             raise RagtuneError(
                 f"No server answers at {self.endpoint}.",
-                self.advice or f"Start it, or set {self.section}.endpoint.",
+                self.advice or f"Start it, or set {self._endpoint}.",
             ) from None
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
             raise self.refused(error.status_code) from None
@@ -191,7 +199,7 @@ class Client:
         if isinstance(error, openai.APITimeoutError):
             return RagtuneError(
                 f"{self.endpoint} gave no answer to the question {qid} in {TIMEOUT:g} s, {times}.",
-                f"Set {self.section}.concurrency lower, or look at the server's log. {GOES_ON}",
+                f"{self._slower}, or look at the server's log. {GOES_ON}",
             )
         if isinstance(error.__cause__, AnswerError):
             return self.unread(error.__cause__)
@@ -212,7 +220,7 @@ class Client:
         if target := error.response.headers.get("Location"):
             return UsageError(
                 f"{self.endpoint} leads elsewhere ({status}: {shortened(target, _SHOWN)}).",
-                f"If the server there is yours, set {self.section}.endpoint to its address. {GOES_ON}",
+                f"If the server there is yours, set {self._endpoint} to its address. {GOES_ON}",
             )
         unlisted = listed is not None and self.model not in listed
         # transformers' server answers 400 to another name than the one that it was started with.
@@ -246,7 +254,7 @@ class Client:
 
     def _what_to_do(self, status: int, said: str) -> str:
         if status == HTTPStatus.TOO_MANY_REQUESTS:
-            return f"Set {self.section}.concurrency lower."
+            return f"{self._slower}."
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return "Look at the server's log."
         if status == HTTPStatus.NOT_FOUND:
@@ -254,10 +262,12 @@ class Client:
         if "temperature" in said:
             return "ragtune asks for the likeliest answer (temperature 0): choose a model that can be asked so."
         if re.search(r"context|length|too long|tokens", said):
-            shorter = "prompt.max_tokens" if self.section == "evaluate" else "passages.size lower"
+            shorter = ", or set passages.size lower" if self.section else ""
+            if self.section == "evaluate":
+                shorter = ", or set prompt.max_tokens"
             return (
                 "If the prompt is too long for the server, it was started with a shorter context than the "
-                f"model's: start it with a longer one, or set {shorter}."
+                f"model's: start it with a longer one{shorter}."
             )
         return ""
 

@@ -62,20 +62,25 @@ def bounded(openai: ModuleType, endpoint: str, longest: float) -> Client:
     return client
 
 
+def named(section: str, key: str) -> str:
+    """What a user sets: a key of the configuration or, without a section, an option of the command."""
+    return f"{section}.{key}" if section else f"--{key}"
+
+
 def check_address(endpoint: str, section: str) -> None:
     """Require an address that holds no password: it is shown and written to files.
 
     Args:
         endpoint: the address.
-        section: of the configuration that names it.
+        section: of the configuration that names it; "" for an option.
 
     Raises:
         UsageError: it is none, it holds a name or a key, or there is to be no network.
     """
-    asks = "evaluate.engine: openai" if section == "evaluate" else f"{section}.endpoint"
+    asks = "evaluate.engine: openai" if section == "evaluate" else named(section, "endpoint")
     require_network(f"{asks} asks a server", "Set evaluate.engine=local." * (section == "evaluate"))
     if BESIDE_ADDRESS.search(endpoint):
-        raise UsageError(f"{section}.endpoint {IN_ADDRESS}.", ADDRESS_ADVICE)
+        raise UsageError(f"{named(section, 'endpoint')} {IN_ADDRESS}.", ADDRESS_ADVICE)
     try:
         parts = urlsplit(endpoint)
         right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -83,7 +88,7 @@ def check_address(endpoint: str, section: str) -> None:
         right = False
     if not right:
         raise UsageError(
-            f"{section}.endpoint: {endpoint!r} is no address of a server.",
+            f"{named(section, 'endpoint')}: {endpoint!r} is no address of a server.",
             "Write it as http://localhost:8000/v1.",
         )
 

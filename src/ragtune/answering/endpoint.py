@@ -47,7 +47,9 @@ def how_to_serve(recipe: Recipe, which: str, base: str, run: Path) -> str:
     with_merged = command_line("vllm", "serve", merged, named)
     plain = command_line("transformers", "serve", merged)
     setting = command_line(f"evaluate.served_after={merged}")
-    elsewhere = "" if recipe.full else f"or the adapter elsewhere: {with_adapter}\n"
+    # vLLM reads no adapter that has more than plain matrices; `serve` then merges, too.
+    merged_alone = recipe.full or recipe.lora.dora or recipe.lora.experts
+    elsewhere = "" if merged_alone else f"or the adapter elsewhere: {with_adapter}\n"
     return (
         f"Serve it on this machine: {here}\n"
         f"{elsewhere}"

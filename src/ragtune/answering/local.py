@@ -293,7 +293,8 @@ def _refused_if_unsure(one: Prediction, recipe: Recipe) -> Prediction:
     least, refusal = recipe.evaluate.refuse_below, recipe.data.refusal
     if least is None or refusal is None or one.probability is None or one.probability >= least:
         return one
-    return replace(one, prediction=refusal, source=None)
+    # Tokens and probability are the hidden answer's: the latter says nothing of these words.
+    return replace(one, prediction=refusal, source=None, probability=None, unsure=True)
 
 
 @dataclass(frozen=True, slots=True)

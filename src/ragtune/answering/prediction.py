@@ -38,6 +38,8 @@ class Prediction:
     """Of these tokens and the stop token, if the model might write anything; None of a server's answer."""
     source: Source | None = None
     """Where it was copied from (`evaluate.copy`); None of a refusal, and of what was written freely."""
+    unsure: bool = False
+    """Whether the refusal stands in for an answer below `evaluate.refuse_below`: it has no probability then."""
 
     @staticmethod
     def of(row: Mapping[str, Any]) -> Prediction:

@@ -38,9 +38,12 @@ class Answer:
     malformed: tuple[int, ...] = ()
     """Numbers that it names and no passage has."""
     probability: float | None = None
-    """Of these words, by the model, if it might write anything; None of a server's answer."""
+    """Of these words, by the model, if it might write anything; None of a server's answer, and where
+    the model was `unsure`."""
     source: Source | None = None
     """With evaluate.copy where it was copied from: of `passages`, the first one where it stands."""
+    unsure: bool = False
+    """Whether that refusal stands in for an answer less probable than evaluate.refuse_below."""
 
     @property
     def is_found(self) -> bool:

@@ -63,16 +63,11 @@ def ask_again(context: Context, served: RunningServer, count: int) -> Reasked:
         RagtuneError: the server can't be reached, or fails.
     """
     check_address(served.endpoint, "evaluate")
-    if context.recipe.evaluate.confined:
-        warn(
-            "The run's own answers follow evaluate.copy or evaluate.refuse_below, and a server's don't: they "
-            "differ for that reason, too."
-        )
     with working(context, making=False, keeping=False):
         own = own_answers(context)
         asked = sample(context, own, count)
         answers, counted = _ask(context, served, asked)
-        found = reasked(context.recipe, context.questions, own, answers)
+        found = reasked(context.recipe, context.questions, own, answers, freely=True)
         if context.read_only is None:
             more = {
                 "engine": served.engine,

@@ -111,6 +111,8 @@ def cut(text: str, spans: Sequence[tuple[int, int]]) -> tuple[str, ...]:
 def _found(answer: Answer) -> str:
     if not answer.text.strip():
         return ""
+    if answer.unsure:
+        return "refused: the model was not sure enough of its answer"
     if answer.refused:
         return "says that the passages don’t answer it"
     holding = [str(i) for i, spans in enumerate(answer.stands_at, 1) if spans]

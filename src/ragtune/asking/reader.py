@@ -268,6 +268,7 @@ class Reader:
             malformed=tuple(n for n in numbers if n not in known),
             probability=prediction.probability,
             source=source,
+            unsure=prediction.unsure,
         )
 
 

@@ -169,7 +169,9 @@ def _remarks(answer: Answer, base: Answer | None) -> Iterable[str]:
     """What is to be said of answers, a line each; a warning begins with a sign."""
     for one in filter(None, (answer, base)):
         whose = "" if base is None else f"{one.which}: "
-        if one.refused:
+        if one.unsure:
+            yield f"{whose}Refused: the model's answer is less probable than evaluate.refuse_below."
+        elif one.refused:
             yield f"{whose}This is the refusal that was trained: the passages don't say it."
         elif not one.text.strip():
             yield f"! {whose}The model wrote nothing."
@@ -238,6 +240,7 @@ def _one(answer: Answer) -> dict[str, Any]:
         "answer": answer.text,
         "found": answer.is_found,
         "refused": answer.refused,
+        "unsure": answer.unsure,
         "citations": [*answer.citations],
         "malformed_citations": [*answer.malformed],
         "finished": answer.finished,

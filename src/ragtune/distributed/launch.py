@@ -80,7 +80,7 @@ class _Followers:
         for rank, follower in enumerate(self._all, 1):
             if (code := follower.process.poll()) is None:
                 continue
-            if code == -9:  # from outside: it had no time to say anything
+            if code == -9:  # noqa: PLR2004 - SIGKILL, which Windows has no name for: from outside: it had no time to say anything
                 return rank, "it was killed by SIGKILL"
             how = f"it was killed by {signal.Signals(-code).name}" if code < 0 else ""
             follower.said.seek(0)

@@ -30,6 +30,8 @@ class JudgedRun(Judged, Cost):
     prompt: str
     """The version of the prompts."""
     metric: str
+    answers_sha256: str
+    """Of the predictions.jsonl that was judged."""
 
 
 _ROWS = (
@@ -47,7 +49,12 @@ def judged_table(found: JudgedRun) -> FigureTable:
         "(95 % interval)",
         f"prompt {found['prompt']}; {found['failed']:,} verdicts failed, {found['refused']:,} refusals aren't "
         f"judged; {found['requests'] - found['kept']:,} requests, {found['kept']:,} kept ones"
-        f"{_tokens(found)}",
+        f"{_tokens(found)}"
+        + (
+            "; none was judged twice: the judge's own doubt is not in the intervals"
+            if found["again"] is None
+            else ""
+        ),
         ("of the answers", "", "Cohen's kappa"),
     )
     for key, words in _ROWS:

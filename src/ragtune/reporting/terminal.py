@@ -219,8 +219,8 @@ def rate_cell(figure: Figure | None, sign: str = "") -> str:
 
 
 def say_asked_again(who: str, found: Reasked) -> None:
-    """Print what changed where questions were asked again; a warning if that is not what was measured."""
-    (warn if is_other(found) else note)(asked_again(who, found))
+    """Print what changed where questions were asked again; a warning unless that is what was measured."""
+    (warn if is_other(found) or found.get("confined") else note)(asked_again(who, found))
 
 
 def show_examples(encoder: Encoder, examples: Sequence[Example]) -> None:

@@ -142,13 +142,21 @@ def cell(text: object) -> str:
     return " ".join(str(text).split()).replace("|", "\\|")
 
 
+NOT_COMPARABLE = (
+    "These are not comparable: the run's own answers were confined (evaluate.copy, evaluate.refuse_below), and "
+    "here the model writes freely."
+)
+
+
 def asked_again(who: str, found: Reasked) -> str:
     """What changed where a run's questions were asked again of `who`, in a sentence."""
     verdict = f"{who} is not what was measured: it" if is_other(found) else who
     words = f"{verdict} gives {found['changed']} of {found['asked']} answers otherwise than the run itself"
     metric, some = found["metric"], ""
+    if found.get("confined"):
+        some = f" {NOT_COMPARABLE}"
     if found["asked"] < found["of"]:
-        some = (
+        some += (
             f" {count(found['asked'])} of {count(found['of'])} questions were asked again, drawn by the seed: "
             f"of all, with a certainty of 95 %, at most {count(found['at_most'])} answers are otherwise."
         )

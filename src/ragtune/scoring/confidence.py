@@ -61,11 +61,13 @@ class Confidence(TypedDict):
     n: int
     ece: Figure
     """Expected calibration error: how far probability and share of right answers lie apart, over the bins."""
+    left_out: NotRequired[int]
+    """Answers that `evaluate.refuse_below` refused: in no figure."""
     bins: list[Bin]
     """Those that hold an answer."""
     coverages: list[Coverage]
     refuse_below: NotRequired[Threshold]
-    """Where a refusal counts: the best `evaluate.refuse_below` of these very answers."""
+    """Where a refusal counts and none is set: the best `evaluate.refuse_below` of these very answers."""
 
 
 def confidence_of(
@@ -73,6 +75,7 @@ def confidence_of(
     right: Sequence[float],
     seed: int,
     crag: Sequence[float] = (),
+    left_out: int = 0,
 ) -> Confidence | None:
     """What probabilities say of answers; None without any.
 
@@ -80,7 +83,8 @@ def confidence_of(
         probabilities: of each answer.
         right: the headline's value of each.
         seed: of the draws.
-        crag: each one's part of CRAG's score, where a refusal counts.
+        crag: each one's part of CRAG's score, where a threshold is to be suggested.
+        left_out: how many more answers there were, which a threshold refused.
     """
     if not probabilities:
         return None
@@ -112,6 +116,8 @@ def confidence_of(
         ],
         "coverages": coverages,
     }
+    if left_out:
+        found["left_out"] = left_out
     if crag:
         found["refuse_below"] = _best_threshold(sure, np.asarray(crag, dtype=np.float64))
     return found

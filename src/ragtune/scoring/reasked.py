@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from ragtune.data.example import Example
 from ragtune.recipe.schema import Recipe
@@ -37,9 +37,19 @@ class Reasked(TypedDict):
     again: Figures
     difference: Figures
     """Paired: `again` less `own`."""
+    confined: NotRequired[bool]
+    """Whether the run's own answers were confined (`evaluate.copy`, `evaluate.refuse_below`) and these were
+    written freely: what differs then says nothing of the model."""
 
 
-def reasked(recipe: Recipe, examples: Sequence[Example], own: Answers, again: Answers) -> Reasked:
+def reasked(
+    recipe: Recipe,
+    examples: Sequence[Example],
+    own: Answers,
+    again: Answers,
+    *,
+    freely: bool = False,
+) -> Reasked:
     """What changed where questions were asked again, all or some of them.
 
     Args:
@@ -47,11 +57,12 @@ def reasked(recipe: Recipe, examples: Sequence[Example], own: Answers, again: An
         examples: every question of the evaluation set.
         own: the run's answers, at least to the questions that were asked again.
         again: those to what was asked again.
+        freely: whether who was asked again writes freely, whatever the recipe confines answers to.
     """
     same = Answers({qid: own.texts[qid] for qid in again.texts}, name=own.name)
     found = compare_answers(recipe, examples, same, again)
     asked, changed = len(again.texts), changed_in(own, again)
-    return {
+    result: Reasked = {
         "asked": asked,
         "changed": changed,
         "of": len(own.texts),
@@ -63,6 +74,9 @@ def reasked(recipe: Recipe, examples: Sequence[Example], own: Answers, again: An
         "again": found["intervals"]["after"],
         "difference": found["difference"],
     }
+    if freely and recipe.evaluate.confined:
+        result["confined"] = True
+    return result
 
 
 def changed_in(own: Answers, again: Answers) -> int:
@@ -96,10 +110,13 @@ def is_other(found: Reasked) -> bool:
 
     It isn't if the paired interval of the difference doesn't hold zero. Where many answers became right and
     as many wrong that interval is wide, and where every answer was right it has no width until several are
-    wrong: so it isn't either if the score left the interval of the run's own.
+    wrong: so it isn't either if the score left the interval of the run's own. Where the run's own answers alone
+    were confined nothing follows from a difference.
     """
     metric = found["metric"]
-    if metric not in found["difference"]:  # no question that counts was asked
+    if (
+        found.get("confined") or metric not in found["difference"]
+    ):  # or no question that counts was asked
         return False
     own, difference = found["own"][metric], found["difference"][metric]
     score = found["again"][metric]["value"]

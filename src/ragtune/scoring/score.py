@@ -33,6 +33,8 @@ class Answer(Protocol):
     def stopped(self) -> bool: ...
     @property
     def probability(self) -> float | None: ...
+    @property
+    def unsure(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Answers:
     """What messages call the set."""
     probabilities: Mapping[str, float] = field(default_factory=dict)
     """The model's own of each, as far as they are known."""
+    unsure: Collection[str] = ()
+    """Those that `evaluate.refuse_below` refused, which have no probability."""
 
     @staticmethod
     def of(answers: Iterable[Answer], name: str = "") -> Answers:
@@ -57,8 +61,9 @@ class Answers:
         cut = {one.qid for one in every if not one.stopped}
         tokens = {one.qid: len(one.token_ids) + one.stopped for one in every}
         sure = {one.qid: one.probability for one in every if one.probability is not None}
+        unsure = {one.qid for one in every if one.unsure}
         tokens_known = tokens if any(one.token_ids for one in every) else None
-        return Answers(texts, cut, tokens_known, name, sure)
+        return Answers(texts, cut, tokens_known, name, sure, unsure)
 
 
 @dataclass(frozen=True)
@@ -95,10 +100,16 @@ class Scored:
 
     @property
     def confidence(self) -> Confidence | None:
-        """What the probabilities say of all answers that were given, to unanswerable questions, too."""
+        """What the probabilities say of all answers that were given, to unanswerable questions, too.
+
+        But for those that `evaluate.refuse_below` refused; where it is set, no other threshold is suggested.
+        """
         sure, right, crag = ([one[k] for one in self.sure] for k in range(3))
-        refuses = self.recipe.data.refusal is not None
-        return confidence_of(sure, right, self.recipe.seed, crag if refuses else ())
+        recipe, left_out = self.recipe, len(self.answers.unsure)
+        suggests = recipe.data.refusal is not None and recipe.evaluate.refuse_below is None
+        return confidence_of(
+            sure, right, recipe.seed, crag if suggests and not left_out else (), left_out
+        )
 
     @property
     def lengths(self) -> list[float]:

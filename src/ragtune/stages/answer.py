@@ -181,7 +181,10 @@ def follow(
     order: Mapping[str, JsonValue],
     merged: PreTrainedModel | None = None,
 ) -> None:
-    """Answer what another rank shares out; its answers go there, and nothing is written."""
+    """Answer what another rank shares out; its answers go there, and nothing is written.
+
+    `merged` is the merged model, where the order asks it.
+    """
     shared, how = Shared(world, str(order["queue"])), str(order["how"])
     plan, longest = context.plan, context.recipe.evaluate.max_new_tokens
     encoder = context.encoder
@@ -205,9 +208,8 @@ def follow(
             folder = checkpoints_of(context.folder, context.recipe) / f"checkpoint-{order['step']}"
             answer(context.tuned_in(folder))
         case _:
-            if merged is None:
-                context.release()
-            answer(merged or merged_model(context))
+            assert merged is not None  # whoever follows keeps it between orders
+            answer(merged)
 
 
 def merged_model(context: Context) -> PreTrainedModel:

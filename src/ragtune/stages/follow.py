@@ -70,7 +70,7 @@ class _Following:
         self.context: Context | None = None
         self.of: JsonValue = None
         self.merged: PreTrainedModel | None = None
-        """The merged model, where its weights are spread: all ranks load it together."""
+        """The merged model: of spread weights all ranks load theirs together, else this one by itself."""
 
     def do(self, order: dict[str, JsonValue]) -> None:
         context = self._context_of(order)
@@ -84,9 +84,19 @@ class _Following:
                 context.release()
                 self.merged = None
             case "train":
+                self.merged = None
                 follow_training(context, self.world)
             case _:
-                answer.follow(context, self.world, order, self.merged)
+                self._answer(context, order)
+
+    def _answer(self, context: Context, order: dict[str, JsonValue]) -> None:
+        """Answer; the merged model stays until another is asked: each part of the questions is an order."""
+        if order["model"] != "merged":
+            self.merged = None
+        elif self.merged is None:
+            context.release()
+            self.merged = answer.merged_model(context)
+        answer.follow(context, self.world, order, self.merged)
 
     def _context_of(self, order: dict[str, JsonValue]) -> Context:
         of = [order[key] for key in ("recipe", "folder", "set", "day", "commit")]
@@ -98,6 +108,7 @@ class _Following:
                     "Let every machine reach the run directory by the same path: put it on a file "
                     "system that they share.",
                 )
+            self.merged = None
             self.context = Context(Recipe.model_validate(order["recipe"]), run_dir=folder)
             self.context.following = self.world
             self.context.folder = RunFolder(folder, str(order["set"]))

@@ -128,11 +128,6 @@ def answers(context: Context, out: Path) -> Facts:
         note(
             f"Of {len(context.asked):,} questions the GGUF file is asked {len(examples)}, drawn by the seed."
         )
-    if context.recipe.evaluate.confined:
-        warn(
-            "The run's own answers follow evaluate.copy or evaluate.refuse_below, and llama.cpp's don't: they "
-            "differ for that reason, too."
-        )
     engine = LlamaCpp(context.folder.gguf / FILES["Q8_0"], context.recipe.evaluate.max_new_tokens)
     partial = out.with_name("answers.jsonl")
     found = engine.answer(context.encoder, examples, partial, "answering (llama.cpp)")

@@ -12,7 +12,7 @@ from pathlib import Path
 from ragtune.answering.connection import check_address
 from ragtune.base.commands import command_line
 from ragtune.base.errors import UsageError
-from ragtune.base.files import write_json
+from ragtune.base.files import sha256, write_json
 from ragtune.base.screen.console import note
 from ragtune.base.screen.notebook import one_output
 from ragtune.base.screen.progress import busy
@@ -29,6 +29,7 @@ from ragtune.reporting.shown import as_table
 from ragtune.scoring.judging import Verdict, judged, read_verdict
 from ragtune.scoring.metrics import refused
 from ragtune.scoring.score import score_answers
+from ragtune.stages.answer import ANSWERS
 from ragtune.stages.context import Context
 from ragtune.stages.road import working
 from ragtune.stages.views import answers_in
@@ -85,6 +86,11 @@ class _Case:
     texts: list[str]
     accepted: tuple[str, ...]
 
+    @property
+    def turns(self) -> bool:
+        """Whether its texts in the opposite order are another question: a single one has none."""
+        return self.texts != self.texts[::-1]
+
     def request(self, judge: str, *, turned: bool) -> Request:
         """What is asked about it; `turned`: with the texts in the opposite order."""
         texts = self.texts[::-1] if turned else self.texts
@@ -120,25 +126,30 @@ def judge(
         endpoint: the judge's address, such as http://localhost:8000/v1. Its key is that of OPENAI_API_KEY.
         model: the name that the server has for it.
         count: of how many answers, drawn by the seed.
-        again: of how many of these once more, with the passages in the opposite order.
+        again: of how many of these once more, with the passages in the opposite order; of a single
+            passage there is none.
         base: those before tuning.
 
     Returns:
         As judge/after.json; a notebook shows it as a table.
 
     Raises:
-        UsageError: there are no answers, or the server doesn't know the model or refuses the key.
+        UsageError: there are no answers, no model is named, or the server doesn't know it or refuses the key.
         RagtuneError: the server can't be reached, or fails.
     """
-    check_address(endpoint, "judge")
+    check_address(endpoint, "")
+    if not model:
+        raise UsageError(
+            "--model is empty.", "Give the name that the server has for the judge's model."
+        )
     which = "before" if base else "after"
     context = Context(str(source), overrides)
     with one_output(), busy("ragtune judge"), working(context, making=False, keeping=False):
         if context.read_only:
             raise context.read_only
         found = _judged(context, which, Server(
-            Generate(model=model, max_new_tokens=_LONGEST), endpoint, "judge"), count, again)  # fmt: skip
-        write_json(context.folder.evaluation / "judge" / f"{which}.json", found)
+            Generate(model=model, max_new_tokens=_LONGEST), endpoint, ""), count, again)  # fmt: skip
+        write_json(context.folder.judged(which), found)
     return as_table(found, judged_table(found))
 
 
@@ -156,8 +167,7 @@ def _judged(context: Context, which: str, server: Server, count: int, again: int
     chosen = drawn(scored.chosen, count, f"judge:{recipe.seed}")
     cases = [_case(recipe, example, scored.answers.texts[example.qid]) for example in chosen]
     asked = [case for case in cases if not refused(case.answer, recipe.data.refusal)]
-    twice = drawn([case.example for case in asked], again, f"again:{recipe.seed}")
-    known = {example.qid for example in twice}
+    known = _again(asked, again, recipe.seed)
     requests = [
         (case, turned, case.request(server.name, turned=turned))
         for case in asked
@@ -179,10 +189,22 @@ def _judged(context: Context, which: str, server: Server, count: int, again: int
         "model": server.settings.model,
         "prompt": VERSION,
         "metric": recipe.evaluate.metric,
+        "answers_sha256": sha256(place / ANSWERS),
         **cost,
         **figures,
         "refused": len(cases) - len(asked),
     }
+
+
+def _again(asked: Sequence[_Case], count: int, seed: int) -> set[str]:
+    """Which are judged once more: of those that can be asked otherwise, for else what is kept agrees."""
+    turning = [case.example for case in asked if case.turns]
+    if count and len(turning) < len(asked):
+        note(
+            f"Of {len(asked):,} answers {len(asked) - len(turning):,} have a single passage (or the same ones "
+            f"turned round): only the other {len(turning):,} can be judged once more."
+        )
+    return {example.qid for example in drawn(turning, count, f"again:{seed}")}
 
 
 def _case(recipe: Recipe, example: Example, text: str) -> _Case:

@@ -151,7 +151,9 @@ def _require_measured(context: Context) -> bool:
     if context.recipe.publish.format == "gguf":
         sides["The GGUF file"] = reasked_of(context, "gguf")
     for who, found in sides.items():
-        if found and is_other(found):
+        if found and found.get("confined"):
+            warn(asked_again(who, found))
+        elif found and is_other(found):
             raise RagtuneError(
                 f"{asked_again(who, found)} Nothing was sent.",
                 "Train with model.dtype=bfloat16: what is measured then is what is published."

@@ -208,6 +208,7 @@ def _settle(context: Context, *, making: bool) -> None:
         place = place_of(folder, stage)
         if problem := damage(place, renew=True):
             set_aside(place, problem)
+            folder.judged(stage.name).unlink(missing_ok=True)
         elif making:
             renew_inputs(place, context.recipe)
     _retire_remade(context)
@@ -237,6 +238,8 @@ def _retire(folder: RunFolder, stages: list[Stage]) -> None:
             rename(place, target)
         for view in (folder.comparison, folder.controls, folder.report):
             view.unlink(missing_ok=True)
+        for stage in stages:
+            folder.judged(stage.name).unlink(missing_ok=True)
     names = ", ".join(stage.name for stage in stages)
     warn(f"Set aside in {old}: {names}. Delete it when you don't need it.")
 

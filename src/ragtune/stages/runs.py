@@ -38,6 +38,7 @@ class _Answers:
     predictions: dict[str, str]
     cut: set[str]
     probabilities: dict[str, float]
+    unsure: set[str]
 
 
 def compare_runs(paths: Sequence[Path], data_eval: str | None = None) -> Runs:
@@ -69,7 +70,8 @@ def _scored(
     # prompts, which may show other passages.
     own = with_part(recipe, {"prompt.citations": one.recipe.prompt.citations})
     texts = {q: one.predictions[q] for q in asked}
-    answers = Answers(texts, one.cut, probabilities=one.probabilities)
+    unsure = one.unsure.intersection(asked)
+    answers = Answers(texts, one.cut, probabilities=one.probabilities, unsure=unsure)
     return dataclasses.replace(score_answers(own, questions, answers), citations=None)
 
 
@@ -146,6 +148,7 @@ def _answers(path: Path, data_eval: str | None) -> _Answers:
         {p.qid: p.prediction for p in predictions},
         {p.qid for p in predictions if not p.stopped},
         {p.qid: p.probability for p in predictions if p.probability is not None},
+        {p.qid for p in predictions if p.unsure},
     )
 
 

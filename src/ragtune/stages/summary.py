@@ -100,4 +100,5 @@ def reasked_of(context: Context, which: Literal["merged", "gguf"]) -> Reasked | 
     own, again = (
         Answers.of(read_predictions(place / "predictions.jsonl"), str(place)) for place in places
     )
-    return reasked(context.recipe, context.questions, own, again)
+    freely = which == "gguf"  # llama.cpp is confined by nobody
+    return reasked(context.recipe, context.questions, own, again, freely=freely)

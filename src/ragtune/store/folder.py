@@ -59,6 +59,10 @@ class RunFolder:
         """The report of the evaluation set; that of the run's own stands for the run."""
         return (self.path if self.is_own else self.evaluation) / "report.html"
 
+    def judged(self, which: str) -> Path:
+        """What a judge made of the answers `before` or `after` tuning."""
+        return self.evaluation / "judge" / f"{which}.json"
+
     def answers(self, which: str) -> Path:
         """The folder of the answers `before` or `after` tuning, or of the `merged` model, or of its `gguf`."""
         return self.evaluation / which

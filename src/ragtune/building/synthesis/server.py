@@ -30,7 +30,7 @@ class Server:
     settings: Generate
     endpoint: str
     section: str = SECTION
-    """Whose keys messages advise."""
+    """Whose keys messages advise; "" for a command's options."""
 
     @property
     def name(self) -> str:
