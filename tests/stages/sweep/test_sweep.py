@@ -154,6 +154,10 @@ def test_the_best_has_all_seeds_and_figures_are_of_the_same_questions(
     assert found["best"] == whole.name
     assert found["questions"] == 1
     assert "so ranked last: data.max_passages=3" in found["verdict"]
+    answers[easy.name] = {seed: {"other": 0.5} for seed in (7, 8)}
+    one = sweeping._Sweep(SweepFolder(tmp_path), points, options)
+    assert one.results()["best"] is None
+    assert "No held question was asked by every point" in one.nothing().message
 
 
 def test_two_sweeps_in_one_folder(recipe: dict[str, Any], tmp_path: Path) -> None:
