@@ -262,7 +262,7 @@ def memory_needed(
     stacks = (model.get_parameter(name) for name in experts)
     merging = 12 * max((p.numel() for p in (*matrices, *stacks)), default=0)
     if not experts and not whole and _may_be_in_parts(config) and keeps_tensors(model):
-        return merging + 2 * sum(sizes[-AHEAD - 2 :])  # those in bf16 that wait for the disk
+        return int(merging + 2 * sum(sizes[-AHEAD - 2 :]))  # those in bf16 that wait for the disk
     return int(_dtype(config).itemsize * sum(sizes) + merging)
 
 

@@ -21,6 +21,8 @@ from ragtune.base.lock import locked
 from ragtune.recipe.load import load_recipe
 from ragtune.stages.sweep import sweep as sweeping
 from ragtune.stages.sweep import worker
+from ragtune.stages.sweep.folder import SweepFolder
+from ragtune.stages.sweep.grid import points_of
 from ragtune.stages.sweep.jobs import Task
 from ragtune.store.proof import read_proof
 from tests.conftest import make_records, write_records
@@ -123,7 +125,7 @@ def test_a_run_that_fails_is_said_and_the_others_go_on(
 ) -> None:
     found = ragtune.sweep(
         recipe, "lora.target_modules=[q_proj],[nothing_like_it]", "train.steps=2",
-        seeds=1, folder=tmp_path / "sweep",
+        seeds=1, jobs=2, folder=tmp_path / "sweep",
     )  # fmt: skip
     failed = next(row for row in found["points"] if row["spread"] is None)
     assert failed["changes"] == ["lora.target_modules=[nothing_like_it]"]
@@ -131,6 +133,31 @@ def test_a_run_that_fails_is_said_and_the_others_go_on(
     assert found["winner"] is None
     assert found["best"] is not None
     assert "alone was trained to the end" in found["verdict"]
+
+
+def test_the_best_has_all_seeds_and_figures_are_of_the_same_questions(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that lost a seed, or was asked what is easy, is not the best for that."""
+    points = points_of(load_recipe(tiny_recipe), ["data.max_passages=1,2,3"])
+    easy, whole, survivor = points
+    answers = {
+        easy.name: {seed: {"a": 0.5} for seed in (7, 8)},
+        whole.name: {seed: {"a": 0.6, "hard": 0.0} for seed in (7, 8)},
+        survivor.name: {7: {"a": 1.0, "hard": 1.0}},
+    }
+    monkeypatch.setattr(sweeping._Sweep, "scores", lambda _, point, __: answers[point.name])
+    options = sweeping._Options(seeds=2, jobs=1, whole=True)
+    found = sweeping._Sweep(SweepFolder(tmp_path), points, options).results()
+    assert [row["name"] for row in found["points"]] == [whole.name, easy.name, survivor.name]
+    assert [row["missing"] for row in found["points"]] == [[], [], [8]]
+    assert found["best"] == whole.name
+    assert found["questions"] == 1
+    assert "so ranked last: data.max_passages=3" in found["verdict"]
+    answers[easy.name] = {seed: {"other": 0.5} for seed in (7, 8)}
+    one = sweeping._Sweep(SweepFolder(tmp_path), points, options)
+    assert one.results()["best"] is None
+    assert "No held question was asked by every point" in one.nothing().message
 
 
 def test_two_sweeps_in_one_folder(recipe: dict[str, Any], tmp_path: Path) -> None:

@@ -80,10 +80,10 @@ def settle_dtypes(where: SweepFolder, recipes: Iterable[Recipe]) -> None:
     """
     for recipe in recipes:
         hardware = hardware_of(recipe, None)
-        if not is_measured(hardware, recipe.model) or where.dtype_of(recipe.model):
+        if not is_measured(hardware, recipe) or where.dtype_of(recipe.model):
             continue
         config = partial(load_config, resolve(recipe.model))
-        chosen = settle(hardware, recipe.model, config, None)
+        chosen = settle(hardware, recipe, config, None)
         where.keep_dtype(recipe.model, chosen.dtype_name)
         note(f"All runs of {recipe.model.id}: {chosen.dtype_name} ({chosen.reason}).")
 
