@@ -68,7 +68,7 @@ def test_answers_are_judged_and_what_was_written_is_kept(run: Path, chat: Chat) 
     assert (found["model"], found["prompt"], found["which"]) == ("judge", "1", "before")
     written = json.loads((run / "eval/eval/judge/before.json").read_text("utf-8"))
     assert {k: v for k, v in written.items() if k != "format"} == found
-    assert found["answers_sha256"] == sha256(run / "eval/eval/before/predictions.jsonl")
+    assert found["sha256"] == sha256(run / "eval/eval/before/predictions.jsonl")
     # Asked once more, nothing goes to the server; of more only what is new.
     again = ragtune.judge(run, endpoint=chat.endpoint, model="judge", base=True, again=4)
     assert len(chat.asked) == asked

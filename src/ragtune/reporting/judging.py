@@ -30,7 +30,7 @@ class JudgedRun(Judged, Cost):
     prompt: str
     """The version of the prompts."""
     metric: str
-    answers_sha256: str
+    sha256: str
     """Of the predictions.jsonl that was judged."""
 
 

@@ -126,15 +126,14 @@ def judge(
         endpoint: the judge's address, such as http://localhost:8000/v1. Its key is that of OPENAI_API_KEY.
         model: the name that the server has for it.
         count: of how many answers, drawn by the seed.
-        again: of how many of these once more, with the passages in the opposite order; of a single
-            passage there is none.
+        again: of how many of these once more, with the passages in the opposite order.
         base: those before tuning.
 
     Returns:
         As judge/after.json; a notebook shows it as a table.
 
     Raises:
-        UsageError: there are no answers, no model is named, or the server doesn't know it or refuses the key.
+        UsageError: there are no answers, or the server doesn't know the model or refuses the key.
         RagtuneError: the server can't be reached, or fails.
     """
     check_address(endpoint, "")
@@ -189,7 +188,7 @@ def _judged(context: Context, which: str, server: Server, count: int, again: int
         "model": server.settings.model,
         "prompt": VERSION,
         "metric": recipe.evaluate.metric,
-        "answers_sha256": sha256(place / ANSWERS),
+        "sha256": sha256(place / ANSWERS),
         **cost,
         **figures,
         "refused": len(cases) - len(asked),
