@@ -145,6 +145,16 @@ def chatml_tokenizer() -> Any:
     )
 
 
+@pytest.fixture(autouse=True)
+def _the_same_template(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A recipe's template, which a test put into the tokenizer of all tests, is none of the next one's."""
+    used = "chatml_tokenizer" in request.fixturenames
+    tokenizer = request.getfixturevalue("chatml_tokenizer") if used else None
+    yield
+    if tokenizer:
+        tokenizer.chat_template = CHATML
+
+
 SHAPE = {
     "vocab_size": 512,
     "hidden_size": 32,
