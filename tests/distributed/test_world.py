@@ -71,6 +71,29 @@ def test_what_rank_0_gives_is_there_on_all_and_what_all_give_is_there_on_rank_0(
     assert other.result() == ({"do": "train"}, [], None)
 
 
+def test_a_stop_waits_while_a_checkpoint_is_saved(
+    ranks: Ranks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other rank is late: who waits for it would stop, and the checkpoint be lost."""
+
+    def stop() -> None:
+        raise InterruptedError
+
+    def late(one: World) -> None:
+        time.sleep(0.2)
+        with one.saving():
+            one.require_same("a", "The adapter")
+
+    other = ranks.begin(1, late)
+    monkeypatch.setattr("ragtune.distributed.world.stop_if_asked", stop)
+    here = ranks.worlds[0]
+    with here.saving():
+        here.require_same("a", "The adapter")
+    other.result()
+    with pytest.raises(InterruptedError):
+        here.take("what nobody left")
+
+
 def test_a_number_is_given_once(ranks: Ranks) -> None:
     other = ranks.begin(1, lambda one: [one.next("queue") for _ in range(5)])
     here = [ranks.worlds[0].next("queue") for _ in range(5)]

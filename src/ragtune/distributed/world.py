@@ -75,6 +75,7 @@ class World:
         self._kept: list[str] = []
         """What was told, and may still be read."""
         self._devices: list[Device] = []
+        self._saving = False
         self.passes: Resting | None = None
         """Of a model whose weights are spread over the ranks, while there is one."""
         self.pulse = Pulse(lambda: connect(place, patience), self.rank, self.size, started)
@@ -148,6 +149,15 @@ class World:
                 advice,
             )
 
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """Within, a stop that was asked for waits: a checkpoint is what it asks for."""
+        self._saving = True
+        try:
+            yield
+        finally:
+            self._saving = False
+
     def put(self, key: str, value: JsonValue) -> None:
         """Leave something for others."""
         with self._reached():
@@ -162,7 +172,8 @@ class World:
         """
         pause = limits.SHORTEST
         while not self.has(key):
-            stop_if_asked()  # which is why others may be gone
+            if not self._saving:
+                stop_if_asked()  # which is why others may be gone
             self._require_all()
             time.sleep(pause)
             pause = min(2 * pause, limits.LONGEST)

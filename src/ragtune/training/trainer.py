@@ -311,7 +311,10 @@ class PackedTrainer(Trainer):
 
     def _save_checkpoint(self, model: Tuned, trial: object) -> None:
         if self.world and self.world.alike:
-            self.world.require_same(digest_of(self.model, trained=True), "The adapter", _DRIFTED)
+            with self.world.saving():
+                self.world.require_same(
+                    digest_of(self.model, trained=True), "The adapter", _DRIFTED
+                )
         if self.world and not self.world.leads:
             return
         folder = Path(self._get_output_dir(trial=trial))
