@@ -250,7 +250,9 @@ def in_terminal(act: Callable[[], None], keys: Sequence[tuple[str, str]]) -> str
                 os.write(terminal, waiting.pop(0)[1].encode())
         assert not waiting, shown
         assert time.monotonic() < end, f"it has not ended: {shown}"
-    except BaseException:
+    except (
+        BaseException
+    ):  # pytest's time-out and Ctrl-C, too: nothing of a test may go on behind it
         os.kill(pid, signal.SIGKILL)
         raise
     finally:

@@ -144,7 +144,7 @@ def _require_fp8(dtype: torch.dtype, gpus: Sequence[Gpu]) -> None:
 def plain(recipe: Recipe) -> Recipe:
     """The recipe without what needs bitsandbytes, or 8 bits: for a merged model, which is not quantised."""
     model = recipe.model.model_copy(update={"quantization": None})
-    train = recipe.train.model_copy(update={"optimizer": "adamw", "products": None})
+    train = answering_alone(recipe).train.model_copy(update={"products": None})
     return recipe.model_copy(update={"model": model, "train": train})
 
 

@@ -32,7 +32,13 @@ from ragtune.model.targets import ordinary_layers
 from ragtune.model.wrapping import digest_of
 from ragtune.training.rows import RowCollator, read_row
 from tests.conftest import tiny_model
-from tests.model.fast.test_lora import LINEARS, drawing, loss_and_gradients, some_ids, with_adapter
+from tests.model.fast.test_lora import (
+    LINEARS,
+    loss_and_gradients,
+    require_same_if_recomputed,
+    some_ids,
+    with_adapter,
+)
 
 
 def error(found: torch.Tensor, exact: torch.Tensor) -> float:
@@ -229,16 +235,7 @@ def test_packed_rows_give_the_logits_of_each_sample_alone() -> None:
 
 
 def test_recomputed_activations_give_the_same_gradients() -> None:
-    ids, results = some_ids(1, 20), []
-    for recompute in (False, True):
-        model = drawing(in_eight_bits(rate=0.4), 20)
-        fuse(model)
-        if recompute:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-        results.append(loss_and_gradients(model, ids))
-    assert results[0][0] == results[1][0]
-    for name, gradient in results[0][1].items():
-        assert torch.equal(gradient, results[1][1][name]), name
+    require_same_if_recomputed(lambda: in_eight_bits(rate=0.4))
 
 
 @pytest.mark.parametrize("targets", [LINEARS, ["o_proj"]])

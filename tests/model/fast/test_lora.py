@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -82,10 +83,15 @@ def test_other_kinds_of_adapter_keep_pefts_way() -> None:
 
 
 def test_recomputed_activations_draw_the_same_dropout() -> None:
+    require_same_if_recomputed(lambda: with_adapter(rate=0.4))
+
+
+def require_same_if_recomputed(make: Callable[[], Any]) -> None:
+    """Require of a model, its adapters fused and with dropout, the same gradients when it recomputes."""
     ids = some_ids(1, 20)
     results = []
     for recompute in (False, True):
-        model = drawing(with_adapter(rate=0.4), 20)
+        model = drawing(make(), 20)
         fuse(model)
         if recompute:
             model.gradient_checkpointing_enable({"use_reentrant": False})
