@@ -4,8 +4,9 @@
 
 Every case builds its model on the GPU, trains a few steps through ragtune's own trainer and gives the
 median step, the peak of allocated memory and what the plan predicted for it. `answer` cases ask
-questions of the notebook's lengths; `NeMo` ones are full rows of 4,096 tokens, all of them trained, at
-Qwen2.5-7B's shape with rank 16, as NVIDIA measures its NeMo AutoModel. `fp8` is train.products.
+questions of the notebook's lengths; `small` ones have Gemma 3 270M's shape, and `NeMo` ones Qwen2.5-7B's with
+rank 16 and full rows of 4,096 tokens, all of them trained, as NVIDIA measures its NeMo AutoModel. `fp8` is
+train.products.
 --tiny runs the same code on a CPU in seconds.
 """
 
@@ -50,7 +51,21 @@ CUDA = torch.cuda.is_available()
 VOCABULARY = 43176
 
 
-def shape(layers: int, *, tiny: bool, nemo: bool = False) -> Any:
+def shape(layers: int, *, tiny: bool, nemo: bool = False, small: bool = False) -> Any:
+    if small:
+        sizes = (64, 128, 2, 4, 1, 16) if tiny else (640, 2048, 18, 4, 1, 256)
+        names = (
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "head_dim",
+        )
+        return hf.Gemma3TextConfig(
+            **dict(zip(names, sizes, strict=True)), vocab_size=500 if tiny else 262144, sliding_window=512,
+            max_position_embeddings=32768, pad_token_id=0,
+        )  # fmt: skip
     if nemo:
         sizes = (64, 128, 2, 4, 2) if tiny else (3584, 18944, 28, 28, 4)
         names = (
@@ -227,8 +242,7 @@ def train(
             torch.cuda.reset_peak_memory_stats()
         trainer.train()
     if profile:
-        table = profiler.key_averages().table(sort_by="self_cuda_time_total", row_limit=40)
-        profile.write_text(table, encoding="utf-8")
+        write_profile(profiler, profile)
     estimate = estimate_of(recipe, hardware, config)
     sizes = [[(len(s), len(s.completion_ids)) for s in step] for step in steps]
     tokens, trained = row_size(sizes, case["per_row"])
@@ -249,6 +263,15 @@ def train(
         "losses": [round(x, 4) for x in losses],
         "changes": list(trainer.plan.changes),
     }  # fmt: skip
+
+
+def write_profile(profiler: torch.profiler.profile, path: Path) -> None:
+    """Write what took the most time, of the GPU's and of the processor's."""
+    found = profiler.key_averages()
+    tables = [
+        found.table(sort_by=f"self_{device}_time_total", row_limit=40) for device in ("cuda", "cpu")
+    ]
+    path.write_text("\n".join(tables), encoding="utf-8")
 
 
 class Decoder:
@@ -301,8 +324,7 @@ def ask(case: dict[str, Any], model: Any, config: Any, *, profile: Path | None) 
                 ]
             ) as profiler:
                 answer(prompts[:100], Path(folder) / "b", 6)
-            table = profiler.key_averages().table(sort_by="self_cuda_time_total", row_limit=30)
-            profile.write_text(table, encoding="utf-8")
+            write_profile(profiler, profile)
     peak = torch.cuda.max_memory_allocated() / 2**30 if CUDA else 0.0
     return {
         "seconds": round(seconds, 2), "questions": len(prompts), "peak_gib": round(peak, 2),
@@ -322,9 +344,13 @@ def hardware_here() -> Hardware:
 DEFAULT = {
     "layers": 32, "rank": 128, "dropout": 0.0, "nf4": True, "dequantized": True, "recompute": False,
     "per_row": 8, "fuse": True, "liger": True, "longest": 1150, "trained": None, "steps": 6,
-    "fp8": False, "e5m2": False, "fast": True, "whole_ends": 0, "full": None,
+    "fp8": False, "e5m2": False, "fast": True, "whole_ends": 0, "full": None, "small": False,
 }  # fmt: skip
 NEMO = {"full": 4096, "rank": 16, "nf4": False, "dequantized": False, "per_row": 2, "steps": 4}
+SMALL = {
+    "small": True, "layers": 18, "nf4": False, "dequantized": False, "dropout": 0.05, "longest": 1480,
+    "steps": 9,
+}  # fmt: skip
 CASES: dict[str, dict[str, Any]] = {
     "kept, 8 a row": {},
     "kept, 8 a row, dropout": {"dropout": 0.05},
@@ -356,6 +382,11 @@ CASES: dict[str, dict[str, Any]] = {
     "fp8 with sums in float32, 16 a row, dropout": {
         "fp8": True, "per_row": 16, "dropout": 0.05, "fast": False,
     },
+    "small, 4 a row": {**SMALL, "per_row": 4},
+    "small, 8 a row": {**SMALL},
+    "small, 16 a row": {**SMALL, "per_row": 16},
+    "small, answer: before": {**SMALL, "answer": True, "adapter": False, "questions": 300},
+    "small, answer: after": {**SMALL, "answer": True, "adapter": True, "questions": 300},
     "NeMo": NEMO,
     "NeMo, fp8": {**NEMO, "fp8": True},
     "NeMo, 4 a row, recompute": {**NEMO, "per_row": 4, "recompute": True},
@@ -423,7 +454,9 @@ def main() -> None:
         gc.collect()
         if CUDA:
             torch.cuda.empty_cache()
-        config = shape(case["layers"], tiny=arguments.tiny, nemo=bool(case["full"]))
+        config = shape(
+            case["layers"], tiny=arguments.tiny, nemo=bool(case["full"]), small=case["small"]
+        )
         eight.GRADIENTS = torch.float8_e5m2 if case["e5m2"] else torch.float8_e4m3fn
         eight.FAST_SUMS = case["fast"]
         profile = None
