@@ -52,6 +52,8 @@ class Ragged:
         self.device = model.get_input_embeddings().weight.device
         # A graph would keep the weights that were gathered for it.
         self.graphs = self.device.type == "cuda" and not is_spread(model)
+        # torch's own stream for captures is of the first GPU that this process captured on.
+        self.stream = torch.cuda.Stream(self.device) if self.graphs else None
         self.warm = False
 
     @torch.inference_mode()
@@ -129,7 +131,7 @@ class Ragged:
         random = torch.cuda.default_generators[self.device.index or 0]
         state = random.clone_state()
         try:
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, stream=self.stream):
                 logits_NV = next_logits(self.model, cache, token_N, lengths_N, None)
         except RuntimeError as error:
             # A capture that is cut off leaves the generator waiting for its end.

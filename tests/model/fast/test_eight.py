@@ -361,12 +361,14 @@ def test_the_cards_products_are_those_of_float32(
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("recompute", [False, True])
-def test_adapters_on_it_on_a_card(*, recompute: bool) -> None:
+def test_adapters_on_it_on_a_card(monkeypatch: pytest.MonkeyPatch, *, recompute: bool) -> None:
     on_card()
     ids = some_ids(2, 64)
-    model = in_eight_bits()
-    fuse(model)
-    expected, wanted = loss_and_gradients(model, ids)
+    with monkeypatch.context() as patch:  # not every torch has these products on a processor
+        patch.setattr(eight, "product", lambda a, b, dtype: plain_product(a, b).to(dtype))
+        model = in_eight_bits()
+        fuse(model)
+        expected, wanted = loss_and_gradients(model, ids)
     base = tiny_model("llama")
     base.load_state_dict(tiny_model_of(with_adapter()))
     base.to("cuda", torch.bfloat16)
