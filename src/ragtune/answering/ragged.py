@@ -53,7 +53,7 @@ class Ragged:
         # A graph would keep the weights that were gathered for it.
         self.graphs = self.device.type == "cuda" and not is_spread(model)
         # torch's own stream for captures is of the first GPU that this process captured on.
-        self.stream = torch.cuda.Stream(self.device) if self.graphs else None
+        self.stream = torch.cuda.Stream(self.device) if self.graphs else None  # type: ignore[no-untyped-call]
         self.warm = False
 
     @torch.inference_mode()

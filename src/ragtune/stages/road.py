@@ -119,6 +119,8 @@ def make(context: Context, stage: Stage | str) -> Proof:
         )
     if proof is not None:
         _retire_remade(context)
+    if stage.loads and context.ranks and not (context.remote and stage.asks):
+        context.ranks.start()  # they import what this one has imported while the stages before are made
     for name in stage.needs:
         make(context, name)
     proof = _made(context, stage, place)

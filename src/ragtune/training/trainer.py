@@ -42,7 +42,7 @@ from ragtune.training.average import Average
 from ragtune.training.checkpoint import keep_newest
 from ragtune.training.failures import smaller_plan
 from ragtune.training.flat import flat_optimizer, split_rates
-from ragtune.training.modes import set_recompute, switching
+from ragtune.training.modes import forgetting, set_recompute, switching
 from ragtune.training.noise import Noise
 from ragtune.training.questions import Questions
 from ragtune.training.rows import PackedRows, RowCollator, read_row, split_rows
@@ -99,8 +99,9 @@ class PackedTrainer(Trainer):
         self.world = world
         self.stopping = False
         """Whether a signal came, to any rank."""
+        self.learning = [p for p in self.model.parameters() if p.requires_grad]
         if world:
-            self.summing = Summing([p for p in self.model.parameters() if p.requires_grad])
+            self.summing = Summing(self.learning)
         self.plan = plan
         self.on_plan = on_plan
         self.rows: list[list[Sample]] = self.train_dataset.rows
@@ -112,7 +113,10 @@ class PackedTrainer(Trainer):
         """Whether one of them ran out of memory."""
         self.told = torch.zeros(())
         """The loss of this step that Trainer was given before its last row."""
+        # A large model's thousands of modules are walked through once, and not several times a row.
         self.model.train = switching(self.model)
+        self.model.zero_grad = forgetting(self.learning)
+        self._size = int(self.model.num_parameters(exclude_embeddings=True))
 
     @property
     def stops(self) -> bool:
@@ -189,6 +193,14 @@ class PackedTrainer(Trainer):
                 raise
             self.failed, total = True, None
         return torch.zeros((), device=self.args.device) if total is None else total
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """As Trainer counts, but for the model's parameters, which are not counted again."""
+        return 6 * int(inputs["input_ids"].numel()) * self._size
+
+    def _clip_grad_norm(self, model: Tuned) -> Tensor:  # noqa: ARG002 - Trainer's signature
+        norm: Tensor = self.accelerator.clip_grad_norm_(self.learning, self.args.max_grad_norm)
+        return norm
 
     def _retreat(self) -> None:
         """Forget the step's gradients, and take a smaller plan.
