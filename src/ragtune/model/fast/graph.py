@@ -1,0 +1,41 @@
+"""CUDA graphs: what the GPU is told once it repeats by itself, without Python between its kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def capture(
+    work: Callable[[], object], device: torch.device, pool: Any | None = None
+) -> torch.cuda.CUDAGraph:
+    """A graph of what `work` tells the GPU, which does nothing of it yet.
+
+    Args:
+        work: run once before, so that all kernels are there. What it reads and writes stays where it is.
+        device: the GPU.
+        pool: of a graph that is replayed before or after this one, never meanwhile: they share its memory.
+
+    Raises:
+        RuntimeError: it can't be captured: it asks the host, or memory ran out.
+    """
+    graph = torch.cuda.CUDAGraph()
+    random = torch.cuda.default_generators[device.index or 0]
+    state, stream = random.clone_state(), torch.cuda.current_stream(device)
+    try:
+        # Other threads may use the GPU meanwhile.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            work()
+    except BaseException:
+        # A capture that is cut off leaves the generator waiting for its end, and its stream in the place of ours.
+        random.graphsafe_set_state(state)
+        torch.cuda.set_stream(stream)
+        raise
+    return graph
+
+
+def why_not(error: BaseException) -> BaseException:
+    """Of what a cut-off capture raises the first thing: the end of the capture fails then, too."""
+    return why_not(error.__context__) if error.__context__ else error
