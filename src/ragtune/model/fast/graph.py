@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
 
 def capture(
-    work: Callable[[], object], device: torch.device, pool: Any | None = None
+    work: Callable[[], object], device: torch.device, pool: tuple[int, int] | None = None
 ) -> torch.cuda.CUDAGraph:
     """A graph of what `work` tells the GPU, which does nothing of it yet.
 
@@ -29,7 +28,7 @@ def capture(
         with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             work()
     except BaseException:
-        # A capture that is cut off leaves the generator waiting for its end, and its stream in the place of ours.
+        # A capture that is cut off leaves the generator waiting for its end, and its own stream current.
         random.graphsafe_set_state(state)
         torch.cuda.set_stream(stream)
         raise
