@@ -11,6 +11,7 @@ T tokens of a packed row, S steps, V the vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -126,14 +127,9 @@ class Ragged:
         self, cache: RaggedCache, token_N: Tensor, lengths_N: Tensor
     ) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor] | None:
         """The graph of a step, what it reads and the logits_NV that it writes; None if there can be none."""
-        logits_NV = torch.empty(0)
-
-        def step() -> None:
-            nonlocal logits_NV
-            logits_NV = next_logits(self.model, cache, token_N, lengths_N, None)
-
+        step = partial(next_logits, self.model, cache, token_N, lengths_N, None)
         try:
-            graph = capture(step, self.device)
+            graph, logits_NV = capture(step, self.device)
         except RuntimeError as error:
             first = why_not(error)
             if is_out_of_memory(first):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from ragtune.base.screen.console import note
 from ragtune.base.text import first_line, shortened
 from ragtune.data.encode import Sample
 from ragtune.model.fast.graph import capture, why_not
+from ragtune.model.hardware import free_gpu
 from ragtune.training.sizes import RowSize, choose_sizes, fill_up, size_for
 
 _UNTIMED = 2
@@ -114,11 +116,11 @@ class Graphs:
         return run(row)
 
     def _timed(self, row: Row, run: Run) -> Tensor:
-        torch.cuda.synchronize(self.device)
+        _wait(self.device)
         start = time.perf_counter()
         loss = self._eager(row, run)
         told = time.perf_counter()
-        torch.cuda.synchronize(self.device)
+        _wait(self.device)
         end = time.perf_counter()
         self.seconds.append(end - start)
         self.off = self.off or end - told > _CAUGHT_UP * (end - start)
@@ -127,19 +129,16 @@ class Graphs:
     def _decide(self, done: int) -> None:
         """Choose sizes, where graphs are worth it and have room."""
         most = min(_MOST_SIZES, (len(self.rows) - done) // _ROWS_A_SIZE)
-        # What rows needed, and the allocator keeps for them; another row beside it is run for comparison.
-        needed = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        torch.cuda.empty_cache()
         if most < 1:
             self.off = True
-        elif 2 * needed > _free(self.device):
+        elif not _has_room(self.device):
             self._refuse("there is too little memory for their activations")
         else:
             self.sizes = choose_sizes(self.rows[done:], most)
 
     def _refuse(self, reason: str) -> None:
         self.drop()
-        torch.cuda.empty_cache()
+        free_gpu()
         note(f"Rows run without CUDA graphs: {reason}.")
 
     def _own_gradients(self) -> None:
@@ -196,16 +195,15 @@ class Graphs:
             loss: of that row, without a graph.
             gradients: its, too.
         """
-        losses: list[Tensor] = []
         pool = next((one.graph.pool() for one in self.captured.values()), None)
         try:
-            graph = capture(lambda: losses.append(run(row)), self.device, pool)
+            graph, its_loss = capture(partial(run, row), self.device, pool)
         except Exception as error:  # noqa: BLE001 - whatever a model's own code says when it asks the host
             first = why_not(error)
             if is_out_of_memory(first):
                 return "there is too little memory for them"
             return shortened(first_line(first).rstrip("."), 120)
-        captured = _Captured(graph, row, losses[0])
+        captured = _Captured(graph, row, its_loss)
         torch._foreach_zero_(self.gradients)
         graph.replay()
         if not _same(captured.loss, loss, self.gradients, gradients):
@@ -220,10 +218,10 @@ class Graphs:
 
     def _replayed(self, graph: torch.cuda.CUDAGraph) -> float:
         """The seconds that a graph takes."""
-        torch.cuda.synchronize(self.device)
+        _wait(self.device)
         start = time.perf_counter()
         graph.replay()
-        torch.cuda.synchronize(self.device)
+        _wait(self.device)
         return time.perf_counter() - start
 
     def _tell(self, without: float, within: float) -> None:
@@ -232,11 +230,18 @@ class Graphs:
         self.told(f"{words}: {within:.3f} s a row instead of {without:.3f}")
 
 
-def _free(device: torch.device) -> int:
-    """Bytes that this process may take yet."""
+def _wait(device: torch.device) -> None:
+    torch.cuda.synchronize(device)
+
+
+def _has_room(device: torch.device) -> bool:
+    """Whether there is memory for what a row needs twice: graphs keep it, and others run beside them."""
+    # What the allocator keeps for rows that are gone.
+    needed = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info(device)
-    allowed = int(torch.cuda.get_per_process_memory_fraction(device) * total)
-    return min(free, allowed - torch.cuda.memory_reserved(device))
+    allowed = torch.cuda.get_per_process_memory_fraction(device) * total
+    return 2 * needed <= min(free, allowed - torch.cuda.memory_reserved(device))
 
 
 def _same(

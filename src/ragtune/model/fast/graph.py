@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
+T = TypeVar("T")
+
 
 def capture(
-    work: Callable[[], object], device: torch.device, pool: tuple[int, int] | None = None
-) -> torch.cuda.CUDAGraph:
-    """A graph of what `work` tells the GPU, which does nothing of it yet.
+    work: Callable[[], T], device: torch.device, pool: tuple[int, int] | None = None
+) -> tuple[torch.cuda.CUDAGraph, T]:
+    """A graph of what `work` tells the GPU, which does nothing of it yet, and what `work` returns.
 
     Args:
         work: run once before, so that all kernels are there. What it reads and writes stays where it is.
@@ -26,13 +29,13 @@ def capture(
     try:
         # Other threads may use the GPU meanwhile.
         with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-            work()
+            result = work()
     except BaseException:
         # A capture that is cut off leaves the generator waiting for its end, and its own stream current.
         random.graphsafe_set_state(state)
         torch.cuda.set_stream(stream)
         raise
-    return graph
+    return graph, result
 
 
 def why_not(error: BaseException) -> BaseException:
