@@ -80,7 +80,7 @@ class Graphs:
         self.told = told
         self.sizes: list[RowSize] | None = None
         """None until it is known that rows are worth it."""
-        self.off = device.type != "cuda"
+        self.off = not _has_graphs(device)
         self.seconds: list[float] = []
         """Of each row that was timed."""
         self.seen = 0
@@ -228,6 +228,10 @@ class Graphs:
         sizes = self.sizes or []
         words = f"rows as CUDA graphs, of {len(sizes)} size{'s' * (len(sizes) > 1)}"
         self.told(f"{words}: {within:.3f} s a row instead of {without:.3f}")
+
+
+def _has_graphs(device: torch.device) -> bool:
+    return device.type == "cuda"
 
 
 def _wait(device: torch.device) -> None:
