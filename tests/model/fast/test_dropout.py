@@ -105,7 +105,7 @@ def test_a_models_own_dropout_layers_are_taken_over() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("width", [4096, 11008, 4099, 20])
+@pytest.mark.parametrize("width", [4096, 11008, 4099, 640, 20])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_kernel_draws_what_the_plain_form_draws(dtype: torch.dtype, width: int) -> None:
     seed = 2**32 - 5

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from ragtune.model.hardware import has_triton
 
-_BLOCK = 512
-"""Groups of columns that a program of the kernel covers, with two warps."""
+_BLOCKS = 32, 512
+"""Groups of columns that a program of the kernel covers, at least and at most: in narrow rows more would idle."""
 _LEVELS = 2**16
 """Rates are multiples of 1 / _LEVELS."""
 _ROUNDS = 7
@@ -219,7 +219,9 @@ def _launch(x: Tensor, out: Tensor, rate: float, draw: Draw, *, add: bool) -> No
     draw, width = _by_token(x, draw)
     groups = -(-width // 8)
     seed = draw.seed - (draw.seed >> 31 << 32)  # as Triton takes 32 bits
-    kernels.dropout[(len(draw.places), -(-groups // _BLOCK))](
+    least, most = _BLOCKS
+    block = min(max(least, 1 << (groups - 1).bit_length()), most)
+    kernels.dropout[(len(draw.places), -(-groups // block))](
         x, out, draw.places, width, groups, *_levels(rate), seed, draw.step, draw.layer,
-        add, _BLOCK, _ROUNDS, num_warps=2,
+        add, block, _ROUNDS, num_warps=1 if block <= most // 4 else 2,
     )  # fmt: skip
