@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ragtune.model.hardware import has_triton
 
 _BLOCKS = 32, 512
-"""Groups of columns that a program of the kernel covers, at least and at most: in narrow rows more would idle."""
+"""Groups of columns that a program of the kernel covers, at least and at most: narrow rows have fewer."""
 _LEVELS = 2**16
 """Rates are multiples of 1 / _LEVELS."""
 _ROUNDS = 7
