@@ -1,4 +1,4 @@
-"""Triton kernels: dropout whose masks are computed, and one new token's attention to its past.
+"""Triton kernels: dropout whose masks are computed, one new token's attention to its past, a norm's gradient.
 
 Imported where there is a GPU and Triton; elsewhere `dropout` and `attention` have a plain form, with
 which the tests compare these.
@@ -40,6 +40,23 @@ def dropout(  # noqa: PLR0913 - Triton reads the signature
         if add:
             value += tl.load(out + at, mask=inside, other=0.0).to(tl.float32)
         tl.store(out + at, value.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def norm_backward(  # noqa: PLR0913 - Triton reads the signature
+    gradient, out, x, weight, scale, width, offset, block: tl.constexpr,
+):  # fmt: skip
+    """RMSNorm's gradient for its input, of one row: s·m - s³/N·(m·x)·x with m = gradient·(weight + offset)."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, block)
+    inside = column < width
+    at = row * width + column
+    x_row = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+    weights = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32) + offset
+    m = tl.load(gradient + at, mask=inside, other=0.0).to(tl.float32) * weights
+    s = tl.load(scale + row).to(tl.float32)
+    result = s * m - s * s * s / width * tl.sum(m * x_row, axis=0) * x_row
+    tl.store(out + at, result.to(out.dtype.element_ty), mask=inside)
 
 
 # A window of another length must not be compiled anew, least of all while a graph is captured.
