@@ -278,6 +278,17 @@ def test_long_answers_and_a_large_vocabulary_take_their_room() -> None:
     assert long.memory["training"] > logits + long.memory["weights"]
 
 
+def test_a_small_models_rows_may_be_longer() -> None:
+    """Of a 7B model they gain nothing."""
+    small = hf.Gemma3TextConfig(
+        vocab_size=262_144, hidden_size=640, intermediate_size=2048, num_hidden_layers=18,
+        num_attention_heads=4, num_key_value_heads=1, head_dim=256,
+    )  # fmt: skip
+    recipe, steps = notebook("model.quantization=null"), [[(1200, 10)] * 16]
+    assert make_plan(recipe, GPU, small, steps, [100], 80 * GIB).samples_per_row == 16
+    assert make_plan(recipe, GPU, llama(), steps, [100], 400 * GIB).samples_per_row == 8
+
+
 def test_no_more_samples_a_row_than_a_step_has() -> None:
     assert plan_for(12, "train.samples_per_row=64").samples_per_row == 16
 

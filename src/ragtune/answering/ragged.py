@@ -11,6 +11,7 @@ T tokens of a packed row, S steps, V the vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from ragtune.base.screen.console import note
 from ragtune.base.text import first_line, shortened
 from ragtune.model.fast.attention import using_packed
 from ragtune.model.fast.cache import RaggedCache
+from ragtune.model.fast.graph import capture, why_not
 from ragtune.model.hardware import autocast
 from ragtune.model.memory import PREFILL_TOKENS
 from ragtune.model.spread import is_spread
@@ -52,8 +54,6 @@ class Ragged:
         self.device = model.get_input_embeddings().weight.device
         # A graph would keep the weights that were gathered for it.
         self.graphs = self.device.type == "cuda" and not is_spread(model)
-        # torch's own stream for captures is of the first GPU that this process captured on.
-        self.stream = torch.cuda.Stream(self.device) if self.graphs else None  # type: ignore[no-untyped-call]
         self.warm = False
 
     @torch.inference_mode()
@@ -127,21 +127,16 @@ class Ragged:
         self, cache: RaggedCache, token_N: Tensor, lengths_N: Tensor
     ) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor] | None:
         """The graph of a step, what it reads and the logits_NV that it writes; None if there can be none."""
-        graph = torch.cuda.CUDAGraph()
-        random = torch.cuda.default_generators[self.device.index or 0]
-        state = random.clone_state()
+        step = partial(next_logits, self.model, cache, token_N, lengths_N, None)
         try:
-            with torch.cuda.graph(graph, stream=self.stream):
-                logits_NV = next_logits(self.model, cache, token_N, lengths_N, None)
+            graph, logits_NV = capture(step, self.device)
         except RuntimeError as error:
-            # A capture that is cut off leaves the generator waiting for its end.
-            random.graphsafe_set_state(state)
-            if is_out_of_memory(error):
-                raise
+            first = why_not(error)
+            if is_out_of_memory(first):
+                raise first from error
             self.graphs = False  # something in the model asks the host
-            note(
-                f"Answers without a CUDA graph, which is slower: {shortened(first_line(error), 120)}"
-            )
+            why = shortened(first_line(first), 120)
+            note(f"Answers without a CUDA graph, which is slower: {why}")
             return None
         return graph, token_N, lengths_N, logits_NV
 

@@ -56,6 +56,8 @@ class Plan:
     """fp8: those of the frozen weights are in 8 bits; None: in the dtype."""
     full: bool = False
     """Whether all weights are trained."""
+    graphs: str = ""
+    """How rows run as CUDA graphs, where they do: found while it trains."""
     changes: tuple[str, ...] = ()
     dtype_reason: str = ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,7 +25,7 @@ from transformers.utils import ModelOutput
 from ragtune.base.disk import disk_errors
 from ragtune.base.errors import RagtuneError, is_out_of_memory
 from ragtune.base.files import remove
-from ragtune.base.screen.console import warn
+from ragtune.base.screen.console import note, warn
 from ragtune.base.stopping import ask, asked
 from ragtune.data.encode import Sample
 from ragtune.distributed.summing import Summing
@@ -38,10 +39,12 @@ from ragtune.model.plan import Plan
 from ragtune.model.skeleton import has_own_code
 from ragtune.model.wrapping import Tuned, digest_of
 from ragtune.store.seal import is_whole, seal
+from ragtune.training.announcing import Announcing
 from ragtune.training.average import Average
 from ragtune.training.checkpoint import keep_newest
 from ragtune.training.failures import smaller_plan
 from ragtune.training.flat import flat_optimizer, split_rates
+from ragtune.training.graphs import Graphs
 from ragtune.training.modes import forgetting, set_recompute, switching
 from ragtune.training.noise import Noise
 from ragtune.training.questions import Questions
@@ -88,14 +91,12 @@ class PackedTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         alpha, self.neftune_noise_alpha = self.args.neftune_noise_alpha, None  # not Trainer's
         self.noise = Noise(alpha, masks) if alpha else None
-        self.masks = masks
         self.keep = keep
         self.questions = questions
         self.average: Average | None = None
         """Of the last steps' weights, if it is wanted."""
         self.lora_plus: float | None = None
         """How often the learning rate the adapter's B matrices have, if they have their own."""
-        self.trained = trained
         self.world = world
         self.stopping = False
         """Whether a signal came, to any rank."""
@@ -113,10 +114,19 @@ class PackedTrainer(Trainer):
         """Whether one of them ran out of memory."""
         self.told = torch.zeros(())
         """The loss of this step that Trainer was given before its last row."""
+        self.announce = Announcing(masks, self.noise, trained, self.args)
+        self.graphs = Graphs(self.model, self.rows, self.args.device, self.announce, self._tell)
+        if world or not plan.packed:  # several ranks add gradients up as they come
+            self.graphs.drop()
         # A large model's thousands of modules are walked through once, and not several times a row.
         self.model.train = switching(self.model)
         self.model.zero_grad = forgetting(self.learning)
         self._size = int(self.model.num_parameters(exclude_embeddings=True))
+
+    def _tell(self, words: str) -> None:
+        note(f"From step {self.state.global_step + 1} on {words}.")
+        self.plan = dataclasses.replace(self.plan, graphs=words)
+        self.on_plan(self.plan)
 
     @property
     def stops(self) -> bool:
@@ -145,12 +155,19 @@ class PackedTrainer(Trainer):
         self.step_rows.append(row)
         last = (row + 1) % self.args.gradient_accumulation_steps == 0 or row + 1 == len(self.rows)
         whole = len(self.rows[row]) <= self.plan.max_samples_per_row
-        run = partial(super().training_step, model, num_items_in_batch=num_items_in_batch)
+        once = partial(super().training_step, model, num_items_in_batch=num_items_in_batch)
+        run = partial(self._run, once)
         parts = [inputs] if whole else self._parts(row)
         loss = self._unless_out_of_memory(run, parts, last=last)
         if last:
             return self._end_step(run, loss)
         self.told = self.told + loss
+        return loss
+
+    def _run(self, once: Callable[[dict[str, Any]], Tensor], inputs: dict[str, Any]) -> Tensor:
+        """The loss of a row that is run forward and backward."""
+        loss = self.graphs.run(self._prepare_inputs(inputs), once)
+        self.row_losses.append((inputs["row"], loss))
         return loss
 
     def _end_step(self, run: Callable[[dict[str, Any]], Tensor], loss: Tensor) -> Tensor:
@@ -216,6 +233,7 @@ class PackedTrainer(Trainer):
         self.on_plan(self.plan)
         warn(f"{self.plan.changes[-1].capitalize()}; the step begins again.")
         self.row_losses.clear()
+        self.graphs.drop()
         drop_waiting(self.model)
         self.model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
@@ -248,10 +266,6 @@ class PackedTrainer(Trainer):
         num_items_in_batch: Tensor | None = None,  # noqa: ARG002 - of this rank's rows alone
     ) -> Tensor | tuple[Tensor, ModelOutput]:
         """Cross entropy over the trained tokens of a row, divided by those of the whole step."""
-        if self.noise:
-            self.noise.borders = inputs.get("cu_seq_lens_q")
-        step = inputs["row"] // self.args.gradient_accumulation_steps
-        self.masks.read(step, inputs["places"])
         outputs, logits_KV = read_row(model, inputs)
         targets_K = inputs["targets"]
         # The evaluation loss stays what it is called, and comparable.
@@ -259,9 +273,7 @@ class PackedTrainer(Trainer):
         total = functional.cross_entropy(
             logits_KV.float(), targets_K, reduction="sum", label_smoothing=smoothing
         )
-        loss = total / (self.trained[step] if model.training else len(targets_K))
-        if model.training:
-            self.row_losses.append((inputs["row"], loss.detach()))
+        loss = total / (self.announce.divisor if model.training else len(targets_K))
         return (loss, outputs) if return_outputs else loss
 
     def evaluate(

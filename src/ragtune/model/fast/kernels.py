@@ -1,4 +1,4 @@
-"""Triton kernels: dropout whose masks are computed, and one new token's attention to its past.
+"""Triton kernels: dropout whose masks are computed, one new token's attention to its past, a norm's gradient.
 
 Imported where there is a GPU and Triton; elsewhere `dropout` and `attention` have a plain form, with
 which the tests compare these.
@@ -11,7 +11,7 @@ import triton.language as tl
 
 
 # `width` and `groups` stay specialised: knowing that 16 divides them lets loads and stores be wide.
-@triton.jit(do_not_specialize=["threshold", "seed", "step", "layer"])
+@triton.jit(do_not_specialize=["threshold", "seed", "layer"])
 def dropout(  # noqa: PLR0913 - Triton reads the signature
     x, out, places, width, groups, threshold, scale, seed, step, layer,
     add: tl.constexpr, block: tl.constexpr, rounds: tl.constexpr,
@@ -24,6 +24,7 @@ def dropout(  # noqa: PLR0913 - Triton reads the signature
     token = tl.program_id(0).to(tl.int64)
     group = tl.program_id(1) * block + tl.arange(0, block)
     place = tl.load(places + token)
+    step = tl.load(step)
     numbers = tl.philox_impl(
         group.to(tl.uint32), (place & 0xFFFFFFFF).to(tl.uint32), (place >> 32).to(tl.uint32),
         layer.to(tl.uint32), seed.to(tl.uint32), step.to(tl.uint32), rounds,
@@ -39,6 +40,23 @@ def dropout(  # noqa: PLR0913 - Triton reads the signature
         if add:
             value += tl.load(out + at, mask=inside, other=0.0).to(tl.float32)
         tl.store(out + at, value.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def norm_backward(  # noqa: PLR0913 - Triton reads the signature
+    gradient, out, x, weight, scale, width, offset, block: tl.constexpr,
+):  # fmt: skip
+    """RMSNorm's gradient for its input, of one row: s·m - s³/N·(m·x)·x with m = gradient·(weight + offset)."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, block)
+    inside = column < width
+    at = row * width + column
+    x_row = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+    weights = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32) + offset
+    m = tl.load(gradient + at, mask=inside, other=0.0).to(tl.float32) * weights
+    s = tl.load(scale + row).to(tl.float32)
+    result = s * m - s * s * s / width * tl.sum(m * x_row, axis=0) * x_row
+    tl.store(out + at, result.to(out.dtype.element_ty), mask=inside)
 
 
 # A window of another length must not be compiled anew, least of all while a graph is captured.
