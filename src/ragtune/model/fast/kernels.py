@@ -1,7 +1,7 @@
-"""Triton kernels: dropout whose masks are computed, and one new token's attention to its past.
+"""Triton kernels: dropout whose masks are computed, rows in 8 bits, and a new token's attention to its past.
 
-Imported where there is a GPU and Triton; elsewhere `dropout` and `attention` have a plain form, with
-which the tests compare these.
+Imported where there is a GPU and Triton; elsewhere `dropout`, `eight` and `attention` have a plain form,
+with which the tests compare these.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
@@ -39,6 +39,42 @@ def dropout(  # noqa: PLR0913 - Triton reads the signature
         if add:
             value += tl.load(out + at, mask=inside, other=0.0).to(tl.float32)
         tl.store(out + at, value.to(out.dtype.element_ty), mask=inside)
+
+
+# Widths and strides stay specialised, as above; a row more or less compiles nothing.
+@triton.jit
+def quantize(  # noqa: PLR0913 - Triton reads the signature
+    parts, strides, widths, out, scales, share, smallest: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    """A row of matrices beside each other in 8 bits, and its scale, as `eight._quantized` finds them.
+
+    The row is read twice: the second time it comes from a cache.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, block)
+    # As whole numbers magnitudes have the same order, and what is no number is the largest.
+    most = tl.full((block,), smallest, tl.float32).to(tl.int32, bitcast=True)
+    whole = 0
+    for i in tl.static_range(len(parts)):
+        for start in range(0, widths[i], block):
+            at = start + column
+            value = tl.load(parts[i] + row * strides[i] + at, mask=at < widths[i], other=0.0)
+            bits = value.to(tl.float32).to(tl.int32, bitcast=True) & 0x7FFFFFFF
+            most = tl.maximum(most, bits)
+        whole += widths[i]
+    largest = tl.minimum(tl.max(most, axis=0), 0x7F800000)
+    scale = ((largest + 0x1FFFFF) & 0x7F800000).to(tl.float32, bitcast=True) * share
+    tl.store(scales + row, scale)
+    reciprocal = tl.div_rn(1.0, scale)
+    out += row * whole
+    for i in tl.static_range(len(parts)):
+        for start in range(0, widths[i], block):
+            at = start + column
+            inside = at < widths[i]
+            value = tl.load(parts[i] + row * strides[i] + at, mask=inside, other=0.0)
+            value = value.to(tl.float32) * reciprocal
+            tl.store(out + at, value.to(out.dtype.element_ty), mask=inside)
+        out += widths[i]
 
 
 # A window of another length must not be compiled anew, least of all while a graph is captured.
