@@ -120,7 +120,7 @@ def test_every_row_has_a_scale_of_its_own(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), GPUS_NAN])
-def test_what_is_not_finite_is_seen(bad: float) -> None:
+def test_what_is_not_finite_is_seen(bad: float | torch.Tensor) -> None:
     x = drawn(2, 32)
     x[0, 3] = bad
     assert not quantize(x).scale[0].isfinite()
