@@ -11,7 +11,7 @@ import triton.language as tl
 
 
 # `width` and `groups` stay specialised: knowing that 16 divides them lets loads and stores be wide.
-@triton.jit(do_not_specialize=["threshold", "seed", "step", "layer"])
+@triton.jit(do_not_specialize=["threshold", "seed", "layer"])
 def dropout(  # noqa: PLR0913 - Triton reads the signature
     x, out, places, width, groups, threshold, scale, seed, step, layer,
     add: tl.constexpr, block: tl.constexpr, rounds: tl.constexpr,
@@ -24,6 +24,7 @@ def dropout(  # noqa: PLR0913 - Triton reads the signature
     token = tl.program_id(0).to(tl.int64)
     group = tl.program_id(1) * block + tl.arange(0, block)
     place = tl.load(places + token)
+    step = tl.load(step)
     numbers = tl.philox_impl(
         group.to(tl.uint32), (place & 0xFFFFFFFF).to(tl.uint32), (place >> 32).to(tl.uint32),
         layer.to(tl.uint32), seed.to(tl.uint32), step.to(tl.uint32), rounds,
