@@ -159,10 +159,10 @@ def tell_way(context: Context, engine: Local) -> None:
     """Tell an engine how these questions were asked before tuning, where its own trial would find the same.
 
     An adapter, or its sum with the base, changes nothing of what is tried: which tokens see each other, and
-    what a cache gives. On a CPU the trial takes as long as a tenth of the answers; on a GPU it takes no time.
+    what a cache gives. On a CPU the trial takes as long as a tenth of the answers; and other ranks wait for it.
     """
     proof = proof_of(context.folder, "before")
-    if context.hardware.device.type != "cpu" or proof is None or proof.versions != versions():
+    if proof is None or proof.versions != versions():
         return
     asked = proof.facts.get("asked")
     if asked and asked["how"] == PACKED and proof.facts.get("answered_on") == answered_on(context):

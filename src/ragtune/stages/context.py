@@ -229,16 +229,8 @@ class Context:
 
     def forget_data(self) -> None:
         """Read anew what is made of the data: they were made just now."""
-        names = (
-            "training_examples",
-            "questions",
-            "asked",
-            "selected",
-            "steps",
-            "prompt_lengths",
-            "plan",
-        )
-        for name in names:
+        for name in ("training_examples", "questions", "asked", "selected", "steps", "prompt_lengths",
+                     "plan"):  # fmt: skip
             self.__dict__.pop(name, None)
 
     def keep_plan(self, plan: Plan) -> None:

@@ -1,7 +1,7 @@
 """RMSNorm's backward pass where its weight is frozen, for norms that Liger's kernels compute.
 
-Liger's has one program a multiprocessor, which goes through its rows one after the other and adds up the weight's
-gradient: in a small model that took a sixth of a step. Here every row has a program of its own.
+Liger's has one program a multiprocessor, which goes through its rows one after the other and adds up the
+weight's gradient: in a small model that took a sixth of a step. Here every row has a program of its own.
 
 Axes in names: R rows, N numbers of a row; ∂ is written d.
 """
