@@ -1,7 +1,7 @@
 """RMSNorm's backward pass where its weight is frozen, for norms that Liger's kernels compute.
 
-Liger's has one program a multiprocessor, which goes through its rows one after the other and adds up the weight's
-gradient: in a small model that took a sixth of a step. Here every row has a program of its own.
+Liger's has one program a multiprocessor, which goes through its rows one after the other and adds up the
+weight's gradient: in a small model that took a sixth of a step. Here every row has a program of its own.
 
 Axes in names: R rows, N numbers of a row; ∂ is written d.
 """
@@ -52,7 +52,9 @@ def _function() -> type[torch.autograd.Function]:
             if ctx.needs_input_grad[1] or len(saved) != 3:  # noqa: PLR2004 - of a norm without a weight there are two
                 gradients: tuple[Tensor | None, ...] = LigerRMSNormFunction.backward(ctx, dy)
                 return gradients
-            return norm_gradient(dy, *saved, ctx.offset, in_place=ctx.in_place), *[None] * 6
+            x_RN, weight_N, scale_R = saved
+            dx = norm_gradient(dy, x_RN, weight_N, scale_R, ctx.offset, in_place=ctx.in_place)
+            return dx, *[None] * 6
 
     return Norm
 
