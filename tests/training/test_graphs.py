@@ -28,9 +28,6 @@ class Fake:
         self.replays += 1
         self.result.copy_(self.work())
 
-    def pool(self) -> tuple[int, int]:
-        return 0, 0
-
 
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> list[Fake]:

@@ -2,7 +2,8 @@
 
 The first rows run as they are, and two of them are timed. If the GPU is finished as soon as Python is, a
 row's forward and backward pass is captured, for a few sizes of rows, and replayed from then on. That is
-measured, too, and a graph's loss and gradients must be those of the same row without it.
+measured, too, and a graph's loss and gradients must be those of the same row without it. There are none
+where weights are gathered as they are needed, or where a training is to be the same bit for bit.
 """
 
 from __future__ import annotations
@@ -195,9 +196,9 @@ class Graphs:
             loss: of that row, without a graph.
             gradients: its, too.
         """
-        pool = next((one.graph.pool() for one in self.captured.values()), None)
+        other = next((one.graph for one in self.captured.values()), None)
         try:
-            graph, its_loss = capture(partial(run, row), self.device, pool)
+            graph, its_loss = capture(partial(run, row), self.device, other)
         except Exception as error:  # noqa: BLE001 - whatever a model's own code says when it asks the host
             first = why_not(error)
             if is_out_of_memory(first):

@@ -116,7 +116,7 @@ class PackedTrainer(Trainer):
         """The loss of this step that Trainer was given before its last row."""
         self.announce = Announcing(masks, self.noise, trained, self.args)
         self.graphs = Graphs(self.model, self.rows, self.args.device, self.announce, self._tell)
-        if world or not plan.packed:  # several ranks add gradients up as they come
+        if not plan.packed or plan.spread or torch.are_deterministic_algorithms_enabled():
             self.graphs.drop()
         # A large model's thousands of modules are walked through once, and not several times a row.
         self.model.train = switching(self.model)
@@ -200,8 +200,9 @@ class PackedTrainer(Trainer):
         total: Tensor | None = None
         try:
             for index, part in enumerate([] if self.failed else parts, 1):
-                # Where a base is spread, the ranks' last passes may not be the same one.
-                if self.world and not self.world.passes and last and index == len(parts):
+                # Where a base is spread, the ranks' last passes may not be the same one; a graph sums nothing.
+                summing = self.world and not self.world.passes and self.graphs.off
+                if summing and last and index == len(parts):
                     self.summing.last_pass()
                 loss = run(part)
                 total = loss if total is None else total + loss

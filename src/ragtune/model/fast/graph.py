@@ -12,14 +12,14 @@ T = TypeVar("T")
 
 
 def capture(
-    work: Callable[[], T], device: torch.device, pool: tuple[int, int] | None = None
+    work: Callable[[], T], device: torch.device, beside: torch.cuda.CUDAGraph | None = None
 ) -> tuple[torch.cuda.CUDAGraph, T]:
     """A graph of what `work` tells the GPU, which does nothing of it yet, and what `work` returns.
 
     Args:
         work: run once before, so that all kernels are there. What it reads and writes stays where it is.
         device: the GPU.
-        pool: of a graph that is replayed before or after this one, never meanwhile: they share its memory.
+        beside: a graph that is replayed before or after this one, never meanwhile: they share its memory.
 
     Raises:
         RuntimeError: it can't be captured: it asks the host, or memory ran out.
@@ -29,6 +29,7 @@ def capture(
     state, stream = random.clone_state(), torch.cuda.current_stream(device)
     try:
         # Other threads may use the GPU meanwhile.
+        pool = beside.pool() if beside else None
         with torch.cuda.graph(graph, pool, _stream(device), "thread_local"):
             result = work()
     except BaseException:

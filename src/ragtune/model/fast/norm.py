@@ -52,7 +52,9 @@ def _function() -> type[torch.autograd.Function]:
             if ctx.needs_input_grad[1] or len(saved) != 3:  # noqa: PLR2004 - of a norm without a weight there are two
                 gradients: tuple[Tensor | None, ...] = LigerRMSNormFunction.backward(ctx, dy)
                 return gradients
-            return norm_gradient(dy, *saved, ctx.offset, in_place=ctx.in_place), *[None] * 6
+            x_RN, weight_N, scale_R = saved
+            dx = norm_gradient(dy, x_RN, weight_N, scale_R, ctx.offset, in_place=ctx.in_place)
+            return dx, *[None] * 6
 
     return Norm
 
