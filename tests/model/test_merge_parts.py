@@ -107,10 +107,10 @@ def test_a_disk_that_fills_up_is_told(tmp_path: Path) -> None:
     def full(_: bytes) -> None:
         raise OSError(errno.ENOSPC, "full")
 
-    with (
-        pytest.raises(OSError, match="full"),
-        merge_parts._File(tmp_path / "cut", done.append) as file,
-    ):
-        file._write = full
-        for tensor in tensors:
-            file.put(tensor)
+    def fill() -> None:
+        with merge_parts._File(tmp_path / "cut", done.append) as file:
+            file._write = full
+            file.write(b"head")
+
+    with pytest.raises(OSError, match="full"):
+        fill()

@@ -205,15 +205,19 @@ class _File:
         self.path, self.done = path, done
         self.digest = hashlib.sha256()
         self.threads = [ThreadPoolExecutor(1), ThreadPoolExecutor(1)]  # the disk's, the checksum's
-        self.waiting: deque[tuple[torch.Tensor, list[Future[object]]]] = deque()
+        self.waiting: deque[tuple[torch.Tensor | None, list[Future[object]]]] = deque()
 
     def __enter__(self) -> Self:
         self.file = self.path.open("xb", buffering=0)
         return self
 
-    def write(self, data: Data) -> list[Future[object]]:
+    def write(self, data: Data, tensor: torch.Tensor | None = None) -> None:
+        """Let data be written, those of a tensor if it is given; waits where too many are."""
+        if len(self.waiting) > AHEAD:
+            self._wait()
         acts = (self._write, self.digest.update)
-        return [thread.submit(act, data) for thread, act in zip(self.threads, acts, strict=True)]
+        begun = [thread.submit(act, data) for thread, act in zip(self.threads, acts, strict=True)]
+        self.waiting.append((tensor, begun))
 
     def _write(self, data: Data) -> None:
         left = memoryview(data)
@@ -221,16 +225,14 @@ class _File:
             left = left[self.file.write(left) :]
 
     def put(self, tensor: torch.Tensor) -> None:
-        """Let it be written; waits where too many are."""
-        if len(self.waiting) > AHEAD:
-            self._wait()
-        self.waiting.append((tensor, self.write(_bytes(tensor).data)))
+        self.write(_bytes(tensor).data, tensor)
 
     def _wait(self) -> None:
         tensor, acts = self.waiting.popleft()
         for act in acts:
             act.result()
-        self.done(tensor)
+        if tensor is not None:
+            self.done(tensor)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
