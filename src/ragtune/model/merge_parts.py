@@ -205,7 +205,7 @@ class _File:
         self.path, self.done = path, done
         self.digest = hashlib.sha256()
         self.threads = [ThreadPoolExecutor(1), ThreadPoolExecutor(1)]  # the disk's, the checksum's
-        self.waiting: deque[tuple[torch.Tensor | None, list[Future[object]]]] = deque()
+        self.waiting: deque[tuple[torch.Tensor | None, list[Future[None]]]] = deque()
 
     def __enter__(self) -> Self:
         self.file = self.path.open("xb", buffering=0)
