@@ -173,11 +173,14 @@ class Graphs:
             parameter.grad = None
         loss = self._eager(row, run)
         found = [p.grad for p in self.parameters if p.grad is not None]
+        if len(found) < len(self.gradients):
+            for parameter, own in zip(self.parameters, self.gradients, strict=True):
+                if begun:
+                    parameter.grad = own if parameter.grad is None else own.add_(parameter.grad)
+            self._refuse("some of what is trained gets no gradient from a row")
+            return loss
         for parameter, own in zip(self.parameters, self.gradients, strict=True):
             parameter.grad = own
-        if len(found) < len(self.gradients):
-            self._refuse("some of what is trained gets no gradient from a row")
-            return self._eager(row, run)
         reason = self._capture(row, size, run, loss, found)
         torch._foreach_copy_(self.gradients, found)
         if before:
