@@ -34,7 +34,7 @@ def lighten_norms(model: nn.Module) -> int:
 def _norm(module: Any, x: Tensor) -> Tensor:  # noqa: ANN401 - Liger has given it attributes
     """The forward pass of a module that Liger has changed.
 
-    Queries and keys come as [1, heads, tokens, size] with the tokens outermost in memory: Liger would copy them.
+    Queries and keys come as [1, heads, tokens, size] with tokens outermost in memory: Liger would copy them.
     """
     turned = x.dim() == _BY_HEAD and not x.is_contiguous() and x.transpose(1, 2).is_contiguous()
     x = x.transpose(1, 2) if turned else x
