@@ -173,14 +173,25 @@ def test_a_model_that_does_not_fit_is_said_before_anything_is_loaded() -> None:
     assert "lora.rank" in caught.value.advice
 
 
-def test_on_a_cpu_the_recipe_alone_decides() -> None:
+def test_on_a_cpu_recipe_and_data_decide() -> None:
     """Nothing of the model is looked at, and every machine gives the same plan."""
     recipe = notebook("model.quantization=null", "train.optimizer=adamw")
-    plan = make_plan(recipe, CPU, None, [[(5, 2)] * 16], [5])
+    plan = make_plan(recipe, CPU, None, [[(700, 2)] * 16], [700])
     assert (plan.samples_per_row, plan.recompute, plan.cache_tokens) == (2, False, None)
-    assert plan.memory == {}
+    assert (plan.memory, plan.evaluation_batch) == ({}, 50)
     (line,) = describe(plan, 16)
     assert "2 samples a row, 8 rows a step" in line
+
+
+def test_on_a_cpu_rows_of_short_samples_have_more_of_them() -> None:
+    recipe = notebook("model.quantization=null", "train.optimizer=adamw")
+    for tokens, count in ((220, 4), (160, 8), (5, 16), (640, 2), (641, 2), (5_000, 2)):
+        plan = make_plan(recipe, CPU, None, [[(5, 2)] * 16, [(tokens, 2)] * 16], [5])
+        assert plan.samples_per_row == count, tokens
+    one = recipe.model_copy(
+        update={"train": recipe.train.model_copy(update={"samples_per_row": 1})}
+    )
+    assert make_plan(one, CPU, None, [[(5, 2)] * 16], [5]).samples_per_row == 1
 
 
 def test_a_plan_says_how_a_step_is_laid_out() -> None:

@@ -26,7 +26,7 @@ from ragtune.model.fast.attention import using_packed
 from ragtune.model.fast.cache import RaggedCache
 from ragtune.model.fast.graph import capture, why_not
 from ragtune.model.hardware import autocast
-from ragtune.model.memory import PREFILL_TOKENS
+from ragtune.model.memory import CPU_PREFILL_TOKENS, PREFILL_TOKENS
 from ragtune.model.spread import is_spread
 
 _WORTH_A_GRAPH = 3  # steps that are left: capturing takes about as long as a step
@@ -146,10 +146,11 @@ def read(
 ) -> Iterator[Tensor]:
     """Put prompts into the cache, in packed rows; gives the logits_NV of each row's questions."""
     device = model.get_input_embeddings().weight.device
+    most = CPU_PREFILL_TOKENS if device.type == "cpu" else PREFILL_TOKENS
     start = 0
     while start < len(prompts):
         end, tokens = start, 0
-        while end < len(prompts) and (end == start or tokens + len(prompts[end]) <= PREFILL_TOKENS):
+        while end < len(prompts) and (end == start or tokens + len(prompts[end]) <= most):
             tokens += len(prompts[end])
             end += 1
         row = prompts[start:end]

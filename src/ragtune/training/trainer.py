@@ -45,7 +45,7 @@ from ragtune.training.checkpoint import keep_newest
 from ragtune.training.failures import smaller_plan
 from ragtune.training.flat import flat_optimizer, split_rates
 from ragtune.training.graphs import Graphs
-from ragtune.training.modes import set_recompute, switching
+from ragtune.training.modes import forgetting, set_recompute, switching
 from ragtune.training.noise import Noise
 from ragtune.training.questions import Questions
 from ragtune.training.rows import PackedRows, RowCollator, read_row, split_rows
@@ -100,8 +100,9 @@ class PackedTrainer(Trainer):
         self.world = world
         self.stopping = False
         """Whether a signal came, to any rank."""
+        self.learning = [p for p in self.model.parameters() if p.requires_grad]
         if world:
-            self.summing = Summing([p for p in self.model.parameters() if p.requires_grad])
+            self.summing = Summing(self.learning)
         self.plan = plan
         self.on_plan = on_plan
         self.rows: list[list[Sample]] = self.train_dataset.rows
@@ -117,7 +118,10 @@ class PackedTrainer(Trainer):
         self.graphs = Graphs(self.model, self.rows, self.args.device, self.announce, self._tell)
         if not plan.packed or plan.spread or torch.are_deterministic_algorithms_enabled():
             self.graphs.drop()
+        # A large model's thousands of modules are walked through once, and not several times a row.
         self.model.train = switching(self.model)
+        self.model.zero_grad = forgetting(self.learning)
+        self._size = int(self.model.num_parameters(exclude_embeddings=True))
 
     def _tell(self, words: str) -> None:
         note(f"From step {self.state.global_step + 1} on {words}.")
@@ -207,6 +211,14 @@ class PackedTrainer(Trainer):
                 raise
             self.failed, total = True, None
         return torch.zeros((), device=self.args.device) if total is None else total
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """As Trainer counts, but for the model's parameters, which are not counted again."""
+        return 6 * int(inputs["input_ids"].numel()) * self._size
+
+    def _clip_grad_norm(self, model: Tuned) -> Tensor:  # noqa: ARG002 - Trainer's signature
+        norm: Tensor = self.accelerator.clip_grad_norm_(self.learning, self.args.max_grad_norm)
+        return norm
 
     def _retreat(self) -> None:
         """Forget the step's gradients, and take a smaller plan.

@@ -148,7 +148,7 @@ def numbers(draw: Draw, width: int) -> Tensor:
     """[T, width], int16, every value as likely as any other: the plain form of what the kernel draws."""
     groups = -(-width // 8)
     device = draw.places.device
-    out = torch.empty((len(draw.places), 8, groups), dtype=torch.int16, device=device)
+    out = torch.empty((len(draw.places), groups, 8), dtype=torch.int16, device=device)
     tokens = max(1, (_AT_ONCE_ON_CPU if device.type == "cpu" else _AT_ONCE) // groups)
     step = int(draw.step) if device.type == "cpu" else draw.step
     key, columns = (draw.seed, step), torch.arange(groups, device=device)[None]
@@ -156,7 +156,7 @@ def numbers(draw: Draw, width: int) -> Tensor:
         places_T1, into = draw.places[at : at + tokens, None], out[at : at + tokens]
         for part, drawn in enumerate(_drawn(columns, places_T1, draw.layer, key)):
             halves = drawn.view(torch.int16).view(-1, groups, 4)[..., :2]  # the others are 0
-            into[:, 2 * part : 2 * part + 2] = halves.transpose(1, 2)
+            into[..., 2 * part : 2 * part + 2] = halves
     return out.flatten(1)[:, :width]
 
 
@@ -222,6 +222,6 @@ def _launch(x: Tensor, out: Tensor, rate: float, draw: Draw, *, add: bool) -> No
     least, most = _BLOCKS
     block = min(max(least, 1 << (groups - 1).bit_length()), most)
     kernels.dropout[(len(draw.places), -(-groups // block))](
-        x, out, draw.places, width, groups, *_levels(rate), seed, draw.step, draw.layer,
-        add, block, _ROUNDS, num_warps=1 if block <= most // 4 else 2,
+        x, out, draw.places, width, *_levels(rate), seed, draw.step, draw.layer,
+        add, block, _ROUNDS, num_warps=max(1, block // 128),
     )  # fmt: skip

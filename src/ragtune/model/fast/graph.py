@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -29,7 +30,7 @@ def capture(
     try:
         # Other threads may use the GPU meanwhile.
         pool = beside.pool() if beside else None
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool, _stream(device), "thread_local"):
             result = work()
     except BaseException:
         # A capture that is cut off leaves the generator waiting for its end, and its own stream current.
@@ -37,6 +38,12 @@ def capture(
         torch.cuda.set_stream(stream)
         raise
     return graph, result
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """The one for captures: torch's own is of the first GPU that this process captured on."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def why_not(error: BaseException) -> BaseException:
