@@ -166,20 +166,25 @@ class Graphs:
 
     def _first(self, row: Row, size: RowSize, run: Run) -> Tensor:
         """The first row of a size: as it is, and then as a graph, which must give the same."""
+        begun = any(p.grad is not None for p in self.parameters)
         self._own_gradients()
-        before = [own.clone() for own in self.gradients]
+        before = [own.clone() for own in self.gradients] if begun else None
         for parameter in self.parameters:
             parameter.grad = None
         loss = self._eager(row, run)
         found = [p.grad for p in self.parameters if p.grad is not None]
+        if len(found) < len(self.gradients):
+            for parameter, own in zip(self.parameters, self.gradients, strict=True):
+                if begun:
+                    parameter.grad = own if parameter.grad is None else own.add_(parameter.grad)
+            self._refuse("some of what is trained gets no gradient from a row")
+            return loss
         for parameter, own in zip(self.parameters, self.gradients, strict=True):
             parameter.grad = own
-        if len(found) < len(before):
-            self._refuse("some of what is trained gets no gradient from a row")
-            return self._eager(row, run)
         reason = self._capture(row, size, run, loss, found)
         torch._foreach_copy_(self.gradients, found)
-        torch._foreach_add_(self.gradients, before)
+        if before:
+            torch._foreach_add_(self.gradients, before)
         if reason:
             self._refuse(reason)
         return loss

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,9 +21,7 @@ from transformers import (
 )
 from transformers.utils import ModelOutput
 
-from ragtune.base.disk import disk_errors
 from ragtune.base.errors import RagtuneError, is_out_of_memory
-from ragtune.base.files import remove
 from ragtune.base.screen.console import note, warn
 from ragtune.base.stopping import ask, asked
 from ragtune.data.encode import Sample
@@ -38,10 +35,10 @@ from ragtune.model.lora import refresh
 from ragtune.model.plan import Plan
 from ragtune.model.skeleton import has_own_code
 from ragtune.model.wrapping import Tuned, digest_of
-from ragtune.store.seal import is_whole, seal
+from ragtune.store.seal import is_whole
 from ragtune.training.announcing import Announcing
 from ragtune.training.average import Average
-from ragtune.training.checkpoint import keep_newest
+from ragtune.training.checkpoint import keep_newest, writing
 from ragtune.training.failures import smaller_plan
 from ragtune.training.flat import flat_optimizer, split_rates
 from ragtune.training.graphs import Graphs
@@ -337,26 +334,17 @@ class PackedTrainer(Trainer):
     def _save_checkpoint(self, model: Tuned, trial: object) -> None:
         if self.world and self.world.alike:
             with self.world.saving():
-                self.world.require_same(
-                    digest_of(self.model, trained=True), "The adapter", _DRIFTED
-                )
+                digest = digest_of(self.model, trained=True)
+                self.world.require_same(digest, "The adapter", _DRIFTED)
         if self.world and not self.world.leads:
             return
         folder = Path(self._get_output_dir(trial=trial))
         checkpoint = folder / f"checkpoint-{self.state.global_step}"
         # Weights, AdamW's two averages and perhaps that of the weights, in float32.
-        needed = (16 if self.average else 12) * sum(
-            p.numel() for p in self.model.parameters() if p.requires_grad
-        )
-        try:
-            with disk_errors(checkpoint, needed):
-                remove(checkpoint)  # nothing is written over
-                super()._save_checkpoint(model, trial)
-                if self.average:
-                    self.average.save(checkpoint)
-                seal(checkpoint)
-        except BaseException:  # a stop, too
-            shutil.rmtree(checkpoint, ignore_errors=True)  # half of it would fill the disk
-            raise
+        needed = (16 if self.average else 12) * sum(p.numel() for p in self.learning)
+        with writing(checkpoint, needed):
+            super()._save_checkpoint(model, trial)
+            if self.average:
+                self.average.save(checkpoint)
         # Only now may older ones go: until the manifest stands this one does not count.
         keep_newest(folder, self.keep, self.state.best_global_step)

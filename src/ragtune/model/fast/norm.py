@@ -14,6 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_BY_HEAD = 4
+"""Axes of what is normed head by head."""
+
 
 def lighten_norms(model: nn.Module) -> int:
     """Let the norms that Liger computes use the pass below where their weight is frozen; gives their number."""
@@ -29,7 +32,12 @@ def lighten_norms(model: nn.Module) -> int:
 
 
 def _norm(module: Any, x: Tensor) -> Tensor:  # noqa: ANN401 - Liger has given it attributes
-    """The forward pass of a module that Liger has changed."""
+    """The forward pass of a module that Liger has changed.
+
+    Queries and keys come as [1, heads, tokens, size] with tokens outermost in memory: Liger would copy them.
+    """
+    turned = x.dim() == _BY_HEAD and not x.is_contiguous() and x.transpose(1, 2).is_contiguous()
+    x = x.transpose(1, 2) if turned else x
     own = (
         module.variance_epsilon,
         module.offset,
@@ -38,7 +46,7 @@ def _norm(module: Any, x: Tensor) -> Tensor:  # noqa: ANN401 - Liger has given i
         module.row_mode,
     )
     y: Tensor = _function().apply(x, module.weight, *own)  # type: ignore[no-untyped-call]
-    return y
+    return y.transpose(1, 2) if turned else y
 
 
 @cache
