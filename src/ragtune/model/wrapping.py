@@ -29,8 +29,12 @@ def wrap(
     layers: Sequence[str],
     by_weight: Sequence[str] = (),
     experts: Sequence[str] = (),
+    *,
+    weightless: bool = False,
 ) -> PeftModel:
     """PEFT's model around a model, with a LoRA adapter on these weights, by their whole names.
+
+    With `weightless`, or around a model without weights, the adapter has none, either.
 
     Raises:
         ValueError: PEFT refuses a layer.
@@ -49,7 +53,7 @@ def wrap(
         target_parameters=_shortened(weights, [name for name, _ in model.named_parameters()])
         or None,
     )
-    weightless = model.get_input_embeddings().weight.is_meta
+    weightless = weightless or model.get_input_embeddings().weight.is_meta
     with quiet(), spared(lora_model):
         return get_peft_model(model, config, low_cpu_mem_usage=weightless)
 

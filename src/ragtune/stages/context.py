@@ -244,10 +244,7 @@ class Context:
         if which is None:
             return
         can_switch = self.folder.adapter.is_dir() and not self.recipe.full
-        if which == "tuned" or (which == "either" and can_switch):
-            self.tuned()
-        else:
-            self.base()
+        self.tuned() if which == "tuned" or (which == "either" and can_switch) else self.base()
         self.keep_plan(self.plan)
 
     def base(self) -> PreTrainedModel:
