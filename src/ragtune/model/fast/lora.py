@@ -124,7 +124,7 @@ class _LoraFunction(torch.autograd.Function):
         low_TQ = _scaled_product(dropped_TI, a_QI.T, group.scale)
         del dropped_TI
         outputs = []
-        parts = torch.split(low_TQ, group.ranks, dim=1)  # type: ignore[no-untyped-call]
+        parts = low_TQ.split_with_sizes(group.ranks, 1)
         products = group.products(given, dtype)
         for y, b_OR, low_TR in zip(products, parameters[1::2], parts, strict=True):
             y.view(-1, y.shape[-1]).addmm_(low_TR, b_OR.to(dtype).T)
@@ -144,8 +144,8 @@ class _LoraFunction(torch.autograd.Function):
         for base, b_OR, low_TR, dlow_TR, gradient in zip(
             group.bases,
             parameters[1::2],
-            torch.split(low_TQ, group.ranks, dim=1),  # type: ignore[no-untyped-call]
-            torch.split(dlow_TQ, group.ranks, dim=1),  # type: ignore[no-untyped-call]
+            low_TQ.split_with_sizes(group.ranks, 1),
+            dlow_TQ.split_with_sizes(group.ranks, 1),
             gradients,
             strict=True,
         ):
@@ -174,7 +174,7 @@ class _LoraFunction(torch.autograd.Function):
             else:
                 dx_TI.addmm_(dlow_TQ, a_QI, alpha=group.scale)
             dx = dx_TI.view(ctx.shape).to(ctx.dtype)
-        a_gradients = torch.split(da_QI, group.ranks)  # type: ignore[no-untyped-call]
+        a_gradients = da_QI.split_with_sizes(group.ranks)
         pairs = zip(a_gradients, b_gradients, strict=True)
         return (dx, None, None, None, *(gradient for pair in pairs for gradient in pair))
 
