@@ -88,6 +88,31 @@ def test_a_packed_row_is_that_of_transformers(lengths: list[tuple[int, int]]) ->
             assert found[name] == expected
 
 
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 5)), min_size=2, max_size=5))
+def test_a_row_that_has_the_beginning_once_trains_the_same(lengths: list[tuple[int, int]]) -> None:
+    first = list(range(200, 216))
+    samples = [
+        Sample("q", [*first, n, *range(10, 9 + p)], list(range(100, 100 + c)), number=n)
+        for n, (p, c) in enumerate(lengths)
+    ]
+    row = [{"index": 3, "samples": samples}]
+    whole = RowCollator(packed=True)(row)
+    batch = RowCollator(packed=True, shared=True)(row)
+    assert batch["shared_prefix"]
+    ids = batch["input_ids"][0].tolist()
+    assert ids == [*first, *(i for s in samples for i in (s.prompt_ids[16:] + s.completion_ids))]
+    assert torch.equal(batch["targets"], whole["targets"])
+    assert batch["input_ids"][0][batch["logits_to_keep"] + 1].tolist() == batch["targets"].tolist()
+    places = [*range(16), *(i for s in samples for i in range(16, len(s)))]
+    assert batch["position_ids"][0].tolist() == places
+    assert (batch["places"] % 2**32).tolist() == places
+    ends = [16, *(len(s) - 16 for s in samples)]
+    assert batch["cu_seq_lens_q"].diff().tolist() == ends
+    assert batch["max_length_q"] == max(ends)
+    alone = RowCollator(packed=True, shared=True)([{"index": 0, "samples": samples[:1]}])
+    assert "shared_prefix" not in alone
+
+
 def test_a_single_row_has_no_borders() -> None:
     batch = RowCollator(packed=False)([{"index": 0, "samples": [sample(4, 2)]}])
     assert set(batch) == {"input_ids", "labels", "logits_to_keep", "targets", "places", "row"}

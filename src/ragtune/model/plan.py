@@ -25,10 +25,10 @@ from ragtune.recipe.schema import Recipe
 
 CPU_SAMPLES_PER_ROW = 2
 """At least."""
-CPU_ROW_TOKENS = 1_280
+CPU_ROW_TOKENS = 2_048
 """A row's on a CPU, if that many samples don't have more. The weights are brought from memory for each row,
 and a row's operations are started by one thread while the others wait (SmolLM2-135M on an AMD EPYC, 1,786
-tokens in 4 rows: 8.5 s of processor time, in 2: 7.5 s)."""
+tokens in 4 rows: 8.5 s of processor time, in 2: 7.5, in 1: 6.9)."""
 EVALUATION_BATCH = {"cpu": 50, "cuda": 25, "mps": 25}
 """Questions at a time where no memory is planned. (On the CPU above a token of each of 100 answers takes 0.80 s
 of processor time by 25 of them, 0.69 s by 50.)"""
@@ -65,6 +65,8 @@ class Plan:
     """Whether all weights are trained."""
     graphs: str = ""
     """How rows run as CUDA graphs, where they do: found while it trains."""
+    shared_prefix: bool = False
+    """Whether a row has what its prompts begin with once: tried on a CPU, where nothing is drawn."""
     changes: tuple[str, ...] = ()
     dtype_reason: str = ""
 
@@ -311,6 +313,7 @@ def describe(plan: Plan, batch_size: int) -> list[str]:
     rows = (
         f"Plan: {samples} sample{'s' * (samples > 1)} a row, {count} row{'s' * (count > 1)} a step, "
         f"activations {'recomputed' if plan.recompute else 'kept'}"
+        + (", what its prompts begin with once" if plan.shared_prefix else "")
         + (f", on each of {plan.ranks} ranks" if plan.ranks > 1 else "")
     )
     m = plan.memory

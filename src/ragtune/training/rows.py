@@ -24,6 +24,7 @@ from ragtune.data.example import Example
 from ragtune.data.select import reordered
 from ragtune.data.splits import positives_cut
 from ragtune.model.fast.dropout import places
+from ragtune.model.fast.prefix import common, shared
 from ragtune.model.layout import deal
 from ragtune.recipe.schema import Recipe
 
@@ -95,10 +96,11 @@ class RowCollator:
         position_ids: [1, T], cu_seq_lens_q/_k: [S + 1], max_length_q/_k: a number (packed only);
         logits_to_keep: [K], the positions before the trained tokens; targets: [K];
         places: [T], what dropout's masks go by; row: the index, a number.
+    With `shared` what all prompts of a row begin with stands there once, as its first part.
     """
 
-    def __init__(self, *, packed: bool) -> None:
-        self.packed = packed
+    def __init__(self, *, packed: bool, shared: bool = False) -> None:
+        self.packed, self.shared = packed, shared
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         (row,) = features
@@ -127,7 +129,22 @@ class RowCollator:
             batch["position_ids"] = torch.cat([*map(torch.arange, sizes)])[None]
             batch |= {"cu_seq_lens_q": borders, "cu_seq_lens_k": borders.clone()}
             batch |= {"max_length_q": max(sizes), "max_length_k": max(sizes)}
+        return _with_beginning_once(batch, samples) if self.shared else batch
+
+
+def _with_beginning_once(batch: dict[str, Any], samples: Sequence[Sample]) -> dict[str, Any]:
+    """A packed row without what its prompts begin with but for the first time; no trained token is in that."""
+    first = common([sample.prompt_ids for sample in samples])
+    if not first:
         return batch
+    row = shared([*map(len, samples)], first)
+    whole = {name: batch[name][:, row.kept] for name in ("input_ids", "position_ids", "labels")}
+    sizes = {"max_length_q": max(row.sizes), "max_length_k": max(row.sizes)}
+    return {
+        **batch, **whole, **sizes,
+        "cu_seq_lens_q": row.borders, "cu_seq_lens_k": row.borders, "shared_prefix": True,
+        "logits_to_keep": row.places[batch["logits_to_keep"]], "places": batch["places"][row.kept],
+    }  # fmt: skip
 
 
 def read_row(model: PreTrainedModel, row: dict[str, Any]) -> tuple[ModelOutput, Tensor]:

@@ -29,7 +29,6 @@ from ragtune.distributed.world import World
 from ragtune.model.fast.attention import NAME, using_packed
 from ragtune.model.fast.dropout import Masks
 from ragtune.model.fast.lora import fuse
-from ragtune.model.fast.probe import probe_texts
 from ragtune.model.full import in_float32, save_whole
 from ragtune.model.hardware import Hardware
 from ragtune.model.lora import save_adapter
@@ -44,6 +43,7 @@ from ragtune.training.checkpoint import newest_whole
 from ragtune.training.failures import in_words
 from ragtune.training.gradients import attach_reached, let_learn
 from ragtune.training.modes import Paused, set_recompute
+from ragtune.training.packing import packing
 from ragtune.training.questions import Questions
 from ragtune.training.rows import PackedRows, rows_of
 from ragtune.training.table import LossTable
@@ -196,18 +196,11 @@ def _agreed(world: World, tuned: Tuned, job: Job, checkpoint: Path | None) -> Pa
 
 def _probed(model: PreTrainedModel, job: Job) -> Plan:
     """The job's plan, which says whether packed rows are right for the model."""
-    plan = job.plan
-    if plan.packed_reason:
-        return plan
+    if job.plan.packed_reason:
+        return job.plan
     samples = [s for step in job.steps for s in step]
     samples += [s for (s,) in _watched_rows(job, 1).rows]
-    texts = [s.prompt_ids + s.completion_ids for s in samples]
-    unpackable = probe_texts(model, texts, training=True)
-    plan = dataclasses.replace(
-        plan,
-        packed=unpackable is None,
-        packed_reason=unpackable or "packed rows give the logits of single samples",
-    )
+    plan = packing(model, job.plan, job.recipe, samples)
     job.keep_plan(plan)
     return plan
 

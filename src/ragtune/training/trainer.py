@@ -81,7 +81,8 @@ class PackedTrainer(Trainer):
         world: World | None = None,
         **options: object,
     ) -> None:
-        super().__init__(data_collator=RowCollator(packed=plan.packed), **options)
+        collate = RowCollator(packed=plan.packed, shared=plan.shared_prefix)
+        super().__init__(data_collator=collate, **options)
         self.remove_callback(PrinterCallback)  # `Watch` says what matters
         # compute_loss divides by the step's trained tokens, so Trainer must not divide by rows.
         self.model_accepts_loss_kwargs = True

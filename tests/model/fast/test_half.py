@@ -19,13 +19,14 @@ def row(tokens: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("window", [None, 1, 7, 35, 100])
-def test_it_is_torchs_attention_forward_and_backward(window: int | None) -> None:
+@pytest.mark.parametrize("shared", [False, True])
+def test_it_is_torchs_attention_forward_and_backward(window: int | None, shared: bool) -> None:
     sizes = [5, 40, 1, 35]
     given = row(sum(sizes))
     wide = tuple(t.float() for t in given)
     dout = torch.randn(1, sum(sizes), 6, 16)
-    expected = attention._by_sample(*wide, 0.3, window, sizes)
-    found = half.attention(*given, 0.3, window, sizes)
+    expected = attention._by_sample(*wide, 0.3, window, sizes, shared)
+    found = half.attention(*given, 0.3, window, sizes, shared)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float(), expected, rtol=2e-2, atol=2e-2)
     gradients = torch.autograd.grad(found, given, dout.bfloat16())
@@ -38,9 +39,10 @@ def test_it_is_torchs_attention_forward_and_backward(window: int | None) -> None
 
 def test_a_sample_sees_no_other_to_the_bit() -> None:
     q, k, v = (t.detach() for t in row(12))
-    found = half.attention(q, k, v, 0.25, None, [5, 7])
+    found = half.attention(q, k, v, 0.25, None, [5, 7], shared=False)
     for start, end in ((0, 5), (5, 12)):
-        alone = half.attention(*(t[:, :, start:end] for t in (q, k, v)), 0.25, None, [end - start])
+        own = (t[:, :, start:end] for t in (q, k, v))
+        alone = half.attention(*own, 0.25, None, [end - start], shared=False)
         assert torch.equal(found[:, start:end], alone)
 
 
@@ -49,5 +51,7 @@ def test_only_bfloat16_on_a_cpu_and_short_samples() -> None:
     assert half.attends(query, [3])
     assert half.attends(query, [half.LONGEST, 3])
     assert not half.attends(query, [half.LONGEST + 1, 3])
+    assert half.attends(query, [12, half.LONGEST - 12], shared=True)
+    assert not half.attends(query, [12, half.LONGEST - 11], shared=True)
     assert not half.attends(query.float(), [3])
     assert not half.attends(query.to("meta"), [3])

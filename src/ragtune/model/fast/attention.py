@@ -68,6 +68,7 @@ def packed_attention(  # noqa: PLR0913 - transformers calls it so
     cu_seq_lens_q: Tensor | None = None,
     max_length_q: int | None = None,
     cache_lengths: Tensor | None = None,
+    shared_prefix: bool = False,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
     """Causal attention within each sample of one row; or of one new token a sample to its past.
@@ -75,7 +76,8 @@ def packed_attention(  # noqa: PLR0913 - transformers calls it so
     In a row query is [1, H, T, D], key and value are [1, G, T, D], and `cu_seq_lens_q` [S + 1], int32,
     says where each sample begins, and the end. New tokens have `cache_lengths` [S], the tokens in the
     cache before them; query is [S, H, 1, D], key and value are the cache's [S, G, P, D], new token
-    included. With a sliding window a token sees so many positions back, itself included.
+    included. With a sliding window a token sees so many positions back, itself included. With
+    `shared_prefix` the row's first part is what all its samples, the others, begin with, and see.
 
     Returns:
         [1, T, H, D] ([S, 1, H, D] for new tokens), and None for the weights.
@@ -107,12 +109,14 @@ def packed_attention(  # noqa: PLR0913 - transformers calls it so
         return _to_cache(query, key, value, scale, sliding_window, cache_lengths), None
     assert cu_seq_lens_q is not None
     # Contiguous, as transformers' own functions give it: AFMoE takes a view of it.
-    if _has_kernel(query, sliding_window):
+    if _has_kernel(query, sliding_window) and not shared_prefix:
         out_1THD = _varlen(query, key, value, scale, sliding_window, cu_seq_lens_q, max_length_q)
     else:
         sizes = cu_seq_lens_q.diff().tolist()
-        by_sample = half.attention if half.attends(query, sizes) else _by_sample
-        out_1THD = by_sample(query, key, value, scale, sliding_window, sizes)
+        by_sample = (
+            half.attention if half.attends(query, sizes, shared=shared_prefix) else _by_sample
+        )
+        out_1THD = by_sample(query, key, value, scale, sliding_window, sizes, shared_prefix)
     return out_1THD.contiguous(), None
 
 
@@ -162,16 +166,22 @@ def _by_sample(
     scale: float,
     window: int | None,
     sizes: list[int],
+    shared: bool,
 ) -> Tensor:
     k_1HTD, v_1HTD = (_for_each_query(t, q_1HTD.shape[1]) for t in (k_1GTD, v_1GTD))
     samples = zip(*(torch.split(t, sizes, dim=2) for t in (q_1HTD, k_1HTD, v_1HTD)), strict=True)
-    outputs = []
-    for q, k, v in samples:
-        length = q.shape[2]
-        if window is not None and length > window:
+    outputs: list[Tensor] = []
+    for q, own_k, own_v in samples:
+        k, v = own_k, own_v
+        if shared and outputs:
+            k, v = (
+                torch.cat([t[:, :, : sizes[0]], own], 2) for t, own in ((k_1HTD, k), (v_1HTD, v))
+            )
+        length = k.shape[2]
+        if q.shape[2] < length or (window is not None and length > window):
             places = torch.arange(length, device=q.device)
-            distance = places[:, None] - places[None, :]
-            mask = (distance >= 0) & (distance < window)
+            distance = places[-q.shape[2] :, None] - places[None, :]
+            mask = (distance >= 0) & (distance < (window or length))
             out = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
         else:
             out = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)

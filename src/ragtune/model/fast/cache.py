@@ -30,10 +30,14 @@ class RaggedCache(Cache):
         self._top = self.positions
         self._samples_N: Tensor
         self._places_N: Tensor
+        self._which_N: Tensor | None = None
 
-    def put(self, samples_N: Tensor, places_N: Tensor) -> None:
-        """The next tokens belong to these samples, at these positions."""
-        self._samples_N, self._places_N = samples_N, places_N
+    def put(self, samples_N: Tensor, places_N: Tensor, which_N: Tensor | None = None) -> None:
+        """The next tokens belong to these samples, at these positions.
+
+        `which_N` says which of them belongs there, if they don't do so one after the other.
+        """
+        self._samples_N, self._places_N, self._which_N = samples_N, places_N, which_N
 
     def grow(self, lengths_S: Tensor, longest: int | None) -> None:
         """The next token of each sample stands behind the tokens that it has.
@@ -69,6 +73,8 @@ class RaggedCache(Cache):
                 # Zeros: what is masked is multiplied by 0, and must be finite.
                 layers_SPGD.append(new.new_zeros((self.samples, self.positions, heads, size)))
             new_NGD = new.transpose(1, 2).reshape(-1, heads, size)
+            if self._which_N is not None:
+                new_NGD = new_NGD[self._which_N]
             layers_SPGD[layer_idx].index_put_((self._samples_N, self._places_N), new_NGD)
         if not self.growing:
             return key_states, value_states

@@ -22,6 +22,7 @@ from ragtune.model.fast.attention import (
     windows_seen,
 )
 from ragtune.model.fast.eight import unrounded
+from ragtune.model.fast.prefix import common, shared
 
 _LENGTHS = (5, 11, 3)
 _COMPARED = 8
@@ -66,6 +67,43 @@ def probe_texts(
     reason = probe(model, training=training, any_length=False)
     reason = reason or _tried(lambda: _compare_long(model, texts))
     return reason or (None if model.dtype == torch.float32 else row_matters(model, texts))
+
+
+def probe_shared(model: PreTrainedModel, texts: Sequence[list[int]]) -> bool:
+    """Whether texts in a row that has what they begin with once give the logits that they give whole.
+
+    What a row has in common, its shortest and its longest text have; a packed row of both holds already.
+    """
+    both = _shortest_and_longest(texts)
+    first = common([text.tolist() for text in both])
+    if not first:
+        return False
+
+    def compare() -> str | None:
+        row = shared([*map(len, both)], first)
+        sizes = row.borders.diff()[1:].tolist()
+        kept = [torch.arange(n - min(n, _COMPARED), n) for n in sizes]
+        last = torch.cat(
+            [end - n + k for end, n, k in zip(row.borders[2:], sizes, kept, strict=True)]
+        )
+        device = model.get_input_embeddings().weight.device
+        places = torch.cat([torch.arange(len(text)) for text in both])[row.kept]
+        with evaluating(model), using_packed(model):
+            whole_NV = torch.cat(
+                [
+                    part[-len(k) :]
+                    for part, k in zip(_packed(model, both, _COMPARED), kept, strict=True)
+                ]
+            )
+            found_NV = model(
+                input_ids=torch.cat(both)[row.kept][None].to(device), position_ids=places[None].to(device),
+                cu_seq_lens_q=row.borders.to(device), cu_seq_lens_k=row.borders.to(device),
+                max_length_q=max(row.sizes), max_length_k=max(row.sizes), use_cache=False,
+                shared_prefix=True, logits_to_keep=last.to(device),
+            ).logits[0].float()  # fmt: skip
+        return None if relative(found_NV, whole_NV) <= _allowed(model) else "they differ"
+
+    return _tried(compare) is None
 
 
 @unrounded()
