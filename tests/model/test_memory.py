@@ -300,6 +300,11 @@ def test_a_small_models_rows_may_be_longer() -> None:
     assert make_plan(recipe, GPU, llama(), steps, [100], 400 * GIB).samples_per_row == 8
 
 
+def test_a_small_models_prompts_are_read_in_longer_rows() -> None:
+    read = memory_module.prefill_tokens
+    assert [read(n * 10**6) for n in (135, 1_500, 6_900, 70_000)] == [65_536, 35_498, 8_192, 8_192]
+
+
 def test_no_more_samples_a_row_than_a_step_has() -> None:
     assert plan_for(12, "train.samples_per_row=64").samples_per_row == 16
 

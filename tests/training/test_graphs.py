@@ -198,6 +198,29 @@ def test_graphs_that_can_not_be_are_not_and_that_is_said(
     same(one, train(tiny_recipe, tmp_path / "plain", STEPS), loss=1e-5, weight=1e-5)
 
 
+def test_a_row_that_overflows_is_not_compared(
+    tiny_recipe: dict[str, Any], tmp_path: Path, fakes: list[Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in float16, where the scaler of the loss then skips the step."""
+    original = Graphs._eager
+    rows: list[int] = []
+
+    def overflowing(self: Graphs, row: Any, run: Any) -> Any:
+        loss = original(self, row, run)
+        rows.append(row["row"])
+        if len(rows) == 5:
+            assert not fakes
+            self.parameters[0].grad[0, 0] = float("inf")
+        return loss
+
+    monkeypatch.setattr(Graphs, "_eager", overflowing)
+    monkeypatch.setattr("ragtune.training.watch.Watch._require_finite", lambda *_: None)
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *_, **__: None)
+    one = train(tiny_recipe, tmp_path / "run", STEPS)
+    assert len(fakes) >= 1
+    assert summary(one)["plan"]["graphs"]
+
+
 def test_a_gpu_that_is_busy_is_left_alone(
     tiny_recipe: dict[str, Any], tmp_path: Path, fakes: list[Fake], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,9 @@ from ragtune.model.targets import Targets, find_targets
 from ragtune.recipe.schema import Recipe
 
 PREFILL_TOKENS = 8_192
-"""Prompts of an evaluation are read in rows of about so many tokens."""
+"""Prompts of an evaluation are read in rows of about so many tokens, of a 7B model."""
+MOST_PREFILL_TOKENS = 65_536
+"""The same of a small one."""
 CPU_PREFILL_TOKENS = 2_048
 """The same on a CPU, whose caches longer rows don't fit (SmolLM2-135M on an AMD EPYC, 5,605 tokens: 9.6 s of
 processor time by 8,192, 8.4 s by 2,048, 8.9 s by 1,024, 9.9 s by 256)."""
@@ -28,6 +30,12 @@ NF4_BYTES = 0.5 + SCALE_BYTES
 NCCL_BYTES = 2**30
 """What NCCL takes on each of several GPUs, outside of torch's memory: up to 32 channels, each with buffers
 of 10 MiB for each of three neighbours in rings and trees (NVIDIA/nccl, issue 1685). Not measured here."""
+
+
+def prefill_tokens(parameters: int) -> int:
+    """Tokens of prompts that a GPU reads in a row: more of a small model, whose row takes Python as long."""
+    longer = PREFILL_TOKENS * 6_500_000_000 // max(1, parameters)
+    return min(max(PREFILL_TOKENS, longer), MOST_PREFILL_TOKENS)
 
 
 @dataclass(frozen=True)
@@ -255,7 +263,7 @@ class Estimate:
     def evaluation(self, cached: int, questions: int) -> float:
         """The peak of an evaluation with so many tokens in the cache."""
         s = self.shape
-        row = min(cached, PREFILL_TOKENS)
+        row = min(cached, prefill_tokens(s.linear + s.other))
         reading = row * (3 * s.inner + 4 * s.hidden) * self.width
         reading += row * s.inner if self.fp8 else 0
         weight = s.largest_linear * self.width if self.packed else 0

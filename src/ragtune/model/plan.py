@@ -19,7 +19,7 @@ from ragtune.base.errors import UsageError
 from ragtune.model.fast.liger import has_liger
 from ragtune.model.hardware import Hardware
 from ragtune.model.layout import SPARE, Size, choose_rows, deal, row_size, share_of
-from ragtune.model.memory import NF4_BYTES, PREFILL_TOKENS, Estimate, Shape, available
+from ragtune.model.memory import NF4_BYTES, Estimate, Shape, available, prefill_tokens
 from ragtune.model.quantized import Quantized, quantization_of
 from ragtune.recipe.schema import Recipe
 
@@ -288,7 +288,8 @@ def _answers(
     batch = _batch(recipe, GPU_EVALUATION_BATCH)
     longest = max(prompts, default=0) + new
     # The prompts of a row are read while the cache is there.
-    reading = estimate.evaluation(PREFILL_TOKENS, batch) - PREFILL_TOKENS * estimate.cached_token
+    row = prefill_tokens(estimate.shape.linear + estimate.shape.other)
+    reading = estimate.evaluation(row, batch) - row * estimate.cached_token
     positions = max(longest, int((budget - reading) // estimate.cached_token))
     used = min(batch, len(prompts), max(1, positions // longest)) * longest
     return batch, positions, used

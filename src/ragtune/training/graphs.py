@@ -181,7 +181,9 @@ class Graphs:
             return loss
         for parameter, own in zip(self.parameters, self.gradients, strict=True):
             parameter.grad = own
-        reason = self._capture(row, size, run, loss, found)
+        # In float16 gradients overflow until the loss scaler has found its scale: another row is tried then.
+        finite = bool(torch.stack([one.norm() for one in found]).isfinite().all())
+        reason = self._capture(row, size, run, loss, found) if finite else None
         torch._foreach_copy_(self.gradients, found)
         if before:
             torch._foreach_add_(self.gradients, before)
