@@ -161,8 +161,7 @@ def load_model(
     dequantized |= fp8
     packed = nf4 and not dequantized
     options = _options(device, dtype, nf4=packed and world is None)
-    if device.type == "cuda":
-        keep_kernels()
+    keep_kernels()
     config = load_config(source)
     kind = auto_class(config)
     quantized = quantization_of(config, device, nf4=nf4)
