@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
+from torch._inductor.runtime import cache_dir_utils
 
 from ragtune.base.errors import UsageError
 from ragtune.model import memory as memory_module
 from ragtune.model import plan as planning
-from ragtune.model.hardware import Gpu, Hardware, choose_hardware, gpu_of
+from ragtune.model.hardware import Gpu, Hardware, choose_hardware, gpu_of, keep_kernels
 from ragtune.model.layout import row_size
 from ragtune.model.plan import Plan, describe, make_plan, plan_answers
 from ragtune.recipe.load import load_recipe
@@ -406,6 +407,17 @@ def test_unlike_gpus_compute_in_what_the_oldest_is_good_at(monkeypatch: pytest.M
     elsewhere = choose_hardware(recipe, gpus=[gpu_of(0), Gpu("T4", (7, 5), 15 * GIB)])
     assert elsewhere.dtype == torch.float16
     assert memory_module.smallest(elsewhere) == 15 * GIB
+
+
+def test_what_is_compiled_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In ragtune's cache, by the folder that torch and Triton take; the user's own is left."""
+    monkeypatch.setenv("RAGTUNE_CACHE", str(tmp_path))
+    monkeypatch.setenv("TRITON_CACHE_DIR", "mine")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that it is as it was after the test
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    keep_kernels()
+    assert Path(cache_dir_utils.cache_dir()) == tmp_path / "kernels" / "inductor"
+    assert cache_dir_utils.triton_cache_dir(0) == "mine"
 
 
 @pytest.mark.parametrize(

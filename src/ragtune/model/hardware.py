@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ragtune.base.commands import install
+from ragtune.base.disk import cache_dir
 from ragtune.base.errors import UsageError
 from ragtune.recipe.schema import Recipe
 
@@ -152,6 +153,15 @@ def plain(recipe: Recipe) -> Recipe:
 def has_triton() -> bool:
     """Whether kernels written in Triton can be compiled; it comes with torch's CUDA builds."""
     return importlib.util.find_spec("triton") is not None
+
+
+def keep_kernels() -> None:
+    """Let what is compiled for a GPU lie in ragtune's cache, where the next run finds it.
+
+    torch would leave it in a folder for what is temporary, which a container or a restart loses.
+    """
+    for variable, name in (("TRITON_CACHE_DIR", "triton"), ("TORCHINDUCTOR_CACHE_DIR", "inductor")):
+        os.environ.setdefault(variable, str(cache_dir().absolute() / "kernels" / name))
 
 
 def free_gpu() -> None:

@@ -28,7 +28,7 @@ from ragtune.model.configuration import require_sane
 from ragtune.model.fast.eight import MULTIPLE, convert
 from ragtune.model.fast.liger import fuse_kernels, has_liger
 from ragtune.model.generation import require_settings
-from ragtune.model.hardware import Hardware
+from ragtune.model.hardware import Hardware, keep_kernels
 from ragtune.model.headers import compare
 from ragtune.model.hub_cache import folder_of, loads_without_hub, require_safe_snapshot
 from ragtune.model.nf4 import round_to_nf4
@@ -161,6 +161,7 @@ def load_model(
     dequantized |= fp8
     packed = nf4 and not dequantized
     options = _options(device, dtype, nf4=packed and world is None)
+    keep_kernels()
     config = load_config(source)
     kind = auto_class(config)
     quantized = quantization_of(config, device, nf4=nf4)

@@ -49,8 +49,8 @@ def attach(model: PreTrainedModel, lora: Lora, seed: int, without: Sequence[str]
     if packed:
         raise packed_weight(packed[0], "in few bits")
     torch.manual_seed(seed)
-    # With DoRA or experts PEFT computes with what it draws.
-    own = not (lora.dora or targets.experts or model.get_input_embeddings().weight.is_meta)
+    # With DoRA, and for weights that it reaches by their names, PEFT computes with what it draws.
+    own = not (lora.dora or by_weight or experts or model.get_input_embeddings().weight.is_meta)
     tuned = wrap(model, lora, layers, by_weight, experts, weightless=own)
     if own:
         draw(adapters(tuned).values(), seed)
