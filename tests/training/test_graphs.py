@@ -234,7 +234,7 @@ def test_a_gpu_that_is_busy_is_left_alone(
 def test_rows_that_are_not_packed_have_no_graphs(
     tiny_recipe: dict[str, Any], tmp_path: Path, fakes: list[Fake], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ragtune.training.train.probe_texts", lambda *_, **__: "it is a test")
+    monkeypatch.setattr("ragtune.training.packing.probe_texts", lambda *_, **__: "it is a test")
     train(tiny_recipe, tmp_path / "run", "train.steps=4")
     assert not fakes
 
