@@ -224,9 +224,9 @@ class PackedTrainer(Trainer):
         Raises:
             RagtuneError: there is no smaller one.
         """
-        # Only here the exception is gone, and with it what its frames held.
-        before = self.plan
-        self.plan = smaller_plan(before, self.state.global_step + 1, self.on_plan)
+        before = self.plan  # only here the exception is gone, and with it what its frames held
+        smaller = smaller_plan(before, self.state.global_step + 1, self.on_plan)
+        self.plan = dataclasses.replace(smaller, graphs="")
         if self.plan.recompute and not before.recompute:
             set_recompute(self.model, on=True)
         self.on_plan(self.plan)
