@@ -101,6 +101,7 @@ class SplitReport(TypedDict):
     truncated: dict[str, Any]
     positives_cut: dict[str, Any]
     unanswerable: int
+    redrawn: int
 
 
 class Counts:
@@ -122,6 +123,8 @@ class Counts:
         """Examples whose prompt lost every positive, whatever became of them."""
         self.too_long = TooLong(recipe.evaluate.max_new_tokens)
         self.unanswerable = 0
+        self.redrawn = 0
+        """Of training, examples that have more negatives than they show (data.redraw_negatives)."""
 
     @property
     def selected(self) -> int:
@@ -166,6 +169,7 @@ class Counts:
                 "qids": self.positives_cut[:_QIDS],
             },
             "unanswerable": self.unanswerable,
+            "redrawn": self.redrawn,
         }
 
     def tell(self) -> None:

@@ -19,7 +19,7 @@ from ragtune.base.errors import RagtuneError
 from ragtune.base.screen.progress import in_parts
 from ragtune.data.encode import IGNORE, Encoder, Sample
 from ragtune.data.example import Example
-from ragtune.data.select import reordered
+from ragtune.data.redraw import varied
 from ragtune.data.splits import positives_cut
 from ragtune.model.fast.dropout import places
 from ragtune.model.layout import deal
@@ -133,17 +133,18 @@ def steps_of(recipe: Recipe, encoder: Encoder, examples: Sequence[Example]) -> l
         len(examples), train.batch_size, steps=train.steps, epochs=train.epochs, seed=recipe.seed
     )
     # Of each sample the example, and the epoch where that matters.
-    epochs = (n // len(examples) if train.reorder_passages else 0 for n in itertools.count())
+    varies = train.reorder_passages or recipe.data.redraw_negatives is not None
+    epochs = (n // len(examples) if varies else 0 for n in itertools.count())
     chosen = [[(index, next(epochs)) for index in step] for step in drawn]
     used = sorted({one for step in chosen for one in step})
     samples: dict[tuple[int, int], Sample] = {}
 
     def make(ones: Sequence[tuple[int, int]]) -> list[Sample | None]:
         plain = [examples[index] for index, _ in ones]
-        if not train.reorder_passages:
+        if not varies:
             return encoder.samples(plain)
-        lots = [f"reorder:{recipe.seed}:{epoch}" for _, epoch in ones]
-        return _reordered_samples(encoder, plain, lots)
+        shown = [varied(e, recipe, epoch) for e, (_, epoch) in zip(plain, ones, strict=True)]
+        return _varied_samples(encoder, plain, shown)
 
     made = in_parts("tokenising", make, used, "samples")
     for one, sample in zip(used, made, strict=True):
@@ -159,13 +160,13 @@ def steps_of(recipe: Recipe, encoder: Encoder, examples: Sequence[Example]) -> l
     ]
 
 
-def _reordered_samples(
-    encoder: Encoder, examples: Sequence[Example], lots: Sequence[str]
+def _varied_samples(
+    encoder: Encoder, examples: Sequence[Example], shown: Sequence[Example]
 ) -> list[Sample | None]:
-    """The samples with the passages in the order of a lot; as they are where that would cut an answer away."""
-    shown = [reordered(example, lot) for example, lot in zip(examples, lots, strict=True)]
+    """The samples of examples as they are shown; as they are where that would cut an answer away."""
     prompts = encoder.prompts(shown)
+    samples = encoder.samples(shown, prompts)
     for n, (one, prompt) in enumerate(zip(shown, prompts, strict=True)):
-        if prompt is not None and positives_cut(encoder, one, prompt):
-            shown[n], prompts[n] = examples[n], encoder.prompts([examples[n]])[0]
-    return encoder.samples(shown, prompts)
+        if samples[n] is None or (prompt is not None and positives_cut(encoder, one, prompt)):
+            samples[n] = encoder.sample(examples[n])
+    return samples
