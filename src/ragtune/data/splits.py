@@ -13,8 +13,9 @@ from ragtune.data.auditor import Auditor
 from ragtune.data.counts import Counts, SplitName, shortest_accepted
 from ragtune.data.encode import EncodedExample, EncodedPrompt, Encoder
 from ragtune.data.example import Example
+from ragtune.data.quotes import quote_of
 from ragtune.data.redraw import can_redraw, kept_for_training
-from ragtune.data.select import is_asked_too, loses_positives, rejection
+from ragtune.data.select import is_asked_too, loses_positives, rejection, target_answer
 from ragtune.data.tokenizer import require_rows
 from ragtune.data.unanswerable import draw, refusing, wanted, without_oracle
 from ragtune.recipe.schema import Recipe
@@ -135,9 +136,17 @@ class TrainingSplit(Split):
                 continue
             selected.append(one)
             self._select(one, len(one.completion) - 1)
+            self.counts.unquoted += self._lacks_quote(one)
             self.counts.redrawn += can_redraw(short, self.recipe.data.max_passages)
             yield short.to_dict()
         self.auditor.add(self.name, selected)
+
+    def _lacks_quote(self, one: EncodedExample) -> bool:
+        """Whether an answer is trained without the quote that the recipe wants."""
+        if not (self.recipe.prompt.quote and one.example.answers):
+            return False
+        answer = target_answer(one.example, self.recipe.data, self.recipe.seed)
+        return not quote_of(one.example, answer, self.encoder.kept(one.example, one.prompt))
 
     def rest(self) -> Iterator[Row]:
         """As many of the spare examples as the recipe wants, drawn by the seed."""
@@ -162,6 +171,11 @@ class TrainingSplit(Split):
             (note if self.counts.redrawn else warn)(
                 f"train: each epoch draws the negatives of {self.counts.redrawn:,} of {selected:,} "
                 "examples anew (data.redraw_negatives); the others have no more of them than they show"
+            )
+        if unquoted := self.counts.unquoted:
+            note(
+                f"train: {unquoted:,} of {selected:,} answers have no quote before them: they stand in no "
+                "sentence of a positive"
             )
         if data.without_oracle:
             note(

@@ -126,6 +126,11 @@ class Prompt(Section):
         False,
         description="number the passages, and train answers that name those which support them: Paris [2]",
     )
+    quote: bool = Field(
+        False,
+        description="train answers behind the sentence of a positive that they stand in: a line `> In Paris.` "
+        "before `Paris`; it needs a larger evaluate.max_new_tokens",
+    )
     max_tokens: int | None = Field(
         None,
         ge=16,

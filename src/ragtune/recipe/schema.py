@@ -259,6 +259,10 @@ class Recipe(Section):
             raise ValueError(
                 "evaluate.copy names each answer's passage, and can't write the numbers of prompt.citations"
             )
+        if self.evaluate.copy and self.prompt.quote:
+            raise ValueError(
+                "evaluate.copy can only write one span, and no answer behind the quote of prompt.quote"
+            )
         return self
 
     @model_validator(mode="after")
