@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ragtune.data.example import Example
 from ragtune.data.select import positives_left
-from ragtune.data.words import find_answer
+from ragtune.data.words import find_answer, stands
 from ragtune.recipe.schema import Recipe
 
 FORM = "> {}\n{}"
@@ -69,8 +69,8 @@ def sentence(text: str, start: int, end: int) -> str:
 
 
 def is_verbatim(quote: str, text: str) -> bool:
-    """Whether a quote stands in a text, but for white space."""
-    return bool(quote) and " ".join(quote.split()) in " ".join(text.split())
+    """Whether a quote stands in a text as whole words, but for white space."""
+    return stands(" ".join(text.split()), " ".join(quote.split()))
 
 
 def quoting(example: Example, answer: str, recipe: Recipe, kept: Sequence[tuple[int, str]]) -> str:

@@ -219,7 +219,7 @@ def _add_written(
     rest = [""] * (len(table.columns) - 1 - len(sides))
     every = [cast("Mapping[str, Any] | None", side) for side in sides]
     for kind, (name, _) in kinds.items():
-        table.add_row(name, *_cells([side and side[kind] for side in every]), *rest)
+        table.add_row(name, *_cells([side[kind] if side else None for side in every]), *rest)
     for key, name in counts.items():
         table.add_row(name, *(f"{side[key]:,}" if side else "–" for side in every), *rest)
 
