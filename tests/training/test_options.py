@@ -59,7 +59,7 @@ def test_computed_here_as_by_peft(lora: Lora) -> None:
         torch.testing.assert_close(tuned(input_ids=ids).logits, expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("change", ["lora.rslora=true", "lora.dora=true"])
+@pytest.mark.parametrize("change", ["lora.rslora=true", "lora.dora=true", "lora.init=pissa"])
 def test_merged_it_gives_what_it_gave_apart(
     tiny_recipe: dict[str, Any], tmp_path: Path, change: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,6 +68,8 @@ def test_merged_it_gives_what_it_gave_apart(
     config = read_json(one.folder.adapter / "adapter_config.json")
     assert config["use_rslora"] is ("rslora" in change)
     assert config["use_dora"] is ("dora" in change)
+    assert config["r"] == (8 if "pissa" in change else 4)
+    assert config["init_lora_weights"] is True  # so that nobody changes the base for it
     by_peft = "The adapters are computed by PEFT" in capsys.readouterr().out
     assert by_peft is ("dora" in change)
     ids = torch.arange(3, 40)[None]
@@ -95,7 +97,9 @@ def test_lora_plus_gives_b_a_rate_of_its_own() -> None:
 def test_lora_plus_trains_on_after_a_break_bit_for_bit(
     tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = ("train.lora_plus=4", "train.average_last=0.6", "train.reorder_passages=true")
+    changes = (
+        "train.lora_plus=4", "train.average_last=0.6", "train.reorder_passages=true", "lora.init=pissa",
+    )  # fmt: skip
     whole = train(tiny_recipe, tmp_path / "whole", *changes)
     plain = train(tiny_recipe, tmp_path / "plain", *changes[1:])
     assert not same(weights(whole), weights(plain))

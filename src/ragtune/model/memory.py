@@ -84,7 +84,7 @@ class Shape:
             largest_experts=max(experts, default=0),
             by_weight=bool(targets.by_weight),
             routed=_routed(text),
-            rank=0 if recipe.full else recipe.lora.rank,
+            rank=0 if recipe.full else recipe.lora.saved_rank,
             adapted=math.ceil(len(targets.layers) / layers),
             layers=layers,
             hidden=hidden,

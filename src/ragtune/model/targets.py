@@ -254,7 +254,7 @@ def packed_weight(name: str, how: str) -> UsageError:
 def describe(targets: Targets, lora: Lora) -> list[str]:
     """What is trained and what is not, in words, a line each."""
     lines = [
-        f"{targets.trained:,} parameters: rank {lora.rank} on {', '.join(_ends(targets.layers)) or 'no layer'}"
+        f"{targets.trained:,} parameters: {lora.in_words} on {', '.join(_ends(targets.layers)) or 'no layer'}"
         + (f" and {len(targets.experts)} tensors of experts" if targets.experts else "")
     ]
     if lora.dropout and targets.experts:

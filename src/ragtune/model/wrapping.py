@@ -38,8 +38,8 @@ def wrap(
     by_name = [name for name in layers if name not in by_weight]
     weights = [*experts, *(f"{name}.weight" for name in by_weight)]
     config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
+        r=lora.saved_rank,
+        lora_alpha=lora.saved_alpha,
         use_rslora=lora.rslora,
         use_dora=lora.dora,
         # PEFT refuses dropout beside an adapted weight; `lora.attach` gives it to the other layers.

@@ -6,6 +6,7 @@ a JSON schema and `ragtune init` as a commented file to start from, both made fr
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
@@ -52,6 +53,11 @@ class Lora(Section):
     alpha: float = Field(128, gt=0, description="scale of the update: alpha / rank")
     rslora: bool = Field(False, description="rank-stabilised: alpha / the root of rank")
     dora: bool = Field(False, description="DoRA: magnitude and direction apart; slower, by PEFT")
+    init: Literal["pissa"] | None = Field(
+        None,
+        description="pissa: begin with the weights' largest singular values; the adapter then has twice the "
+        "rank. null: with nothing (B = 0)",
+    )
     dropout: float = Field(0.05, ge=0, lt=1, description="dropout before the adapter")
     target_modules: list[str] = Field(
         [ALL_LINEAR],
@@ -64,6 +70,24 @@ class Lora(Section):
         description="let the experts of a mixture get an adapter, too (without dropout, where their "
         "weights are one tensor)",
     )
+
+    @property
+    def saved_rank(self) -> int:
+        """The rank of the adapter as it is made and saved: PiSSA's also holds what it began with."""
+        return self.rank * (2 if self.init else 1)
+
+    @property
+    def saved_alpha(self) -> float:
+        """The alpha with which that has the scale of `alpha` and `rank`."""
+        if not self.init:
+            return self.alpha
+        return self.alpha * (math.sqrt(2) if self.rslora else 2)
+
+    @property
+    def in_words(self) -> str:
+        """Such as: rank 16."""
+        more = f" (PiSSA: {self.saved_rank}, half of it as it began)" if self.init else ""
+        return f"rank {self.rank}{more}"
 
 
 class Train(Section):
@@ -285,9 +309,26 @@ class Recipe(Section):
             raise ValueError(
                 "lora.dora reads the weights' own numbers, which train.products: fp8 rounds: leave one out"
             )
+        if self.lora.init and not self.full:
+            self._require_pissa()
         if self.full and self.publish.format == "adapter":
             raise ValueError("tuning: full makes no adapter: set publish.format to merged or gguf")
         return self
+
+    def _require_pissa(self) -> None:
+        reasons = {
+            "model.quantization: nf4": (self.model.quantization, "packs the weights it decomposes"),
+            "train.products: fp8": (self.train.products, "packs the weights it decomposes"),
+            "lora.dora": (self.lora.dora, "decomposes the same weights otherwise"),
+            "lora.experts": (self.lora.experts, "adapts tensors that are no matrices"),
+            "train.weight_decay": (self.train.weight_decay, "would shrink what stays as it began"),
+            "an 8-bit optimizer": (
+                self.train.optimizer != "adamw", "may change what stays as it began"
+            ),
+        }  # fmt: skip
+        for key, (is_set, why) in reasons.items():
+            if is_set:
+                raise ValueError(f"lora.init: pissa doesn't go with {key}, which {why}")
 
 
 CHANGES_NOTHING = (

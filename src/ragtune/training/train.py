@@ -222,7 +222,7 @@ def _watched_rows(job: Job, per_row: int) -> PackedRows:
 
 def _describe(job: Job, tuned: Tuned) -> None:
     train = job.recipe.train
-    what = "full tuning, in float32" if job.recipe.full else f"rank {job.recipe.lora.rank}"
+    what = "full tuning, in float32" if job.recipe.full else job.recipe.lora.in_words
     note(
         f"{trainable_parameters(tuned):,} trainable parameters ({what}). "
         f"{len(job.steps)} steps of {train.batch_size} samples."
