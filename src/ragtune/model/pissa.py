@@ -73,4 +73,4 @@ def _begin(layer: LoraLayer) -> None:
 
 def _keep(weight: Tensor, trained: Tensor) -> None:
     """Give no gradient to the part of a weight that isn't trained."""
-    weight.register_hook(lambda gradient: gradient * trained)
+    weight.register_hook(lambda gradient: gradient * trained)  # type: ignore[no-untyped-call]
