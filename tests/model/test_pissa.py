@@ -14,7 +14,7 @@ from ragtune.model.fast.lora import fuse
 from ragtune.model.lora import attach, load_adapter, save_adapter
 from ragtune.model.wrapping import ADAPTER, adapters
 from ragtune.recipe.load import load_recipe
-from ragtune.recipe.schema import Lora
+from ragtune.recipe.lora import Lora
 from ragtune.training.gradients import attach_reached
 from tests.conftest import tiny_model
 

@@ -20,7 +20,7 @@ from ragtune.model.lora import attach, load_adapter
 from ragtune.model.merge import merge
 from ragtune.model.wrapping import ADAPTER, adapters
 from ragtune.recipe.load import load_recipe
-from ragtune.recipe.schema import Lora
+from ragtune.recipe.lora import Lora
 from ragtune.stages.context import Context
 from ragtune.stages.order import checkpoints_of
 from ragtune.stages.road import make, working

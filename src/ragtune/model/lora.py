@@ -20,7 +20,7 @@ from ragtune.model import pissa
 from ragtune.model.quiet import quiet
 from ragtune.model.targets import find_targets, packed_weight
 from ragtune.model.wrapping import ADAPTER, adapters, is_matrix, wrap
-from ragtune.recipe.schema import Lora
+from ragtune.recipe.lora import Lora
 
 
 def attach(model: PreTrainedModel, lora: Lora, seed: int, without: Sequence[str] = ()) -> PeftModel:

@@ -20,7 +20,7 @@ from ragtune.model.experts import joined, mixtures
 from ragtune.model.quantized import without_quantization
 from ragtune.model.skeleton import is_linear, language_model, skeleton
 from ragtune.model.wrapping import adapters, trainable_parameters, wrap
-from ragtune.recipe.schema import ALL_LINEAR, Lora
+from ragtune.recipe.lora import ALL_LINEAR, Lora
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from ragtune.base.sparing import spared
 from ragtune.model.quiet import quiet
 from ragtune.model.skeleton import is_linear
-from ragtune.recipe.schema import Lora
+from ragtune.recipe.lora import Lora
 
 ADAPTER = "default"
 """PEFT's name for the only adapter of a model."""
