@@ -74,6 +74,14 @@ class Train(Section):
     reorder_passages: bool = Field(
         False, description="show a training example's passages in another order in each epoch"
     )
+    preference: str | None = Field(
+        None,
+        description="a model's answers to the training examples, records of qid and prediction: the wrong ones "
+        "are rejected for the trained answers, by DPO",
+    )
+    preference_beta: float = Field(
+        0.1, gt=0, description="DPO's beta: how near to the model before this training it stays"
+    )
     samples_per_row: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="samples packed into one row; auto: by the memory there is"
     )

@@ -41,12 +41,12 @@ from ragtune.model.wrapping import Tuned
 from ragtune.recipe.schema import Recipe
 from ragtune.stages.order import proofs_of
 from ragtune.stages.planning import begun_as, read_plan, what_changed, write_plan
+from ragtune.stages.preference import sizes_of, steps_to_train
 from ragtune.stages.ranks import Ranks, count_of, hardware_of, require_weights
 from ragtune.stages.target import Target, find_recipe, names_set
 from ragtune.store.folder import RunFolder
 from ragtune.store.seal import SMALL
 from ragtune.store.sets import find_set
-from ragtune.training.rows import steps_of
 
 
 class Context:
@@ -198,7 +198,7 @@ class Context:
     @cached_property
     def steps(self) -> list[list[Sample]]:
         """The samples of every optimizer step."""
-        return steps_of(self.recipe, self.encoder, self.training_examples)
+        return steps_to_train(self.recipe, self.encoder, self.training_examples)
 
     @cached_property
     def prompt_lengths(self) -> list[int]:
@@ -211,7 +211,7 @@ class Context:
         if kept := self.kept_plan:
             return kept
         old, hardware = read_plan(self.folder, self.recipe), self.hardware
-        sizes = [[(len(s), len(s.completion_ids)) for s in step] for step in self.steps]
+        sizes = sizes_of(self.steps)
         plan = make_plan(
             self.recipe, hardware, self.config, sizes, self.prompt_lengths, ranks=self.rank_count
         )

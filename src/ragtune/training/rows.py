@@ -25,6 +25,9 @@ from ragtune.model.fast.dropout import places
 from ragtune.model.layout import deal
 from ragtune.recipe.schema import Recipe
 
+_NOT_READ = {"labels", "targets", "places", "row", "answer", "reference"}
+"""Of what a collator makes, what is for the loss and for dropout."""
+
 
 def draw_steps(
     examples: int, batch_size: int, *, steps: int | None, epochs: float | None, seed: int
@@ -114,7 +117,7 @@ class RowCollator:
 
 def read_row(model: PreTrainedModel, row: dict[str, Any]) -> tuple[ModelOutput, Tensor]:
     """What a model gives for a row of the collator, and its logits [K, vocabulary] for the targets."""
-    inputs = {k: v for k, v in row.items() if k not in ("labels", "targets", "places", "row")}
+    inputs = {k: v for k, v in row.items() if k not in _NOT_READ}
     output = model(**inputs, use_cache=False)
     logits, keep = output.logits[0], row["logits_to_keep"]
     return output, logits if len(logits) == len(keep) else logits[

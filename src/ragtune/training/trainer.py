@@ -244,13 +244,17 @@ class PackedTrainer(Trainer):
         targets_K = inputs["targets"]
         # The evaluation loss stays what it is called, and comparable.
         smoothing = self.args.label_smoothing_factor if model.training else 0.0
-        total = functional.cross_entropy(
-            logits_KV.float(), targets_K, reduction="sum", label_smoothing=smoothing
-        )
+        total = self.total_loss(logits_KV, inputs, smoothing)
         loss = total / (self.trained[step] if model.training else len(targets_K))
         if model.training:
             self.row_losses.append((inputs["row"], loss.detach()))
         return (loss, outputs) if return_outputs else loss
+
+    def total_loss(self, logits_KV: Tensor, inputs: dict[str, Any], smoothing: float) -> Tensor:
+        """The sum that the loss of a row is made of: here of the trained tokens' cross entropies."""
+        return functional.cross_entropy(
+            logits_KV.float(), inputs["targets"], reduction="sum", label_smoothing=smoothing
+        )
 
     def evaluate(
         self,
