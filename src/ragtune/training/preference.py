@@ -66,6 +66,7 @@ class PreferenceTrainer(PackedTrainer):
     def total_loss(self, logits_KV: Tensor, inputs: dict[str, Any], smoothing: float) -> Tensor:
         """DPO's over the pairs of a row; cross entropy over one without pairs."""
         if "reference" not in inputs:
+            assert not (self.model.training and len(inputs["targets"])), "a row lost its pairs"
             return super().total_loss(logits_KV, inputs, smoothing)
         return functional.softplus(
             -self.beta * (margins(logits_KV, inputs) - inputs["reference"])
