@@ -172,7 +172,7 @@ def recipe_of(case: dict[str, Any], batch: int) -> Recipe:
             "train": {
                 "steps": case["steps"], "batch_size": batch, "samples_per_row": case["per_row"],
                 "recompute": case["recompute"], "products": "fp8" if case.get("fp8") else None,
-                "optimizer": "paged_adamw_8bit" if CUDA else "adamw",
+                "optimizer": case["optimizer"] if CUDA else "adamw",
             },
         }
     )  # fmt: skip
@@ -262,6 +262,7 @@ def train(
         "row_trained": trained,
         "losses": [round(x, 4) for x in losses],
         "changes": list(trainer.plan.changes),
+        "graphs": trainer.plan.graphs,
     }  # fmt: skip
 
 
@@ -345,11 +346,12 @@ DEFAULT = {
     "layers": 32, "rank": 128, "dropout": 0.0, "nf4": True, "dequantized": True, "recompute": False,
     "per_row": 8, "fuse": True, "liger": True, "longest": 1150, "trained": None, "steps": 6,
     "fp8": False, "e5m2": False, "fast": True, "whole_ends": 0, "full": None, "small": False,
+    "optimizer": "paged_adamw_8bit",
 }  # fmt: skip
 NEMO = {"full": 4096, "rank": 16, "nf4": False, "dequantized": False, "per_row": 2, "steps": 4}
 SMALL = {
     "small": True, "layers": 18, "nf4": False, "dequantized": False, "dropout": 0.05, "longest": 1480,
-    "steps": 9,
+    "steps": 60, "optimizer": "adamw",
 }  # fmt: skip
 CASES: dict[str, dict[str, Any]] = {
     "kept, 8 a row": {},

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ragtune.base import sparing
 from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.base.garbage import importing
 from ragtune.base.web.network import go_offline, is_offline, no_telemetry
 
 __version__ = "0.1.0"
@@ -104,5 +105,7 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> object:
     # Nothing heavy is imported before it is asked for: `import ragtune` takes milliseconds.
     if name in __all__:
-        return getattr(importlib.import_module(f"ragtune.{_ELSEWHERE.get(name, 'api')}"), name)
+        with importing():
+            module = importlib.import_module(f"ragtune.{_ELSEWHERE.get(name, 'api')}")
+        return getattr(module, name)
     raise AttributeError(f"module 'ragtune' has no attribute {name!r}")

@@ -22,6 +22,7 @@ from ragtune.base.files import (
     making_folder,
     read_json,
     read_jsonl,
+    remember,
     remove,
     sha256,
     truncate,
@@ -384,3 +385,16 @@ def test_lines_that_do_not_fit_say_how_much_they_need(
         appending(path) as file,
     ):
         file.write("x" * 1500)
+
+
+def test_a_digest_that_is_known_already(tmp_path: Path) -> None:
+    """It is taken once, and of the file as it was: what was changed since is read."""
+    path = tmp_path / "a"
+    path.write_bytes(b"abc")
+    remember(path, "known")
+    path.write_bytes(b"abcd")
+    assert sha256(path) == hashlib.sha256(b"abcd").hexdigest()
+    remember(path, "known")
+    moved = path.rename(tmp_path / "b")
+    assert sha256(moved) == "known"
+    assert sha256(moved) == hashlib.sha256(b"abcd").hexdigest()

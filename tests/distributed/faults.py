@@ -70,12 +70,12 @@ def nan_at_step(step: int) -> None:
 
 
 def full_disk_at_checkpoint() -> None:
-    from ragtune.training import trainer
+    from ragtune.training import checkpoint
 
     def full(_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    trainer.seal = full  # type: ignore[assignment]
+    checkpoint.seal = full  # type: ignore[assignment]
 
 
 def die_answering() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,14 @@ import yaml
 
 import ragtune
 from tests.conftest import tiny_recipe
-from tests.distributed.runs import ASKED, answers_of, changed, require_equal, require_same_answers
+from tests.distributed.runs import (
+    ASKED,
+    answers_of,
+    changed,
+    logged,
+    require_equal,
+    require_same_answers,
+)
 
 pytestmark = [
     pytest.mark.gpu,
@@ -25,12 +33,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("gpus")
 
 
-def run(folder: Path, tiny_folder: Path, dtype: str, devices: object) -> Path:
+def run(folder: Path, tiny_folder: Path, dtype: str, devices: object, steps: int = 8) -> Path:
     """A whole run in a dtype on these devices, made once; its directory."""
-    run_dir = folder / f"{dtype}-{devices}"
+    run_dir = folder / f"{dtype}-{devices}-{steps}"
     if not run_dir.exists():
         content: dict[str, Any] = tiny_recipe.__wrapped__(folder, tiny_folder)  # type: ignore[attr-defined]
         content["model"]["dtype"], content["devices"] = dtype, devices
+        content["train"]["steps"] = steps
         path = folder / f"{run_dir.name}.yaml"
         path.write_text(yaml.safe_dump(content), "utf-8")
         ragtune.run(path, run_dir=run_dir)
@@ -48,6 +57,14 @@ def test_a_run_again_is_the_same_bit_for_bit(folder: Path, tiny_folder: Path) ->
     one, again = (run(folder, tiny_folder, "float32", of) for of in (2, [0, 1]))
     weights = "adapter/adapter_model.safetensors"
     assert (one / weights).read_bytes() == (again / weights).read_bytes()
+
+
+def test_ranks_run_their_rows_as_graphs(folder: Path, tiny_folder: Path) -> None:
+    one, several = (run(folder, tiny_folder, "bfloat16", of, steps=30) for of in (1, 2))
+    for made in (one, several):
+        plan = json.loads((made / "run.json").read_text("utf-8"))["plan"]
+        assert plan["graphs"].startswith("rows as CUDA graphs, of ")
+    assert logged(several, "loss") == pytest.approx(logged(one, "loss"), rel=0.05)
 
 
 def test_answers_that_change_in_bfloat16_are_counted(

@@ -81,7 +81,7 @@ def test_a_wide_model_is_tuned_merged_and_asked(
     if not quantization:  # NF4 rounds the base that was trained on
         merged, untuned = apart_by_median(tmp_path / "model", run, make_records(10, "e"))
         assert merged < 0.02
-        assert untuned > 0.05
+        assert untuned > 2 * merged, (merged, untuned)
     with capsys.disabled():
         sys.stdout.write(
             f"\n{family.name} {quantization or 'bf16'}: packed {state['plan']['packed']}, loss "

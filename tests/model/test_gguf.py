@@ -10,7 +10,7 @@ import pytest
 import transformers as hf
 
 from ragtune.base.errors import UsageError
-from ragtune.model.gguf import _require_all_read
+from ragtune.model.gguf import _parsed_once, _require_all_read
 from ragtune.model.skeleton import skeleton
 from tests.conftest import SHAPE
 
@@ -50,3 +50,19 @@ def test_scaled_positions_are_said_where_they_are_lost(tmp_path: Path) -> None:
     assert read(tmp_path / "a.gguf", "rope_freqs.weight") == "rope_freqs.weight"
     assert read(tmp_path / "b.gguf", scaling="yarn") == "llama.rope.scaling"
     assert read(tmp_path / "c.gguf", scaling="none") is None
+
+
+def test_a_file_is_parsed_once_while_it_is_converted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gguf: Any = pytest.importorskip("gguf")
+    parsed: list[str] = []
+    monkeypatch.setattr(gguf, "GGUFReader", lambda path: parsed.append(path) or object())
+    before = gguf.GGUFReader, gguf.get_tensor_name_map
+    with _parsed_once():
+        path = tmp_path / "a.gguf"
+        assert gguf.GGUFReader(path) is gguf.GGUFReader(str(path))
+        llama = gguf.MODEL_ARCH.LLAMA
+        assert gguf.get_tensor_name_map(llama, 2) is gguf.get_tensor_name_map(llama, 2)
+    assert parsed == [str(path)]
+    assert (gguf.GGUFReader, gguf.get_tensor_name_map) == before

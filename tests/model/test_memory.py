@@ -173,14 +173,25 @@ def test_a_model_that_does_not_fit_is_said_before_anything_is_loaded() -> None:
     assert "lora.rank" in caught.value.advice
 
 
-def test_on_a_cpu_the_recipe_alone_decides() -> None:
+def test_on_a_cpu_recipe_and_data_decide() -> None:
     """Nothing of the model is looked at, and every machine gives the same plan."""
     recipe = notebook("model.quantization=null", "train.optimizer=adamw")
-    plan = make_plan(recipe, CPU, None, [[(5, 2)] * 16], [5])
+    plan = make_plan(recipe, CPU, None, [[(700, 2)] * 16], [700])
     assert (plan.samples_per_row, plan.recompute, plan.cache_tokens) == (2, False, None)
-    assert plan.memory == {}
+    assert (plan.memory, plan.evaluation_batch) == ({}, 50)
     (line,) = describe(plan, 16)
     assert "2 samples a row, 8 rows a step" in line
+
+
+def test_on_a_cpu_rows_of_short_samples_have_more_of_them() -> None:
+    recipe = notebook("model.quantization=null", "train.optimizer=adamw")
+    for tokens, count in ((220, 4), (160, 8), (5, 16), (640, 2), (641, 2), (5_000, 2)):
+        plan = make_plan(recipe, CPU, None, [[(5, 2)] * 16, [(tokens, 2)] * 16], [5])
+        assert plan.samples_per_row == count, tokens
+    one = recipe.model_copy(
+        update={"train": recipe.train.model_copy(update={"samples_per_row": 1})}
+    )
+    assert make_plan(one, CPU, None, [[(5, 2)] * 16], [5]).samples_per_row == 1
 
 
 def test_a_plan_says_how_a_step_is_laid_out() -> None:
@@ -276,6 +287,17 @@ def test_long_answers_and_a_large_vocabulary_take_their_room() -> None:
     logits = 500 * long.samples_per_row * 262_144 * 12 / GIB
     assert long.memory["working"] == pytest.approx(logits, abs=0.01)
     assert long.memory["training"] > logits + long.memory["weights"]
+
+
+def test_a_small_models_rows_may_be_longer() -> None:
+    """Of a 7B model they gain nothing."""
+    small = hf.Gemma3TextConfig(
+        vocab_size=262_144, hidden_size=640, intermediate_size=2048, num_hidden_layers=18,
+        num_attention_heads=4, num_key_value_heads=1, head_dim=256,
+    )  # fmt: skip
+    recipe, steps = notebook("model.quantization=null"), [[(1200, 10)] * 16]
+    assert make_plan(recipe, GPU, small, steps, [100], 80 * GIB).samples_per_row == 16
+    assert make_plan(recipe, GPU, llama(), steps, [100], 400 * GIB).samples_per_row == 8
 
 
 def test_no_more_samples_a_row_than_a_step_has() -> None:

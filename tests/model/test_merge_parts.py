@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ragtune.base.files import sha256
 from ragtune.data.encode import Encoder
 from ragtune.data.tokenizer import prepare_tokenizer
 from ragtune.model import merge as merge_module
@@ -53,6 +56,10 @@ def both_ways(
     write = merge_parts.write_parts
     monkeypatch.setattr(merge_module, "write_parts", lambda *a: [written.append(a), write(*a)])
     merge(source, folder / "adapter", encoder, folder / "parts")
+    for path in (folder / "parts").glob(
+        "*.safetensors"
+    ):  # by the checksum that was made on the way
+        assert sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
     monkeypatch.setattr(merge_module, "_in_parts", lambda *_: None)
     merge(source, folder / "adapter", encoder, folder / "whole")
     return contents(folder / "parts"), contents(folder / "whole"), bool(written)
@@ -86,3 +93,25 @@ def test_the_same_bytes(
     assert parts.keys() == whole.keys()
     assert [name for name in whole if parts[name] != whole[name]] == []
     assert ("model.safetensors.index.json" in whole) is (shards == "many")
+
+
+def test_a_disk_that_fills_up_is_told(tmp_path: Path) -> None:
+    """What a thread meets reaches whoever waits, and nothing hangs; what was lent comes back."""
+    done: list[torch.Tensor] = []
+    tensors = [torch.full((4,), float(i)) for i in range(20)]
+    with merge_parts._File(tmp_path / "whole", done.append) as file:
+        for tensor in tensors:
+            file.put(tensor)
+    assert all(one is other for one, other in zip(done, tensors, strict=True))
+    assert (tmp_path / "whole").read_bytes() == b"".join(t.numpy().tobytes() for t in tensors)
+
+    def full(_: bytes) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    def fill() -> None:
+        with merge_parts._File(tmp_path / "cut", done.append) as file:
+            file._write = full
+            file.write(b"head")
+
+    with pytest.raises(OSError, match="full"):
+        fill()

@@ -81,6 +81,14 @@ def test_a_gguf_file(tmp_path: Path, licence: str | None) -> None:
     assert found == (Licence(licence) if licence else None)
 
 
+def test_a_gguf_files_licence_is_noted_when_it_is_converted(tmp_path: Path) -> None:
+    """Its header takes seconds to parse."""
+    model, source = Model(id=str(tmp_path / "model.gguf")), ModelSource(str(tmp_path), None)
+    Path(model.id).write_bytes(b"not to be read")
+    (tmp_path / "source.json").write_text('{"format": 1, "licence": ["mit", null, null]}', "utf-8")
+    assert base_licence(model, source, ask=False) == Licence("mit")
+
+
 def test_a_model_of_the_hub_is_not_asked_for_unless_wanted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

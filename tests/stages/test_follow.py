@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from ragtune.base.errors import UsageError
+from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.distributed.world import World
 from ragtune.model.hardware import plain
 from ragtune.model.plan import Plan
@@ -52,8 +52,19 @@ def test_it_keeps_what_it_has_until_something_else_is_asked(
     following: _Following, order: dict[str, Any]
 ) -> None:
     context = following._context_of(order)
-    assert following._context_of({**order, "weights": "f01"}) is context
+    assert following._context_of({**order, "do": "answer"}) is context
     assert following._context_of({**order, "set": "other"}) is not context
+
+
+def test_a_base_that_was_loaded_beside_rank_0s_is_compared_when_rank_0_has_its_own(
+    following: _Following, order: dict[str, Any]
+) -> None:
+    context = following._context_of({**order, "weights": ""})
+    context.weights = "f00"  # as loading leaves it
+    assert following._context_of({**order, "weights": ""}).weights == "f00"
+    assert following._context_of({**order, "weights": "f00"}) is context
+    with pytest.raises(RagtuneError, match=r"The weights of .* are not those that rank 0 has\."):
+        following._context_of({**order, "weights": "f01"})
 
 
 def test_it_computes_in_the_dtype_that_rank_0_chose_for_all(

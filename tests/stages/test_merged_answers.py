@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import ragtune
+from ragtune.answering import local
 from ragtune.answering.prediction import read_predictions
 from ragtune.stages import merge as stage
 from ragtune.store.proof import NAME, close, read_proof
@@ -76,6 +77,22 @@ def test_some_are_asked_where_nothing_changed(merged: tuple[Path, Any]) -> None:
     assert len(set(asked)) == FIRST
     assert asked == sorted(asked, key=lambda qid: int(qid.removeprefix("e")))
     assert json.loads((run / "run.json").read_text("utf-8"))["merge"] == found
+
+
+def test_what_was_tried_before_tuning_is_not_tried_again(
+    merged: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[object] = []
+    monkeypatch.setattr(local, "unfit", lambda *args, **how: tried.append(args))
+    copy = damaged(merged[0], tmp_path / "run", lambda weights, base: None)
+    shutil.rmtree(copy / "eval/eval/after")
+    ragtune.evaluate(copy)
+    ragtune.merge(copy)
+    assert not tried
+    monkeypatch.setattr("ragtune.stages.answer.versions", lambda: {"torch": "0"})
+    shutil.rmtree(copy / "eval/eval/after")
+    ragtune.evaluate(copy)
+    assert len(tried) == 1
 
 
 def scaled(weights: Weights, base: Weights) -> None:

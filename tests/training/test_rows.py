@@ -5,6 +5,7 @@ from collections import Counter
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import DataCollatorWithFlattening
 
 from ragtune.data.encode import IGNORE, Sample
 from ragtune.training.rows import RowCollator, draw_steps, split_rows
@@ -72,6 +73,19 @@ def test_a_packed_row_trains_exactly_the_completions(lengths: list[tuple[int, in
     assert batch["input_ids"][0][batch["logits_to_keep"] + 1].tolist() == batch["targets"].tolist()
     assert int((batch["labels"] != IGNORE).sum()) == len(batch["targets"])
     assert int(batch["row"]) == 3
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5)), min_size=1, max_size=5))
+def test_a_packed_row_is_that_of_transformers(lengths: list[tuple[int, int]]) -> None:
+    samples = [sample(p, c) for p, c in lengths]
+    found = RowCollator(packed=True)([{"index": 3, "samples": samples}])
+    flatten = DataCollatorWithFlattening(return_flash_attn_kwargs=True)
+    for name, expected in flatten([s.features() for s in samples]).items():
+        if isinstance(expected, torch.Tensor):
+            assert found[name].dtype == expected.dtype
+            assert torch.equal(found[name], expected)
+        else:
+            assert found[name] == expected
 
 
 def test_a_single_row_has_no_borders() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 from ragtune.answering.prediction import Prediction
 from ragtune.base.errors import RagtuneError
@@ -21,6 +22,12 @@ IN_WORDS = {
     EQUAL: "in batches of prompts of one length",
     SINGLE: "one at a time",
 }
+
+_KEPT = 4_000
+"""Prompts that are kept for the next time: some 100 MB."""
+_ASKED: WeakKeyDictionary[Encoder, dict[int, tuple[Example, EncodedPrompt | None]]]
+_ASKED = WeakKeyDictionary()
+"""What each encoder made of questions, by the identity of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +72,24 @@ def fitting(
     Raises:
         RagtuneError: a question of the prepared data no longer fits (another tokenizer).
     """
-    prompts = in_parts("tokenising", encoder.prompts, examples, "prompts")
-    for example, prompt in zip(examples, prompts, strict=True):
+    for example, prompt in zip(examples, _prompts(encoder, examples), strict=True):
         if prompt is None:
             raise RagtuneError(
                 f"The question {example.qid} no longer fits into the model's context.",
                 "Run `ragtune prepare` again: the prepared data belong to another model.",
             )
         yield example, prompt
+
+
+def _prompts(encoder: Encoder, examples: Sequence[Example]) -> list[EncodedPrompt | None]:
+    """Their prompts: a run plans by them, asks them several times, and shows them, and encodes them once."""
+    known = _ASKED.get(encoder, {})
+    new = [one for one in examples if id(one) not in known]
+    made = in_parts("tokenising", encoder.prompts, new, "prompts") if new else []
+    now = {id(one): (one, prompt) for one, prompt in zip(new, made, strict=True)}
+    found = known | now
+    _ASKED[encoder] = found if len(found) <= _KEPT else now if len(now) <= _KEPT else {}
+    return [found[id(one)][1] for one in examples]
 
 
 def encode_prompts(encoder: Encoder, examples: Sequence[Example]) -> list[tuple[str, list[int]]]:

@@ -11,6 +11,7 @@ T tokens of a packed row, S steps, V the vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,8 +24,9 @@ from ragtune.base.screen.console import note
 from ragtune.base.text import first_line, shortened
 from ragtune.model.fast.attention import using_packed
 from ragtune.model.fast.cache import RaggedCache
+from ragtune.model.fast.graph import capture, why_not
 from ragtune.model.hardware import autocast
-from ragtune.model.memory import PREFILL_TOKENS
+from ragtune.model.memory import CPU_PREFILL_TOKENS, PREFILL_TOKENS
 from ragtune.model.spread import is_spread
 
 _WORTH_A_GRAPH = 3  # steps that are left: capturing takes about as long as a step
@@ -125,21 +127,16 @@ class Ragged:
         self, cache: RaggedCache, token_N: Tensor, lengths_N: Tensor
     ) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor] | None:
         """The graph of a step, what it reads and the logits_NV that it writes; None if there can be none."""
-        graph = torch.cuda.CUDAGraph()
-        random = torch.cuda.default_generators[self.device.index or 0]
-        state = random.clone_state()
+        step = partial(next_logits, self.model, cache, token_N, lengths_N, None)
         try:
-            with torch.cuda.graph(graph):
-                logits_NV = next_logits(self.model, cache, token_N, lengths_N, None)
+            graph, logits_NV = capture(step, self.device)
         except RuntimeError as error:
-            # A capture that is cut off leaves the generator waiting for its end.
-            random.graphsafe_set_state(state)
-            if is_out_of_memory(error):
-                raise
+            first = why_not(error)
+            if is_out_of_memory(first):
+                raise first from error
             self.graphs = False  # something in the model asks the host
-            note(
-                f"Answers without a CUDA graph, which is slower: {shortened(first_line(error), 120)}"
-            )
+            why = shortened(first_line(first), 120)
+            note(f"Answers without a CUDA graph, which is slower: {why}")
             return None
         return graph, token_N, lengths_N, logits_NV
 
@@ -149,10 +146,11 @@ def read(
 ) -> Iterator[Tensor]:
     """Put prompts into the cache, in packed rows; gives the logits_NV of each row's questions."""
     device = model.get_input_embeddings().weight.device
+    most = CPU_PREFILL_TOKENS if device.type == "cpu" else PREFILL_TOKENS
     start = 0
     while start < len(prompts):
         end, tokens = start, 0
-        while end < len(prompts) and (end == start or tokens + len(prompts[end]) <= PREFILL_TOKENS):
+        while end < len(prompts) and (end == start or tokens + len(prompts[end]) <= most):
             tokens += len(prompts[end])
             end += 1
         row = prompts[start:end]

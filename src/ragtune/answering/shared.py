@@ -47,11 +47,11 @@ class Shared:
             LostError: a rank is gone.
         """
         world, waiting = self.world, set(range(len(batches)))
+        world.put(self._key("count"), len(batches))  # whoever knows it waits for the first of them
         for index, batch in enumerate(batches):
             shown = {qid: self.shown[qid] for qid, _ in batch if qid in self.shown}
             found = [[qid, [*ids]] for qid, ids in batch]
             world.put(self._key("batch", index), cast("JsonValue", [found, shown]))
-        world.put(self._key("count"), len(batches))
         while (index := world.next(self._key("next"))) < len(batches):
             world.forget(self._key("batch", index))
             yield from ask(batches[index])

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from peft.tuners.lora import model as lora_model
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from torch import nn
 from transformers import PreTrainedModel
 
 from ragtune.base.errors import RagtuneError, is_out_of_memory
@@ -38,7 +43,6 @@ def attach(model: PreTrainedModel, lora: Lora, seed: int, without: Sequence[str]
         UsageError: as `find_targets` and `pissa.begin` do; or a weight that PEFT must reach is packed.
     """
     targets = find_targets(model.config, lora)
-    torch.manual_seed(seed)
     layers, by_weight, experts = (
         [name for name in names if name not in without]
         for names in (targets.layers, targets.by_weight, targets.experts)
@@ -46,7 +50,13 @@ def attach(model: PreTrainedModel, lora: Lora, seed: int, without: Sequence[str]
     packed = [n for n in by_weight if not model.get_parameter(f"{n}.weight").is_floating_point()]
     if packed:
         raise packed_weight(packed[0], "in few bits")
-    tuned = wrap(model, lora, layers, by_weight, experts)
+    torch.manual_seed(seed)
+    if lora.dora or targets.experts or model.get_input_embeddings().weight.is_meta:
+        tuned = wrap(model, lora, layers, by_weight, experts)  # PEFT computes with what it draws
+    else:
+        with undrawn(), torch.device(model.get_input_embeddings().weight.device):
+            tuned = wrap(model, lora, layers, by_weight, experts)
+        draw(adapters(tuned).values(), seed)
     if lora.dropout and (by_weight or experts):
         for layer in adapters(tuned).values():
             if is_matrix(layer):
@@ -54,6 +64,34 @@ def attach(model: PreTrainedModel, lora: Lora, seed: int, without: Sequence[str]
     if lora.init == "pissa":
         pissa.begin(tuned)
     return tuned
+
+
+@contextlib.contextmanager
+def undrawn() -> Iterator[None]:
+    """Within, no module draws its matrices: PEFT has each of them drawn two or three times, on one core."""
+    drawing = nn.init.kaiming_uniform_
+    try:
+        nn.init.kaiming_uniform_ = lambda tensor, *_, **__: tensor
+        yield
+    finally:
+        nn.init.kaiming_uniform_ = drawing
+
+
+def draw(layers: Iterable[LoraLayer], seed: int) -> None:
+    """Draw the A matrices of LoRA layers, as PEFT would, but each by a seed of its own, on all cores at a time.
+
+    On the processor, so that all ranks have the same, whatever their GPUs are. B is 0 already.
+    """
+
+    def one(layer: LoraLayer, number: int) -> None:
+        weight = layer.lora_A[ADAPTER].weight
+        generator = torch.Generator().manual_seed((seed << 20) + number)
+        drawn = torch.empty(weight.shape)
+        bound = weight.shape[1] ** -0.5  # He et al. 2015 with a = √5, as nn.Linear has it
+        weight.data.copy_(drawn.uniform_(-bound, bound, generator=generator))
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        list(pool.map(one, layers, count()))
 
 
 def save_adapter(model: PeftModel, folder: Path, base: str | None) -> None:

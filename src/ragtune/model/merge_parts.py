@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
+import numpy as np
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from peft.tuners.lora import Linear, LoraLayer
@@ -19,6 +22,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
+from ragtune.base.files import remember
 from ragtune.model.full import SHARD_SIZE
 from ragtune.model.headers import empty_tensors
 from ragtune.model.safety import INDEX
@@ -30,7 +34,10 @@ _KINDS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 """safetensors' names of what is written here, in the order in which a file has them."""
 AHEAD = 4
 """Tensors that may wait for the disk."""
+_PAGE = 4096
+"""Bytes of a file that are read together, at least."""
 
+Data = bytes | memoryview
 Read = Callable[[str], torch.Tensor]
 Look = Callable[[str, torch.Tensor, torch.Tensor], None]
 
@@ -145,26 +152,17 @@ def write_parts(
         written, filename_pattern=_PATTERN, max_shard_size=SHARD_SIZE
     )
     merging = _Sum(parts, layers)
-    with (
-        torch.no_grad(),
-        ThreadPoolExecutor(1) as disk,
-    ):  # it writes one tensor while the next is computed
-        waiting: deque[Future[int]] = deque()
+    with torch.no_grad(), ThreadPoolExecutor(1) as reading:
         for shard, names in split.filename_to_tensors.items():
             # Opened anew for each: what was read of a file stays in memory until it is closed.
-            with (folder / shard).open("xb") as file, ExitStack() as opened:
+            with ExitStack() as opened, _File(folder / shard, merging.give_back) as file:
                 read = _reader(parts, opened)
                 ordered = in_file({name: written[name] for name in names})
-                waiting.append(disk.submit(file.write, header(ordered)))
-                for name in ordered:
-                    base = read(name)
+                file.write(header(ordered))
+                for name, base in _ahead(reading, read, [*ordered]):
                     tensor = merging.of(name, base, written[name].dtype)
                     look(name, base, tensor)
-                    if len(waiting) > AHEAD:
-                        waiting.popleft().result()
-                    waiting.append(disk.submit(file.write, _bytes(tensor)))
-                while waiting:
-                    waiting.popleft().result()
+                    file.put(tensor)
     if split.is_sharded:
         index = {
             "metadata": {"total_parameters": parts.parameters, **split.metadata},
@@ -182,19 +180,87 @@ def _reader(parts: Parts, opened: ExitStack) -> Read:
         if path not in files:
             files[path] = opened.enter_context(safe_open(path, "pt"))
         tensor: torch.Tensor = files[path].get_tensor(name)  # type: ignore[no-untyped-call]
+        _bytes(tensor)[::_PAGE].sum()  # it is a view of the file, which is read only now
         return tensor
 
     return read
 
 
+def _ahead(
+    thread: ThreadPoolExecutor, read: Read, names: Sequence[str]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names with their tensors; the next one is read while the caller works on this one."""
+    following = thread.submit(read, names[0])
+    for name, after in zip(names, [*names[1:], None], strict=True):
+        tensor = following.result()
+        if after is not None:
+            following = thread.submit(read, after)
+        yield name, tensor
+
+
+class _File:
+    """A file that is written, and its checksum made, beside the work on the tensors that follow."""
+
+    def __init__(self, path: Path, done: Callable[[torch.Tensor], None]) -> None:
+        self.path, self.done = path, done
+        self.digest = hashlib.sha256()
+        self.threads = [ThreadPoolExecutor(1), ThreadPoolExecutor(1)]  # the disk's, the checksum's
+        self.waiting: deque[tuple[torch.Tensor | None, list[Future[None]]]] = deque()
+
+    def __enter__(self) -> Self:
+        self.file = self.path.open("xb", buffering=0)
+        return self
+
+    def write(self, data: Data, tensor: torch.Tensor | None = None) -> None:
+        """Let data be written, those of a tensor if it is given; waits where too many are."""
+        if len(self.waiting) > AHEAD:
+            self._wait()
+        acts = (self._write, self.digest.update)
+        begun = [thread.submit(act, data) for thread, act in zip(self.threads, acts, strict=True)]
+        self.waiting.append((tensor, begun))
+
+    def _write(self, data: Data) -> None:
+        left = memoryview(data)
+        while left:  # Linux writes at most 2 GiB at a time
+            left = left[self.file.write(left) :]
+
+    def put(self, tensor: torch.Tensor) -> None:
+        self.write(_bytes(tensor).data, tensor)
+
+    def _wait(self) -> None:
+        tensor, acts = self.waiting.popleft()
+        for act in acts:
+            act.result()
+        if tensor is not None:
+            self.done(tensor)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            while self.waiting and kind is None:
+                self._wait()
+        finally:
+            for thread in self.threads:
+                thread.shutdown(cancel_futures=True)
+            self.file.close()
+        if kind is None:
+            remember(self.path, self.digest.hexdigest())
+
+
 class _Sum:
-    """The base's tensors with what their adapters add: as PEFT does with a model in memory, bit for bit."""
+    """The base's tensors with what their adapters add: as PEFT does with a model in memory, bit for bit.
+
+    Memory is used again: new one takes as long as the sum itself.
+    """
 
     def __init__(self, parts: Parts, layers: Mapping[str, Linear]) -> None:
         self.parts = parts
         self.layers = {f"{name}.weight": layer for name, layer in layers.items()}
-        self.memory = torch.empty(0)
-        """Of an update: that of the next one, too, for new memory takes as long as the sum itself."""
+        self.memory = [torch.empty(0), torch.empty(0)]
+        """Of an update, and of a base's tensor in float32."""
+        self.free: dict[int, list[torch.Tensor]] = {}
+        """Memory of sums that were written, by its bytes."""
+        self.lent: dict[int, torch.Tensor] = {}
+        """That of sums which are to be written, by where it is."""
 
     def of(self, name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """What a tensor of the base becomes, in the dtype that is written."""
@@ -202,16 +268,35 @@ class _Sum:
             return tensor
         tensor = tensor.to(self.parts.loaded[name].dtype)
         layer = self.layers.get(self.parts.places[name])
-        return (tensor if layer is None else tensor.clone().add_(self._update(layer))).to(dtype)
+        if layer is None:
+            return tensor.to(dtype)
+        update = self._update(layer)
+        # Float32 and bfloat16 are added four times as fast when both are float32 before; the sum is the same.
+        update += self._room(1, tensor.shape).copy_(tensor)
+        return self._lend(tensor.shape, dtype).copy_(update)
 
     def _update(self, layer: Linear) -> torch.Tensor:
         up, down = layer.lora_B[ADAPTER].weight, layer.lora_A[ADAPTER].weight
-        size = len(up) * down.shape[1]
-        if len(self.memory) < size:
-            self.memory = torch.empty(size)
-        update = torch.mm(up, down, out=self.memory[:size].view(len(up), -1))
+        update = torch.mm(up, down, out=self._room(0, torch.Size([len(up), down.shape[1]])))
         update *= layer.scaling[ADAPTER]
         return update.T if layer.fan_in_fan_out else update
+
+    def _room(self, which: int, shape: torch.Size) -> torch.Tensor:
+        if len(self.memory[which]) < shape.numel():
+            self.memory[which] = torch.empty(shape.numel())
+        return self.memory[which][: shape.numel()].view(shape)
+
+    def _lend(self, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
+        size = shape.numel() * dtype.itemsize
+        free = self.free.setdefault(size, [])
+        memory = free.pop() if free else torch.empty(size, dtype=torch.uint8)
+        self.lent[memory.data_ptr()] = memory
+        return memory.view(dtype).view(shape)
+
+    def give_back(self, tensor: torch.Tensor) -> None:
+        """Take back the memory of a sum that is written; any other tensor's is left alone."""
+        if (memory := self.lent.pop(tensor.data_ptr(), None)) is not None:
+            self.free[len(memory)].append(memory)
 
 
 def in_file(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -236,5 +321,5 @@ def header(tensors: Mapping[str, torch.Tensor]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _bytes(tensor: torch.Tensor) -> memoryview:
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+def _bytes(tensor: torch.Tensor) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy()

@@ -12,11 +12,13 @@ import yaml
 from huggingface_hub import try_to_load_from_cache
 
 from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.base.files import read_if_whole
 from ragtune.base.web.hub import api, hub_errors
 from ragtune.base.web.hub_client import failing_at_once
 from ragtune.building.figures import Built
 from ragtune.data.counts import SplitName
 from ragtune.data.read import locate
+from ragtune.model.gguf import SOURCE, licence_of
 from ragtune.model.source import ModelSource, gguf_file
 from ragtune.recipe.data import Data
 from ragtune.recipe.schema import Model
@@ -84,7 +86,7 @@ def base_licence(model: Model, source: ModelSource, *, ask: bool) -> Licence | N
     """
     file = gguf_file(model)
     if file is not None:
-        return _of_gguf(file)
+        return _of_gguf(file, Path(source.path))
     if Path(source.path).is_dir():
         return _of_card(Path(source.path) / "README.md")
     return _of_card(_cached_card(source.path, "model", source.revision, ask=ask))
@@ -166,17 +168,17 @@ def _of_card(path: Path | None) -> Licence | None:
     return _licence(*values)
 
 
-def _of_gguf(path: Path) -> Licence | None:
+def _of_gguf(path: Path, folder: Path) -> Licence | None:
+    """That of a GGUF file, as it was noted in the folder of what it was converted to, or read again."""
+    noted = read_if_whole(folder / SOURCE).get("licence")
+    if isinstance(noted, list) and len(noted) == 3:  # noqa: PLR2004 - id, name and address
+        return _licence(*noted)
     if find_spec("gguf") is None:
         return None
-    from gguf import GGUFReader  # noqa: PLC0415 - an extra
-
     try:
-        fields = GGUFReader(path).fields
+        return _licence(*licence_of(path))
     except (OSError, ValueError):
         return None
-    names = (f"general.license{part}" for part in ("", ".name", ".link"))
-    return _licence(*(fields[n].contents() if n in fields else None for n in names))
 
 
 def _licence(id_: object, name: object, link: object) -> Licence | None:

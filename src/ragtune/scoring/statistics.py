@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -48,8 +49,20 @@ def figures(columns: Mapping[K, Sequence[float]], seed: int) -> dict[K, Figure]:
     if n == 0:
         return {}
     values = np.asarray(list(columns.values()), dtype=np.float64).T  # [n, columns]
+    low, high = _interval(values.tobytes(), n, seed)
+    middle = values.mean(axis=0)
+    return {
+        name: {"value": float(middle[i]), "low": low[i], "high": high[i]}
+        for i, name in enumerate(columns)
+    }
+
+
+@lru_cache(16)  # the comparison, the report and the summary ask for the same ones
+def _interval(content: bytes, n: int, seed: int) -> tuple[list[float], list[float]]:
+    """Both ends of the interval of each column of an array [n, columns] of float64."""
+    values = np.frombuffer(content).reshape(n, -1)
     generator = np.random.default_rng(seed)
-    means = np.empty((SAMPLES, len(columns)))
+    means = np.empty((SAMPLES, values.shape[1]))
     rows = max(1, min(SAMPLES, _AT_ONCE // n))
     for start in range(0, SAMPLES, rows):
         count = min(rows, SAMPLES - start)
@@ -59,11 +72,7 @@ def figures(columns: Mapping[K, Sequence[float]], seed: int) -> dict[K, Figure]:
         means[start : start + count] = often.astype(np.float64) @ values / n
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(means, [tail, 1 - tail], axis=0)
-    middle = values.mean(axis=0)
-    return {
-        name: {"value": float(middle[i]), "low": float(low[i]), "high": float(high[i])}
-        for i, name in enumerate(columns)
-    }
+    return low.tolist(), high.tolist()
 
 
 def rate_of(found: int, n: int) -> Figure:

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from transformers import PreTrainedModel
 
 from ragtune.answering.endpoint import how_to_serve
-from ragtune.answering.engine import Engine, encode_prompts
+from ragtune.answering.engine import PACKED, Engine, Way, encode_prompts
 from ragtune.answering.local import Local, Share
 from ragtune.answering.prediction import read_predictions, write_predictions
 from ragtune.answering.server import Server
@@ -23,6 +23,7 @@ from ragtune.base.errors import UsageError
 from ragtune.base.files import write_json
 from ragtune.base.screen.console import note
 from ragtune.base.text import shortened
+from ragtune.base.versions import versions
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example
 from ragtune.distributed.world import World
@@ -31,7 +32,7 @@ from ragtune.model.lora import refresh
 from ragtune.model.plan import plan_answers
 from ragtune.scoring.controls import control_examples
 from ragtune.stages.context import Context
-from ragtune.stages.order import checkpoints_of
+from ragtune.stages.order import checkpoints_of, proof_of
 from ragtune.stages.twins import answered_on
 from ragtune.store.proof import Facts
 from ragtune.store.seal import is_whole
@@ -143,13 +144,29 @@ def _local(
     """An engine that asks as many questions at a time as planned or, of other prompts, as fit."""
     plan, longest = context.plan, context.recipe.evaluate.max_new_tokens
     if encoder is context.encoder:
-        return Local(model, longest, plan.evaluation_batch, plan.cache_tokens)
+        engine = Local(model, longest, plan.evaluation_batch, plan.cache_tokens)
+        tell_way(context, engine)
+        return engine
     lengths = [len(ids) for _, ids in encode_prompts(encoder, examples)]
     batch, cache = plan_answers(
         context.recipe, context.hardware, context.config, lengths,
         dequantized=plan.dequantized, shares=plan.shares,
     )  # fmt: skip
     return Local(model, longest, batch, cache)
+
+
+def tell_way(context: Context, engine: Local) -> None:
+    """Tell an engine how these questions were asked before tuning, where its own trial would find the same.
+
+    An adapter, or its sum with the base, changes nothing of what is tried: which tokens see each other, and
+    what a cache gives. On a CPU the trial takes as long as a tenth of the answers; and other ranks wait for it.
+    """
+    proof = proof_of(context.folder, "before")
+    if proof is None or proof.versions != versions():
+        return
+    asked = proof.facts.get("asked")
+    if asked and asked["how"] == PACKED and proof.facts.get("answered_on") == answered_on(context):
+        engine.know(Way(**asked), context.prompt_lengths)
 
 
 _queues = count()

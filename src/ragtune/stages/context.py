@@ -37,12 +37,12 @@ from ragtune.model.lora import load_adapter
 from ragtune.model.plan import Plan, make_plan
 from ragtune.model.skeleton import skeleton
 from ragtune.model.source import ModelSource, resolve
-from ragtune.model.wrapping import Tuned
+from ragtune.model.wrapping import Tuned, digest_of
 from ragtune.recipe.schema import Recipe
 from ragtune.stages.order import proofs_of
 from ragtune.stages.planning import begun_as, read_plan, what_changed, write_plan
 from ragtune.stages.preference import sizes_of, steps_to_train
-from ragtune.stages.ranks import Ranks, count_of, hardware_of, require_weights
+from ragtune.stages.ranks import Ranks, count_of, hardware_of, require_same_weights
 from ragtune.stages.target import Target, find_recipe, names_set
 from ragtune.store.folder import RunFolder
 from ragtune.store.seal import SMALL
@@ -210,11 +210,9 @@ class Context:
         """How the work is laid out: as it was begun, or made for this hardware; `keep_plan` keeps it."""
         if kept := self.kept_plan:
             return kept
-        old, hardware = read_plan(self.folder, self.recipe), self.hardware
-        sizes = sizes_of(self.steps)
-        plan = make_plan(
-            self.recipe, hardware, self.config, sizes, self.prompt_lengths, ranks=self.rank_count
-        )
+        old = read_plan(self.folder, self.recipe)
+        given = self.recipe, self.hardware, self.config, sizes_of(self.steps), self.prompt_lengths
+        plan = make_plan(*given, ranks=self.rank_count)
         if old and (change := what_changed(self.folder, old, plan)):
             warn(f"{change}: the result will not be that of an uninterrupted run, bit for bit.")
             plan = dataclasses.replace(plan, changes=(*old.changes, change))
@@ -254,12 +252,12 @@ class Context:
         """The base model, without an adapter."""
         if self._base is None:
             self.release()
-            if self.ranks:
-                self.ranks.start()  # which import meanwhile what this one has imported
             start = time.monotonic()
             self.say("Model")
             with busy(f"checking the files of {self.source.name or self.source.path}"):
                 set_damaged_aside(self.source)
+            if not self.plan.spread and not to_download(self.source)[0]:
+                self.tell_ranks("load", merged=False)  # all at the same time
             self._base = self.load_weights(
                 self.source, self.hardware, nf4=self.recipe.model.quantization == "nf4",
                 dequantized=self.plan.dequantized, fp8=self.plan.products == "fp8",
@@ -333,8 +331,9 @@ class Context:
             )
         require_causal(model, self.recipe.model.id)
         stop_generation_at(model, self.encoder)
-        if source == self.source and (self.has_ranks or self.weights):
-            self.weights = require_weights(model, named, self.weights)
+        if source == self.source and (self.has_ranks or self.following):
+            require_same_weights(found := digest_of(model), self.weights or found, named)
+            self.weights = found
         return model
 
     def _spread_over(self, source: ModelSource) -> World | None:

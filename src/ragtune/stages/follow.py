@@ -24,7 +24,7 @@ from ragtune.model.plan import Plan
 from ragtune.recipe.schema import Recipe
 from ragtune.stages import answer
 from ragtune.stages.context import Context
-from ragtune.stages.ranks import own_device
+from ragtune.stages.ranks import own_device, require_same_weights
 from ragtune.stages.train import follow_training
 from ragtune.store.folder import RunFolder
 
@@ -117,7 +117,10 @@ class _Following:
                 source = dataclasses.replace(self.context.source, revision=str(order["commit"]))
                 self.context.source = source
             self.of = of
-        self.context.weights = str(order["weights"])
+        told, own = str(order["weights"]), self.context.weights
+        if told and own:  # those that were loaded before rank 0 could say which
+            require_same_weights(own, told, self.context.recipe.model.id)
+        self.context.weights = told or own
         plan = Plan.from_dict(cast("dict[str, JsonValue]", order["plan"]))
         assert plan is not None  # rank 0 has the same version
         self.context.plan = plan

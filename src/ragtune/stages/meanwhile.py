@@ -19,6 +19,7 @@ from ragtune.model.plan import plan_answers
 from ragtune.model.wrapping import Tuned
 from ragtune.scoring.metrics import log_key, score, short_name
 from ragtune.scoring.statistics import figures
+from ragtune.stages.answer import tell_way
 from ragtune.stages.context import Context
 from ragtune.stages.order import proof_of, stage_named
 from ragtune.store.proof import fingerprint
@@ -93,6 +94,7 @@ class _Asker:
         if self.engine is None:
             longest = recipe.evaluate.max_new_tokens
             self.engine = Local(model, longest, self.batch, self.cache_tokens)
+            tell_way(self.context, self.engine)
         try:
             found = self.engine.answer(
                 self.context.encoder, self.asked, self._partial(step), f"asking (step {step})"

@@ -17,7 +17,7 @@ from ragtune.model.plan import plan_answers
 from ragtune.model.quantized import without_quantization
 from ragtune.scoring.reasked import asked_first, changed_in, settled
 from ragtune.scoring.score import Answers
-from ragtune.stages.answer import ANSWERS, merged_model, sharing
+from ragtune.stages.answer import ANSWERS, merged_model, sharing, tell_way
 from ragtune.stages.context import Context
 from ragtune.store.proof import Facts
 
@@ -40,6 +40,7 @@ def answers(context: Context, out: Path) -> Facts:
         dequantized=False, shares=context.plan.shares,
     )  # fmt: skip
     engine = Local(merged_model(context), recipe.evaluate.max_new_tokens, batch, cache)
+    tell_way(context, engine)
     engine.share = sharing(context, "merged")
     write_predictions(
         out / ANSWERS, _as_many_as_needed(context, engine, out.with_name("answers.jsonl"))

@@ -9,7 +9,6 @@ from typing import Self
 
 import torch
 from pydantic import JsonValue
-from transformers import PreTrainedModel
 
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.screen.console import note
@@ -19,7 +18,6 @@ from ragtune.distributed.launch import launched
 from ragtune.distributed.place import Place, take_place
 from ragtune.distributed.world import Device, World
 from ragtune.model.hardware import Gpu, Hardware, choose_hardware, gpu_of
-from ragtune.model.wrapping import digest_of
 from ragtune.recipe.schema import Recipe
 
 FOLLOW = "ragtune.stages.follow"
@@ -148,21 +146,14 @@ def devices_of(recipe: Recipe) -> list[int]:
     return wanted
 
 
-def require_weights(model: PreTrainedModel, name: str, expected: str) -> str:
-    """See that a base has the weights that rank 0 has, before anything is answered; returns their digest.
-
-    Args:
-        model: the base.
-        name: of it.
-        expected: their digest; empty on rank 0.
+def require_same_weights(found: str, expected: str, name: str) -> None:
+    """See that a base has the weights that rank 0 has, by their digests, before anything is answered.
 
     Raises:
         RagtuneError: it has others.
     """
-    found = digest_of(model)
-    if expected not in ("", found):
+    if found != expected:
         raise RagtuneError(
             f"The weights of {name} are not those that rank 0 has.",
             "Let every machine have the same files of the model. Then the same command goes on.",
         )
-    return found

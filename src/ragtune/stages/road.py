@@ -12,6 +12,7 @@ from pathlib import Path
 from ragtune.base.disk import ReadOnlyError, disk_errors, full_disk
 from ragtune.base.errors import RagtuneError
 from ragtune.base.files import remove
+from ragtune.base.garbage import sparing_the_old
 from ragtune.base.lock import locked, refusal, require_held
 from ragtune.base.processes import require_own_settings
 from ragtune.base.screen.console import note, warn
@@ -62,7 +63,7 @@ def working(context: Context, *, making: bool = True, keeping: bool = True) -> I
         require_own_settings()
     folder = context.folder
     folder.require_ours()  # also of the lock
-    with _alone(context), Ranks(context.recipe) as context.ranks:
+    with sparing_the_old(), _alone(context), Ranks(context.recipe) as context.ranks:
         if context.read_only:
             require_whole(context)
             require_unchanged(context, making=making)
@@ -119,6 +120,8 @@ def make(context: Context, stage: Stage | str) -> Proof:
         )
     if proof is not None:
         _retire_remade(context)
+    if stage.loads and context.ranks and not (context.remote and stage.asks):
+        context.ranks.start()  # they import what this one has imported while the stages before are made
     for name in stage.needs:
         make(context, name)
     proof = _made(context, stage, place)

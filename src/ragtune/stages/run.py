@@ -36,6 +36,8 @@ def run(context: Context) -> Comparison | None:
     """Everything, in order; what is finished is not repeated. Within `working`."""
     if _finished(context):
         note(f"The run in {context.folder.path} is finished: no stage is repeated.")
+    elif context.ranks:
+        context.ranks.start()  # they have much to import
     check(context)
     for stage in ("data", "questions", "before", "adapter", "after"):
         make(context, stage)

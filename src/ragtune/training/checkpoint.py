@@ -7,11 +7,15 @@ true one is set aside.
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
+from ragtune.base.disk import disk_errors
 from ragtune.base.files import remove
-from ragtune.store.seal import is_whole, set_aside
+from ragtune.store.seal import is_whole, seal, set_aside
 
 
 def checkpoints(folder: Path) -> list[tuple[int, Path]]:
@@ -27,6 +31,19 @@ def newest_whole(folder: Path) -> Path | None:
             return path
         set_aside(path, "not whole; cut off while it was written?")
     return None
+
+
+@contextlib.contextmanager
+def writing(checkpoint: Path, needed: int) -> Iterator[None]:
+    """Let a checkpoint of so many bytes be written: whole, with its manifest, or not at all."""
+    try:
+        with disk_errors(checkpoint, needed):
+            remove(checkpoint)  # nothing is written over
+            yield
+            seal(checkpoint)
+    except BaseException:  # a stop, too
+        shutil.rmtree(checkpoint, ignore_errors=True)  # half of it would fill the disk
+        raise
 
 
 def keep_newest(folder: Path, count: int, best: int | None) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from torch import nn
 
 from ragtune.base.stopping import Stopped
 from ragtune.model.wrapping import Tuned
@@ -36,3 +38,16 @@ def switching(model: Tuned) -> Callable[[bool], Tuned]:
         return model if model.training == mode else train(mode)
 
     return switch
+
+
+def forgetting(parameters: Sequence[nn.Parameter]) -> Callable[..., None]:
+    """A model's `zero_grad` that looks at what learns alone, and drops its gradients.
+
+    Trainer calls it at every step, when the GPU has nothing left to do.
+    """
+
+    def forget(*_: object, **__: object) -> None:
+        for parameter in parameters:
+            parameter.grad = None
+
+    return forget

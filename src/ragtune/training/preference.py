@@ -53,6 +53,7 @@ class PreferenceTrainer(PackedTrainer):
             )
         self.beta = beta
         self.data_collator = PairCollator(packed=True)
+        self.graphs.drop()  # which fill rows up with what is no pair
 
     def train(self, *arguments: Any, **options: Any) -> TrainOutput:  # noqa: ANN401 - Trainer's
         """Trainer's, when the references are known."""
@@ -63,11 +64,11 @@ class PreferenceTrainer(PackedTrainer):
                 self.rows[index] = referenced(self.model, row)
         return super().train(*arguments, **options)
 
-    def total_loss(self, logits_KV: Tensor, inputs: dict[str, Any], smoothing: float) -> Tensor:
+    def total_loss(self, logits_KV: Tensor, inputs: dict[str, Any]) -> Tensor:
         """DPO's over the pairs of a row; cross entropy over one without pairs."""
         if "reference" not in inputs:
             assert not (self.model.training and len(inputs["targets"])), "a row lost its pairs"
-            return super().total_loss(logits_KV, inputs, smoothing)
+            return super().total_loss(logits_KV, inputs)
         return functional.softplus(
             -self.beta * (margins(logits_KV, inputs) - inputs["reference"])
         ).sum()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.optim import Optimizer
 from torch.utils.data import SequentialSampler
 from transformers import (
@@ -21,10 +20,8 @@ from transformers import (
 )
 from transformers.utils import ModelOutput
 
-from ragtune.base.disk import disk_errors
 from ragtune.base.errors import RagtuneError, is_out_of_memory
-from ragtune.base.files import remove
-from ragtune.base.screen.console import warn
+from ragtune.base.screen.console import note, warn
 from ragtune.base.stopping import ask, asked
 from ragtune.data.encode import Sample
 from ragtune.distributed.summing import Summing
@@ -37,15 +34,17 @@ from ragtune.model.lora import refresh
 from ragtune.model.plan import Plan
 from ragtune.model.skeleton import has_own_code
 from ragtune.model.wrapping import Tuned, digest_of
-from ragtune.store.seal import is_whole, seal
+from ragtune.store.seal import is_whole
+from ragtune.training.announcing import Announcing
 from ragtune.training.average import Average
-from ragtune.training.checkpoint import keep_newest
+from ragtune.training.checkpoint import keep_newest, writing
 from ragtune.training.failures import smaller_plan
 from ragtune.training.flat import flat_optimizer, split_rates
-from ragtune.training.modes import set_recompute, switching
+from ragtune.training.graphs import Graphs
+from ragtune.training.modes import forgetting, set_recompute, switching
 from ragtune.training.noise import Noise
 from ragtune.training.questions import Questions
-from ragtune.training.rows import PackedRows, RowCollator, read_row, split_rows
+from ragtune.training.rows import PackedRows, RowCollator, cross_entropies, read_row, split_rows
 
 _DRIFTED = (
     "Every rank adds up the same: one that gets another result has a fault in its GPU or its memory. Leave it "
@@ -88,19 +87,18 @@ class PackedTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         alpha, self.neftune_noise_alpha = self.args.neftune_noise_alpha, None  # not Trainer's
         self.noise = Noise(alpha, masks) if alpha else None
-        self.masks = masks
         self.keep = keep
         self.questions = questions
         self.average: Average | None = None
         """Of the last steps' weights, if it is wanted."""
         self.lora_plus: float | None = None
         """How often the learning rate the adapter's B matrices have, if they have their own."""
-        self.trained = trained
         self.world = world
         self.stopping = False
         """Whether a signal came, to any rank."""
+        self.learning = [p for p in self.model.parameters() if p.requires_grad]
         if world:
-            self.summing = Summing([p for p in self.model.parameters() if p.requires_grad])
+            self.summing = Summing(self.learning)
         self.plan = plan
         self.on_plan = on_plan
         self.rows: list[list[Sample]] = self.train_dataset.rows
@@ -112,7 +110,19 @@ class PackedTrainer(Trainer):
         """Whether one of them ran out of memory."""
         self.told = torch.zeros(())
         """The loss of this step that Trainer was given before its last row."""
+        self.announce = Announcing(masks, self.noise, trained, self.args)
+        self.graphs = Graphs(self.model, self.rows, self.args.device, self.announce, self._tell)
+        if not plan.packed or plan.spread or torch.are_deterministic_algorithms_enabled():
+            self.graphs.drop()
+        # A large model's thousands of modules are walked through once, and not several times a row.
         self.model.train = switching(self.model)
+        self.model.zero_grad = forgetting(self.learning)
+        self._size = int(self.model.num_parameters(exclude_embeddings=True))
+
+    def _tell(self, words: str) -> None:
+        note(f"From step {self.state.global_step + 1} on {words}.")
+        self.plan = dataclasses.replace(self.plan, graphs=words)
+        self.on_plan(self.plan)
 
     @property
     def stops(self) -> bool:
@@ -141,12 +151,19 @@ class PackedTrainer(Trainer):
         self.step_rows.append(row)
         last = (row + 1) % self.args.gradient_accumulation_steps == 0 or row + 1 == len(self.rows)
         whole = len(self.rows[row]) <= self.plan.max_samples_per_row
-        run = partial(super().training_step, model, num_items_in_batch=num_items_in_batch)
+        once = partial(super().training_step, model, num_items_in_batch=num_items_in_batch)
+        run = partial(self._run, once)
         parts = [inputs] if whole else self._parts(row)
         loss = self._unless_out_of_memory(run, parts, last=last)
         if last:
             return self._end_step(run, loss)
         self.told = self.told + loss
+        return loss
+
+    def _run(self, once: Callable[[dict[str, Any]], Tensor], inputs: dict[str, Any]) -> Tensor:
+        """The loss of a row that is run forward and backward."""
+        loss = self.graphs.run(self._prepare_inputs(inputs), once)
+        self.row_losses.append((inputs["row"], loss))
         return loss
 
     def _end_step(self, run: Callable[[dict[str, Any]], Tensor], loss: Tensor) -> Tensor:
@@ -179,8 +196,9 @@ class PackedTrainer(Trainer):
         total: Tensor | None = None
         try:
             for index, part in enumerate([] if self.failed else parts, 1):
-                # Where a base is spread, the ranks' last passes may not be the same one.
-                if self.world and not self.world.passes and last and index == len(parts):
+                # Where a base is spread, the ranks' last passes may not be the same one; a graph sums nothing.
+                summing = self.world and not self.world.passes and self.graphs.off
+                if summing and last and index == len(parts):
                     self.summing.last_pass()
                 loss = run(part)
                 total = loss if total is None else total + loss
@@ -189,6 +207,14 @@ class PackedTrainer(Trainer):
                 raise
             self.failed, total = True, None
         return torch.zeros((), device=self.args.device) if total is None else total
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """As Trainer counts, but for the model's parameters, which are not counted again."""
+        return 6 * int(inputs["input_ids"].numel()) * self._size
+
+    def _clip_grad_norm(self, model: Tuned) -> Tensor:  # noqa: ARG002 - Trainer's signature
+        norm: Tensor = self.accelerator.clip_grad_norm_(self.learning, self.args.max_grad_norm)
+        return norm
 
     def _retreat(self) -> None:
         """Forget the step's gradients, and take a smaller plan.
@@ -204,6 +230,7 @@ class PackedTrainer(Trainer):
         self.on_plan(self.plan)
         warn(f"{self.plan.changes[-1].capitalize()}; the step begins again.")
         self.row_losses.clear()
+        self.graphs.drop()
         drop_waiting(self.model)
         self.model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
@@ -220,8 +247,7 @@ class PackedTrainer(Trainer):
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             decay = {"weight_decay": self.args.weight_decay}
             self.optimizer: Optimizer = flat_optimizer(
-                (p for p in self.model.parameters() if p.requires_grad),
-                lambda tensors: kind([{"params": tensors, **decay}], **options),
+                self.learning, lambda tensors: kind([{"params": tensors, **decay}], **options)
             )
         optimizer: Optimizer = super().create_optimizer(model)
         if self.lora_plus:
@@ -236,25 +262,16 @@ class PackedTrainer(Trainer):
         num_items_in_batch: Tensor | None = None,  # noqa: ARG002 - of this rank's rows alone
     ) -> Tensor | tuple[Tensor, ModelOutput]:
         """Cross entropy over the trained tokens of a row, divided by those of the whole step."""
-        if self.noise:
-            self.noise.borders = inputs.get("cu_seq_lens_q")
-        step = inputs["row"] // self.args.gradient_accumulation_steps
-        self.masks.read(step, inputs["places"])
         outputs, logits_KV = read_row(model, inputs)
-        targets_K = inputs["targets"]
-        # The evaluation loss stays what it is called, and comparable.
-        smoothing = self.args.label_smoothing_factor if model.training else 0.0
-        total = self.total_loss(logits_KV, inputs, smoothing)
-        loss = total / (self.trained[step] if model.training else len(targets_K))
-        if model.training:
-            self.row_losses.append((inputs["row"], loss.detach()))
+        total = self.total_loss(logits_KV, inputs)
+        loss = total / (self.announce.divisor if model.training else len(inputs["targets"]))
         return (loss, outputs) if return_outputs else loss
 
-    def total_loss(self, logits_KV: Tensor, inputs: dict[str, Any], smoothing: float) -> Tensor:
+    def total_loss(self, logits_KV: Tensor, inputs: dict[str, Any]) -> Tensor:
         """The sum that the loss of a row is made of: here of the trained tokens' cross entropies."""
-        return functional.cross_entropy(
-            logits_KV.float(), inputs["targets"], reduction="sum", label_smoothing=smoothing
-        )
+        # The evaluation loss stays what it is called, and comparable.
+        smoothing = self.args.label_smoothing_factor if self.model.training else 0.0
+        return cross_entropies(logits_KV, inputs["targets"], smoothing)
 
     def evaluate(
         self,
@@ -316,26 +333,17 @@ class PackedTrainer(Trainer):
     def _save_checkpoint(self, model: Tuned, trial: object) -> None:
         if self.world and self.world.alike:
             with self.world.saving():
-                self.world.require_same(
-                    digest_of(self.model, trained=True), "The adapter", _DRIFTED
-                )
+                digest = digest_of(self.model, trained=True)
+                self.world.require_same(digest, "The adapter", _DRIFTED)
         if self.world and not self.world.leads:
             return
         folder = Path(self._get_output_dir(trial=trial))
         checkpoint = folder / f"checkpoint-{self.state.global_step}"
         # Weights, AdamW's two averages and perhaps that of the weights, in float32.
-        needed = (16 if self.average else 12) * sum(
-            p.numel() for p in self.model.parameters() if p.requires_grad
-        )
-        try:
-            with disk_errors(checkpoint, needed):
-                remove(checkpoint)  # nothing is written over
-                super()._save_checkpoint(model, trial)
-                if self.average:
-                    self.average.save(checkpoint)
-                seal(checkpoint)
-        except BaseException:  # a stop, too
-            shutil.rmtree(checkpoint, ignore_errors=True)  # half of it would fill the disk
-            raise
+        needed = (16 if self.average else 12) * sum(p.numel() for p in self.learning)
+        with writing(checkpoint, needed):
+            super()._save_checkpoint(model, trial)
+            if self.average:
+                self.average.save(checkpoint)
         # Only now may older ones go: until the manifest stands this one does not count.
         keep_newest(folder, self.keep, self.state.best_global_step)

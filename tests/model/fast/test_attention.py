@@ -148,11 +148,20 @@ def test_varlen_equals_by_sample_on_cuda(window: int | None) -> None:
     from ragtune.model.fast import attention
 
     torch.manual_seed(0)
-    borders = torch.tensor([0, 5, 40, 70], dtype=torch.int32, device="cuda")
-    q, k, v = (torch.randn(1, h, 70, 64, device="cuda", dtype=torch.bfloat16) for h in (8, 2, 2))
-    fast = attention._varlen(q, k, v, 0.125, window, borders, None)
-    slow = attention._by_sample(q.float(), k.float(), v.float(), 0.125, window, [5, 35, 30])
-    torch.testing.assert_close(fast.float(), slow, rtol=2e-2, atol=2e-2)
+    # The last samples of a row that is filled up may have no tokens.
+    borders = torch.tensor([0, 5, 40, 70, 70, 70], dtype=torch.int32, device="cuda")
+    given = [torch.randn(1, h, 70, 64, device="cuda", dtype=torch.bfloat16) for h in (8, 2, 2)]
+    found = []
+    for dtype in (torch.bfloat16, torch.float32):
+        q, k, v = (t.to(dtype, copy=True).requires_grad_() for t in given)
+        if dtype == torch.bfloat16:
+            out = attention._varlen(q, k, v, 0.125, window, borders, 70)
+        else:
+            out = attention._by_sample(q, k, v, 0.125, window, [5, 35, 30])
+        out.float().pow(2).sum().backward()  # type: ignore[no-untyped-call]
+        found.append([out, q.grad, k.grad, v.grad])
+    for fast, slow in zip(*found, strict=True):
+        torch.testing.assert_close(fast.float(), slow, rtol=5e-2, atol=5e-2)
 
 
 def test_a_rotary_embedding_that_depends_on_the_row_is_not_packed() -> None:

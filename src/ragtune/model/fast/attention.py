@@ -46,8 +46,10 @@ _HARMLESS = {
 
 _KERNEL_BLOCK = 64  # positions that the kernel for new tokens looks at together
 _KERNEL_HEAD = 256  # the largest head of the flash kernel
+_KNOWN = inspect.signature(varlen_attn).parameters
 # Newer ones of torch know windows, and causal is one that ends at the token itself.
-_HAS_WINDOWS = "window_size" in inspect.signature(varlen_attn).parameters
+_HAS_WINDOWS = "window_size" in _KNOWN
+_HAS_GROUPS = "enable_gqa" in _KNOWN
 
 
 class PackedAttentionError(ValueError):
@@ -136,16 +138,19 @@ def _varlen(
     borders: Tensor,
     longest: int | None,
 ) -> Tensor:
-    k_1HTD, v_1HTD = (_for_each_query(t, q_1HTD.shape[1]) for t in (k_1GTD, v_1GTD))
-    half = torch.get_autocast_dtype("cuda") if q_1HTD.dtype == torch.float32 else q_1HTD.dtype
-    q_THD, k_THD, v_THD = (t.squeeze(0).transpose(0, 1).to(half) for t in (q_1HTD, k_1HTD, v_1HTD))
-    top = int(longest) if longest is not None else int(borders.diff().max())
     options: dict[str, Any] = {"scale": scale}
+    if _HAS_GROUPS:
+        options["enable_gqa"] = k_1GTD.shape[1] != q_1HTD.shape[1]
+    else:
+        k_1GTD, v_1GTD = (_for_each_query(t, q_1HTD.shape[1]) for t in (k_1GTD, v_1GTD))
+    half = torch.get_autocast_dtype("cuda") if q_1HTD.dtype == torch.float32 else q_1HTD.dtype
+    q_THD, k_TGD, v_TGD = (t.squeeze(0).transpose(0, 1).to(half) for t in (q_1HTD, k_1GTD, v_1GTD))
+    top = int(longest) if longest is not None else int(borders.diff().max())
     if _HAS_WINDOWS:
         options["window_size"] = (-1 if window is None else window - 1, 0)
     else:
         options["is_causal"] = True
-    out_THD: Any = varlen_attn(q_THD, k_THD, v_THD, borders, borders, top, top, **options)
+    out_THD: Any = varlen_attn(q_THD, k_TGD, v_TGD, borders, borders, top, top, **options)
     out_1THD: Tensor = out_THD[None].to(q_1HTD.dtype)
     return out_1THD
 

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from ragtune.model.hardware import has_triton
 
-_BLOCK = 512
-"""Groups of columns that a program of the kernel covers, with two warps."""
+_BLOCKS = 32, 512
+"""Groups of columns that a program of the kernel covers, at least and at most: narrow rows have fewer."""
 _LEVELS = 2**16
 """Rates are multiples of 1 / _LEVELS."""
 _ROUNDS = 7
@@ -39,7 +39,8 @@ class Draw:
 
     seed: int
     """Below 2³²."""
-    step: int
+    step: Tensor
+    """[1], int64, beside the places: a graph that was captured in one step is replayed in others."""
     layer: int
     places: Tensor
     """[T], int64: of each token; see `places`."""
@@ -59,11 +60,15 @@ class Masks:
     """
 
     def __init__(self, seed: int) -> None:
-        self._row = Draw(seed, 0, 0, torch.empty(0, dtype=torch.int64))
+        self._row = Draw(seed, torch.zeros(1, dtype=torch.int64), 0, torch.empty(0))
 
     def read(self, step: int, places_T: Tensor) -> None:
-        """Say which row is read from here on; places as `places` gives them, on the model's device."""
-        self._row = dataclasses.replace(self._row, step=step, places=places_T)
+        """Say which row is read from here on; places as `places` gives them, on the model's device.
+
+        The step stays where it is in memory: a row's backward pass comes before the next row is read.
+        """
+        step_1 = self._row.step.to(places_T.device).fill_(step)
+        self._row = dataclasses.replace(self._row, step=step_1, places=places_T)
 
     def of(self, layer: int) -> Draw:
         """What a layer draws for the row that is read; 0 is the embeddings' noise."""
@@ -143,19 +148,20 @@ def numbers(draw: Draw, width: int) -> Tensor:
     """[T, width], int16, every value as likely as any other: the plain form of what the kernel draws."""
     groups = -(-width // 8)
     device = draw.places.device
-    out = torch.empty((len(draw.places), 8, groups), dtype=torch.int16, device=device)
+    out = torch.empty((len(draw.places), groups, 8), dtype=torch.int16, device=device)
     tokens = max(1, (_AT_ONCE_ON_CPU if device.type == "cpu" else _AT_ONCE) // groups)
-    key, columns = (draw.seed, draw.step), torch.arange(groups, device=device)[None]
+    step = int(draw.step) if device.type == "cpu" else draw.step
+    key, columns = (draw.seed, step), torch.arange(groups, device=device)[None]
     for at in range(0, len(out), tokens):
         places_T1, into = draw.places[at : at + tokens, None], out[at : at + tokens]
         for part, drawn in enumerate(_drawn(columns, places_T1, draw.layer, key)):
             halves = drawn.view(torch.int16).view(-1, groups, 4)[..., :2]  # the others are 0
-            into[:, 2 * part : 2 * part + 2] = halves.transpose(1, 2)
+            into[..., 2 * part : 2 * part + 2] = halves
     return out.flatten(1)[:, :width]
 
 
 def _drawn(
-    columns: Tensor, places_T1: Tensor, layer: int, key: tuple[int, int]
+    columns: Tensor, places_T1: Tensor, layer: int, key: tuple[int, int | Tensor]
 ) -> tuple[Tensor, ...]:
     """Four tensors [T, groups], int64, of 32 random bits each."""
     if columns.device.type != "cpu":
@@ -170,7 +176,7 @@ _Array = TypeVar("_Array", Tensor, NDArray[np.integer[Any]])
 
 
 def _philox(
-    c0: _Array, c1: _Array, c2: _Array, layer: int, key: tuple[int, int]
+    c0: _Array, c1: _Array, c2: _Array, layer: int, key: tuple[int, int | Tensor]
 ) -> tuple[_Array, _Array, _Array, _Array]:
     """Philox4x32 of a counter whose parts are broadcast, in 64 bits, of which only 32 are used."""
     c3 = c2 * 0 + layer
@@ -185,7 +191,7 @@ def _philox(
     return c0, c1, c2, c3
 
 
-def _high(product: _Array, other: _Array, key: int) -> _Array:
+def _high(product: _Array, other: _Array, key: int | Tensor) -> _Array:
     high = product >> 32
     high &= _HALF  # torch's shift copies the sign
     return high ^ (other ^ key)
@@ -213,7 +219,9 @@ def _launch(x: Tensor, out: Tensor, rate: float, draw: Draw, *, add: bool) -> No
     draw, width = _by_token(x, draw)
     groups = -(-width // 8)
     seed = draw.seed - (draw.seed >> 31 << 32)  # as Triton takes 32 bits
-    kernels.dropout[(len(draw.places), -(-groups // _BLOCK))](
-        x, out, draw.places, width, groups, *_levels(rate), seed, draw.step, draw.layer,
-        add, _BLOCK, _ROUNDS, num_warps=2,
+    least, most = _BLOCKS
+    block = min(max(least, 1 << (groups - 1).bit_length()), most)
+    kernels.dropout[(len(draw.places), -(-groups // block))](
+        x, out, draw.places, width, *_levels(rate), seed, draw.step, draw.layer,
+        add, block, _ROUNDS, num_warps=max(1, block // 128),
     )  # fmt: skip

@@ -11,9 +11,9 @@ Axes in names: T tokens, I and O numbers in and out of a layer, R rows, K what a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextvars import ContextVar
-from functools import cache, reduce
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from ragtune.base.errors import UsageError, is_out_of_memory
 from ragtune.base.text import first_line
+from ragtune.model.hardware import has_triton
 
 FORMAT = torch.float8_e4m3fn
 """Of weights and activations."""
@@ -32,6 +33,10 @@ FAST_SUMS = True
 MULTIPLE = 16
 """Of which both sizes of a layer must be one."""
 _TINY = 1e-30
+_BLOCK = 4096
+"""Columns that a program of the kernel reads at a time, with a warp for each 512."""
+_WIDE = 4 * _BLOCK
+"""Longer rows have twice the warps: so fewer are under way, and stay in the cache for the second reading."""
 _ALLOWED = 0.02
 """What the GPU's product may differ by from that of the same bytes in float32: bfloat16 rounds it."""
 _ANSWERING, _TRAINING = ((1, 1), (2, 1), (65, 1)), ((65, 1), (65, 2), (65, 3))
@@ -53,27 +58,41 @@ def quantize(*parts_RK: Tensor, dtype: torch.dtype = FORMAT) -> Rows:
 
     A kernel that makes an activation can make these, too: products take `Rows`.
     """
-    if not parts_RK[0].is_cuda:
-        return Rows(*_quantized(parts_RK, dtype))
-    # One graph for every way of calling it.
-    with torch.no_grad(), torch.autocast("cuda", enabled=False):
-        return Rows(*_compiled()(parts_RK, dtype))
+    if not (parts_RK[0].is_cuda and has_triton()):
+        return _quantized(parts_RK, dtype)
+    from ragtune.model.fast import kernels  # noqa: PLC0415 - Triton is on GPU machines alone
+
+    parts = tuple(part if part.stride(1) == 1 else part.contiguous() for part in parts_RK)
+    widths = tuple(part.shape[1] for part in parts)
+    rows, device = len(parts[0]), parts[0].device
+    found = Rows(
+        torch.empty((rows, sum(widths)), dtype=dtype, device=device),
+        torch.empty((rows, 1), dtype=torch.float32, device=device),
+    )
+    block = min(_BLOCK, 1 << (max(widths) - 1).bit_length())
+    warps = max(1, block // 512) * (2 if sum(widths) > _WIDE else 1)
+    kernels.quantize[(rows,)](
+        parts, tuple(part.stride(0) for part in parts), widths, *found, _share(dtype), _TINY, block,
+        num_warps=warps,
+    )  # fmt: skip
+    return found
 
 
-def _quantized(parts_RK: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _quantized(parts_RK: Sequence[Tensor], dtype: torch.dtype) -> Rows:
     largest = [part.abs().amax(1, keepdim=True).float() for part in parts_RK]
     most_R1 = reduce(torch.maximum, largest).clamp_min(_TINY)
     # In whole numbers, so that every device finds the same: a format's largest number is 1.75 times a power
-    # of two, and the exponent is one more where the mantissa is larger.
-    rounded_R1 = (most_R1.view(torch.int32) + 0x1FFFFF) & 0x7F800000
-    scale_R1 = rounded_R1.view(torch.float32) * (1.75 / torch.finfo(dtype).max)
+    # of two, and the exponent is one more where the mantissa is larger. What is no number counts as infinite.
+    bits_R1 = most_R1.view(torch.int32).clamp_max(0x7F800000)
+    rounded_R1 = (bits_R1 + 0x1FFFFF) & 0x7F800000
+    scale_R1 = rounded_R1.view(torch.float32) * _share(dtype)
     values = [(part.float() * scale_R1.reciprocal()).to(dtype) for part in parts_RK]
-    return values[0] if len(values) == 1 else torch.cat(values, 1), scale_R1
+    return Rows(values[0] if len(values) == 1 else torch.cat(values, 1), scale_R1)
 
 
-@cache
-def _compiled() -> Callable[[Sequence[Tensor], torch.dtype], tuple[Tensor, Tensor]]:
-    return torch.compile(_quantized, dynamic=True)
+def _share(dtype: torch.dtype) -> float:
+    """A scale's part of the power of two below the largest number that it can meet."""
+    return 1.75 / torch.finfo(dtype).max
 
 
 def product(left: Rows, right: Rows, dtype: torch.dtype) -> Tensor:
@@ -278,5 +297,5 @@ def _difference(weight: Rows, tokens: int, parts: int) -> float:
     drawn_TK = drawn_TK.to(weight.values.device, torch.bfloat16)
     beside = [part.contiguous() for part in drawn_TK.chunk(parts, 1)]
     found = product(quantize(*beside), weight, torch.bfloat16).float()
-    expected = plain_product(Rows(*_quantized([drawn_TK], FORMAT)), weight)
+    expected = plain_product(_quantized([drawn_TK], FORMAT), weight)
     return float(((found - expected).norm(dim=1) / expected.norm(dim=1)).max())

@@ -1,7 +1,7 @@
-"""Triton kernels: dropout whose masks are computed, and one new token's attention to its past.
+"""Triton kernels: dropout whose masks are computed, rows in 8 bits, a new token's attention, a norm's gradient.
 
-Imported where there is a GPU and Triton; elsewhere `dropout` and `attention` have a plain form, with
-which the tests compare these.
+Imported where there is a GPU and Triton; elsewhere `dropout`, `eight` and `attention` have a plain form,
+with which the tests compare these.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
@@ -10,35 +10,92 @@ import triton
 import triton.language as tl
 
 
-# `width` and `groups` stay specialised: knowing that 16 divides them lets loads and stores be wide.
-@triton.jit(do_not_specialize=["threshold", "seed", "step", "layer"])
+# `width` stays specialised: knowing that 16 divides it lets loads and stores be wide.
+@triton.jit(do_not_specialize=["threshold", "seed", "layer"])
 def dropout(  # noqa: PLR0913 - Triton reads the signature
-    x, out, places, width, groups, threshold, scale, seed, step, layer,
+    x, out, places, width, threshold, scale, seed, step, layer,
     add: tl.constexpr, block: tl.constexpr, rounds: tl.constexpr,
 ):  # fmt: skip
     """Write (or add) x [T, width], dropped out, to `out`; a program covers some columns of a token.
 
-    One Philox call gives 128 bits, 16 for each of eight columns that lie `groups` apart: drawing a float
-    for each element took longer than reading and writing it. What draws less than `threshold` is dropped.
+    One Philox call gives 128 bits, 16 for each of eight columns beside each other: drawing a float for each
+    element took longer than reading and writing it. What draws less than `threshold` is dropped.
     """
     token = tl.program_id(0).to(tl.int64)
     group = tl.program_id(1) * block + tl.arange(0, block)
+    at = group[:, None] * 8 + tl.arange(0, 8)[None, :]
+    inside = at < width
+    out += token * width + at
+    # All that is read is asked for before anything is drawn or written.
+    value = tl.load(x + token * width + at, mask=inside, other=0.0)
+    if add:
+        total = tl.load(out, mask=inside, other=0.0)
     place = tl.load(places + token)
-    numbers = tl.philox_impl(
+    step = tl.load(step)
+    a, b, c, d = tl.philox_impl(
         group.to(tl.uint32), (place & 0xFFFFFFFF).to(tl.uint32), (place >> 32).to(tl.uint32),
         layer.to(tl.uint32), seed.to(tl.uint32), step.to(tl.uint32), rounds,
     )  # fmt: skip
-    x += token * width
-    out += token * width
-    for part in tl.static_range(8):
-        at = part * groups + group
-        inside = (group < groups) & (at < width)
-        drawn = (numbers[part // 2] << (16 - 16 * (part % 2))).to(tl.int32, bitcast=True) >> 16
-        value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
-        value = tl.where(drawn >= threshold, value * scale, 0.0)
-        if add:
-            value += tl.load(out + at, mask=inside, other=0.0).to(tl.float32)
-        tl.store(out + at, value.to(out.dtype.element_ty), mask=inside)
+    drawn = tl.join(tl.join(a, c), tl.join(b, d)).reshape(block, 4).to(tl.int32, bitcast=True)
+    # In the high half of 32 bits, whatever the low one is.
+    drawn = tl.join(drawn << 16, drawn).reshape(block, 8)
+    value = tl.where(drawn >= threshold << 16, value.to(tl.float32) * scale, 0.0)
+    if add:
+        value += total.to(tl.float32)
+    tl.store(out, value.to(out.dtype.element_ty), mask=inside)
+
+
+# Widths and strides stay specialised, as above; a row more or less compiles nothing.
+@triton.jit
+def quantize(  # noqa: PLR0913 - Triton reads the signature
+    parts, strides, widths, out, scales, share, smallest: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    """A row of matrices beside each other in 8 bits, and its scale, as `eight._quantized` finds them.
+
+    The row is read twice: the second time it comes from a cache.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, block)
+    # As whole numbers magnitudes have the same order, and what is no number is the largest.
+    most = tl.full((block,), smallest, tl.float32).to(tl.int32, bitcast=True)
+    whole = 0
+    for i in tl.static_range(len(parts)):
+        for start in range(0, widths[i], block):
+            at = start + column
+            value = tl.load(parts[i] + row * strides[i] + at, mask=at < widths[i], other=0.0)
+            bits = value.to(tl.float32).to(tl.int32, bitcast=True) & 0x7FFFFFFF
+            most = tl.maximum(most, bits)
+        whole += widths[i]
+    largest = tl.minimum(tl.max(most, axis=0), 0x7F800000)
+    scale = ((largest + 0x1FFFFF) & 0x7F800000).to(tl.float32, bitcast=True) * share
+    tl.store(scales + row, scale)
+    reciprocal = tl.div_rn(1.0, scale)
+    out += row * whole
+    for i in tl.static_range(len(parts)):
+        for start in range(0, widths[i], block):
+            at = start + column
+            inside = at < widths[i]
+            value = tl.load(parts[i] + row * strides[i] + at, mask=inside, other=0.0)
+            value = value.to(tl.float32) * reciprocal
+            tl.store(out + at, value.to(out.dtype.element_ty), mask=inside)
+        out += widths[i]
+
+
+@triton.jit
+def norm_backward(  # noqa: PLR0913 - Triton reads the signature
+    gradient, out, x, weight, scale, width, offset, block: tl.constexpr,
+):  # fmt: skip
+    """RMSNorm's gradient for its input, of one row: s·m - s³/N·(m·x)·x with m = gradient·(weight + offset)."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, block)
+    inside = column < width
+    at = row * width + column
+    x_row = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+    weights = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32) + offset
+    m = tl.load(gradient + at, mask=inside, other=0.0).to(tl.float32) * weights
+    s = tl.load(scale + row).to(tl.float32)
+    result = s * m - s * s * s / width * tl.sum(m * x_row, axis=0) * x_row
+    tl.store(out + at, result.to(out.dtype.element_ty), mask=inside)
 
 
 # A window of another length must not be compiled anew, least of all while a graph is captured.

@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.integrations.liger import apply_liger_kernel
 
 from ragtune.model.experts import mixtures
+from ragtune.model.fast.norm import lighten_norms
 from ragtune.model.skeleton import language_model
 
 Rotary = Callable[..., tuple[torch.Tensor, torch.Tensor]]
@@ -50,6 +51,7 @@ def fuse_kernels(model: PreTrainedModel) -> None:
         elif original is not changed and callable(original):
             kernel = _rotary(changed) if name == "apply_rotary_pos_emb" else changed
             setattr(family, name, _on_cuda(kernel, original))
+    lighten_norms(model)
 
 
 def _on_cuda(kernel: Callable[..., object], plain: Callable[..., object]) -> Callable[..., object]:

@@ -1,0 +1,78 @@
+"""When garbage is looked for: a run looks through what it made itself, and frees what was there before."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from ragtune.base.garbage import importing, sparing_the_old
+
+
+class Cycle:
+    def __init__(self) -> None:
+        self.own = self
+
+
+@pytest.fixture
+def thawed() -> Iterator[None]:
+    """As in a program of one's own: the tests freeze what they have imported."""
+    count = gc.get_freeze_count()
+    gc.unfreeze()
+    yield
+    if count:
+        gc.freeze()
+
+
+def test_what_was_garbage_before_is_freed(thawed: None) -> None:
+    old = weakref.ref(Cycle())
+    with sparing_the_old():
+        assert old() is None
+        new = weakref.ref(Cycle())
+        gc.collect()
+        assert new() is None
+
+
+def test_what_was_there_is_not_looked_through_until_the_end(thawed: None) -> None:
+    there = Cycle()
+    seen = weakref.ref(there)
+    with sparing_the_old():
+        with sparing_the_old():  # a stage within a run
+            del there
+        gc.collect()
+        assert seen() is not None
+    gc.collect()
+    assert seen() is None
+
+
+def test_importing_leaves_collecting_as_it_was() -> None:
+    assert gc.isenabled()
+    with importing():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with importing():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_a_command_imports_without_it() -> None:
+    """Counted: each collection of the oldest objects looks through all of what was imported so far."""
+    script = (
+        "import gc, ragtune\n"
+        "before = gc.get_stats()[2]['collections']\n"
+        "ragtune.run\n"
+        "assert gc.isenabled()\n"
+        "print(gc.get_stats()[2]['collections'] - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["0"]

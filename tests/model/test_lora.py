@@ -1,0 +1,57 @@
+"""A fresh adapter: what is drawn, and that it is the same wherever and however it is drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ragtune.model.hardware import Hardware
+from ragtune.model.load import load_model
+from ragtune.model.lora import attach
+from ragtune.model.source import ModelSource
+from ragtune.model.wrapping import ADAPTER, adapters
+from ragtune.recipe.schema import Lora
+
+CPU = Hardware(torch.device("cpu"), torch.float32, "test", "CPU")
+
+
+def matrices(folder: Path, seed: int, **lora: Any) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """A and B of every layer, by its name."""
+    base = load_model(ModelSource(str(folder), None), CPU, nf4=False)
+    found = adapters(attach(base, Lora(rank=4, **lora), seed))
+    return {n: (a.lora_A[ADAPTER].weight, a.lora_B[ADAPTER].weight) for n, a in found.items()}
+
+
+def test_every_layer_draws_its_own_as_peft_would(tiny_folder: Path) -> None:
+    drawn = matrices(tiny_folder, 7)
+    assert len({float(a.detach().flatten()[0]) for a, _ in drawn.values()}) == len(drawn)
+    for a, b in drawn.values():
+        bound = a.shape[1] ** -0.5
+        assert not b.any()
+        assert 0.8 * bound < float(a.abs().max()) <= bound
+        assert float(a.std()) == pytest.approx(bound / 3**0.5, rel=0.2)
+        assert a.dtype == b.dtype == torch.float32
+
+
+def test_a_seed_draws_the_same_on_any_number_of_cores(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = matrices(tiny_folder, 7)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+    again, other = matrices(tiny_folder, 7), matrices(tiny_folder, 8)
+    assert all(torch.equal(one[name][0], again[name][0]) for name in one)
+    assert not any(torch.equal(one[name][0], other[name][0]) for name in one)
+
+
+def test_what_peft_computes_with_it_draws_itself(tiny_folder: Path) -> None:
+    assert all(
+        a.any() and a.isfinite().all() for a, _ in matrices(tiny_folder, 7, dora=True).values()
+    )
+
+
+def test_other_modules_are_drawn_as_ever_afterwards(tiny_folder: Path) -> None:
+    matrices(tiny_folder, 7)
+    assert float(torch.nn.Linear(9, 9).weight.std()) > 0.1

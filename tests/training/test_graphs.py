@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ragtune.base.stopping import Stopped
+from ragtune.training import graphs as module
+from ragtune.training.graphs import Graphs
+from tests.training.test_train import losses, summary, train, weights
+
+STEPS = "train.steps=24"
+
+
+class Fake:
+    """What runs its work again, and puts the result where the first one stands."""
+
+    def __init__(self, work: Callable[[], Tensor]) -> None:
+        self.work = work
+        self.result = work().clone()
+        self.replays = 0
+
+    def replay(self) -> None:
+        self.replays += 1
+        self.result.copy_(self.work())
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> list[Fake]:
+    """Graphs as on a GPU on which they are worth it; gives those that are captured."""
+    made: list[Fake] = []
+
+    def capture(work: Callable[[], Tensor], *_: object) -> tuple[Fake, Tensor]:
+        made.append(Fake(work))
+        return made[-1], made[-1].result
+
+    for name, value in (
+        ("_has_graphs", lambda _: True), ("_wait", lambda _: None), ("_has_room", lambda _: True),
+        ("capture", capture), ("_FASTER", 1e9),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    return made
+
+
+@pytest.fixture
+def real(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Gives a 1 for every replay."""
+    replays: list[int] = []
+    original = torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(
+        torch.cuda.CUDAGraph, "replay", lambda self: (replays.append(1), original(self))[1]
+    )
+    return replays
+
+
+def without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No graphs from here on."""
+    monkeypatch.setattr(module, "_has_graphs", lambda _: False)
+
+
+def same(one: Any, other: Any, *, loss: float, weight: float) -> None:
+    assert losses(one) == pytest.approx(losses(other), rel=loss)
+    for name, expected in weights(other).items():
+        torch.testing.assert_close(weights(one)[name], expected, atol=weight, rtol=0)
+
+
+@pytest.mark.parametrize("per_row", [4, 2])
+def test_a_training_with_graphs_is_that_without(
+    tiny_recipe: dict[str, Any], tmp_path: Path, fakes: list[Fake], per_row: int,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """With what is drawn in every step anew: dropout, and noise on the embeddings."""
+    options = STEPS, f"train.samples_per_row={per_row}", "train.arguments.neftune_noise_alpha=5"
+    one = train(tiny_recipe, tmp_path / "graphs", *options)
+    assert sum(fake.replays for fake in fakes) >= 20
+    plan = summary(one)["plan"]
+    assert plan["graphs"].startswith("rows as CUDA graphs, of ")
+    assert plan["changes"] == []
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"From step {5 if per_row == 4 else 3} on rows as CUDA graphs, of " in out
+    without(monkeypatch)
+    other = train(tiny_recipe, tmp_path / "plain", *options)
+    assert summary(other)["plan"]["graphs"] == ""
+    same(one, other, loss=1e-5, weight=1e-5)
+
+
+def test_the_optimizer_over_one_tensor_takes_the_gradients_of_graphs(
+    tiny_recipe: dict[str, Any], tmp_path: Path, fakes: list[Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ragtune.training import trainer
+
+    def flat(self: Any, _: Any = None) -> Any:
+        learning = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = trainer.flat_optimizer(learning, lambda t: torch.optim.AdamW(t, lr=0.01))
+        return self.optimizer
+
+    monkeypatch.setattr("ragtune.training.flat._LEAST", 16)
+    monkeypatch.setattr(trainer.PackedTrainer, "create_optimizer", flat)
+    one = train(tiny_recipe, tmp_path / "graphs", STEPS)
+    assert fakes
+    without(monkeypatch)
+    same(one, train(tiny_recipe, tmp_path / "plain", STEPS), loss=1e-5, weight=1e-5)
+
+
+def test_a_training_goes_on_with_graphs(
+    tiny_recipe: dict[str, Any], tmp_path: Path, fakes: list[Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(tiny_recipe, tmp_path / "whole", STEPS)
+    interrupted(tiny_recipe, tmp_path, monkeypatch)
+    count = len(fakes)
+    one = train(tiny_recipe, tmp_path / "run", STEPS)
+    assert len(fakes) > count
+    same(one, whole, loss=1e-5, weight=1e-5)
+
+
+def interrupted(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int = 10
+) -> None:
+    """A training in tmp_path / run that was stopped behind a step."""
+    from ragtune.training import trainer
+
+    at_step = property(lambda self: self.state.global_step == step)
+    monkeypatch.setattr(trainer.PackedTrainer, "stops", at_step)
+    with pytest.raises(Stopped):
+        train(recipe, tmp_path / "run", STEPS)
+    monkeypatch.setattr(trainer.PackedTrainer, "stops", property(lambda _: False))
+
+
+def test_memory_that_runs_out_ends_the_graphs(
+    tiny_recipe: dict[str, Any], tmp_path: Path, fakes: list[Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Fake.replay
+    dropped: list[bool] = []
+
+    def failing(self: Fake) -> None:
+        original(self)
+        if self.replays == 4 and not dropped:
+            dropped.append(True)
+            raise torch.OutOfMemoryError("no")
+
+    monkeypatch.setattr(Fake, "replay", failing)
+    one = train(tiny_recipe, tmp_path / "graphs", STEPS, "train.samples_per_row=4")
+    (change,) = summary(one)["plan"]["changes"]
+    assert change.endswith("out of memory, 2 samples a row")
+    assert dropped
+    without(monkeypatch)
+    same(one, train(tiny_recipe, tmp_path / "plain", STEPS), loss=1e-4, weight=1e-4)
+
+
+@pytest.mark.parametrize("why", ["capture", "memory", "loss", "gradient", "slow", "room"])
+def test_graphs_that_can_not_be_are_not_and_that_is_said(
+    tiny_recipe: dict[str, Any], tmp_path: Path, fakes: list[Fake], why: str,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    expected = {
+        "capture": "operation not permitted when stream is capturing",
+        "memory": "there is too little memory for them",
+        "loss": "a captured row gives another loss or gradient",
+        "gradient": "a captured row gives another loss or gradient",
+        "slow": "they save too little: ",
+        "room": "there is too little memory for their activations",
+    }[why]
+    original = Fake.replay
+
+    def failing(*_: object) -> None:
+        if why == "memory":
+            raise torch.OutOfMemoryError("no")
+        try:
+            raise RuntimeError(expected)
+        finally:
+            raise RuntimeError("the end of the capture fails, too")
+
+    def wrong(self: Fake) -> None:
+        original(self)
+        if why == "loss":
+            self.result += 1
+        else:
+            self.work()
+
+    if why in ("capture", "memory"):
+        monkeypatch.setattr(module, "capture", failing)
+    elif why in ("loss", "gradient"):
+        monkeypatch.setattr(Fake, "replay", wrong)
+    elif why == "slow":
+        monkeypatch.setattr(module, "_FASTER", 0)
+    else:
+        monkeypatch.setattr(module, "_has_room", lambda _: False)
+    one = train(tiny_recipe, tmp_path / "graphs", STEPS)
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.count("Rows run without CUDA graphs: ") == 1
+    assert f"Rows run without CUDA graphs: {expected}" in out
+    assert summary(one)["plan"]["graphs"] == ""
+    without(monkeypatch)
+    same(one, train(tiny_recipe, tmp_path / "plain", STEPS), loss=1e-5, weight=1e-5)
+
+
+def test_a_gpu_that_is_busy_is_left_alone(
+    tiny_recipe: dict[str, Any], tmp_path: Path, fakes: list[Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is anything captured where few rows are to come."""
+    train(tiny_recipe, tmp_path / "short", "train.steps=4")
+    monkeypatch.setattr(module, "_CAUGHT_UP", -1.0)
+    train(tiny_recipe, tmp_path / "busy", STEPS)
+    assert not fakes
+
+
+def test_rows_that_are_not_packed_have_no_graphs(
+    tiny_recipe: dict[str, Any], tmp_path: Path, fakes: list[Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ragtune.training.train.probe_texts", lambda *_, **__: "it is a test")
+    train(tiny_recipe, tmp_path / "run", "train.steps=4")
+    assert not fakes
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("per_row", [4, 2])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_captured_rows_train_as_those_that_are_told(
+    tiny_recipe: dict[str, Any], tmp_path: Path, real: list[int], per_row: int, dtype: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    options = (
+        STEPS, f"train.samples_per_row={per_row}", f"model.dtype={dtype}", "train.learning_rate=0.001",
+        "train.arguments.neftune_noise_alpha=5",
+    )  # fmt: skip
+    one = train(tiny_recipe, tmp_path / "graphs", *options)
+    assert len(real) >= 20 * 4 / per_row - 8
+    without(monkeypatch)
+    other = train(tiny_recipe, tmp_path / "plain", *options)
+    same(one, other, loss=0.01, weight=0.004)
+
+
+@pytest.mark.gpu
+def test_a_captured_training_goes_on(
+    tiny_recipe: dict[str, Any], tmp_path: Path, real: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_recipe["model"]["dtype"] = "bfloat16"
+    tiny_recipe["train"]["learning_rate"] = 0.001
+    whole = train(tiny_recipe, tmp_path / "whole", STEPS)
+    interrupted(tiny_recipe, tmp_path, monkeypatch)
+    count = len(real)
+    one = train(tiny_recipe, tmp_path / "run", STEPS)
+    assert len(real) - count > 5
+    same(one, whole, loss=0.01, weight=0.004)
+
+
+@pytest.mark.gpu
+def test_memory_that_runs_out_beside_captured_rows(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graphs' memory is given back before the smaller rows run."""
+    held: list[int] = []
+    original = Graphs._replay
+    dropped = Graphs.drop
+
+    def failing(self: Graphs, *rest: Any) -> Any:
+        held.append(torch.cuda.memory_reserved())
+        if len(held) == 5:
+            raise torch.OutOfMemoryError("no")
+        return original(self, *rest)
+
+    monkeypatch.setattr(Graphs, "_replay", failing)
+    monkeypatch.setattr(
+        Graphs, "drop", lambda self: (held.append(-len(self.captured)), dropped(self))[1]
+    )
+    tiny_recipe["model"]["dtype"] = "bfloat16"
+    tiny_recipe["train"]["learning_rate"] = 0.001
+    one = train(tiny_recipe, tmp_path / "graphs", STEPS, "train.samples_per_row=4")
+    assert summary(one)["plan"]["changes"][0].endswith("out of memory, 2 samples a row")
+    assert held[-1] < 0
+    without(monkeypatch)
+    same(one, train(tiny_recipe, tmp_path / "plain", STEPS), loss=0.01, weight=0.004)
+
+
+@pytest.mark.gpu
+def test_a_model_that_asks_the_host_runs_as_it_is(
+    tiny_recipe: dict[str, Any], tmp_path: Path, real: list[int],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    from ragtune.training import trainer
+
+    original = trainer.PackedTrainer.compute_loss
+
+    def asking(self: Any, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
+        loss = original(self, model, inputs, *rest, **named)
+        return loss * 1.0 if float(loss.detach()) > -1 else loss
+
+    monkeypatch.setattr(trainer.PackedTrainer, "compute_loss", asking)
+    tiny_recipe["model"]["dtype"] = "bfloat16"
+    one = train(tiny_recipe, tmp_path / "run", STEPS)
+    assert not real
+    assert len(losses(one)) == 24
+    assert "Rows run without CUDA graphs: " in " ".join(capsys.readouterr().out.split())
