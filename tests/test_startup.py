@@ -80,7 +80,7 @@ from ragtune.model.hardware import Hardware
 from ragtune.model.load import load_model
 from ragtune.model.lora import attach, load_adapter, save_adapter
 from ragtune.model.source import ModelSource
-from ragtune.recipe.schema import Lora
+from ragtune.recipe.lora import Lora
 import torch
 
 SPARED = {"bitsandbytes", "datasets", "gradio", "matplotlib", "sklearn", "tensorboard"}

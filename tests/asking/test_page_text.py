@@ -20,3 +20,10 @@ def test_what_an_answer_cites_stands_below_it() -> None:
 def test_an_answer_that_the_threshold_refused_is_no_word_about_the_passages() -> None:
     facts = card(answered("not said", (), refused=True, unsure=True), 1.0).facts
     assert facts.endswith("refused: the model was not sure enough of its answer")
+
+
+def test_what_an_answer_quotes_stands_below_it() -> None:
+    facts = card(answered("red", (), quote="It is red.", quote_found=True), 1.0).facts
+    assert facts.endswith("quotes “It is red.”")
+    facts = card(answered("red", (), quote="<b>"), 1.0).facts
+    assert facts.endswith("quotes “<b>”, which stands in none of the passages")

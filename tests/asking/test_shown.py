@@ -177,3 +177,15 @@ def test_what_an_answer_cites_is_said() -> None:
         [9],
     )
     assert "cites" not in shown(answered("Paris", ENGLISH), width=None)
+
+
+def test_what_an_answer_quotes_is_said() -> None:
+    answer = answered("Paris", ENGLISH, quote="It is in Paris.", quote_found=True)
+    assert "\nIt quotes: “It is in Paris.”" in shown(answer, width=None)
+    found = as_json(answer, None)
+    assert (found["quote"], found["quote_found"]) == ("It is in Paris.", True)
+    made_up = answered("Paris", ENGLISH, quote="It is [bold]")
+    assert "! It quotes what stands in none of the passages: “It is [bold]”" in shown(
+        made_up, width=None
+    )
+    assert "quotes" not in shown(answered("Paris", ENGLISH), width=None)

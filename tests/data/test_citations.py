@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragtune.base.errors import UsageError
-from ragtune.data.citations import Cited, cite, parse
+from ragtune.data import citations
+from ragtune.data.citations import Parsed, cite
 from ragtune.data.encode import IGNORE, Encoder
 from ragtune.data.example import Example, Passage
 from ragtune.data.prompt import CITING, PRESETS, PromptBuilder
@@ -18,7 +19,12 @@ from ragtune.data.tokenizer import prepare_tokenizer
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Prompt, Recipe
 
+CITES = Prompt(preset="english", citations=True)
 TEXTS = ("Rome is old.", "In Paris.", "Paris, again Paris.")
+
+
+def parse(text: str) -> Parsed:
+    return citations.parse(text, CITES)
 
 
 def recipe_of(**sections: Any) -> Recipe:
@@ -69,20 +75,20 @@ def trained_text(made: Encoder, one: Example) -> str:
     ],
 )
 def test_parsing(text: str, answer: str, numbers: tuple[int, ...]) -> None:
-    assert parse(text) == Cited(answer, numbers)
+    assert parse(text) == Parsed(answer, numbers)
 
 
 @given(st.text("ab [1].,。\n"))
 def test_what_is_left_ends_in_no_citation(text: str) -> None:
     once = parse(text)
-    assert parse(once.answer) == Cited(once.answer, ())
+    assert parse(once.answer) == Parsed(once.answer, ())
     assert text.startswith(once.answer)
 
 
 @given(st.text().filter(lambda t: t.strip() and not parse(t).numbers), st.sets(st.integers(1, 99)))
 def test_what_is_cited_comes_back(answer: str, numbers: set[int]) -> None:
     answer = answer.rstrip()
-    assert parse(cite(answer, sorted(numbers))) == Cited(answer, tuple(sorted(numbers)))
+    assert parse(cite(answer, sorted(numbers))) == Parsed(answer, tuple(sorted(numbers)))
 
 
 def test_parsing_takes_a_time_that_grows_with_the_text() -> None:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import ragtune
-from tests.conftest import tiny_recipe
+from tests.conftest import make_records, tiny_recipe, write_records
 from tests.distributed.runs import WEIGHTS, files_of, logged, require_equal, require_same_answers
 from tests.ready import Ready
 
@@ -105,6 +105,24 @@ def test_looks_at_the_evaluation_set_are_those_of_one_also_with_fewer_rows_than_
         do(ready, "train", other, tmp_path / str(ranks), ranks)
     require_equal(tmp_path / "3", tmp_path / "1")
     assert len(logged(tmp_path / "1", "eval_loss")) == 4
+
+
+def test_pairs_redrawn_negatives_and_pissa_are_those_of_one(
+    ready: Ready, recipe: Path, tmp_path: Path
+) -> None:
+    changed = yaml.safe_load(recipe.read_text("utf-8"))
+    rows = [{"qid": r["qid"], "prediction": f"pink {i}"} for i, r in enumerate(make_records(22))]
+    changed["data"]["redraw_negatives"] = 3
+    changed["lora"]["init"] = "pissa"
+    # The last of its steps has fewer pairs than there are ranks.
+    changed["train"] |= {"preference": str(write_records(tmp_path / "given.jsonl", rows))}
+    changed["train"] |= {"steps": None, "epochs": 2, "batch_size": 6, "learning_rate": 0.001}
+    other = tmp_path / "recipe.yaml"
+    other.write_text(yaml.safe_dump(changed), "utf-8")
+    for ranks in (1, 3):
+        do(ready, "train", other, tmp_path / str(ranks), ranks)
+    require_equal(tmp_path / "3", tmp_path / "1")
+    assert logged(tmp_path / "1", "loss")[-1] < 0.65
 
 
 def test_ranks_that_python_starts_do_the_same(

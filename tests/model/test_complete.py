@@ -20,7 +20,7 @@ from ragtune.model.headers import compare
 from ragtune.model.load import load_config, load_model
 from ragtune.model.lora import attach, load_adapter, save_adapter
 from ragtune.model.source import ModelSource
-from ragtune.recipe.schema import Lora
+from ragtune.recipe.lora import Lora
 from tests.families.build import build
 from tests.families.table import FAMILIES, Family
 

@@ -18,7 +18,8 @@ from ragtune.model.load import _loading, load_config, load_model, load_tokenizer
 from ragtune.model.lora import attach, load_adapter, save_adapter
 from ragtune.model.skeleton import skeleton
 from ragtune.model.source import ModelSource
-from ragtune.recipe.schema import Lora, Recipe
+from ragtune.recipe.lora import Lora
+from ragtune.recipe.schema import Recipe
 from tests.conftest import tiny_model
 
 CPU = Hardware(torch.device("cpu"), torch.float32, "test", "CPU")

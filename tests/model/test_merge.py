@@ -22,7 +22,8 @@ from ragtune.model.load import load_model, load_tokenizer
 from ragtune.model.lora import attach, load_adapter, save_adapter
 from ragtune.model.merge import available_memory, memory_needed, merge
 from ragtune.model.source import ModelSource
-from ragtune.recipe.schema import Lora, Recipe
+from ragtune.recipe.lora import Lora
+from ragtune.recipe.schema import Recipe
 from tests.families.build import build
 from tests.families.table import FAMILIES
 

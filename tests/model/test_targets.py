@@ -9,7 +9,7 @@ import transformers as hf
 
 from ragtune.base.errors import UsageError
 from ragtune.model.targets import Targets, find_targets
-from ragtune.recipe.schema import Lora
+from ragtune.recipe.lora import Lora
 
 LLAMAS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}

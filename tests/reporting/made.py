@@ -105,6 +105,12 @@ def citation_figures() -> dict[str, Any]:
     return {"n": 1234, **figures, "malformed": 2}
 
 
+def quote_figures() -> dict[str, Any]:
+    """What the answers of one side quote."""
+    one = {"value": 0.5, "low": 0.25, "high": 0.75}
+    return {"n": 1234, "quoted": one, "verbatim": one, "supporting": one, "unparsed": 617}
+
+
 def _split(**changes: Any) -> dict[str, Any]:
     lengths = {"min": 2, "median": 5.5, "p95": 9.0, "max": 1234, "total": 12345}
     return {

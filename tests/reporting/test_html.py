@@ -212,6 +212,15 @@ def test_citations_are_shown(tmp_path: Path) -> None:
     assert "one of the question’s positives, by string. – 75.0 50.0 … 90.0" in text
 
 
+def test_quotes_are_shown(tmp_path: Path) -> None:
+    assert "Quotes" not in read(render(tmp_path))[0]
+    comparison = made.compared(a_recipe(), rows())
+    comparison["quotes"] = {"before": None, "after": made.quote_figures()}
+    text, _ = read(render(tmp_path, comparison=comparison))
+    assert "and counted as they stand: 0 before, 617 after." in text
+    assert "Word for word; 0 for an answer without one. – 50.0 25.0 … 75.0" in text
+
+
 def test_how_sure_the_model_is_is_shown(tmp_path: Path) -> None:
     """Of four answers q1 (20 %) and q3 (60 %) are right after tuning, q2 (40 %) and q4 (80 %) wrong."""
     page = render(tmp_path)

@@ -74,3 +74,15 @@ def test_citations_are_in_it() -> None:
         "| Answered questions | 0 | 1234 |",
     ]
     assert "\n\n\n" not in text
+
+
+def test_quotes_are_in_it() -> None:
+    comparison = compared(a_recipe(), rows())
+    comparison["quotes"] = {"before": None, "after": made.quote_figures()}
+    found = tables(summary("x", comparison))[-1]
+    assert found[0] == "| quotes | before | after |"
+    assert found[2] == "| Answers behind a quote | – | 50.0 (25.0 … 75.0) |"
+    assert found[-2:] == [
+        "| Answers without a quote | – | 617 |",
+        "| Answered questions | 0 | 1234 |",
+    ]

@@ -180,6 +180,22 @@ def test_citations_are_in_the_tables() -> None:
     assert told(metrics_table(metrics), 120)[2].endswith("21,234")
 
 
+def test_quotes_are_in_the_tables() -> None:
+    comparison = made.compared(made.a_recipe(), made.rows())
+    comparison["quotes"] = {"before": None, "after": made.quote_figures()}
+    name, before, after, difference = told(comparison_table(comparison), 120)[1:5]
+    assert "AnswersbehindaquoteQuotesthatstandinapassage" in name
+    assert before.endswith("–––––")
+    assert after.endswith("50.0(25.0…75.0)6171,234")
+    assert "(25.0…75.0)" not in difference
+    metrics = {
+        "n": 4, "answers": "all", "intervals": comparison["intervals"]["after"],
+        "all": dict(comparison["all"], intervals=comparison["all"]["intervals"]["after"]),
+        "quotes": made.quote_figures(),
+    }  # fmt: skip
+    assert told(metrics_table(metrics), 120)[2].endswith("6171,234")
+
+
 def test_answers_that_were_cut_off_are_counted() -> None:
     found = made.compared(made.a_recipe(), made.rows())
     assert "cutoff" not in told(comparison_table(found), 100)[1]

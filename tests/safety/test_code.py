@@ -17,7 +17,8 @@ from ragtune.model.lora import attach, load_adapter, save_adapter
 from ragtune.model.skeleton import skeleton
 from ragtune.model.source import ModelSource, resolve
 from ragtune.recipe.load import load_recipe
-from ragtune.recipe.schema import Lora, Model
+from ragtune.recipe.lora import Lora
+from ragtune.recipe.schema import Model
 from tests.conftest import tiny_model
 
 CODE = """\

@@ -21,7 +21,8 @@ from ragtune.model.hub_cache import require_safe_snapshot
 from ragtune.model.load import load_config, load_model
 from ragtune.model.lora import attach, save_adapter
 from ragtune.model.source import ModelSource, resolve
-from ragtune.recipe.schema import Lora, Model
+from ragtune.recipe.lora import Lora
+from ragtune.recipe.schema import Model
 from tests.conftest import tiny_model
 from tests.model.test_hub_cache import snapshot
 from tests.safety.test_code import Bomb

@@ -14,7 +14,7 @@ from ragtune.model.load import load_model
 from ragtune.model.lora import attach
 from ragtune.model.source import ModelSource
 from ragtune.model.wrapping import ADAPTER, adapters
-from ragtune.recipe.schema import Lora
+from ragtune.recipe.lora import Lora
 from tests.families.build import build
 from tests.families.table import FAMILIES
 

@@ -12,7 +12,7 @@ from ragtune.model.experts import expert_lists, mixtures
 from ragtune.model.lora import attach
 from ragtune.model.skeleton import language_model
 from ragtune.model.wrapping import adapters, wrap
-from ragtune.recipe.schema import Lora
+from ragtune.recipe.lora import Lora
 from ragtune.training.gradients import attach_reached, without_gradient
 from tests.conftest import tiny_model
 

@@ -20,11 +20,14 @@ from ragtune.model.lora import attach, load_adapter
 from ragtune.model.merge import merge
 from ragtune.model.wrapping import ADAPTER, adapters
 from ragtune.recipe.load import load_recipe
-from ragtune.recipe.schema import Lora
+from ragtune.recipe.lora import Lora
+from ragtune.stages.context import Context
 from ragtune.stages.order import checkpoints_of
+from ragtune.stages.road import make, working
 from ragtune.training import trainer as trainer_module
 from ragtune.training.average import Average
 from ragtune.training.flat import split_rates
+from ragtune.training.rows import rows_of
 from tests.conftest import tiny_model
 from tests.training.test_train import log, losses, same, train, weights
 
@@ -56,7 +59,7 @@ def test_computed_here_as_by_peft(lora: Lora) -> None:
         torch.testing.assert_close(tuned(input_ids=ids).logits, expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("change", ["lora.rslora=true", "lora.dora=true"])
+@pytest.mark.parametrize("change", ["lora.rslora=true", "lora.dora=true", "lora.init=pissa"])
 def test_merged_it_gives_what_it_gave_apart(
     tiny_recipe: dict[str, Any], tmp_path: Path, change: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -65,6 +68,8 @@ def test_merged_it_gives_what_it_gave_apart(
     config = read_json(one.folder.adapter / "adapter_config.json")
     assert config["use_rslora"] is ("rslora" in change)
     assert config["use_dora"] is ("dora" in change)
+    assert config["r"] == (8 if "pissa" in change else 4)
+    assert config["init_lora_weights"] is True  # so that nobody changes the base for it
     by_peft = "The adapters are computed by PEFT" in capsys.readouterr().out
     assert by_peft is ("dora" in change)
     ids = torch.arange(3, 40)[None]
@@ -92,7 +97,9 @@ def test_lora_plus_gives_b_a_rate_of_its_own() -> None:
 def test_lora_plus_trains_on_after_a_break_bit_for_bit(
     tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = ("train.lora_plus=4", "train.average_last=0.6", "train.reorder_passages=true")
+    changes = (
+        "train.lora_plus=4", "train.average_last=0.6", "train.reorder_passages=true", "lora.init=pissa",
+    )  # fmt: skip
     whole = train(tiny_recipe, tmp_path / "whole", *changes)
     plain = train(tiny_recipe, tmp_path / "plain", *changes[1:])
     assert not same(weights(whole), weights(plain))
@@ -166,6 +173,38 @@ def test_passages_are_shown_in_another_order_in_each_epoch(
     # In every epoch each example once, and the evaluation as it was retrieved.
     assert [s.qid for s in one.steps[0]].count("q0") == 2
     plain = train(tiny_recipe, tmp_path / "plain", "train.steps=2", "train.batch_size=48")
+    assert plain.prompt_lengths == one.prompt_lengths
+
+
+def test_each_epoch_shows_other_negatives_on_any_number_of_ranks(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    path = Path(tiny_recipe["data"]["train"])
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    for row in rows:
+        row["passages"] += [{"title": "", "text": f"Spare {i}."} for i in range(6)]
+        row["negative_passage_indices"] = [*range(1, 9)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    changes = ("data.redraw_negatives=8", "train.steps=2", "train.batch_size=48")
+    one = train(tiny_recipe, tmp_path / "run", *changes)
+    prompts: dict[str, set[str]] = {}
+    for step in one.steps:
+        for sample in step:
+            text = one.encoder.tokenizer.decode(sample.prompt_ids)
+            number = sample.qid.removeprefix("q")
+            assert f"House {number} is " in text  # the positive stays
+            prompts.setdefault(sample.qid, set()).add(text)
+    shown = [text for found in prompts.values() for text in found]
+    assert sum("Spare" in text for text in shown) > len(shown) / 3
+    assert sum(map(len, prompts.values())) > 48  # of four epochs
+    again = Context(tiny_recipe, list(changes), tmp_path / "again")
+    with working(again):
+        make(again, "data")
+    assert again.steps == one.steps
+    # A rank takes its share of these very samples.
+    dealt = [s for rank in (0, 1) for row in rows_of(one.steps, 4, rank, 2) for s in row]
+    assert sorted(s.qid for s in dealt) == sorted(s.qid for step in one.steps for s in step)
+    plain = train(tiny_recipe, tmp_path / "plain", *changes[1:])
     assert plain.prompt_lengths == one.prompt_lengths
 
 

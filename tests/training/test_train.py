@@ -16,7 +16,7 @@ from ragtune.base.files import read_json, write_json
 from ragtune.model.fast.probe import probe
 from ragtune.model.lora import attach
 from ragtune.model.wrapping import trainable_parameters
-from ragtune.recipe.schema import Lora
+from ragtune.recipe.lora import Lora
 from ragtune.stages.context import Context
 from ragtune.stages.order import checkpoints_of
 from ragtune.stages.road import make, working

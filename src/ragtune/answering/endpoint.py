@@ -41,7 +41,7 @@ def how_to_serve(recipe: Recipe, which: str, base: str, run: Path) -> str:
     merged = run / "merged"
     here = command_line("ragtune", "serve", run)
     with_adapter = command_line(
-        "vllm", "serve", model, *lora_options(recipe.lora.rank, name, run / "adapter")
+        "vllm", "serve", model, *lora_options(recipe.lora.saved_rank, name, run / "adapter")
     )
     merge = command_line("ragtune", "merge", run)
     with_merged = command_line("vllm", "serve", merged, named)

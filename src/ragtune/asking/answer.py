@@ -20,7 +20,7 @@ class Answer:
 
     question: str
     text: str
-    """Without what the chat template writes around it, and without citations; "" if the model wrote nothing."""
+    """Without what the chat template writes around it, without quote and citations; "" if nothing is there."""
     passages: tuple[Passage, ...]
     """As they stood in the prompt, best first (with prompt.citations in the order of their numbers);
     shortened where the prompt was too long."""
@@ -37,6 +37,10 @@ class Answer:
     """Places in `passages`, from 1, that the answer names behind it (prompt.citations)."""
     malformed: tuple[int, ...] = ()
     """Numbers that it names and no passage has."""
+    quote: str = ""
+    """What it quotes before it (prompt.quote)."""
+    quote_found: bool = False
+    """Whether that stands in a passage, but for white space."""
     probability: float | None = None
     """Of these words, by the model, if it might write anything; None of a server's answer, and where
     the model was `unsure`."""

@@ -124,6 +124,9 @@ def _found(answer: Answer) -> str:
 
 
 def _cited(answer: Answer) -> Iterable[str]:
+    if answer.quote:
+        missing = "" if answer.quote_found else ", which stands in none of the passages"
+        yield f"quotes “{answer.quote}”{missing}"
     if answer.citations:
         yield f"cites {', '.join(map(FORM.format, answer.citations))}"
     if answer.malformed:

@@ -34,7 +34,15 @@ _WANTED = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model", SET
 """Of a repository: weights, tokenizer, settings; no code, and nothing that could run any."""
 _TAKEN = {
     "data": ("max_passages", "shuffle_passages", "refusal"),
-    "prompt": ("preset", "template", "system", "template_arguments", "max_tokens", "citations"),
+    "prompt": (
+        "preset",
+        "template",
+        "system",
+        "template_arguments",
+        "max_tokens",
+        "citations",
+        "quote",
+    ),
     "evaluate": ("max_new_tokens", "copy", "refuse_below"),
     "publish": ("format",),
 }

@@ -21,6 +21,7 @@ from ragtune.base.text import shortened
 from ragtune.data.chat import Message
 from ragtune.data.citations import parse
 from ragtune.data.example import Example, Passage, parse_example
+from ragtune.data.quotes import is_verbatim
 from ragtune.data.select import shown_indices
 from ragtune.data.words import places
 from ragtune.recipe.corpus import Passages
@@ -169,7 +170,7 @@ class Reader:
     ) -> Generator[str, None, Answer]:
         """The answer to one question piece by piece, as it is written; together they are `Answer.text`.
 
-        With prompt.citations, its citations stand behind it.
+        With prompt.quote, its quote stands before it, with prompt.citations, its citations behind it.
 
         The generator returns the whole answer, as `yield from` has it. Raises as `ask` does.
         """
@@ -249,8 +250,8 @@ class Reader:
         seconds: float,
     ) -> Answer:
         recipe, source = self._model.context.recipe, prediction.source
-        cited = parse(prediction.prediction) if recipe.prompt.citations else None
-        text, numbers = (cited.answer, cited.numbers) if cited else (prediction.prediction, ())
+        written = parse(prediction.prediction, recipe.prompt)
+        text, numbers = written.answer, written.numbers
         known = range(1, len(passages) + 1)
         if source is not None:  # of the example's passages some may not have been shown
             kept = sorted(shown_indices(example, recipe)[: len(passages)])
@@ -266,6 +267,8 @@ class Reader:
             which=which,
             citations=tuple(n for n in numbers if n in known),
             malformed=tuple(n for n in numbers if n not in known),
+            quote=written.quote,
+            quote_found=any(is_verbatim(written.quote, p.text) for p in passages),
             probability=prediction.probability,
             source=source,
             unsure=prediction.unsure,

@@ -181,13 +181,22 @@ def _remarks(answer: Answer, base: Answer | None) -> Iterable[str]:
             yield f"{whose}{_where(one)} ({_beside_it(one)})"
         else:
             yield f"! {whose}The answer stands in none of the passages. ({_beside_it(one)})"
-        if one.citations:
-            yield f"{whose}It cites {_listed([*map(str, one.citations)])}."
-        if one.malformed:
-            wrong = _listed([FORM.format(n) for n in one.malformed])
-            yield f"! {whose}It cites {wrong}, which no passage is."
+        yield from _around(one, whose)
         if not one.finished:
             yield f"! {whose}It was cut off: it is longer than evaluate.max_new_tokens allows."
+
+
+def _around(answer: Answer, whose: str) -> Iterable[str]:
+    """What is to be said of its quote and its citations."""
+    if answer.quote and answer.quote_found:
+        yield f"{whose}It quotes: “{answer.quote}”"
+    elif answer.quote:
+        yield f"! {whose}It quotes what stands in none of the passages: “{answer.quote}”"
+    if answer.citations:
+        yield f"{whose}It cites {_listed([*map(str, answer.citations)])}."
+    if answer.malformed:
+        wrong = _listed([FORM.format(n) for n in answer.malformed])
+        yield f"! {whose}It cites {wrong}, which no passage is."
 
 
 def _where(answer: Answer) -> str:
@@ -241,6 +250,8 @@ def _one(answer: Answer) -> dict[str, Any]:
         "found": answer.is_found,
         "refused": answer.refused,
         "unsure": answer.unsure,
+        "quote": answer.quote,
+        "quote_found": answer.quote_found,
         "citations": [*answer.citations],
         "malformed_citations": [*answer.malformed],
         "finished": answer.finished,

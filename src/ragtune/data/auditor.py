@@ -71,7 +71,8 @@ class Auditor:
         self._first[split].setdefault(key, number)
         self._qids[split].append(example.qid)
         if split == "train":
-            self._training.add(number, (p.text for p in self._shown(example)))
+            kept = example.passages[: self._encoder.recipe.data.kept_passages]
+            self._training.add(number, (p.text for p in kept))
 
     def read(self, split: SplitName, example: Example) -> None:
         """Look at a record that was read, selected or not: what is nearly a positive."""

@@ -10,9 +10,10 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 
 from ragtune.base.screen.console import note, warn
-from ragtune.data.citations import cite
+from ragtune.data.citations import cite, numbered
 from ragtune.data.encode import EncodedExample, Encoder
 from ragtune.data.example import Example
+from ragtune.data.quotes import quoting
 from ragtune.data.select import REASONS, accepted
 from ragtune.recipe.data import Data
 from ragtune.recipe.schema import Recipe
@@ -72,9 +73,13 @@ class TooLong:
 
 
 def shortest_accepted(encoder: Encoder, examples: Sequence[Example]) -> list[int]:
-    """The tokens of each example's shortest accepted answer, with a citation if it wants some; else 0."""
-    behind = [1] if encoder.recipe.prompt.citations else []
-    answers = [[cite(a, behind) for a in accepted(e, encoder.recipe)] for e in examples]
+    """The tokens of each example's shortest accepted answer, with what is to stand around it; else 0."""
+    recipe = encoder.recipe
+    behind = [1] if recipe.prompt.citations else []
+    answers = [
+        [cite(quoting(e, a, recipe, numbered(e, recipe)), behind) for a in accepted(e, recipe)]
+        for e in examples
+    ]
     lengths = iter(encoder.answer_lengths([a for one in answers for a in one]))
     return [min((next(lengths) for _ in one), default=0) for one in answers]
 
@@ -101,6 +106,8 @@ class SplitReport(TypedDict):
     truncated: dict[str, Any]
     positives_cut: dict[str, Any]
     unanswerable: int
+    redrawn: int
+    unquoted: int
 
 
 class Counts:
@@ -122,6 +129,10 @@ class Counts:
         """Examples whose prompt lost every positive, whatever became of them."""
         self.too_long = TooLong(recipe.evaluate.max_new_tokens)
         self.unanswerable = 0
+        self.redrawn = 0
+        """Of training, examples that have more negatives than they show (data.redraw_negatives)."""
+        self.unquoted = 0
+        """Of training, answers without a quote: they stand in no sentence of a positive (prompt.quote)."""
 
     @property
     def selected(self) -> int:
@@ -166,6 +177,8 @@ class Counts:
                 "qids": self.positives_cut[:_QIDS],
             },
             "unanswerable": self.unanswerable,
+            "redrawn": self.redrawn,
+            "unquoted": self.unquoted,
         }
 
     def tell(self) -> None:

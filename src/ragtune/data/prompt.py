@@ -51,6 +51,21 @@ CITING = {
     for name, text in PRESETS.items()
 }
 """The presets with prompt.citations."""
+_QUOTED = {
+    "aio": "解答の前に、その解答を含む一文を、「> 」で始まる一行としてそのまま書き写してください。",
+    "english": 'Before the answer, copy the sentence that it stands in, as a line that begins with "> ".',
+}
+
+
+def _with_quote(texts: dict[str, str]) -> dict[str, str]:
+    return {n: t.replace("\n\n---", f"\n{_QUOTED[n]}\n\n---", 1) for n, t in texts.items()}
+
+
+_OURS = {
+    (False, False): PRESETS, (True, False): CITING,
+    (False, True): _with_quote(PRESETS), (True, True): _with_quote(CITING),
+}  # fmt: skip
+"""The presets, by whether prompt.citations and prompt.quote are set."""
 
 CHAT_TEMPLATES = {
     # The book's (chapter 11): every turn between bos and eos, with the speaker's name. A tokenizer
@@ -95,7 +110,7 @@ class PromptBuilder:
                 on without end.
         """
         if prompt.preset:
-            presets = CITING if prompt.citations else PRESETS
+            presets = _OURS[prompt.citations, prompt.quote]
             text, where = presets[prompt.preset], f"preset {prompt.preset}"
         else:
             text, where = read_template(prompt.template or "", "prompt.template")
@@ -132,7 +147,7 @@ class PromptBuilder:
         Raises:
             UsageError: it takes too long or too much memory, or would be another one each time.
         """
-        if self.template in (*PRESETS.values(), *CITING.values()):
+        if any(self.template in presets.values() for presets in _OURS.values()):
             return
         if problem := refused(self.template, [_values(question, passages)]):
             raise UsageError(

@@ -13,7 +13,9 @@ from ragtune.data.auditor import Auditor
 from ragtune.data.counts import Counts, SplitName, shortest_accepted
 from ragtune.data.encode import EncodedExample, EncodedPrompt, Encoder
 from ragtune.data.example import Example
-from ragtune.data.select import is_asked_too, loses_positives, rejection
+from ragtune.data.quotes import quote_of
+from ragtune.data.redraw import can_redraw, kept_for_training
+from ragtune.data.select import is_asked_too, loses_positives, rejection, target_answer
 from ragtune.data.tokenizer import require_rows
 from ragtune.data.unanswerable import draw, refusing, wanted, without_oracle
 from ragtune.recipe.schema import Recipe
@@ -128,14 +130,23 @@ class TrainingSplit(Split):
             if isinstance(one, str):
                 self.counts.dropped[one] += 1
                 continue
-            short = one.example.first_passages(self.recipe.data.max_passages)
+            short = kept_for_training(one.example, self.recipe.data)
             if record.spare:
                 self._spare.append(replace(one, example=short))
                 continue
             selected.append(one)
             self._select(one, len(one.completion) - 1)
+            self.counts.unquoted += self._lacks_quote(one)
+            self.counts.redrawn += can_redraw(short, self.recipe.data.max_passages)
             yield short.to_dict()
         self.auditor.add(self.name, selected)
+
+    def _lacks_quote(self, one: EncodedExample) -> bool:
+        """Whether an answer is trained without the quote that the recipe wants."""
+        if not (self.recipe.prompt.quote and one.example.answers):
+            return False
+        answer = target_answer(one.example, self.recipe.data, self.recipe.seed)
+        return not quote_of(one.example, answer, self.encoder.kept(one.example, one.prompt))
 
     def rest(self) -> Iterator[Row]:
         """As many of the spare examples as the recipe wants, drawn by the seed."""
@@ -148,6 +159,7 @@ class TrainingSplit(Split):
         self.counts.dropped["no_answer"] += len(left)
         for one in taken:
             self.counts.select(one, len(one.completion) - 1)
+            self.counts.redrawn += can_redraw(one.example, self.recipe.data.max_passages)
             yield one.example.to_dict()
         self.auditor.add(self.name, taken)
 
@@ -155,6 +167,16 @@ class TrainingSplit(Split):
         """Say what was counted, and if the share of unanswerable examples is not what is asked for."""
         super().tell()
         data, selected, found = self.recipe.data, self.counts.selected, self.counts.unanswerable
+        if data.redraw_negatives is not None:
+            (note if self.counts.redrawn else warn)(
+                f"train: each epoch draws the negatives of {self.counts.redrawn:,} of {selected:,} "
+                "examples anew (data.redraw_negatives); the others have no more of them than they show"
+            )
+        if unquoted := self.counts.unquoted:
+            note(
+                f"train: {unquoted:,} of {selected:,} answers have no quote before them: they stand in no "
+                "sentence of a positive"
+            )
         if data.without_oracle:
             note(
                 f"train: {self._blinded:,} of {self._seen:,} answerable examples keep their answer, and show "

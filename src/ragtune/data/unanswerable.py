@@ -35,8 +35,7 @@ def without_oracle(example: Example, data: Data) -> Example | None:
     https://arxiv.org/abs/2403.10131).
 
     Returns:
-        An example whose first `data.max_passages` passages are the best ones that are left; None if none
-        is left.
+        An example of the best passages that are left, as many as are kept; None if none is left.
     """
     answers = (*example.answers, *example.alternatives(data.alternatives))
     positive = set(example.positive_passage_indices)
@@ -47,7 +46,7 @@ def without_oracle(example: Example, data: Data) -> Example | None:
     ]
     if not left:
         return None
-    shown = tuple(left[: data.max_passages])
+    shown = tuple(left[: data.kept_passages])
     return dataclasses.replace(
         example,
         passages=shown,

@@ -20,10 +20,11 @@ from transformers import PreTrainedModel
 from ragtune.base.errors import RagtuneError, is_out_of_memory
 from ragtune.base.sparing import spared
 from ragtune.base.text import first_line, named
+from ragtune.model import pissa
 from ragtune.model.quiet import quiet
 from ragtune.model.targets import find_targets, packed_weight
 from ragtune.model.wrapping import ADAPTER, adapters, is_matrix, wrap
-from ragtune.recipe.schema import Lora
+from ragtune.recipe.lora import Lora
 
 
 def attach(model: PreTrainedModel, lora: Lora, seed: int, without: Sequence[str] = ()) -> PeftModel:
@@ -38,7 +39,7 @@ def attach(model: PreTrainedModel, lora: Lora, seed: int, without: Sequence[str]
         without: whole names of layers and weights that get none.
 
     Raises:
-        UsageError: as `find_targets` does; or a weight that PEFT must reach is packed.
+        UsageError: as `find_targets` and `pissa.begin` do; or a weight that PEFT must reach is packed.
     """
     targets = find_targets(model.config, lora)
     layers, by_weight, experts = (
@@ -58,6 +59,8 @@ def attach(model: PreTrainedModel, lora: Lora, seed: int, without: Sequence[str]
         for layer in adapters(tuned).values():
             if is_matrix(layer):
                 layer.lora_dropout[ADAPTER] = torch.nn.Dropout(lora.dropout)
+    if lora.init == "pissa":
+        pissa.begin(tuned)
     return tuned
 
 

@@ -104,7 +104,7 @@ class Shape:
             largest_experts=max(experts, default=0),
             by_weight=bool(targets.by_weight),
             routed=_routed(text),
-            rank=0 if recipe.full else recipe.lora.rank,
+            rank=0 if recipe.full else recipe.lora.saved_rank,
             adapted=math.ceil(len(targets.layers) / layers),
             more_norms=max(0, (normed - hidden) // layers - 2 * hidden),
             layers=layers,

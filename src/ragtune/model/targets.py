@@ -20,7 +20,7 @@ from ragtune.model.experts import joined, mixtures
 from ragtune.model.quantized import without_quantization
 from ragtune.model.skeleton import is_linear, language_model, skeleton
 from ragtune.model.wrapping import adapters, trainable_parameters, wrap
-from ragtune.recipe.schema import ALL_LINEAR, Lora
+from ragtune.recipe.lora import ALL_LINEAR, Lora
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ def packed_weight(name: str, how: str) -> UsageError:
 def describe(targets: Targets, lora: Lora) -> list[str]:
     """What is trained and what is not, in words, a line each."""
     lines = [
-        f"{targets.trained:,} parameters: rank {lora.rank} on {', '.join(_ends(targets.layers)) or 'no layer'}"
+        f"{targets.trained:,} parameters: {lora.in_words} on {', '.join(_ends(targets.layers)) or 'no layer'}"
         + (f" and {len(targets.experts)} tensors of experts" if targets.experts else "")
     ]
     if lora.dropout and targets.experts:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from ragtune.base.sparing import spared
 from ragtune.model.quiet import quiet
 from ragtune.model.skeleton import is_linear
-from ragtune.recipe.schema import Lora
+from ragtune.recipe.lora import Lora
 
 ADAPTER = "default"
 """PEFT's name for the only adapter of a model."""
@@ -42,8 +42,8 @@ def wrap(
     by_name = [name for name in layers if name not in by_weight]
     weights = [*experts, *(f"{name}.weight" for name in by_weight)]
     config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
+        r=lora.saved_rank,
+        lora_alpha=lora.saved_alpha,
         use_rslora=lora.rslora,
         use_dora=lora.dora,
         # PEFT refuses dropout beside an adapted weight; `lora.attach` gives it to the other layers.

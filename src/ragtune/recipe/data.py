@@ -30,6 +30,12 @@ class Data(Section):
     )
     max_passages: int = Field(3, ge=1, description="passages shown with a question")
     shuffle_passages: bool = Field(False, description="shuffle the shown passages by the seed")
+    redraw_negatives: int | None = Field(
+        None,
+        ge=2,
+        description="in each epoch draw a training example's negatives anew from the first N passages of its "
+        "record, the rank's reciprocal as their weight",
+    )
     target: Literal["first", "random"] = Field(
         "first", description="which of several accepted answers is trained"
     )
@@ -65,6 +71,11 @@ class Data(Section):
         description="share of the training examples that lose every passage with an answer, and keep it",
     )
 
+    @property
+    def kept_passages(self) -> int:
+        """How many of a training example's passages are kept: those that it may show."""
+        return self.redraw_negatives or self.max_passages
+
     @model_validator(mode="after")
     def _complete(self) -> Data:
         if self.source is None and (self.train is None or self.eval is None):
@@ -76,6 +87,8 @@ class Data(Section):
             raise ValueError(
                 "refusal needs a letter: answers are compared without signs and spaces"
             )
+        if self.kept_passages < self.max_passages or self.redraw_negatives == self.max_passages:
+            raise ValueError("redraw_negatives needs more passages than max_passages shows")
         if self.without_oracle + self.unanswerable >= 1:
             raise ValueError(
                 "without_oracle and unanswerable are shares of all examples: together below 1"
@@ -112,6 +125,11 @@ class Prompt(Section):
     citations: bool = Field(
         False,
         description="number the passages, and train answers that name those which support them: Paris [2]",
+    )
+    quote: bool = Field(
+        False,
+        description="train answers behind the sentence of a positive that they stand in: a line `> In Paris.` "
+        "before `Paris`; it needs a larger evaluate.max_new_tokens",
     )
     max_tokens: int | None = Field(
         None,

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from ragtune.recipe.data import Data, Prompt
+from ragtune.recipe.lora import Lora
 from ragtune.recipe.names import Endpoint, Name
 from ragtune.recipe.section import Section
 
@@ -38,31 +39,6 @@ class Model(Section):
     trust_remote_code: bool = Field(
         False,
         description="run the Python code that the model brings, with all your rights here; read it first",
-    )
-
-
-ALL_LINEAR = "all-linear"
-"""In `lora.target_modules`: every linear layer of the language model that learns."""
-
-
-class Lora(Section):
-    """The adapter that is trained (tuning: lora)."""
-
-    rank: int = Field(128, ge=1, description="rank of the update matrices")
-    alpha: float = Field(128, gt=0, description="scale of the update: alpha / rank")
-    rslora: bool = Field(False, description="rank-stabilised: alpha / the root of rank")
-    dora: bool = Field(False, description="DoRA: magnitude and direction apart; slower, by PEFT")
-    dropout: float = Field(0.05, ge=0, lt=1, description="dropout before the adapter")
-    target_modules: list[str] = Field(
-        [ALL_LINEAR],
-        min_length=1,
-        description="the linear layers that get an adapter, by the end of their names; "
-        "all-linear: the language model's, but for its output and the routers and experts of a mixture",
-    )
-    experts: bool = Field(
-        False,
-        description="let the experts of a mixture get an adapter, too (without dropout, where their "
-        "weights are one tensor)",
     )
 
 
@@ -97,6 +73,14 @@ class Train(Section):
     )
     reorder_passages: bool = Field(
         False, description="show a training example's passages in another order in each epoch"
+    )
+    preference: str | None = Field(
+        None,
+        description="a model's answers to the training examples, records of qid and prediction: the wrong ones "
+        "are rejected for the trained answers, by DPO",
+    )
+    preference_beta: float = Field(
+        0.1, gt=0, description="DPO's beta: how near to the model before this training it stays"
     )
     samples_per_row: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="samples packed into one row; auto: by the memory there is"
@@ -259,6 +243,10 @@ class Recipe(Section):
             raise ValueError(
                 "evaluate.copy names each answer's passage, and can't write the numbers of prompt.citations"
             )
+        if self.evaluate.copy and self.prompt.quote:
+            raise ValueError(
+                "evaluate.copy can only write one span, and no answer behind the quote of prompt.quote"
+            )
         return self
 
     @model_validator(mode="after")
@@ -281,9 +269,26 @@ class Recipe(Section):
             raise ValueError(
                 "lora.dora reads the weights' own numbers, which train.products: fp8 rounds: leave one out"
             )
+        if self.lora.init and not self.full:
+            self._require_pissa()
         if self.full and self.publish.format == "adapter":
             raise ValueError("tuning: full makes no adapter: set publish.format to merged or gguf")
         return self
+
+    def _require_pissa(self) -> None:
+        reasons = {
+            "model.quantization: nf4": (self.model.quantization, "packs the weights it decomposes"),
+            "train.products: fp8": (self.train.products, "packs the weights it decomposes"),
+            "lora.dora": (self.lora.dora, "decomposes the same weights otherwise"),
+            "lora.experts": (self.lora.experts, "adapts tensors that are no matrices"),
+            "train.weight_decay": (self.train.weight_decay, "would shrink what stays as it began"),
+            "an 8-bit optimizer": (
+                self.train.optimizer != "adamw", "may change what stays as it began"
+            ),
+        }  # fmt: skip
+        for key, (is_set, why) in reasons.items():
+            if is_set:
+                raise ValueError(f"lora.init: pissa doesn't go with {key}, which {why}")
 
 
 CHANGES_NOTHING = (

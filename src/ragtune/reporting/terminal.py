@@ -16,11 +16,20 @@ from ragtune.data.example import Example
 from ragtune.data.opening import Opening
 from ragtune.recipe.yaml import dump_yaml
 from ragtune.reporting.tables import FigureTable
-from ragtune.reporting.wording import CITATIONS, CUT, GRADED, REFUSALS, asked_again, probability
-from ragtune.scoring.citations import KINDS, CitationFigures
+from ragtune.reporting.wording import (
+    CITATIONS,
+    CUT,
+    GRADED,
+    QUOTES,
+    REFUSALS,
+    asked_again,
+    probability,
+)
+from ragtune.scoring.citations import CitationFigures
 from ragtune.scoring.compare import Comparison, Runs
 from ragtune.scoring.controls import ControlFigures
 from ragtune.scoring.paired import PairedLogs, PairedTask
+from ragtune.scoring.quotes import QuoteFigures
 from ragtune.scoring.reasked import Reasked, is_other
 from ragtune.scoring.score import Metrics, WholeSet
 from ragtune.scoring.statistics import Figure, Figures
@@ -30,6 +39,8 @@ _REFUSED = {
     "answerable": "refused, an answer there",
     "crag": "CRAG's score, -100 to 100",
 }
+_CITED = {"malformed": "citations of no passage", "n": "answered, the citations' n"}
+_QUOTED = {"unparsed": "answers without a quote", "n": "answered, the quotes' n"}
 _WHICH = ("before", "after", "difference")
 _SIGNS = ("", "", "+")
 _SAVED = {
@@ -64,7 +75,9 @@ def comparison_table(comparison: Comparison) -> FigureTable:
     if found := comparison["refusals"]:
         _add_refusals(table, [found["before"], found["after"], found["difference"]])
     if cited := comparison["citations"]:
-        _add_citations(table, [cited["before"], cited["after"]])
+        _add_written(table, [cited["before"], cited["after"]], CITATIONS, _CITED)
+    if quoted := comparison["quotes"]:
+        _add_written(table, [quoted["before"], quoted["after"]], QUOTES, _QUOTED)
     return table
 
 
@@ -83,7 +96,9 @@ def metrics_table(metrics: Metrics) -> FigureTable:
         table.add_row(CUT, f"{metrics['cut']:,}", "")
     _add_refusals(table, [{}, metrics.get("refusals", {})])
     if cited := metrics.get("citations"):
-        _add_citations(table, [cited])
+        _add_written(table, [cited], CITATIONS, _CITED)
+    if quoted := metrics.get("quotes"):
+        _add_written(table, [quoted], QUOTES, _QUOTED)
     return table
 
 
@@ -193,16 +208,20 @@ def _add_refusals(table: FigureTable, sides: Sequence[Mapping[str, Any]]) -> Non
         table.add_row(f"{_REFUSED[kind]}, n {n:,}", *_cells(figures, signs))
 
 
-def _add_citations(table: FigureTable, sides: Sequence[CitationFigures | None]) -> None:
-    """What the answered questions' answers cite, side by side."""
+def _add_written(
+    table: FigureTable,
+    sides: Sequence[CitationFigures | QuoteFigures | None],
+    kinds: Mapping[str, tuple[str, str]],
+    counts: Mapping[str, str],
+) -> None:
+    """What the answered questions' answers cite or quote, side by side: figures, then counts."""
     table.add_section()
     rest = [""] * (len(table.columns) - 1 - len(sides))
-    for kind in KINDS:
-        name, cells = CITATIONS[kind][0], _cells([side and side[kind] for side in sides])
-        table.add_row(name, *cells, *rest)
-    counts = [[f"{side[key]:,}" if side else "–" for side in sides] for key in ("malformed", "n")]
-    table.add_row("citations of no passage", *counts[0], *rest)
-    table.add_row("answered, the citations' n", *counts[1], *rest)
+    every = [cast("Mapping[str, Any] | None", side) for side in sides]
+    for kind, (name, _) in kinds.items():
+        table.add_row(name, *_cells([side[kind] if side else None for side in every]), *rest)
+    for key, name in counts.items():
+        table.add_row(name, *(f"{side[key]:,}" if side else "–" for side in every), *rest)
 
 
 def _cells(figures: Sequence[Figure | None], signs: Sequence[str] = _SIGNS) -> list[str]:

@@ -86,6 +86,15 @@ CITATIONS = {
     "cited": ("Answers that cite", "At least one passage, whichever."),
 }
 """After ALCE (scoring/citations.py); over the answered questions."""
+QUOTES = {
+    "quoted": ("Answers behind a quote", "In a line of its own that begins with >."),
+    "verbatim": ("Quotes that stand in a passage", "Word for word; 0 for an answer without one."),
+    "supporting": (
+        "Quotes of a positive that hold the answer",
+        "The answer that was given, be it right or wrong.",
+    ),
+}
+"""scoring/quotes.py; over the answered questions."""
 RECALL = {
     "answer": ("An answer stands in it", "As written, at word borders."),
     "gold": (
@@ -222,5 +231,6 @@ for _function in (rate, points, count, duration, probability, one_or_many, cell,
 _ENVIRONMENT.filters["literal"] = repr
 _ENVIRONMENT.globals |= {
     "METRICS": METRICS, "GRADED": GRADED, "ACCEPTED": ACCEPTED, "REFUSALS": REFUSALS, "CITATIONS": CITATIONS,
+    "QUOTES": QUOTES,
     "RECALL": RECALL, "RECALL_OF": RECALL_OF, "asked_again": asked_again,
 }  # fmt: skip

@@ -59,7 +59,7 @@ def citations(
     for example, text, holds in asked:
         if text is None:
             continue
-        one = parse(text)
+        one = parse(text, recipe.prompt)
         if refused(one.answer, recipe.data.refusal):
             continue
         shown = numbered(example, recipe)

@@ -12,6 +12,7 @@ from ragtune.data.example import Example
 from ragtune.recipe.schema import Recipe
 from ragtune.scoring.citations import CitationFigures, citation_figures
 from ragtune.scoring.confidence import Confidence
+from ragtune.scoring.quotes import QuoteFigures, quote_figures
 from ragtune.scoring.score import (
     CHOICES,
     Answers,
@@ -40,6 +41,13 @@ class CitationSides(TypedDict):
 
     before: CitationFigures | None
     after: CitationFigures | None
+
+
+class QuoteSides(TypedDict):
+    """What each side quotes; None where it answered nothing."""
+
+    before: QuoteFigures | None
+    after: QuoteFigures | None
 
 
 class Comparison(TypedDict):
@@ -73,7 +81,8 @@ class Comparison(TypedDict):
     """Characters of an answer, `before` and `after`."""
     refusals: Refusals | None
     citations: CitationSides | None
-    """None where the recipe asks for none."""
+    quotes: QuoteSides | None
+    """None, as the citations, where the recipe asks for none."""
     confidence: dict[str, Confidence | None]
     """What the probabilities of the answers `before` and `after` say; None where they aren't known."""
 
@@ -197,6 +206,7 @@ def compare(before: Scored, after: Scored) -> Comparison:
         "length": every["length"],
         "refusals": _refusals(before, after),
         "citations": _citations(before, after),
+        "quotes": _quotes(before, after),
         "confidence": {"before": before.confidence, "after": after.confidence},
     }
 
@@ -239,6 +249,13 @@ def _citations(before: Scored, after: Scored) -> CitationSides | None:
     if after.citations is None:
         return None
     old, new = (citation_figures(one.citations, after.recipe.seed) for one in (before, after))
+    return {"before": old, "after": new}
+
+
+def _quotes(before: Scored, after: Scored) -> QuoteSides | None:
+    if after.quotes is None:
+        return None
+    old, new = (quote_figures(one.quotes, after.recipe.seed) for one in (before, after))
     return {"before": old, "after": new}
 
 

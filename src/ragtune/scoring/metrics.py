@@ -137,8 +137,8 @@ def score(
 ) -> Columns:
     """Each metric's value for each question, from 0 to 1.
 
-    Without a prediction a question is wrong. One without any answer is right if it was refused. Citations
-    behind an answer are no part of it.
+    Without a prediction a question is wrong. One without any answer is right if it was refused. What
+    stands around an answer (prompt.citations, prompt.quote) is no part of it.
 
     Args:
         recipe: which answers count as right, and what a refusal is.

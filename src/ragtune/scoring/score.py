@@ -14,6 +14,7 @@ from ragtune.recipe.schema import Recipe
 from ragtune.scoring.citations import CitationFigures, Citations, citation_figures, citations
 from ragtune.scoring.confidence import Confidence, confidence_of
 from ragtune.scoring.metrics import VERSIONS, Columns, refused, score
+from ragtune.scoring.quotes import QuoteFigures, Quotes, quote_figures, quotes
 from ragtune.scoring.statistics import Figure, Figures, figures
 
 CHOICES = ("first", "all", "all+alternatives")
@@ -80,7 +81,7 @@ class Scored:
     answers: Answers
     chosen: list[Example]
     texts: list[str | None]
-    """Of the chosen, without citations; None where one has no prediction, which is wrong."""
+    """Of the chosen, without quotes and citations; None where one has no prediction, which is wrong."""
     values: Columns
     everywhere: Columns
     ceiling: list[float]
@@ -95,6 +96,8 @@ class Scored:
     one an asked question. Empty without `data.refusal`."""
     citations: Citations | None
     """What the answers to the chosen cite, but for refusals; None without prompt.citations."""
+    quotes: Quotes | None
+    """What they quote, likewise; None without prompt.quote."""
     sure: list[tuple[float, float, float]]
     """Of each asked question whose answer's probability is known that, the headline and the part of `crag`."""
 
@@ -173,6 +176,7 @@ def score_answers(
         citations=citations(
             recipe, [(examples[i], written[i], everywhere["contains"][i]) for i in places]
         ),
+        quotes=quotes(recipe, [(examples[i], written[i]) for i in places]),
         sure=[
             (answers.probabilities[e.qid], value, _crag(recipe, text, value))
             for e, text, value in zip(examples, texts, everywhere[headline], strict=True)
@@ -248,6 +252,7 @@ class Metrics(TypedDict):
     all: WholeSet
     refusals: NotRequired[dict[str, RefusalFigure]]
     citations: NotRequired[CitationFigures]
+    quotes: NotRequired[QuoteFigures]
     asked: NotRequired[int]
     """This and what follows: of an engine's answers, not of those from elsewhere."""
     stopped: NotRequired[int]
@@ -276,6 +281,8 @@ def metrics_of(scored: Scored) -> Metrics:
         result["refusals"] = refusal_figures(scored)
     if cited := citation_figures(scored.citations, seed):
         result["citations"] = cited
+    if found := quote_figures(scored.quotes, seed):
+        result["quotes"] = found
     if (cut := scored.cut) is not None:
         tokens = scored.answers.tokens
         result["asked"] = scored.asked

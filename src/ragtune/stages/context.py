@@ -41,12 +41,12 @@ from ragtune.model.wrapping import Tuned, digest_of
 from ragtune.recipe.schema import Recipe
 from ragtune.stages.order import proofs_of
 from ragtune.stages.planning import begun_as, read_plan, what_changed, write_plan
+from ragtune.stages.preference import sizes_of, steps_to_train
 from ragtune.stages.ranks import Ranks, count_of, hardware_of, require_same_weights
 from ragtune.stages.target import Target, find_recipe, names_set
 from ragtune.store.folder import RunFolder
 from ragtune.store.seal import SMALL
 from ragtune.store.sets import find_set
-from ragtune.training.rows import steps_of
 
 
 class Context:
@@ -198,7 +198,7 @@ class Context:
     @cached_property
     def steps(self) -> list[list[Sample]]:
         """The samples of every optimizer step."""
-        return steps_of(self.recipe, self.encoder, self.training_examples)
+        return steps_to_train(self.recipe, self.encoder, self.training_examples)
 
     @cached_property
     def prompt_lengths(self) -> list[int]:
@@ -210,11 +210,9 @@ class Context:
         """How the work is laid out: as it was begun, or made for this hardware; `keep_plan` keeps it."""
         if kept := self.kept_plan:
             return kept
-        old, hardware = read_plan(self.folder, self.recipe), self.hardware
-        sizes = [[(len(s), len(s.completion_ids)) for s in step] for step in self.steps]
-        plan = make_plan(
-            self.recipe, hardware, self.config, sizes, self.prompt_lengths, ranks=self.rank_count
-        )
+        old = read_plan(self.folder, self.recipe)
+        given = self.recipe, self.hardware, self.config, sizes_of(self.steps), self.prompt_lengths
+        plan = make_plan(*given, ranks=self.rank_count)
         if old and (change := what_changed(self.folder, old, plan)):
             warn(f"{change}: the result will not be that of an uninterrupted run, bit for bit.")
             plan = dataclasses.replace(plan, changes=(*old.changes, change))

@@ -19,7 +19,7 @@ from ragtune.base.screen.progress import busy
 from ragtune.building.synthesis.answers import Answers, Request
 from ragtune.building.synthesis.reply import without_thought
 from ragtune.building.synthesis.server import Server
-from ragtune.data.citations import FORM, numbered, parse, said
+from ragtune.data.citations import FORM, numbered, parse
 from ragtune.data.example import Example
 from ragtune.data.select import accepted, drawn
 from ragtune.recipe.corpus import Generate
@@ -208,8 +208,8 @@ def _again(asked: Sequence[_Case], count: int, seed: int) -> set[str]:
 
 def _case(recipe: Recipe, example: Example, text: str) -> _Case:
     texts = [shown for _, shown in numbered(example, recipe)]
-    cited = parse(text).numbers if recipe.prompt.citations else ()
-    return _Case(example, said(recipe, text).strip(), cited, texts, accepted(example, recipe))
+    one = parse(text, recipe.prompt)
+    return _Case(example, one.answer.strip(), one.numbers, texts, accepted(example, recipe))
 
 
 def _asked(

@@ -60,7 +60,7 @@ def _read(recipe: Recipe, path: str, known: set[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     seen: dict[str, str] = {}
     for where, record in records(path):
-        qid, text = _prediction(record, where)
+        qid, text = prediction_of(record, where)
         if qid in seen:
             raise UsageError(
                 f"{where}: qid {shortened(qid)!r} was already used at {seen[qid]}.",
@@ -106,7 +106,8 @@ def _questions(recipe: Recipe) -> list[Example]:
     return found
 
 
-def _prediction(record: object, where: str) -> tuple[str, str]:
+def prediction_of(record: object, where: str) -> tuple[str, str]:
+    """The qid and the text of a record with a prediction. Raises UsageError: it is none."""
     if not isinstance(record, dict):
         raise UsageError(f"{where}: no JSON object.", "Each line is {qid, prediction}.")
     for name in ("qid", "prediction"):

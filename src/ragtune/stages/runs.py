@@ -66,13 +66,14 @@ def _scored(
     one: _Answers, recipe: Recipe, questions: Sequence[Example], asked: Sequence[str]
 ) -> Scored:
     """A run's answers to these questions, scored as the recipe says."""
-    # Whether citations stand behind its answers is its own affair. What they name are places in its own
-    # prompts, which may show other passages.
-    own = with_part(recipe, {"prompt.citations": one.recipe.prompt.citations})
+    # What stands around its answers is its own affair. What citations name are places in its own prompts,
+    # which may show other passages.
+    prompt = one.recipe.prompt
+    own = with_part(recipe, {"prompt.citations": prompt.citations, "prompt.quote": prompt.quote})
     texts = {q: one.predictions[q] for q in asked}
     unsure = one.unsure.intersection(asked)
     answers = Answers(texts, one.cut, probabilities=one.probabilities, unsure=unsure)
-    return dataclasses.replace(score_answers(own, questions, answers), citations=None)
+    return dataclasses.replace(score_answers(own, questions, answers), citations=None, quotes=None)
 
 
 def _same_scoring(first: _Answers, other: _Answers) -> None:

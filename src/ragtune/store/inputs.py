@@ -19,7 +19,7 @@ from ragtune.store.seal import FileFacts, checksums, difference
 _WEIGHTS_AND_SETTINGS = {".safetensors", ".json", ".jinja", ".model", ".txt", ".gguf"}
 
 
-_SPLITS = {"data.train": "train", "data.eval": "validation"}
+_SPLITS = {"data.train": "train", "data.eval": "validation", "train.preference": "train"}
 """Of a folder that holds several, which one a key means."""
 
 
@@ -110,6 +110,7 @@ def _named(recipe: Recipe, keys: Iterable[str]) -> Iterator[_Named]:
         "model.id": recipe.model.id,
         "data.train": recipe.data.train,
         "data.eval": recipe.data.eval,
+        "train.preference": recipe.train.preference,
     }
     for key in keys:
         if not (text := named[key]):

@@ -13,7 +13,7 @@ from ragtune.model.experts import expert_lists
 from ragtune.model.hardware import autocast
 from ragtune.model.lora import attach
 from ragtune.model.wrapping import ADAPTER, Tuned, adapters
-from ragtune.recipe.schema import ALL_LINEAR, Lora
+from ragtune.recipe.lora import ALL_LINEAR, Lora
 from ragtune.training.rows import RowCollator, read_row
 
 _LENGTHS = (33, 17, 9)

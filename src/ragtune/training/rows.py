@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
@@ -21,12 +22,15 @@ from ragtune.base.errors import RagtuneError
 from ragtune.base.screen.progress import in_parts
 from ragtune.data.encode import IGNORE, Encoder, Sample
 from ragtune.data.example import Example
-from ragtune.data.select import reordered
+from ragtune.data.redraw import varied
 from ragtune.data.splits import positives_cut
 from ragtune.model.fast.dropout import places
 from ragtune.model.fast.prefix import common, shared
 from ragtune.model.layout import deal
 from ragtune.recipe.schema import Recipe
+
+_NOT_READ = {"labels", "targets", "places", "row", "answer", "reference"}
+"""Of what a collator makes, what is for the loss and for dropout."""
 
 
 def draw_steps(
@@ -149,12 +153,19 @@ def _with_beginning_once(batch: dict[str, Any], samples: Sequence[Sample]) -> di
 
 def read_row(model: PreTrainedModel, row: dict[str, Any]) -> tuple[ModelOutput, Tensor]:
     """What a model gives for a row of the collator, and its logits [K, vocabulary] for the targets."""
-    inputs = {k: v for k, v in row.items() if k not in ("labels", "targets", "places", "row")}
+    inputs = {k: v for k, v in row.items() if k not in _NOT_READ}
     output = model(**inputs, use_cache=False)
     logits, keep = output.logits[0], row["logits_to_keep"]
     return output, logits if len(logits) == len(keep) else logits[
         keep
     ]  # some models give all of them
+
+
+def cross_entropies(logits_KV: Tensor, targets_K: Tensor, smoothing: float) -> Tensor:
+    """The sum of those of the targets."""
+    return functional.cross_entropy(
+        logits_KV.float(), targets_K, reduction="sum", label_smoothing=smoothing
+    )
 
 
 def steps_of(recipe: Recipe, encoder: Encoder, examples: Sequence[Example]) -> list[list[Sample]]:
@@ -168,17 +179,18 @@ def steps_of(recipe: Recipe, encoder: Encoder, examples: Sequence[Example]) -> l
         len(examples), train.batch_size, steps=train.steps, epochs=train.epochs, seed=recipe.seed
     )
     # Of each sample the example, and the epoch where that matters.
-    epochs = (n // len(examples) if train.reorder_passages else 0 for n in itertools.count())
+    varies = train.reorder_passages or recipe.data.redraw_negatives is not None
+    epochs = (n // len(examples) if varies else 0 for n in itertools.count())
     chosen = [[(index, next(epochs)) for index in step] for step in drawn]
     used = sorted({one for step in chosen for one in step})
     samples: dict[tuple[int, int], Sample] = {}
 
     def make(ones: Sequence[tuple[int, int]]) -> list[Sample | None]:
         plain = [examples[index] for index, _ in ones]
-        if not train.reorder_passages:
+        if not varies:
             return encoder.samples(plain)
-        lots = [f"reorder:{recipe.seed}:{epoch}" for _, epoch in ones]
-        return _reordered_samples(encoder, plain, lots)
+        shown = [varied(e, recipe, epoch) for e, (_, epoch) in zip(plain, ones, strict=True)]
+        return _varied_samples(encoder, plain, shown)
 
     made = in_parts("tokenising", make, used, "samples")
     for one, sample in zip(used, made, strict=True):
@@ -194,13 +206,13 @@ def steps_of(recipe: Recipe, encoder: Encoder, examples: Sequence[Example]) -> l
     ]
 
 
-def _reordered_samples(
-    encoder: Encoder, examples: Sequence[Example], lots: Sequence[str]
+def _varied_samples(
+    encoder: Encoder, examples: Sequence[Example], shown: Sequence[Example]
 ) -> list[Sample | None]:
-    """The samples with the passages in the order of a lot; as they are where that would cut an answer away."""
-    shown = [reordered(example, lot) for example, lot in zip(examples, lots, strict=True)]
+    """The samples of examples as they are shown; as they are where that would cut an answer away."""
     prompts = encoder.prompts(shown)
+    samples = encoder.samples(shown, prompts)
     for n, (one, prompt) in enumerate(zip(shown, prompts, strict=True)):
-        if prompt is not None and positives_cut(encoder, one, prompt):
-            shown[n], prompts[n] = examples[n], encoder.prompts([examples[n]])[0]
-    return encoder.samples(shown, prompts)
+        if samples[n] is None or (prompt is not None and positives_cut(encoder, one, prompt)):
+            samples[n] = encoder.sample(examples[n])
+    return samples

@@ -44,11 +44,12 @@ from ragtune.training.failures import in_words
 from ragtune.training.gradients import attach_reached, let_learn
 from ragtune.training.modes import Paused, set_recompute
 from ragtune.training.packing import packing
+from ragtune.training.pairs import divisor
+from ragtune.training.preference import trainer_of
 from ragtune.training.questions import Questions
 from ragtune.training.rows import PackedRows, rows_of
 from ragtune.training.table import LossTable
 from ragtune.training.trackers import keeping_logs
-from ragtune.training.trainer import PackedTrainer
 from ragtune.training.watch import Entry, Progress, Watch, tokens_of
 
 _NAMED = 5
@@ -215,7 +216,7 @@ def _watched_rows(job: Job, per_row: int) -> PackedRows:
 
 def _describe(job: Job, tuned: Tuned) -> None:
     train = job.recipe.train
-    what = "full tuning, in float32" if job.recipe.full else f"rank {job.recipe.lora.rank}"
+    what = "full tuning, in float32" if job.recipe.full else job.recipe.lora.in_words
     note(
         f"{trainable_parameters(tuned):,} trainable parameters ({what}). "
         f"{len(job.steps)} steps of {train.batch_size} samples."
@@ -259,14 +260,14 @@ def _fit(
         every, looks = recipe.train.log_every, recipe.train.eval_every
         table = LossTable(every, len(steps), looks, job.asking)
         shown = Progress(steps, first, table, update, job.asking)
-        trainer = PackedTrainer(
+        trainer = trainer_of(recipe.train)(
             model=tuned,
             args=training_arguments(recipe, plan, job.hardware, len(steps), job.checkpoints),
             train_dataset=PackedRows(rows),
             # Of few rows a rank may have none, but looks where the others look.
             eval_dataset=_watched_rows(job, plan.max_samples_per_row) if looks else None,
             plan=plan,
-            trained=[sum(len(s.completion_ids) for s in step) for step in steps],
+            trained=[divisor(step) for step in steps],
             masks=masks,
             on_plan=job.keep_plan,
             keep=recipe.train.keep_checkpoints,

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.optim import Optimizer
 from torch.utils.data import SequentialSampler
 from transformers import (
@@ -45,7 +44,7 @@ from ragtune.training.graphs import Graphs
 from ragtune.training.modes import forgetting, set_recompute, switching
 from ragtune.training.noise import Noise
 from ragtune.training.questions import Questions
-from ragtune.training.rows import PackedRows, RowCollator, read_row, split_rows
+from ragtune.training.rows import PackedRows, RowCollator, cross_entropies, read_row, split_rows
 
 _DRIFTED = (
     "Every rank adds up the same: one that gets another result has a fault in its GPU or its memory. Leave it "
@@ -249,8 +248,7 @@ class PackedTrainer(Trainer):
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             decay = {"weight_decay": self.args.weight_decay}
             self.optimizer: Optimizer = flat_optimizer(
-                (p for p in self.model.parameters() if p.requires_grad),
-                lambda tensors: kind([{"params": tensors, **decay}], **options),
+                self.learning, lambda tensors: kind([{"params": tensors, **decay}], **options)
             )
         optimizer: Optimizer = super().create_optimizer(model)
         if self.lora_plus:
@@ -266,14 +264,15 @@ class PackedTrainer(Trainer):
     ) -> Tensor | tuple[Tensor, ModelOutput]:
         """Cross entropy over the trained tokens of a row, divided by those of the whole step."""
         outputs, logits_KV = read_row(model, inputs)
-        targets_K = inputs["targets"]
-        # The evaluation loss stays what it is called, and comparable.
-        smoothing = self.args.label_smoothing_factor if model.training else 0.0
-        total = functional.cross_entropy(
-            logits_KV.float(), targets_K, reduction="sum", label_smoothing=smoothing
-        )
-        loss = total / (self.announce.divisor if model.training else len(targets_K))
+        total = self.total_loss(logits_KV, inputs)
+        loss = total / (self.announce.divisor if model.training else len(inputs["targets"]))
         return (loss, outputs) if return_outputs else loss
+
+    def total_loss(self, logits_KV: Tensor, inputs: dict[str, Any]) -> Tensor:
+        """The sum that the loss of a row is made of: here of the trained tokens' cross entropies."""
+        # The evaluation loss stays what it is called, and comparable.
+        smoothing = self.args.label_smoothing_factor if self.model.training else 0.0
+        return cross_entropies(logits_KV, inputs["targets"], smoothing)
 
     def evaluate(
         self,

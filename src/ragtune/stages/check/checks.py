@@ -33,6 +33,7 @@ CHECKS: tuple[tuple[str, tuple[str, ...], Check], ...] = (
     ("truncation", ("template",), prompts.truncation),
     ("answers", ("template",), prompts.answers),
     ("citations", ("template", "data.train"), prompts.citations),
+    ("quotes", ("template", "data.train"), prompts.quotes),
     ("vocabulary", ("truncation", "weights"), prompts.vocabulary),
     ("adapter", ("weights",), model.adapter),
     ("trial", ("adapter",), model.trial),

@@ -23,7 +23,7 @@ from ragtune.model.targets import describe, find_targets, packed_weight
 from ragtune.model.trial import TrialError, small_copy
 from ragtune.model.wrapping import Tuned, adapters
 from ragtune.publish.licences import base_licence
-from ragtune.recipe.schema import Lora
+from ragtune.recipe.lora import Lora
 from ragtune.stages.check.directory import trained
 from ragtune.stages.check.findings import Finding, Level, Look
 from ragtune.training.gradients import without_gradient

@@ -13,7 +13,8 @@ from ragtune.data.counts import (
 )
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example
-from ragtune.data.select import positives_left
+from ragtune.data.quotes import quote_of
+from ragtune.data.select import positives_left, target_answer
 from ragtune.data.splits import positives_cut
 from ragtune.data.tokenizer import require_rows, special_ids
 from ragtune.reporting.terminal import opening_tokens, opening_words
@@ -188,15 +189,38 @@ def answers(look: Look) -> None:
         look.say(f"none of {looked:,} has more than {limit:,} tokens")
 
 
-def citations(look: Look) -> None:
-    """What the training answers cite, and how it is known what supports them."""
+def _answered(look: Look) -> list[tuple[Example, list[tuple[int, str]]]]:
+    """The training examples with an answer, each with its passages as its prompt holds them."""
     encoder = look.run.encoder
-    if not encoder.recipe.prompt.citations:
-        return
     examples = [e for e in _selected(look)["train"] if e.answers]
     prompts = [None] * len(examples) if prepared(look.run) else encoder.prompts(examples)
-    pairs = zip(examples, prompts, strict=True)
-    counts = [len(positives_left(e, encoder.kept(e, p))) for e, p in pairs]
+    return [(e, encoder.kept(e, p)) for e, p in zip(examples, prompts, strict=True)]
+
+
+def quotes(look: Look) -> None:
+    """How many of the training answers have a quote before them."""
+    recipe = look.run.encoder.recipe
+    if not recipe.prompt.quote:
+        return
+    found = [
+        quote_of(e, target_answer(e, recipe.data, recipe.seed), kept) for e, kept in _answered(look)
+    ]
+    if none := found.count(""):
+        look.warn(
+            f"{none:,} of {len(found):,} training answers have no quote before them: they stand in no sentence "
+            "of a positive",
+            "They are trained without one. Answers that stand in a passage word for word have one.",
+        )
+    if len(found) > none:
+        look.say(f"{len(found) - none:,} training answers stand behind a quote")
+
+
+def citations(look: Look) -> None:
+    """What the training answers cite, and how it is known what supports them."""
+    if not look.run.encoder.recipe.prompt.citations:
+        return
+    answered = _answered(look)
+    counts = [len(positives_left(*one)) for one in answered]
     if none := counts.count(0):
         look.warn(
             f"{none:,} of {len(counts):,} training answers cite nothing: no positive is shown with them",
@@ -204,7 +228,7 @@ def citations(look: Look) -> None:
         )
     if cited := len(counts) - none:
         words = f"{cited:,} training answers cite {sum(counts) / cited:.1f} passages each"
-        computed = sum(e.positives_computed for e in examples)
+        computed = sum(e.positives_computed for e, _ in answered)
         more = f"; of {computed:,} those in which an answer stands, if only by chance"
         look.say(words + (more if computed else ""))
 
