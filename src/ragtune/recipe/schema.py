@@ -181,6 +181,16 @@ class Evaluate(Section):
     )
     served_after: str | None = Field(None, description="the same after tuning")
     concurrency: int = Field(8, ge=1, description="questions that a server is asked at a time")
+    general: list[Annotated[str, Field(min_length=1)]] = Field(
+        [],
+        description="tasks of lm-evaluation-harness, asked before and after tuning: what was forgotten",
+    )
+    general_limit: int | None = Field(
+        200, ge=1, description="ask only the first N documents of each of these tasks"
+    )
+    general_folder: str | None = Field(
+        None, min_length=1, description="a folder of your own such tasks (their code is run)"
+    )
 
     @property
     def confined(self) -> bool:
@@ -202,6 +212,10 @@ class Evaluate(Section):
             raise ValueError("endpoint names a server twice")
         if self.engine != "local" and self.confined:
             raise ValueError("copy and refuse_below need engine: local: a server writes freely")
+        if self.engine != "local" and self.general:
+            raise ValueError("general needs engine: local: it reads probabilities of any text")
+        if len({*self.general}) < len(self.general):
+            raise ValueError("general names a task twice")
         return self
 
 

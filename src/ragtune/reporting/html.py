@@ -27,6 +27,7 @@ from ragtune.reporting.wording import package_text, rendered
 from ragtune.scoring.compare import Comparison
 from ragtune.scoring.controls import ControlFigures
 from ragtune.scoring.metrics import log_key
+from ragtune.scoring.paired import General
 from ragtune.scoring.statistics import Figure
 
 _WIDTHS = {"wide": 9.0, "narrow": 3.7}
@@ -82,7 +83,8 @@ class HowFar:
 class Report:
     """Everything that the page shows.
 
-    `comparison` is None while there are not both evaluations, `controls` if they were not run. `log` has
+    `comparison` is None while there are not both evaluations, `controls` and `general` if they were not asked.
+    `log` has
     the rows of train_log.jsonl, `answers` the questions that were asked, `sets` every evaluation set of the
     run if there are several, `builds` what `ragtune build` found of each split that it wrote. `how_far` is
     of a training that is under way, or that was the last to write the page.
@@ -95,6 +97,7 @@ class Report:
     controls: ControlFigures | None
     log: Sequence[Mapping[str, Any]]
     answers: Sequence[AnswerRow]
+    general: General | None = None
     sets: Sequence[SetRow] = ()
     builds: Mapping[SplitName, Built] = field(default_factory=dict)
     how_far: HowFar | None = None

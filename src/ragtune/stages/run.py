@@ -37,7 +37,7 @@ def run(context: Context) -> Comparison | None:
     if _finished(context):
         note(f"The run in {context.folder.path} is finished: no stage is repeated.")
     check(context)
-    for stage in ("data", "questions", "before", "adapter", "after"):
+    for stage in _stages(context):
         make(context, stage)
     compared = report(context)
     if context.recipe.publish.format != "adapter":
@@ -53,6 +53,13 @@ def run(context: Context) -> Comparison | None:
     stop_if_asked()
     _where(context)
     return compared
+
+
+def _stages(context: Context) -> tuple[str, ...]:
+    """What a run makes before the report; its general tasks while their model is in memory."""
+    if not context.recipe.evaluate.general:
+        return ("data", "questions", "before", "adapter", "after")
+    return ("data", "questions", "before", "general before", "adapter", "after", "general after")
 
 
 def check(context: Context) -> None:
@@ -212,7 +219,7 @@ def _ask_gguf(context: Context) -> None:
 def _finished(context: Context) -> bool:
     """Whether nothing is left to be made."""
     folder, publish = context.folder, context.recipe.publish
-    places = [folder.adapter, folder.answers("before"), folder.answers("after")]
+    places = [place_of(folder, stage_named(name)) for name in _stages(context)]
     if publish.format != "adapter":
         places.append(folder.merged)
     if publish.format == "gguf":

@@ -30,6 +30,7 @@ from ragtune.reporting.html import Report, SetRow, write_report
 from ragtune.scoring.compare import Comparison, compare_answers
 from ragtune.scoring.controls import AS_ASKED, ControlFigures, control_figures, key
 from ragtune.scoring.score import Answers, Metrics, metrics_of, score_answers
+from ragtune.stages import general
 from ragtune.stages.answer import ANSWERS
 from ragtune.stages.built import builds_of
 from ragtune.stages.context import Context
@@ -119,7 +120,11 @@ def report(context: Context) -> Comparison | None:
     for which in _SIDES:
         if folder.answers(which).is_dir():
             metrics(context, folder.answers(which))
-    for path, value in ((folder.comparison, found.comparison), (folder.controls, found.controls)):
+    for path, value in (
+        (folder.comparison, found.comparison),
+        (folder.controls, found.controls),
+        (folder.general, found.general),
+    ):
         if value:
             write_json(path, value)
         else:
@@ -142,6 +147,7 @@ def gathered(context: Context, *, prompts: bool = True) -> Report:
         data=data_report(context),
         comparison=comparison(context),
         controls=controls(context),
+        general=general.figures(context),
         log=list(read_jsonl(log)) if log.exists() else [],
         answers=answer_rows(
             context.recipe, context.asked, texts_of(folder.answers("before")),
