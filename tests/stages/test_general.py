@@ -26,7 +26,11 @@ def write_task(folder: Path, name: str, count: int = 12, **more: Any) -> None:
     """A task of multiple choice, with its data beside it."""
     folder.mkdir(exist_ok=True)
     documents = [
-        {"question": f"Which of the {n} animals barks?", "choices": list(ANIMALS[:4]), "answer": n % 4}
+        {
+            "question": f"Which of the {n} animals barks?",
+            "choices": list(ANIMALS[:4]),
+            "answer": n % 4,
+        }
         for n in range(count)
     ]
     data = folder / f"{name}.jsonl"
@@ -47,7 +51,9 @@ def write_task(folder: Path, name: str, count: int = 12, **more: Any) -> None:
 
 
 @pytest.fixture
-def recipe(tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def recipe(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
     write_task(tmp_path / "tasks", "animals")
     settings = {"general": ["animals"], "general_folder": str(tmp_path / "tasks")}

@@ -97,7 +97,9 @@ def ask_tasks(
             _with_examples(tasks)
             with _kept(lm, out.with_name("said.jsonl"), name) as asked:
                 try:
-                    found = evaluate(lm=asked, task_dict=tasks, limit=settings.general_limit, bootstrap_iters=0)
+                    found = evaluate(
+                        lm=asked, task_dict=tasks, limit=settings.general_limit, bootstrap_iters=0
+                    )
                 except (RagtuneError, KeyboardInterrupt):
                     raise
                 except Exception as error:  # a task's own code may raise anything
@@ -107,7 +109,8 @@ def ask_tasks(
             parts[name] = {leaf: f"samples_{leaf}_{day}{_TIME}.jsonl" for leaf in found["samples"]}
             for leaf, rows in found["samples"].items():
                 plain = (
-                    json.loads(json.dumps(_lean(row), default=handle_non_serializable)) for row in rows
+                    json.loads(json.dumps(_lean(row), default=handle_non_serializable))
+                    for row in rows
                 )
                 write_jsonl(out / parts[name][leaf], plain)
     version = importlib.metadata.version("lm-eval")
@@ -147,7 +150,8 @@ def _manager(settings: Evaluate) -> TaskManager:
         if name not in manager.task_index:
             near = nearest(name, manager.all_tasks)
             raise UsageError(
-                f"evaluate.general: lm-eval has no task {name}." + (f" Did you mean {near}?" if near else ""),
+                f"evaluate.general: lm-eval has no task {name}."
+                + (f" Did you mean {near}?" if near else ""),
                 "`lm-eval ls tasks` lists its tasks; those of your own lie in evaluate.general_folder.",
             )
     return manager
@@ -166,7 +170,9 @@ def _failed(name: str, error: Exception) -> RagtuneError:
     if isinstance(error, ImportError):
         advice = known_only(first_line(error))
         return RagtuneError(f"evaluate.general: {name} needs what is not installed: {advice}.")
-    if isinstance(error, OSError):  # the Hub can't be reached, or has no such data, or a file isn't there
+    if isinstance(
+        error, OSError
+    ):  # the Hub can't be reached, or has no such data, or a file isn't there
         return RagtuneError(
             f"evaluate.general: the data of {name} can't be had: {_words(error)}.",
             "They come from where the task's YAML file says, mostly the Hub. Load them once where that can be "
@@ -260,8 +266,13 @@ class _Kept:
         self._done = len({*keys} & self._known.keys())
         if self._done:
             note(f"Going on: {self._done:,} of {total:,} results are kept.")
-        with progress(self._title, total, done=self._done, unit="texts") as self._update, finishing():
-            while left := [r for key, r in zip(keys, requests, strict=True) if key not in self._known]:
+        with (
+            progress(self._title, total, done=self._done, unit="texts") as self._update,
+            finishing(),
+        ):
+            while left := [
+                r for key, r in zip(keys, requests, strict=True) if key not in self._known
+            ]:
                 self._some(kind, left)
         return [self._known[key] for key in keys]
 
@@ -285,7 +296,9 @@ def _kept(lm: HFLM, path: Path, name: str) -> Iterator[_Kept]:
     """The model, with what an earlier run heard of it."""
     known: dict[str, Result] = {}
     for line in whole_lines(path):
-        with contextlib.suppress(ValueError, TypeError, KeyError):  # a broken disk's line is asked again
+        with contextlib.suppress(
+            ValueError, TypeError, KeyError
+        ):  # a broken disk's line is asked again
             row = json.loads(line)
             result = row["result"]
             known[row["key"]] = tuple(result) if isinstance(result, list) else result
@@ -317,10 +330,14 @@ def _silent() -> Iterator[None]:
 
     logger, modules = logging.getLogger("lm_eval"), (model, task, huggingface)
     level, bars, shown = logger.level, model.tqdm, datasets.are_progress_bars_disabled()
+
+    def hidden(*given: object, **more: object) -> object:
+        return bars(*given, **(more | {"disable": True}))
+
     logger.setLevel(logging.CRITICAL)
     datasets.disable_progress_bars()
     for module in modules:
-        module.tqdm = partial(bars, disable=True)
+        module.tqdm = hidden
     try:
         with quiet():
             yield

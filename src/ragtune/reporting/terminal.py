@@ -20,7 +20,7 @@ from ragtune.reporting.wording import CITATIONS, CUT, GRADED, REFUSALS, asked_ag
 from ragtune.scoring.citations import KINDS, CitationFigures
 from ragtune.scoring.compare import Comparison, Runs
 from ragtune.scoring.controls import ControlFigures
-from ragtune.scoring.paired import PairedLogs, PairedTask
+from ragtune.scoring.paired import General, PairedLogs, PairedTask
 from ragtune.scoring.reasked import Reasked, is_other
 from ragtune.scoring.score import Metrics, WholeSet
 from ragtune.scoring.statistics import Figure, Figures
@@ -142,6 +142,22 @@ def logs_table(logs: PairedLogs, task: PairedTask) -> FigureTable:
             f"{one['lower']:,}",
             "–" if p is None else f"{p:.2g}",
         )
+    return table
+
+
+def general_table(general: General) -> FigureTable:
+    """General tasks before and after tuning; shares in %."""
+    table = FigureTable(
+        "General tasks, in % (95 % interval)",
+        f"lm-evaluation-harness {', '.join(map(in_line, general['lm_eval']))}; values that are no shares as "
+        "they are; below 0 is what was forgotten",
+        ("task", "n", *_WHICH),
+    )
+    for task in general["tasks"]:
+        for one in task["metrics"]:
+            cell = rate_cell if one["rate"] else _plain_cell
+            sides = (cell(one["first"]), cell(one["second"]), cell(one["difference"], "+"))
+            table.add_row(in_line(f"{task['task']}, {one['metric']}"), f"{one['n']:,}", *sides)
     return table
 
 

@@ -57,7 +57,11 @@ def figures(context: Context) -> General | None:
         "lm_eval": sorted({old["lm_eval"], new["lm_eval"]}),
         "limit": old["limit"],
         "tasks": [
-            {"task": name, "parts": len(files), "metrics": paired(*_pooled(sides, files, new["tasks"][name]))}
+            {
+                "task": name,
+                "parts": len(files),
+                "metrics": paired(*_pooled(sides, files, new["tasks"][name])),
+            }
             for name, files in old["tasks"].items()
         ],
     }
@@ -67,7 +71,9 @@ def _pooled(sides: list[Path], *files: dict[str, str]) -> list[dict[str, dict[st
     """The values of both sides, metric by metric, of the documents of all parts of a task."""
     pooled: list[dict[str, dict[str, float]]] = [{} for _ in sides]
     for part in files[0]:
-        logs = [read_log(side / names[part], part) for side, names in zip(sides, files, strict=True)]
+        logs = [
+            read_log(side / names[part], part) for side, names in zip(sides, files, strict=True)
+        ]
         require_same(*logs)
         for values, log in zip(pooled, logs, strict=True):
             for metric, column in log.values.items():

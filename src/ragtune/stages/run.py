@@ -14,12 +14,12 @@ from ragtune.model.to_gguf.write import FILES
 from ragtune.reporting.answers import answer_rows
 from ragtune.reporting.markdown import summary as markdown
 from ragtune.reporting.shown import AnsweredQuestions
-from ragtune.reporting.terminal import comparison_table, say_asked_again
+from ragtune.reporting.terminal import comparison_table, general_table, say_asked_again
 from ragtune.scoring.compare import Comparison
 from ragtune.scoring.controls import ControlFigures
 from ragtune.scoring.reasked import Reasked
 from ragtune.scoring.score import Metrics
-from ragtune.stages import views
+from ragtune.stages import general, views
 from ragtune.stages.answer import require_checkpoint
 from ragtune.stages.built import builds_of
 from ragtune.stages.check.checks import look
@@ -122,6 +122,8 @@ def report(context: Context, *, printing: bool = True) -> Comparison | None:
     compared = views.report(context)
     if compared and printing:
         console.print(comparison_table(compared))
+    if printing and (asked := general.figures(context)):
+        console.print(general_table(asked))
     if context.read_only is None:
         note(f"Report: {context.folder.report}")
     return compared
@@ -136,7 +138,8 @@ def markdown_summary(context: Context) -> str:
     if compared is None:
         raise no_answers(context)
     built = builds_of(context).get("eval")
-    return markdown(context.recipe.name, compared, views.controls(context), built)
+    controls, asked = views.controls(context), general.figures(context)
+    return markdown(context.recipe.name, compared, controls, built, asked)
 
 
 def answers(context: Context, n: int) -> AnsweredQuestions:

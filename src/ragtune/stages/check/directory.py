@@ -30,6 +30,11 @@ def answered_before(run: Context) -> bool:
     return run.folder.answers("before").is_dir()
 
 
+def general_asked(run: Context) -> bool:
+    """Whether the general tasks were asked before and after tuning."""
+    return all(run.folder.answers(f"general-{which}").is_dir() for which in ("before", "after"))
+
+
 def trained(run: Context) -> bool:
     return _whole(run.folder.adapter)
 

@@ -22,7 +22,7 @@ from ragtune.data.select import nearly_positive, rejection
 from ragtune.distributed.place import take_place
 from ragtune.publish.hub import check_access, require_name
 from ragtune.recipe.data import Data
-from ragtune.stages.check.directory import answered_before, is_made, prepared
+from ragtune.stages.check.directory import answered_before, general_asked, prepared
 from ragtune.stages.check.findings import Level, Look
 from ragtune.training.arguments import require_arguments
 from ragtune.training.trackers import require_trackers
@@ -185,7 +185,7 @@ def general(look: Look) -> None:
     settings = look.run.recipe.evaluate
     if not settings.general:
         return
-    if all(is_made(look.run, f"general {which}") for which in ("before", "after")):
+    if general_asked(look.run):
         look.say("asked already")
         return
     for name, tasks in require_tasks(settings).items():
