@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: help quickstart quickstart-ja quickstart-documents test docs families heavy lint format cluster llama-index all fuzz soak audit licences env env-ja dist clean
+.PHONY: help quickstart quickstart-ja quickstart-documents test docs families heavy general lint format cluster llama-index all fuzz soak audit licences env env-ja dist clean
 
 help:
 	@echo "make quickstart     tune a small model on a sample: minutes on two CPU cores"
@@ -16,10 +16,11 @@ help:
 	@echo "make docs           the documentation in English and Japanese, into site/"
 	@echo "make families       every model family against plain transformers: minutes,"
 	@echo "                    and docs/models.md"
+	@echo "make general        general tasks through lm-evaluation-harness, which it installs"
 	@echo "make cluster        retrieval on a Ray cluster that loses a node; the example for one"
 	@echo "make heavy          real models as GGUF, in a notebook, asking; the bench: minutes"
 	@echo "make llama-index    the serving page with LlamaIndex, which needs an older openai"
-	@echo "make all            test, families, heavy, cluster and llama-index"
+	@echo "make all            test, families, heavy, general, cluster and llama-index"
 	@echo "make lint | format  ruff, mypy, the order of imports, unused code | ruff format"
 	@echo "make fuzz           the readers for ten minutes (make test: for one)"
 	@echo "make soak           an hour of runs that are killed, damaged and lied to"
@@ -85,6 +86,11 @@ families: env
 heavy: env-ja .venv/installed-minilm
 	$(BIN)/python -m pytest -m heavy
 
+# General tasks need lm-evaluation-harness: 29 packages more, 119 MB.
+general: env
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[general]'
+	$(BIN)/python -m pytest tests/answering/test_harness.py tests/stages/test_general.py
+
 # A Ray cluster of several nodes on this machine, one of which is lost.
 cluster: env
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
@@ -101,7 +107,7 @@ cluster: env
 llama-index: .venv-llama-index/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=src .venv-llama-index/bin/python -m pytest tests/test_serving_page.py
 
-all: test families heavy cluster llama-index
+all: test families heavy general cluster llama-index
 
 fuzz: env
 	$(BIN)/python -m tests.fuzz.run --minutes 10

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
 from pathlib import Path
@@ -21,7 +20,7 @@ from tests.conftest import tiny_model
 from tests.general_tasks import write_task
 
 needed = pytest.mark.skipif(
-    importlib.util.find_spec("lm_eval") is None, reason="lm-eval is not installed: make general"
+    not harness.is_installed(), reason="lm-eval is not installed: make general"
 )
 DAY = "2026-01-02"
 
@@ -40,7 +39,9 @@ def settings(folder: Path, *names: str, **more: Any) -> Evaluate:
     return Evaluate(general=[*names], general_folder=str(folder), **more)
 
 
-def asked(settings: Evaluate, model: Any, tokenizer: Any, out: Path) -> dict[str, list[dict[str, Any]]]:
+def asked(
+    settings: Evaluate, model: Any, tokenizer: Any, out: Path
+) -> dict[str, list[dict[str, Any]]]:
     """The rows of every log."""
     out.mkdir(parents=True)
     ask_tasks(settings, model, tokenizer, DAY, out)
@@ -67,7 +68,9 @@ def test_it_gives_what_lm_evaluation_harness_gives(
         metric_list=[{"metric": "word_perplexity"}],
     )  # fmt: skip
     names = ["flags", "written", "rolling"]
-    found = asked(settings(folder, *names, general_limit=7), model, chatml_tokenizer, tmp_path / "made")
+    found = asked(
+        settings(folder, *names, general_limit=7), model, chatml_tokenizer, tmp_path / "made"
+    )
     whole = simple_evaluate(
         model=HFLM(pretrained=model, tokenizer=chatml_tokenizer, batch_size=3),
         tasks=names, limit=7, task_manager=TaskManager(include_path=str(folder), include_defaults=False),
@@ -81,13 +84,17 @@ def test_it_gives_what_lm_evaluation_harness_gives(
         for mine, other in zip(found[name], theirs, strict=True):
             for key in ("doc_id", "doc_hash", "prompt_hash", "target_hash", *other["metrics"]):
                 value = list(other[key]) if isinstance(other[key], tuple) else other[key]
-                assert mine[key] == pytest.approx(value) if name == "rolling" else mine[key] == value
+                assert (
+                    mine[key] == pytest.approx(value) if name == "rolling" else mine[key] == value
+                )
     assert any(row["acc"] for row in found["flags"])
     assert not all(row["acc"] for row in found["flags"])
 
 
 @needed
-def test_a_group_is_asked_with_all_its_parts(tmp_path: Path, model: Any, chatml_tokenizer: Any) -> None:
+def test_a_group_is_asked_with_all_its_parts(
+    tmp_path: Path, model: Any, chatml_tokenizer: Any
+) -> None:
     folder = tmp_path / "tasks"
     write_task(folder, "one", 3)
     write_task(folder, "two", 4)
@@ -164,7 +171,9 @@ def test_nothing_else_is_changed_by_it(tmp_path: Path, model: Any, chatml_tokeni
 
     folder = tmp_path / "tasks"
     (folder).mkdir()
-    (folder / "drawn.py").write_text("import random\ndef f(docs): return docs.select([random.randrange(12)])\n")
+    (folder / "drawn.py").write_text(
+        "import random\ndef f(docs): return docs.select([random.randrange(12)])\n"
+    )
     write_task(folder, "flags")
     task = json.loads((folder / "flags.yaml").read_text("utf-8"))
     text = json.dumps(task)[:-1] + ', "process_docs": !function drawn.f}'
@@ -172,7 +181,7 @@ def test_nothing_else_is_changed_by_it(tmp_path: Path, model: Any, chatml_tokeni
     model.config.tie_word_embeddings = True
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     side, pad = chatml_tokenizer.padding_side, chatml_tokenizer.pad_token_id
-    random.seed(5), np.random.seed(5), torch.manual_seed(5)  # noqa: NPY002, B018
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)  # noqa: NPY002
     drawn = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
     first = asked(settings(folder, "flags"), model, chatml_tokenizer, tmp_path / "first/made")
     random.seed(5)
@@ -219,7 +228,7 @@ def test_a_task_without_a_file_s_name(tmp_path: Path) -> None:
 def test_an_unknown_task_a_folder_that_is_none_and_one_of_broken_files(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no task arc_eazy. Did you mean arc_easy\?"):
         require_tasks(Evaluate(general=["arc_eazy"]))
-    with pytest.raises(UsageError, match="general_folder: .*/none is no folder"):
+    with pytest.raises(UsageError, match=r"general_folder: .*/none is no folder"):
         require_tasks(settings(tmp_path / "none", "flags"))
     write_task(tmp_path / "tasks", "flags")
     (tmp_path / "tasks" / "broken.yaml").write_text("task: [", "utf-8")
@@ -227,8 +236,7 @@ def test_an_unknown_task_a_folder_that_is_none_and_one_of_broken_files(tmp_path:
 
 
 def test_without_the_package_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr("importlib.util.find_spec", lambda n, *a: None if n == "lm_eval" else find(n, *a))
+    monkeypatch.setattr(harness, "is_installed", lambda: False)
     with pytest.raises(UsageError, match="needs lm-eval") as error:
         require_tasks(Evaluate(general=["arc_easy"]))
     assert error.value.advice == "pip install lm-eval"

@@ -55,6 +55,11 @@ _TIME = "T00-00-00"
 Result = float | str | tuple[float, bool]
 
 
+def is_installed() -> bool:
+    """Whether lm-evaluation-harness is there."""
+    return importlib.util.find_spec("lm_eval") is not None
+
+
 def require_tasks(settings: Evaluate) -> dict[str, TaskDict]:
     """The tasks of `evaluate.general`, with their data, each with those that it consists of.
 
@@ -62,7 +67,7 @@ def require_tasks(settings: Evaluate) -> dict[str, TaskDict]:
         UsageError: lm-eval isn't installed, there is no such task, or it is none for a reader of text.
         RagtuneError: a task, or its data, can't be loaded.
     """
-    if importlib.util.find_spec("lm_eval") is None:
+    if not is_installed():
         raise UsageError("evaluate.general needs lm-eval.", install("lm-eval"))
     with _silent(), _drawing():
         manager = _manager(settings)

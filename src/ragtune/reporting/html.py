@@ -85,8 +85,8 @@ class Report:
     """Everything that the page shows.
 
     `comparison` is None while there are not both evaluations, `controls` and `general` if they were not asked.
-    `log` has the rows of train_log.jsonl, `answers` the questions that were asked, `judges` what a judge made of
-    the answers before and after, `sets` every evaluation set of the run if there are several, `builds` what
+    `log` has the rows of train_log.jsonl, `answers` the questions that were asked, `judges` what a judge made
+    of the answers before and after, `sets` every evaluation set of the run if there are several, `builds` what
     `ragtune build` found of each split that it wrote. `how_far` is of a training that is under way, or that was
     the last to write the page.
     """
