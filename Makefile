@@ -86,11 +86,6 @@ families: env
 heavy: env-ja .venv/installed-minilm
 	$(BIN)/python -m pytest -m heavy
 
-# General tasks need lm-evaluation-harness: 29 packages more, 119 MB.
-general: env
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[general]'
-	$(BIN)/python -m pytest tests/answering/test_harness.py tests/stages/test_general.py
-
 # A Ray cluster of several nodes on this machine, one of which is lost.
 cluster: env
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
@@ -106,6 +101,17 @@ cluster: env
 
 llama-index: .venv-llama-index/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=src .venv-llama-index/bin/python -m pytest tests/test_serving_page.py
+
+# lm-evaluation-harness wants a python-dateutil below the one that the tests run with, and brings 28 packages.
+.venv-general/installed: .venv/installed
+	$(PYTHON) -m venv .venv-general
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > .venv-general/there.txt
+	cp .venv-general/there.txt "$$(.venv-general/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/there.pth"
+	.venv-general/bin/python -m pip install --quiet --disable-pip-version-check lm-eval==0.4.13
+	@touch $@
+
+general: .venv-general/installed
+	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=src .venv-general/bin/python -m pytest tests/answering/test_harness.py tests/stages/test_general.py
 
 all: test families heavy general cluster llama-index
 

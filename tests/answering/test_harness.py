@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ragtune.answering import harness
+from ragtune.answering import harness, harnessed
 from ragtune.answering.harness import TASKS, ask_tasks, require_tasks
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.files import read_jsonl
@@ -111,7 +111,7 @@ def test_it_goes_on_from_what_was_kept(
     folder = tmp_path / "tasks"
     write_task(folder, "flags")
     plain = asked(settings(folder, "flags"), model, chatml_tokenizer, tmp_path / "plain/made")
-    keep, forward = harness._Kept._keep, type(model).forward
+    keep, forward = harnessed._Kept._keep, type(model).forward
     fed: list[int] = []
 
     def kept(self: Any, key: str, result: Any) -> None:
@@ -125,7 +125,7 @@ def test_it_goes_on_from_what_was_kept(
 
     monkeypatch.setattr(type(model), "forward", counted)
     with monkeypatch.context() as broken:
-        broken.setattr(harness._Kept, "_keep", kept)
+        broken.setattr(harnessed._Kept, "_keep", kept)
         with pytest.raises(KeyboardInterrupt):
             asked(settings(folder, "flags"), model, chatml_tokenizer, tmp_path / "cut/made")
     said = tmp_path / "cut/said.jsonl"
