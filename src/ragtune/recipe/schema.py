@@ -303,6 +303,7 @@ class Recipe(Section):
 CHANGES_NOTHING = (
     "format", "name", "devices", "publish.", "train.eval_answers", "train.keep_checkpoints", "train.log_every",
     "train.report_to", "evaluate.metric", "evaluate.answers", "evaluate.endpoint", "evaluate.concurrency",
+    "evaluate.general",
 )  # fmt: skip
-"""Keys, or beginnings of keys, that change nothing which is made: they say what is shown, kept or sent,
-how answers are counted, and where a server is."""
+"""Keys, or beginnings of keys, that change no model and no answer: they say what is shown, kept or sent,
+how answers are counted, where a server is, and what else is asked."""

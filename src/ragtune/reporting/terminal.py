@@ -16,7 +16,15 @@ from ragtune.data.example import Example
 from ragtune.data.opening import Opening
 from ragtune.recipe.yaml import dump_yaml
 from ragtune.reporting.tables import FigureTable
-from ragtune.reporting.wording import CITATIONS, CUT, GRADED, REFUSALS, asked_again, probability
+from ragtune.reporting.wording import (
+    CITATIONS,
+    CUT,
+    GRADED,
+    REFUSALS,
+    UNSURE,
+    asked_again,
+    probability,
+)
 from ragtune.scoring.citations import KINDS, CitationFigures
 from ragtune.scoring.compare import Comparison, Runs
 from ragtune.scoring.controls import ControlFigures
@@ -61,6 +69,9 @@ def comparison_table(comparison: Comparison) -> FigureTable:
     before, after = (comparison["cut"][which] for which in ("before", "after"))
     if before is not None and after is not None:
         table.add_row(CUT, f"{before:,}", f"{after:,}", f"{after - before:+,}")
+    unsure, refused = (comparison["unsure"][which] for which in ("before", "after"))
+    if unsure or refused:
+        table.add_row(UNSURE, f"{unsure:,}", f"{refused:,}", f"{refused - unsure:+,}")
     if found := comparison["refusals"]:
         _add_refusals(table, [found["before"], found["after"], found["difference"]])
     if cited := comparison["citations"]:
@@ -81,6 +92,8 @@ def metrics_table(metrics: Metrics) -> FigureTable:
         table.add_row(metric, *_cells([figure, over_all[metric]]))
     if metrics.get("cut") is not None:
         table.add_row(CUT, f"{metrics['cut']:,}", "")
+    if "unsure" in metrics:
+        table.add_row(UNSURE, "", f"{metrics['unsure']:,}")
     _add_refusals(table, [{}, metrics.get("refusals", {})])
     if cited := metrics.get("citations"):
         _add_citations(table, [cited])

@@ -56,7 +56,7 @@ def _planned(folder: RunFolder) -> tuple[Path, Path]:
 def _plan_of(folder: RunFolder, recipe: Recipe) -> dict[str, JsonValue]:
     """What a plan depends on: the recipe but for what changes no work, the data and the questions."""
     reads = ("seed", "tuning", "model.", "data.", "prompt.", "lora.", "train.", "evaluate.")
-    but = (*CHANGES_NOTHING, "evaluate.served_", "evaluate.general")
+    but = (*CHANGES_NOTHING, "evaluate.served_")
     files = {file.name: sha256(file) for file in _planned(folder)}
     return part_of(recipe, reads, but) | files
 

@@ -100,6 +100,8 @@ def test_the_dtype_is_measured_once_and_stays(
         settle_dtypes(where, [point.recipe, plain.recipe])
         assert where.recipe_of("run", point, 7).model.dtype == "bfloat16"
         assert where.recipe_of("run", plain, 7).model.dtype == "float32"
+        # best.yaml, too: else the best would be trained as no run of the sweep was.
+        assert where.settled(point.recipe).model.dtype == "bfloat16"
     assert capsys.readouterr().out.count("bfloat16 (measured") == 1
 
 

@@ -14,7 +14,7 @@ from ragtune.recipe.load import save
 from ragtune.recipe.schema import Model, Recipe
 from ragtune.stages.sweep.grid import Point
 from ragtune.stages.twins import SWEEP
-from ragtune.store.changes import part_of
+from ragtune.store.changes import part_of, with_part
 from ragtune.store.inputs import read_inputs
 from ragtune.store.proof import fingerprint
 
@@ -104,16 +104,19 @@ class SweepFolder:
             self.about, {**known, "dtypes": {**known.get("dtypes", {}), _named(model): dtype}}
         )
 
+    def settled(self, recipe: Recipe) -> Recipe:
+        """The recipe with the dtype that was measured for it when the sweep began, if one was."""
+        dtype = self.dtype_of(recipe.model) if recipe.model.dtype == "auto" else None
+        return with_part(recipe, {"model.dtype": dtype}) if dtype else recipe
+
     def recipe_of(self, run: str, point: Point, seed: int) -> Recipe:
         """The recipe of a run: the point's, over the data of the sweep."""
-        values = point.recipe.model_dump(mode="json")
+        values = self.settled(point.recipe).model_dump(mode="json")
         values["name"], values["seed"], values["devices"] = run, seed, 1
         values["data"] |= {
             "source": None, "train": str(self.train), "eval": str(self.held), "format": "records", "fields": {},
         }  # fmt: skip
         values["publish"] |= {"repo": None}
-        if point.recipe.model.dtype == "auto" and (dtype := self.dtype_of(point.recipe.model)):
-            values["model"]["dtype"] = dtype
         return Recipe.model_validate(values)
 
     def write_recipe(self, run: str, point: Point, seed: int) -> Path:

@@ -118,7 +118,7 @@ def _swept(where: SweepFolder, points: Sequence[Point], options: _Options) -> Re
         best = next(point for point in points if point.name == results["best"])
         one.look(best)
         results = one.results()
-        save(best.recipe, where.best)
+        save(where.settled(best.recipe), where.best)
         write_json(where.results, results)
         write_page(where.report, results)
     return results
