@@ -131,12 +131,10 @@ def test_a_server_without_the_model_or_a_run_without_answers(
         ask_again(context, RunningServer(chat.endpoint, "tiny"), 5)
 
 
-@pytest.mark.parametrize("endpoint", ["nowhere", "http://127.0.0.1:9/v1", "{}/wrong"])
-def test_an_address_that_is_wrong_is_that_of_the_option(
-    answered: Path, chat: Chat, endpoint: str
-) -> None:
+@pytest.mark.parametrize("endpoint", ["nowhere", "http://127.0.0.1:9/v1"])
+def test_an_address_that_is_wrong_is_that_of_the_option(answered: Path, endpoint: str) -> None:
     with pytest.raises(RagtuneError) as error:
-        ragtune.ask_served(answered, endpoint=endpoint.format(chat.endpoint.removesuffix("/v1")))
+        ragtune.ask_served(answered, endpoint=endpoint)
     assert "--endpoint" in str(error.value)
     assert "evaluate." not in str(error.value)
 

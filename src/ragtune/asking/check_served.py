@@ -135,7 +135,7 @@ def _ask(context: Context, served: RunningServer, asked: Sequence[Example]) -> t
         "evaluate.served_after": served.name,
     }
     recipe = with_part(context.recipe, there)
-    advice = "Give --name the name under which the server has the tuned model."
+    advice = "Give --name the name under which the server has the tuned model, and --endpoint its address."
     server = Server(recipe, "after", advice, served.key_from, section="")
     # Nothing of an earlier time is gone on with: the server may be another one.
     with tempfile.TemporaryDirectory() as folder:
