@@ -291,6 +291,20 @@ def test_a_wrong_override_is_quoted(small: Path, override: str, message: str) ->
     assert message in refusal(small, override)
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        "prompt.system=a\udcffb",
+        "prompt.template_arguments={x\udc00: 1}",
+        "data.fields={a: ['b\ud800']}",
+    ],
+)
+def test_what_is_no_text_is_refused(small: Path, override: str) -> None:
+    with pytest.raises(UsageError, match="bytes that are no UTF-8") as error:
+        load_recipe(small, [override])
+    str(error.value).encode()  # it can be shown
+
+
 def test_an_override_replaces_what_it_excludes(small: Path) -> None:
     train = load_recipe(small, ["train.epochs=2"]).train
     assert (train.steps, train.epochs) == (None, 2)

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from ragtune.base.errors import UsageError
-from ragtune.base.files import read_if_whole, read_json, write_json
+from ragtune.base.files import read_json, write_json
 from ragtune.base.lock import NAMES as LOCKS
 from ragtune.data.apart import copy_evaluation, hold_apart
 from ragtune.recipe.load import save
@@ -15,6 +15,7 @@ from ragtune.recipe.schema import Model, Recipe
 from ragtune.stages.sweep.grid import Point
 from ragtune.stages.twins import SWEEP
 from ragtune.store.changes import part_of, with_part
+from ragtune.store.folder import require_own_files
 from ragtune.store.inputs import read_inputs
 from ragtune.store.proof import fingerprint
 
@@ -50,8 +51,11 @@ class SweepFolder:
         """Raise unless what lies here was made by a sweep, or nothing does.
 
         Raises:
-            UsageError: somebody else's files.
+            UsageError: somebody else's files, a link among them.
         """
+        files = (self.about, self.results, self.report, self.best, *(self.path / n for n in LOCKS))
+        folders = [self.path / name for name in ("data", "recipes", "logs", "reached", "runs")]
+        require_own_files(files, folders, "sweep")
         there = {one.name for one in self.path.iterdir()} if self.path.is_dir() else set()
         if (
             there - {*LOCKS, "data"} and self.about.name not in there
@@ -68,7 +72,7 @@ class SweepFolder:
             UsageError: the sweep here is of other data, or of another seed.
         """
         of = fingerprint([part_of(recipe, _SPLIT_BY), _contents(recipe)])
-        known = read_if_whole(self.about)
+        known = read_json(self.about) if self.about.exists() else {}
         if known and known.get("of") != of:
             raise UsageError(
                 f"The sweep in {self.path} is of other training data, or of another seed.",

@@ -46,6 +46,8 @@ RUNGS = (0.25, 0.5)
 """Shares of the steps after which the better half of the points goes on."""
 END = 1.0
 _SEEDS = 2**32
+_MOST = 100
+"""Seeds of a sweep; a slip of the keys would train for a year."""
 _WORKER = "ragtune.stages.sweep.worker"
 _DEV = "dev"
 
@@ -93,6 +95,11 @@ def _swept(where: SweepFolder, points: Sequence[Point], options: _Options) -> Re
         raise UsageError(
             "A sweep asks the models that it trains, and evaluate.engine is openai.",
             "Set evaluate.engine=local.",
+        )
+    if not 1 <= options.seeds <= _MOST:
+        raise UsageError(
+            f"A sweep has 1 to {_MOST} seeds, and not {options.seeds:,}.",
+            "Set --seeds: 3 are the default.",
         )
     if (first := points[0].recipe.seed) + options.seeds > _SEEDS:
         raise UsageError(
