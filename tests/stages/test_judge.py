@@ -126,6 +126,9 @@ def test_what_goes_wrong_is_said(run: Path, chat: Chat) -> None:
         ragtune.judge(run, endpoint=chat.endpoint, model="judge")
     with pytest.raises(UsageError, match=r"--endpoint: 'nowhere' is no address"):
         ragtune.judge(run, endpoint="nowhere", model="judge", base=True)
+    for numbers in ({"count": 0}, {"count": 5, "again": -1}):
+        with pytest.raises(UsageError, match="answers can't be judged"):
+            ragtune.judge(run, endpoint=chat.endpoint, model="judge", base=True, **numbers)
     with pytest.raises(UsageError, match="--model is empty"):
         ragtune.judge(run, endpoint=chat.endpoint, model="", base=True)
     with pytest.raises(UsageError, match="does not serve another"):

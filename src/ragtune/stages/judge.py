@@ -136,6 +136,11 @@ def judge(
         UsageError: there are no answers, or the server doesn't know the model or refuses the key.
         RagtuneError: the server can't be reached, or fails.
     """
+    if count < 1 or again < 0:
+        raise UsageError(
+            f"{count:,} answers can't be judged, {again:,} of them again.",
+            "Set --count to 1 at least, and --again to 0 at least.",
+        )
     check_address(endpoint, "")
     if not model:
         raise UsageError(

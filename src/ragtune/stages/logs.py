@@ -33,6 +33,9 @@ _FLEXEVAL = {
     "reasoning_text", "tool_calls", "tool_call_validation_result",
 }  # fmt: skip
 
+_LARGEST = 1e100
+"""What a row's value may be: sums of larger ones have no end, as Infinity has none."""
+
 Row = dict[str, JsonValue]
 
 
@@ -245,15 +248,19 @@ def read_log(path: Path, task: str) -> Log:
             metric = f"{name},{one.filter}" if one.filter else name
             if isinstance(value, list | dict | str):
                 unscored.add(metric)
-            else:  # None, or NaN: a judge that failed, say
-                number_or_none = math.nan if value is None else float(value)
-                log.values.setdefault(metric, {})[one.question] = number_or_none
+            else:
+                log.values.setdefault(metric, {})[one.question] = _number(value)
     if not lines:
         raise UsageError(f"{path} is empty.", "Name a log with rows.")
     unscored |= {
         name for name, column in log.values.items() if all(map(math.isnan, column.values()))
     }
     return log
+
+
+def _number(value: float | None) -> float:
+    """A row's value; NaN where it has none (a judge that failed, say), or one of which no mean can be made."""
+    return float(value) if value is not None and -_LARGEST < value < _LARGEST else math.nan
 
 
 def _harness_row(row: Row) -> _Read:
