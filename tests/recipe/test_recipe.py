@@ -195,6 +195,8 @@ def test_a_mapping_is_left_as_it_was() -> None:
          "small.yaml: evaluate.refuse_below needs data.refusal, which is answered then."),
         ("preset: english", "preset: english\n  citations: true\nevaluate: {copy: true}",
          "small.yaml: evaluate.copy names each answer's passage, and can't write the numbers of prompt.citations."),
+        ("prompt:\n", "  refusal: 'not said [1].'\nprompt:\n  citations: true\n",
+         "data.refusal ends in a number in brackets"),
         ("steps: 5", "steps: 5\n  keep: best", "small.yaml:9: train: keep: best needs eval_every."),
         ("name: small", "1: 2\nname: small", "small.yaml:1: 1 = 1: keys should be strings"),
         ("preset: english", "preset: english\n  preset: aio", "small.yaml:9: prompt.preset is given twice"),

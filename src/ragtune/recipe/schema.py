@@ -6,6 +6,7 @@ a JSON schema and `ragtune init` as a commented file to start from, both made fr
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
@@ -269,6 +270,10 @@ class Recipe(Section):
     def _answerable(self) -> Recipe:
         if self.evaluate.refuse_below is not None and self.data.refusal is None:
             raise ValueError("evaluate.refuse_below needs data.refusal, which is answered then")
+        if self.prompt.citations and re.search(r"\[\d+\][\s.。]*$", self.data.refusal or ""):
+            raise ValueError(
+                "data.refusal ends in a number in brackets, which prompt.citations takes for a citation"
+            )
         if self.evaluate.copy and self.prompt.citations:
             raise ValueError(
                 "evaluate.copy names each answer's passage, and can't write the numbers of prompt.citations"
