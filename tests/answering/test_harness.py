@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 from pathlib import Path
@@ -215,6 +216,23 @@ def test_a_task_that_can_not_be_asked(tmp_path: Path, more: dict[str, Any], said
         require_tasks(settings(tmp_path / "tasks", "odd"))
     assert error.value.message.startswith("evaluate.general: ")
     assert error.value.advice
+
+
+@needed
+def test_a_full_disk_is_no_fault_of_the_task(
+    tmp_path: Path, model: Any, chatml_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_task(tmp_path / "tasks", "flags")
+    with monkeypatch.context() as broken:
+        broken.setattr("datasets.load_dataset", full)
+        with pytest.raises(RagtuneError, match=r"The disk is full: could not write .*/datasets"):
+            require_tasks(settings(tmp_path / "tasks", "flags"))
+    monkeypatch.setattr(harnessed._Kept, "_keep", full)
+    with pytest.raises(RagtuneError, match=r"The disk is full: could not write .*/made"):
+        asked(settings(tmp_path / "tasks", "flags"), model, chatml_tokenizer, tmp_path / "made")
 
 
 @needed

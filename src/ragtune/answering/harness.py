@@ -6,6 +6,8 @@ import importlib.metadata
 import importlib.util
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +16,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ragtune.answering.harnessed import SEED, drawing, harness, keeping, silent
 from ragtune.base.commands import install, known_only
+from ragtune.base.disk import full_disk
 from ragtune.base.errors import RagtuneError, UsageError, is_out_of_memory
 from ragtune.base.files import write_json, write_jsonl
 from ragtune.base.screen.progress import busy
+from ragtune.base.stopping import stop_if_asked
 from ragtune.base.text import first_line, nearest
 from ragtune.model.fast.rope import lengths_forgotten
 from ragtune.recipe.schema import Evaluate
@@ -79,17 +83,10 @@ def ask_tasks(
         lm = harness(model, tokenizer)
         for name, tasks in require_tasks(settings).items():
             _with_examples(tasks)
-            with keeping(lm, out.with_name("said.jsonl"), name) as asked:
-                try:
-                    found = evaluate(
-                        lm=asked, task_dict=tasks, limit=settings.general_limit, bootstrap_iters=0
-                    )
-                except (RagtuneError, KeyboardInterrupt):
-                    raise
-                except Exception as error:  # a task's own code may raise anything
-                    if is_out_of_memory(error):
-                        raise
-                    raise _failed(name, error) from error
+            with keeping(lm, out.with_name("said.jsonl"), name) as asked, _told(name, out):
+                found = evaluate(
+                    lm=asked, task_dict=tasks, limit=settings.general_limit, bootstrap_iters=0
+                )
             parts[name] = {leaf: f"samples_{leaf}_{day}{_TIME}.jsonl" for leaf in found["samples"]}
             for leaf, rows in found["samples"].items():
                 plain = (
@@ -142,11 +139,26 @@ def _manager(settings: Evaluate) -> TaskManager:
 
 
 def _loaded(manager: TaskManager, name: str) -> TaskDict:
-    with busy(f"loading the task {name} with its data"):
-        try:
-            return manager.load([name])
-        except Exception as error:  # what a library, a task's own code or its data raise
-            raise _failed(name, error) from error
+    import datasets  # noqa: PLC0415 - what asking and answering do without
+
+    cache = Path(datasets.config.HF_DATASETS_CACHE)
+    with busy(f"loading the task {name} with its data"), _told(name, cache):
+        return manager.load([name])
+
+
+@contextmanager
+def _told(name: str, place: Path) -> Iterator[None]:
+    """What fails within is told as the task's, but for a full disk at a place, and too little memory."""
+    try:
+        with full_disk(place):
+            yield
+    except RagtuneError:
+        raise
+    except Exception as error:  # a task's own code, or its data, may raise anything
+        stop_if_asked()  # Ctrl-C in the middle of an import looks like one that fails
+        if is_out_of_memory(error):
+            raise
+        raise _failed(name, error) from error
 
 
 def _failed(name: str, error: Exception) -> RagtuneError:
