@@ -134,7 +134,9 @@ class SweepFolder:
         """Where a run's answers lie; {} where they don't."""
         file = self.reached(run, what)
         found = read_json(file) if file.exists() else {}
-        there = found and (self.runs / run / str(found["answers"]) / "predictions.jsonl").is_file()
+        there = {"answers", "questions"} <= found.keys() and (
+            self.runs / run / str(found["answers"]) / "predictions.jsonl"
+        ).is_file()
         return found if there else {}
 
 
