@@ -123,6 +123,15 @@ def test_a_finished_run_is_asked_later_and_nothing_else_is_made(
     assert {p: p.stat().st_mtime_ns for p in (without / "adapter").iterdir()} == made
     one, other = (json.loads((r / SET / "general.json").read_text("utf-8")) for r in (run, without))
     assert one == other
+    # A recipe that asks none leaves what was asked, and shows it.
+    values = recipe.model_dump(mode="json")
+    values["evaluate"] |= {"general": [], "general_folder": None, "general_limit": 200}
+    ragtune.run(values, run_dir=without)
+    assert "What was forgotten" in (without / "report.html").read_text("utf-8")
+    assert not list(without.glob("old-*"))
+    values["train"]["steps"] = 5  # but not what was asked of another adapter
+    with pytest.raises(UsageError, match=r"no longer valid: adapter, after, general after"):
+        ragtune.run(values, run_dir=without)
     capsys.readouterr()
     ragtune.run(recipe, run_dir=run)
     assert "no stage is repeated" in capsys.readouterr().out
