@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: help quickstart quickstart-ja quickstart-documents test docs families heavy lint format cluster llama-index all fuzz soak audit licences env env-ja dist clean
+.PHONY: help quickstart quickstart-ja quickstart-documents test docs families heavy general lint format cluster llama-index all fuzz soak audit licences env env-ja dist clean
 
 help:
 	@echo "make quickstart     tune a small model on a sample: minutes on two CPU cores"
@@ -16,10 +16,11 @@ help:
 	@echo "make docs           the documentation in English and Japanese, into site/"
 	@echo "make families       every model family against plain transformers: minutes,"
 	@echo "                    and docs/models.md"
+	@echo "make general        general tasks through lm-evaluation-harness, which it installs"
 	@echo "make cluster        retrieval on a Ray cluster that loses a node; the example for one"
 	@echo "make heavy          real models as GGUF, in a notebook, asking; the bench: minutes"
 	@echo "make llama-index    the serving page with LlamaIndex, which needs an older openai"
-	@echo "make all            test, families, heavy, cluster and llama-index"
+	@echo "make all            test, families, heavy, general, cluster and llama-index"
 	@echo "make lint | format  ruff, mypy, the order of imports, unused code | ruff format"
 	@echo "make fuzz           the readers for ten minutes (make test: for one)"
 	@echo "make soak           an hour of runs that are killed, damaged and lied to"
@@ -101,7 +102,18 @@ cluster: env
 llama-index: .venv-llama-index/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=src .venv-llama-index/bin/python -m pytest tests/test_serving_page.py
 
-all: test families heavy cluster llama-index
+# lm-evaluation-harness wants a python-dateutil below the one that the tests run with, and brings 28 packages.
+.venv-general/installed: .venv/installed
+	$(PYTHON) -m venv .venv-general
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > .venv-general/there.txt
+	cp .venv-general/there.txt "$$(.venv-general/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/there.pth"
+	.venv-general/bin/python -m pip install --quiet --disable-pip-version-check lm-eval==0.4.13
+	@touch $@
+
+general: .venv-general/installed
+	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=src .venv-general/bin/python -m pytest tests/answering/test_harness.py tests/stages/test_general.py
+
+all: test families heavy general cluster llama-index
 
 fuzz: env
 	$(BIN)/python -m tests.fuzz.run --minutes 10

@@ -15,7 +15,12 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
-ELSEWHERE = {"cuda": "CUDA machines", "ray": "make cluster", "audit": "make audit"}
+ELSEWHERE = {
+    "general": "make general",
+    "cuda": "CUDA machines",
+    "ray": "make cluster",
+    "audit": "make audit",
+}
 """Extras that CI does not install, and what does: of them only what is installed can be followed."""
 
 

@@ -113,6 +113,8 @@ EDGES = {
     "answering/client.py": "the network",
     "answering/connection.py": "the network",
     "answering/fit.py": "strangers' models",
+    "answering/harness.py": "strangers' tasks",
+    "answering/harnessed.py": "out of memory",
     "answering/local.py": "out of memory",
     "answering/padded.py": "strangers' models",
     "answering/prediction.py": "a file that may be damaged",

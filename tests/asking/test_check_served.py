@@ -12,7 +12,7 @@ import pytest
 import ragtune
 from ragtune.asking.check_served import RunningServer, ask_again, sample
 from ragtune.asking.serve import open_run
-from ragtune.base.errors import UsageError
+from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.cli import main
 from ragtune.scoring.score import Answers
 from tests.answering.chat import Chat
@@ -129,6 +129,14 @@ def test_a_server_without_the_model_or_a_run_without_answers(
     context = open_run(tuned, ["data.eval=another.jsonl"])
     with pytest.raises(UsageError, match="has no answers after tuning"):
         ask_again(context, RunningServer(chat.endpoint, "tiny"), 5)
+
+
+@pytest.mark.parametrize("endpoint", ["nowhere", "http://127.0.0.1:9/v1"])
+def test_an_address_that_is_wrong_is_that_of_the_option(answered: Path, endpoint: str) -> None:
+    with pytest.raises(RagtuneError) as error:
+        ragtune.ask_served(answered, endpoint=endpoint)
+    assert "--endpoint" in str(error.value)
+    assert "evaluate." not in str(error.value)
 
 
 def test_what_starts_an_engine_does_not_go_with_one_that_runs(

@@ -195,6 +195,8 @@ def test_a_mapping_is_left_as_it_was() -> None:
          "small.yaml: evaluate.refuse_below needs data.refusal, which is answered then."),
         ("preset: english", "preset: english\n  citations: true\nevaluate: {copy: true}",
          "small.yaml: evaluate.copy names each answer's passage, and can't write the numbers of prompt.citations."),
+        ("prompt:\n", "  refusal: 'not said [1].'\nprompt:\n  citations: true\n",
+         "data.refusal ends in a number in brackets"),
         ("steps: 5", "steps: 5\n  keep: best", "small.yaml:9: train: keep: best needs eval_every."),
         ("name: small", "1: 2\nname: small", "small.yaml:1: 1 = 1: keys should be strings"),
         ("preset: english", "preset: english\n  preset: aio", "small.yaml:9: prompt.preset is given twice"),
@@ -289,6 +291,20 @@ def test_a_learning_rate_may_be_written_with_an_exponent(small: Path, text: str)
 )  # fmt: skip
 def test_a_wrong_override_is_quoted(small: Path, override: str, message: str) -> None:
     assert message in refusal(small, override)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "prompt.system=a\udcffb",
+        "prompt.template_arguments={x\udc00: 1}",
+        "data.fields={a: ['b\ud800']}",
+    ],
+)
+def test_what_is_no_text_is_refused(small: Path, override: str) -> None:
+    with pytest.raises(UsageError, match="bytes that are no UTF-8") as error:
+        load_recipe(small, [override])
+    str(error.value).encode()  # it can be shown
 
 
 def test_an_override_replaces_what_it_excludes(small: Path) -> None:

@@ -27,7 +27,10 @@ from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Recipe
 from ragtune.reporting.answers import AnswerRow
 from ragtune.reporting.html import Report, write_report
+from ragtune.reporting.judging import JudgedRun
 from ragtune.scoring.compare import compare
+from ragtune.scoring.judging import Agreement
+from ragtune.scoring.paired import General, GeneralTask, PairedMetric
 from ragtune.scoring.score import Answers, score_answers
 from ragtune.scoring.statistics import Figure
 
@@ -307,3 +310,38 @@ def render(folder: Path, **changes: Any) -> Path:
     values.setdefault("comparison", compared(recipe, answers, unasked=1) if whole else None)
     write_report(folder / "report.html", Report(**values))
     return folder / "report.html"
+
+
+def general(text: str = "") -> General:
+    """General tasks: one alone, a group, one that gives a document no figure; `text` in every name."""
+
+    def metric(name: str, *, rate: bool = True) -> PairedMetric:
+        first, second = ({"value": v, "low": v - 0.05, "high": v + 0.05} for v in (0.5, 0.25))
+        difference = {"value": -0.25, "low": -0.3, "high": -0.2}
+        return PairedMetric(
+            metric=f"{name}{text}", n=1200, first=first, second=second, difference=difference,
+            higher=1, lower=4, mcnemar_p=None, missing=0, rate=rate,
+        )  # fmt: skip
+
+    tasks: list[GeneralTask] = [
+        {"task": f"arc{text}", "parts": 1, "metrics": [metric("acc"), metric("bits", rate=False)]},
+        {"task": f"mmlu{text}", "parts": 57, "metrics": [metric("acc")]},
+        {"task": f"bleu{text}", "parts": 1, "metrics": []},
+    ]
+    return {"lm_eval": [f"0.4.13{text}"], "limit": 200, "tasks": tasks}
+
+
+def judged_run(text: str = "", **changes: Any) -> JudgedRun:
+    """What a judge made of answers; `text` in every name."""
+    figure: Figure = {"value": 0.75, "low": 0.7, "high": 0.8}
+    agreement: Agreement = {
+        "n": 40, "agree": figure, "kappa": 0.5, "judge_alone": 3, "other_alone": 7,
+    }  # fmt: skip
+    values: dict[str, Any] = {
+        "n": 180, "failed": 12, "refused": 8, "correct": figure, "supported": figure,
+        "citation_recall": None, "citation_precision": None, "with_metric": agreement, "again": agreement,
+        "again_failed": 0, "requests": 250, "kept": 50, "prompt_tokens": 1000, "completion_tokens": 200,
+        "which": "after", "endpoint": f"http://localhost/v1{text}", "model": f"judge-7b{text}", "prompt": f"1{text}",
+        "metric": "aio_em", "sha256": "ab" * 32, **changes,
+    }  # fmt: skip
+    return JudgedRun(**values)

@@ -221,6 +221,34 @@ def test_quotes_are_shown(tmp_path: Path) -> None:
     assert "Word for word; 0 for an answer without one. – 50.0 25.0 … 75.0" in text
 
 
+def test_what_was_forgotten_is_shown(tmp_path: Path) -> None:
+    page = render(tmp_path, general=made.general())
+    text, _ = read(page)
+    assert '<a href="#general">' in page
+    assert "as lm-evaluation-harness 0.4.13 asks them: the first 200 documents of each." in text
+    assert "arc acc 1,200 50.0 45.0 … 55.0 25.0 20.0 … 30.0 −25.0 −30.0 … −20.0" in text
+    assert "arc bits, not in % 1,200 0.5 0.45 … 0.55 0.25 0.2 … 0.3 -0.25 -0.3 … -0.2" in text
+    assert "mmlu acc, 57 tasks pooled" in text
+    assert "bleu gives a document no figure of its own" in text
+
+
+def test_what_a_judge_made_of_the_answers_is_shown(tmp_path: Path) -> None:
+    judges = {"before": made.judged_run(again=None), "after": made.judged_run()}
+    page = render(tmp_path, judges=judges)
+    text, _ = read(page)
+    assert '<a href="#judge">' in page
+    assert "Says what an accepted answer says 75.0 70.0 … 80.0" in text
+    assert "Agrees with aio_em n 40; Cohen’s kappa 0.50 75.0" in text
+    assert "12 verdicts failed, 8 refusals aren&#39;t" not in text
+    assert (
+        "12 verdicts failed, 8 refusals aren't judged; 200 requests, 50 kept ones (1,000 + 200 tokens)."
+        in text
+    )
+    assert text.count("Agrees with itself") == 1
+    assert text.count("the judge's own doubt is not in the intervals") == 1
+    assert 'href="#judge"' not in render(tmp_path)
+
+
 def test_how_sure_the_model_is_is_shown(tmp_path: Path) -> None:
     """Of four answers q1 (20 %) and q3 (60 %) are right after tuning, q2 (40 %) and q4 (80 %) wrong."""
     page = render(tmp_path)
@@ -238,6 +266,11 @@ def test_how_sure_the_model_is_is_shown(tmp_path: Path) -> None:
     text, _ = read(render(tmp_path, comparison=refusing))
     assert "Left out: 2 answers that evaluate.refuse_below refused" in text
     silent = compared(a_recipe(), rows())
+    assert "and so refused" not in text
+    silent["unsure"] = {"before": 0, "after": 4}
+    refused = "less probable than evaluate.refuse_below, and so refused: 0 before, 4 after"
+    assert refused in read(render(tmp_path, comparison=silent))[0]
+    assert "`evaluate.refuse_below`, and so refused: 0 → 4." in markdown.summary("x", silent)
     silent["confidence"] = {"before": None, "after": None}
     assert "Confidence" not in render(tmp_path, comparison=silent)
 
@@ -355,6 +388,8 @@ def test_data_are_text_everywhere(tmp_path: Path) -> None:
         answers=[row],
         data=made.data_report(audits=[{**audit, "examples": [example]}]),
         controls=controls(HOSTILE),
+        general=made.general(HOSTILE),
+        judges={"after": made.judged_run(HOSTILE)},
     )
     text, tags = read(page)
     assert "<!--" not in page
@@ -388,13 +423,16 @@ def test_what_can_t_be_seen_is_marked(tmp_path: Path) -> None:
     audit = {"split": text, "title": text, "count": 1, "of": 1, "note": text}
     found = made.data_report(audits=[{**audit, "examples": [example]}], stop_token=text)
     found["train"] |= {"source": text, "truncated": {**found["train"]["truncated"], "qids": [text]}}
-    page = render(tmp_path, recipe=recipe.model_copy(update=changes), answers=shown, data=found)
+    page = render(
+        tmp_path, recipe=recipe.model_copy(update=changes), answers=shown, data=found,
+        general=made.general(text), judges={"after": made.judged_run(text)},
+    )  # fmt: skip
     assert visible(page) == page
     read(page)
     assert page.count('<bdi class="odd" title="') > 9 * len(PAYLOADS)
     assert [row["qid"] for row in listed(page)] == [*map(named, PAYLOADS.values())]
     assert opened(page)[0]["passages"][0][0] == named(shown[0].qid)
-    summary = markdown.summary(text, compared(recipe, rows()))
+    summary = markdown.summary(text, compared(recipe, rows()), general=made.general(text))
     assert visible(summary) == summary
 
 

@@ -62,6 +62,15 @@ def test_controls_are_in_it() -> None:
     assert effects[2] == "| what the passages add | 3 | – | +40.0 (+10.0 … +70.0) |"
 
 
+def test_what_was_forgotten_is_in_it() -> None:
+    found = tables(summary("x", compared(a_recipe(), rows()), general=made.general("|")))[-1]
+    assert (
+        found[0] == "| general task, by lm-evaluation-harness | n | before | after | difference |"
+    )
+    change = "50.0 (45.0 … 55.0) | 25.0 (20.0 … 30.0) | −25.0 (−30.0 … −20.0) |"
+    assert found[2:] == [rf"| {name}\|, acc\| | 1200 | {change}" for name in ("arc", "mmlu")]
+
+
 def test_citations_are_in_it() -> None:
     comparison = compared(a_recipe(), rows())
     comparison["citations"] = {"before": None, "after": made.citation_figures()}

@@ -265,5 +265,15 @@ def test_what_the_threshold_refused_has_no_part_in_calibration() -> None:
     assert found is not None
     assert (found["n"], found["left_out"]) == (2, 1)
     assert "refuse_below" not in found  # one is set: of what it hid, none can be found
-    free = score_answers(recipe(data={"refusal": "not said"}), FIVE, Answers.of(given[:1]))
+    # All refused: there is no calibration, and still it is said.
+    given = [dataclasses.replace(one, probability=None, unsure=True) for one in given]
+    scored_all = score_answers(refusing, FIVE, Answers.of(given))
+    assert scored_all.confidence is None
+    assert metrics_of(scored_all)["unsure"] == 3
+    assert compare(scored_all, scored_all)["unsure"] == {"before": 3, "after": 3}
+    free = score_answers(
+        recipe(data={"refusal": "not said"}),
+        FIVE,
+        Answers.of([Given("q0", "gold", [1], True, 0.9)]),
+    )
     assert "refuse_below" in (free.confidence or {})

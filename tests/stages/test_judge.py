@@ -79,6 +79,26 @@ def test_answers_are_judged_and_what_was_written_is_kept(run: Path, chat: Chat) 
     assert "Answers" not in str(ragtune.evaluate(run, base=True))  # the run is as whole as before
 
 
+def test_the_report_has_it_while_it_is_of_the_answers_that_are_there(
+    run: Path, chat: Chat, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ragtune.judge(run, endpoint=chat.endpoint, model="judge", base=True, again=4)
+    report = run / "report.html"
+    assert "<h3>Before tuning</h3>" in report.read_text("utf-8")
+    assert "1 verdicts failed" in report.read_text("utf-8")
+    path = run / "eval/eval/judge/before.json"
+    found = json.loads(path.read_text("utf-8"))
+    for damaged in ("", "{}", "[1]", json.dumps({**found, "n": "many"})):
+        path.write_text(damaged, "utf-8")
+        capsys.readouterr()
+        ragtune.report(run)
+        assert f"{path} is damaged" in "".join(capsys.readouterr().out.split("\n"))
+        assert 'id="judge"' not in report.read_text("utf-8")
+    path.write_text(json.dumps({**found, "sha256": "00"}), "utf-8")  # of answers that are no more
+    ragtune.report(run)
+    assert 'id="judge"' not in report.read_text("utf-8")
+
+
 def test_what_the_judge_is_shown(run: Path, chat: Chat) -> None:
     ragtune.judge(run, endpoint=chat.endpoint, model="judge", base=True, count=1, again=1)
     one, other = sorted(chat.asked, key=chat.asked.index)
@@ -106,6 +126,9 @@ def test_what_goes_wrong_is_said(run: Path, chat: Chat) -> None:
         ragtune.judge(run, endpoint=chat.endpoint, model="judge")
     with pytest.raises(UsageError, match=r"--endpoint: 'nowhere' is no address"):
         ragtune.judge(run, endpoint="nowhere", model="judge", base=True)
+    for numbers in ({"count": 0}, {"count": 5, "again": -1}):
+        with pytest.raises(UsageError, match="answers can't be judged"):
+            ragtune.judge(run, endpoint=chat.endpoint, model="judge", base=True, **numbers)
     with pytest.raises(UsageError, match="--model is empty"):
         ragtune.judge(run, endpoint=chat.endpoint, model="", base=True)
     with pytest.raises(UsageError, match="does not serve another"):

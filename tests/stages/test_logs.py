@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,18 @@ def test_values_that_are_no_numbers_are_said_and_missing_ones_counted(
     ]
     said = capsys.readouterr()
     assert "bleu,none can't be paired" in " ".join((said.out + said.err).split())
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 10**400, -1e308])
+def test_a_value_of_which_no_mean_can_be_made_is_missing(tmp_path: Path, value: float) -> None:
+    first, second = two(tmp_path, harness, f"samples_t_{TIME}.jsonl")
+    rows = [json.loads(line) for line in second.read_text("utf-8").splitlines()]
+    rows[3]["f1"] = value
+    write(second, rows)
+    found = compare_logs([first, second])
+    metrics = {one["metric"]: one for one in found["comparisons"][0]["tasks"][0]["metrics"]}
+    assert (metrics["f1,none"]["n"], metrics["f1,none"]["missing"]) == (9, 1)
+    json.dumps(found, allow_nan=False)
 
 
 def test_rows_without_hashes_and_names_of_metrics(tmp_path: Path) -> None:

@@ -10,16 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ragtune.base.files import (
-    MAX_LINE,
-    appending,
-    json_line,
-    read_jsonl,
-    truncate,
-    write_jsonl,
-)
+from ragtune.base.files import appending, json_line, read_jsonl, whole_lines, write_jsonl
 from ragtune.base.lock import require_held
-from ragtune.base.reading import open_plain
 from ragtune.base.screen.console import note, warn
 from ragtune.base.screen.progress import Update, progress
 from ragtune.data.spans import Source
@@ -101,19 +93,12 @@ def keeping(partial: Path, qids: Sequence[str], title: str) -> Iterator[Kept]:
 
 def read_partial(path: Path) -> Iterator[Prediction]:
     """The whole lines of an unfinished predictions file; a half-written last one is cut off."""
-    if not path.exists():
-        return
-    damaged = whole = 0
-    with open_plain(path) as file:
-        # One that is too long can only be what a broken disk makes of a file: its end is not looked for.
-        while (line := file.readline(MAX_LINE)).endswith(b"\n"):
-            whole += len(line)
-            one = _read_line(line.decode("utf-8", "replace"))
-            damaged += one is None
-            if one is not None:
-                yield one
-    if line:
-        truncate(path, whole)  # not written anew: on a full disk that would lose it
+    damaged = 0
+    for line in whole_lines(path):
+        one = _read_line(line.decode("utf-8", "replace"))
+        damaged += one is None
+        if one is not None:
+            yield one
     if damaged:
         warn(f"{path}: {damaged} damaged lines; those questions are asked again.")
 

@@ -35,6 +35,8 @@ class Server:
     """How to serve it, for when it isn't (`how_to_serve`)."""
     key_from: str = KEY
     """The environment variable with its key, if it has one."""
+    section: str = "evaluate"
+    """Of the configuration, which names the endpoint; "" where an option does."""
     usage: dict[str, Usage] = field(default_factory=dict)
     """What each question took, by its qid, where the server says it."""
     way: None = None
@@ -71,6 +73,7 @@ class Server:
                 self.advice,
                 evaluate.max_new_tokens,
                 self.recipe.prompt.template_arguments,
+                section=self.section,
                 usage=self.usage,
                 key_from=self.key_from,
             )

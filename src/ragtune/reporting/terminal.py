@@ -22,13 +22,14 @@ from ragtune.reporting.wording import (
     GRADED,
     QUOTES,
     REFUSALS,
+    UNSURE,
     asked_again,
     probability,
 )
 from ragtune.scoring.citations import CitationFigures
 from ragtune.scoring.compare import Comparison, Runs
 from ragtune.scoring.controls import ControlFigures
-from ragtune.scoring.paired import PairedLogs, PairedTask
+from ragtune.scoring.paired import General, PairedLogs, PairedTask
 from ragtune.scoring.quotes import QuoteFigures
 from ragtune.scoring.reasked import Reasked, is_other
 from ragtune.scoring.score import Metrics, WholeSet
@@ -72,6 +73,9 @@ def comparison_table(comparison: Comparison) -> FigureTable:
     before, after = (comparison["cut"][which] for which in ("before", "after"))
     if before is not None and after is not None:
         table.add_row(CUT, f"{before:,}", f"{after:,}", f"{after - before:+,}")
+    unsure, refused = (comparison["unsure"][which] for which in ("before", "after"))
+    if unsure or refused:
+        table.add_row(UNSURE, f"{unsure:,}", f"{refused:,}", f"{refused - unsure:+,}")
     if found := comparison["refusals"]:
         _add_refusals(table, [found["before"], found["after"], found["difference"]])
     if cited := comparison["citations"]:
@@ -94,6 +98,8 @@ def metrics_table(metrics: Metrics) -> FigureTable:
         table.add_row(metric, *_cells([figure, over_all[metric]]))
     if metrics.get("cut") is not None:
         table.add_row(CUT, f"{metrics['cut']:,}", "")
+    if "unsure" in metrics:
+        table.add_row(UNSURE, "", f"{metrics['unsure']:,}")
     _add_refusals(table, [{}, metrics.get("refusals", {})])
     if cited := metrics.get("citations"):
         _add_written(table, [cited], CITATIONS, _CITED)
@@ -157,6 +163,22 @@ def logs_table(logs: PairedLogs, task: PairedTask) -> FigureTable:
             f"{one['lower']:,}",
             "–" if p is None else f"{p:.2g}",
         )
+    return table
+
+
+def general_table(general: General) -> FigureTable:
+    """General tasks before and after tuning; shares in %."""
+    table = FigureTable(
+        "General tasks, in % (95 % interval)",
+        f"lm-evaluation-harness {', '.join(map(in_line, general['lm_eval']))}; values that are no shares as "
+        "they are; below 0 is what was forgotten",
+        ("task", "n", *_WHICH),
+    )
+    for task in general["tasks"]:
+        for one in task["metrics"]:
+            cell = rate_cell if one["rate"] else _plain_cell
+            sides = (cell(one["first"]), cell(one["second"]), cell(one["difference"], "+"))
+            table.add_row(in_line(f"{task['task']}, {one['metric']}"), f"{one['n']:,}", *sides)
     return table
 
 

@@ -56,7 +56,8 @@ class Comparison(TypedDict):
     `before`, `after` and `difference` are each metric's; `intervals` has those of the first two and of
     the parts of the `gain` (`gain_columns`). `fixed` and `broken` count the questions with a better and a
     worse headline (`metric`), `changed` those with another answer, `cut` the answers that did not end by
-    themselves. All of it is over the `n` chosen questions, but what stands in `all` and `refusals`.
+    themselves. All of it is over the `n` chosen questions, but what stands in `all` and `refusals`, and
+    `unsure`: how many of all answers `evaluate.refuse_below` refused.
     """
 
     n: int
@@ -70,6 +71,7 @@ class Comparison(TypedDict):
     broken: int
     changed: int
     cut: dict[str, int | None]
+    unsure: dict[str, int]
     mcnemar_p: float
     gain: dict[str, float]
     denominators: dict[str, int]
@@ -198,6 +200,7 @@ def compare(before: Scored, after: Scored) -> Comparison:
         "broken": broken,
         "changed": sum(a != b for a, b in zip(after.texts, before.texts, strict=True)),
         "cut": {"before": before.cut, "after": after.cut},
+        "unsure": {"before": len(before.answers.unsure), "after": len(after.answers.unsure)},
         "mcnemar_p": mcnemar(fixed, broken),
         "gain": _values(every["gain"]),
         "denominators": {"answerable": len(after.chosen), "all": after.total},

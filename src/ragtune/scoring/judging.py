@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
 
 import numpy as np
+from typing_extensions import TypedDict  # pydantic wants this one, before Python 3.12
 
 from ragtune.scoring.statistics import CONFIDENCE, SAMPLES, Figure, figures
 

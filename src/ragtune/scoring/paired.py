@@ -62,6 +62,25 @@ class Logs(TypedDict):
     comparisons: list[PairedLogs]
 
 
+class GeneralTask(TypedDict):
+    """A task that both sides were asked, or a group of `parts` tasks, whose documents are pooled."""
+
+    task: str
+    parts: int
+    metrics: list[PairedMetric]
+    """Of what a task counts document by document; the first side is before tuning."""
+
+
+class General(TypedDict):
+    """general.json: what was forgotten."""
+
+    lm_eval: list[str]
+    """The versions that asked, mostly one."""
+    limit: int | None
+    """Documents of each task, at most."""
+    tasks: list[GeneralTask]
+
+
 def paired(first: Values, second: Values) -> list[PairedMetric]:
     """The metrics that both logs have, in the order of the first.
 

@@ -258,6 +258,8 @@ class Metrics(TypedDict):
     stopped: NotRequired[int]
     cut: NotRequired[int]
     new_tokens: NotRequired[int | None]
+    unsure: NotRequired[int]
+    """Of all answers, those that `evaluate.refuse_below` refused; left out where there is none."""
     confidence: NotRequired[Confidence]
     """Where the engine says how likely its answers are; over all that were asked."""
 
@@ -289,6 +291,8 @@ def metrics_of(scored: Scored) -> Metrics:
         result["stopped"] = len(scored.chosen) - cut
         result["cut"] = cut
         result["new_tokens"] = sum(tokens[e.qid] for e in scored.chosen) if tokens else None
+    if unsure := len(scored.answers.unsure):
+        result["unsure"] = unsure
     if (confidence := scored.confidence) is not None:
         result["confidence"] = confidence
     return result

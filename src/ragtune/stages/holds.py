@@ -27,6 +27,8 @@ def changes(context: Context, *, making: bool, but: Collection[Stage] = ()) -> l
     there = {stage.name: stage for stage in stages_there(folder) if stage not in but}
     touched: dict[str, set[str]] = {}
     for name, stage in there.items():
+        if name.startswith("general ") and not recipe.evaluate.general:
+            continue  # none is asked now: what was asked of the same model stays
         proof = read_proof(place_of(folder, stage))
         assert proof is not None
         now = part_of(recipe, stage.reads, stage.but)

@@ -29,10 +29,10 @@ from ragtune.reporting.shown import as_table
 from ragtune.scoring.judging import Verdict, judged, read_verdict
 from ragtune.scoring.metrics import refused
 from ragtune.scoring.score import score_answers
+from ragtune.stages import views
 from ragtune.stages.answer import ANSWERS
 from ragtune.stages.context import Context
 from ragtune.stages.road import working
-from ragtune.stages.views import answers_in
 
 VERSION = "1"
 """Of the prompts below: what was answered to another one is asked anew."""
@@ -136,6 +136,11 @@ def judge(
         UsageError: there are no answers, or the server doesn't know the model or refuses the key.
         RagtuneError: the server can't be reached, or fails.
     """
+    if count < 1 or again < 0:
+        raise UsageError(
+            f"{count:,} answers can't be judged, {again:,} of them again.",
+            "Set --count to 1 at least, and --again to 0 at least.",
+        )
     check_address(endpoint, "")
     if not model:
         raise UsageError(
@@ -149,6 +154,7 @@ def judge(
         found = _judged(context, which, Server(
             Generate(model=model, max_new_tokens=_LONGEST), endpoint, ""), count, again)  # fmt: skip
         write_json(context.folder.judged(which), found)
+        views.report(context)
     return as_table(found, judged_table(found))
 
 
@@ -160,7 +166,7 @@ def _judged(context: Context, which: str, server: Server, count: int, again: int
             f"{context.folder.path} has no answers {which} tuning that could be judged.",
             f"Ask it first: {command_line('ragtune', 'evaluate', context.folder.path, *options)}",
         )
-    scored = score_answers(recipe, context.questions, answers_in(place))
+    scored = score_answers(recipe, context.questions, views.answers_in(place))
     values = zip(scored.chosen, scored.values[recipe.evaluate.metric], strict=True)
     right = {example.qid: value == 1 for example, value in values}
     chosen = drawn(scored.chosen, count, f"judge:{recipe.seed}")

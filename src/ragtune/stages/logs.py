@@ -33,6 +33,9 @@ _FLEXEVAL = {
     "reasoning_text", "tool_calls", "tool_call_validation_result",
 }  # fmt: skip
 
+_LARGEST = 1e100
+"""What a row's value may be: sums of larger ones have no end, as Infinity has none."""
+
 Row = dict[str, JsonValue]
 
 
@@ -57,6 +60,8 @@ class Log:
     """By the question's id: what was asked."""
     values: dict[str, dict[str, float]] = field(default_factory=dict)
     """By metric, then by question; NaN where a row holds no number."""
+    unscored: set[str] = field(default_factory=set)
+    """Metrics that are no number of a question."""
 
 
 def are_logs(targets: Sequence[str], changes: Sequence[str] = ()) -> bool:
@@ -167,15 +172,18 @@ def _in_common(
             "Name logs of the same tasks.",
         )
     for task, other_task in both:
-        yield _read(own[task], task), _read(others[other_task], other_task)
+        logs = read_log(own[task], task), read_log(others[other_task], other_task)
+        for log in logs:
+            if log.unscored:
+                names = named(sorted(log.unscored))
+                note(f"{log.path}: {names} can't be paired: a question has no number there.")
+        yield logs
 
 
 def _pair(first: Log, second: Log) -> PairedTask:
     """A task of two logs. Raises UsageError if they answer different questions."""
     common = first.asked.keys() & second.asked.keys()
-    for question in first.asked:
-        if question in common:
-            _require_same(question, first, second)
+    require_same(first, second)
     if not common:
         raise UsageError(
             f"{first.path} and {second.path} have no question in common.",
@@ -203,22 +211,24 @@ def _of(log: Log, questions: set[str]) -> dict[str, dict[str, float]]:
     }
 
 
-def _require_same(question: str, first: Log, second: Log) -> None:
-    mine, theirs = first.asked[question], second.asked[question]
-    for key in mine:
-        if mine[key] != theirs.get(key, mine[key]):
-            raise UsageError(
-                f"{first.path} and {second.path} answer different questions: of {question} the {key} is "
-                f"{shortened(mine[key])} in the first, {shortened(theirs[key])} in the second.",
-                "Only logs of the same questions can be compared: the same task, version and split.",
-            )
+def require_same(first: Log, second: Log) -> None:
+    """Raise UsageError if two logs mean different questions by one id."""
+    for question in [one for one in first.asked if one in second.asked]:
+        mine, theirs = first.asked[question], second.asked[question]
+        for key in mine:
+            if mine[key] != theirs.get(key, mine[key]):
+                raise UsageError(
+                    f"{first.path} and {second.path} answer different questions: of {question} the {key} is "
+                    f"{shortened(mine[key])} in the first, {shortened(theirs[key])} in the second.",
+                    "Only logs of the same questions can be compared: the same task, version and split.",
+                )
 
 
-def _read(path: Path, task: str) -> Log:
+def read_log(path: Path, task: str) -> Log:
     """A log. Raises RagtuneError: a line is damaged, of neither tool, or answers a question again."""
     log = Log(path, task)
     lines: dict[tuple[str, str], int] = {}
-    unscored: set[str] = set()
+    unscored = log.unscored
     for number, row in enumerate(read_jsonl(path, "Write the log again."), 1):
         where = f"{path}:{number}"
         one = _harness_row(row) if "doc_id" in row else _flexeval_row(row, number)
@@ -238,17 +248,19 @@ def _read(path: Path, task: str) -> Log:
             metric = f"{name},{one.filter}" if one.filter else name
             if isinstance(value, list | dict | str):
                 unscored.add(metric)
-            else:  # None, or NaN: a judge that failed, say
-                number_or_none = math.nan if value is None else float(value)
-                log.values.setdefault(metric, {})[one.question] = number_or_none
+            else:
+                log.values.setdefault(metric, {})[one.question] = _number(value)
     if not lines:
         raise UsageError(f"{path} is empty.", "Name a log with rows.")
     unscored |= {
         name for name, column in log.values.items() if all(map(math.isnan, column.values()))
     }
-    if unscored:
-        note(f"{path}: {named(sorted(unscored))} can't be paired: a question has no number there.")
     return log
+
+
+def _number(value: float | None) -> float:
+    """A row's value; NaN where it has none (a judge that failed, say), or one of which no mean can be made."""
+    return float(value) if value is not None and -_LARGEST < value < _LARGEST else math.nan
 
 
 def _harness_row(row: Row) -> _Read:

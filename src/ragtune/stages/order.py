@@ -24,7 +24,9 @@ _DATA = ("seed", "model.id", "model.revision", "data.", "prompt.", "evaluate.max
 _TRAINED = (*_DATA, "tuning", "model.", "lora.", "train.")
 _ANSWERED = (*_DATA, "model.", "evaluate.limit", "evaluate.questions", "evaluate.copy",
              "evaluate.refuse_below", "evaluate.batch_size", "evaluate.engine", "train.products")  # fmt: skip
+_GENERAL = ("model.", "train.products", "evaluate.general")
 _OTHER_QUESTIONS = ("data.eval",)
+LOGS = "samples_*.jsonl"
 _ADAPTER = ("adapter_model.safetensors", "adapter_config.json", "model*.safetensors", "config.json")
 
 
@@ -69,12 +71,18 @@ ROAD = (
           "prepare:questions", inputs=("model.id", "data.eval"), content=("eval.jsonl",)),
     Stage("before", "Answers before tuning", "before", "eval/{set}/before", ("questions",),
           (*_ANSWERED, "evaluate.served_before"), "answer:before", loads="base"),
+    Stage("general before", "General tasks before tuning", "general_before",
+          "eval/{set}/general-before", ("questions",), _GENERAL, "general:before",
+          inputs=("model.id", "evaluate.general_folder"), content=(LOGS,), loads="either"),
     Stage("adapter", "Training", "train", "adapter", ("data", "questions"), _TRAINED,
           "train:adapter", but=(*_OTHER_QUESTIONS, *CHANGES_NOTHING), inputs=("train.preference",),
           content=_ADAPTER, loads="base"),
     Stage("after", "Answers after tuning", "after", "eval/{set}/after", ("questions", "adapter"),
           (*_TRAINED, *_ANSWERED, "evaluate.served_after"), "answer:after", but=CHANGES_NOTHING,
           loads="tuned"),
+    Stage("general after", "General tasks after tuning", "general_after",
+          "eval/{set}/general-after", ("questions", "adapter"), _GENERAL, "general:after",
+          inputs=("evaluate.general_folder",), content=(LOGS,), loads="tuned"),
     Stage("merged", "Merged model", "merge", "merged", ("adapter",), _TRAINED, "merge:model",
           but=(*_OTHER_QUESTIONS, *CHANGES_NOTHING, "evaluate."), content=("*.safetensors", "config.json")),
     Stage("merged answers", "Merged model", "merge", "eval/{set}/merged",
@@ -131,8 +139,11 @@ def proof_of(folder: RunFolder, name: str) -> Proof | None:
 def made_of(stage: Stage, recipe: Recipe) -> tuple[str, ...]:
     """The stages whose content a stage depends on: all that it needs, but for a training's questions.
 
-    Those are only looked at while it goes on, unless a checkpoint is chosen by them.
+    Those are only looked at while it goes on, unless a checkpoint is chosen by them. For general tasks they
+    are there for the plan alone.
     """
+    if stage.name.startswith("general"):
+        return tuple(name for name in stage.needs if name != "questions")
     if stage.name != "adapter" or recipe.train.keep == "best":
         return stage.needs
     return ("data",)

@@ -248,7 +248,7 @@ def _retire(folder: RunFolder, stages: list[Stage]) -> None:
             target = old / place.relative_to(folder.path)
             target.parent.mkdir(parents=True, exist_ok=True)
             rename(place, target)
-        for view in (folder.comparison, folder.controls, folder.report):
+        for view in (folder.comparison, folder.controls, folder.general, folder.report):
             view.unlink(missing_ok=True)
         for stage in stages:
             folder.judged(stage.name).unlink(missing_ok=True)

@@ -14,12 +14,12 @@ from ragtune.model.to_gguf.write import FILES
 from ragtune.reporting.answers import answer_rows
 from ragtune.reporting.markdown import summary as markdown
 from ragtune.reporting.shown import AnsweredQuestions
-from ragtune.reporting.terminal import comparison_table, say_asked_again
+from ragtune.reporting.terminal import comparison_table, general_table, say_asked_again
 from ragtune.scoring.compare import Comparison
 from ragtune.scoring.controls import ControlFigures
 from ragtune.scoring.reasked import Reasked
 from ragtune.scoring.score import Metrics
-from ragtune.stages import views
+from ragtune.stages import general, views
 from ragtune.stages.answer import require_checkpoint
 from ragtune.stages.built import builds_of
 from ragtune.stages.check.checks import look
@@ -39,7 +39,7 @@ def run(context: Context) -> Comparison | None:
     else:
         begin(context)
     check(context)
-    for stage in ("data", "questions", "before", "adapter", "after"):
+    for stage in _stages(context):
         make(context, stage)
     compared = report(context)
     if context.recipe.publish.format != "adapter":
@@ -55,6 +55,13 @@ def run(context: Context) -> Comparison | None:
     stop_if_asked()
     _where(context)
     return compared
+
+
+def _stages(context: Context) -> tuple[str, ...]:
+    """What a run makes before the report; its general tasks while their model is in memory."""
+    if not context.recipe.evaluate.general:
+        return ("data", "questions", "before", "adapter", "after")
+    return ("data", "questions", "before", "general before", "adapter", "after", "general after")
 
 
 def check(context: Context) -> None:
@@ -117,6 +124,8 @@ def report(context: Context, *, printing: bool = True) -> Comparison | None:
     compared = views.report(context)
     if compared and printing:
         console.print(comparison_table(compared))
+    if printing and (asked := general.figures(context)):
+        console.print(general_table(asked))
     if context.read_only is None:
         note(f"Report: {context.folder.report}")
     return compared
@@ -131,7 +140,8 @@ def markdown_summary(context: Context) -> str:
     if compared is None:
         raise no_answers(context)
     built = builds_of(context).get("eval")
-    return markdown(context.recipe.name, compared, views.controls(context), built)
+    controls, asked = views.controls(context), general.figures(context)
+    return markdown(context.recipe.name, compared, controls, built, asked)
 
 
 def answers(context: Context, n: int) -> AnsweredQuestions:
@@ -214,7 +224,7 @@ def _ask_gguf(context: Context) -> None:
 def _finished(context: Context) -> bool:
     """Whether nothing is left to be made."""
     folder, publish = context.folder, context.recipe.publish
-    places = [folder.adapter, folder.answers("before"), folder.answers("after")]
+    places = [place_of(folder, stage_named(name)) for name in _stages(context)]
     if publish.format != "adapter":
         places.append(folder.merged)
     if publish.format == "gguf":

@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from pydantic import JsonValue
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from ragtune.answering.engine import encode_prompts
 from ragtune.answering.prediction import read_predictions
 from ragtune.base.commands import command_line
 from ragtune.base.errors import RagtuneError, UsageError
-from ragtune.base.files import read_json, read_jsonl, write_json
-from ragtune.base.screen.console import note
+from ragtune.base.files import read_json, read_jsonl, sha256, write_json
+from ragtune.base.screen.console import note, warn
 from ragtune.data.encode import Encoder
 from ragtune.data.prepare import DataReport, load_report
 from ragtune.data.tokenizer import prepare_tokenizer
@@ -27,9 +27,11 @@ from ragtune.model.load import load_tokenizer
 from ragtune.model.source import ModelSource
 from ragtune.reporting.answers import answer_rows
 from ragtune.reporting.html import Report, SetRow, write_report
+from ragtune.reporting.judging import JudgedRun
 from ragtune.scoring.compare import Comparison, compare_answers
 from ragtune.scoring.controls import AS_ASKED, ControlFigures, control_figures, key
 from ragtune.scoring.score import Answers, Metrics, metrics_of, score_answers
+from ragtune.stages import general
 from ragtune.stages.answer import ANSWERS
 from ragtune.stages.built import builds_of
 from ragtune.stages.context import Context
@@ -96,6 +98,23 @@ def controls(context: Context) -> ControlFigures | None:
     return control_figures(context.recipe, context.selected, answers, left_out) if answers else None
 
 
+def judges(context: Context) -> dict[str, JudgedRun]:
+    """What a judge made of the answers that are there, by `before` and `after`."""
+    found: dict[str, JudgedRun] = {}
+    for which in _SIDES:
+        path, answers = context.folder.judged(which), context.folder.answers(which) / ANSWERS
+        if not (path.is_file() and answers.is_file()):
+            continue
+        try:
+            one = TypeAdapter(JudgedRun).validate_python(read_json(path))
+        except (RagtuneError, ValidationError):
+            warn(f"{path} is damaged: the report leaves it out. Judge the answers again.")
+            continue
+        if one["sha256"] == sha256(answers):
+            found[which] = one
+    return found
+
+
 def data_report(context: Context) -> DataReport:
     """What was read, and selected of it.
 
@@ -119,7 +138,11 @@ def report(context: Context) -> Comparison | None:
     for which in _SIDES:
         if folder.answers(which).is_dir():
             metrics(context, folder.answers(which))
-    for path, value in ((folder.comparison, found.comparison), (folder.controls, found.controls)):
+    for path, value in (
+        (folder.comparison, found.comparison),
+        (folder.controls, found.controls),
+        (folder.general, found.general),
+    ):
         if value:
             write_json(path, value)
         else:
@@ -142,6 +165,8 @@ def gathered(context: Context, *, prompts: bool = True) -> Report:
         data=data_report(context),
         comparison=comparison(context),
         controls=controls(context),
+        general=general.figures(context),
+        judges=judges(context),
         log=list(read_jsonl(log)) if log.exists() else [],
         answers=answer_rows(
             context.recipe, context.asked, texts_of(folder.answers("before")),

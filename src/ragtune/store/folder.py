@@ -25,6 +25,8 @@ _OF_A_SET = (
     "gguf",
     "controls-before",
     "controls-after",
+    "general-before",
+    "general-after",
     "checkpoints",
 )
 """Folders of an evaluation set."""
@@ -49,6 +51,7 @@ class RunFolder:
         self.questions = self.evaluation / "questions"
         self.comparison = self.evaluation / "comparison.json"
         self.controls = self.evaluation / "controls.json"
+        self.general = self.evaluation / "general.json"
         self.served = self.evaluation / "served.json"
         self.is_own = (own_set(path) or recipe_set(path)) in (None, evaluation_set)
         """Whether the evaluation set is the run's own, and not one that it was asked besides. Known from
@@ -112,6 +115,7 @@ class RunFolder:
             self.report,
             self.comparison,
             self.controls,
+            self.general,
             self.served,
         ]
         tops = [

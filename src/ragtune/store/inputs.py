@@ -111,6 +111,7 @@ def _named(recipe: Recipe, keys: Iterable[str]) -> Iterator[_Named]:
         "data.train": recipe.data.train,
         "data.eval": recipe.data.eval,
         "train.preference": recipe.train.preference,
+        "evaluate.general_folder": recipe.evaluate.general_folder,
     }
     for key in keys:
         if not (text := named[key]):
@@ -118,6 +119,8 @@ def _named(recipe: Recipe, keys: Iterable[str]) -> Iterator[_Named]:
         path = Path(text).expanduser()
         if key == "model.id":
             files = _model_files(path) if path.is_dir() else [path] if path.exists() else []
+        elif key == "evaluate.general_folder":
+            files = [p for p in sorted(path.rglob("*")) if p.is_file() and p.suffix != ".pyc"]
         else:
             files = files_of(text, _SPLITS[key])
         if files or path.is_dir():

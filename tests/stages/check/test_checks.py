@@ -199,6 +199,10 @@ def test_memory_and_disk_that_don_t_do(
     )
     checkpoints, _, merged = map(int, needed[0])
     assert merged == pytest.approx(110, abs=10)  # of the tiny model in bf16
+    # Weights and their two moments: with the mean of the weights a third more.
+    page = found(tiny_recipe, tmp_path, "train.average_last=0.2")
+    more = re.findall(r"checkpoints (\d+) KiB", page["disk"][0]["message"])
+    assert int(more[0]) == pytest.approx(checkpoints * 4 / 3, abs=2)
     ragtune.prepare(tiny_recipe, run_dir=tmp_path / "run")
     one = Context(tiny_recipe, run_dir=tmp_path / "run")
     there = checkpoints_of(one.folder, one.recipe) / "checkpoint-2"

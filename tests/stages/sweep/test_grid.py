@@ -87,6 +87,7 @@ def test_steps_against_epochs(tiny_recipe: dict[str, Any]) -> None:
         (("seed=1,2",), "does not try several values of seed"),
         (("evaluate.metric=strict_em,squad_em",), "evaluate.metric: it changes no model"),
         (("evaluate.answers=first,all",), "evaluate.answers: it changes no model"),
+        (("evaluate.general=[a],[b]",), "evaluate.general: it changes no model"),
         (("devices=1,2",), "devices: it changes no model"),
         (("train.keep_checkpoints=1,2",), "train.keep_checkpoints: it changes no model"),
         (("publish.format=adapter,gguf",), "publish.format: it changes no model"),

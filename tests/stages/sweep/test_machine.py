@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from ragtune.base.errors import UsageError
+from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.files import write_json
+from ragtune.base.lock import locked
 from ragtune.distributed.place import VISIBLE
 from ragtune.model import cpu_dtype
 from ragtune.model.plan import estimate_of
@@ -21,7 +22,7 @@ from ragtune.stages.context import Context
 from ragtune.stages.sweep import sweep as sweeping
 from ragtune.stages.sweep.folder import SweepFolder
 from ragtune.stages.sweep.grid import points_of
-from ragtune.stages.sweep.jobs import freest
+from ragtune.stages.sweep.jobs import Task, freest, run_all
 from ragtune.stages.sweep.machine import (
     environment,
     fitting,
@@ -100,6 +101,8 @@ def test_the_dtype_is_measured_once_and_stays(
         settle_dtypes(where, [point.recipe, plain.recipe])
         assert where.recipe_of("run", point, 7).model.dtype == "bfloat16"
         assert where.recipe_of("run", plain, 7).model.dtype == "float32"
+        # best.yaml, too: else the best would be trained as no run of the sweep was.
+        assert where.settled(point.recipe).model.dtype == "bfloat16"
     assert capsys.readouterr().out.count("bfloat16 (measured") == 1
 
 
@@ -115,6 +118,59 @@ def test_what_all_runs_take_is_said_if_it_does_not_fit(
         monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
         say_disk(where, [(recipe, [f"run-{i}" for i in range(runs)])])
         assert ("of disk" in "".join(capsys.readouterr())) == said, runs
+
+
+@pytest.mark.parametrize("seeds", [0, -1, 101])
+def test_as_many_seeds_as_nobody_means_are_refused(
+    tiny_recipe: dict[str, Any], tmp_path: Path, seeds: int
+) -> None:
+    with pytest.raises(UsageError, match="A sweep has 1 to 100 seeds"):
+        sweeping.sweep(tiny_recipe, seeds=seeds, folder=tmp_path / "sweep")
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_folder_that_leads_elsewhere_or_whose_record_is_damaged(
+    tiny_recipe: dict[str, Any], where: SweepFolder, tmp_path: Path
+) -> None:
+    where.about.write_text("{", "utf-8")  # of which data the runs are is not known any more
+    with pytest.raises(RagtuneError, match=r"sweep.json can't be read"):
+        sweeping.sweep(tiny_recipe, folder=where.path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("data", "runs", "best.yaml"):
+        link = where.path / name
+        link.symlink_to(elsewhere)
+        with pytest.raises(
+            UsageError, match=r"is a link to .*: in a sweep directory none is followed"
+        ):
+            sweeping.sweep(tiny_recipe, folder=where.path)
+        link.unlink()
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_runs_of_several_gpus_each_see_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In processes: two at a time, each with the GPU on which the fewest run; one that fails is told."""
+    monkeypatch.setenv(VISIBLE, "4,GPU-7")
+    (tmp_path / "told.py").write_text(
+        "import os, sys, time\nprint(os.environ['CUDA_VISIBLE_DEVICES'], flush=True)\n"
+        "from pathlib import Path\nhere = Path(sys.argv[1])\nhere.touch()\n"
+        "while len(list(here.parent.glob('begun-*'))) < 2: time.sleep(0.01)\n"
+        "sys.exit(sys.argv[1].endswith('2'))\n",
+        "utf-8",
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    tasks = [
+        Task(f"run-{n}", ("told", str(tmp_path / f"begun-{n}")), tmp_path / f"{n}.log")
+        for n in range(4)
+    ]
+    ended: dict[str, str] = {}
+    with locked(tmp_path / "lock"):
+        run_all(tasks, lambda: 2, lambda task, problem: ended.update({task.name: problem}), [0, 1])
+    seen = [(tmp_path / f"{n}.log").read_text("utf-8").strip() for n in range(4)]
+    assert seen[:2] == ["4", "GPU-7"]
+    assert {*seen} == {"4", "GPU-7"}
+    assert {name for name, problem in ended.items() if problem} == {"run-2"}
+    assert len(ended) == 4
 
 
 def test_seeds_beyond_the_last_are_refused(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:

@@ -10,9 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from ragtune.base.files import appending, json_line, truncate
+from ragtune.base.files import appending, json_line, whole_lines
 from ragtune.base.lock import require_held
-from ragtune.base.reading import open_plain
 from ragtune.base.screen.console import warn
 from ragtune.building.synthesis.prompts import VERSION
 from ragtune.data.chat import Message
@@ -86,18 +85,12 @@ class Answers:
 
 def _read(path: Path) -> Iterator[Answer]:
     """The whole lines of a file of answers; a half-written last one is cut off."""
-    if not path.exists():
-        return
-    damaged = whole = 0
-    with open_plain(path) as file:
-        while (line := file.readline(_LONGEST_LINE)).endswith(b"\n"):
-            whole += len(line)
-            answer = _answer(line)
-            damaged += answer is None
-            if answer is not None:
-                yield answer
-    if line:
-        truncate(path, whole)
+    damaged = 0
+    for line in whole_lines(path, _LONGEST_LINE):
+        answer = _answer(line)
+        damaged += answer is None
+        if answer is not None:
+            yield answer
     if damaged:
         warn(f"{path}: {damaged} damaged lines; what they answered is asked again.")
 

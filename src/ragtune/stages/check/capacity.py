@@ -179,9 +179,10 @@ def training_parts(run: Context, estimate: Estimate) -> dict[str, float]:
     if trained(run):
         return {}
     moments = 2.0 if run.recipe.train.optimizer == "adamw" else 0.5
+    mean = 1 if run.recipe.train.average_last else 0  # of the weights, beside them
     # One more than is kept: a checkpoint is whole before an older one goes.
     kept = run.recipe.train.keep_checkpoints + 1
-    checkpoints = estimate.adapter * (1 + moments) * kept - checkpoint_bytes(run)
+    checkpoints = estimate.adapter * (1 + moments + mean) * kept - checkpoint_bytes(run)
     what = "tuned model" if run.recipe.full else "adapter"
     return {"checkpoints": max(0.0, checkpoints), what: estimate.adapter}
 

@@ -23,6 +23,7 @@ CHECKS: tuple[tuple[str, tuple[str, ...], Check], ...] = (
     ("training", ("data.train",), inputs.epochs),
     ("data.eval", (), partial(inputs.data, split="eval")),
     ("data", (), inputs.apart),
+    ("general tasks", (), inputs.general),
     ("data licences", ("data.train", "data.eval"), licences.of_data),
     ("model", (), model.base),
     ("dtype", ("hardware", "model"), capacity.dtype),

@@ -9,7 +9,7 @@ from ragtune.base.lock import refusal
 from ragtune.stages.check.findings import Look
 from ragtune.stages.context import Context
 from ragtune.stages.holds import damaged_stages, require_unchanged
-from ragtune.stages.order import checkpoints_of, place_of
+from ragtune.stages.order import checkpoints_of, place_of, proof_of
 from ragtune.store.proof import damage
 
 
@@ -28,6 +28,15 @@ def prepared(run: Context) -> bool:
 def answered_before(run: Context) -> bool:
     """Whether the base model has answered."""
     return run.folder.answers("before").is_dir()
+
+
+def general_asked(run: Context) -> bool:
+    """Whether these general tasks were asked before and after tuning."""
+    for which in ("before", "after"):
+        proof = proof_of(run.folder, f"general {which}")
+        if proof is None or proof.recipe["evaluate.general"] != run.recipe.evaluate.general:
+            return False
+    return True
 
 
 def trained(run: Context) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ragtune.answering.endpoint import check_server
+from ragtune.answering.harness import require_tasks
 from ragtune.base.errors import UsageError
 from ragtune.base.files import sha256
 from ragtune.base.processes import require_own_settings
@@ -21,7 +22,7 @@ from ragtune.data.select import nearly_positive, rejection
 from ragtune.distributed.place import take_place
 from ragtune.publish.hub import check_access, require_name
 from ragtune.recipe.data import Data
-from ragtune.stages.check.directory import answered_before, prepared
+from ragtune.stages.check.directory import answered_before, general_asked, prepared
 from ragtune.stages.check.findings import Level, Look
 from ragtune.training.arguments import require_arguments
 from ragtune.training.trackers import require_trackers
@@ -177,6 +178,21 @@ def server(look: Look) -> None:
         look.say(words)
         for warning in warnings:
             look.warn(warning)
+
+
+def general(look: Look) -> None:
+    """Whether the general tasks can be loaded with their data, before anything is trained."""
+    settings = look.run.recipe.evaluate
+    if not settings.general:
+        return
+    if general_asked(look.run):
+        look.say("asked already")
+        return
+    for name, tasks in require_tasks(settings).items():
+        counts = [len(task.eval_docs) for task in tasks["tasks"].values()]
+        asked = sum(min(count, settings.general_limit or count) for count in counts)
+        parts = f" in {len(counts):,} tasks" if len(counts) > 1 else ""
+        look.say(f"{name}: {asked:,} of {sum(counts):,} documents{parts}")
 
 
 def hub(look: Look) -> None:

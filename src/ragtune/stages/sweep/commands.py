@@ -15,7 +15,8 @@ def sweep(
     target: Target,
     overrides: Overrides = None,
     seeds: Annotated[
-        int, typer.Option("--seeds", metavar="N", min=1, help="With how many each is trained.")
+        int,
+        typer.Option("--seeds", metavar="N", min=1, max=100, help="With how many each is trained."),
     ] = 3,
     jobs: Annotated[
         int | None,

@@ -7,14 +7,15 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from ragtune.base.errors import UsageError
-from ragtune.base.files import read_if_whole, read_json, write_json
+from ragtune.base.files import read_json, write_json
 from ragtune.base.lock import NAMES as LOCKS
 from ragtune.data.apart import copy_evaluation, hold_apart
 from ragtune.recipe.load import save
 from ragtune.recipe.schema import Model, Recipe
 from ragtune.stages.sweep.grid import Point
 from ragtune.stages.twins import SWEEP
-from ragtune.store.changes import part_of
+from ragtune.store.changes import part_of, with_part
+from ragtune.store.folder import require_own_files
 from ragtune.store.inputs import read_inputs
 from ragtune.store.proof import fingerprint
 
@@ -50,8 +51,11 @@ class SweepFolder:
         """Raise unless what lies here was made by a sweep, or nothing does.
 
         Raises:
-            UsageError: somebody else's files.
+            UsageError: somebody else's files, a link among them.
         """
+        files = (self.about, self.results, self.report, self.best, *(self.path / n for n in LOCKS))
+        folders = [self.path / name for name in ("data", "recipes", "logs", "reached", "runs")]
+        require_own_files(files, folders, "sweep")
         there = {one.name for one in self.path.iterdir()} if self.path.is_dir() else set()
         if (
             there - {*LOCKS, "data"} and self.about.name not in there
@@ -68,7 +72,7 @@ class SweepFolder:
             UsageError: the sweep here is of other data, or of another seed.
         """
         of = fingerprint([part_of(recipe, _SPLIT_BY), _contents(recipe)])
-        known = read_if_whole(self.about)
+        known = read_json(self.about) if self.about.exists() else {}
         if known and known.get("of") != of:
             raise UsageError(
                 f"The sweep in {self.path} is of other training data, or of another seed.",
@@ -104,16 +108,19 @@ class SweepFolder:
             self.about, {**known, "dtypes": {**known.get("dtypes", {}), _named(model): dtype}}
         )
 
+    def settled(self, recipe: Recipe) -> Recipe:
+        """The recipe with the dtype that was measured for it when the sweep began, if one was."""
+        dtype = self.dtype_of(recipe.model) if recipe.model.dtype == "auto" else None
+        return with_part(recipe, {"model.dtype": dtype}) if dtype else recipe
+
     def recipe_of(self, run: str, point: Point, seed: int) -> Recipe:
         """The recipe of a run: the point's, over the data of the sweep."""
-        values = point.recipe.model_dump(mode="json")
+        values = self.settled(point.recipe).model_dump(mode="json")
         values["name"], values["seed"], values["devices"] = run, seed, 1
         values["data"] |= {
             "source": None, "train": str(self.train), "eval": str(self.held), "format": "records", "fields": {},
         }  # fmt: skip
         values["publish"] |= {"repo": None}
-        if point.recipe.model.dtype == "auto" and (dtype := self.dtype_of(point.recipe.model)):
-            values["model"]["dtype"] = dtype
         return Recipe.model_validate(values)
 
     def write_recipe(self, run: str, point: Point, seed: int) -> Path:
@@ -127,7 +134,9 @@ class SweepFolder:
         """Where a run's answers lie; {} where they don't."""
         file = self.reached(run, what)
         found = read_json(file) if file.exists() else {}
-        there = found and (self.runs / run / str(found["answers"]) / "predictions.jsonl").is_file()
+        there = {"answers", "questions"} <= found.keys() and (
+            self.runs / run / str(found["answers"]) / "predictions.jsonl"
+        ).is_file()
         return found if there else {}
 
 

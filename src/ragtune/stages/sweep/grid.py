@@ -86,6 +86,7 @@ def _resolved(recipe: Recipe) -> Recipe:
         "model.id": recipe.model.id,
         "data.train": recipe.data.train,
         "data.eval": recipe.data.eval,
+        "evaluate.general_folder": recipe.evaluate.general_folder,
     }
     paths = {key: (text, named_path(text, key)) for key, text in texts.items() if text}
     there = {

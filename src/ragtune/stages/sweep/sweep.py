@@ -46,6 +46,8 @@ RUNGS = (0.25, 0.5)
 """Shares of the steps after which the better half of the points goes on."""
 END = 1.0
 _SEEDS = 2**32
+_MOST = 100
+"""Seeds of a sweep; a slip of the keys would train for a year."""
 _WORKER = "ragtune.stages.sweep.worker"
 _DEV = "dev"
 
@@ -94,6 +96,11 @@ def _swept(where: SweepFolder, points: Sequence[Point], options: _Options) -> Re
             "A sweep asks the models that it trains, and evaluate.engine is openai.",
             "Set evaluate.engine=local.",
         )
+    if not 1 <= options.seeds <= _MOST:
+        raise UsageError(
+            f"A sweep has 1 to {_MOST} seeds, and not {options.seeds:,}.",
+            "Set --seeds: 3 are the default.",
+        )
     if (first := points[0].recipe.seed) + options.seeds > _SEEDS:
         raise UsageError(
             f"The recipe's seed is {first}, and {options.seeds} seeds from there on go beyond the last, "
@@ -118,7 +125,7 @@ def _swept(where: SweepFolder, points: Sequence[Point], options: _Options) -> Re
         best = next(point for point in points if point.name == results["best"])
         one.look(best)
         results = one.results()
-        save(best.recipe, where.best)
+        save(where.settled(best.recipe), where.best)
         write_json(where.results, results)
         write_page(where.report, results)
     return results
