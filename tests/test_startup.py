@@ -92,7 +92,7 @@ save_adapter(tuned, Path("adapter"), None)
 load_adapter(load_model(source, cpu, nf4=False), Path("adapter"))
 print(*SPARED & sys.modules.keys())
 import ragtune.api, ragtune.stages.train
-print(*{"bitsandbytes"} & sys.modules.keys())  # Trainer imports datasets
+print(*{"bitsandbytes", "matplotlib"} & sys.modules.keys())  # Trainer imports datasets
 import bitsandbytes, peft.import_utils
 assert bitsandbytes.nn.Linear4bit and peft.import_utils.is_bnb_available()
 """

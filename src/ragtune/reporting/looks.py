@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from matplotlib.ticker import MaxNLocator
-
 from ragtune.reporting import plots
 from ragtune.scoring.statistics import Figure
 
@@ -52,7 +50,7 @@ def looks_chart(looks: Sequence[Look], *, width: float) -> str | None:
         axes.set_xlim(0, None)
         axes.set_ylim(0, 100)
         axes.xaxis.set_major_locator(
-            MaxNLocator(max(4, round(width)), integer=True, steps=[1, 2, 5, 10])
+            plots.ticks_of(max(4, round(width)), integer=True, steps=[1, 2, 5, 10])
         )
         axes.set_yticks([0, 50, 100], ["0", "50", "100 %"])
         axes.set_xlabel("step", color=plots.MUTED)
