@@ -186,7 +186,7 @@ def test_on_a_cpu_recipe_and_data_decide() -> None:
 
 def test_on_a_cpu_rows_of_short_samples_have_more_of_them() -> None:
     recipe = notebook("model.quantization=null", "train.optimizer=adamw")
-    for tokens, count in ((220, 4), (160, 8), (5, 16), (640, 2), (641, 2), (5_000, 2)):
+    for tokens, count in ((220, 8), (128, 16), (5, 16), (500, 4), (683, 2), (5_000, 2)):
         plan = make_plan(recipe, CPU, None, [[(5, 2)] * 16, [(tokens, 2)] * 16], [5])
         assert plan.samples_per_row == count, tokens
     one = recipe.model_copy(

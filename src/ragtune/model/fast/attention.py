@@ -113,10 +113,7 @@ def packed_attention(  # noqa: PLR0913 - transformers calls it so
         out_1THD = _varlen(query, key, value, scale, sliding_window, cu_seq_lens_q, max_length_q)
     else:
         sizes = cu_seq_lens_q.diff().tolist()
-        by_sample = (
-            half.attention if half.attends(query, sizes, shared=shared_prefix) else _by_sample
-        )
-        out_1THD = by_sample(query, key, value, scale, sliding_window, sizes, shared_prefix)
+        out_1THD = _by_sample(query, key, value, scale, sliding_window, sizes, shared_prefix)
     return out_1THD.contiguous(), None
 
 
@@ -168,6 +165,8 @@ def _by_sample(
     sizes: list[int],
     shared: bool,
 ) -> Tensor:
+    if half.attends(q_1HTD, sizes, shared=shared):
+        return half.attention(q_1HTD, k_1GTD, v_1GTD, scale, window, sizes, shared)
     k_1HTD, v_1HTD = (_for_each_query(t, q_1HTD.shape[1]) for t in (k_1GTD, v_1GTD))
     samples = zip(*(torch.split(t, sizes, dim=2) for t in (q_1HTD, k_1HTD, v_1HTD)), strict=True)
     outputs: list[Tensor] = []
