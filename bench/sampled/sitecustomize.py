@@ -45,7 +45,7 @@ def _watch(folder: Path) -> None:
         last, stood, since = "", "", time.time()
         while True:
             time.sleep(_PAUSE)
-            now, (found, innermost) = time.time(), _seen(sys._current_frames().get(main or 0))
+            now, (found, innermost) = time.time(), _seen(sys._current_frames().get(main or 0))  # noqa: SLF001 - no public way
             if found != last:
                 if now - since > _LEAST:
                     file.write(f"{since:.2f} {now - since:6.2f} {last} [{stood}]\n")
