@@ -82,11 +82,13 @@ def here(served: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
 @pytest.fixture(scope="module")
 def said_here(served: Server) -> str:
     """What the run's own model answers to the page's question."""
-    run = served.folder / "runs/my-run"
-    own = ragtune.Reader.load(run, "evaluate.max_new_tokens=32")
-    return own.ask(["What colour is the house?"], ["The house is red.", "A street has houses."])[
-        0
-    ].text
+    return own_answer(served, "evaluate.max_new_tokens=32")
+
+
+def own_answer(served: Server, *options: str) -> str:
+    own = ragtune.Reader.load(served.folder / "runs/my-run", *options)
+    passages = ["The house is red.", "A street has houses."]
+    return own.ask(["What colour is the house?"], passages)[0].text
 
 
 def test_the_real_server_answers_as_the_run_did(here: Server) -> None:
@@ -125,11 +127,12 @@ def run_block(name: str, namespace: dict[str, Any], server: Server) -> str:
 
 
 @pytest.fixture
-def namespace(here: Server, said_here: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def namespace(here: Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     found: dict[str, Any] = {}
+    within_its_limit = own_answer(here)
     with monkeypatch.context() as within:
         within.setattr(Context, "load_weights", lambda *_, **__: pytest.fail("weights are loaded"))
-        assert run_block("Reader.load", found, here).endswith(said_here)
+        assert run_block("Reader.load", found, here).endswith(within_its_limit)
     return found
 
 

@@ -247,6 +247,35 @@ def test_a_module_that_is_being_imported_is_not_cut_in_two(tmp_path: Path, first
     assert _said(tmp_path, slow) == ["whole", "stopped"]
 
 
+_LAST = """
+import os, signal, time
+from ragtune.base import stopping
+stopping.install()
+
+class Held:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+        print("whole", flush=True)
+
+try:
+    held = Held()
+    del held
+    time.sleep(30)
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="a clock that Windows lacks")
+def test_a_stop_waits_for_an_object_s_end() -> None:
+    """Python ignores what is raised there, but for some lines about it: the stop would be lost."""
+    done = subprocess.run(
+        [sys.executable, "-c", _LAST], capture_output=True, text=True, timeout=25, check=False
+    )
+    assert (done.stdout.split(), done.stderr) == (["whole", "stopped"], "")
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="a clock that Windows lacks")
 def test_a_second_ctrl_c_cuts_an_import(tmp_path: Path) -> None:
     slow = _SLOW.format(first="SIGINT", caught="raise").replace(

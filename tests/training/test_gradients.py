@@ -69,23 +69,3 @@ def test_a_layer_that_is_never_called_is_left_out() -> None:
     assert unreached == ["model.layers.1.mlp.gate_proj"]
     assert "model.layers.1.mlp.gate_proj" not in adapters(tuned)
     assert len(adapters(tuned)) == 13
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_fresh_adapter_is_drawn_once_and_in_float32(dtype: torch.dtype) -> None:
-    """As PEFT draws it, but without what it throws away, and without rounding to the base's dtype."""
-    lora = Lora(rank=4, alpha=8)
-    tuned = attach(tiny_model("llama").to(dtype), lora, 3)
-    after = torch.get_rng_state()
-    torch.manual_seed(3)
-    for layer in adapters(tuned).values():
-        down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
-        expected = torch.empty(down.shape).uniform_(-1, 1) / down.shape[1] ** 0.5
-        assert torch.allclose(down, expected)
-        assert down.dtype == up.dtype == torch.float32
-        assert down.requires_grad
-        assert up.requires_grad
-        assert not up.any()
-    assert torch.equal(torch.get_rng_state(), after)
-    own = {name for name, one in tuned.named_parameters() if one.requires_grad}
-    assert own == {name for name, _ in tuned.named_parameters() if "lora_" in name}

@@ -224,7 +224,7 @@ def test_with_full_tuning_and_looks_at_the_evaluation_set(
 def test_rows_that_cannot_be_packed_are_refused(
     preferring: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ragtune.training.train.probe_texts", lambda *_, **__: "it looks ahead")
+    monkeypatch.setattr("ragtune.training.packing.probe_texts", lambda *_, **__: "it looks ahead")
     with pytest.raises(UsageError, match="needs rows of several samples: it looks ahead"):
         train(preferring, tmp_path / "run")
 

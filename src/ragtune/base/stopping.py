@@ -26,7 +26,7 @@ _LIKE_SIGPIPE = 128 + 13
 _LEAVE_NOTHING = ("ask", "demo", "serve")
 """Commands that keep nothing to go on with: they answer, until they are stopped."""
 _SHORTLY = 0.05
-"""Seconds between two looks whether an import is done."""
+"""Seconds between two looks whether what can't be cut in two is done."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -41,7 +41,7 @@ class _State:
     finishing = 0
     """How many loops are running that come to a stop by themselves."""
     alarm: Any = None
-    """The handler in whose place ours waits for the end of an import."""
+    """The handler in whose place ours waits for the end of what can't be cut in two."""
     kept = ""
     """What the last line says of unfinished work."""
     output: OSError | None = None
@@ -77,7 +77,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
             signal.signal(one, signal.SIG_DFL)
     elif _state.finishing:
         return
-    elif _ALARM is not None and _importing(frame):
+    elif _ALARM is not None and _in_the_middle(frame):
         _state.alarm = signal.signal(_ALARM, _look_again)
         signal.setitimer(signal.ITIMER_REAL, _SHORTLY)
         return
@@ -94,8 +94,8 @@ def output_lost(error: OSError) -> None:
 
 
 def _look_again(_: int, frame: FrameType | None) -> None:
-    """Interrupt what is running, if an import no longer is."""
-    if _importing(frame):
+    """Interrupt what is running, if that can be cut in two by now."""
+    if _in_the_middle(frame):
         signal.setitimer(signal.ITIMER_REAL, _SHORTLY)
     elif not _state.finishing:
         _interrupt()
@@ -114,14 +114,15 @@ def _forget_alarm() -> None:
         _state.alarm = None
 
 
-def _importing(frame: FrameType | None) -> bool:
-    """Whether an import is running: one that is cut in two may end the process, or swallow the stop.
+def _in_the_middle(frame: FrameType | None) -> bool:
+    """Whether something runs that can't be cut in two: it would swallow the stop, or end the process.
 
-    Compiled modules call Python while they are made; what is raised there some of them take for their
-    own, and others end with abort().
+    Imports: compiled modules call Python while they are made; what is raised there some of them take for
+    their own, and others end with abort(). And an object's end, in which Python ignores what is raised.
     """
     while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
+        code = frame.f_code
+        if code.co_filename.startswith("<frozen importlib") or code.co_name == "__del__":
             return True
         frame = frame.f_back
     return False
