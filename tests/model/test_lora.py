@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft.tuners.lora import aqlm
 
 from ragtune.model.hardware import Hardware
 from ragtune.model.load import load_model
@@ -50,6 +51,34 @@ def test_what_peft_computes_with_it_draws_itself(tiny_folder: Path) -> None:
     assert all(
         a.any() and a.isfinite().all() for a, _ in matrices(tiny_folder, 7, dora=True).values()
     )
+
+
+class QuantizedLinear(torch.nn.Module):
+    """A layer that has no `weight`, called as AQLM's, which PEFT knows by that."""
+
+    def __init__(self, linear: torch.nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.codes = torch.nn.Parameter(torch.zeros(3, dtype=torch.int8), requires_grad=False)
+        self.register_buffer("codebooks", torch.zeros(3))
+
+
+def test_a_base_in_few_bits_has_no_plain_weights(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aqlm, "is_aqlm_available", lambda: True)
+    monkeypatch.setattr(aqlm, "QuantizedLinear", QuantizedLinear, raising=False)
+    base = load_model(ModelSource(str(tiny_folder), None), CPU, nf4=False)
+    names = [name for name, _ in base.named_modules() if name.endswith("_proj")]
+    for name in names:
+        base.set_submodule(name, QuantizedLinear(base.get_submodule(name)))
+    found = adapters(attach(base, Lora(rank=4), 7))
+    assert {type(layer) for layer in found.values()} == {aqlm.AqlmLoraLinear}
+    plain = matrices(tiny_folder, 7)
+    assert found.keys() == plain.keys()
+    for name, layer in found.items():  # the same as over plain weights
+        assert torch.equal(layer.lora_A[ADAPTER].weight, plain[name][0])
+        assert not layer.lora_B[ADAPTER].weight.any()
 
 
 def test_other_modules_are_drawn_as_ever_afterwards(tiny_folder: Path) -> None:
