@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import random
 import sys
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
-from torch._inductor.runtime import cache_dir_utils
 
 from ragtune.base.errors import UsageError
 from ragtune.model import memory as memory_module
@@ -410,14 +410,16 @@ def test_unlike_gpus_compute_in_what_the_oldest_is_good_at(monkeypatch: pytest.M
 
 
 def test_what_is_compiled_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """In ragtune's cache, by the folder that torch and Triton take; the user's own is left."""
+    """In ragtune's cache; a folder of the user's own is left, and so is what ragtune has no use for."""
     monkeypatch.setenv("RAGTUNE_CACHE", str(tmp_path))
-    monkeypatch.setenv("TRITON_CACHE_DIR", "mine")
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that it is as it was after the test
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setenv("TRITON_CACHE_DIR", "")  # so that it is as it was after the test
+    monkeypatch.delenv("TRITON_CACHE_DIR")
+    before = dict(os.environ)
     keep_kernels()
-    assert Path(cache_dir_utils.cache_dir()) == tmp_path / "kernels" / "inductor"
-    assert cache_dir_utils.triton_cache_dir(0) == "mine"
+    assert dict(os.environ) == before | {"TRITON_CACHE_DIR": str(tmp_path / "kernels" / "triton")}
+    monkeypatch.setenv("TRITON_CACHE_DIR", "mine")
+    keep_kernels()
+    assert os.environ["TRITON_CACHE_DIR"] == "mine"
 
 
 @pytest.mark.parametrize(
