@@ -12,6 +12,7 @@ from peft.tuners.lora import aqlm
 from ragtune.model.hardware import Hardware
 from ragtune.model.load import load_model
 from ragtune.model.lora import attach
+from ragtune.model.skeleton import parameters_of, skeleton
 from ragtune.model.source import ModelSource
 from ragtune.model.wrapping import ADAPTER, adapters
 from ragtune.recipe.schema import Lora
@@ -60,7 +61,7 @@ class QuantizedLinear(torch.nn.Module):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.codes = torch.nn.Parameter(torch.zeros(3, dtype=torch.int8), requires_grad=False)
-        self.register_buffer("codebooks", torch.zeros(3))
+        self.register_buffer("codebooks", torch.zeros(0))
 
 
 def test_a_base_in_few_bits_has_no_plain_weights(
@@ -76,6 +77,8 @@ def test_a_base_in_few_bits_has_no_plain_weights(
     assert {type(layer) for layer in found.values()} == {aqlm.AqlmLoraLinear}
     plain = matrices(tiny_folder, 7)
     assert found.keys() == plain.keys()
+    # By which the plan lays out the rows, before anything is loaded.
+    assert parameters_of(base) == parameters_of(skeleton(base.config))
     for name, layer in found.items():  # the same as over plain weights
         assert torch.equal(layer.lora_A[ADAPTER].weight, plain[name][0])
         assert not layer.lora_B[ADAPTER].weight.any()

@@ -12,13 +12,19 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
+from torch import nn
 
 from ragtune.base.errors import UsageError
 from ragtune.model import memory as memory_module
 from ragtune.model import plan as planning
+from ragtune.model.fast.eight import EightBit
 from ragtune.model.hardware import Gpu, Hardware, choose_hardware, gpu_of, keep_kernels
 from ragtune.model.layout import row_size
+from ragtune.model.load import load_model
+from ragtune.model.lora import attach
 from ragtune.model.plan import Plan, describe, make_plan, plan_answers
+from ragtune.model.skeleton import parameters_of
+from ragtune.model.source import ModelSource
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Recipe
 from ragtune.stages.check import capacity
@@ -299,6 +305,21 @@ def test_a_small_models_rows_may_be_longer() -> None:
     recipe, steps = notebook("model.quantization=null"), [[(1200, 10)] * 16]
     assert make_plan(recipe, GPU, small, steps, [100], 80 * GIB).samples_per_row == 16
     assert make_plan(recipe, GPU, llama(), steps, [100], 400 * GIB).samples_per_row == 8
+
+
+@pytest.mark.parametrize("wrapped", ["alone", "adapter", "eight bits"])
+def test_answers_are_read_in_the_rows_that_were_planned(tiny_folder: Path, wrapped: str) -> None:
+    """By the number of the base's weights, whatever is made of it when it is loaded."""
+    model = load_model(ModelSource(str(tiny_folder), None), CPU, nf4=False)
+    recipe = notebook("lora.target_modules=[all-linear]")
+    planned = memory_module.Shape.of(model.config, recipe).parameters
+    if wrapped == "eight bits":
+        for parent in list(model.modules()):
+            for name, layer in list(parent.named_children()):
+                if type(layer) is nn.Linear and name != "lm_head":
+                    setattr(parent, name, EightBit(layer))
+    found = attach(model, recipe.lora, 1) if wrapped == "adapter" else model
+    assert parameters_of(found) == planned
 
 
 def test_a_small_models_prompts_are_read_in_longer_rows() -> None:
