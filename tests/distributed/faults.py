@@ -196,6 +196,14 @@ def other_version() -> None:
     follow.versions = lambda: original() | {"torch": "1.0"}
 
 
+def other_device() -> None:
+    """Its sums round otherwise."""
+    from ragtune.stages import follow
+
+    original = follow.own_device
+    follow.own_device = lambda: original() | {"sums": "another processor"}
+
+
 def spread_base() -> None:
     """No fault: a plan for several ranks has the base spread over them."""
     from dataclasses import replace

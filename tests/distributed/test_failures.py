@@ -201,6 +201,15 @@ def test_another_version_is_named(ready: Ready, recipe: Path) -> None:
     assert f"The versions on rank 1 on {HOST}: not what rank 0 has." in said
 
 
+def test_singular_values_of_unlike_devices_are_refused_by_their_reason(
+    ready: Ready, recipe: Path
+) -> None:
+    code, said = train(ready, recipe, "lora.init=pissa", rank1=("other_device",))
+    assert code == 2, said
+    assert "lora.init: pissa, and the ranks compute on devices that differ" in said
+    assert train(ready, recipe, rank1=("other_device",))[0] == 0  # without, they may
+
+
 def test_other_weights_are_found_before_anything_is_answered_with_them(
     ready: Ready, recipe: Path
 ) -> None:

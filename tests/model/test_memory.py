@@ -468,6 +468,10 @@ def test_a_check_says_which_gpus_share_the_work(
     assert [level for level, _ in told[2:]] == ["warning"] * bool(said)
     if devices == "all":
         assert told[2][1] == "the GPUs differ: card of 80 and card of 24 and card of 48"
+    run.recipe = load_recipe(run.recipe, ["lora.init=pissa"])
+    begun = Look(run)
+    capacity.hardware(begun)
+    assert (begun.error is not None) is bool(said)  # each finds other singular values
 
 
 def test_weights_in_8_bits_take_what_dequantised_ones_do() -> None:
