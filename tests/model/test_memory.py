@@ -14,6 +14,7 @@ import torch
 import transformers as hf
 from torch import nn
 
+from ragtune.answering import ragged
 from ragtune.base.errors import UsageError
 from ragtune.model import memory as memory_module
 from ragtune.model import plan as planning
@@ -308,7 +309,9 @@ def test_a_small_models_rows_may_be_longer() -> None:
 
 
 @pytest.mark.parametrize("wrapped", ["alone", "adapter", "eight bits"])
-def test_answers_are_read_in_the_rows_that_were_planned(tiny_folder: Path, wrapped: str) -> None:
+def test_answers_are_read_in_the_rows_that_were_planned(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, wrapped: str
+) -> None:
     """By the number of the base's weights, whatever is made of it when it is loaded."""
     model = load_model(ModelSource(str(tiny_folder), None), CPU, nf4=False)
     recipe = notebook("lora.target_modules=[all-linear]")
@@ -320,6 +323,13 @@ def test_answers_are_read_in_the_rows_that_were_planned(tiny_folder: Path, wrapp
                     setattr(parent, name, EightBit(layer))
     found = attach(model, recipe.lora, 1) if wrapped == "adapter" else model
     assert parameters_of(found) == planned
+    rows: list[int] = []
+    weight = SimpleNamespace(device=GPU.device)
+    monkeypatch.setattr(model, "get_input_embeddings", lambda: SimpleNamespace(weight=weight))
+    monkeypatch.setattr(ragged, "prefill_tokens", lambda count: rows.append(count) or 1)
+    monkeypatch.setattr(ragged, "_read_row", lambda *_: SimpleNamespace(logits=[0]))
+    assert len(list(ragged.read(found, None, [[1], [2]]))) == 2  # type: ignore[arg-type]
+    assert rows == [planned]
 
 
 def test_a_small_models_prompts_are_read_in_longer_rows() -> None:
