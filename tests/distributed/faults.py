@@ -38,6 +38,22 @@ def signal_at_step(step: int, number: int) -> None:
     _at_step(step, act)
 
 
+def signal_in_check(number: int) -> None:
+    """A signal comes while it is checked, when the other ranks have begun."""
+    from ragtune.stages import run
+
+    original = run.look
+
+    def look(context: Any) -> Any:
+        world = context.ranks.world
+        while not (world.has("host/1") and world.has("host/2")):
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+        return original(context)
+
+    run.look = look
+
+
 def memory_at_step(step: int, samples: int) -> None:
     """Memory does not do for a row of more samples than these."""
 
@@ -194,6 +210,14 @@ def other_version() -> None:
 
     original = follow.versions
     follow.versions = lambda: original() | {"torch": "1.0"}
+
+
+def other_device() -> None:
+    """Its sums round otherwise."""
+    from ragtune.stages import follow
+
+    original = follow.own_device
+    follow.own_device = lambda: original() | {"sums": "another processor"}
 
 
 def spread_base() -> None:

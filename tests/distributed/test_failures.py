@@ -46,8 +46,8 @@ def train(
             "--run-dir",
             str(recipe.parent / "run"),
         ],
+        recipe.parent,
         faults={int(name[4:]): fault for name, fault in faults.items()},
-        RUN_OF=str(recipe.parent),
     )
     said = done.stdout + done.stderr
     assert not re.search(
@@ -86,13 +86,43 @@ def test_rank_0_is_killed_and_nobody_is_left(ready: Ready, recipe: Path) -> None
 
 
 def followers_of(recipe: Path) -> list[psutil.Process]:
-    """The processes that follow a run: they have its folder in their environment."""
-    found = []
-    for process in psutil.process_iter(["environ"]):
-        environment = process.info["environ"] or {}
-        if environment.get("RUN_OF") == str(recipe.parent):
-            found.append(process)
-    return found
+    """The processes of a run: they work where its recipe lies. (Of a fork the environment can't be read.)"""
+    every = psutil.process_iter(["cwd"])
+    return [one for one in every if one.info["cwd"] == str(recipe.parent.resolve())]
+
+
+@pytest.mark.parametrize("forked", [True, False])
+def test_a_check_that_fails_ends_the_ranks_that_had_begun(
+    ready: Ready, recipe: Path, forked: bool
+) -> None:
+    """Also those that are still importing."""
+    started = ready.start(
+        ["run", str(recipe), "data.train=missing.jsonl", "devices=3", "--run-dir", "run"],
+        recipe.parent,
+        faults={} if forked else None,
+    )
+    out, errors = started.communicate()
+    assert started.wait() == 2, out + errors
+    assert "3 ranks share the work." in out
+    assert "missing.jsonl" in errors
+    assert not re.search("Lost rank|Traceback", out + errors)
+    assert not followers_of(recipe)
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_during_the_check_ends_the_ranks_that_had_begun(
+    ready: Ready, recipe: Path, how: int, code: int
+) -> None:
+    done = ready.run(
+        ["run", str(recipe), "devices=3", "--run-dir", "run"],
+        recipe.parent,
+        faults={0: ("signal_in_check", how)},
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == code, said
+    assert said.count("Stopped by") == 1
+    assert not re.search("Lost rank|Traceback", said)
+    assert not followers_of(recipe)
 
 
 def test_a_signal_to_rank_0_leaves_a_checkpoint_and_one_message(ready: Ready, recipe: Path) -> None:
@@ -199,6 +229,15 @@ def test_another_version_is_named(ready: Ready, recipe: Path) -> None:
     code, said = train(ready, recipe, rank1=("other_version",))
     assert code == 1, said
     assert f"The versions on rank 1 on {HOST}: not what rank 0 has." in said
+
+
+def test_singular_values_of_unlike_devices_are_refused_by_their_reason(
+    ready: Ready, recipe: Path
+) -> None:
+    code, said = train(ready, recipe, "lora.init=pissa", rank1=("other_device",))
+    assert code == 2, said
+    assert "lora.init: pissa, and the ranks compute on devices that differ" in said
+    assert train(ready, recipe, rank1=("other_device",))[0] == 0  # without, they may
 
 
 def test_other_weights_are_found_before_anything_is_answered_with_them(

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from peft.tuners.lora import aqlm
 
 from ragtune.model.hardware import Hardware
 from ragtune.model.load import load_model
 from ragtune.model.lora import attach
+from ragtune.model.skeleton import parameters_of, skeleton
 from ragtune.model.source import ModelSource
 from ragtune.model.wrapping import ADAPTER, adapters
 from ragtune.recipe.schema import Lora
@@ -50,6 +52,36 @@ def test_what_peft_computes_with_it_draws_itself(tiny_folder: Path) -> None:
     assert all(
         a.any() and a.isfinite().all() for a, _ in matrices(tiny_folder, 7, dora=True).values()
     )
+
+
+class QuantizedLinear(torch.nn.Module):
+    """A layer that has no `weight`, called as AQLM's, which PEFT knows by that."""
+
+    def __init__(self, linear: torch.nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.codes = torch.nn.Parameter(torch.zeros(3, dtype=torch.int8), requires_grad=False)
+        self.register_buffer("codebooks", torch.zeros(0))
+
+
+def test_a_base_in_few_bits_has_no_plain_weights(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aqlm, "is_aqlm_available", lambda: True)
+    monkeypatch.setattr(aqlm, "QuantizedLinear", QuantizedLinear, raising=False)
+    base = load_model(ModelSource(str(tiny_folder), None), CPU, nf4=False)
+    names = [name for name, _ in base.named_modules() if name.endswith("_proj")]
+    for name in names:
+        base.set_submodule(name, QuantizedLinear(base.get_submodule(name)))
+    found = adapters(attach(base, Lora(rank=4), 7))
+    assert {type(layer) for layer in found.values()} == {aqlm.AqlmLoraLinear}
+    plain = matrices(tiny_folder, 7)
+    assert found.keys() == plain.keys()
+    # By which the plan lays out the rows, before anything is loaded.
+    assert parameters_of(base) == parameters_of(skeleton(base.config))
+    for name, layer in found.items():  # the same as over plain weights
+        assert torch.equal(layer.lora_A[ADAPTER].weight, plain[name][0])
+        assert not layer.lora_B[ADAPTER].weight.any()
 
 
 def test_other_modules_are_drawn_as_ever_afterwards(tiny_folder: Path) -> None:

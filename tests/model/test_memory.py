@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import random
 import sys
 from pathlib import Path
@@ -11,14 +12,20 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
-from torch._inductor.runtime import cache_dir_utils
+from torch import nn
 
+from ragtune.answering import ragged
 from ragtune.base.errors import UsageError
 from ragtune.model import memory as memory_module
 from ragtune.model import plan as planning
+from ragtune.model.fast.eight import EightBit
 from ragtune.model.hardware import Gpu, Hardware, choose_hardware, gpu_of, keep_kernels
 from ragtune.model.layout import row_size
+from ragtune.model.load import load_model
+from ragtune.model.lora import attach
 from ragtune.model.plan import Plan, describe, make_plan, plan_answers
+from ragtune.model.skeleton import parameters_of
+from ragtune.model.source import ModelSource
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Recipe
 from ragtune.stages.check import capacity
@@ -301,6 +308,30 @@ def test_a_small_models_rows_may_be_longer() -> None:
     assert make_plan(recipe, GPU, llama(), steps, [100], 400 * GIB).samples_per_row == 8
 
 
+@pytest.mark.parametrize("wrapped", ["alone", "adapter", "eight bits"])
+def test_answers_are_read_in_the_rows_that_were_planned(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, wrapped: str
+) -> None:
+    """By the number of the base's weights, whatever is made of it when it is loaded."""
+    model = load_model(ModelSource(str(tiny_folder), None), CPU, nf4=False)
+    recipe = notebook("lora.target_modules=[all-linear]")
+    planned = memory_module.Shape.of(model.config, recipe).parameters
+    if wrapped == "eight bits":
+        for parent in list(model.modules()):
+            for name, layer in list(parent.named_children()):
+                if type(layer) is nn.Linear and name != "lm_head":
+                    setattr(parent, name, EightBit(layer))
+    found = attach(model, recipe.lora, 1) if wrapped == "adapter" else model
+    assert parameters_of(found) == planned
+    rows: list[int] = []
+    weight = SimpleNamespace(device=GPU.device)
+    monkeypatch.setattr(model, "get_input_embeddings", lambda: SimpleNamespace(weight=weight))
+    monkeypatch.setattr(ragged, "prefill_tokens", lambda count: rows.append(count) or 1)
+    monkeypatch.setattr(ragged, "_read_row", lambda *_: SimpleNamespace(logits=[0]))
+    assert len(list(ragged.read(found, None, [[1], [2]]))) == 2  # type: ignore[arg-type]
+    assert rows == [planned]
+
+
 def test_a_small_models_prompts_are_read_in_longer_rows() -> None:
     read = memory_module.prefill_tokens
     assert [read(n * 10**6) for n in (135, 1_500, 6_900, 70_000)] == [65_536, 35_498, 8_192, 8_192]
@@ -410,14 +441,16 @@ def test_unlike_gpus_compute_in_what_the_oldest_is_good_at(monkeypatch: pytest.M
 
 
 def test_what_is_compiled_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """In ragtune's cache, by the folder that torch and Triton take; the user's own is left."""
+    """In ragtune's cache; a folder of the user's own is left, and so is what ragtune has no use for."""
     monkeypatch.setenv("RAGTUNE_CACHE", str(tmp_path))
-    monkeypatch.setenv("TRITON_CACHE_DIR", "mine")
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that it is as it was after the test
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setenv("TRITON_CACHE_DIR", "")  # so that it is as it was after the test
+    monkeypatch.delenv("TRITON_CACHE_DIR")
+    before = dict(os.environ)
     keep_kernels()
-    assert Path(cache_dir_utils.cache_dir()) == tmp_path / "kernels" / "inductor"
-    assert cache_dir_utils.triton_cache_dir(0) == "mine"
+    assert dict(os.environ) == before | {"TRITON_CACHE_DIR": str(tmp_path / "kernels" / "triton")}
+    monkeypatch.setenv("TRITON_CACHE_DIR", "mine")
+    keep_kernels()
+    assert os.environ["TRITON_CACHE_DIR"] == "mine"
 
 
 @pytest.mark.parametrize(
@@ -445,6 +478,10 @@ def test_a_check_says_which_gpus_share_the_work(
     assert [level for level, _ in told[2:]] == ["warning"] * bool(said)
     if devices == "all":
         assert told[2][1] == "the GPUs differ: card of 80 and card of 24 and card of 48"
+    run.recipe = load_recipe(run.recipe, ["lora.init=pissa"])
+    begun = Look(run)
+    capacity.hardware(begun)
+    assert (begun.error is not None) is bool(said)  # each finds other singular values
 
 
 def test_weights_in_8_bits_take_what_dequantised_ones_do() -> None:

@@ -6,15 +6,19 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig
 
 import ragtune
 from ragtune.answering import local
 from ragtune.answering.prediction import read_predictions
+from ragtune.recipe.load import load_recipe
+from ragtune.stages import answer
 from ragtune.stages import merge as stage
 from ragtune.store.proof import NAME, close, read_proof
 from tests.conftest import make_records, write_records
@@ -89,10 +93,54 @@ def test_what_was_tried_before_tuning_is_not_tried_again(
     ragtune.evaluate(copy)
     ragtune.merge(copy)
     assert not tried
-    monkeypatch.setattr("ragtune.stages.answer.versions", lambda: {"torch": "0"})
-    shutil.rmtree(copy / "eval/eval/after")
-    ragtune.evaluate(copy)
+    said = json.loads((copy / "run.json").read_text("utf-8"))["asked"]
+    # Which that model alone has shown.
+    assert said.pop("before")["reason"].startswith("packed prompts")
+    again = {"how": "packed", "reason": "as before tuning"}
+    assert said == {"after": again, "merge": again}
+
+
+def test_it_is_tried_again_where_answers_may_come_out_otherwise(
+    merged: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[object] = []
+    monkeypatch.setattr(local, "unfit", lambda *args, **how: tried.append(args))
+    copy = damaged(merged[0], tmp_path / "run", lambda weights, base: None)
+    on = answer.answered_on
+    for name, changed in (
+        ("versions", lambda: {"torch": "0"}),
+        ("answered_on", lambda context: on(context) | {"dtype": "bfloat16"}),
+    ):
+        tried.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(answer, name, changed)
+            shutil.rmtree(copy / "eval/eval/after")
+            ragtune.evaluate(copy)
+        assert len(tried) == 1
+    tried.clear()
+    monkeypatch.setattr(stage, "_computes_alike", lambda _: False)
+    ragtune.merge(copy)
     assert len(tried) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "alike"),
+    [
+        ([], True),
+        (["train.optimizer=adamw_8bit"], True),
+        (["model.quantization=nf4"], False),
+        (["train.products=fp8"], False),
+        (["comes quantised"], False),
+    ],
+)
+def test_a_merged_model_is_not_what_few_bits_were(
+    tiny_recipe: dict[str, Any], changes: list[str], alike: bool
+) -> None:
+    config = LlamaConfig()
+    if changes == ["comes quantised"]:
+        config.quantization_config, changes = {"quant_method": "gptq", "bits": 4}, []
+    context = SimpleNamespace(recipe=load_recipe(tiny_recipe, changes), config=config)
+    assert stage._computes_alike(context) is alike  # type: ignore[arg-type]
 
 
 def scaled(weights: Weights, base: Weights) -> None:

@@ -16,6 +16,7 @@ from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.stages import push, road, summary
 from ragtune.stages.context import Context
 from ragtune.stages.order import Stage, stage_named, stages_there, work_of
+from ragtune.stages.ranks import Ranks
 from ragtune.store.proof import Facts
 
 FILES = {
@@ -91,6 +92,16 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 def test_a_run_is_made_once(world: World) -> None:
     assert world.go(*RUN) == list(RUN)
     assert world.go(*RUN) == []
+
+
+def test_other_ranks_begin_before_what_a_model_is_loaded_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Ranks, "start", lambda _: world.made.append("ranks"))
+    assert world.go("data") == ["data"]
+    assert world.go("before") == ["ranks", "questions", "before"]
+    assert world.go("adapter") == ["ranks", "adapter"]
+    assert world.go("adapter", "merged") == ["merged"]  # on this rank alone
 
 
 @pytest.mark.parametrize("keep", [(), ("train.keep=best", "train.eval_every=1")])

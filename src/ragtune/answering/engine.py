@@ -25,8 +25,9 @@ IN_WORDS = {
 
 _KEPT = 4_000
 """Prompts that are kept for the next time: some 100 MB."""
-_ASKED: WeakKeyDictionary[Encoder, dict[int, tuple[Example, EncodedPrompt | None]]]
-_ASKED = WeakKeyDictionary()
+_ASKED: WeakKeyDictionary[Encoder, dict[int, tuple[Example, EncodedPrompt | None]]] = (
+    WeakKeyDictionary()
+)
 """What each encoder made of questions, by the identity of these."""
 
 

@@ -30,6 +30,7 @@ from ragtune.model.fast.graph import capture, why_not
 from ragtune.model.fast.prefix import common, shared
 from ragtune.model.hardware import autocast
 from ragtune.model.memory import CPU_PREFILL_TOKENS, prefill_tokens
+from ragtune.model.skeleton import parameters_of
 from ragtune.model.spread import is_spread
 
 _WORTH_A_GRAPH = 3  # steps that are left: capturing takes about as long as a step
@@ -150,7 +151,7 @@ def read(
     """Put prompts into the cache, in packed rows; gives the logits_NV of each row's questions."""
     device = model.get_input_embeddings().weight.device
     on_cpu = device.type == "cpu"
-    most = CPU_PREFILL_TOKENS if on_cpu else prefill_tokens(model.num_parameters())
+    most = CPU_PREFILL_TOKENS if on_cpu else prefill_tokens(parameters_of(model))
     start = 0
     while start < len(prompts):
         end, tokens = start, 0

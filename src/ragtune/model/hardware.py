@@ -156,12 +156,11 @@ def has_triton() -> bool:
 
 
 def keep_kernels() -> None:
-    """Let what is compiled for a GPU lie in ragtune's cache, where the next run finds it.
+    """Let the kernels that Triton compiles for a GPU lie in ragtune's cache, where the next run finds them.
 
-    torch would leave it in a folder for what is temporary, which a container or a restart loses.
+    Triton would leave them in the user's home, which a container loses.
     """
-    for variable, name in (("TRITON_CACHE_DIR", "triton"), ("TORCHINDUCTOR_CACHE_DIR", "inductor")):
-        os.environ.setdefault(variable, str(cache_dir().absolute() / "kernels" / name))
+    os.environ.setdefault("TRITON_CACHE_DIR", str(cache_dir().absolute() / "kernels" / "triton"))
 
 
 def free_gpu() -> None:

@@ -9,15 +9,13 @@ from typing import TypeVar
 
 from ragtune.base.errors import UsageError
 from ragtune.base.text import size_of
-from ragtune.model.memory import Estimate
+from ragtune.model.memory import Estimate, row_tokens
 from ragtune.recipe.schema import Recipe
 
 T = TypeVar("T")
 
 MAX_ROW_TOKENS = 16_000
-"""Longer rows gain nothing: the matrix products of a 7B model fill the GPU long before."""
-MAX_ROW_WORK = 16_000 * 6_500_000_000
-"""Tokens of a row times weights: a smaller model's rows may be longer, as each takes Python the same time."""
+"""Longer rows of a 7B model gain nothing: its matrix products fill the GPU long before."""
 MIN_ROW_TOKENS = 4_000
 """With shorter rows than these a GPU waits for Python; recomputing in longer ones is faster."""
 SPARE = 0.92
@@ -141,7 +139,7 @@ def _fitting(
     def fits(estimate: Estimate, count: int) -> bool:
         tokens, trained = sizes(count)
         rows = -(-train.batch_size // count)
-        most = max(MAX_ROW_TOKENS, MAX_ROW_WORK // max(1, estimate.shape.linear), sizes(1)[0])
+        most = max(row_tokens(MAX_ROW_TOKENS, estimate.shape.parameters), sizes(1)[0])
         short = asked is not None or tokens <= most
         needed = max(estimate.training(tokens, trained, rows), estimate.evaluation(question, 1))
         return short and needed <= budget

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 import torch
@@ -73,7 +73,9 @@ def draw(layers: Iterable[LoraLayer], seed: int) -> None:
     """
 
     def one(layer: LoraLayer, number: int) -> None:
-        device = layer.get_base_layer().weight.device
+        base = layer.get_base_layer()
+        # Of a base in few bits the weight may be called `qweight` or `codes`, and be a buffer.
+        device = next(chain(base.parameters(), base.buffers())).device
         down, up = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
         generator = torch.Generator().manual_seed((seed << 20) + number)
         bound = down.in_features**-0.5  # He et al. 2015 with a = √5, as nn.Linear has it

@@ -13,14 +13,14 @@ from transformers import PreTrainedConfig
 
 from ragtune.model.hardware import Hardware
 from ragtune.model.quantized import SCALE_BYTES
-from ragtune.model.skeleton import is_linear, skeleton
+from ragtune.model.skeleton import is_linear, parameters_of, skeleton
 from ragtune.model.targets import Targets, find_targets
 from ragtune.recipe.schema import Recipe
 
 PREFILL_TOKENS = 8_192
 """Prompts of an evaluation are read in rows of about so many tokens, of a 7B model."""
 MOST_PREFILL_TOKENS = 65_536
-"""The same of a small one."""
+"""The same of a small one, at most. Reasoned, not measured: what is read should not crowd out the cache."""
 CPU_PREFILL_TOKENS = 2_048
 """The same on a CPU, whose caches longer rows don't fit (SmolLM2-135M on an AMD EPYC, 5,605 tokens: 9.6 s of
 processor time by 8,192, 8.4 s by 2,048, 8.9 s by 1,024, 9.9 s by 256)."""
@@ -32,10 +32,23 @@ NCCL_BYTES = 2**30
 of 10 MiB for each of three neighbours in rings and trees (NVIDIA/nccl, issue 1685). Not measured here."""
 
 
+def row_tokens(usual: int, parameters: int) -> int:
+    """Tokens of a row that has `usual` ones of a 7B model: more of a smaller one.
+
+    Whatever a model's size, a row takes Python as long, and a GPU waits for it. Of Gemma 3 270M's shape rows
+    of 16,800 tokens instead of 8,400 were measured in training (bench/results/small-h200.json: 226,870 tokens
+    a second instead of 192,592). That a row may be longer in proportion is reasoned from that.
+
+    Args:
+        usual: tokens.
+        parameters: of the model, as `parameters_of` counts them.
+    """
+    return max(usual, usual * 6_500_000_000 // max(1, parameters))
+
+
 def prefill_tokens(parameters: int) -> int:
-    """Tokens of prompts that a GPU reads in a row: more of a small model, whose row takes Python as long."""
-    longer = PREFILL_TOKENS * 6_500_000_000 // max(1, parameters)
-    return min(max(PREFILL_TOKENS, longer), MOST_PREFILL_TOKENS)
+    """Tokens of prompts that a GPU reads in a row."""
+    return min(row_tokens(PREFILL_TOKENS, parameters), MOST_PREFILL_TOKENS)
 
 
 @dataclass(frozen=True)
@@ -71,6 +84,10 @@ class Shape:
     head_dim: int
     vocabulary: int
 
+    @property
+    def parameters(self) -> int:
+        return self.linear + self.other
+
     @classmethod
     def of(cls, config: PreTrainedConfig, recipe: Recipe) -> Shape:
         """Of a configuration and of what the recipe trains; no weights are made.
@@ -81,7 +98,7 @@ class Shape:
         model = skeleton(config)
         text = config.get_text_config()
         head = model.get_output_embeddings()
-        every = sum(p.numel() for p in model.parameters())
+        every = parameters_of(model)
         targets = Targets((), trained=every) if recipe.full else find_targets(config, recipe.lora)
         sizes = [m.weight.numel() for m in model.modules() if m is not head and is_linear(m)] or [0]
         experts = [model.get_parameter(name).numel() for name in targets.experts]
@@ -263,7 +280,7 @@ class Estimate:
     def evaluation(self, cached: int, questions: int) -> float:
         """The peak of an evaluation with so many tokens in the cache."""
         s = self.shape
-        row = min(cached, prefill_tokens(s.linear + s.other))
+        row = min(cached, prefill_tokens(s.parameters))
         reading = row * (3 * s.inner + 4 * s.hidden) * self.width
         reading += row * s.inner if self.fp8 else 0
         weight = s.largest_linear * self.width if self.packed else 0

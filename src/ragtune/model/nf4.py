@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import threading
 from collections.abc import Collection
 from typing import cast
 
@@ -32,16 +29,6 @@ def _weight(layer: nn.Linear) -> torch.Tensor:
     """A layer's weight [out, in], as it is quantised."""
     weight: torch.Tensor = layer.weight.data
     return (weight.T if isinstance(layer, Conv1D) else weight).contiguous()
-
-
-def import_ahead() -> None:
-    """Begin to import bitsandbytes beside other work: it takes seconds."""
-    threading.Thread(target=_import, daemon=True).start()
-
-
-def _import() -> None:
-    with contextlib.suppress(Exception):  # whoever needs it says what is wrong with it
-        importlib.import_module("bitsandbytes.functional")
 
 
 def round_to_nf4(model: PreTrainedModel) -> None:

@@ -54,6 +54,16 @@ def begin(tuned: PeftModel) -> None:
             _begin(layer)
 
 
+def unlike() -> UsageError:
+    """What is wrong where ranks compute on devices that differ, by name or by how they sum."""
+    # A processor's singular values depend on how many threads sum, too.
+    return UsageError(
+        "lora.init: pissa, and the ranks compute on devices that differ, each of which finds other last "
+        "digits of the weights' singular values: they would train unlike adapters.",
+        "Set devices to a list of those that are alike, or lora.init=null.",
+    )
+
+
 def _begin(layer: LoraLayer) -> None:
     a_RI, b_OR = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
     base = layer.get_base_layer()

@@ -285,7 +285,7 @@ def _answers(
     batch = _batch(recipe, GPU_EVALUATION_BATCH)
     longest = max(prompts, default=0) + new
     # The prompts of a row are read while the cache is there.
-    row = prefill_tokens(estimate.shape.linear + estimate.shape.other)
+    row = prefill_tokens(estimate.shape.parameters)
     reading = estimate.evaluation(row, batch) - row * estimate.cached_token
     positions = max(longest, int((budget - reading) // estimate.cached_token))
     used = min(batch, len(prompts), max(1, positions // longest)) * longest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 import torch
 import transformers
@@ -166,3 +167,21 @@ def stays_float32(model: PreTrainedModel) -> Callable[[str], bool]:
 def is_linear(module: nn.Module) -> bool:
     """Whether a module is a linear layer in the way of torch or of GPT-2."""
     return isinstance(module, (nn.Linear, Conv1D))
+
+
+def parameters_of(model: nn.Module) -> int:
+    """A base model's parameters: as many with an adapter on it, and in few bits, several to a number."""
+    plain = sum(
+        weight.numel()
+        for name, weight in model.named_parameters()
+        if weight.is_floating_point() and "lora_" not in name
+    )
+    packed = sum(
+        getattr(layer, "in_features", 0) * getattr(layer, "out_features", 0)
+        for layer in model.modules()
+        if not all(
+            one.is_floating_point()
+            for one in chain(layer.parameters(recurse=False), layer.buffers(recurse=False))
+        )
+    )
+    return plain + packed

@@ -20,7 +20,6 @@ from ragtune.distributed import limits
 from ragtune.distributed.place import Place, take_place
 from ragtune.distributed.pulse import LostError, OverError
 from ragtune.distributed.world import World
-from ragtune.model.nf4 import import_ahead
 from ragtune.model.plan import Plan
 from ragtune.recipe.schema import Recipe
 from ragtune.stages import answer
@@ -80,8 +79,6 @@ class _Following:
                 context.release()
                 self.merged = answer.merged_model(context) if order["merged"] else None
                 if self.merged is None:
-                    if context.recipe.model.quantization == "nf4":
-                        import_ahead()
                     context.base()
             case "release":
                 context.release()

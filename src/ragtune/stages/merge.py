@@ -34,18 +34,29 @@ def model(context: Context, out: Path) -> Facts:
 def answers(context: Context, out: Path) -> Facts:
     """eval/NAME/merged/: predictions.jsonl of the merged model, to some of the questions or to all."""
     context.release()
-    recipe = plain(context.recipe)
+    recipe, config = plain(context.recipe), without_quantization(context.config)
     batch, cache = plan_answers(
-        recipe, context.hardware_for(recipe), without_quantization(context.config), context.prompt_lengths,
+        recipe, context.hardware_for(recipe), config, context.prompt_lengths,
         dequantized=False, shares=context.plan.shares,
     )  # fmt: skip
     engine = Local(merged_model(context), recipe.evaluate.max_new_tokens, batch, cache)
-    tell_way(context, engine)
+    if _computes_alike(context):
+        tell_way(context, engine)
     engine.share = sharing(context, "merged")
     write_predictions(
         out / ANSWERS, _as_many_as_needed(context, engine, out.with_name("answers.jsonl"))
     )
     return {"asked": asdict(engine.way)} if engine.way else {}
+
+
+def _computes_alike(context: Context) -> bool:
+    """Whether the tuned model's weights were in the form of the merged ones: another one rounds otherwise."""
+    recipe, config = context.recipe, context.config
+    return (
+        recipe.model.quantization is None
+        and recipe.train.products is None
+        and without_quantization(config) is config
+    )
 
 
 def _as_many_as_needed(context: Context, engine: Local, partial: Path) -> list[Prediction]:

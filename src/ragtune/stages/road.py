@@ -21,7 +21,6 @@ from ragtune.base.stopping import stop_if_asked
 from ragtune.base.versions import versions
 from ragtune.base.windows import rename
 from ragtune.model.hardware import free_gpu, gpu_peak, reset_gpu_peak
-from ragtune.model.nf4 import import_ahead
 from ragtune.recipe.load import save
 from ragtune.stages.context import Context
 from ragtune.stages.holds import changes, fits, require_unchanged, require_whole, with_later
@@ -121,8 +120,8 @@ def make(context: Context, stage: Stage | str) -> Proof:
         )
     if proof is not None:
         _retire_remade(context)
-    if stage.loads and not (context.remote and stage.asks):
-        begin(context)
+    if context.ranks and stage.loads and not (context.remote and stage.asks):
+        context.ranks.start()  # which takes them as long as what is needed first
     for name in stage.needs:
         make(context, name)
     proof = _made(context, stage, place)
@@ -133,14 +132,6 @@ def make(context: Context, stage: Stage | str) -> Proof:
     else:
         write_summary(context)
     return proof
-
-
-def begin(context: Context) -> None:
-    """Let begin what takes long before a model can be loaded: the other ranks, and an import."""
-    if context.ranks:
-        context.ranks.start()
-    if context.recipe.model.quantization == "nf4":
-        import_ahead()
 
 
 def _made(context: Context, stage: Stage, place: Path) -> Proof:

@@ -28,7 +28,7 @@ from ragtune.stages.context import Context
 from ragtune.stages.holds import require_unchanged, require_whole
 from ragtune.stages.order import place_of, stage_named
 from ragtune.stages.push import may_publish, publish
-from ragtune.stages.road import begin, make
+from ragtune.stages.road import make
 from ragtune.stages.summary import reasked_of, summary_of
 
 
@@ -36,8 +36,8 @@ def run(context: Context) -> Comparison | None:
     """Everything, in order; what is finished is not repeated. Within `working`."""
     if _finished(context):
         note(f"The run in {context.folder.path} is finished: no stage is repeated.")
-    else:
-        begin(context)
+    elif context.ranks:
+        context.ranks.start()  # while the check looks
     check(context)
     for stage in _stages(context):
         make(context, stage)

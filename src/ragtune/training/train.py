@@ -26,6 +26,7 @@ from ragtune.base.stopping import finishing, stop_if_asked
 from ragtune.data.encode import Encoder, Sample
 from ragtune.data.example import Example
 from ragtune.distributed.world import World
+from ragtune.model import pissa
 from ragtune.model.fast.attention import NAME, using_packed
 from ragtune.model.fast.dropout import Masks
 from ragtune.model.fast.lora import fuse
@@ -127,7 +128,8 @@ def train(model: PreTrainedModel, job: Job) -> tuple[Tuned, TrainResult]:
         The tuned model, and what the training took.
 
     Raises:
-        RagtuneError: the loss is not finite, or there is too little memory for a single sample.
+        RagtuneError: the loss is not finite, or there is too little memory for a single sample; or PiSSA is to
+            begin on unlike devices.
         Stopped: a signal came, or the step at which it is to wait; a checkpoint of the last step is there.
     """
     recipe, world = job.recipe, job.world
@@ -138,6 +140,8 @@ def train(model: PreTrainedModel, job: Job) -> tuple[Tuned, TrainResult]:
     if world:
         agreed = world.agree(plan.to_dict())
         plan = Plan.from_dict(cast("dict[str, JsonValue]", agreed)) or plan
+        if recipe.lora.init == "pissa" and not (recipe.full or world.alike):
+            raise pissa.unlike()
     job = dataclasses.replace(job, plan=plan, asking=asking)
     masks = Masks(recipe.seed)
     tuned = _learning(model, job, masks)

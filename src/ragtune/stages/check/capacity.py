@@ -13,6 +13,7 @@ from ragtune.model.cpu_dtype import is_measured
 from ragtune.model.hardware import choose_hardware
 from ragtune.model.memory import Estimate, smallest
 from ragtune.model.merge import available_memory, memory_needed
+from ragtune.model.pissa import unlike
 from ragtune.model.plan import Plan, describe, estimate_of, is_tight, make_plan
 from ragtune.model.quantized import quantization_of, require_mergeable
 from ragtune.model.skeleton import skeleton
@@ -50,6 +51,8 @@ def hardware(look: Look) -> None:
             "Each step waits for the slowest, and each has as much of it. To use those alone that are alike, "
             "set devices to a list of their numbers.",
         )
+        if recipe.lora.init == "pissa" and not recipe.full:
+            look.fail(unlike())
 
 
 def dtype(look: Look) -> None:
