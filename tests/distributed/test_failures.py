@@ -12,7 +12,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.conftest import tiny_recipe
+from tests.conftest import tiny_recipe, write_records
 from tests.distributed.runs import logged
 from tests.ready import Ready
 
@@ -110,6 +110,22 @@ def test_a_signal_to_another_rank_stops_all_of_them(ready: Ready, recipe: Path) 
     assert code == 143, said
     assert "Training stopped after step 3 of 8: its checkpoint is kept." in said
     assert steps_of(recipe) == [2, 3]
+
+
+@pytest.fixture
+def preference(tmp_path: Path) -> str:
+    """The key that trains on pairs: every answer was wrong."""
+    rows = [{"qid": f"q{i}", "prediction": "pink"} for i in range(24)]
+    return f"train.preference={write_records(tmp_path / 'answers.jsonl', rows)}"
+
+
+def test_a_signal_to_another_rank_stops_the_reading_of_pairs(
+    ready: Ready, recipe: Path, preference: str
+) -> None:
+    code, said = train(ready, recipe, preference, rank1=("signal_at_pairs", signal.SIGTERM))
+    assert code == 143, said
+    assert "Stopped by SIGTERM. The pairs were being read, which begins again; no step" in said
+    assert steps_of(recipe) == []
 
 
 ROWS_OF_TWO = ("train.samples_per_row=2", "train.batch_size=6")
