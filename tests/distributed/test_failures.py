@@ -191,8 +191,9 @@ def test_a_rank_that_dies_while_it_answers_ends_all(ready: Ready, recipe: Path) 
     assert f"Lost rank 1 on {HOST}: it was killed by SIGKILL." in done.stderr
 
 
-def test_other_data_are_named(ready: Ready, recipe: Path) -> None:
-    code, said = train(ready, recipe, rank1=("other_data",))
+@pytest.mark.parametrize("others", ["other_data", "other_rejected", "other_steps"])
+def test_other_data_are_named(ready: Ready, recipe: Path, preference: str, others: str) -> None:
+    code, said = train(ready, recipe, preference, rank1=(others,))
     assert code == 1, said
     assert f"The training samples on rank 1 on {HOST}: not what rank 0 has." in said
 

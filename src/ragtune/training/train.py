@@ -188,11 +188,19 @@ def _agreed(world: World, tuned: Tuned, job: Job, checkpoint: Path | None) -> Pa
         LostError: a rank is gone.
     """
     world.require_same(digest_of(tuned), "The model's weights")
-    read = json.dumps([[s.qid, s.prompt_ids, s.completion_ids] for step in job.steps for s in step])
-    world.require_same(hashlib.sha256(read.encode()).hexdigest(), "The training samples")
+    world.require_same(_digest(job.steps), "The training samples")
     name = world.agree(checkpoint.name if checkpoint else None)
     world.join()
     return job.checkpoints / str(name) if name else None
+
+
+def _digest(steps: Sequence[Sequence[Sample]]) -> str:
+    """Of every field of every sample, step by step: what a pair rejects belongs to it."""
+    found = hashlib.sha256()
+    for step in steps:
+        read = [[getattr(s, field.name) for field in dataclasses.fields(s)] for s in step]
+        found.update(json.dumps(read).encode())
+    return found.hexdigest()
 
 
 def _probed(model: PreTrainedModel, job: Job) -> Plan:
