@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ragtune.base.stopping import Stopped
+from ragtune.model.fast import lora
 from ragtune.training import graphs as module
 from ragtune.training.graphs import Graphs
 from tests.training.test_train import losses, summary, train, weights
@@ -198,6 +199,33 @@ def test_graphs_that_can_not_be_are_not_and_that_is_said(
     assert summary(one)["plan"]["graphs"] == ""
     without(monkeypatch)
     same(one, train(tiny_recipe, tmp_path / "plain", STEPS), loss=1e-5, weight=1e-5)
+
+
+def test_a_capture_that_is_cut_off_leaves_nothing_of_its_pass(
+    tiny_recipe: dict[str, Any], tmp_path: Path, fakes: list[Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two layers that share an input the second one's output waits, in the graphs' memory."""
+    original, groups, left = lora.Group.call, set[lora.Group](), list[tuple[int, int]]()
+
+    def failing(work: Callable[[], Tensor], *_: object) -> None:
+        def call(self: lora.Group, index: int, x: Tensor) -> Tensor:
+            if index == 1:
+                groups.add(self)
+                raise RuntimeError("operation not permitted when stream is capturing")
+            return original(self, index, x)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(lora.Group, "call", call)
+            work()
+
+    def look() -> None:
+        left.append((len(groups), sum(len(group.waiting) for group in groups)))
+
+    monkeypatch.setattr(module, "capture", failing)
+    monkeypatch.setattr(module, "free_gpu", look)
+    train(tiny_recipe, tmp_path / "run", STEPS)
+    assert left == [(1, 0)]
+    assert not fakes
 
 
 def test_a_row_that_overflows_is_not_compared(

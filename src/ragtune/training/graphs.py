@@ -22,6 +22,7 @@ from ragtune.base.screen.console import note
 from ragtune.base.text import first_line, shortened
 from ragtune.data.encode import Sample
 from ragtune.model.fast.graph import capture, why_not
+from ragtune.model.fast.lora import drop_waiting
 from ragtune.model.hardware import free_gpu
 from ragtune.training.sizes import RowSize, choose_sizes, fill_up, size_for
 
@@ -74,6 +75,7 @@ class Graphs:
         announce: Callable[[Row], None],
         told: Callable[[str], None],
     ) -> None:
+        self.model = model
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.rows = rows
         self.device = device
@@ -139,6 +141,7 @@ class Graphs:
 
     def _refuse(self, reason: str) -> None:
         self.drop()
+        drop_waiting(self.model)  # of a capture that was cut off: it lies in the graphs' memory
         free_gpu()
         note(f"Rows run without CUDA graphs: {reason}.")
 

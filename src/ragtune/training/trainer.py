@@ -206,6 +206,7 @@ class PackedTrainer(Trainer):
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
+            drop_waiting(self.model)
             self.failed, total = True, None
         return torch.zeros((), device=self.args.device) if total is None else total
 
@@ -232,7 +233,6 @@ class PackedTrainer(Trainer):
         warn(f"{self.plan.changes[-1].capitalize()}; the step begins again.")
         self.row_losses.clear()
         self.graphs.drop()
-        drop_waiting(self.model)
         self.model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
 
