@@ -10,11 +10,14 @@ from torch import Tensor
 
 from ragtune.base.stopping import Stopped
 from ragtune.model.fast import lora
+from ragtune.stages.context import Context
 from ragtune.training import graphs as module
 from ragtune.training.graphs import Graphs
 from tests.training.test_train import losses, summary, train, weights
 
 STEPS = "train.steps=24"
+UNLIKE = (STEPS, "train.samples_per_row=2")
+"""Rows of more than one size."""
 
 
 class Fake:
@@ -129,6 +132,29 @@ def interrupted(
     with pytest.raises(Stopped):
         train(recipe, tmp_path / "run", STEPS)
     monkeypatch.setattr(trainer.PackedTrainer, "stops", property(lambda _: False))
+
+
+def test_a_training_that_goes_on_without_graphs_does_not_say_that_it_has_them(
+    tiny_recipe: dict[str, Any], tmp_path: Path, fakes: list[Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(tiny_recipe, tmp_path, monkeypatch)
+    assert Context(tiny_recipe, [STEPS], tmp_path / "run").plan.graphs
+    without(monkeypatch)
+    assert summary(train(tiny_recipe, tmp_path / "run", STEPS))["plan"]["graphs"] == ""
+
+
+def test_a_later_size_that_is_refused_ends_the_graphs(
+    tiny_recipe: dict[str, Any], tmp_path: Path, fakes: list[Fake],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    original = module._same
+    monkeypatch.setattr(module, "_same", lambda *given: len(fakes) == 1 and original(*given))
+    one = train(tiny_recipe, tmp_path / "graphs", *UNLIKE)
+    assert len(fakes) == 2
+    assert "on rows as CUDA graphs, of " in " ".join(capsys.readouterr().out.split())
+    assert summary(one)["plan"]["graphs"] == ""
+    without(monkeypatch)
+    same(one, train(tiny_recipe, tmp_path / "plain", *UNLIKE), loss=1e-5, weight=1e-5)
 
 
 def test_memory_that_runs_out_ends_the_graphs(

@@ -64,7 +64,7 @@ class Graphs:
         rows: all packed rows of the training, in their order.
         device: the GPU.
         announce: puts into the GPU's memory what else differs from row to row.
-        told: is given words when graphs are used.
+        told: is given words when graphs are used, and none when they no longer are.
     """
 
     def __init__(
@@ -113,6 +113,7 @@ class Graphs:
         self.off = True
         self.captured.clear()
         self.gradients.clear()
+        self.told("")
 
     def _eager(self, row: Row, run: Run) -> Tensor:
         self.announce(row)
