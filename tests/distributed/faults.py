@@ -39,21 +39,6 @@ def signal_at_step(step: int, number: int) -> None:
     _at_step(step, act)
 
 
-def signal_at_pairs(number: int) -> None:
-    """A signal comes while the pairs of preference tuning are read, before the second row's margins."""
-    from ragtune.training import preference
-
-    original, rows = preference.referenced, list[object]()
-
-    def read(*arguments: Any) -> Any:
-        rows.append(arguments)
-        if len(rows) == 2:
-            os.kill(os.getpid(), number)
-        return original(*arguments)
-
-    preference.referenced = read
-
-
 def memory_at_step(step: int, samples: int) -> None:
     """Memory does not do for a row of more samples than these."""
 
@@ -69,6 +54,21 @@ def fault_at_step(step: int) -> None:
         raise KeyError("what nobody thought of")
 
     _at_step(step, act)
+
+
+def signal_at_pairs(number: int) -> None:
+    """A signal comes while the pairs of preference tuning are read, before the second row's margins."""
+    from ragtune.training import preference
+
+    original, rows = preference.referenced, list[object]()
+
+    def read(*arguments: Any) -> Any:
+        rows.append(arguments)
+        if len(rows) == 2:
+            os.kill(os.getpid(), number)
+        return original(*arguments)
+
+    preference.referenced = read
 
 
 def nan_at_step(step: int) -> None:

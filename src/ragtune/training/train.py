@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import itertools
-import json
 import pickle
 import statistics
 import time
@@ -47,7 +45,7 @@ from ragtune.training.packing import packing
 from ragtune.training.pairs import divisor
 from ragtune.training.preference import trainer_of
 from ragtune.training.questions import Questions
-from ragtune.training.rows import PackedRows, rows_of
+from ragtune.training.rows import PackedRows, digest_of_steps, rows_of
 from ragtune.training.table import LossTable
 from ragtune.training.trackers import keeping_logs
 from ragtune.training.watch import Entry, Progress, Watch, tokens_of
@@ -188,19 +186,10 @@ def _agreed(world: World, tuned: Tuned, job: Job, checkpoint: Path | None) -> Pa
         LostError: a rank is gone.
     """
     world.require_same(digest_of(tuned), "The model's weights")
-    world.require_same(_digest(job.steps), "The training samples")
+    world.require_same(digest_of_steps(job.steps), "The training samples")
     name = world.agree(checkpoint.name if checkpoint else None)
     world.join()
     return job.checkpoints / str(name) if name else None
-
-
-def _digest(steps: Sequence[Sequence[Sample]]) -> str:
-    """Of every field of every sample, step by step: what a pair rejects belongs to it."""
-    found = hashlib.sha256()
-    for step in steps:
-        read = [[getattr(s, field.name) for field in dataclasses.fields(s)] for s in step]
-        found.update(json.dumps(read).encode())
-    return found.hexdigest()
 
 
 def _probed(model: PreTrainedModel, job: Job) -> Plan:
