@@ -344,11 +344,20 @@ def test_a_gpu_that_is_busy_is_left_alone(
     assert not fakes
 
 
-def test_rows_that_are_not_packed_have_no_graphs(
-    tiny_recipe: dict[str, Any], tmp_path: Path, fakes: list[Fake], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ragtune.training.packing.probe_texts", lambda *_, **__: "it is a test")
-    train(tiny_recipe, tmp_path / "run", "train.steps=4")
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("ragtune.training.packing.probe_texts", "it is a test"),
+        ("torch.are_deterministic_algorithms_enabled", True),
+    ],
+    ids=["unpacked", "full_determinism"],
+)
+def test_rows_that_are_not_packed_or_are_to_repeat_have_no_graphs(
+    tiny_recipe: dict[str, Any], tmp_path: Path, fakes: list[Fake], name: str, found: str | bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(name, lambda *_, **__: found)
+    train(tiny_recipe, tmp_path / "run", STEPS)
     assert not fakes
 
 
