@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import signal
@@ -69,6 +70,21 @@ def fault_at_step(step: int) -> None:
         raise KeyError("what nobody thought of")
 
     _at_step(step, act)
+
+
+def signal_at_pairs(number: int) -> None:
+    """A signal comes while the pairs of preference tuning are read, before the second row's margins."""
+    from ragtune.training import preference
+
+    original, rows = preference.referenced, list[object]()
+
+    def read(*arguments: Any) -> Any:
+        rows.append(arguments)
+        if len(rows) == 2:
+            os.kill(os.getpid(), number)
+        return original(*arguments)
+
+    preference.referenced = read
 
 
 def nan_at_step(step: int) -> None:
@@ -140,15 +156,30 @@ def other_weights() -> None:
 
 def other_data() -> None:
     """The training data have another sample."""
+    _steps(lambda found: [found[1], found[0], *found[2:]])
+
+
+def other_rejected() -> None:
+    """Of one pair another answer is rejected."""
+
+    def change(found: Any) -> Any:
+        (one, *samples), *rest = found
+        return [[dataclasses.replace(one, rejected_ids=[*one.rejected_ids, 7]), *samples], *rest]
+
+    _steps(change)
+
+
+def other_steps() -> None:
+    """The same samples in the same order are dealt to other steps."""
+    _steps(lambda found: [found[0][:-1], [found[0][-1], *found[1]], *found[2:]])
+
+
+def _steps(change: Callable[[Any], Any]) -> None:
+    """The samples of the steps are others."""
     from ragtune.stages.context import Context
 
     original = Context.steps.func  # type: ignore[attr-defined]
-
-    def steps(self: Any) -> Any:
-        found = original(self)
-        return [found[1], found[0], *found[2:]]
-
-    Context.steps.func = steps  # type: ignore[attr-defined]
+    Context.steps.func = lambda self: change(original(self))  # type: ignore[attr-defined]
 
 
 def drift_at_step(step: int) -> None:

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.conftest import tiny_recipe
+from tests.conftest import tiny_recipe, write_records
 from tests.distributed.runs import logged
 from tests.ready import Ready
 
@@ -142,6 +142,22 @@ def test_a_signal_to_another_rank_stops_all_of_them(ready: Ready, recipe: Path) 
     assert steps_of(recipe) == [2, 3]
 
 
+@pytest.fixture
+def preference(tmp_path: Path) -> str:
+    """The key that trains on pairs: every answer was wrong."""
+    rows = [{"qid": f"q{i}", "prediction": "pink"} for i in range(24)]
+    return f"train.preference={write_records(tmp_path / 'answers.jsonl', rows)}"
+
+
+def test_a_signal_to_another_rank_stops_the_reading_of_pairs(
+    ready: Ready, recipe: Path, preference: str
+) -> None:
+    code, said = train(ready, recipe, preference, rank1=("signal_at_pairs", signal.SIGTERM))
+    assert code == 143, said
+    assert "Stopped by SIGTERM. The pairs were being read, which begins again; no step" in said
+    assert steps_of(recipe) == []
+
+
 ROWS_OF_TWO = ("train.samples_per_row=2", "train.batch_size=6")
 
 
@@ -205,8 +221,9 @@ def test_a_rank_that_dies_while_it_answers_ends_all(ready: Ready, recipe: Path) 
     assert f"Lost rank 1 on {HOST}: it was killed by SIGKILL." in done.stderr
 
 
-def test_other_data_are_named(ready: Ready, recipe: Path) -> None:
-    code, said = train(ready, recipe, rank1=("other_data",))
+@pytest.mark.parametrize("others", ["other_data", "other_rejected", "other_steps"])
+def test_other_data_are_named(ready: Ready, recipe: Path, preference: str, others: str) -> None:
+    code, said = train(ready, recipe, preference, rank1=(others,))
     assert code == 1, said
     assert f"The training samples on rank 1 on {HOST}: not what rank 0 has." in said
 

@@ -6,14 +6,26 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ragtune.base.stopping import Stopped
+from ragtune.model.fast import lora
+from ragtune.stages.context import Context
 from ragtune.training import graphs as module
 from ragtune.training.graphs import Graphs
-from tests.training.test_train import losses, summary, train, weights
+from tests.training.test_train import log, losses, summary, train
 
 STEPS = "train.steps=24"
+UNLIKE = (STEPS, "train.samples_per_row=2")
+"""Rows of more than one size."""
+TOGETHER = (
+    *UNLIKE, "train.learning_rate=0.002", "train.max_grad_norm=0.1", "train.average_last=0.3",
+    "train.eval_every=6", "train.eval_answers=5", "train.arguments.label_smoothing_factor=0.1",
+    "train.arguments.neftune_noise_alpha=5",
+)  # fmt: skip
+LORA = ("train.lora_plus=4",)
+FULL = ("tuning=full",)
 
 
 class Fake:
@@ -60,6 +72,16 @@ def real(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def without(monkeypatch: pytest.MonkeyPatch) -> None:
     """No graphs from here on."""
     monkeypatch.setattr(module, "_has_graphs", lambda _: False)
+
+
+def looks(one: Context) -> list[dict[str, float]]:
+    """What was found on the evaluation set: its loss, and how answers were."""
+    return [entry for entry in log(one) if "eval_loss" in entry or "eval_questions" in entry]
+
+
+def weights(one: Context) -> dict[str, Tensor]:
+    (file,) = one.folder.adapter.glob("*model.safetensors")
+    return load_file(file)
 
 
 def same(one: Any, other: Any, *, loss: float, weight: float) -> None:
@@ -128,6 +150,68 @@ def interrupted(
     with pytest.raises(Stopped):
         train(recipe, tmp_path / "run", STEPS)
     monkeypatch.setattr(trainer.PackedTrainer, "stops", property(lambda _: False))
+
+
+def test_a_training_that_goes_on_without_graphs_does_not_say_that_it_has_them(
+    tiny_recipe: dict[str, Any], tmp_path: Path, fakes: list[Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(tiny_recipe, tmp_path, monkeypatch)
+    assert Context(tiny_recipe, [STEPS], tmp_path / "run").plan.graphs
+    without(monkeypatch)
+    assert summary(train(tiny_recipe, tmp_path / "run", STEPS))["plan"]["graphs"] == ""
+
+
+def test_a_later_size_that_is_refused_ends_the_graphs(
+    tiny_recipe: dict[str, Any], tmp_path: Path, fakes: list[Fake],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    original = module._same
+    monkeypatch.setattr(module, "_same", lambda *given: len(fakes) == 1 and original(*given))
+    one = train(tiny_recipe, tmp_path / "graphs", *UNLIKE)
+    assert len(fakes) == 2
+    assert "on rows as CUDA graphs, of " in " ".join(capsys.readouterr().out.split())
+    assert summary(one)["plan"]["graphs"] == ""
+    without(monkeypatch)
+    same(one, train(tiny_recipe, tmp_path / "plain", *UNLIKE), loss=1e-5, weight=1e-5)
+
+
+@pytest.mark.parametrize(
+    "more", [LORA, (*LORA, "train.recompute=true"), FULL], ids=["lora", "recomputed", "full"]
+)
+def test_what_else_a_training_does_is_with_graphs_what_it_is_without(
+    tiny_recipe: dict[str, Any], tmp_path: Path, fakes: list[Fake], monkeypatch: pytest.MonkeyPatch,
+    more: tuple[str, ...],
+) -> None:  # fmt: skip
+    one = train(tiny_recipe, tmp_path / "graphs", *TOGETHER, *more)
+    assert sum(fake.replays for fake in fakes) >= 20
+    assert summary(one)["plan"]["graphs"]
+    without(monkeypatch)
+    other = train(tiny_recipe, tmp_path / "plain", *TOGETHER, *more)
+    assert [look["eval_questions"] for look in looks(one)] == [5, 5, 5, 5]
+    for found, expected in zip(looks(one), looks(other), strict=True):
+        assert found == pytest.approx(expected, rel=1e-4)
+    same(one, other, loss=1e-5, weight=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("free", "total", "share", "fits"),
+    [(12, 100, 1.0, True), (11, 100, 1.0, False), (40, 40, 0.4, True), (40, 40, 0.39, False)],
+)
+def test_there_is_room_for_graphs_where_a_rows_memory_fits_twice_more(
+    free: int, total: int, share: float, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 10 that the allocator keeps 6 are of rows that are gone; a process may have a share of the GPU."""
+    kept = [10]
+    for name, value in (
+        ("memory_reserved", lambda _: kept[0]),
+        ("memory_allocated", lambda _: 4),
+        ("empty_cache", lambda: kept.__setitem__(0, 4)),
+        ("mem_get_info", lambda _: (free, total)),
+        ("get_per_process_memory_fraction", lambda _: share),
+    ):
+        monkeypatch.setattr(torch.cuda, name, value)
+    assert module._has_room(torch.device("cuda")) == fits
+    assert kept == [4]
 
 
 def test_memory_that_runs_out_ends_the_graphs(
@@ -200,6 +284,33 @@ def test_graphs_that_can_not_be_are_not_and_that_is_said(
     same(one, train(tiny_recipe, tmp_path / "plain", STEPS), loss=1e-5, weight=1e-5)
 
 
+def test_a_capture_that_is_cut_off_leaves_nothing_of_its_pass(
+    tiny_recipe: dict[str, Any], tmp_path: Path, fakes: list[Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two layers that share an input the second one's output waits, in the graphs' memory."""
+    original, groups, left = lora.Group.call, set[lora.Group](), list[tuple[int, int]]()
+
+    def failing(work: Callable[[], Tensor], *_: object) -> None:
+        def call(self: lora.Group, index: int, x: Tensor) -> Tensor:
+            if index == 1:
+                groups.add(self)
+                raise RuntimeError("operation not permitted when stream is capturing")
+            return original(self, index, x)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(lora.Group, "call", call)
+            work()
+
+    def look() -> None:
+        left.append((len(groups), sum(len(group.waiting) for group in groups)))
+
+    monkeypatch.setattr(module, "capture", failing)
+    monkeypatch.setattr(module, "free_gpu", look)
+    train(tiny_recipe, tmp_path / "run", STEPS)
+    assert left == [(1, 0)]
+    assert not fakes
+
+
 def test_a_row_that_overflows_is_not_compared(
     tiny_recipe: dict[str, Any], tmp_path: Path, fakes: list[Fake], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,11 +344,20 @@ def test_a_gpu_that_is_busy_is_left_alone(
     assert not fakes
 
 
-def test_rows_that_are_not_packed_have_no_graphs(
-    tiny_recipe: dict[str, Any], tmp_path: Path, fakes: list[Fake], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ragtune.training.packing.probe_texts", lambda *_, **__: "it is a test")
-    train(tiny_recipe, tmp_path / "run", "train.steps=4")
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("ragtune.training.packing.probe_texts", "it is a test"),
+        ("torch.are_deterministic_algorithms_enabled", True),
+    ],
+    ids=["unpacked", "full_determinism"],
+)
+def test_rows_that_are_not_packed_or_are_to_repeat_have_no_graphs(
+    tiny_recipe: dict[str, Any], tmp_path: Path, fakes: list[Fake], name: str, found: str | bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(name, lambda *_, **__: found)
+    train(tiny_recipe, tmp_path / "run", STEPS)
     assert not fakes
 
 
@@ -256,6 +376,23 @@ def test_captured_rows_train_as_those_that_are_told(
     assert len(real) >= 20 * 4 / per_row - 8
     without(monkeypatch)
     other = train(tiny_recipe, tmp_path / "plain", *options)
+    same(one, other, loss=0.01, weight=0.004)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("more", [LORA, FULL], ids=["lora", "full"])
+def test_what_else_a_training_does_is_with_captured_rows_what_it_is_without(
+    tiny_recipe: dict[str, Any], tmp_path: Path, real: list[int], monkeypatch: pytest.MonkeyPatch,
+    more: tuple[str, ...],
+) -> None:  # fmt: skip
+    """But for recomputed activations, which ask the host for the generator's state."""
+    options = (*TOGETHER, *more, "model.dtype=bfloat16", "train.learning_rate=0.001")
+    one = train(tiny_recipe, tmp_path / "graphs", *options)
+    assert len(real) >= 20
+    without(monkeypatch)
+    other = train(tiny_recipe, tmp_path / "plain", *options)
+    losses_seen = [look["eval_loss"] for look in looks(one)]
+    assert losses_seen == pytest.approx([look["eval_loss"] for look in looks(other)], rel=0.01)
     same(one, other, loss=0.01, weight=0.004)
 
 

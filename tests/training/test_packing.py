@@ -43,9 +43,11 @@ def test_where_nothing_is_drawn(tiny_recipe: dict[str, Any]) -> None:
     model = tiny_model("llama")
     assert shares(model, recipe(tiny_recipe))
     assert not shares(model, recipe(tiny_recipe, "lora.dropout=0.1"))
+    assert shares(model, recipe(tiny_recipe, "lora.dropout=0.1", "tuning=full"))  # no adapter
     assert not shares(model, recipe(tiny_recipe, "train.arguments.neftune_noise_alpha=5"))
     other = [Sample("d", [1, 2, 3], [4]), *SAMPLES[1:]]
     assert not shares(model, recipe(tiny_recipe), other)
+    assert not shares(model, recipe(tiny_recipe, "train.preference=answers.jsonl"))
     model.model.drops = torch.nn.Dropout(0.1)
     assert not shares(model, recipe(tiny_recipe))
 

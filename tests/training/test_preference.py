@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from ragtune.base import stopping
 from ragtune.base.errors import UsageError
 from ragtune.data.encode import Sample
 from ragtune.data.example import Example, Passage
@@ -73,12 +74,12 @@ def test_margins_in_a_packed_row_are_those_of_each_answer_alone() -> None:
         _, logits = read_row(tuned, row)
     expected = torch.tensor([plain_margin(tiny_model("llama"), one) for one in PAIRS])
     torch.testing.assert_close(margins(logits, row), expected, atol=1e-4, rtol=1e-4)
-    found = referenced(tuned, [*PAIRS])
+    found = referenced(tuned, [*PAIRS], {})
     assert [p.reference for p in found] == pytest.approx(expected.tolist(), abs=1e-4)  # type: ignore[attr-defined]
 
 
 def test_a_row_that_is_too_long_is_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = referenced(packed_model().eval(), [*PAIRS])
+    whole = referenced(packed_model().eval(), [*PAIRS], {})
     original, sizes = preference_module.read_row, []
 
     def small(model: Any, row: dict[str, Any]) -> Any:
@@ -88,10 +89,64 @@ def test_a_row_that_is_too_long_is_read_in_parts(monkeypatch: pytest.MonkeyPatch
         return original(model, row)
 
     monkeypatch.setattr(preference_module, "read_row", small)
-    found = referenced(packed_model().eval(), [*PAIRS])
+    dropped = list[bool]()
+    monkeypatch.setattr(preference_module, "drop_waiting", lambda _: dropped.append(True))
+    found = referenced(packed_model().eval(), [*PAIRS], {})
+    assert len(dropped) == 2
     assert sizes == [3, 1, 2, 1, 1]
     for one, other in zip(found, whole, strict=True):
         assert one.reference == pytest.approx(other.reference, abs=1e-4)  # type: ignore[attr-defined]
+
+
+def test_each_pair_is_read_once_however_many_epochs_there_are(
+    preferring: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, read = preference_module.read_row, []
+
+    def counting(model: Any, row: dict[str, Any]) -> Any:
+        read.append(len(row["reference"]))
+        return original(model, row)
+
+    monkeypatch.setattr(preference_module, "read_row", counting)
+    one = train(preferring, tmp_path / "run", "train.steps=null", "train.epochs=3")
+    pairs = [pair for step in one.steps for pair in step]
+    assert (len(pairs), sum(read)) == (36, 12)
+
+
+def test_pairs_that_differ_in_anything_that_is_read_are_read_each() -> None:
+    one, known = PAIRS[0], dict[str, float]()
+    others = [
+        dataclasses.replace(one, **{field: [*getattr(one, field), 7]})
+        for field in ("prompt_ids", "completion_ids", "rejected_ids")
+    ]
+    again = dataclasses.replace(one, qid="other", number=9)
+    nothing = Sample("n", [3], [])
+    row = referenced(packed_model().eval(), [one, nothing, *others, again], known)
+    assert len(known) == 4
+    assert row[1] is nothing
+    margins_found = [pair.reference for pair in row if isinstance(pair, Pair)]
+    assert margins_found[0] == margins_found[-1]
+    assert len(set(margins_found)) == 4
+
+
+def test_a_stop_is_heard_while_pairs_are_read(
+    preferring: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, read = preference_module.read_row, []
+
+    def signalled(model: Any, row: dict[str, Any]) -> Any:
+        read.append(True)
+        stopping.ask()
+        return original(model, row)
+
+    monkeypatch.setattr(preference_module, "read_row", signalled)
+    try:
+        with pytest.raises(stopping.Stopped):
+            train(preferring, tmp_path / "run")
+        assert stopping.last_words()[2].startswith("The pairs were being read")
+    finally:
+        stopping.uninstall()
+    assert len(read) == 1
 
 
 def test_a_row_without_pairs_is_what_it_was() -> None:

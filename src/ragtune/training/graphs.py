@@ -22,6 +22,7 @@ from ragtune.base.screen.console import note
 from ragtune.base.text import first_line, shortened
 from ragtune.data.encode import Sample
 from ragtune.model.fast.graph import capture, why_not
+from ragtune.model.fast.lora import drop_waiting
 from ragtune.model.hardware import free_gpu
 from ragtune.training.sizes import RowSize, choose_sizes, fill_up, size_for
 
@@ -63,7 +64,7 @@ class Graphs:
         rows: all packed rows of the training, in their order.
         device: the GPU.
         announce: puts into the GPU's memory what else differs from row to row.
-        told: is given words when graphs are used.
+        told: is given words when graphs are used, and none when they no longer are.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Graphs:
         announce: Callable[[Row], None],
         told: Callable[[str], None],
     ) -> None:
+        self.model = model
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.rows = rows
         self.device = device
@@ -111,6 +113,7 @@ class Graphs:
         self.off = True
         self.captured.clear()
         self.gradients.clear()
+        self.told("")
 
     def _eager(self, row: Row, run: Run) -> Tensor:
         self.announce(row)
@@ -139,6 +142,7 @@ class Graphs:
 
     def _refuse(self, reason: str) -> None:
         self.drop()
+        drop_waiting(self.model)  # of a capture that was cut off: it lies in the graphs' memory
         free_gpu()
         note(f"Rows run without CUDA graphs: {reason}.")
 

@@ -21,6 +21,7 @@ def packing(model: PreTrainedModel, plan: Plan, recipe: Recipe, samples: Sequenc
     shares = (
         unpackable is None
         and model.device.type == "cpu"  # on a GPU torch's kernel is faster
+        and recipe.train.preference is None  # rows of pairs are laid out otherwise
         and _draws_nothing(model, recipe)
         and probe_shared(model, [s.prompt_ids for s in samples])
     )
@@ -35,4 +36,5 @@ def packing(model: PreTrainedModel, plan: Plan, recipe: Recipe, samples: Sequenc
 def _draws_nothing(model: PreTrainedModel, recipe: Recipe) -> bool:
     """Whether what samples begin with is the same in each: dropout and noise are drawn for every sample."""
     drops = any(isinstance(module, Dropout) and module.p > 0 for module in model.modules())
-    return not (drops or recipe.lora.dropout or recipe.train.arguments.get("neftune_noise_alpha"))
+    drops = drops or (not recipe.full and recipe.lora.dropout > 0)
+    return not (drops or recipe.train.arguments.get("neftune_noise_alpha"))

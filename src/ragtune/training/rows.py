@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
+import json
 import math
 import random
 from collections.abc import Sequence
@@ -48,6 +50,15 @@ def draw_steps(
         random.Random(f"order:{seed}:{epoch}").shuffle(once)
         order += once
     return [order[i : min(i + batch_size, total)] for i in range(0, total, batch_size)]
+
+
+def digest_of_steps(steps: Sequence[Sequence[Sample]]) -> str:
+    """Of every field of every sample, step by step: what a pair rejects belongs to it."""
+    found = hashlib.sha256()
+    for step in steps:
+        read = [[getattr(s, field.name) for field in dataclasses.fields(s)] for s in step]
+        found.update(json.dumps(read).encode())
+    return found.hexdigest()
 
 
 def split_rows(step: Sequence[Sample], rows: int) -> list[list[Sample]]:

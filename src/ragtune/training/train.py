@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import itertools
-import json
 import pickle
 import statistics
 import time
@@ -48,7 +46,7 @@ from ragtune.training.packing import packing
 from ragtune.training.pairs import divisor
 from ragtune.training.preference import trainer_of
 from ragtune.training.questions import Questions
-from ragtune.training.rows import PackedRows, rows_of
+from ragtune.training.rows import PackedRows, digest_of_steps, rows_of
 from ragtune.training.table import LossTable
 from ragtune.training.trackers import keeping_logs
 from ragtune.training.watch import Entry, Progress, Watch, tokens_of
@@ -192,8 +190,7 @@ def _agreed(world: World, tuned: Tuned, job: Job, checkpoint: Path | None) -> Pa
         LostError: a rank is gone.
     """
     world.require_same(digest_of(tuned), "The model's weights")
-    read = json.dumps([[s.qid, s.prompt_ids, s.completion_ids] for step in job.steps for s in step])
-    world.require_same(hashlib.sha256(read.encode()).hexdigest(), "The training samples")
+    world.require_same(digest_of_steps(job.steps), "The training samples")
     name = world.agree(checkpoint.name if checkpoint else None)
     world.join()
     return job.checkpoints / str(name) if name else None

@@ -12,12 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import SequentialSampler
-from transformers import (
-    PreTrainedModel,
-    PrinterCallback,
-    Trainer,
-    TrainerControl,
-)
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerControl
 from transformers.utils import ModelOutput
 
 from ragtune.base.errors import RagtuneError, is_out_of_memory
@@ -113,6 +108,7 @@ class PackedTrainer(Trainer):
         """The loss of this step that Trainer was given before its last row."""
         self.announce = Announcing(masks, self.noise, trained, self.args)
         self.graphs = Graphs(self.model, self.rows, self.args.device, self.announce, self._tell)
+        self._tell("")  # of a plan that is gone on with: whether there are graphs is found anew
         if not plan.packed or plan.spread or torch.are_deterministic_algorithms_enabled():
             self.graphs.drop()
         # A large model's thousands of modules are walked through once, and not several times a row.
@@ -121,9 +117,11 @@ class PackedTrainer(Trainer):
         self._size = int(self.model.num_parameters(exclude_embeddings=True))
 
     def _tell(self, words: str) -> None:
-        note(f"From step {self.state.global_step + 1} on {words}.")
-        self.plan = dataclasses.replace(self.plan, graphs=words)
-        self.on_plan(self.plan)
+        if words:
+            note(f"From step {self.state.global_step + 1} on {words}.")
+        if words != self.plan.graphs:
+            self.plan = dataclasses.replace(self.plan, graphs=words)
+            self.on_plan(self.plan)
 
     @property
     def stops(self) -> bool:
@@ -206,6 +204,7 @@ class PackedTrainer(Trainer):
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
+            drop_waiting(self.model)
             self.failed, total = True, None
         return torch.zeros((), device=self.args.device) if total is None else total
 
@@ -224,15 +223,13 @@ class PackedTrainer(Trainer):
             RagtuneError: there is no smaller one.
         """
         before = self.plan  # only here the exception is gone, and with it what its frames held
-        smaller = smaller_plan(before, self.state.global_step + 1, self.on_plan)
-        self.plan = dataclasses.replace(smaller, graphs="")
+        self.plan = smaller_plan(before, self.state.global_step + 1, self.on_plan)
         if self.plan.recompute and not before.recompute:
             set_recompute(self.model, on=True)
         self.on_plan(self.plan)
         warn(f"{self.plan.changes[-1].capitalize()}; the step begins again.")
         self.row_losses.clear()
         self.graphs.drop()
-        drop_waiting(self.model)
         self.model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
 

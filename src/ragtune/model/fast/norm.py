@@ -8,20 +8,34 @@ Axes in names: R rows, N numbers of a row; ∂ is written d.
 
 from __future__ import annotations
 
+import inspect
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ragtune.base.screen.console import note
+
+_ARGUMENTS = ["ctx", "X", "W", "eps", "offset", "casting_mode", "in_place", "row_mode"]
+"""Of Liger's forward pass, which keeps X, W and a number for each row: 0.7.0 to 0.8.5 have these."""
 _BY_HEAD = 4
 """Axes of what is normed head by head."""
 
 
 def lighten_norms(model: nn.Module) -> int:
-    """Let the norms that Liger computes use the pass below where their weight is frozen; gives their number."""
+    """Let the norms that Liger computes use the pass below where their weight is frozen; gives their number.
+
+    That is 0 with a version of Liger whose norm has other arguments.
+    """
+    from liger_kernel.ops.rms_norm import LigerRMSNormFunction  # noqa: PLC0415 - an extra
     from liger_kernel.transformers.rms_norm import LigerRMSNorm  # noqa: PLC0415 - an extra
 
+    if [*inspect.signature(LigerRMSNormFunction.forward).parameters] != _ARGUMENTS:
+        note(
+            "The norms' backward passes are Liger's own: this version's are none that ragtune knows."
+        )
+        return 0
     count = 0
     for module in model.modules():
         forward = module.__dict__.get("forward")
