@@ -208,6 +208,13 @@ deep = st.recursive(
 )  # fmt: skip
 
 
+def test_an_article_whose_paragraphs_ask_nothing_ends_in_a_message() -> None:
+    record = {"title": "t", "paragraphs": [{"context": None, "qas": None}]}
+    for name in ("auto", "squad"):
+        with pytest.raises(UsageError, match=r"here:1"):
+            converted(record, format=name)
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(CASES), st.data())
 def test_anything_in_the_place_of_a_field_ends_in_a_message(

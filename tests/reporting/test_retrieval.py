@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -135,6 +135,7 @@ JSON = (
 )
 
 
+@example([(("figures", "recall"), [])])
 @given(st.lists(st.tuples(st.sampled_from(leaves(WHOLE)[1:]), JSON), min_size=1, max_size=3))
 def test_a_forged_build_json_is_refused_or_shown(
     tmp_path_factory: pytest.TempPathFactory, changes: Any

@@ -45,7 +45,7 @@ class FigureTable:
         for measure in (cell_len, _longest_word):
             # Headings may go on in a second line; then figures, whose intervals stand in it as a whole.
             figures = [
-                max(_longest_word(head), *map(measure, cells)) for head, *cells in columns[1:]
+                max([_longest_word(head), *map(measure, cells)]) for head, *cells in columns[1:]
             ]
             names = [max(map(size, columns[0])) for size in (cell_len, _longest_word)]
             left = width - sum(figures) - 3 * len(columns) - 1
@@ -68,7 +68,7 @@ class FigureTable:
         """Every row as a paragraph: its name, then what its columns hold, one in a line."""
         yield Text(self.title, "italic")
         heads = min(max(map(cell_len, self.columns[1:])), width // 2 - 4)
-        figures = max(cell_len(cell) for cells, _ in self.rows for cell in cells[1:])
+        figures = max((cell_len(c) for cells, _ in self.rows for c in cells[1:]), default=0)
         for (name, *cells), style in self.rows:
             yield Text(name, style)
             grid = Table.grid(padding=(0, 2))

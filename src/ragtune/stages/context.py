@@ -242,7 +242,8 @@ class Context:
         if which is None:
             return
         can_switch = self.folder.adapter.is_dir() and not self.recipe.full
-        self.tuned() if which == "tuned" or (which == "either" and can_switch) else self.base()
+        is_tuned = which == "tuned" or (which == "either" and can_switch)
+        (self.tuned if is_tuned else self.base)()
         self.keep_plan(self.plan)
 
     def base(self) -> PreTrainedModel:

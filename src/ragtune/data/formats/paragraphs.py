@@ -121,7 +121,7 @@ def _is_article(record: Record, *, impossible: bool) -> bool:
     paragraphs = record.get("paragraphs")
     if not is_rows(paragraphs, "context", "qas") or not isinstance(paragraphs, list):
         return False
-    asked = [q for p in paragraphs for q in p["qas"] if isinstance(p["qas"], list)]
+    asked = [q for p in paragraphs if isinstance(p["qas"], list) for q in p["qas"]]
     return any(isinstance(q, dict) and "is_impossible" in q for q in asked) == impossible
 
 
