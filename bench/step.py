@@ -51,32 +51,24 @@ CUDA = torch.cuda.is_available()
 VOCABULARY = 43176
 
 
+SIZES = (
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads",
+)  # fmt: skip
+
+
 def shape(layers: int, *, tiny: bool, nemo: bool = False, small: bool = False) -> Any:
     if small:
-        sizes = (64, 128, 2, 4, 1, 16) if tiny else (640, 2048, 18, 4, 1, 256)
-        names = (
-            "hidden_size",
-            "intermediate_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "num_key_value_heads",
-            "head_dim",
-        )
+        sizes = (64, 128, 2, 4, 1) if tiny else (640, 2048, 18, 4, 1)
         return hf.Gemma3TextConfig(
-            **dict(zip(names, sizes, strict=True)), vocab_size=500 if tiny else 262144, sliding_window=512,
-            max_position_embeddings=32768, pad_token_id=0,
+            **dict(zip(SIZES, sizes, strict=True)), head_dim=16 if tiny else 256,
+            vocab_size=500 if tiny else 262144, sliding_window=512, max_position_embeddings=32768,
+            pad_token_id=0,
         )  # fmt: skip
     if nemo:
         sizes = (64, 128, 2, 4, 2) if tiny else (3584, 18944, 28, 28, 4)
-        names = (
-            "hidden_size",
-            "intermediate_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "num_key_value_heads",
-        )
         return hf.Qwen2Config(
-            **dict(zip(names, sizes, strict=True)), vocab_size=2000 if tiny else 152064, rope_theta=1e6,
+            **dict(zip(SIZES, sizes, strict=True)), vocab_size=2000 if tiny else 152064, rope_theta=1e6,
             max_position_embeddings=32768, tie_word_embeddings=False, pad_token_id=0,
         )  # fmt: skip
     if tiny:

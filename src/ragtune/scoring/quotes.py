@@ -29,8 +29,6 @@ class Quotes:
     """1 if that quote stands in a shown passage, but for white space."""
     supporting: list[float] = field(default_factory=list)
     """1 if that passage is a positive, and the answer stands in the quote."""
-    unparsed: int = 0
-    """Answers without a quote that could be told from them."""
 
 
 class QuoteFigures(TypedDict):
@@ -41,6 +39,7 @@ class QuoteFigures(TypedDict):
     verbatim: Figure
     supporting: Figure
     unparsed: int
+    """Answers without a quote that could be told from them."""
 
 
 def quotes(recipe: Recipe, asked: Iterable[tuple[Example, str | None]]) -> Quotes | None:
@@ -62,7 +61,6 @@ def quotes(recipe: Recipe, asked: Iterable[tuple[Example, str | None]]) -> Quote
         shown = [index for index, text in numbered(example, recipe) if is_verbatim(one.quote, text)]
         positive = bool(set(shown) & set(example.positive_passage_indices))
         found.quoted.append(float(bool(one.quote)))
-        found.unparsed += not one.quote
         found.verbatim.append(float(bool(shown)))
         found.supporting.append(float(positive and stands_by_rule(one.quote, one.answer)))
     return found
@@ -78,5 +76,5 @@ def quote_figures(found: Quotes | None, seed: int) -> QuoteFigures | None:
         "quoted": every["quoted"],
         "verbatim": every["verbatim"],
         "supporting": every["supporting"],
-        "unparsed": found.unparsed,
+        "unparsed": found.quoted.count(0),
     }
