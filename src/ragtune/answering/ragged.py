@@ -175,7 +175,7 @@ def _read_row(
     more: dict[str, bool] = {}
     borders = torch.tensor([0, *accumulate(sizes)], dtype=torch.int32)
     ends = borders[1:]
-    # On a GPU torch's kernel, which knows no part that others see, is faster.
+    # A GPU's kernel for rows knows no part that the others see.
     if device.type == "cpu" and (first := common(row)):
         one = shared(sizes, first)
         cache.put(samples_T, places_T, one.places)
