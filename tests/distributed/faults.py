@@ -318,6 +318,7 @@ def memory_for_answers_and_in_layer(questions: int) -> None:
 
 def nf4_on_cpu(wrong: bool = False) -> None:
     """No fault: NF4 is computed without a GPU; but where it is spread, if it is to be wrong."""
+    import torch
     from bitsandbytes.nn import modules
 
     from ragtune.model import hardware, spread
@@ -329,7 +330,7 @@ def nf4_on_cpu(wrong: bool = False) -> None:
     def packed(*given: Any) -> Any:
         found = original(*given)
         if made:  # the first one is that which is not spread
-            found.weight.data[:1] ^= 1
+            found.weight.data.view(torch.uint8)[:1] ^= 1
         made.append(found)
         return found
 
@@ -340,6 +341,15 @@ def nf4_on_cpu(wrong: bool = False) -> None:
 def spread_nf4(wrong: bool = False) -> None:
     nf4_on_cpu(wrong)
     spread_base()
+
+
+def older_torch(name: str, *given: Any) -> None:
+    """torch has no method that lets FSDP forget a pass, as before 2.13; and another fault, or none."""
+    from torch.distributed.fsdp import FSDPModule
+
+    if hasattr(FSDPModule, "reset_iter_state"):
+        del FSDPModule.reset_iter_state
+    globals()[name](*given)
 
 
 def killed_in_answer() -> None:

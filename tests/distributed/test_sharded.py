@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from torch import distributed as dist
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
-from ragtune.distributed.sharded import layers_of, shared_between
+from ragtune.base.errors import UsageError
+from ragtune.distributed.sharded import Passes, layers_of, shared_between
 from tests.distributed.runs import require_equal, require_same_answers
 from tests.ready import Ready
 
@@ -60,6 +65,31 @@ def test_a_run_is_that_of_one(ready: Ready, recipe: dict[str, Any], tmp_path: Pa
     said = run(ready, two, tmp_path / "backward", rank1=fault, command="train")
     assert "the step begins again" in said
     require_equal(tmp_path / "backward" / "run", one)
+
+
+@pytest.mark.parametrize("passes", ["forward", "backward"])
+def test_memory_may_run_out_with_an_older_torch(
+    ready: Ready, recipe: dict[str, Any], tmp_path: Path, passes: str
+) -> None:
+    run(ready, recipe, tmp_path / "one", command="train")
+    faults = ("older_torch", "spread_base"), ("older_torch", "memory_in_layer", 2, passes)
+    two = recipe | {"devices": 2}
+    said = run(ready, two, tmp_path / "two", rank0=faults[0], rank1=faults[1], command="train")
+    assert "the step begins again" in said
+    require_equal(tmp_path / "two" / "run", tmp_path / "one" / "run")
+
+
+def test_a_torch_whose_passes_cannot_be_forgotten_is_too_old(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(FSDPModule, "reset_iter_state", raising=False)
+    monkeypatch.delattr(FSDPModule, "_get_fsdp_state")
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        with pytest.raises(UsageError, match=r"is too old .*_get_fsdp_state"):
+            Passes(nn.Linear(2, 2), torch.device("cpu"), contextlib.nullcontext)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_a_model_that_is_asked_through_generate(

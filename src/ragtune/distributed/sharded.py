@@ -18,8 +18,8 @@ from torch import distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
-from ragtune.base.errors import UsageError
 from ragtune.base.text import first_line
+from ragtune.distributed.forgetting import forget_pass, require_forgetting
 
 Together = Callable[[], AbstractContextManager[None]]
 
@@ -36,7 +36,7 @@ class Passes:
         together: within, a failure that comes of somebody's being gone says who it was.
 
     Raises:
-        UsageError: torch is too old.
+        UsageError: this torch's FSDP2 can't forget a pass that was cut off.
     """
 
     def __init__(
@@ -45,15 +45,10 @@ class Passes:
         device: torch.device,
         together: Together,
     ) -> None:
-        if not hasattr(FSDPModule, "reset_iter_state"):
-            raise UsageError(
-                "The base doesn't fit on one GPU, and to spread it over several torch "
-                f"{torch.__version__} is too old.",
-                "Install torch 2.13 or a newer one.",
-            )
         self._model: Any = model  # FSDP adds its methods to its class
-        self._together = together
         self._mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+        require_forgetting(self._mesh, device)
+        self._together = together
         self._coming = _REST
         self._gathered: list[FSDPModule] = []
         """In this pass, so far."""
@@ -98,7 +93,7 @@ class Passes:
         gathered, self._gathered = self._gathered, []
         if kind == _REST:
             return
-        self._model.reset_iter_state()  # whether the pass was whole FSDP doesn't say
+        forget_pass(self._model)  # whether the pass was whole FSDP doesn't say
         _gather(self._known.setdefault(kind, gathered)[len(gathered) :])
 
     def _gathers(self, part: FSDPModule) -> None:

@@ -59,14 +59,16 @@ def packed(layer: nn.Linear, dtype: torch.dtype) -> nn.Linear:
     from bitsandbytes.nn import Linear4bit, Params4bit  # noqa: PLC0415 - an extra
 
     weight = _weight(layer)
+    # The bytes as numbers of the dtype: before torch 2.13 FSDP takes no whole numbers.
+    storage = dtype if weight.numel() % (2 * dtype.itemsize) == 0 else torch.uint8
     with torch.device("meta"):
         found: nn.Linear = Linear4bit(
             weight.shape[1], weight.shape[0], bias=False, compute_dtype=dtype,
-            compress_statistics=False, quant_type="nf4",
+            compress_statistics=False, quant_type="nf4", quant_storage=storage,
         )  # fmt: skip
-    found.weight = Params4bit(weight, quant_type="nf4", compress_statistics=False, module=found).to(
-        weight.device
-    )
+    found.weight = Params4bit(
+        weight, quant_type="nf4", compress_statistics=False, quant_storage=storage, module=found
+    ).to(weight.device)
     found.bias = layer.bias
     return found
 
