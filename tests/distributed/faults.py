@@ -55,6 +55,18 @@ def signal_in_check(number: int) -> None:
     run.look = look
 
 
+def slow_steps(seconds: float) -> None:
+    from ragtune.training.trainer import PackedTrainer
+
+    original = PackedTrainer.training_step
+
+    def step(*given: Any, **named: Any) -> Any:
+        time.sleep(seconds)
+        return original(*given, **named)
+
+    PackedTrainer.training_step = step  # type: ignore[method-assign]
+
+
 def memory_at_step(step: int, samples: int) -> None:
     """Memory does not do for a row of more samples than these."""
 
