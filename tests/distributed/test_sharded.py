@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +19,10 @@ from torch.distributed.fsdp import FSDPModule
 
 from ragtune.base.errors import UsageError
 from ragtune.distributed.sharded import Passes, layers_of, shared_between
+from ragtune.model.hardware import Hardware
+from ragtune.model.nf4 import linear_layers, round_to_nf4
+from ragtune.model.spread import spread
+from tests.conftest import tiny_model
 from tests.distributed.runs import require_equal, require_same_answers
 from tests.ready import Ready
 
@@ -67,29 +73,64 @@ def test_a_run_is_that_of_one(ready: Ready, recipe: dict[str, Any], tmp_path: Pa
     require_equal(tmp_path / "backward" / "run", one)
 
 
-@pytest.mark.parametrize("passes", ["forward", "backward"])
 def test_memory_may_run_out_with_an_older_torch(
-    ready: Ready, recipe: dict[str, Any], tmp_path: Path, passes: str
+    ready: Ready, recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     run(ready, recipe, tmp_path / "one", command="train")
-    faults = ("older_torch", "spread_base"), ("older_torch", "memory_in_layer", 2, passes)
+    for passes in ("forward", "backward"):
+        faults = ("older_torch", "spread_base"), ("older_torch", "memory_in_layer", 2, passes)
+        two, folder = recipe | {"devices": 2}, tmp_path / passes
+        said = run(ready, two, folder, rank0=faults[0], rank1=faults[1], command="train")
+        assert "the step begins again" in said
+        require_equal(folder / "run", tmp_path / "one" / "run")
+
+
+def test_ranks_with_weights_of_their_own_take_turns(
+    ready: Ready, recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    """So that a machine's memory has to hold them once."""
+    run(ready, recipe, tmp_path / "one", command="train")
+    notes = tmp_path / "notes"
+    faults = ("sharing_out", str(notes), True), ("sharing_out", str(notes))
     two = recipe | {"devices": 2}
-    said = run(ready, two, tmp_path / "two", rank0=faults[0], rank1=faults[1], command="train")
-    assert "the step begins again" in said
+    run(ready, two, tmp_path / "two", rank0=faults[0], rank1=faults[1], command="train")
+    assert notes.read_text("utf-8").split() == ["begins", "ends", "begins", "ends"]
     require_equal(tmp_path / "two" / "run", tmp_path / "one" / "run")
 
 
+@pytest.fixture
+def group() -> Iterator[None]:
+    """torch's group, of this process alone."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
 def test_a_torch_whose_passes_cannot_be_forgotten_is_too_old(
-    monkeypatch: pytest.MonkeyPatch,
+    group: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(FSDPModule, "reset_iter_state", raising=False)
     monkeypatch.delattr(FSDPModule, "_get_fsdp_state")
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    try:
-        with pytest.raises(UsageError, match=r"is too old .*_get_fsdp_state"):
-            Passes(nn.Linear(2, 2), torch.device("cpu"), contextlib.nullcontext)
-    finally:
-        dist.destroy_process_group()
+    with pytest.raises(UsageError, match=r"is too old .*_get_fsdp_state"):
+        Passes(torch.device("cpu"), contextlib.nullcontext)
+
+
+def test_a_layer_in_nf4_is_rounded_where_it_is_computed(
+    group: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in the memory of the machine, where each rank would have the whole model."""
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: False)
+    hardware = Hardware(torch.device("cpu"), torch.float32, "", "CPU")
+    world: Any = SimpleNamespace(rank=0, size=1, leads=True, together=contextlib.nullcontext)
+    for name in ("join", "agree", "require_same", "share", "gather"):
+        setattr(world, name, lambda *_: None)
+    expected, model = tiny_model("llama"), tiny_model("llama")
+    found = spread(lambda: model, hardware, world, nf4="rounded")
+    plain = {name: weight.clone() for name, weight in expected.named_parameters()}
+    round_to_nf4(linear_layers(expected))
+    for name, weight in expected.named_parameters():
+        assert torch.equal(found.get_parameter(name).full_tensor(), weight)  # type: ignore[operator]
+        assert torch.equal(plain[name], weight) == (not name.endswith("_proj.weight"))
 
 
 def test_a_model_that_is_asked_through_generate(

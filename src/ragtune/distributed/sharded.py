@@ -31,7 +31,6 @@ class Passes:
     """The passes that the ranks make together through a model.
 
     Args:
-        model: what is asked. Nothing of it is spread yet.
         device: of this rank.
         together: within, a failure that comes of somebody's being gone says who it was.
 
@@ -41,11 +40,10 @@ class Passes:
 
     def __init__(
         self,
-        model: nn.Module,
         device: torch.device,
         together: Together,
     ) -> None:
-        self._model: Any = model  # FSDP adds its methods to its class
+        self._model: Any = None  # FSDP adds its methods to its class
         self._mesh = init_device_mesh(device.type, (dist.get_world_size(),))
         require_forgetting(self._mesh, device)
         self._together = together
@@ -55,8 +53,8 @@ class Passes:
         self._known: dict[int, list[FSDPModule]] = {}
         """All that a pass of a kind gathers, in order."""
 
-    def spread(self, part: nn.Module) -> None:
-        """Leave this rank its share of a layer, or of what of the model is outside of its layers, at last.
+    def spread(self, part: nn.Module, *, outermost: bool = False) -> None:
+        """Leave this rank its share of a layer or, at last, of what of the model is outside of its layers.
 
         Parameters that a part gets later stay whole.
         """
@@ -64,7 +62,9 @@ class Passes:
         sharded = fully_shard(part, mesh=self._mesh, reshard_after_forward=True)
         gathering = _AllGather(sharded, self._gathers, self._together)
         sharded.set_custom_all_gather(gathering)  # type: ignore[arg-type]
-        if part is self._model:  # before FSDP's own hook
+        if outermost:
+            self._model = part
+            # Before FSDP's own hook.
             part.register_forward_pre_hook(lambda *_: self._begin(), prepend=True)
 
     def rest(self) -> None:
