@@ -7,8 +7,8 @@ and jaquad_rag.dev.jsonl.gz; a MODEL that isn't there is made first, by bench/bu
 weights: 138 GB with 80 layers, which then lie in this machine's memory as well, once. In calls of
 at most `--budget` seconds each on one machine:
 
-    python bench/sharded.py --model MODEL --data FOLDER --out FILE --gpus 4 --parts model train
-    python bench/sharded.py --model MODEL --data FOLDER --out FILE --gpus 4 --parts resume probe nf4 --work WORK
+    python bench/sharded.py --model MODEL --data FOLDER --out FILE --work WORK --parts model train
+    python bench/sharded.py --model MODEL --data FOLDER --out FILE --work WORK --parts resume probe nf4
 
 A call adds to what FILE holds, and refuses a FILE of another device or commit. Parts:
     model   the folder is made
@@ -148,18 +148,29 @@ class Sharded(Scaling):
         }  # fmt: skip
 
     def model(self) -> None:
-        if (self.options.model / "build.json").is_file():
-            return
-        size = ["--tiny"] if self.options.tiny else ["--large", str(self.options.layers)]
-        command = [sys.executable, str(BENCH / "build_model.py"), "--data", str(self.options.data)]
-        done = self.execute("model", [*command, "--out", str(self.options.model), *size])
-        if done is not None:
-            made = read_json(self.options.model / "build.json")
-            self.values["model"] = {
-                "layers": made["shape"]["num_hidden_layers"], "parameters": made["parameters"],
-                "seconds": made["seconds"]["all"], "left_gib": done["left_gib"],
-            }  # fmt: skip
-            self.write()
+        """Make the model's folder, unless it is there.
+
+        Raises:
+            SystemExit: it is there with other layers.
+        """
+        made, layers = self.options.model / "build.json", self.options.layers
+        if not made.is_file():
+            size = ["--tiny"] if self.options.tiny else ["--large", str(layers)]
+            command = [sys.executable, str(BENCH / "build_model.py")]
+            data = ["--data", str(self.options.data), "--out", str(self.options.model)]
+            if self.execute("model", [*command, *data, *size]) is None:
+                return
+        built = read_json(made)
+        found = built["shape"]["num_hidden_layers"]
+        if found != layers and not self.options.tiny:
+            sys.exit(f"{self.options.model} has {found} layers, and --layers is {layers}")
+        seconds = built["seconds"]["all"]
+        self.values["model"] = {
+            "layers": found,
+            "parameters": built["parameters"],
+            "seconds": seconds,
+        }
+        self.write()
 
     def tune(
         self, part: str, *overrides: str, stop: str = "", again: str = ""

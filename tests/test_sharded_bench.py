@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from tests.ready import Ready
+from tests.test_scaling import given
+
+__all__ = ["given"]
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 import sharded
-
-pytest_plugins = ["tests.test_scaling"]
 
 
 def measure(given: Path, folder: Path, *parts: str, model: str = "model") -> dict[str, Any]:
