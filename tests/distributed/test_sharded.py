@@ -21,7 +21,8 @@ from ragtune.base.errors import UsageError
 from ragtune.distributed.sharded import Passes, layers_of, shared_between
 from ragtune.model.hardware import Hardware
 from ragtune.model.nf4 import linear_layers, round_to_nf4
-from ragtune.model.spread import spread
+from ragtune.model.skeleton import parameters_of
+from ragtune.model.spread import NF4, spread
 from tests.conftest import tiny_model
 from tests.distributed.runs import require_equal, require_same_answers
 from tests.ready import Ready
@@ -115,21 +116,34 @@ def test_a_torch_whose_passes_cannot_be_forgotten_is_too_old(
         Passes(torch.device("cpu"), contextlib.nullcontext)
 
 
+def spread_alone(nf4: NF4, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A tiny model, spread over this process."""
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: False)
+    hardware = Hardware(torch.device("cpu"), torch.float32, "", "CPU")
+    world: Any = SimpleNamespace(rank=0, size=1, leads=True, together=contextlib.nullcontext)
+    world.any = lambda *flags: flags
+    for name in ("join", "agree", "require_same", "share", "gather"):
+        setattr(world, name, lambda *_: None)
+    return spread(lambda: tiny_model("llama"), hardware, world, nf4=nf4)
+
+
+def test_parameters_in_nf4_are_counted_one_by_one(
+    group: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = spread_alone("packed", monkeypatch)
+    assert found.model.layers[0].mlp.up_proj.weight.is_floating_point()
+    assert parameters_of(found) == parameters_of(tiny_model("llama"))
+
+
 def test_a_layer_in_nf4_is_rounded_where_it_is_computed(
     group: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not in the memory of the machine, where each rank would have the whole model."""
-    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: False)
-    hardware = Hardware(torch.device("cpu"), torch.float32, "", "CPU")
-    world: Any = SimpleNamespace(rank=0, size=1, leads=True, together=contextlib.nullcontext)
-    for name in ("join", "agree", "require_same", "share", "gather"):
-        setattr(world, name, lambda *_: None)
-    expected, model = tiny_model("llama"), tiny_model("llama")
-    found = spread(lambda: model, hardware, world, nf4="rounded")
+    found, expected = spread_alone("rounded", monkeypatch), tiny_model("llama")
     plain = {name: weight.clone() for name, weight in expected.named_parameters()}
     round_to_nf4(linear_layers(expected))
     for name, weight in expected.named_parameters():
-        assert torch.equal(found.get_parameter(name).full_tensor(), weight)  # type: ignore[operator]
+        assert torch.equal(found.get_parameter(name).full_tensor(), weight)
         assert torch.equal(plain[name], weight) == (not name.endswith("_proj.weight"))
 
 
