@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -36,6 +36,7 @@ from ragtune.training.checkpoint import keep_newest, writing
 from ragtune.training.failures import smaller_plan
 from ragtune.training.flat import flat_optimizer, split_rates
 from ragtune.training.graphs import Graphs
+from ragtune.training.late import LateLog, RowLosses
 from ragtune.training.modes import forgetting, set_recompute, switching
 from ragtune.training.noise import Noise
 from ragtune.training.questions import Questions
@@ -98,8 +99,9 @@ class PackedTrainer(Trainer):
         self.plan = plan
         self.on_plan = on_plan
         self.rows: list[list[Sample]] = self.train_dataset.rows
-        self.row_losses: list[tuple[int, Tensor]] = []
-        """The rows since the last look at it, as indices, with their loss."""
+        self.row_losses: RowLosses = []
+        """Of this step's rows so far."""
+        self.late = LateLog(self, behind=int(self.args.device.type == "cuda"))
         self.step_rows: list[int] = []
         """The rows of the present step so far, as indices."""
         self.failed = False
@@ -215,6 +217,16 @@ class PackedTrainer(Trainer):
     def _clip_grad_norm(self, model: Tuned) -> Tensor:  # noqa: ARG002 - Trainer's signature
         norm: Tensor = self.accelerator.clip_grad_norm_(self.learning, self.args.max_grad_norm)
         return norm
+
+    def _maybe_log_save_evaluate(
+        self,
+        tr_loss: Tensor,
+        grad_norm: Tensor | float | None,
+        *others: object,
+        learning_rate: float,
+    ) -> None:
+        self.late.turn(tr_loss, grad_norm, learning_rate, cast("float", others[-1]))
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *others, learning_rate=learning_rate)
 
     def _retreat(self) -> None:
         """Forget the step's gradients, and take a smaller plan.
