@@ -38,6 +38,7 @@ from ragtune.training.flat import flat_optimizer, split_rates
 from ragtune.training.graphs import Graphs
 from ragtune.training.late import LateLog, RowLosses
 from ragtune.training.modes import forgetting, set_recompute, switching
+from ragtune.training.moments import quick
 from ragtune.training.noise import Noise
 from ragtune.training.questions import Questions
 from ragtune.training.rows import PackedRows, RowCollator, cross_entropies, read_row, split_rows
@@ -257,7 +258,8 @@ class PackedTrainer(Trainer):
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             decay = {"weight_decay": self.args.weight_decay}
             self.optimizer: Optimizer = flat_optimizer(
-                self.learning, lambda tensors: kind([{"params": tensors, **decay}], **options)
+                self.learning,
+                lambda tensors: quick(kind)([{"params": tensors, **decay}], **options),
             )
         optimizer: Optimizer = super().create_optimizer(model)
         if self.lora_plus:

@@ -1,4 +1,4 @@
-"""Triton kernels: dropout whose masks are computed, rows in 8 bits, a new token's attention, a norm's gradient.
+"""Triton kernels: masks of dropout, rows in 8 bits, a new token's attention, a norm's gradient, AdamW's step.
 
 Imported where there is a GPU and Triton; elsewhere `dropout`, `eight` and `attention` have a plain form,
 with which the tests compare these.
@@ -144,3 +144,70 @@ def attend(  # noqa: PLR0913 - Triton reads the signature
     heads = tl.num_programs(1)
     where = out + (sample * heads + head) * size + column
     tl.store(where, (result / total).to(out.dtype.element_ty), mask=wide)
+
+
+@triton.jit
+def _nearest(x, first: tl.constexpr):  # noqa: ANN202 - Triton reads the signature
+    """The place, from 0 for 0, of the number nearest to x (0 to 1) among those >= 0 of a dynamic map.
+
+    Behind 0 come seven decades, from 1e-7 on, and 1. A decade has the middles of cells of one width: `first`
+    the lowest one, each other twice as many as the one below.
+    """
+    cells = tl.full(x.shape, first, tl.float32)
+    scale = tl.full(x.shape, first / 0.9 * 1e6, tl.float32)
+    for i in tl.static_range(1, 7):
+        # Halfway between the last number below and the first one above.
+        above = x > (1 + 0.9 / (first * 2 ** (i - 1))) * 10.0 ** (i - 7)
+        cells = tl.where(above, first * 2.0**i, cells)
+        scale = tl.where(above, first * 2**i / 0.9 * 10.0 ** (6 - i), scale)
+    place = tl.minimum(x * scale + (cells * (8 / 9) - first), 2 * cells - first - 0.5)
+    place = place.to(tl.int32) + 1 + (x > 1 - 0.225 / (first * 64)).to(tl.int32)
+    return tl.where(x > (0.1 + 0.45 / first) * 0.5e-6, place, 0)
+
+
+@triton.jit
+def adam(  # noqa: PLR0913 - Triton reads the signature
+    parameter, gradient, codes1, codes2, largest1, largest2, map1, map2, count,
+    beta1, beta2, size, eps, kept, rows: tl.constexpr,
+):  # fmt: skip
+    """AdamW's step over a long tensor, with bitsandbytes' moments: 8 bits, in blocks of 256 with their largest.
+
+    A program takes some blocks. Where in its map a number stands is computed: searching took longer than
+    reading and writing. A gradient that is no number leaves its parameter, and forgets its moments.
+    """
+    block = tl.program_id(0).to(tl.int64) * rows
+    start = block * 256
+    row = tl.arange(0, rows)
+    at = tl.arange(0, rows * 256)
+    inside = at < count - start
+    there = row * 256 < count - start
+    codes1 += start + at
+    codes2 += start + at
+    parameter += start + at
+    # All that is read is asked for before anything is computed.
+    code1 = tl.load(codes1, mask=inside, other=127)
+    code2 = tl.load(codes2, mask=inside, other=0)
+    g = tl.load(gradient + start + at, mask=inside, other=0.0)
+    p = tl.load(parameter, mask=inside, other=0.0)
+    most1 = tl.load(largest1 + block + at // 256, mask=inside, other=0.0)
+    most2 = tl.load(largest2 + block + at // 256, mask=inside, other=0.0)
+    m = tl.load(map1 + code1.to(tl.int32)) * most1
+    v = tl.load(map2 + code2.to(tl.int32)) * most2
+    finite = tl.abs(g) < float("inf")
+    m = tl.where(finite, m * beta1 + (1.0 - beta1) * g, 0.0)
+    v = tl.where(finite, v * beta2 + (1.0 - beta2) * g * g, 0.0)
+    new = (p + size * (m / (tl.sqrt(v) + eps))) * kept
+    tl.store(parameter, tl.where(finite, new, p), mask=inside)
+    new1 = tl.max(tl.abs(m).reshape(rows, 256), axis=1)
+    new2 = tl.max(v.reshape(rows, 256), axis=1)
+    tl.store(largest1 + block + row, new1, mask=there)
+    tl.store(largest2 + block + row, new2, mask=there)
+    share1 = (1.0 / tl.where(new1 > 0, new1, float("inf")))[:, None]
+    share2 = (1.0 / tl.where(new2 > 0, new2, float("inf")))[:, None]
+    share1 = tl.broadcast_to(share1, (rows, 256)).reshape(rows * 256)
+    share2 = tl.broadcast_to(share2, (rows, 256)).reshape(rows * 256)
+    place = _nearest(tl.abs(m) * share1, 1)
+    # What is negative stays so: it has no zero, and no 1 either.
+    below = 127 - tl.minimum(tl.maximum(place, 1), 127)
+    tl.store(codes1, tl.where(m < 0, below, 127 + place).to(tl.uint8), mask=inside)
+    tl.store(codes2, _nearest(v * share2, 2).to(tl.uint8), mask=inside)
