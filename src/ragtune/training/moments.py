@@ -39,6 +39,17 @@ def quick(kind: type[Optimizer]) -> type[Optimizer]:
     """
 
     class Quick(kind):  # type: ignore[misc,valid-type]
+        @torch.no_grad()
+        def step(self, closure: None = None) -> None:  # noqa: ARG002 - torch's signature
+            """As bitsandbytes' own, which waits for the GPU behind every tensor."""
+            _update(self)
+
+        def state_dict(self) -> dict[str, Any]:
+            """As ever, once the GPU is through: what is paged is read by the processor."""
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            return super().state_dict()  # type: ignore[no-any-return]
+
         def update_step(self, group: dict[str, Any], p: nn.Parameter, *place: int) -> None:
             kernel = usable(p, self.state[p]) and agrees(kind, p.device, paged=self.is_paged)  # type: ignore[arg-type]
             if kernel:
@@ -47,6 +58,21 @@ def quick(kind: type[Optimizer]) -> type[Optimizer]:
                 super().update_step(group, p, *place)
 
     return Quick
+
+
+def _update(optimizer: Any) -> None:  # noqa: ANN401 - bitsandbytes has no types
+    if not optimizer.initialized:
+        optimizer.check_overrides()
+        optimizer.to_gpu()
+        optimizer.initialized = True
+    for number, group in enumerate(optimizer.param_groups):
+        for place, p in enumerate(group["params"]):
+            if p.grad is None:
+                continue
+            if not optimizer.state[p]:
+                optimizer.init_state(group, p, number, place)
+            optimizer.prefetch_state(p)
+            optimizer.update_step(group, p, number, place)
 
 
 def usable(p: Tensor, state: dict[str, Any]) -> bool:
