@@ -18,7 +18,7 @@ from ragtune.base.screen.console import note
 from ragtune.base.text import first_line
 from ragtune.model.hardware import has_triton
 
-_BLOCKS, _WARPS = 4, 8
+_BLOCKS, _WARPS = 1, 1
 """Blocks of 256 numbers for a program, and its warps."""
 _TRIED = 1 << 20
 """Numbers that both kernels step over before ours is used: enough for bitsandbytes to page them, too."""
