@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from torch import Tensor
 
@@ -63,7 +63,8 @@ class Writer:
     """
 
     def __init__(self) -> None:
-        self._thread: threading.Thread | None = None
+        self._written = threading.Event()  # an interrupted Thread.join takes the thread for ended
+        self._written.set()
         self._left: list[Callable[[], object]] = []
         """What is yet to be written of the present checkpoint."""
         self._error: BaseException | None = None
@@ -83,20 +84,26 @@ class Writer:
         with _whole(path, needed):
             remove(path)  # nothing is written over
             yield
-        finish = partial(self._finish, path, needed, self._left, then)
-        self._thread = threading.Thread(target=finish, name=path.name)
-        self._thread.start()
+        written = threading.Event()
+        finish = partial(self._finish, path, needed, self._left, then, written)
+        threading.Thread(target=finish, name=path.name).start()
+        self._written = written
 
     def save(self, write: Callable[[T], object], value: T) -> None:
         """Let a value with tensors be written as it is now; at once, where memory is short for a copy."""
         free = available_memory()
-        if free is None or _ROOM * _bytes_in(value) > free:
+        if free is None or _ROOM * sum(one.nbytes for one in _tensors(value)) > free:
             write(value)
         else:
             self._left.append(partial(write, snapshot(value)))
 
     def _finish(
-        self, path: Path, needed: int, left: list[Callable[[], object]], then: Callable[[], None]
+        self,
+        path: Path,
+        needed: int,
+        left: list[Callable[[], object]],
+        then: Callable[[], None],
+        written: threading.Event,
     ) -> None:
         left.append(partial(seal, path))
         try:
@@ -109,6 +116,7 @@ class Writer:
         except BaseException as error:  # noqa: BLE001 - raised where somebody hears it
             left.clear()
             self._error = error
+        written.set()
 
     def _require_wanted(self) -> None:
         if self._given_up:
@@ -126,10 +134,8 @@ class Writer:
         self.look()
 
     def _join(self) -> None:
-        if self._thread:
-            with busy("writing the checkpoint"):
-                self._thread.join()
-            self._thread = None
+        with busy("writing the checkpoint"):
+            self._written.wait()
 
     def __enter__(self) -> Self:
         return self
@@ -158,23 +164,21 @@ def _whole(checkpoint: Path, needed: int) -> Iterator[None]:
         raise
 
 
-def snapshot(value: Any) -> Any:  # noqa: ANN401 - of whatever a state dict holds
+def snapshot(value: T) -> T:
     """The same value, its tensors copied into the processor's memory: later steps don't change it."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        same = copy.copy(value)
-        same.update({key: snapshot(one) for key, one in value.items()})
-        return same
-    if type(value) in (list, tuple):
-        return type(value)(map(snapshot, value))
-    return copy.deepcopy(value)
+    copies = {id(one): one.detach().to("cpu", copy=True) for one in _tensors(value)}
+    return copy.deepcopy(value, dict[int, object](copies))  # what is shared stays so
 
 
-def _bytes_in(value: object) -> int:
-    """Of the tensors in a value."""
-    if isinstance(value, Tensor):
-        return int(value.nbytes)
-    if isinstance(value, dict):
-        return sum(map(_bytes_in, value.values()))
-    return sum(map(_bytes_in, value)) if isinstance(value, list | tuple) else 0
+def _tensors(value: object) -> list[Tensor]:
+    """The tensors in dictionaries and lists, as state dicts have them; what is shared once."""
+    parts = [value]
+    found: dict[int, Tensor] = {}
+    for part in parts:
+        if isinstance(part, Tensor):
+            found[id(part)] = part
+        elif isinstance(part, dict):
+            parts += part.values()
+        elif isinstance(part, list | tuple):
+            parts += part
+    return [*found.values()]
