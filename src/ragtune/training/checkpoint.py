@@ -13,6 +13,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
@@ -31,6 +32,8 @@ from ragtune.store.seal import is_whole, seal, set_aside
 T = TypeVar("T")
 _ROOM = 2
 """A copy is made where so many would fit into the free memory: the training takes some of it, too."""
+_AT_ONCE = 4
+"""Tensors that are copied at a time: new memory takes as long as the copy."""
 
 
 def checkpoints(folder: Path) -> list[tuple[int, Path]]:
@@ -134,8 +137,9 @@ class Writer:
         self.look()
 
     def _join(self) -> None:
-        with busy("writing the checkpoint"):
-            self._written.wait()
+        if not self._written.is_set():
+            with busy("writing the checkpoint"):
+                self._written.wait()
 
     def __enter__(self) -> Self:
         return self
@@ -166,8 +170,11 @@ def _whole(checkpoint: Path, needed: int) -> Iterator[None]:
 
 def snapshot(value: T) -> T:
     """The same value, its tensors copied into the processor's memory: later steps don't change it."""
-    copies = {id(one): one.detach().to("cpu", copy=True) for one in _tensors(value)}
-    return copy.deepcopy(value, dict[int, object](copies))  # what is shared stays so
+    tensors = _tensors(value)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        copies = pool.map(lambda one: one.detach().to("cpu", copy=True), tensors)
+        known: dict[int, object] = dict(zip(map(id, tensors), copies, strict=True))
+    return copy.deepcopy(value, known)  # what is shared stays so
 
 
 def _tensors(value: object) -> list[Tensor]:
