@@ -5,17 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import SequentialSampler
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerControl
+from transformers import PrinterCallback, TrainerControl
 from transformers.utils import ModelOutput
 
-from ragtune.base.errors import RagtuneError, is_out_of_memory
+from ragtune.base.errors import is_out_of_memory
 from ragtune.base.screen.console import note, warn
 from ragtune.base.stopping import ask, asked
 from ragtune.data.encode import Sample
@@ -23,16 +22,10 @@ from ragtune.distributed.summing import Summing
 from ragtune.distributed.world import World
 from ragtune.model.fast.dropout import Masks
 from ragtune.model.fast.lora import drop_waiting
-from ragtune.model.full import read_into
 from ragtune.model.hardware import free_gpu
-from ragtune.model.lora import refresh
 from ragtune.model.plan import Plan
-from ragtune.model.skeleton import has_own_code
-from ragtune.model.wrapping import Tuned, digest_of
-from ragtune.store.seal import is_whole
+from ragtune.model.wrapping import Tuned
 from ragtune.training.announcing import Announcing
-from ragtune.training.average import Average
-from ragtune.training.checkpoint import keep_newest, writing
 from ragtune.training.failures import smaller_plan
 from ragtune.training.flat import flat_optimizer, split_rates
 from ragtune.training.graphs import Graphs
@@ -42,14 +35,10 @@ from ragtune.training.moments import quick
 from ragtune.training.noise import Noise
 from ragtune.training.questions import Questions
 from ragtune.training.rows import PackedRows, RowCollator, cross_entropies, read_row, split_rows
-
-_DRIFTED = (
-    "Every rank adds up the same: one that gets another result has a fault in its GPU or its memory. Leave it "
-    "out: the same command goes on from the last checkpoint."
-)
+from ragtune.training.saving import SavingTrainer
 
 
-class PackedTrainer(Trainer):
+class PackedTrainer(SavingTrainer):
     """Trains on the rows in their order.
 
     When memory runs out in a step, the step begins again with a smaller plan.
@@ -78,23 +67,18 @@ class PackedTrainer(Trainer):
         **options: object,
     ) -> None:
         collate = RowCollator(packed=plan.packed, shared=plan.shared_prefix)
-        super().__init__(data_collator=collate, **options)
+        super().__init__(keep=keep, world=world, data_collator=collate, **options)
         self.remove_callback(PrinterCallback)  # `Watch` says what matters
         # compute_loss divides by the step's trained tokens, so Trainer must not divide by rows.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
         alpha, self.neftune_noise_alpha = self.args.neftune_noise_alpha, None  # not Trainer's
         self.noise = Noise(alpha, masks) if alpha else None
-        self.keep = keep
         self.questions = questions
-        self.average: Average | None = None
-        """Of the last steps' weights, if it is wanted."""
         self.lora_plus: float | None = None
         """How often the learning rate the adapter's B matrices have, if they have their own."""
-        self.world = world
         self.stopping = False
         """Whether a signal came, to any rank."""
-        self.learning = [p for p in self.model.parameters() if p.requires_grad]
         if world:
             self.summing = Summing(self.learning)
         self.plan = plan
@@ -316,46 +300,3 @@ class PackedTrainer(Trainer):
             self.args, self.state, self.control, metrics
         )
         return metrics
-
-    def load_best(self) -> None:
-        """Put the weights of the best step into the model.
-
-        Trainer's own way remembers a path, and takes the last step in silence if the run was moved.
-        """
-        best = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
-        if not is_whole(best):
-            raise RagtuneError(
-                f"The best checkpoint, {best}, is gone or damaged.",
-                f"Delete {best.parent} and run the same command again: the training is repeated.",
-            )
-        self._load_from_checkpoint(str(best))
-
-    def _load_from_checkpoint(
-        self, resume_from_checkpoint: str, model: Tuned | None = None
-    ) -> None:
-        """Each weight must be there, and none may be beyond; Trainer would take less in silence."""
-        model, folder = model or self.model, Path(resume_from_checkpoint)
-        if isinstance(model, PreTrainedModel):
-            read_into(model, folder, trust_remote_code=has_own_code(model.config))
-        else:
-            refresh(model, folder)
-        if self.average:
-            self.average.load(folder)
-
-    def _save_checkpoint(self, model: Tuned, trial: object) -> None:
-        if self.world and self.world.alike:
-            with self.world.saving():
-                digest = digest_of(self.model, trained=True)
-                self.world.require_same(digest, "The adapter", _DRIFTED)
-        if self.world and not self.world.leads:
-            return
-        folder = Path(self._get_output_dir(trial=trial))
-        checkpoint = folder / f"checkpoint-{self.state.global_step}"
-        # Weights, AdamW's two averages and perhaps that of the weights, in float32.
-        needed = (16 if self.average else 12) * sum(p.numel() for p in self.learning)
-        with writing(checkpoint, needed):
-            super()._save_checkpoint(model, trial)
-            if self.average:
-                self.average.save(checkpoint)
-        # Only now may older ones go: until the manifest stands this one does not count.
-        keep_newest(folder, self.keep, self.state.best_global_step)

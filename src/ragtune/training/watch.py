@@ -56,6 +56,7 @@ class Watch(TrainerCallback):
     ) -> None:
         if self.trainer.average:
             self.trainer.average.take(state.global_step)
+        self.trainer.writer.look()
         require_held()  # before a checkpoint that would take the place of another machine's
         # After the last step comes the adapter itself; only the best of several needs a checkpoint.
         if state.global_step >= state.max_steps:
