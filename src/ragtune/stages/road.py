@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ragtune.base.disk import ReadOnlyError, disk_errors, full_disk
 from ragtune.base.errors import RagtuneError
-from ragtune.base.files import remove
+from ragtune.base.files import later, remove
 from ragtune.base.garbage import sparing_the_old
 from ragtune.base.lock import locked, refusal, require_held
 from ragtune.base.processes import require_own_settings
@@ -153,7 +153,7 @@ def _made(context: Context, stage: Stage, place: Path) -> Proof:
     context.say(stage.title)
     work = work_of(folder, stage, recipe)
     _tell_of_others(work, stage)
-    read = read_inputs(recipe, stage.inputs)
+    read, found = read_inputs(recipe, stage.inputs), later(versions)
     with busy(stage.title), _measured(stage.time, folder.path) as (times, peaks):
         made = work / "made"
         with disk_errors(made):
@@ -172,7 +172,7 @@ def _made(context: Context, stage: Stage, place: Path) -> Proof:
         inputs=inputs,
         date=context.day,
         commit=context.pin(),
-        versions=versions(),
+        versions=found.result(),
         times=_loading(context) | times,
         peak_gib=peaks,
         facts=facts,
