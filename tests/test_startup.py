@@ -93,6 +93,7 @@ load_adapter(load_model(source, cpu, nf4=False), Path("adapter"))
 print(*SPARED & sys.modules.keys())
 import ragtune.api, ragtune.stages.train
 print(*{"bitsandbytes", "matplotlib"} & sys.modules.keys())  # Trainer imports datasets
+print(*{"ragtune.building.build"} & sys.modules.keys())
 import bitsandbytes, peft.import_utils
 assert bitsandbytes.nn.Linear4bit and peft.import_utils.is_bnb_available()
 """

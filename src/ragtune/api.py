@@ -13,7 +13,6 @@ from pydantic import JsonValue
 from ragtune.base.errors import RagtuneError
 from ragtune.base.screen.notebook import Shown, one_output, page
 from ragtune.base.screen.progress import busy
-from ragtune.building import build as building
 from ragtune.building.figures import Built
 from ragtune.data.prepare import DataReport
 from ragtune.recipe.corpus import Corpus
@@ -102,6 +101,8 @@ def build(
         UsageError: the corpus, a file or a question must be changed.
         RagtuneError: something failed; its message says what to do.
     """
+    from ragtune.building import build as building  # noqa: PLC0415 - a tenth of a second, which no run needs
+
     whole = load_corpus(corpus, list(overrides))
     built = building.build(
         whole,

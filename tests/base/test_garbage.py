@@ -63,12 +63,17 @@ def test_importing_leaves_collecting_as_it_was() -> None:
         gc.enable()
 
 
-def test_a_command_imports_without_it() -> None:
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [("import ragtune", "ragtune.run"), ("from ragtune.stages import begin", "begin._imported()")],
+    ids=["command", "rank"],
+)
+def test_it_imports_without_it(first: str, then: str) -> None:
     """Counted: each collection of the oldest objects looks through all of what was imported so far."""
     script = (
-        "import gc, ragtune\n"
+        f"import gc\n{first}\n"
         "before = gc.get_stats()[2]['collections']\n"
-        "ragtune.run\n"
+        f"{then}\n"
         "assert gc.isenabled()\n"
         "print(gc.get_stats()[2]['collections'] - before)"
     )

@@ -57,8 +57,8 @@ def forked_ranks(faults: Mapping[str, Sequence[Any]]) -> None:
     for _ in range(MOST - 1):
         spares.append(Spare(spares))
 
-    def start(place: Any, module: str) -> Any:
-        assert module == "ragtune.stages.follow"
+    def start(place: Any, module: str, *_: str) -> Any:
+        assert module == "ragtune.stages.begin"
         said = tempfile.TemporaryFile()  # noqa: SIM115 - as the original
         spare = spares.pop()
         environment = os.environ | place.environment()

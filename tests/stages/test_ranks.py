@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -49,6 +51,26 @@ def test_a_device_that_is_not_there_is_refused(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(UsageError, match="and this machine has 2 GPUs"):
         devices_of(recipe_for(tiny_recipe, devices))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "told"), [("adamw", []), ("paged_adamw_8bit", [ranks.AHEAD])]
+)
+def test_ranks_are_told_to_import_ahead_what_takes_long(
+    tiny_recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch, optimizer: str, told: list[str]
+) -> None:
+    begun: list[tuple[object, ...]] = []
+
+    @contextmanager
+    def launched(*given: object) -> Iterator[None]:
+        begun.append(given)
+        yield
+
+    monkeypatch.setattr(ranks, "launched", launched)
+    tiny_recipe["train"]["optimizer"] = optimizer
+    with Ranks(recipe_for(tiny_recipe, 2)) as one:
+        one.start()
+    assert begun == [([0, 1], ranks.FOLLOW, *told)]
 
 
 def test_a_script_of_python_under_a_launcher_does_nothing_on_other_ranks(

@@ -18,6 +18,8 @@ import ragtune
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.cli import main
 from ragtune.scoring.metrics import METRICS
+from ragtune.stages import run as stages
+from ragtune.stages.context import Context
 from tests.faults import digests
 from tests.ready import Ready
 from tests.store.test_folder import finished
@@ -412,3 +414,34 @@ def test_an_offline_run_is_whole_but_for_the_push_and_says_so(
     assert f"Not published: offline. Later: ragtune push {run}" in said
     assert "push" not in json.loads((run / "run.json").read_text("utf-8"))
     assert (run / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [("adamw", ["check", "make"]), ("adamw_8bit", ["check", "import", "make"])],
+)
+def test_what_takes_long_to_import_is_imported_while_the_data_are_prepared(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    optimizer: str, expected: list[str],
+) -> None:  # fmt: skip
+    """But not where the check fails."""
+    did: list[str] = []
+    for name, found in (
+        ("check", "check"), ("import_ahead", "import"), ("make", "make"), ("report", ""), ("merge", ""),
+        ("_where", ""),
+    ):  # fmt: skip
+        monkeypatch.setattr(stages, name, lambda *_, found=found: found and did.append(found))
+    monkeypatch.setattr(stages, "_stages", lambda _: ("data",))
+    monkeypatch.setattr("ragtune.stages.views.report", lambda _: None)
+    tiny_recipe["train"]["optimizer"] = optimizer
+    stages.run(Context(tiny_recipe, [], tmp_path / "run"))
+    assert did == expected
+
+    def failing(_: Context) -> None:
+        raise UsageError("no GPU", "")
+
+    monkeypatch.setattr(stages, "check", failing)
+    did.clear()
+    with pytest.raises(UsageError):
+        stages.run(Context(tiny_recipe, [], tmp_path / "run"))
+    assert did == []

@@ -10,6 +10,7 @@ import pytest
 
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Recipe
+from ragtune.store import inputs, seal
 from ragtune.store.inputs import input_changes, read_inputs
 from ragtune.store.sets import set_name
 from tests.conftest import make_records, write_records
@@ -94,3 +95,28 @@ def test_one_file_is_known_however_its_path_is_spelt(
 )  # fmt: skip
 def test_what_a_set_is_called(source: str, expected: str) -> None:
     assert set_name(recipe("t.jsonl", source)) == expected
+
+
+def test_weights_are_read_once_for_all_stages_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But anew where their time is another; small files always."""
+    read: list[str] = []
+    original = seal.sha256
+    monkeypatch.setattr(seal, "sha256", lambda file: (read.append(file.name), original(file))[1])
+    monkeypatch.setattr(inputs, "SMALL", 100)
+    weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
+    weights.write_bytes(b"1" * 200)
+    config.write_text("{}", "utf-8")
+    one = load_recipe(
+        BASE | {"model": {"id": str(tmp_path)}, "data": {"train": "a/b", "eval": "a/b"}}
+    )
+    first = read_inputs(one, KEYS)()
+    assert sorted(read) == ["config.json", "model.safetensors"]
+    read.clear()
+    assert read_inputs(one, KEYS)() == first
+    assert read == ["config.json"]
+    weights.write_bytes(b"2" * 200)
+    os.utime(weights, ns=(1, 1))
+    changed = read_inputs(one, KEYS)()["model.id"]["files"]["model.safetensors"]
+    assert changed != first["model.id"]["files"]["model.safetensors"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> list[Fake]:
 
     for name, value in (
         ("_has_graphs", lambda _: True), ("_wait", lambda _: None), ("_has_room", lambda _: True),
-        ("capture", capture), ("_FASTER", 1e9),
+        ("capture", capture), ("_FASTER", 1e9), ("_CAUGHT_UP", 1.0),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
     return made
@@ -342,6 +343,52 @@ def test_a_gpu_that_is_busy_is_left_alone(
     monkeypatch.setattr(module, "_CAUGHT_UP", -1.0)
     train(tiny_recipe, tmp_path / "busy", STEPS)
     assert not fakes
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["waits", "busy"])
+def test_whether_a_gpu_waits_for_python_is_seen_by_a_brief_row_that_leaves_nothing(
+    tiny_recipe: dict[str, Any], tmp_path: Path, fakes: list[Fake], waits: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A full queue keeps Python at a long row until the GPU is through: both are at the end together."""
+    original = Graphs._eager
+    rows: list[int] = []
+
+    def slow(self: Graphs, row: Any, run: Any) -> Any:
+        torch.rand(1)  # a model that draws, of itself
+        loss = original(self, row, run)
+        tokens = row["input_ids"].shape[1]
+        rows.append(tokens)
+        time.sleep(0.3 if waits or tokens > 18 else 0.01)
+        return loss
+
+    monkeypatch.setattr(module, "_CAUGHT_UP", 0.25)
+    monkeypatch.setattr(Graphs, "_eager", slow)
+    short = "train.steps=12", "train.arguments.neftune_noise_alpha=5"
+    one = train(tiny_recipe, tmp_path / "graphs", *short)
+    assert bool(fakes) == waits
+    assert [n for n, tokens in enumerate(rows) if tokens <= 18] == [4, 5]
+    assert bool(summary(one)["plan"]["graphs"]) == waits
+    monkeypatch.setattr(Graphs, "_eager", original)
+    without(monkeypatch)
+    other = train(tiny_recipe, tmp_path / "plain", *short)
+    same(one, other, loss=1e-5, weight=1e-5)
+
+
+def test_a_brief_row_that_has_no_room_is_no_row_that_has_none(
+    tiny_recipe: dict[str, Any], tmp_path: Path, fakes: list[Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It needs a second set of gradients, which may not fit beside the training's own."""
+
+    def failing(*_: object) -> float:
+        raise torch.OutOfMemoryError("no")
+
+    monkeypatch.setattr(Graphs, "_brief", failing)
+    one = train(tiny_recipe, tmp_path / "graphs", "train.steps=12")
+    assert not fakes
+    assert summary(one)["plan"]["changes"] == []
+    without(monkeypatch)
+    same(one, train(tiny_recipe, tmp_path / "plain", "train.steps=12"), loss=1e-5, weight=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
-"""bitsandbytes is imported where it is used: PEFT would import it wherever it is installed, for two seconds."""
+"""bitsandbytes is imported where it is used, or ahead of it: PEFT would import it wherever it is installed."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -30,6 +32,20 @@ class _Spared(MetaPathFinder, Loader):
 def install() -> None:
     """Spare the imports of PEFT; before it is imported."""
     sys.meta_path.insert(0, _Spared())
+
+
+def import_ahead() -> None:
+    """Begin to import it beside everything else: it takes seconds, the more if the disk is first read.
+
+    Whoever uses it imports it all the same, and waits for the rest. An import that fails is tried again there,
+    and says so.
+    """
+    threading.Thread(target=_import, name=f"importing {_SPARED}", daemon=True).start()
+
+
+def _import() -> None:
+    with contextlib.suppress(Exception):  # whatever a package raises that is broken, or not there
+        importlib.import_module(f"{_SPARED}.functional")
 
 
 @contextlib.contextmanager

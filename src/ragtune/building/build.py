@@ -33,7 +33,7 @@ from ragtune.building.examples import (
     side_of_unanswered,
     sides_of,
 )
-from ragtune.building.figures import Built, Whose, write_built
+from ragtune.building.figures import FILES, Built, Whose, write_built
 from ragtune.building.indexing import known, language_of, made_with, retriever_of
 from ragtune.building.questions import Question, read_questions
 from ragtune.building.replaced import require_own
@@ -46,7 +46,6 @@ from ragtune.data.example import Passage
 from ragtune.recipe.corpus import Corpus
 from ragtune.recipe.load import save
 
-FILES: dict[Side, str] = {side: f"{side}.jsonl" for side in SIDES}
 _DEEPER = 2
 """How much deeper than asked is searched at once: some of what is found is of the other side."""
 _AT_ONCE = 128

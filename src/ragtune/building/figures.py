@@ -20,6 +20,8 @@ from ragtune.data.example import Passage
 from ragtune.scoring.statistics import Figure
 
 NAME = "build.json"
+FILES: dict[SplitName, str] = {"train": "train.jsonl", "eval": "eval.jsonl"}
+"""The examples, beside it."""
 SHOWN = 50
 """Entries of a list that are kept; how many there are is counted beside it."""
 _DIGITS = 15

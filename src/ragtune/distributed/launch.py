@@ -25,7 +25,7 @@ _LINES, _LONGEST = 3, 600
 
 
 @contextlib.contextmanager
-def launched(devices: Sequence[int], module: str) -> Iterator[World]:
+def launched(devices: Sequence[int], module: str, *arguments: str) -> Iterator[World]:
     """A process beside this one, which is rank 0, for each device but the first; they run a Python module.
 
     torch's own launcher makes a child of every rank, this one too, and takes over the signals: a notebook
@@ -42,7 +42,7 @@ def launched(devices: Sequence[int], module: str) -> Iterator[World]:
     os.environ |= _LOOPBACK
     try:
         for rank, device in enumerate(devices[1:], 1):
-            followers.start(replace(place, rank=rank, local_rank=device), module)
+            followers.start(replace(place, rank=rank, local_rank=device), module, *arguments)
         world = World(place, server, followers)
         try:
             yield world
@@ -71,9 +71,9 @@ class _Followers:
     def __init__(self) -> None:
         self._all: list[Follower] = []
 
-    def start(self, place: Place, module: str) -> None:
+    def start(self, place: Place, module: str, *arguments: str) -> None:
         """Start the next one."""
-        self._all.append(start(place, module))
+        self._all.append(start(place, module, *arguments))
 
     def ended(self) -> tuple[int, str] | None:
         """The first that ended, and how."""
@@ -101,12 +101,12 @@ class _Followers:
             follower.said.close()
 
 
-def start(place: Place, module: str) -> Follower:
+def start(place: Place, module: str, *arguments: str) -> Follower:
     """Start a rank on this machine, in a session of its own: Ctrl-C reaches rank 0 alone."""
     said = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
     to: IO[bytes] | int = 2 if asked_to_tell() else said
     process = subprocess.Popen(  # noqa: S603 - Python itself, and a module of ours
-        [sys.executable, "-P", "-m", module],
+        [sys.executable, "-P", "-m", module, *arguments],
         # Before it starts: libraries look for GPUs while they are imported.
         env=os.environ | place.environment() | _LOOPBACK | {VISIBLE: seen(place.local_rank)},
         stdin=subprocess.DEVNULL, stdout=to, stderr=to, start_new_session=True,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from typing_extensions import TypedDict  # pydantic wants this one, before Python 3.12
 
 SAMPLES = 10_000
 CONFIDENCE = 0.95
 _AT_ONCE = 2_000_000
 """Numbers that are drawn at a time: they stay in the processor's cache."""
+_MOST_KEPT = 2_000
+"""Questions whose draws are kept: 40 MB."""
 
 
 class Figure(TypedDict):
@@ -27,6 +30,7 @@ Figures = dict[str, Figure]
 """One a metric, or whatever else is counted."""
 
 K = TypeVar("K", bound=Hashable)
+Draws = NDArray[np.signedinteger[Any]]
 Columns = Mapping[str, Sequence[float]]
 """Values of each metric, one a question."""
 
@@ -61,18 +65,27 @@ def figures(columns: Mapping[K, Sequence[float]], seed: int) -> dict[K, Figure]:
 def _interval(content: bytes, n: int, seed: int) -> tuple[list[float], list[float]]:
     """Both ends of the interval of each column of an array [n, columns] of float64."""
     values = np.frombuffer(content).reshape(n, -1)
+    draws = _kept_draws(n, seed) if n <= _MOST_KEPT else _draws(n, seed)
+    means = np.concatenate([often.astype(np.float64) @ values / n for often in draws])
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
+    return low.tolist(), high.tolist()
+
+
+@lru_cache(1)  # a report has many columns, all of the same questions
+def _kept_draws(n: int, seed: int) -> list[Draws]:
+    return [often.astype(np.int16) for often in _draws(n, seed)]
+
+
+def _draws(n: int, seed: int) -> Iterator[Draws]:
+    """How often each of n questions is drawn, [some, n] of `SAMPLES` samples at a time."""
     generator = np.random.default_rng(seed)
-    means = np.empty((SAMPLES, values.shape[1]))
     rows = max(1, min(SAMPLES, _AT_ONCE // n))
     for start in range(0, SAMPLES, rows):
         count = min(rows, SAMPLES - start)
         drawn = generator.integers(0, n, (count, n), dtype=np.int32)
         drawn += np.arange(count, dtype=np.int32)[:, None] * n
-        often = np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n)
-        means[start : start + count] = often.astype(np.float64) @ values / n
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
-    return low.tolist(), high.tolist()
+        yield np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n)
 
 
 def rate_of(found: int, n: int) -> Figure:

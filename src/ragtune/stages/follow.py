@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from ragtune.base import stopping
 from ragtune.base.errors import RagtuneError, UsageError, in_words
+from ragtune.base.garbage import sparing_the_old
 from ragtune.base.screen.output import complain, silent
 from ragtune.base.versions import versions
 from ragtune.distributed import limits
@@ -42,10 +43,11 @@ def follow(place: Place, patience: float = limits.REACH) -> int:
     """
     world = World(place, patience=patience)
     try:
-        world.meet(dict(versions()), own_device())
-        following = _Following(world)
-        while True:
-            following.do(world.agree())  # type: ignore[arg-type]
+        with sparing_the_old():
+            world.meet(dict(versions()), own_device())
+            following = _Following(world)
+            while True:
+                following.do(world.agree())  # type: ignore[arg-type]
     except OverError as error:
         return error.exit_code
     except LostError:
@@ -139,7 +141,3 @@ def main() -> None:
         complain(f"{error}\n")
         code = error.exit_code
     sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()

@@ -17,11 +17,17 @@ from ragtune.base.versions import versions
 from ragtune.distributed.launch import launched
 from ragtune.distributed.place import Place, take_place
 from ragtune.distributed.world import Device, World
-from ragtune.model.hardware import Gpu, Hardware, choose_hardware, gpu_of
+from ragtune.model.hardware import (
+    Gpu,
+    Hardware,
+    choose_hardware,
+    gpu_of,
+    needs_bitsandbytes,
+)
 from ragtune.recipe.schema import Recipe
 
-FOLLOW = "ragtune.stages.follow"
-"""What they run on this machine."""
+FOLLOW, AHEAD = "ragtune.stages.begin", "ahead"
+"""What they run on this machine, and what they are told where bitsandbytes will be needed."""
 
 
 class Ranks:
@@ -44,6 +50,7 @@ class Ranks:
             )
         self._devices = [0] if self._place else devices_of(recipe)
         self.size = count_of(recipe)
+        self._recipe = recipe
         if torch.cuda.is_available():
             torch.cuda.set_device(self._devices[0])
         self._open = ExitStack()
@@ -64,7 +71,8 @@ class Ranks:
             if self._place:
                 self.world = _launched_world(self._place)  # whose ranks begin but once
             else:
-                self.world = self._open.enter_context(launched(self._devices, FOLLOW))
+                told = [AHEAD] * needs_bitsandbytes(self._recipe)
+                self.world = self._open.enter_context(launched(self._devices, FOLLOW, *told))
 
     def gpus(self) -> list[Gpu]:
         """The GPUs of all ranks; none of a CPU. Those of a launcher must be there to tell; raises as `tell`."""

@@ -11,16 +11,17 @@ from pathlib import Path
 
 from ragtune.base.disk import ReadOnlyError, disk_errors, full_disk
 from ragtune.base.errors import RagtuneError
-from ragtune.base.files import remove
+from ragtune.base.files import later, remove
 from ragtune.base.garbage import sparing_the_old
 from ragtune.base.lock import locked, refusal, require_held
 from ragtune.base.processes import require_own_settings
 from ragtune.base.screen.console import note, warn
 from ragtune.base.screen.progress import busy
+from ragtune.base.sparing import import_ahead
 from ragtune.base.stopping import stop_if_asked
 from ragtune.base.versions import versions
 from ragtune.base.windows import rename
-from ragtune.model.hardware import free_gpu, gpu_peak, reset_gpu_peak
+from ragtune.model.hardware import free_gpu, gpu_peak, needs_bitsandbytes, reset_gpu_peak
 from ragtune.recipe.load import save
 from ragtune.stages.context import Context
 from ragtune.stages.holds import changes, fits, require_unchanged, require_whole, with_later
@@ -120,8 +121,11 @@ def make(context: Context, stage: Stage | str) -> Proof:
         )
     if proof is not None:
         _retire_remade(context)
-    if context.ranks and stage.loads and not (context.remote and stage.asks):
-        context.ranks.start()  # which takes them as long as what is needed first
+    if stage.loads and not (context.remote and stage.asks):
+        if context.ranks:
+            context.ranks.start()  # which takes them as long as what is needed first
+        if needs_bitsandbytes(recipe):
+            import_ahead()
     for name in stage.needs:
         make(context, name)
     proof = _made(context, stage, place)
@@ -149,7 +153,7 @@ def _made(context: Context, stage: Stage, place: Path) -> Proof:
     context.say(stage.title)
     work = work_of(folder, stage, recipe)
     _tell_of_others(work, stage)
-    read = read_inputs(recipe, stage.inputs)
+    read, found = read_inputs(recipe, stage.inputs), later(versions)
     with busy(stage.title), _measured(stage.time, folder.path) as (times, peaks):
         made = work / "made"
         with disk_errors(made):
@@ -168,7 +172,7 @@ def _made(context: Context, stage: Stage, place: Path) -> Proof:
         inputs=inputs,
         date=context.day,
         commit=context.pin(),
-        versions=versions(),
+        versions=found.result(),
         times=_loading(context) | times,
         peak_gib=peaks,
         facts=facts,

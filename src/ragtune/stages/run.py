@@ -7,8 +7,10 @@ from ragtune.base.commands import command_line
 from ragtune.base.errors import UsageError
 from ragtune.base.files import read_if_whole
 from ragtune.base.screen.console import console, heading, note, warn
+from ragtune.base.sparing import import_ahead
 from ragtune.base.stopping import stop_if_asked
 from ragtune.base.web.network import hub_is_offline
+from ragtune.model.hardware import needs_bitsandbytes
 from ragtune.model.to_gguf.modelfile import MODELFILE
 from ragtune.model.to_gguf.write import FILES
 from ragtune.reporting.answers import answer_rows
@@ -34,11 +36,13 @@ from ragtune.stages.summary import reasked_of, summary_of
 
 def run(context: Context) -> Comparison | None:
     """Everything, in order; what is finished is not repeated. Within `working`."""
-    if _finished(context):
+    if finished := _finished(context):
         note(f"The run in {context.folder.path} is finished: no stage is repeated.")
     elif context.ranks:
         context.ranks.start()  # while the check looks
     check(context)
+    if not finished and needs_bitsandbytes(context.recipe):
+        import_ahead()  # while the data are prepared
     for stage in _stages(context):
         make(context, stage)
     compared = report(context)

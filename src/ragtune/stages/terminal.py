@@ -11,8 +11,7 @@ from rich.console import Group
 
 from ragtune.base.errors import UsageError
 from ragtune.base.screen.console import console, note, to_stderr
-from ragtune.building.build import FILES
-from ragtune.building.figures import Built
+from ragtune.building.figures import FILES, Built
 from ragtune.building.retrieval.compare import verdicts
 from ragtune.data.example import Example
 from ragtune.data.read import read_examples

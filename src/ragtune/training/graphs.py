@@ -1,9 +1,10 @@
 """Rows as CUDA graphs, where a GPU would wait for Python: small models' kernels are faster than they are told.
 
-The first rows run as they are, and two of them are timed. If the GPU is finished as soon as Python is, a
-row's forward and backward pass is captured, for a few sizes of rows, and replayed from then on. That is
-measured, too, and a graph's loss and gradients must be those of the same row without it. There are none
-where weights are gathered as they are needed, or where a training is to be the same bit for bit.
+The first rows run as they are, and two of them are timed. If the GPU is finished as soon as Python is, and a
+row of a few tokens, which is as much work for Python, takes as long, a row's forward and backward pass is
+captured, for a few sizes of rows, and replayed from then on. That is measured, too, and a graph's loss and
+gradients must be those of the same row without it. There are none where weights are gathered as they are
+needed, or where a training is to be the same bit for bit.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ _UNTIMED = 2
 """Rows in which kernels are compiled and memory is taken."""
 _TIMED = 2
 _CAUGHT_UP = 0.25
-"""Of a row's time: if the GPU needs less when Python is through, it was waiting for Python."""
+"""Of a row's time: if the GPU needs less than Python and so much, it was waiting for Python."""
+_BRIEF, _FEW = 2, (5, 4)
+"""Samples of a brief row, and tokens of each one's prompt and completion: of sizes that are no multiple of 16,
+as most rows', so that no kernel is compiled for it."""
 _FASTER = 0.8
 """Of the time that a row took, at most, with a graph."""
 _MOST_SIZES = 6
@@ -45,6 +49,8 @@ Row = dict[str, Any]
 """What the collator makes, on the GPU."""
 Run = Callable[[Row], Tensor]
 """One row forward and backward; gives its loss."""
+Collate = Callable[[int, Sequence[Sample]], Row]
+"""Makes a row of the index that it is to have and of samples."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Graphs:
         model: of which some parameters are trained.
         rows: all packed rows of the training, in their order.
         device: the GPU.
+        collate: makes a row of samples.
         announce: puts into the GPU's memory what else differs from row to row.
         told: is given words when graphs are used, and none when they no longer are.
     """
@@ -72,6 +79,7 @@ class Graphs:
         model: nn.Module,
         rows: Sequence[Sequence[Sample]],
         device: torch.device,
+        collate: Collate,
         announce: Callable[[Row], None],
         told: Callable[[str], None],
     ) -> None:
@@ -79,6 +87,7 @@ class Graphs:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.rows = rows
         self.device = device
+        self.collate = collate
         self.announce = announce
         self.told = told
         self.sizes: list[RowSize] | None = None
@@ -105,7 +114,7 @@ class Graphs:
             return self._eager(row, run)
         loss = self._timed(row, run)
         if len(self.seconds) == _TIMED and not self.off:
-            self._decide(row["row"] + 1)
+            self._decide(row["row"], run)
         return loss
 
     def drop(self) -> None:
@@ -130,15 +139,53 @@ class Graphs:
         self.off = self.off or end - told > _CAUGHT_UP * (end - start)
         return loss
 
-    def _decide(self, done: int) -> None:
-        """Choose sizes, where graphs are worth it and have room."""
+    def _decide(self, last: int, run: Run) -> None:
+        """Choose sizes, where graphs are worth it and have room; `last` is the row that was run."""
+        done = last + 1
         most = min(_MOST_SIZES, (len(self.rows) - done) // _ROWS_A_SIZE)
-        if most < 1:
+        if most < 1 or not self._waits(last, run):
             self.off = True
         elif not _has_room(self.device):
             self._refuse("there is too little memory for their activations")
         else:
             self.sizes = choose_sizes(self.rows[done:], most)
+
+    def _waits(self, last: int, run: Run) -> bool:
+        """Whether the GPU waits for Python, by a row that is as much for Python and hardly any for the GPU.
+
+        A row of many tokens does not tell: Python waits itself there, as only about a thousand kernels may
+        wait for the GPU, and is through with the row when the GPU is.
+        """
+        prompt, completion = _FEW
+        brief = self.collate(last, [
+            Sample(one.qid, one.prompt_ids[-prompt:], one.completion_ids[:completion], one.number)
+            for one in self.rows[last][:_BRIEF]
+        ])  # fmt: skip
+        kept = [parameter.grad for parameter in self.parameters]
+        random = [self.device.index or 0] if self.device.type == "cuda" else []
+        try:
+            with torch.random.fork_rng(random):
+                seconds = [self._brief(brief, run) for _ in range(2)]
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            drop_waiting(self.model)
+            return False  # where gradients have no room beside the row's, graphs have none
+        finally:
+            for parameter, gradient in zip(self.parameters, kept, strict=True):
+                parameter.grad = gradient
+        row = min(self.seconds)
+        return row - min(seconds) <= _CAUGHT_UP * row
+
+    def _brief(self, row: Row, run: Run) -> float:
+        """The seconds of a row, of which nothing stays."""
+        for parameter in self.parameters:
+            parameter.grad = None
+        _wait(self.device)
+        start = time.perf_counter()
+        self._eager(row, run)
+        _wait(self.device)
+        return time.perf_counter() - start
 
     def _refuse(self, reason: str) -> None:
         self.drop()

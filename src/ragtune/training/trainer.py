@@ -94,7 +94,8 @@ class PackedTrainer(SavingTrainer):
         self.told = torch.zeros(())
         """The loss of this step that Trainer was given before its last row."""
         self.announce = Announcing(masks, self.noise, trained, self.args)
-        self.graphs = Graphs(self.model, self.rows, self.args.device, self.announce, self._tell)
+        device = self.args.device
+        self.graphs = Graphs(self.model, self.rows, device, self._row_of, self.announce, self._tell)
         self._tell("")  # of a plan that is gone on with: whether there are graphs is found anew
         if not plan.packed or plan.spread or torch.are_deterministic_algorithms_enabled():
             self.graphs.drop()
@@ -232,9 +233,11 @@ class PackedTrainer(SavingTrainer):
 
     def _parts(self, row: int) -> list[dict[str, Any]]:
         """A row, cut as the plan has it by now."""
-        samples = self.rows[row]
-        parts = split_rows(samples, -(-len(samples) // self.plan.max_samples_per_row))
-        return [self.data_collator([{"index": row, "samples": part}]) for part in parts]
+        samples, most = self.rows[row], self.plan.max_samples_per_row
+        return [self._row_of(row, part) for part in split_rows(samples, -(-len(samples) // most))]
+
+    def _row_of(self, row: int, samples: Sequence[Sample]) -> dict[str, Any]:
+        return self._prepare_inputs(self.data_collator([{"index": row, "samples": samples}]))  # type: ignore[no-any-return]
 
     def create_optimizer(self, model: Tuned | None = None) -> Optimizer:
         """Trainer's; an 8-bit one over a single tensor (not in float16: the scaler looks at each)."""
