@@ -70,7 +70,7 @@ def test_prompts_read_so_give_the_same_logits_and_cache(
             logits_NV = torch.cat([*read(model, cache, TEXTS)])
             lengths = torch.tensor([*map(len, TEXTS)])
             more_NV = next_logits(model, cache, torch.tensor([7, 8, 9]), lengths, 23)
-        return logits_NV, more_NV, *cache.keys_SPGD, *cache.values_SPGD
+        return logits_NV, more_NV, *cache.keys_QGD.values(), *cache.values_QGD.values()
 
     rows: list[int] = []
     model.register_forward_pre_hook(

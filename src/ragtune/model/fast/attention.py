@@ -29,7 +29,6 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
 from ragtune.model.fast import half
-from ragtune.model.hardware import has_triton
 
 NAME = "ragtune_packed"
 
@@ -68,6 +67,7 @@ def packed_attention(  # noqa: PLR0913 - transformers calls it so
     cu_seq_lens_q: Tensor | None = None,
     max_length_q: int | None = None,
     cache_lengths: Tensor | None = None,
+    cache_starts: Tensor | None = None,
     shared_prefix: bool = False,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
@@ -76,8 +76,9 @@ def packed_attention(  # noqa: PLR0913 - transformers calls it so
     In a row query is [1, H, T, D], key and value are [1, G, T, D], and `cu_seq_lens_q` [S + 1], int32,
     says where each sample begins, and the end. New tokens have `cache_lengths` [S], the tokens in the
     cache before them; query is [S, H, 1, D], key and value are the cache's [S, G, P, D], new token
-    included. With a sliding window a token sees so many positions back, itself included. With
-    `shared_prefix` the row's first part is what all its samples, the others, begin with, and see.
+    included; with `cache_starts` [S] they are all slots of a flat cache. With a sliding window a token sees
+    so many positions back, itself included. With `shared_prefix` the row's first part is what all its
+    samples, the others, begin with, and see.
 
     Returns:
         [1, T, H, D] ([S, 1, H, D] for new tokens), and None for the weights.
@@ -106,7 +107,8 @@ def packed_attention(  # noqa: PLR0913 - transformers calls it so
         raise PackedAttentionError(f"{type(module).__name__} is not causal")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     if cache_lengths is not None:
-        return _to_cache(query, key, value, scale, sliding_window, cache_lengths), None
+        out_S1HD = _to_cache(query, key, value, scale, sliding_window, cache_lengths, cache_starts)
+        return out_S1HD, None
     assert cu_seq_lens_q is not None
     # Contiguous, as transformers' own functions give it: AFMoE takes a view of it.
     if _has_kernel(query, sliding_window) and not shared_prefix:
@@ -201,18 +203,19 @@ def _to_cache(
     scale: float,
     window: int | None,
     lengths_S: Tensor,
+    starts_S: Tensor | None,
 ) -> Tensor:
     samples, heads, _, size = q_SH1D.shape
     _, shared, positions, _ = k_SGPD.shape
     window = positions if window is None else window
-    if q_SH1D.is_cuda and has_triton():
+    if starts_S is not None:
         from ragtune.model.fast import kernels  # noqa: PLC0415 - Triton is on GPU machines alone
 
         out_S1HD = q_SH1D.new_empty((samples, 1, heads, size))
         kernels.attend[(samples, heads)](
-            q_SH1D, k_SGPD, v_SGPD, out_S1HD, lengths_S, scale, window, *q_SH1D.stride()[:2],
-            k_SGPD.stride(0), k_SGPD.stride(2), k_SGPD.stride(1),
-            v_SGPD.stride(0), v_SGPD.stride(2), v_SGPD.stride(1),
+            q_SH1D, k_SGPD, v_SGPD, out_S1HD, starts_S, lengths_S, scale, window,
+            *q_SH1D.stride()[:2],
+            k_SGPD.stride(2), k_SGPD.stride(1), v_SGPD.stride(2), v_SGPD.stride(1),
             heads // shared, size, 1 << (size - 1).bit_length(), _KERNEL_BLOCK,
         )  # fmt: skip
         return out_S1HD
