@@ -108,6 +108,25 @@ def test_one_graph_and_one_cache_do_for_all_batches(
     assert len({len(one.token_ids) for one in found}) > 2
 
 
+def test_what_all_prompts_begin_with_is_read_once(
+    tmp_path: Path, chatml_tokenizer: Any, graphs: list[Graph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model("gemma3")  # which has windows
+    asked = [(qid, [*range(3, 29), *ids]) for qid, ids in prompts(11)]
+    rows: list[int] = []
+    model.register_forward_pre_hook(
+        lambda _, __, given: rows.append(len(given.get("input_ids", [[]])[0])), with_kwargs=True
+    )
+    found = ask(model, chatml_tokenizer, asked, tmp_path / "a")
+    whole = [sum(len(ids) for _, ids in batch) for batch in (asked[7:], asked[3:7], asked[:3])]
+    assert {n - 26 * k for n, k in zip(whole, (3, 3, 2), strict=True)} <= {*rows}
+    assert len(graphs) == 1
+    monkeypatch.setattr(ragged, "common", lambda _: 0)
+    rows.clear()
+    assert ask(model, chatml_tokenizer, asked, tmp_path / "b") == found
+    assert {*whole} <= {*rows}
+
+
 def test_later_batches_with_more_room_than_the_first_take_no_other(
     tmp_path: Path, chatml_tokenizer: Any, graphs: list[Graph], monkeypatch: pytest.MonkeyPatch
 ) -> None:

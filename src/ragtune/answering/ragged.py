@@ -24,7 +24,7 @@ from ragtune.answering.shared import Rows
 from ragtune.base.errors import is_out_of_memory
 from ragtune.base.screen.console import note
 from ragtune.base.text import first_line, shortened
-from ragtune.model.fast.attention import using_packed
+from ragtune.model.fast.attention import SEES_CACHE, using_packed
 from ragtune.model.fast.cache import RaggedCache, Room
 from ragtune.model.fast.graph import capture, why_not
 from ragtune.model.fast.prefix import common, shared
@@ -106,9 +106,7 @@ class Ragged:
                 if step == most - 1 or (before if stay else left)() == 0:
                     break
                 if stay:
-                    there_N = torch.where(
-                        going_N, lengths_N, 0
-                    )  # what is finished looks at one token
+                    there_N = torch.where(going_N, lengths_N, 0)  # finished ones look at one token
                     logits_NV = self._stepped(cache, token_N, there_N, most - 1 - step)
                 else:
                     if left() <= len(samples_N) // 2:
@@ -226,16 +224,24 @@ def _read_row(
     ids_T = torch.tensor([i for p in row for i in p])
     places_T = torch.cat([*map(torch.arange, sizes)])
     samples_T = torch.repeat_interleave(torch.arange(start, start + len(row)), torch.tensor(sizes))
-    more: dict[str, bool] = {}
+    more: dict[str, object] = {}
     borders = torch.tensor([0, *accumulate(sizes)], dtype=torch.int32)
     ends = borders[1:]
-    # A GPU's kernel for rows knows no part that the others see.
-    if device.type == "cpu" and (first := common(row)):
+    if (device.type == "cpu" or (cache.flat and SEES_CACHE)) and (first := common(row)):
         one = shared(sizes, first)
-        cache.put(samples_T, places_T, one.places)
+        put = (moved(t) for t in (samples_T, places_T, one.places))
+        cache.put(*put, all_slots=cache.flat)
         ids_T, places_T = ids_T[one.kept], places_T[one.kept]
-        borders, more = one.borders, {"shared_prefix": True}
-        ends = borders[2:]
+        borders, ends = one.borders, one.borders[2:]
+        if cache.flat:  # the first text is whole, and the others find what they lack in the cache
+            borders = torch.cat([borders[:1], ends])
+            slots = range(
+                start * cache.positions, (start + len(row) + 1) * cache.positions, cache.positions
+            )
+            more["cache_starts"] = moved(torch.tensor([*slots], dtype=torch.int32))
+            more["cache_lengths"] = moved(torch.tensor(sizes, dtype=torch.int32))
+        else:
+            more["shared_prefix"] = True
     else:
         cache.put(moved(samples_T), moved(places_T))
     longest = int(borders.diff().max())
@@ -248,7 +254,7 @@ def _read_row(
         cu_seq_lens_q=borders_on,
         cu_seq_lens_k=borders_on,
         max_length_q=longest,
-        max_length_k=longest,
+        max_length_k=max(longest, *sizes),
         logits_to_keep=moved(ends - 1),
         **more,
     )
