@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
+from transformers import Trainer
 
 from ragtune.training import moments, trainer
 from ragtune.training.flat import flat_optimizer
@@ -227,9 +228,9 @@ def test_five_steps_are_those_of_bitsandbytes_kernel(kind: Any, paged: bool) -> 
 
 def test_the_trainer_steps_with_it(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        trainer.Trainer, "get_optimizer_cls_and_kwargs", lambda *_: (kind, {"optim_bits": 8})
+        Trainer, "get_optimizer_cls_and_kwargs", lambda *_: (kind, {"optim_bits": 8})
     )
-    monkeypatch.setattr(trainer.Trainer, "create_optimizer", lambda one, _: one.optimizer)
+    monkeypatch.setattr(Trainer, "create_optimizer", lambda one, _: one.optimizer)
     one = object.__new__(trainer.PackedTrainer)
     one.optimizer = one.model = one.lora_plus = None
     one.plan = SimpleNamespace(optimizer="adamw_8bit")

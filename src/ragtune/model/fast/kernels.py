@@ -1,4 +1,4 @@
-"""Triton kernels: masks of dropout, rows in 8 bits, a new token's attention, a norm's gradient, AdamW's step.
+"""Triton kernels: masks of dropout, rows in 8 bits, a cache and its attention, a norm's gradient, AdamW's step.
 
 Imported where there is a GPU and Triton; elsewhere `dropout`, `eight` and `attention` have a plain form,
 with which the tests compare these.
@@ -98,18 +98,36 @@ def norm_backward(  # noqa: PLR0913 - Triton reads the signature
     tl.store(out + at, result.to(out.dtype.element_ty), mask=inside)
 
 
+# Rows of a batch begin anywhere, and what the indices are must not compile anything anew.
+@triton.jit(do_not_specialize=["slots", "which"])
+def store(  # noqa: PLR0913 - Triton reads the signature
+    new, room, slots, which, new_token, new_head, chosen: tl.constexpr,
+    heads: tl.constexpr, size: tl.constexpr, more_heads: tl.constexpr, padded: tl.constexpr,
+):  # fmt: skip
+    """Copy a token's keys or values to its slot in the cache; `chosen` says that `which` tells what token."""
+    place = tl.program_id(0)
+    token = tl.load(which + place) if chosen else place
+    head = tl.arange(0, more_heads)[:, None]
+    column = tl.arange(0, padded)[None, :]
+    inside = (head < heads) & (column < size)
+    new += token.to(tl.int64) * new_token
+    value = tl.load(new + head * new_head + column, mask=inside)
+    room += tl.load(slots + place) * heads * size
+    tl.store(room + head * size + column, value, mask=inside)
+
+
 # A window of another length must not be compiled anew, least of all while a graph is captured.
 @triton.jit(do_not_specialize=["window"])
 def attend(  # noqa: PLR0913 - Triton reads the signature
-    query, keys, values, out, lengths, scale, window,
-    query_sample, query_head, key_sample, key_place, key_head, value_sample, value_place, value_head,
+    query, keys, values, out, starts, lengths, scale, window,
+    query_sample, query_head, key_place, key_head, value_place, value_head,
     groups: tl.constexpr, size: tl.constexpr, padded: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """One sample's new token, one head: softmax over its past, in blocks of positions.
 
     Streams keys and values once, with the running maximum and sum of Milakov & Gimelshein 2018
-    (https://arxiv.org/abs/1805.02867). `lengths` counts the past without the new token, whose key
-    and value are already stored behind it.
+    (https://arxiv.org/abs/1805.02867). `starts` says where in the cache the sample begins; `lengths` counts
+    the past without the new token, whose key and value are already stored behind it.
     """
     sample = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
@@ -119,14 +137,15 @@ def attend(  # noqa: PLR0913 - Triton reads the signature
     wide = column < size
     q = tl.load(query + sample * query_sample + head * query_head + column, mask=wide, other=0.0)
     q = q.to(tl.float32) * scale
-    keys += sample * key_sample + (head // groups) * key_head
-    values += sample * value_sample + (head // groups) * value_head
+    start = tl.load(starts + sample)
+    keys += start * key_place + (head // groups) * key_head
+    values += start * value_place + (head // groups) * value_head
     best = tl.full((), float("-inf"), tl.float32)
     total = tl.zeros((), tl.float32)
     result = tl.zeros((padded,), tl.float32)
-    start = first // block * block
-    while start < length:
-        place = start + tl.arange(0, block)
+    at = first // block * block
+    while at < length:
+        place = at + tl.arange(0, block)
         there = (place >= first) & (place < length)
         both = there[:, None] & wide[None, :]
         far = place.to(tl.int64)[:, None]
@@ -140,7 +159,7 @@ def attend(  # noqa: PLR0913 - Triton reads the signature
         result = result * shrink + tl.sum(share[:, None] * v.to(tl.float32), axis=0)
         total = total * shrink + tl.sum(share, axis=0)
         best = new
-        start += block
+        at += block
     heads = tl.num_programs(1)
     where = out + (sample * heads + head) * size + column
     tl.store(where, (result / total).to(out.dtype.element_ty), mask=wide)
