@@ -7,13 +7,10 @@ it the next. Here both are copied to the host as soon as the GPU has them, and l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from ragtune.training.trainer import PackedTrainer
+from transformers import Trainer
 
 RowLosses = list[tuple[int, Tensor]]
 """Rows, as indices, with their loss."""
@@ -38,46 +35,52 @@ class LateLog:
         behind: steps that may be on their way.
     """
 
-    def __init__(self, trainer: PackedTrainer, behind: int) -> None:
+    def __init__(self, trainer: Trainer, behind: int) -> None:
         self.trainer, self.behind = trainer, behind
         self.rows: RowLosses = []
         """Of the step that is being told."""
         self._waiting: list[_Step] = []
 
     def turn(
-        self, loss: Tensor, norm: Tensor | float | None, learning_rate: float, start: float
+        self,
+        rows: RowLosses,
+        loss: Tensor,
+        norm: Tensor | float | None,
+        learning_rate: float,
+        start: float,
     ) -> None:
         """Keep what there is to say of a step that was told the GPU, and log those that are over.
 
         All are where Trainer looks at the model, saves it or ends.
 
         Args:
-            loss: summed over the steps since the one before; 0 afterwards.
+            rows: of the step.
+            loss: of the step; 0 afterwards.
             norm: of the gradients.
             learning_rate: of the step.
             start: when the training began, as Trainer has it.
         """
         state, control = self.trainer.state, self.trainer.control
         if control.should_log and state.global_step > self.trainer._globalstep_last_logged:  # noqa: SLF001 - Trainer's own count
-            self._take(loss, norm, learning_rate)
+            self._take(rows, loss, norm, learning_rate)
         control.should_log = False
         last = control.should_training_stop or state.global_step >= state.max_steps
         every = control.should_evaluate or control.should_save or last
         while len(self._waiting) > (0 if every else self.behind):
             self._log(self._waiting.pop(0), start)
 
-    def _take(self, loss: Tensor, norm: Tensor | float | None, learning_rate: float) -> None:
-        trainer, state = self.trainer, self.trainer.state
-        steps = state.global_step - trainer._globalstep_last_logged  # noqa: SLF001
-        trainer._globalstep_last_logged = state.global_step  # noqa: SLF001
-        found = [loss / steps] if norm is None else [loss / steps, torch.as_tensor(norm)]
+    def _take(
+        self, rows: RowLosses, loss: Tensor, norm: Tensor | float | None, learning_rate: float
+    ) -> None:
+        state = self.trainer.state
+        self.trainer._globalstep_last_logged = state.global_step  # noqa: SLF001
+        found = [loss] if norm is None else [loss, torch.as_tensor(norm)]
         values = torch.stack([one.detach().to(loss.device, torch.float64) for one in found])
         loss -= loss
         there = None
         if values.is_cuda:
             values, there = values.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
             there.record()
-        rows, trainer.row_losses = trainer.row_losses, []
         self._waiting.append(
             _Step(state.global_step, state.epoch, learning_rate, rows, values, there)
         )

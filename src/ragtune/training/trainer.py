@@ -211,7 +211,8 @@ class PackedTrainer(SavingTrainer):
         *others: object,
         learning_rate: float,
     ) -> None:
-        self.late.turn(tr_loss, grad_norm, learning_rate, cast("float", others[-1]))
+        rows, self.row_losses = self.row_losses, []
+        self.late.turn(rows, tr_loss, grad_norm, learning_rate, cast("float", others[-1]))
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, *others, learning_rate=learning_rate)
 
     def _retreat(self) -> None:
