@@ -79,9 +79,9 @@ def packed_attention(  # noqa: PLR0913 - transformers calls it so
     In a row query is [1, H, T, D], key and value are [1, G, T, D], and `cu_seq_lens_q` [S + 1], int32,
     says where each sample begins, and the end. New tokens have `cache_lengths` [S], the tokens in the
     cache before them; query is [S, H, 1, D], key and value are the cache's [S, G, P, D], new token
-    included; with `cache_starts` [S] they are all slots of a flat cache. With a sliding window a token sees
-    so many positions back, itself included. With `shared_prefix` the row's first part is what all its
-    samples, the others, begin with, and see.
+    included; with `cache_starts` [S] those of a flat cache, [1, G, slots, D]. With a sliding window a
+    token sees so many positions back, itself included. With `shared_prefix` the row's first part is what
+    all its samples, the others, begin with, and see.
 
     A row that has of a sample only its last tokens attends to a flat cache that has the others: it has
     borders, `cache_lengths` of whole samples, and `cache_starts` with one more, all int32.
