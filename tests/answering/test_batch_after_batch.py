@@ -47,18 +47,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
     """Answers on this machine as on a GPU with Triton; the graphs that were captured."""
     made: list[Graph] = []
 
-    def capture(work: Any, device: torch.device) -> tuple[Graph, torch.Tensor]:
-        made.append(Graph(work, device))
-        return made[-1], made[-1].out
-
-    plain = Ragged.__init__
-
-    def init(self: Any, *args: Any) -> None:
-        plain(self, *args)
-        self.graphs = True
-
-    monkeypatch.setattr(Ragged, "__init__", init)
-    monkeypatch.setattr(ragged, "capture", capture)
+    with_graphs(monkeypatch, made)
     monkeypatch.setattr(cache, "is_flat", lambda _: True)
     room = RaggedCache._made
     monkeypatch.setattr(
@@ -67,6 +56,22 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
     if os.environ.get("TRITON_INTERPRET") != "1":  # which takes minutes
         without_kernels(monkeypatch)
     return made
+
+
+PLAIN = Ragged.__init__
+
+
+def with_graphs(monkeypatch: pytest.MonkeyPatch, made: list[Graph]) -> None:
+    def capture(work: Any, device: torch.device) -> tuple[Graph, torch.Tensor]:
+        made.append(Graph(work, device))
+        return made[-1], made[-1].out
+
+    def init(self: Any, *args: Any) -> None:
+        PLAIN(self, *args)
+        self.graphs = True
+
+    monkeypatch.setattr(Ragged, "__init__", init)
+    monkeypatch.setattr(ragged, "capture", capture)
 
 
 def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +89,7 @@ def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
             return plain(q, k, v, scale, window, lengths, None)
         places = torch.arange(int(lengths.max()) + 1)
         slots = torch.where(places <= lengths[:, None], starts[:, None] + places, starts[:, None])
-        k, v = (torch.stack([one[:, at] for one, at in zip(t, slots, strict=True)]) for t in (k, v))
+        k, v = (torch.stack([t[0][:, at] for at in slots]) for t in (k, v))
         return plain(q, k, v, scale, window, lengths, None)
 
     monkeypatch.setattr(RaggedCache, "_store", store)
@@ -106,6 +111,29 @@ def test_one_graph_and_one_cache_do_for_all_batches(
     alone = ask(model, chatml_tokenizer, asked, tmp_path / "b", batch_size=1, **options)
     assert found == alone
     assert len({len(one.token_ids) for one in found}) > 2
+
+
+@pytest.mark.parametrize("missing", ["graphs", "kernels"])
+def test_each_does_without_the_other(
+    tmp_path: Path,
+    chatml_tokenizer: Any,
+    graphs: list[Graph],
+    monkeypatch: pytest.MonkeyPatch,
+    missing: str,
+) -> None:
+    """Spread weights have no graphs, and some machines with a GPU no Triton."""
+    if missing == "graphs":
+        monkeypatch.setattr(Ragged, "__init__", PLAIN)
+    else:
+        monkeypatch.undo()
+        with_graphs(monkeypatch, graphs)
+    model = tiny_model("qwen3")
+    model.generation_config.eos_token_id = list(range(0, 512, 30))
+    asked = prompts(17)
+    options: dict[str, Any] = {"max_new_tokens": 12}
+    found = ask(model, chatml_tokenizer, asked, tmp_path / "a", batch_size=6, **options)
+    assert len(graphs) == (0 if missing == "graphs" else 3)
+    assert found == ask(model, chatml_tokenizer, asked, tmp_path / "b", batch_size=1, **options)
 
 
 def test_what_all_prompts_begin_with_is_read_once(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-SHORTEST, LONGEST = 0.002, 0.2
-"""Between two looks for what another rank has to say: soon at first, then seldom enough to cost nothing."""
+SHORTEST, LONGEST = 0.002, 0.03
+"""Between two looks for what another rank has to say: soon at first, then seldom enough to cost little. Whoever
+waited for long would otherwise begin late, too."""
 BEAT = 1.0
 """Between two signs of life."""
 SILENT = 60.0

@@ -89,6 +89,35 @@ def test_a_row_attends_to_what_lies_in_a_cache(window: int | None) -> None:
     torch.testing.assert_close(found, expected)
 
 
+def varlen_attn(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cu_q: Any, cu_k: Any, top_q: int, top_k: int,
+    *, scale: float, window_size: tuple[int, int], enable_gqa: bool, seqused_k: torch.Tensor,
+) -> torch.Tensor:  # fmt: skip
+    """torch's kernel, by its documentation."""
+    assert enable_gqa
+    assert {t.dtype for t in (cu_q, cu_k, seqused_k)} == {torch.int32}
+    assert top_q == int(cu_q.diff().max())
+    assert top_k == int(seqused_k.max())
+    parts = []
+    for i, used in enumerate(seqused_k.tolist()):
+        queries = q[cu_q[i] : cu_q[i + 1]].transpose(0, 1)[None]
+        both = (t[cu_k[i] : cu_k[i] + used].transpose(0, 1)[None] for t in (k, v))
+        parts.append((queries, *both))
+    window = None if window_size[0] < 0 else window_size[0] + 1
+    return attention._each(parts, scale, window)[0]
+
+
+@pytest.mark.parametrize("window", [None, 4, 21])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_the_kernel_is_told_of_a_cache(
+    window: int | None, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "_has_kernel", lambda *_: True)
+    monkeypatch.setattr(attention, "varlen_attn", varlen_attn)
+    found, expected = in_a_cache("cpu", dtype, window)
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("window", [None, 4, 21])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
 from ragtune.model.fast import half
@@ -79,9 +79,9 @@ def packed_attention(  # noqa: PLR0913 - transformers calls it so
     In a row query is [1, H, T, D], key and value are [1, G, T, D], and `cu_seq_lens_q` [S + 1], int32,
     says where each sample begins, and the end. New tokens have `cache_lengths` [S], the tokens in the
     cache before them; query is [S, H, 1, D], key and value are the cache's [S, G, P, D], new token
-    included; with `cache_starts` [S] they are all slots of a flat cache. With a sliding window a token sees
-    so many positions back, itself included. With `shared_prefix` the row's first part is what all its
-    samples, the others, begin with, and see.
+    included; with `cache_starts` [S] those of a flat cache, [1, G, slots, D]. With a sliding window a
+    token sees so many positions back, itself included. With `shared_prefix` the row's first part is what
+    all its samples, the others, begin with, and see.
 
     A row that has of a sample only its last tokens attends to a flat cache that has the others: it has
     borders, `cache_lengths` of whole samples, and `cache_starts` with one more, all int32.
@@ -119,16 +119,23 @@ def packed_attention(  # noqa: PLR0913 - transformers calls it so
     kernel = _has_kernel(query, sliding_window)
     if cache_lengths is not None:
         assert cache_starts is not None
-        # What is not in half precision would be copied, the whole cache.
-        if kernel and query.dtype == key.dtype != torch.float32:
-            top = int(cache_lengths.max() if max_length_k is None else max_length_k)
-            cached = cache_starts, cache_lengths, top
+        row = (query, key, value, cu_seq_lens_q, cache_starts, cache_lengths)
+        top = int(cache_lengths.max() if max_length_k is None else max_length_k)
+        if kernel:
+            key, value, starts, used = _in_half(*row)
+            cached = starts, used, top
             out_1THD = _varlen(
-                query, key, value, scale, sliding_window, cu_seq_lens_q, max_length_q, cached
+                query,
+                key,
+                value,
+                scale,
+                sliding_window,
+                cu_seq_lens_q,
+                max_length_q,
+                (*cached, top),
             )
         else:
-            parts = _parts(query, key, value, cu_seq_lens_q, cache_starts, cache_lengths)
-            out_1THD = _each(parts, scale, sliding_window)
+            out_1THD = _each(_parts(*row), scale, sliding_window)
     elif kernel and not shared_prefix:
         out_1THD = _varlen(query, key, value, scale, sliding_window, cu_seq_lens_q, max_length_q)
     else:
@@ -209,6 +216,20 @@ def _parts(
     places = [slice(a, a + n) for a, n in zip(starts.tolist(), used.tolist(), strict=False)]
     queries = torch.split(q_1HTD, borders.diff().tolist(), dim=2)
     return [(q, k_1GQD[:, :, at], v_1GQD[:, :, at]) for q, at in zip(queries, places, strict=True)]
+
+
+def _in_half(
+    q_1HTD: Tensor, k_1GQD: Tensor, v_1GQD: Tensor, borders: Tensor, starts: Tensor, used: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Keys and values for the kernel, where samples begin there, and how long they are.
+
+    It would copy a cache of another dtype than its own: of such a one it gets these samples alone.
+    """
+    if q_1HTD.dtype == k_1GQD.dtype == v_1GQD.dtype != torch.float32:
+        return k_1GQD, v_1GQD, starts, used
+    _, *both = zip(*_parts(q_1HTD, k_1GQD, v_1GQD, borders, starts, used), strict=True)
+    k_1GTD, v_1GTD = (torch.cat(each, dim=2) for each in both)
+    return k_1GTD, v_1GTD, pad(used.cumsum(0, dtype=torch.int32), (1, 0)), used
 
 
 def _each(parts: Sequence[tuple[Tensor, ...]], scale: float, window: int | None) -> Tensor:

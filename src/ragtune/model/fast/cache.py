@@ -126,8 +126,8 @@ class RaggedCache(Cache):
         """Store a layer's new keys and values [1, G, N, D]; [S, G, 1, D] when answers grow.
 
         Returns:
-            The same while prompts are read, or all slots [1, G, Q, D]. When answers grow, the layer's whole
-            cache [S, G, used positions, D]; flat it is all slots for each sample.
+            The same while prompts are read, if they attend to themselves. Else the layer's whole cache,
+            [S, G, used positions, D]; a flat one [1, G, Q, D].
         """
         both = ((self.keys_QGD, key_states), (self.values_QGD, value_states))
         for layers_QGD, new in both:
@@ -165,8 +165,7 @@ class RaggedCache(Cache):
 
     def _seen(self, room_QGD: Tensor) -> Tensor:
         if self.flat:
-            samples = len(self._slots_N) if self.growing else 1
-            return room_QGD.transpose(0, 1).expand(samples, -1, -1, -1)
+            return room_QGD.transpose(0, 1)[None]
         return self._by_sample(room_QGD)[:, : self._top].transpose(1, 2)
 
     def _by_sample(self, room_QGD: Tensor) -> Tensor:
