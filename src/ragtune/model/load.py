@@ -19,6 +19,7 @@ from transformers import (
 
 from ragtune.base.errors import RagtuneError, is_panic
 from ragtune.base.screen.console import note
+from ragtune.base.sparing import import_ahead
 from ragtune.base.stopping import stop_if_asked
 from ragtune.base.web.hub_client import bound_client
 from ragtune.base.web.network import hub_is_offline
@@ -162,6 +163,8 @@ def load_model(
     packed = nf4 and not dequantized
     options = _options(device, dtype, nf4=packed and world is None)
     keep_kernels()
+    if nf4:
+        import_ahead()  # while the weights are read
     config = load_config(source)
     kind = auto_class(config)
     quantized = quantization_of(config, device, nf4=nf4)
@@ -183,14 +186,19 @@ def load_model(
         fuse_kernels(model)
     if quantized:
         settle(model, quantized, dtype)
-    if nf4 and dequantized:
+    _round(model, nf4=nf4 and dequantized, fp8=fp8)
+    if world:
+        spread(model, hardware, world, nf4=packed)
+    return model.eval()
+
+
+def _round(model: PreTrainedModel, *, nf4: bool, fp8: bool) -> None:
+    """Freeze a model, with weights that NF4 makes of its own or in 8 bits, or both."""
+    if nf4:
         round_to_nf4(model)
     model.requires_grad_(requires_grad=False)
     if fp8:
         _multiply_in_8_bits(model)
-    if world:
-        spread(model, hardware, world, nf4=packed)
-    return model.eval()
 
 
 def _multiply_in_8_bits(model: PreTrainedModel) -> None:
