@@ -1,12 +1,13 @@
 """Make the model of the side-by-side benchmark: Swallow-7b's shape with random weights.
 
-    python bench/build_model.py --data FOLDER --out FOLDER [--device cuda] [--tiny]
+    python bench/build_model.py --data FOLDER --out FOLDER [--device cuda] [--large 80] [--tiny]
 
 FOLDER of --data holds jaquad_rag.train.jsonl.gz. The weights are drawn by a seed (normal, standard
 deviation 0.02), in bfloat16, on the device; they take 13.5 GB. The tokenizer is a BPE of 43,176
 entries, as large as Swallow's, trained on the data's own text; the prompts of three passages then
 have about 720 tokens, as they have with Swallow's. `min_new_tokens` lets every answer have the
-same length. `--tiny` makes the same in small and float32, for tests.
+same length. `--large 80` makes Llama 3 70B's shape with that vocabulary, 138 GB. `--tiny` makes
+the same in small and float32, for tests.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import argparse
 import json
 import random
 import struct
+import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -46,6 +49,14 @@ SHAPE = {
     "max_position_embeddings": 4096,
     "initializer_range": 0.02,
 }
+LARGE = {
+    **SHAPE,
+    "hidden_size": 8192,
+    "intermediate_size": 28_672,
+    "num_hidden_layers": 80,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+}
 TINY = {
     "vocab_size": 2_000,
     "hidden_size": 64,
@@ -66,6 +77,7 @@ PIECES = (
 )
 TEXT_CHARACTERS = 1_000_000
 LAYERS_PER_SHARD = 2
+THREADS = 16
 
 
 def texts_of(examples: list[Example]) -> list[str]:
@@ -138,15 +150,15 @@ def mean_tokens(tokenizer: Any, examples: list[Example], count: int = 500) -> fl
     return sum(lengths) / len(lengths)
 
 
-def write_shard(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """A safetensors file. save_file holds the interpreter's lock; plain writes run side by side."""
+def write_shard(path: Path, shapes: dict[str, torch.Size], draw: Draw, seed: int) -> None:
+    """A safetensors file, drawn and written a weight at a time through the same memory."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    kinds, start = {torch.bfloat16: "BF16", torch.float32: "F32"}, 0
-    for name, tensor in tensors.items():
-        end = start + tensor.nbytes
+    start = 0
+    for name, shape in shapes.items():
+        end = start + shape.numel() * draw.dtype.itemsize
         header[name] = {
-            "dtype": kinds[tensor.dtype],
-            "shape": list(tensor.shape),
+            "dtype": {torch.bfloat16: "BF16", torch.float32: "F32"}[draw.dtype],
+            "shape": list(shape),
             "data_offsets": [start, end],
         }
         start = end
@@ -154,50 +166,77 @@ def write_shard(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for tensor in tensors.values():
-            file.write(memoryview(tensor.view(torch.uint8).numpy()))
+        for weight in draw.weights(shapes, seed):
+            # save_file would hold the interpreter's lock; plain writes run side by side.
+            file.write(memoryview(weight.view(torch.uint8).numpy()))
 
 
-def write_weights(config: Any, folder: Path, dtype: torch.dtype, device: str) -> None:
-    """Draw the weights shard by shard on the device, and write the shards side by side."""
-    with torch.device("meta"):
-        shapes = {k: v.shape for k, v in LlamaForCausalLM(config).state_dict().items()}
-    shards: dict[int, list[str]] = {}
-    for name in shapes:
-        layer = int(name.split(".")[2]) if name.startswith("model.layers.") else -1
-        shards.setdefault(layer // LAYERS_PER_SHARD, []).append(name)
-    order = [shards[key] for key in sorted(shards)]
-    files = [f"model-{i:05}-of-{len(order):05}.safetensors" for i in range(1, len(order) + 1)]
+class Draw:
+    """Draws weights on a device, in threads, each with a piece of this machine's memory that it uses again."""
 
-    def draw(index: int) -> dict[str, torch.Tensor]:
-        generator = torch.Generator(device).manual_seed(SEED + index)
-        made = {}
-        for name in order[index]:
-            weight = torch.empty(shapes[name], dtype=dtype, device=device)
+    def __init__(self, deviation: float, dtype: torch.dtype, device: str) -> None:
+        self.deviation, self.dtype = deviation, dtype
+        several = device == "cuda"
+        count = torch.cuda.device_count() if several else 1
+        self.devices = [f"cuda:{i}" for i in range(count)] if several else [device]
+        self.local = threading.local()
+
+    def weights(self, shapes: dict[str, torch.Size], seed: int) -> Iterator[torch.Tensor]:
+        """The weights of a shard, flat; each is there until the next one is asked for."""
+        device = self.devices[seed % len(self.devices)]
+        generator = torch.Generator(device).manual_seed(seed)
+        for name, shape in shapes.items():
+            weight = torch.empty(shape, dtype=self.dtype, device=device)
             if name.endswith("norm.weight"):
                 weight.fill_(1)
             else:
-                weight.normal_(0, config.initializer_range, generator=generator)
-            made[name] = weight.cpu()
-        return made
+                weight.normal_(0, self.deviation, generator=generator)
+            yield self.memory(weight.numel()).copy_(weight.flatten())
 
-    with ThreadPoolExecutor(8) as pool:
-        jobs = [pool.submit(write_shard, folder / f, draw(i)) for i, f in enumerate(files)]
+    def memory(self, count: int) -> torch.Tensor:
+        found: torch.Tensor | None = getattr(self.local, "memory", None)
+        if found is None or len(found) < count:
+            pinned = self.devices[0].startswith("cuda")
+            found = self.local.memory = torch.empty(count, dtype=self.dtype, pin_memory=pinned)
+        return found[:count]
+
+
+def write_weights(config: Any, folder: Path, dtype: torch.dtype, device: str) -> int:
+    """Draw and write shards side by side, on all GPUs if the device is `cuda`; returns the parameters."""
+    with torch.device("meta"):
+        shapes = {k: v.shape for k, v in LlamaForCausalLM(config).state_dict().items()}
+    shards: dict[int, dict[str, torch.Size]] = {}
+    for name, shape in shapes.items():
+        layer = int(name.split(".")[2]) if name.startswith("model.layers.") else -1
+        shards.setdefault(layer // LAYERS_PER_SHARD, {})[name] = shape
+    order = [shards[key] for key in sorted(shards)]
+    files = [f"model-{i:05}-of-{len(order):05}.safetensors" for i in range(1, len(order) + 1)]
+    draw = Draw(config.initializer_range, dtype, device)
+    with ThreadPoolExecutor(THREADS) as pool:
+        jobs = [
+            pool.submit(write_shard, folder / file, names, draw, SEED + i)
+            for i, (file, names) in enumerate(zip(files, order, strict=True))
+        ]
         for job in jobs:
             job.result()
-    size = sum(shape.numel() for shape in shapes.values()) * dtype.itemsize
+    count = sum(shape.numel() for shape in shapes.values())
     index = {
-        "metadata": {"total_size": size},
+        "metadata": {"total_size": count * dtype.itemsize},
         "weight_map": {n: f for f, names in zip(files, order, strict=True) for n in names},
     }
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1), "utf-8")
+    return count
 
 
-def build(data: Path, out: Path, *, tiny: bool, device: str) -> dict[str, Any]:
-    """Write the model folder; returns what build.json says of it."""
+def build(
+    data: Path, out: Path, *, tiny: bool, device: str, large: int | None = None
+) -> dict[str, Any]:
+    """Write the model folder, with Llama 3 70B's shape if `large` layers are wanted; returns what build.json
+    says of it."""
     start = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
-    shape = TINY if tiny else SHAPE
+    shape = TINY if tiny else LARGE if large else SHAPE
+    shape = {**shape, "num_hidden_layers": large or shape["num_hidden_layers"]}
     examples = list(read_examples(str(data / TRAIN_FILE), "train"))
     tokenizer = train_tokenizer(texts_of(examples), int(shape["vocab_size"]))
     tokenizer.save_pretrained(out)
@@ -215,10 +254,11 @@ def build(data: Path, out: Path, *, tiny: bool, device: str) -> dict[str, Any]:
         pad_token_id=PAD,
         min_new_tokens=TINY_ANSWER_TOKENS if tiny else ANSWER_TOKENS,
     ).save_pretrained(out)
-    write_weights(config, out, dtype, device)
+    parameters = write_weights(config, out, dtype, device)
     made = {
         "format": 1,
         "shape": shape,
+        "parameters": parameters,
         "entries": len(tokenizer),
         "tokens_per_sample": round(tokens, 1),
         "seconds": {
@@ -236,8 +276,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--large", type=int, metavar="LAYERS", help="Llama 3 70B's shape; it has 80"
+    )
     options = parser.parse_args()
-    made = build(options.data, options.out, tiny=options.tiny, device=options.device)
+    made = build(
+        options.data, options.out, tiny=options.tiny, device=options.device, large=options.large
+    )
     print(json.dumps(made, indent=1))
 
 

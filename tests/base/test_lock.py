@@ -332,6 +332,7 @@ def test_a_training_whose_lock_is_lost_writes_no_more(
 
     def save_and_lose(self: Any, *args: Any) -> None:
         save(self, *args)
+        self.writer.wait()
         for held in Lock._held.values():
             held.lost = True
 

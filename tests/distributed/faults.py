@@ -55,6 +55,18 @@ def signal_in_check(number: int) -> None:
     run.look = look
 
 
+def slow_steps(seconds: float) -> None:
+    from ragtune.training.trainer import PackedTrainer
+
+    original = PackedTrainer.training_step
+
+    def step(*given: Any, **named: Any) -> Any:
+        time.sleep(seconds)
+        return original(*given, **named)
+
+    PackedTrainer.training_step = step  # type: ignore[method-assign]
+
+
 def memory_at_step(step: int, samples: int) -> None:
     """Memory does not do for a row of more samples than these."""
 
@@ -318,6 +330,7 @@ def memory_for_answers_and_in_layer(questions: int) -> None:
 
 def nf4_on_cpu(wrong: bool = False) -> None:
     """No fault: NF4 is computed without a GPU; but where it is spread, if it is to be wrong."""
+    import torch
     from bitsandbytes.nn import modules
 
     from ragtune.model import hardware, spread
@@ -329,7 +342,7 @@ def nf4_on_cpu(wrong: bool = False) -> None:
     def packed(*given: Any) -> Any:
         found = original(*given)
         if made:  # the first one is that which is not spread
-            found.weight.data[:1] ^= 1
+            found.weight.data.view(torch.uint8)[:1] ^= 1
         made.append(found)
         return found
 
@@ -340,6 +353,36 @@ def nf4_on_cpu(wrong: bool = False) -> None:
 def spread_nf4(wrong: bool = False) -> None:
     nf4_on_cpu(wrong)
     spread_base()
+
+
+def sharing_out(notes: str, leader: bool = False) -> None:
+    """No fault: it is noted when a rank has weights of its own, which loading made; with a leader that says so."""
+    from ragtune.model import spread
+
+    original, used = spread._share_out, iter(range(0, 10**12, 10**9))
+
+    def share_out(*given: Any) -> Any:
+        with Path(notes).open("a", encoding="utf-8") as file:
+            file.write("begins ")
+            file.flush()
+            time.sleep(0.3)
+            found = original(*given)
+            file.write("ends ")
+        return found
+
+    spread._share_out = share_out
+    if leader:
+        spread_base()
+        spread._own_memory = lambda: next(used)
+
+
+def older_torch(name: str, *given: Any) -> None:
+    """torch has no method that lets FSDP forget a pass, as before 2.13; and another fault, or none."""
+    from torch.distributed.fsdp import FSDPModule
+
+    if hasattr(FSDPModule, "reset_iter_state"):
+        del FSDPModule.reset_iter_state
+    globals()[name](*given)
 
 
 def killed_in_answer() -> None:

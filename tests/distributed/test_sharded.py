@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from torch import distributed as dist
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
-from ragtune.distributed.sharded import layers_of, shared_between
+from ragtune.base.errors import UsageError
+from ragtune.distributed.sharded import Passes, layers_of, shared_between
+from ragtune.model.hardware import Hardware
+from ragtune.model.nf4 import linear_layers, round_to_nf4
+from ragtune.model.skeleton import parameters_of
+from ragtune.model.spread import NF4, spread
+from tests.conftest import tiny_model
 from tests.distributed.runs import require_equal, require_same_answers
 from tests.ready import Ready
 
@@ -60,6 +72,79 @@ def test_a_run_is_that_of_one(ready: Ready, recipe: dict[str, Any], tmp_path: Pa
     said = run(ready, two, tmp_path / "backward", rank1=fault, command="train")
     assert "the step begins again" in said
     require_equal(tmp_path / "backward" / "run", one)
+
+
+def test_memory_may_run_out_with_an_older_torch(
+    ready: Ready, recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    run(ready, recipe, tmp_path / "one", command="train")
+    for passes in ("forward", "backward"):
+        faults = ("older_torch", "spread_base"), ("older_torch", "memory_in_layer", 2, passes)
+        two, folder = recipe | {"devices": 2}, tmp_path / passes
+        said = run(ready, two, folder, rank0=faults[0], rank1=faults[1], command="train")
+        assert "the step begins again" in said
+        require_equal(folder / "run", tmp_path / "one" / "run")
+
+
+def test_ranks_with_weights_of_their_own_take_turns(
+    ready: Ready, recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    """So that a machine's memory has to hold them once."""
+    run(ready, recipe, tmp_path / "one", command="train")
+    notes = tmp_path / "notes"
+    faults = ("sharing_out", str(notes), True), ("sharing_out", str(notes))
+    two = recipe | {"devices": 2}
+    run(ready, two, tmp_path / "two", rank0=faults[0], rank1=faults[1], command="train")
+    assert notes.read_text("utf-8").split() == ["begins", "ends", "begins", "ends"]
+    require_equal(tmp_path / "two" / "run", tmp_path / "one" / "run")
+
+
+@pytest.fixture
+def group() -> Iterator[None]:
+    """torch's group, of this process alone."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def test_a_torch_whose_passes_cannot_be_forgotten_is_too_old(
+    group: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(FSDPModule, "reset_iter_state", raising=False)
+    monkeypatch.delattr(FSDPModule, "_get_fsdp_state")
+    with pytest.raises(UsageError, match=r"is too old .*_get_fsdp_state"):
+        Passes(torch.device("cpu"), contextlib.nullcontext)
+
+
+def spread_alone(nf4: NF4, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A tiny model, spread over this process."""
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: False)
+    hardware = Hardware(torch.device("cpu"), torch.float32, "", "CPU")
+    world: Any = SimpleNamespace(rank=0, size=1, leads=True, together=contextlib.nullcontext)
+    world.any = lambda *flags: flags
+    for name in ("join", "agree", "require_same", "share", "gather"):
+        setattr(world, name, lambda *_: None)
+    return spread(lambda: tiny_model("llama"), hardware, world, nf4=nf4)
+
+
+def test_parameters_in_nf4_are_counted_one_by_one(
+    group: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = spread_alone("packed", monkeypatch)
+    assert found.model.layers[0].mlp.up_proj.weight.is_floating_point()
+    assert parameters_of(found) == parameters_of(tiny_model("llama"))
+
+
+def test_a_layer_in_nf4_is_rounded_where_it_is_computed(
+    group: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in the memory of the machine, where each rank would have the whole model."""
+    found, expected = spread_alone("rounded", monkeypatch), tiny_model("llama")
+    plain = {name: weight.clone() for name, weight in expected.named_parameters()}
+    round_to_nf4(linear_layers(expected))
+    for name, weight in expected.named_parameters():
+        assert torch.equal(found.get_parameter(name).full_tensor(), weight)
+        assert torch.equal(plain[name], weight) == (not name.endswith("_proj.weight"))
 
 
 def test_a_model_that_is_asked_through_generate(

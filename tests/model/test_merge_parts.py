@@ -22,6 +22,7 @@ from ragtune.model.load import load_model, load_tokenizer
 from ragtune.model.lora import attach, save_adapter
 from ragtune.model.merge import merge
 from ragtune.model.source import ModelSource
+from ragtune.model.tensor_file import TensorFile
 from ragtune.recipe.lora import Lora
 from ragtune.recipe.schema import Recipe
 from tests.families.build import build
@@ -99,7 +100,7 @@ def test_a_disk_that_fills_up_is_told(tmp_path: Path) -> None:
     """What a thread meets reaches whoever waits, and nothing hangs; what was lent comes back."""
     done: list[torch.Tensor] = []
     tensors = [torch.full((4,), float(i)) for i in range(20)]
-    with merge_parts._File(tmp_path / "whole", done.append) as file:
+    with TensorFile(tmp_path / "whole", done.append) as file:
         for tensor in tensors:
             file.put(tensor)
     assert all(one is other for one, other in zip(done, tensors, strict=True))
@@ -109,7 +110,7 @@ def test_a_disk_that_fills_up_is_told(tmp_path: Path) -> None:
         raise OSError(errno.ENOSPC, "full")
 
     def fill() -> None:
-        with merge_parts._File(tmp_path / "cut", done.append) as file:
+        with TensorFile(tmp_path / "cut", done.append) as file:
             file._write = full
             file.write(b"head")
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import inspect
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -260,23 +262,20 @@ def test_a_missing_recipe(tmp_path: Path, said: Callable[..., Said]) -> None:
 def test_a_full_disk_is_named_and_nothing_whole_is_lost(
     tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from safetensors import SafetensorError
-
     run = tmp_path / "run"
     ragtune.prepare(tiny_recipe, run_dir=run)
     before = digests(run)
 
     def full(*_: Any, **__: Any) -> None:
-        # What safetensors says on a full disk.
-        raise SafetensorError(
-            "Error while serializing: I/O error: No space left on device (os error 28)"
-        )
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("peft.peft_model.safe_save_file", full)
-    with pytest.raises(RagtuneError, match="The disk is full"):
-        ragtune.train(tiny_recipe, run_dir=run)
-    assert digests(run) == before
-    monkeypatch.undo()
+    for writes in ("training.saving", "model.lora"):  # a checkpoint; then the adapter
+        with monkeypatch.context() as patched:
+            patched.setattr(f"ragtune.{writes}.save_tensors", full)
+            with pytest.raises(RagtuneError, match="The disk is full"):
+                ragtune.train(tiny_recipe, run_dir=run)
+        assert digests(run) == before
+        assert any(run.glob("work/*/checkpoint-*")) is (writes == "model.lora")
     ragtune.train(tiny_recipe, run_dir=run)
 
 

@@ -1,11 +1,24 @@
 from __future__ import annotations
 
+import errno
+import os
+import signal
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from ragtune.base.errors import RagtuneError
+from ragtune.stages.context import Context
+from ragtune.stages.order import checkpoints_of
+from ragtune.stages.road import make as make_stage
+from ragtune.stages.road import working
 from ragtune.store.seal import MANIFEST, is_whole, seal
-from ragtune.training.checkpoint import checkpoints, keep_newest, newest_whole
+from ragtune.training import checkpoint as module
+from ragtune.training.checkpoint import Writer, checkpoints, keep_newest, newest_whole, snapshot
 
 
 def make(folder: Path, step: int) -> Path:
@@ -58,3 +71,165 @@ def test_old_ones_go_but_not_the_best(tmp_path: Path) -> None:
         make(tmp_path, step)
     keep_newest(tmp_path, 2, best=1)
     assert [s for s, _ in checkpoints(tmp_path)] == [1, 3, 4]
+
+
+def save(path: Path, value: torch.Tensor) -> None:
+    torch.save(value, path)
+
+
+def begin(writer: Writer, folder: Path, write: Callable[[torch.Tensor], object]) -> torch.Tensor:
+    """Begin a checkpoint of one tensor, and change that."""
+    live = torch.ones(3)
+    with writer.checkpoint(folder, 100, (folder.parent / "counts").touch):
+        folder.mkdir()
+        (folder / "small").write_text("x", "utf-8")
+        writer.save(write, live)
+    live.zero_()
+    return live
+
+
+def test_a_checkpoint_is_of_the_moment_it_was_asked_for(tmp_path: Path) -> None:
+    folder, go = tmp_path / "checkpoint-1", threading.Event()
+    with Writer() as writer:
+        begin(writer, folder, lambda one: (go.wait(), save(folder / "large", one)))
+        assert not (folder / "large").exists()  # the training goes on meanwhile
+        assert not (tmp_path / "counts").exists()
+        go.set()
+    assert torch.equal(torch.load(folder / "large"), torch.ones(3))
+    assert is_whole(folder)
+    assert (tmp_path / "counts").exists()
+
+
+def test_where_memory_is_short_it_is_written_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "available_memory", lambda: 2 * 12 - 1)  # of three numbers
+    folder = tmp_path / "checkpoint-1"
+    with Writer() as writer:
+        seen: list[torch.Tensor] = []
+        live = begin(writer, folder, seen.append)
+    assert seen[0] is live
+    assert is_whole(folder)
+
+
+def test_no_tensor_of_a_snapshot_is_a_live_one() -> None:
+    shared = torch.arange(4)
+    state = {"a": [shared, {"b": shared}], "c": (torch.ones(2, 3).T, 0.5), "d": "word"}
+    copied = snapshot(state)
+    shared += 1
+    state["c"][0].zero_()
+    assert copied["a"][0].tolist() == [0, 1, 2, 3]
+    assert copied["a"][1]["b"] is copied["a"][0]
+    assert copied["c"][0].stride() == (1, 3)
+    assert copied["c"][0].eq(1).all()
+    assert copied["c"][1:] == (0.5,)
+    assert copied["d"] == "word"
+
+
+def full(_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("when", ["next step", "next checkpoint", "end"])
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, when: str) -> None:
+    folder = tmp_path / "checkpoint-1"
+
+    def train() -> None:
+        with Writer() as writer:
+            begin(writer, folder, full)
+            if when == "next step":
+                writer._join()
+                writer.look()
+            elif when == "next checkpoint":
+                begin(writer, tmp_path / "checkpoint-2", full)
+
+    with pytest.raises(RagtuneError, match=r"The disk is full: could not write .*checkpoint-1 "):
+        train()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_fails_beside_another_failure_is_told_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train() -> None:
+        with Writer() as writer:
+            begin(writer, tmp_path / "checkpoint-1", full)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train()
+    assert "could not be written: The disk is full" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_a_stop_waits_until_the_checkpoint_is_whole(tmp_path: Path) -> None:
+    folder, go = tmp_path / "checkpoint-1", threading.Event()
+
+    def train() -> None:
+        with Writer() as writer:
+            begin(writer, folder, lambda one: (go.wait(), save(folder / "large", one)))
+            threading.Timer(0.1, go.set).start()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    assert is_whole(folder)
+
+
+def test_a_second_stop_leaves_nothing_half_written(tmp_path: Path) -> None:
+    folder, main = tmp_path / "checkpoint-1", threading.get_ident()
+    go = threading.Event()
+
+    def write(_: torch.Tensor) -> None:
+        threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGINT)).start()  # it waits by then
+        threading.Timer(0.3, go.set).start()
+        go.wait()
+
+    with pytest.raises(KeyboardInterrupt), Writer() as writer:
+        begin(writer, folder, write)
+    assert go.is_set()  # nobody ends while a file is being written
+    assert not folder.exists()
+
+
+def test_a_lock_that_is_lost_meanwhile_gets_no_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, lost = tmp_path / "checkpoint-1", threading.Event()
+
+    def require_held() -> None:
+        if lost.is_set():
+            raise RagtuneError("lost")
+
+    monkeypatch.setattr(module, "require_held", require_held)
+    with pytest.raises(RagtuneError, match="lost"), Writer() as writer:
+        begin(writer, folder, lambda _: lost.set())
+    assert [p.name for p in folder.iterdir()] == ["small"]  # it may be another machine's by now
+
+
+def test_later_steps_change_nothing_of_a_checkpoint(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written a step late is what is written at once: weights, moments, and the mean."""
+
+    def files(run: Path) -> dict[str, bytes]:
+        with working(one := Context(tiny_recipe, ["train.average_last=0.9"], run)):
+            make_stage(one, "adapter")
+        folder = checkpoints_of(one.folder, one.recipe) / "checkpoint-2"
+        written = {p.name: p.read_bytes() for p in folder.iterdir()}
+        return {n: c for n, c in written.items() if n.endswith((".safetensors", ".pt"))}
+
+    tiny_recipe["train"] |= {"steps": 4}
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "available_memory", lambda: None)
+        at_once = files(tmp_path / "at once")
+    stepped, look = threading.Event(), Writer.look
+    monkeypatch.setattr(module, "require_held", stepped.wait)
+
+    def step(self: Writer) -> None:
+        if not self._written.is_set():
+            stepped.set()
+        look(self)
+
+    monkeypatch.setattr(Writer, "look", step)
+    assert files(tmp_path / "late") == at_once
+    assert stepped.is_set()
+    assert {"average.safetensors", "adapter_model.safetensors", "optimizer.pt"} <= at_once.keys()

@@ -328,7 +328,9 @@ def test_float16_may_overflow_but_not_for_ever() -> None:
         log_history: tuple[Any, ...] = ()
 
     watch = Watch(
-        SimpleNamespace(row_losses=[], rows=[], world=None), lambda _: None, lambda *_: None
+        SimpleNamespace(late=SimpleNamespace(rows=[]), rows=[], world=None),
+        lambda _: None,
+        lambda *_: None,
     )
     for _ in range(OVERFLOWS):
         watch.on_log(Args, State, None, {"loss": 1.0, "grad_norm": float("inf")})

@@ -106,7 +106,7 @@ def _probe_cache(model: PreTrainedModel, texts: Sequence[list[int]]) -> str | No
         )
         try:
             with using_packed(model):
-                cache = RaggedCache(len(texts), max(map(len, texts)))
+                cache = RaggedCache(len(texts), max(map(len, texts)), device)
                 lengths = [len(text) - 1 for text in texts]
                 for _ in read(model, cache, [text[:-1] for text in texts]):
                     pass

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TypedDict
@@ -14,6 +15,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ragtune.answering.copying import Copies, Copying
+from ragtune.answering.cut import Cut
 from ragtune.answering.engine import EQUAL, IN_WORDS, PACKED, SINGLE, Way, fitting
 from ragtune.answering.fit import probe_generate, unfit
 from ragtune.answering.padded import choose_way, generate
@@ -25,6 +27,7 @@ from ragtune.base.screen.console import warn
 from ragtune.base.stopping import finishing, stop_if_asked
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example
+from ragtune.model.fast.cache import Room
 from ragtune.model.fast.lora import drop_waiting
 from ragtune.model.fast.rope import lengths_forgotten
 from ragtune.model.hardware import free_gpu
@@ -136,13 +139,16 @@ class Local:
         most = 1 if how == SINGLE else self.batch_size
         if shared and self._copies:
             shared.shown = {**self._copies.shown}
-        if shared:
-            most = shared.size(len(order), most)
-        cut = _Cut(most, self.cache_tokens, self.max_new_tokens, equal=how == EQUAL)
+        ranks = shared.world.size if shared else 1
+        cut = Cut(most, self.cache_tokens, self.max_new_tokens, ranks, equal=how == EQUAL)
+        batches = cut.batches(order)
+        room = cut.room(batches)
         # A batch is asked whole or not at all: half-precision answers depend on their batch.
-        pending = [b for b in cut.batches(order) if not all(qid in kept.done for qid, _ in b)]
-        ask = self.asker(settings, how)
-        answered = shared.lead(pending, ask) if shared else chain.from_iterable(map(ask, pending))
+        pending = [b for b in batches if not all(qid in kept.done for qid, _ in b)]
+        ask = self.asker(settings, how, room)
+        answered = (
+            shared.lead(pending, room, ask) if shared else chain.from_iterable(map(ask, pending))
+        )
         for batch, rows in answered:
             kept.add(
                 _prediction(qid, row, tokenizer, settings)
@@ -150,9 +156,9 @@ class Local:
             )
             stop_if_asked(f"{len(kept.done)} of {len(order)} answers are kept.")
 
-    def asker(self, settings: GenerationConfig, how: str) -> Ask:
+    def asker(self, settings: GenerationConfig, how: str, room: Room) -> Ask:
         """What answers a batch in a way; if memory runs out, in halves, and so from then on."""
-        ragged = Ragged(self.model, settings) if how == PACKED else None
+        ragged = Ragged(self.model, settings, room) if how == PACKED else None
         most = [self.batch_size]
 
         def ask(batch: Batch) -> Answered:
@@ -162,6 +168,8 @@ class Local:
                 rows = self._rows(ragged, part, settings)
                 if rows is None:
                     drop_waiting(self.model)
+                    if ragged:
+                        ragged.forget()
                     free_gpu()
                     most[0] = _half(part)
                 else:
@@ -195,7 +203,7 @@ class Local:
             self.model, encoder.tokenizer, encoder.stop_id, self.max_new_tokens
         )
         with lengths_forgotten(self.model):
-            shared.follow(self.asker(settings, how))
+            shared.follow(partial(self.asker, settings, how))
 
     def know(self, way: Way, prompts: Sequence[int]) -> None:
         """Take over the way that was chosen here for prompts of so many tokens."""
@@ -295,31 +303,3 @@ def _refused_if_unsure(one: Prediction, recipe: Recipe) -> Prediction:
         return one
     # Tokens and probability are the hidden answer's: the latter says nothing of these words.
     return replace(one, prediction=refusal, source=None, probability=None, unsure=True)
-
-
-@dataclass(frozen=True, slots=True)
-class _Cut:
-    """How prompts are cut into batches."""
-
-    most: int
-    """prompts"""
-    cache_tokens: int | None
-    """tokens of prompts and answers"""
-    new_tokens: int
-    """of an answer"""
-    equal: bool
-    """Whether the prompts of a batch must have one length."""
-
-    def batches(self, order: Sequence[Prompt]) -> Iterator[Sequence[Prompt]]:
-        """Cut prompts, the longest first, into batches that fit; each is as long as its first prompt."""
-        start = 0
-        while start < len(order):
-            length = len(order[start][1])
-            count = self.most
-            if self.cache_tokens is not None:
-                count = max(1, min(count, self.cache_tokens // (length + self.new_tokens)))
-            batch = order[start : start + count]
-            if self.equal:
-                batch = [prompt for prompt in batch if len(prompt[1]) == length]
-            yield batch
-            start += len(batch)

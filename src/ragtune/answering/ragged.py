@@ -24,8 +24,8 @@ from ragtune.answering.shared import Rows
 from ragtune.base.errors import is_out_of_memory
 from ragtune.base.screen.console import note
 from ragtune.base.text import first_line, shortened
-from ragtune.model.fast.attention import using_packed
-from ragtune.model.fast.cache import RaggedCache
+from ragtune.model.fast.attention import SEES_CACHE, using_packed
+from ragtune.model.fast.cache import RaggedCache, Room
 from ragtune.model.fast.graph import capture, why_not
 from ragtune.model.fast.prefix import common, shared
 from ragtune.model.hardware import autocast
@@ -37,8 +37,6 @@ _WORTH_A_GRAPH = 3  # steps that are left: capturing takes about as long as a st
 
 Heard = Callable[[int], None]
 """Told the next token of an answer."""
-Step = Callable[[Tensor, Tensor, int, int], Tensor]
-"""From token_N, lengths_N, the longest of these and the steps that are left: the next logits_NV."""
 
 
 class Ragged:
@@ -50,15 +48,25 @@ class Ragged:
     Args:
         model: on its device.
         settings: `max_new_tokens`, `eos_token_id` (a list), `min_new_tokens`, `repetition_penalty`.
+        room: what the batches to come need; None if that isn't known.
     """
 
-    def __init__(self, model: PreTrainedModel, settings: GenerationConfig) -> None:
+    def __init__(
+        self, model: PreTrainedModel, settings: GenerationConfig, room: Room | None = None
+    ) -> None:
         self.model = model
         self.settings = settings
         self.device = model.get_input_embeddings().weight.device
         # A graph would keep the weights that were gathered for it.
         self.graphs = self.device.type == "cuda" and not is_spread(model)
         self.warm = False
+        self.room = room or Room()
+        self._cache: RaggedCache | None = None
+        self._step: _Step | None = None
+
+    def forget(self) -> None:
+        """Give back the memory that is kept for the next batch, whose size is no longer known."""
+        self.room, self._cache, self._step = Room(), None, None
 
     @torch.inference_mode()
     def answer(
@@ -74,7 +82,7 @@ class Ragged:
         """
         with autocast(self.model), using_packed(self.model):
             most = self.settings.max_new_tokens
-            cache = RaggedCache(len(prompts), max(map(len, prompts)) + most)
+            cache = self._room_for(len(prompts), max(map(len, prompts)) + most)
             stops = torch.tensor(self.settings.eos_token_id, device=self.device)
             choose = _Chooser(prompts, self.settings, stops, copying)
             logits_NV = torch.cat(list(read(self.model, cache, prompts)))
@@ -85,7 +93,8 @@ class Ragged:
             lengths_N = torch.tensor([len(p) for p in prompts], device=self.device)
             known = [len(p) for p in prompts]  # the same on the host
             going_N = torch.ones(len(prompts), dtype=torch.bool, device=self.device)
-            step_on = self._stepper(cache)
+            # A graph's questions stay, finished or not, and the host looks what is left a step later.
+            stay, left = self.graphs, _later(going_N.sum())
             for step in range(most):
                 token_N, log_p_N = choose(logits_NV, found_AS[samples_N, :step], samples_N)
                 found_AS[samples_N, step] = torch.where(going_N, token_N, end)
@@ -93,47 +102,47 @@ class Ragged:
                 if heard is not None:
                     heard(int(found_AS[0, step]))
                 going_N = going_N & ~torch.isin(token_N, stops)
-                left = int(going_N.sum())
-                if left == 0 or step == most - 1:
+                before, left = left, _later(going_N.sum())
+                if step == most - 1 or (before if stay else left)() == 0:
                     break
-                if left <= len(samples_N) // 2:
-                    kept = going_N.nonzero()[:, 0]
-                    cache.keep(kept)
-                    samples_N, lengths_N, token_N, going_N = (
-                        t[kept] for t in (samples_N, lengths_N, token_N, going_N)
-                    )
-                    known = [known[i] for i in kept.tolist()]
-                    step_on = self._stepper(cache)
-                logits_NV = step_on(token_N, lengths_N, max(known) + step, most - 1 - step)
+                if stay:
+                    there_N = torch.where(going_N, lengths_N, 0)  # finished ones look at one token
+                    logits_NV = self._stepped(cache, token_N, there_N, most - 1 - step)
+                else:
+                    if left() <= len(samples_N) // 2:
+                        kept = going_N.nonzero()[:, 0]
+                        cache.keep(kept)
+                        samples_N, lengths_N, token_N, going_N = (
+                            t[kept] for t in (samples_N, lengths_N, token_N, going_N)
+                        )
+                        known = [known[i] for i in kept.tolist()]
+                    longest = max(known) + step
+                    logits_NV = next_logits(self.model, cache, token_N, lengths_N, longest)
                 lengths_N = lengths_N + 1
             return [*zip(found_AS[:, : step + 1].tolist(), sure_A.tolist(), strict=True)]
 
-    def _stepper(self, cache: RaggedCache) -> Step:
-        """A step for the questions that are in the batch now; captured when it is worth it."""
-        captured: tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor] | None = None
+    def _room_for(self, samples: int, positions: int) -> RaggedCache:
+        """The last batch's cache, and its graph, if they do for this batch."""
+        if self._cache is None or not self._cache.renew(samples, positions):
+            self._cache = self._step = None  # before there are others
+            self._cache = RaggedCache(samples, positions, self.device, self.room)
+        return self._cache
 
-        def step_on(token_N: Tensor, lengths_N: Tensor, longest: int, left: int) -> Tensor:
-            nonlocal captured
-            if captured is None and self.graphs and self.warm and left >= _WORTH_A_GRAPH:
-                captured = self._capture(cache, token_N.clone(), lengths_N.clone())
-            if captured is None:
-                self.warm = True
-                return next_logits(self.model, cache, token_N, lengths_N, longest)
-            graph, its_token_N, its_lengths_N, logits_NV = captured
-            its_token_N.copy_(token_N)
-            its_lengths_N.copy_(lengths_N)
-            graph.replay()
-            return logits_NV
+    def _stepped(self, cache: RaggedCache, token_N: Tensor, lengths_N: Tensor, left: int) -> Tensor:
+        """The logits_NV behind one more token of each question; captured when it is worth it."""
+        if self._step is None:
+            self._step = _Step(self.model, cache)
+        step = self._step
+        step.take(token_N, lengths_N)
+        if step.graph is None and self.graphs and self.warm and left >= _WORTH_A_GRAPH:
+            self._capture(step)
+        self.warm = True
+        return step.run()[: len(token_N)]
 
-        return step_on
-
-    def _capture(
-        self, cache: RaggedCache, token_N: Tensor, lengths_N: Tensor
-    ) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor] | None:
-        """The graph of a step, what it reads and the logits_NV that it writes; None if there can be none."""
-        step = partial(next_logits, self.model, cache, token_N, lengths_N, None)
+    def _capture(self, step: _Step) -> None:
+        """Have a step replayed, if it can be."""
         try:
-            graph, logits_NV = capture(step, self.device)
+            step.graph, step.logits_SV = capture(step.work, self.device)
         except RuntimeError as error:
             first = why_not(error)
             if is_out_of_memory(first):
@@ -141,8 +150,44 @@ class Ragged:
             self.graphs = False  # something in the model asks the host
             why = shortened(first_line(first), 120)
             note(f"Answers without a CUDA graph, which is slower: {why}")
-            return None
-        return graph, token_N, lengths_N, logits_NV
+
+
+class _Step:
+    """One more token for each question of a batch, which has as many as the cache is wide; S are these."""
+
+    def __init__(self, model: PreTrainedModel, cache: RaggedCache) -> None:
+        self.token_S = torch.zeros_like(cache.starts_S)
+        self.lengths_S = torch.zeros_like(cache.starts_S)
+        self.work = partial(next_logits, model, cache, self.token_S, self.lengths_S, None)
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.logits_SV: Tensor
+
+    def take(self, token_N: Tensor, lengths_N: Tensor) -> None:
+        """What the next run reads; questions that aren't there have no tokens."""
+        self.token_S[: len(token_N)] = token_N
+        self.lengths_S.zero_()
+        self.lengths_S[: len(token_N)] = lengths_N
+
+    def run(self) -> Tensor:
+        """The logits_SV; the next run may write over them."""
+        if self.graph is None:
+            return self.work()
+        self.graph.replay()
+        return self.logits_SV
+
+
+def _later(count: Tensor) -> Callable[[], int]:
+    """A number that the device is yet to find: only who asks waits for it."""
+    if count.device.type != "cuda":
+        return lambda: int(count)
+    found = count.to("cpu", non_blocking=True)
+    there = torch.cuda.current_stream(count.device).record_event()
+
+    def read() -> int:
+        there.synchronize()
+        return int(found)
+
+    return read
 
 
 def read(
@@ -168,34 +213,49 @@ def _read_row(
 ) -> ModelOutput:
     """What a model gives for prompts, the cache's from `start` on, in one row: the logits behind each."""
     device = model.get_input_embeddings().weight.device
+
+    def moved(tensor: Tensor) -> Tensor:
+        # The host goes on at once: it prepares the next row while this one is read.
+        return (
+            tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+        )
+
     sizes = [len(p) for p in row]
     ids_T = torch.tensor([i for p in row for i in p])
     places_T = torch.cat([*map(torch.arange, sizes)])
     samples_T = torch.repeat_interleave(torch.arange(start, start + len(row)), torch.tensor(sizes))
-    more: dict[str, bool] = {}
+    more: dict[str, object] = {}
     borders = torch.tensor([0, *accumulate(sizes)], dtype=torch.int32)
     ends = borders[1:]
-    # A GPU's kernel for rows knows no part that the others see.
-    if device.type == "cpu" and (first := common(row)):
+    if (device.type == "cpu" or (cache.flat and SEES_CACHE)) and (first := common(row)):
         one = shared(sizes, first)
-        cache.put(samples_T, places_T, one.places)
+        put = (moved(t) for t in (samples_T, places_T, one.places))
+        cache.put(*put, all_slots=cache.flat)
         ids_T, places_T = ids_T[one.kept], places_T[one.kept]
-        borders, more = one.borders, {"shared_prefix": True}
-        ends = borders[2:]
+        borders, ends = one.borders, one.borders[2:]
+        if cache.flat:  # the first text is whole, and the others find what they lack in the cache
+            borders = torch.cat([borders[:1], ends])
+            slots = range(
+                start * cache.positions, (start + len(row) + 1) * cache.positions, cache.positions
+            )
+            more["cache_starts"] = moved(torch.tensor([*slots], dtype=torch.int32))
+            more["cache_lengths"] = moved(torch.tensor(sizes, dtype=torch.int32))
+        else:
+            more["shared_prefix"] = True
     else:
-        cache.put(samples_T.to(device), places_T.to(device))
+        cache.put(moved(samples_T), moved(places_T))
     longest = int(borders.diff().max())
-    borders = borders.to(device)
+    borders_on = moved(borders)
     output: ModelOutput = model(
-        input_ids=ids_T[None].to(device),
-        position_ids=places_T[None].to(device),
+        input_ids=moved(ids_T)[None],
+        position_ids=moved(places_T)[None],
         past_key_values=cache,
         use_cache=True,
-        cu_seq_lens_q=borders,
-        cu_seq_lens_k=borders,
+        cu_seq_lens_q=borders_on,
+        cu_seq_lens_k=borders_on,
         max_length_q=longest,
-        max_length_k=longest,
-        logits_to_keep=(ends - 1).to(device),
+        max_length_k=max(longest, *sizes),
+        logits_to_keep=moved(ends - 1),
         **more,
     )
     return output
@@ -210,12 +270,14 @@ def next_logits(
 ) -> Tensor:
     """The logits_NV behind one more token of each question, which joins the cache."""
     cache.grow(lengths_N, longest)
+    more = {"cache_starts": cache.starts_S[: len(lengths_N)]} if cache.flat else {}
     output = model(
         input_ids=token_N[:, None],
         position_ids=lengths_N[:, None],
         past_key_values=cache,
         use_cache=True,
         cache_lengths=lengths_N,
+        **more,
     )
     logits_NV: Tensor = output.logits[:, -1]
     return logits_NV

@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from ragtune.data.spans import Shown
 from ragtune.distributed.world import World
+from ragtune.model.fast.cache import Room
 
 Batch = Sequence[tuple[str, list[int]]]
 """Prompts: a qid and token ids each."""
@@ -35,19 +36,15 @@ class Shared:
         self.shown: dict[str, Shown] = {}
         """By qid what may be copied; empty where answers are written freely."""
 
-    def size(self, questions: int, most: int) -> int:
-        """Questions a batch, so that each rank gets equally many batches of at most `most`."""
-        rounds = -(-questions // (most * self.world.size))
-        return -(-questions // (rounds * self.world.size))
-
-    def lead(self, batches: Sequence[Batch], ask: Ask) -> Answered:
-        """Share batches out, and answer some of them here.
+    def lead(self, batches: Sequence[Batch], room: Room, ask: Ask) -> Answered:
+        """Share batches out, all of which have that room, and answer some of them here.
 
         Raises:
             LostError: a rank is gone.
         """
         world, waiting = self.world, set(range(len(batches)))
-        world.put(self._key("count"), len(batches))  # whoever knows it waits for the first of them
+        # Whoever knows how many there are waits for the first of them.
+        world.put(self._key("count"), [len(batches), room.samples, room.slots])
         for index, batch in enumerate(batches):
             shown = {qid: self.shown[qid] for qid, _ in batch if qid in self.shown}
             found = [[qid, [*ids]] for qid, ids in batch]
@@ -64,11 +61,11 @@ class Shared:
         for other in sorted(waiting):
             yield batches[other], self._rows(other)
 
-    def follow(self, ask: Ask) -> None:
-        """Answer batches until there are no more."""
+    def follow(self, asker: Callable[[Room], Ask]) -> None:
+        """Answer batches, for which there is that room, until there are no more."""
         world = self.world
-        count = world.take(self._key("count"))
-        assert isinstance(count, int)
+        count, samples, slots = cast("list[int]", world.take(self._key("count")))
+        ask = asker(Room(samples, slots))
         while (index := world.next(self._key("next"))) < count:
             batch, shown = cast(
                 "tuple[Batch, dict[str, Shown]]",

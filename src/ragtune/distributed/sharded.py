@@ -18,8 +18,8 @@ from torch import distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
-from ragtune.base.errors import UsageError
 from ragtune.base.text import first_line
+from ragtune.distributed.forgetting import forget_pass, require_forgetting
 
 Together = Callable[[], AbstractContextManager[None]]
 
@@ -31,37 +31,30 @@ class Passes:
     """The passes that the ranks make together through a model.
 
     Args:
-        model: what is asked. Nothing of it is spread yet.
         device: of this rank.
         together: within, a failure that comes of somebody's being gone says who it was.
 
     Raises:
-        UsageError: torch is too old.
+        UsageError: this torch's FSDP2 can't forget a pass that was cut off.
     """
 
     def __init__(
         self,
-        model: nn.Module,
         device: torch.device,
         together: Together,
     ) -> None:
-        if not hasattr(FSDPModule, "reset_iter_state"):
-            raise UsageError(
-                "The base doesn't fit on one GPU, and to spread it over several torch "
-                f"{torch.__version__} is too old.",
-                "Install torch 2.13 or a newer one.",
-            )
-        self._model: Any = model  # FSDP adds its methods to its class
-        self._together = together
+        self._model: Any = None  # FSDP adds its methods to its class
         self._mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+        require_forgetting(self._mesh, device)
+        self._together = together
         self._coming = _REST
         self._gathered: list[FSDPModule] = []
         """In this pass, so far."""
         self._known: dict[int, list[FSDPModule]] = {}
         """All that a pass of a kind gathers, in order."""
 
-    def spread(self, part: nn.Module) -> None:
-        """Leave this rank its share of a layer, or of what of the model is outside of its layers, at last.
+    def spread(self, part: nn.Module, *, outermost: bool = False) -> None:
+        """Leave this rank its share of a layer or, at last, of what of the model is outside of its layers.
 
         Parameters that a part gets later stay whole.
         """
@@ -69,7 +62,9 @@ class Passes:
         sharded = fully_shard(part, mesh=self._mesh, reshard_after_forward=True)
         gathering = _AllGather(sharded, self._gathers, self._together)
         sharded.set_custom_all_gather(gathering)  # type: ignore[arg-type]
-        if part is self._model:  # before FSDP's own hook
+        if outermost:
+            self._model = part
+            # Before FSDP's own hook.
             part.register_forward_pre_hook(lambda *_: self._begin(), prepend=True)
 
     def rest(self) -> None:
@@ -98,7 +93,7 @@ class Passes:
         gathered, self._gathered = self._gathered, []
         if kind == _REST:
             return
-        self._model.reset_iter_state()  # whether the pass was whole FSDP doesn't say
+        forget_pass(self._model)  # whether the pass was whole FSDP doesn't say
         _gather(self._known.setdefault(kind, gathered)[len(gathered) :])
 
     def _gathers(self, part: FSDPModule) -> None:

@@ -19,6 +19,7 @@ from ragtune.model.load import load_model
 from ragtune.model.quantized import Quantized
 from ragtune.model.quiet import quiet
 from ragtune.model.source import ModelSource
+from ragtune.model.tensor_file import save_tensors, saving_by
 
 SHARD_SIZE = "2GB"
 """Of a file of weights."""
@@ -51,7 +52,7 @@ def in_float32(model: PreTrainedModel) -> Iterator[None]:
 
 def save_whole(model: PreTrainedModel, folder: Path) -> None:
     """Write a model's weights as they are, with its configuration."""
-    with quiet():
+    with quiet(), saving_by(save_tensors):
         model.save_pretrained(folder, max_shard_size=SHARD_SIZE)
 
 

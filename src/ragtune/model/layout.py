@@ -20,6 +20,8 @@ MIN_ROW_TOKENS = 4_000
 """With shorter rows than these a GPU waits for Python; recomputing in longer ones is faster."""
 SPARE = 0.92
 """Of the memory; the allocator's fragments and the libraries' workspaces need the rest."""
+_EVEN = 1.001
+"""Of the rows' mean size: what the largest has at most when no more is to be gained."""
 
 Size = tuple[int, int]
 """A sample's tokens, and how many of them are trained."""
@@ -29,7 +31,8 @@ def deal(items: Sequence[T], rows: int, size: Callable[[T], int]) -> list[list[T
     """Deal items into at most `rows` rows of nearly equal size.
 
     The largest first, each into the smallest row that has room; a row takes at most
-    ceil(items / rows), which is what the memory plan counts with.
+    ceil(items / rows), which is what the memory plan counts with. Then items of the largest row
+    change places with others as long as that makes it smaller: ranks wait for the one with most.
     """
     rows = max(1, min(rows, len(items)))
     room = -(-len(items) // rows)
@@ -39,7 +42,26 @@ def deal(items: Sequence[T], rows: int, size: Callable[[T], int]) -> list[list[T
         target = min((r for r in range(rows) if len(out[r]) < room), key=lambda r: sizes[r])
         out[target].append(item)
         sizes[target] += size(item)
+    while swap := _best_swap([[size(item) for item in row] for row in out]):
+        (row, i), (other, k) = swap
+        out[row][i], out[other][k] = out[other][k], out[row][i]
     return [row for row in out if row]
+
+
+def _best_swap(rows: list[list[int]]) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Which item (a row, its place there) of the largest row to swap with which, to make it smallest."""
+    sums = [*map(sum, rows)]
+    top = max(range(len(rows)), key=sums.__getitem__)
+    if sums[top] <= _EVEN * sum(sums) / len(sums):
+        return None
+    found = [
+        (max(sums[top] - given + taken, sums[row] + given - taken), (top, i), (row, k))
+        for row in range(len(rows))
+        for i, given in enumerate(rows[top])
+        for k, taken in enumerate(rows[row])
+    ]
+    best, one, other = min(found)
+    return (one, other) if best < sums[top] else None
 
 
 def share_of(batch_size: int, ranks: int) -> int:

@@ -32,13 +32,13 @@ from ragtune.model.generation import require_settings
 from ragtune.model.hardware import Hardware, keep_kernels
 from ragtune.model.headers import compare
 from ragtune.model.hub_cache import folder_of, loads_without_hub, require_safe_snapshot
-from ragtune.model.nf4 import round_to_nf4
+from ragtune.model.nf4 import linear_layers, round_to_nf4
 from ragtune.model.quantized import loading, quantization_of, settle
 from ragtune.model.quiet import quiet
 from ragtune.model.safety import model_json
 from ragtune.model.skeleton import auto_class
 from ragtune.model.source import ModelSource
-from ragtune.model.spread import spread
+from ragtune.model.spread import NF4, spread
 from ragtune.model.targets import ordinary_layers
 from ragtune.model.unloadable import explained
 
@@ -150,21 +150,41 @@ def load_model(
         nf4: whether the linear layers' weights are quantised.
         dequantized: keep what NF4 makes of them in `hardware.dtype`: four times the memory, faster.
         fp8: let its linear layers compute in 8 bits; what NF4 makes of them is then kept in 8 bits, too.
-        world: the ranks that share its weights, each of which loads it; None where each has all of them.
+        world: the ranks that share its weights; None where each has all of them.
 
     Raises:
         UsageError: it is not found or no causal language model in safetensors, or has an adapter; it is
             quantised in a way that can't be trained, or it can't compute in 8 bits, here.
         RagtuneError: too little memory.
     """
-    # What is spread is whole on the CPU at first, in files that all ranks of a machine have in memory once.
-    device, dtype = torch.device("cpu") if world else hardware.device, hardware.dtype
-    dequantized |= fp8
-    packed = nf4 and not dequantized
-    options = _options(device, dtype, nf4=packed and world is None)
+    how: NF4 | None = None if not nf4 else "rounded" if dequantized or fp8 else "packed"
     keep_kernels()
     if nf4:
         import_ahead()  # while the weights are read
+    if world:
+        cpu = torch.device("cpu")
+        return spread(
+            lambda: _whole(source, hardware, cpu, nf4=nf4), hardware, world, nf4=how
+        ).eval()
+    model = _whole(source, hardware, hardware.device, nf4=nf4, packed=how == "packed")
+    if how == "rounded":
+        round_to_nf4(linear_layers(model))
+    if fp8:
+        _multiply_in_8_bits(model)
+    return model.eval()
+
+
+def _whole(
+    source: ModelSource,
+    hardware: Hardware,
+    device: torch.device,
+    *,
+    nf4: bool,
+    packed: bool = False,
+) -> PreTrainedModel:
+    """A model with all of its weights, frozen, on a device, in NF4 if `packed`. Raises as `load_model`."""
+    dtype = hardware.dtype
+    options = _options(device, dtype, nf4=packed)
     config = load_config(source)
     kind = auto_class(config)
     quantized = quantization_of(config, device, nf4=nf4)
@@ -186,19 +206,8 @@ def load_model(
         fuse_kernels(model)
     if quantized:
         settle(model, quantized, dtype)
-    _round(model, nf4=nf4 and dequantized, fp8=fp8)
-    if world:
-        spread(model, hardware, world, nf4=packed)
-    return model.eval()
-
-
-def _round(model: PreTrainedModel, *, nf4: bool, fp8: bool) -> None:
-    """Freeze a model, with weights that NF4 makes of its own or in 8 bits, or both."""
-    if nf4:
-        round_to_nf4(model)
     model.requires_grad_(requires_grad=False)
-    if fp8:
-        _multiply_in_8_bits(model)
+    return model
 
 
 def _multiply_in_8_bits(model: PreTrainedModel) -> None:

@@ -23,6 +23,7 @@ from ragtune.base.text import first_line, named
 from ragtune.model import pissa
 from ragtune.model.quiet import quiet
 from ragtune.model.targets import find_targets, packed_weight
+from ragtune.model.tensor_file import save_tensors, saving_by
 from ragtune.model.wrapping import ADAPTER, adapters, is_matrix, wrap
 from ragtune.recipe.lora import Lora
 
@@ -95,7 +96,7 @@ def save_adapter(model: PeftModel, folder: Path, base: str | None) -> None:
         folder: exists.
         base: the base model's Hub id, or None: a path of this machine is not written.
     """
-    with quiet():
+    with quiet(), saving_by(save_tensors):
         model.save_pretrained(folder, safe_serialization=True)
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))

@@ -33,7 +33,6 @@ from ragtune.model.hardware import Hardware
 from ragtune.model.load import load_config, load_model
 from ragtune.model.lora import load_adapter
 from ragtune.model.merge_parts import (
-    AHEAD,
     Parts,
     fill,
     fits,
@@ -46,6 +45,7 @@ from ragtune.model.quiet import quiet
 from ragtune.model.safety import ADAPTER, INDEX, WEIGHTS, parts_in
 from ragtune.model.skeleton import has_own_code, skeleton, stays_float32
 from ragtune.model.source import ModelSource
+from ragtune.model.tensor_file import AHEAD
 from ragtune.model.wrapping import adapters
 
 _PROCESSORS = {FEATURE_EXTRACTOR_NAME, IMAGE_PROCESSOR_NAME, PROCESSOR_NAME, VIDEO_PROCESSOR_NAME}

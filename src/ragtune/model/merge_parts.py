@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
-import numpy as np
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from peft.tuners.lora import Linear, LoraLayer
@@ -22,22 +18,17 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
-from ragtune.base.files import remember
 from ragtune.model.full import SHARD_SIZE
 from ragtune.model.headers import empty_tensors
 from ragtune.model.safety import INDEX
 from ragtune.model.skeleton import stays_float32
+from ragtune.model.tensor_file import KINDS, TensorFile, bytes_of, header, in_file
 from ragtune.model.wrapping import ADAPTER
 
 _PATTERN = "model{suffix}.safetensors"
-_KINDS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
-"""safetensors' names of what is written here, in the order in which a file has them."""
-AHEAD = 4
-"""Tensors that may wait for the disk."""
 _PAGE = 4096
 """Bytes of a file that are read together, at least."""
 
-Data = bytes | memoryview
 Read = Callable[[str], torch.Tensor]
 Look = Callable[[str, torch.Tensor, torch.Tensor], None]
 
@@ -90,7 +81,7 @@ def parts_of(
     # What transformers makes of several tensors, or turns, is another one; of what is tied one is kept.
     same = len(written) == len(state) and all(
         id(tensor) in known and name in there and tensor.shape == there[name].shape
-        and tensor.dtype in _KINDS and there[name].is_floating_point()
+        and tensor.dtype in KINDS and there[name].is_floating_point()
         for name, tensor in written.items()
     )  # fmt: skip
     if not same or any(name in there for name in every.keys() - state.keys()):
@@ -155,7 +146,7 @@ def write_parts(
     with torch.no_grad(), ThreadPoolExecutor(1) as reading:
         for shard, names in split.filename_to_tensors.items():
             # Opened anew for each: what was read of a file stays in memory until it is closed.
-            with ExitStack() as opened, _File(folder / shard, merging.give_back) as file:
+            with ExitStack() as opened, TensorFile(folder / shard, merging.give_back) as file:
                 read = _reader(parts, opened)
                 ordered = in_file({name: written[name] for name in names})
                 file.write(header(ordered))
@@ -180,7 +171,7 @@ def _reader(parts: Parts, opened: ExitStack) -> Read:
         if path not in files:
             files[path] = opened.enter_context(safe_open(path, "pt"))
         tensor: torch.Tensor = files[path].get_tensor(name)  # type: ignore[no-untyped-call]
-        _bytes(tensor)[::_PAGE].sum()  # it is a view of the file, which is read only now
+        bytes_of(tensor)[::_PAGE].sum()  # it is a view of the file, which is read only now
         return tensor
 
     return read
@@ -196,54 +187,6 @@ def _ahead(
         if after is not None:
             following = thread.submit(read, after)
         yield name, tensor
-
-
-class _File:
-    """A file that is written, and its checksum made, beside the work on the tensors that follow."""
-
-    def __init__(self, path: Path, done: Callable[[torch.Tensor], None]) -> None:
-        self.path, self.done = path, done
-        self.digest = hashlib.sha256()
-        self.threads = [ThreadPoolExecutor(1), ThreadPoolExecutor(1)]  # the disk's, the checksum's
-        self.waiting: deque[tuple[torch.Tensor | None, list[Future[None]]]] = deque()
-
-    def __enter__(self) -> Self:
-        self.file = self.path.open("xb", buffering=0)
-        return self
-
-    def write(self, data: Data, tensor: torch.Tensor | None = None) -> None:
-        """Let data be written, those of a tensor if it is given; waits where too many are."""
-        if len(self.waiting) > AHEAD:
-            self._wait()
-        acts = (self._write, self.digest.update)
-        begun = [thread.submit(act, data) for thread, act in zip(self.threads, acts, strict=True)]
-        self.waiting.append((tensor, begun))
-
-    def _write(self, data: Data) -> None:
-        left = memoryview(data)
-        while left:  # Linux writes at most 2 GiB at a time
-            left = left[self.file.write(left) :]
-
-    def put(self, tensor: torch.Tensor) -> None:
-        self.write(_bytes(tensor).data, tensor)
-
-    def _wait(self) -> None:
-        tensor, acts = self.waiting.popleft()
-        for act in acts:
-            act.result()
-        if tensor is not None:
-            self.done(tensor)
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            while self.waiting and kind is None:
-                self._wait()
-        finally:
-            for thread in self.threads:
-                thread.shutdown(cancel_futures=True)
-            self.file.close()
-        if kind is None:
-            remember(self.path, self.digest.hexdigest())
 
 
 class _Sum:
@@ -297,29 +240,3 @@ class _Sum:
         """Take back the memory of a sum that is written; any other tensor's is left alone."""
         if (memory := self.lent.pop(tensor.data_ptr(), None)) is not None:
             self.free[len(memory)].append(memory)
-
-
-def in_file(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors in the order in which safetensors writes them."""
-    order = list(_KINDS)
-    return dict(sorted(tensors.items(), key=lambda one: (order.index(one[1].dtype), one[0])))
-
-
-def header(tensors: Mapping[str, torch.Tensor]) -> bytes:
-    """The beginning of a safetensors file with these tensors, in their order."""
-    said: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, tensor in tensors.items():
-        start, end = end, end + tensor.nbytes
-        said[name] = {
-            "dtype": _KINDS[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [start, end],
-        }
-    text = json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
-
-
-def _bytes(tensor: torch.Tensor) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import cast
 
 import torch
@@ -31,8 +31,8 @@ def _weight(layer: nn.Linear) -> torch.Tensor:
     return (weight.T if isinstance(layer, Conv1D) else weight).contiguous()
 
 
-def round_to_nf4(model: PreTrainedModel) -> None:
-    """Replace the linear layers' weights with what NF4 makes of them, in their own dtype.
+def round_to_nf4(layers: Iterable[nn.Linear]) -> None:
+    """Replace layers' weights with what NF4 makes of them, in their own dtype.
 
     They are then those with which a quantised model computes, to the bit, without being dequantised
     at every use.
@@ -40,7 +40,7 @@ def round_to_nf4(model: PreTrainedModel) -> None:
     # tests/model/fast/test_lora.py (GPU) compares it with the quantised model.
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit  # noqa: PLC0415 - an extra
 
-    for layer in linear_layers(model):
+    for layer in layers:
         rounded = dequantize_4bit(*quantize_4bit(_weight(layer), quant_type="nf4"))
         turned = isinstance(layer, Conv1D)  # its weight stands the other way round
         layer.weight.data = rounded.T.contiguous() if turned else rounded
@@ -59,14 +59,16 @@ def packed(layer: nn.Linear, dtype: torch.dtype) -> nn.Linear:
     from bitsandbytes.nn import Linear4bit, Params4bit  # noqa: PLC0415 - an extra
 
     weight = _weight(layer)
+    # The bytes as numbers of the dtype: before torch 2.13 FSDP takes no whole numbers.
+    storage = dtype if weight.numel() % (2 * dtype.itemsize) == 0 else torch.uint8
     with torch.device("meta"):
         found: nn.Linear = Linear4bit(
             weight.shape[1], weight.shape[0], bias=False, compute_dtype=dtype,
-            compress_statistics=False, quant_type="nf4",
+            compress_statistics=False, quant_type="nf4", quant_storage=storage,
         )  # fmt: skip
-    found.weight = Params4bit(weight, quant_type="nf4", compress_statistics=False, module=found).to(
-        weight.device
-    )
+    found.weight = Params4bit(
+        weight, quant_type="nf4", compress_statistics=False, quant_storage=storage, module=found
+    ).to(weight.device)
     found.bias = layer.bias
     return found
 

@@ -171,17 +171,18 @@ def is_linear(module: nn.Module) -> bool:
 
 def parameters_of(model: nn.Module) -> int:
     """A base model's parameters: as many with an adapter on it, and in few bits, several to a number."""
-    plain = sum(
-        weight.numel()
-        for name, weight in model.named_parameters()
-        if weight.is_floating_point() and "lora_" not in name
-    )
-    packed = sum(
-        getattr(layer, "in_features", 0) * getattr(layer, "out_features", 0)
-        for layer in model.modules()
-        if not all(
-            one.is_floating_point()
-            for one in chain(layer.parameters(recurse=False), layer.buffers(recurse=False))
-        )
-    )
+    plain = packed = 0
+    with_bits = {id(layer.weight) for layer in model.modules() if _in_bits(layer)}
+    for name, weight in model.named_parameters():
+        if weight.is_floating_point() and "lora_" not in name and id(weight) not in with_bits:
+            plain += weight.numel()
+    for layer in model.modules():
+        own = chain(layer.parameters(recurse=False), layer.buffers(recurse=False))
+        if _in_bits(layer) or not all(one.is_floating_point() for one in own):
+            packed += getattr(layer, "in_features", 0) * getattr(layer, "out_features", 0)
     return plain + packed
+
+
+def _in_bits(layer: nn.Module) -> bool:
+    """Whether a layer's weight is bitsandbytes', which may keep bits as numbers of any dtype."""
+    return getattr(layer, "quant_state", None) is not None

@@ -216,7 +216,9 @@ def follow(
                 answer(model)
         case "after":
             if isinstance(model := context.tuned(), PeftModel):
-                refresh(model, context.folder.adapter)  # rank 0 may have chosen the best
+                # Rank 0 may have chosen the best; the last all computed alike, if they compute so.
+                if context.recipe.train.keep == "best" or not world.alike:
+                    refresh(model, context.folder.adapter)
             elif context.recipe.train.keep == "best":
                 context.release()
                 model = context.tuned()

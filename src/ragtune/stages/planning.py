@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import JsonValue
 
-from ragtune.base.files import read_if_whole, sha256, write_json
+from ragtune.base.errors import RagtuneError
+from ragtune.base.files import read_if_whole, write_json
 from ragtune.model.plan import Plan
 from ragtune.recipe.schema import CHANGES_NOTHING, Recipe
 from ragtune.stages.order import proofs_of
 from ragtune.store.changes import part_of
 from ragtune.store.folder import RunFolder
+from ragtune.store.proof import read_proof
+from ragtune.store.seal import digest_of
 
 
 def read_plan(folder: RunFolder, recipe: Recipe) -> Plan | None:
@@ -57,8 +61,17 @@ def _plan_of(folder: RunFolder, recipe: Recipe) -> dict[str, JsonValue]:
     """What a plan depends on: the recipe but for what changes no work, the data and the questions."""
     reads = ("seed", "tuning", "model.", "data.", "prompt.", "lora.", "train.", "evaluate.")
     but = (*CHANGES_NOTHING, "evaluate.served_")
-    files = {file.name: sha256(file) for file in _planned(folder)}
+    files = {file.name: _digest(file) for file in _planned(folder)}
     return part_of(recipe, reads, but) | files
+
+
+def _digest(file: Path) -> str:
+    """Of a stage's file: half a gigabyte of examples is not read whenever a plan is."""
+    known = None
+    with suppress(RagtuneError):  # without a proof that can be read nothing is known
+        proof = read_proof(file.parent)
+        known = proof.files.get(file.name) if proof else None
+    return digest_of(file, known)
 
 
 def _named(plan: Plan) -> str:

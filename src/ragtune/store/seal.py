@@ -57,6 +57,15 @@ def _entry(file: Path) -> FileFacts:
     return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256(file)}
 
 
+def digest_of(file: Path, known: FileFacts | None) -> str:
+    """The sha256 of a file's content; a large one's as it is known, where size and time are the same."""
+    stat = file.stat()
+    now = stat.st_size, stat.st_mtime_ns
+    if known and stat.st_size > SMALL and now == (known["size"], known.get("mtime_ns")):
+        return known["sha256"]
+    return sha256(file)
+
+
 def difference(path: Path, files: Files, *, thorough: bool = False) -> str | None:
     """What is not as `checksums` found it, in words, or None. Files that came later don't count.
 

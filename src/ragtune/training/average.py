@@ -6,8 +6,10 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from ragtune.model.tensor_file import save_tensors
+from ragtune.training.checkpoint import Writer
 
 NAME = "average.safetensors"
 _COUNT = "steps"
@@ -44,10 +46,11 @@ class Average:
             else:
                 self.mean[name] = weight.detach().clone()
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, writer: Writer) -> None:
         """Keep the mean beside a checkpoint's weights."""
         if self.count:
-            save_file(self.mean, folder / NAME, {_COUNT: str(self.count)})
+            count = {_COUNT: str(self.count)}
+            writer.save(lambda mean: save_tensors(mean, folder / NAME, count), self.mean)
 
     def load(self, folder: Path) -> None:
         """Take up the mean of a checkpoint; of one before the last steps there is none."""

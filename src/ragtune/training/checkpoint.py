@@ -2,20 +2,38 @@
 
 Trainer writes a checkpoint's files in place, and one that lacks some of them resumes without a word
 to other weights. So a manifest (files, sizes, sha256) is written last, and a checkpoint without a
-true one is set aside.
+true one is set aside. The training does not wait for the disk.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import re
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Self, TypeVar
+
+from torch import Tensor
 
 from ragtune.base.disk import disk_errors
 from ragtune.base.files import remove
+from ragtune.base.lock import require_held
+from ragtune.base.screen.console import warn
+from ragtune.base.screen.progress import busy
+from ragtune.base.stopping import Stopped
+from ragtune.model.merge import available_memory
 from ragtune.store.seal import is_whole, seal, set_aside
+
+T = TypeVar("T")
+_ROOM = 2
+"""A copy is made where so many would fit into the free memory: the training takes some of it, too."""
+_AT_ONCE = 4
+"""Tensors that are copied at a time: new memory takes as long as the copy."""
 
 
 def checkpoints(folder: Path) -> list[tuple[int, Path]]:
@@ -33,21 +51,141 @@ def newest_whole(folder: Path) -> Path | None:
     return None
 
 
-@contextlib.contextmanager
-def writing(checkpoint: Path, needed: int) -> Iterator[None]:
-    """Let a checkpoint of so many bytes be written: whole, with its manifest, or not at all."""
-    try:
-        with disk_errors(checkpoint, needed):
-            remove(checkpoint)  # nothing is written over
-            yield
-            seal(checkpoint)
-    except BaseException:  # a stop, too
-        shutil.rmtree(checkpoint, ignore_errors=True)  # half of it would fill the disk
-        raise
-
-
 def keep_newest(folder: Path, count: int, best: int | None) -> None:
     """Delete all but the newest `count` checkpoints and that of the best step."""
     for step, path in checkpoints(folder)[:-count]:
         if step != best:
             remove(path)
+
+
+class Writer:
+    """Writes checkpoints while the training goes on: of what learns it takes a copy, and a thread writes that.
+
+    A training is within it, so that nothing is being written any more when it has ended. What a checkpoint
+    fails with is raised by whatever is called next.
+    """
+
+    def __init__(self) -> None:
+        self._written = threading.Event()  # an interrupted Thread.join takes the thread for ended
+        self._written.set()
+        self._left: list[Callable[[], object]] = []
+        """What is yet to be written of the present checkpoint."""
+        self._error: BaseException | None = None
+        self._given_up = False
+
+    @contextlib.contextmanager
+    def checkpoint(self, path: Path, needed: int, then: Callable[[], None]) -> Iterator[None]:
+        """Let a checkpoint be written: whole, with its manifest, or not at all; waits for the one before.
+
+        Args:
+            path: its folder. Within, small files are written into it, and large ones given to `save`.
+            needed: the bytes that it will take.
+            then: is called when it counts.
+        """
+        self.wait()
+        self._left = []
+        with _whole(path, needed):
+            remove(path)  # nothing is written over
+            yield
+        written = threading.Event()
+        finish = partial(self._finish, path, needed, self._left, then, written)
+        threading.Thread(target=finish, name=path.name).start()
+        self._written = written
+
+    def save(self, write: Callable[[T], object], value: T) -> None:
+        """Let a value with tensors be written as it is now; at once, where memory is short for a copy."""
+        free = available_memory()
+        if free is None or _ROOM * sum(one.nbytes for one in _tensors(value)) > free:
+            write(value)
+        else:
+            self._left.append(partial(write, snapshot(value)))
+
+    def _finish(
+        self,
+        path: Path,
+        needed: int,
+        left: list[Callable[[], object]],
+        then: Callable[[], None],
+        written: threading.Event,
+    ) -> None:
+        left.append(partial(seal, path))
+        try:
+            while left:
+                require_held()  # else what lies there by now may be another machine's: it stays
+                with _whole(path, needed):
+                    self._require_wanted()
+                    left.pop(0)()  # and with it goes the copy
+            then()
+        except BaseException as error:  # noqa: BLE001 - raised where somebody hears it
+            left.clear()
+            self._error = error
+        written.set()
+
+    def _require_wanted(self) -> None:
+        if self._given_up:
+            raise Stopped
+
+    def look(self) -> None:
+        """Raise what a checkpoint failed with, if one did."""
+        error, self._error = self._error, None
+        if error:
+            raise error
+
+    def wait(self) -> None:
+        """Until nothing is being written; raises as `look`."""
+        self._join()
+        self.look()
+
+    def _join(self) -> None:
+        if not self._written.is_set():
+            with busy("writing the checkpoint"):
+                self._written.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self._join()
+        except BaseException:  # a signal once more: what is begun of a file is the last
+            self._given_up = True
+            self._join()
+            raise
+        if kind is None:
+            self.look()
+        elif self._error:
+            warn(f"The last checkpoint could not be written: {self._error}")
+
+
+@contextlib.contextmanager
+def _whole(checkpoint: Path, needed: int) -> Iterator[None]:
+    """Within, a checkpoint of so many bytes is written: if that fails, nothing of it stays."""
+    try:
+        with disk_errors(checkpoint, needed):
+            yield
+    except BaseException:  # a stop, too
+        shutil.rmtree(checkpoint, ignore_errors=True)  # half of it would fill the disk
+        raise
+
+
+def snapshot(value: T) -> T:
+    """The same value, its tensors copied into the processor's memory: later steps don't change it."""
+    tensors = _tensors(value)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        copies = pool.map(lambda one: one.detach().to("cpu", copy=True), tensors)
+        known: dict[int, object] = dict(zip(map(id, tensors), copies, strict=True))
+    return copy.deepcopy(value, known)  # what is shared stays so
+
+
+def _tensors(value: object) -> list[Tensor]:
+    """The tensors in dictionaries and lists, as state dicts have them; what is shared once."""
+    parts = [value]
+    found: dict[int, Tensor] = {}
+    for part in parts:
+        if isinstance(part, Tensor):
+            found[id(part)] = part
+        elif isinstance(part, dict):
+            parts += part.values()
+        elif isinstance(part, list | tuple):
+            parts += part
+    return [*found.values()]

@@ -280,7 +280,7 @@ def _fit(
         trainer.add_callback(Watch(trainer, shown, job.tell, job.pause))
         noise = trainer.noise.on(tuned) if trainer.noise else contextlib.nullcontext()
         try:
-            with keeping_logs(trainer, job.logs), noise:
+            with keeping_logs(trainer, job.logs), noise, trainer.writer:
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except (RuntimeError, ValueError, pickle.UnpicklingError) as error:
             known = in_words(error, checkpoint)

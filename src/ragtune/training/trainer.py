@@ -5,17 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import SequentialSampler
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerControl
+from transformers import PrinterCallback, TrainerControl
 from transformers.utils import ModelOutput
 
-from ragtune.base.errors import RagtuneError, is_out_of_memory
+from ragtune.base.errors import is_out_of_memory
 from ragtune.base.screen.console import note, warn
 from ragtune.base.stopping import ask, asked
 from ragtune.data.encode import Sample
@@ -23,31 +22,23 @@ from ragtune.distributed.summing import Summing
 from ragtune.distributed.world import World
 from ragtune.model.fast.dropout import Masks
 from ragtune.model.fast.lora import drop_waiting
-from ragtune.model.full import read_into
 from ragtune.model.hardware import free_gpu
-from ragtune.model.lora import refresh
 from ragtune.model.plan import Plan
-from ragtune.model.skeleton import has_own_code
-from ragtune.model.wrapping import Tuned, digest_of
-from ragtune.store.seal import is_whole
+from ragtune.model.wrapping import Tuned
 from ragtune.training.announcing import Announcing
-from ragtune.training.average import Average
-from ragtune.training.checkpoint import keep_newest, writing
 from ragtune.training.failures import smaller_plan
 from ragtune.training.flat import flat_optimizer, split_rates
 from ragtune.training.graphs import Graphs
+from ragtune.training.late import LateLog, RowLosses
 from ragtune.training.modes import forgetting, set_recompute, switching
+from ragtune.training.moments import quick
 from ragtune.training.noise import Noise
 from ragtune.training.questions import Questions
 from ragtune.training.rows import PackedRows, RowCollator, cross_entropies, read_row, split_rows
-
-_DRIFTED = (
-    "Every rank adds up the same: one that gets another result has a fault in its GPU or its memory. Leave it "
-    "out: the same command goes on from the last checkpoint."
-)
+from ragtune.training.saving import SavingTrainer
 
 
-class PackedTrainer(Trainer):
+class PackedTrainer(SavingTrainer):
     """Trains on the rows in their order.
 
     When memory runs out in a step, the step begins again with a smaller plan.
@@ -76,30 +67,26 @@ class PackedTrainer(Trainer):
         **options: object,
     ) -> None:
         collate = RowCollator(packed=plan.packed, shared=plan.shared_prefix)
-        super().__init__(data_collator=collate, **options)
+        super().__init__(keep=keep, world=world, data_collator=collate, **options)
         self.remove_callback(PrinterCallback)  # `Watch` says what matters
         # compute_loss divides by the step's trained tokens, so Trainer must not divide by rows.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
         alpha, self.neftune_noise_alpha = self.args.neftune_noise_alpha, None  # not Trainer's
         self.noise = Noise(alpha, masks) if alpha else None
-        self.keep = keep
         self.questions = questions
-        self.average: Average | None = None
-        """Of the last steps' weights, if it is wanted."""
         self.lora_plus: float | None = None
         """How often the learning rate the adapter's B matrices have, if they have their own."""
-        self.world = world
         self.stopping = False
         """Whether a signal came, to any rank."""
-        self.learning = [p for p in self.model.parameters() if p.requires_grad]
         if world:
             self.summing = Summing(self.learning)
         self.plan = plan
         self.on_plan = on_plan
         self.rows: list[list[Sample]] = self.train_dataset.rows
-        self.row_losses: list[tuple[int, Tensor]] = []
-        """The rows since the last look at it, as indices, with their loss."""
+        self.row_losses: RowLosses = []
+        """Of this step's rows so far."""
+        self.late = LateLog(self, behind=int(self.args.device.type == "cuda"))
         self.step_rows: list[int] = []
         """The rows of the present step so far, as indices."""
         self.failed = False
@@ -217,6 +204,17 @@ class PackedTrainer(Trainer):
         norm: Tensor = self.accelerator.clip_grad_norm_(self.learning, self.args.max_grad_norm)
         return norm
 
+    def _maybe_log_save_evaluate(
+        self,
+        tr_loss: Tensor,
+        grad_norm: Tensor | float | None,
+        *others: object,
+        learning_rate: float,
+    ) -> None:
+        rows, self.row_losses = self.row_losses, []
+        self.late.turn(rows, tr_loss, grad_norm, learning_rate, cast("float", others[-1]))
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *others, learning_rate=learning_rate)
+
     def _retreat(self) -> None:
         """Forget the step's gradients, and take a smaller plan.
 
@@ -248,7 +246,8 @@ class PackedTrainer(Trainer):
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             decay = {"weight_decay": self.args.weight_decay}
             self.optimizer: Optimizer = flat_optimizer(
-                self.learning, lambda tensors: kind([{"params": tensors, **decay}], **options)
+                self.learning,
+                lambda tensors: quick(kind)([{"params": tensors, **decay}], **options),
             )
         optimizer: Optimizer = super().create_optimizer(model)
         if self.lora_plus:
@@ -305,46 +304,3 @@ class PackedTrainer(Trainer):
             self.args, self.state, self.control, metrics
         )
         return metrics
-
-    def load_best(self) -> None:
-        """Put the weights of the best step into the model.
-
-        Trainer's own way remembers a path, and takes the last step in silence if the run was moved.
-        """
-        best = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
-        if not is_whole(best):
-            raise RagtuneError(
-                f"The best checkpoint, {best}, is gone or damaged.",
-                f"Delete {best.parent} and run the same command again: the training is repeated.",
-            )
-        self._load_from_checkpoint(str(best))
-
-    def _load_from_checkpoint(
-        self, resume_from_checkpoint: str, model: Tuned | None = None
-    ) -> None:
-        """Each weight must be there, and none may be beyond; Trainer would take less in silence."""
-        model, folder = model or self.model, Path(resume_from_checkpoint)
-        if isinstance(model, PreTrainedModel):
-            read_into(model, folder, trust_remote_code=has_own_code(model.config))
-        else:
-            refresh(model, folder)
-        if self.average:
-            self.average.load(folder)
-
-    def _save_checkpoint(self, model: Tuned, trial: object) -> None:
-        if self.world and self.world.alike:
-            with self.world.saving():
-                digest = digest_of(self.model, trained=True)
-                self.world.require_same(digest, "The adapter", _DRIFTED)
-        if self.world and not self.world.leads:
-            return
-        folder = Path(self._get_output_dir(trial=trial))
-        checkpoint = folder / f"checkpoint-{self.state.global_step}"
-        # Weights, AdamW's two averages and perhaps that of the weights, in float32.
-        needed = (16 if self.average else 12) * sum(p.numel() for p in self.learning)
-        with writing(checkpoint, needed):
-            super()._save_checkpoint(model, trial)
-            if self.average:
-                self.average.save(checkpoint)
-        # Only now may older ones go: until the manifest stands this one does not count.
-        keep_newest(folder, self.keep, self.state.best_global_step)

@@ -56,6 +56,7 @@ class Watch(TrainerCallback):
     ) -> None:
         if self.trainer.average:
             self.trainer.average.take(state.global_step)
+        self.trainer.writer.look()
         require_held()  # before a checkpoint that would take the place of another machine's
         # After the last step comes the adapter itself; only the best of several needs a checkpoint.
         if state.global_step >= state.max_steps:
@@ -122,7 +123,7 @@ class Watch(TrainerCallback):
         self.tell(state.global_step, state.log_history)
 
     def _require_finite(self, args: TrainingArguments, step: int, logs: Entry) -> None:
-        row_losses, self.trainer.row_losses = self.trainer.row_losses, []
+        row_losses = self.trainer.late.rows
         finite = math.isfinite(logs.get("grad_norm", 0.0))
         self.overflows = 0 if finite else self.overflows + 1
         if math.isfinite(logs["loss"]) and self.overflows <= (OVERFLOWS if args.fp16 else 0):

@@ -148,13 +148,16 @@ def test_the_kernel_for_new_tokens(dtype: torch.dtype, window: int) -> None:
     key, value = (torch.randn(5, 301, 2, 80, device="cuda", dtype=dtype) for _ in range(2))
     key[0, 1:] = float("nan")  # behind a sample's tokens anything may stand
     lengths = torch.tensor([0, 3, 63, 64, 300], device="cuda")
-    found = _to_cache(query, key.transpose(1, 2), value.transpose(1, 2), 0.2, window, lengths)
+    starts = torch.arange(5, device="cuda") * 301
+    slots = (t.flatten(0, 1).transpose(0, 1).expand(5, -1, -1, -1) for t in (key, value))
+    found = _to_cache(query, *slots, 0.2, window, lengths, starts)
     key[0, 1:] = 0
     expected = _to_cache(
         *(t.float().cpu() for t in (query, key.transpose(1, 2), value.transpose(1, 2))),
         0.2,
         window,
         lengths.cpu(),
+        None,
     )
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     torch.testing.assert_close(found.float().cpu(), expected, rtol=tolerance, atol=tolerance)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -29,7 +29,6 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
 from ragtune.model.fast import half
-from ragtune.model.hardware import has_triton
 
 NAME = "ragtune_packed"
 
@@ -39,7 +38,7 @@ windows_seen: set[int | None] = set()
 # Arguments that models pass and that change nothing in the result here: tested by `probe`, which compares
 # with the model's own attention.
 _HARMLESS = {
-    "position_ids", "cu_seq_lens_k", "max_length_k", "use_cache", "cache_position", "output_attentions",
+    "position_ids", "cu_seq_lens_k", "use_cache", "cache_position", "output_attentions",
     "output_hidden_states", "num_items_in_batch", "is_causal", "return_dict", "logits_to_keep",
     "output_router_logits", "deterministic", "seq_idx",
 }  # fmt: skip
@@ -50,6 +49,8 @@ _KNOWN = inspect.signature(varlen_attn).parameters
 # Newer ones of torch know windows, and causal is one that ends at the token itself.
 _HAS_WINDOWS = "window_size" in _KNOWN
 _HAS_GROUPS = "enable_gqa" in _KNOWN
+SEES_CACHE = "seqused_k" in _KNOWN
+"""Whether the kernel for rows can attend to samples that have room behind them."""
 
 
 class PackedAttentionError(ValueError):
@@ -67,7 +68,9 @@ def packed_attention(  # noqa: PLR0913 - transformers calls it so
     sliding_window: int | None = None,
     cu_seq_lens_q: Tensor | None = None,
     max_length_q: int | None = None,
+    max_length_k: int | None = None,
     cache_lengths: Tensor | None = None,
+    cache_starts: Tensor | None = None,
     shared_prefix: bool = False,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
@@ -76,8 +79,12 @@ def packed_attention(  # noqa: PLR0913 - transformers calls it so
     In a row query is [1, H, T, D], key and value are [1, G, T, D], and `cu_seq_lens_q` [S + 1], int32,
     says where each sample begins, and the end. New tokens have `cache_lengths` [S], the tokens in the
     cache before them; query is [S, H, 1, D], key and value are the cache's [S, G, P, D], new token
-    included. With a sliding window a token sees so many positions back, itself included. With
-    `shared_prefix` the row's first part is what all its samples, the others, begin with, and see.
+    included; with `cache_starts` [S] they are all slots of a flat cache. With a sliding window a token sees
+    so many positions back, itself included. With `shared_prefix` the row's first part is what all its
+    samples, the others, begin with, and see.
+
+    A row that has of a sample only its last tokens attends to a flat cache that has the others: it has
+    borders, `cache_lengths` of whole samples, and `cache_starts` with one more, all int32.
 
     Returns:
         [1, T, H, D] ([S, 1, H, D] for new tokens), and None for the weights.
@@ -85,7 +92,7 @@ def packed_attention(  # noqa: PLR0913 - transformers calls it so
     Raises:
         PackedAttentionError: an argument that is not implemented.
     """
-    new_tokens = cache_lengths is not None
+    new_tokens = cache_lengths is not None and cu_seq_lens_q is None
     wrong = {
         "attention_mask": attention_mask is not None,
         "attention dropout": bool(dropout),
@@ -105,15 +112,29 @@ def packed_attention(  # noqa: PLR0913 - transformers calls it so
     if getattr(module, "is_causal", True) is False:
         raise PackedAttentionError(f"{type(module).__name__} is not causal")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    if cu_seq_lens_q is None:
+        assert cache_lengths is not None
+        out_S1HD = _to_cache(query, key, value, scale, sliding_window, cache_lengths, cache_starts)
+        return out_S1HD, None
+    kernel = _has_kernel(query, sliding_window)
     if cache_lengths is not None:
-        return _to_cache(query, key, value, scale, sliding_window, cache_lengths), None
-    assert cu_seq_lens_q is not None
-    # Contiguous, as transformers' own functions give it: AFMoE takes a view of it.
-    if _has_kernel(query, sliding_window) and not shared_prefix:
+        assert cache_starts is not None
+        # What is not in half precision would be copied, the whole cache.
+        if kernel and query.dtype == key.dtype != torch.float32:
+            top = int(cache_lengths.max() if max_length_k is None else max_length_k)
+            cached = cache_starts, cache_lengths, top
+            out_1THD = _varlen(
+                query, key, value, scale, sliding_window, cu_seq_lens_q, max_length_q, cached
+            )
+        else:
+            parts = _parts(query, key, value, cu_seq_lens_q, cache_starts, cache_lengths)
+            out_1THD = _each(parts, scale, sliding_window)
+    elif kernel and not shared_prefix:
         out_1THD = _varlen(query, key, value, scale, sliding_window, cu_seq_lens_q, max_length_q)
     else:
         sizes = cu_seq_lens_q.diff().tolist()
         out_1THD = _by_sample(query, key, value, scale, sliding_window, sizes, shared_prefix)
+    # As transformers' own functions give it: AFMoE takes a view of it.
     return out_1THD.contiguous(), None
 
 
@@ -130,7 +151,7 @@ def _has_kernel(query: Tensor, window: int | None) -> bool:
     )
 
 
-def _varlen(
+def _varlen(  # noqa: PLR0913 - what a call of the function has
     q_1HTD: Tensor,
     k_1GTD: Tensor,
     v_1GTD: Tensor,
@@ -138,7 +159,9 @@ def _varlen(
     window: int | None,
     borders: Tensor,
     longest: int | None,
+    cached: tuple[Tensor, Tensor, int] | None = None,
 ) -> Tensor:
+    """`cached` says where in the keys and values samples begin, how long they are, and the longest."""
     options: dict[str, Any] = {"scale": scale}
     if _HAS_GROUPS:
         options["enable_gqa"] = k_1GTD.shape[1] != q_1HTD.shape[1]
@@ -151,7 +174,10 @@ def _varlen(
         options["window_size"] = (-1 if window is None else window - 1, 0)
     else:
         options["is_causal"] = True
-    out_THD: Any = varlen_attn(q_THD, k_TGD, v_TGD, borders, borders, top, top, **options)
+    starts, top_k = borders, top
+    if cached:
+        starts, options["seqused_k"], top_k = cached
+    out_THD: Any = varlen_attn(q_THD, k_TGD, v_TGD, borders, starts, top, top_k, **options)
     out_1THD: Tensor = out_THD[None].to(q_1HTD.dtype)
     return out_1THD
 
@@ -167,15 +193,29 @@ def _by_sample(
 ) -> Tensor:
     if half.attends(q_1HTD, sizes, shared=shared):
         return half.attention(q_1HTD, k_1GTD, v_1GTD, scale, window, sizes, shared)
-    k_1HTD, v_1HTD = (_for_each_query(t, q_1HTD.shape[1]) for t in (k_1GTD, v_1GTD))
-    samples = zip(*(torch.split(t, sizes, dim=2) for t in (q_1HTD, k_1HTD, v_1HTD)), strict=True)
+    parts = [*zip(*(torch.split(t, sizes, dim=2) for t in (q_1HTD, k_1GTD, v_1GTD)), strict=True)]
+    if shared:
+        _, *both = parts[0]
+        for i, (q, *own) in enumerate(parts[1:], 1):
+            k, v = (torch.cat(pair, 2) for pair in zip(both, own, strict=True))
+            parts[i] = q, k, v
+    return _each(parts, scale, window)
+
+
+def _parts(
+    q_1HTD: Tensor, k_1GQD: Tensor, v_1GQD: Tensor, borders: Tensor, starts: Tensor, used: Tensor
+) -> list[tuple[Tensor, ...]]:
+    """Of each sample the queries in a row, and its keys and values in a cache."""
+    places = [slice(a, a + n) for a, n in zip(starts.tolist(), used.tolist(), strict=False)]
+    queries = torch.split(q_1HTD, borders.diff().tolist(), dim=2)
+    return [(q, k_1GQD[:, :, at], v_1GQD[:, :, at]) for q, at in zip(queries, places, strict=True)]
+
+
+def _each(parts: Sequence[tuple[Tensor, ...]], scale: float, window: int | None) -> Tensor:
+    """Of each sample queries, which are those of its last tokens, keys and values."""
     outputs: list[Tensor] = []
-    for q, own_k, own_v in samples:
-        k, v = own_k, own_v
-        if shared and outputs:
-            k, v = (
-                torch.cat([t[:, :, : sizes[0]], own], 2) for t, own in ((k_1HTD, k), (v_1HTD, v))
-            )
+    for q, *both in parts:
+        k, v = (_for_each_query(t, q.shape[1]) for t in both)
         length = k.shape[2]
         if q.shape[2] < length or (window is not None and length > window):
             places = torch.arange(length, device=q.device)
@@ -201,18 +241,19 @@ def _to_cache(
     scale: float,
     window: int | None,
     lengths_S: Tensor,
+    starts_S: Tensor | None,
 ) -> Tensor:
     samples, heads, _, size = q_SH1D.shape
     _, shared, positions, _ = k_SGPD.shape
     window = positions if window is None else window
-    if q_SH1D.is_cuda and has_triton():
+    if starts_S is not None:
         from ragtune.model.fast import kernels  # noqa: PLC0415 - Triton is on GPU machines alone
 
         out_S1HD = q_SH1D.new_empty((samples, 1, heads, size))
         kernels.attend[(samples, heads)](
-            q_SH1D, k_SGPD, v_SGPD, out_S1HD, lengths_S, scale, window, *q_SH1D.stride()[:2],
-            k_SGPD.stride(0), k_SGPD.stride(2), k_SGPD.stride(1),
-            v_SGPD.stride(0), v_SGPD.stride(2), v_SGPD.stride(1),
+            q_SH1D, k_SGPD, v_SGPD, out_S1HD, starts_S, lengths_S, scale, window,
+            *q_SH1D.stride()[:2],
+            k_SGPD.stride(2), k_SGPD.stride(1), v_SGPD.stride(2), v_SGPD.stride(1),
             heads // shared, size, 1 << (size - 1).bit_length(), _KERNEL_BLOCK,
         )  # fmt: skip
         return out_S1HD
