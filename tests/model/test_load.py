@@ -12,7 +12,7 @@ import transformers as hf
 from safetensors import safe_open
 
 from ragtune.base.errors import RagtuneError, UsageError
-from ragtune.model import unloadable
+from ragtune.model import load, unloadable
 from ragtune.model.hardware import Hardware, choose_hardware
 from ragtune.model.load import _loading, load_config, load_model, load_tokenizer
 from ragtune.model.lora import attach, load_adapter, save_adapter
@@ -173,3 +173,18 @@ def test_a_tiktoken_file_is_no_sentencepiece_model(tmp_path: Path) -> None:
     file.write_text("IQ== 0\nIg== 1\n", "utf-8")
     assert not unloadable._is_sentencepiece(file)
     assert unloadable._packages_missing([file]) == []
+
+
+def test_what_rounds_to_nf4_is_imported_while_the_weights_are_read(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    did: list[str] = []
+    monkeypatch.setattr(load, "import_ahead", lambda: did.append("import"))
+    monkeypatch.setattr(load, "compare", lambda *_: did.append("read"))
+    monkeypatch.setattr(load, "round_to_nf4", lambda _: did.append("round"))
+    source = ModelSource(str(tiny_folder), None)
+    load_model(source, CPU, nf4=True, dequantized=True)
+    assert did == ["import", "read", "round"]
+    did.clear()
+    load_model(source, CPU, nf4=False)
+    assert did == ["read"]

@@ -17,11 +17,10 @@ from ragtune.base.lock import locked, refusal, require_held
 from ragtune.base.processes import require_own_settings
 from ragtune.base.screen.console import note, warn
 from ragtune.base.screen.progress import busy
-from ragtune.base.sparing import import_ahead
 from ragtune.base.stopping import stop_if_asked
 from ragtune.base.versions import versions
 from ragtune.base.windows import rename
-from ragtune.model.hardware import free_gpu, gpu_peak, needs_bitsandbytes, reset_gpu_peak
+from ragtune.model.hardware import free_gpu, gpu_peak, reset_gpu_peak
 from ragtune.recipe.load import save
 from ragtune.stages.context import Context
 from ragtune.stages.holds import changes, fits, require_unchanged, require_whole, with_later
@@ -121,11 +120,8 @@ def make(context: Context, stage: Stage | str) -> Proof:
         )
     if proof is not None:
         _retire_remade(context)
-    if stage.loads and not (context.remote and stage.asks):
-        if context.ranks:
-            context.ranks.start()  # which takes them as long as what is needed first
-        if needs_bitsandbytes(recipe):
-            import_ahead()
+    if context.ranks and stage.loads and not (context.remote and stage.asks):
+        context.ranks.start()  # which takes them as long as what is needed first
     for name in stage.needs:
         make(context, name)
     proof = _made(context, stage, place)
