@@ -84,10 +84,8 @@ def packed_attention(  # noqa: PLR0913 - transformers calls it so
     cache before them; query is [S, H, 1, D], key and value are the cache's [S, G, P, D], new token
     included; with `cache_starts` [S] those of a flat cache, [1, G, slots, D]. With a sliding window a
     token sees so many positions back, itself included. With `shared_prefix` the row's first part is what
-    all its samples, the others, begin with, and see.
-
-    A row that has of a sample only its last tokens attends to a flat cache that has the others: it has
-    borders, `cache_lengths` of whole samples, and `cache_starts` with one more, all int32.
+    all its samples, the others, begin with, and see. A row of samples' last tokens that attends to a flat
+    cache, which has the others, too, has `cache_lengths` of whole samples and, with one more, `cache_starts`.
 
     Returns:
         [1, T, H, D] ([S, 1, H, D] for new tokens), and None for the weights.
@@ -107,22 +105,19 @@ def packed_attention(  # noqa: PLR0913 - transformers calls it so
     _require(module, kwargs, wrong)
     windows_seen.add(sliding_window)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    how = (query, key, value, scale, sliding_window)
     if cu_seq_lens_q is None:
         assert cache_lengths is not None
-        out_S1HD = _to_cache(query, key, value, scale, sliding_window, cache_lengths, cache_starts)
-        return out_S1HD, None
+        return _to_cache(*how, cache_lengths, cache_starts), None
     kernel = _has_kernel(query, sliding_window)
-    if cache_lengths is not None:
-        assert cache_starts is not None
+    if cache_lengths is not None and cache_starts is not None:
         top = int(cache_lengths.max() if max_length_k is None else max_length_k)
-        cached = cache_starts, cache_lengths, top
-        row = (query, key, value, scale, sliding_window, cu_seq_lens_q, max_length_q)
-        out_1THD = _row_to_cache(*row, cached, kernel=kernel)
+        ends = cache_starts, cache_lengths, top
+        out_1THD = _row_to_cache(*how, cu_seq_lens_q, max_length_q, ends, kernel=kernel)
     elif kernel and not shared_prefix:
-        out_1THD = _varlen(query, key, value, scale, sliding_window, cu_seq_lens_q, max_length_q)
+        out_1THD = _varlen(*how, cu_seq_lens_q, max_length_q)
     else:
-        sizes = cu_seq_lens_q.diff().tolist()
-        out_1THD = _by_sample(query, key, value, scale, sliding_window, sizes, shared_prefix)
+        out_1THD = _by_sample(*how, cu_seq_lens_q.diff().tolist(), shared_prefix)
     # As transformers' own functions give it: AFMoE takes a view of it.
     return out_1THD.contiguous(), None
 
