@@ -52,6 +52,9 @@ _HAS_GROUPS = "enable_gqa" in _KNOWN
 SEES_CACHE = "seqused_k" in _KNOWN
 """Whether the kernel for rows can attend to samples that have room behind them."""
 
+Cached = tuple[Tensor, Tensor, int]
+"""Where in a cache's keys and values samples begin (and one more), how long they are, and the longest."""
+
 
 class PackedAttentionError(ValueError):
     """The model asks for something that packed attention does not implement."""
@@ -81,10 +84,8 @@ def packed_attention(  # noqa: PLR0913 - transformers calls it so
     cache before them; query is [S, H, 1, D], key and value are the cache's [S, G, P, D], new token
     included; with `cache_starts` [S] those of a flat cache, [1, G, slots, D]. With a sliding window a
     token sees so many positions back, itself included. With `shared_prefix` the row's first part is what
-    all its samples, the others, begin with, and see.
-
-    A row that has of a sample only its last tokens attends to a flat cache that has the others: it has
-    borders, `cache_lengths` of whole samples, and `cache_starts` with one more, all int32.
+    all its samples, the others, begin with, and see. A row of samples' last tokens that attends to a flat
+    cache, which has the others, too, has `cache_lengths` of whole samples and, with one more, `cache_starts`.
 
     Returns:
         [1, T, H, D] ([S, 1, H, D] for new tokens), and None for the weights.
@@ -101,48 +102,36 @@ def packed_attention(  # noqa: PLR0913 - transformers calls it so
         "several new tokens": new_tokens and query.shape[2] != 1,
         "values of another size": new_tokens and value.shape[3] != query.shape[3],
     }
-    refused = [k for k, v in kwargs.items() if v is not None and k not in _HARMLESS]
+    _require(module, kwargs, wrong)
+    windows_seen.add(sliding_window)
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    how = (query, key, value, scale, sliding_window)
+    if cu_seq_lens_q is None:
+        assert cache_lengths is not None
+        return _to_cache(*how, cache_lengths, cache_starts), None
+    kernel = _has_kernel(query, sliding_window)
+    if cache_lengths is not None and cache_starts is not None:
+        top = int(cache_lengths.max() if max_length_k is None else max_length_k)
+        ends = cache_starts, cache_lengths, top
+        out_1THD = _row_to_cache(*how, cu_seq_lens_q, max_length_q, ends, kernel=kernel)
+    elif kernel and not shared_prefix:
+        out_1THD = _varlen(*how, cu_seq_lens_q, max_length_q)
+    else:
+        out_1THD = _by_sample(*how, cu_seq_lens_q.diff().tolist(), shared_prefix)
+    # As transformers' own functions give it: AFMoE takes a view of it.
+    return out_1THD.contiguous(), None
+
+
+def _require(module: torch.nn.Module, given: dict[str, object], wrong: dict[str, bool]) -> None:
+    refused = [k for k, v in given.items() if v is not None and k not in _HARMLESS]
     refused += [name for name, found in wrong.items() if found]
     if refused:
         raise PackedAttentionError(
             f"{type(module).__name__} asks for {', '.join(refused)}, which packed attention lacks"
         )
-    windows_seen.add(sliding_window)
     # Where a layer does not say so: tested by `causal` when the model is loaded, and by `probe`.
     if getattr(module, "is_causal", True) is False:
         raise PackedAttentionError(f"{type(module).__name__} is not causal")
-    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    if cu_seq_lens_q is None:
-        assert cache_lengths is not None
-        out_S1HD = _to_cache(query, key, value, scale, sliding_window, cache_lengths, cache_starts)
-        return out_S1HD, None
-    kernel = _has_kernel(query, sliding_window)
-    if cache_lengths is not None:
-        assert cache_starts is not None
-        row = (query, key, value, cu_seq_lens_q, cache_starts, cache_lengths)
-        top = int(cache_lengths.max() if max_length_k is None else max_length_k)
-        if kernel:
-            key, value, starts, used = _in_half(*row)
-            cached = starts, used, top
-            out_1THD = _varlen(
-                query,
-                key,
-                value,
-                scale,
-                sliding_window,
-                cu_seq_lens_q,
-                max_length_q,
-                (*cached, top),
-            )
-        else:
-            out_1THD = _each(_parts(*row), scale, sliding_window)
-    elif kernel and not shared_prefix:
-        out_1THD = _varlen(query, key, value, scale, sliding_window, cu_seq_lens_q, max_length_q)
-    else:
-        sizes = cu_seq_lens_q.diff().tolist()
-        out_1THD = _by_sample(query, key, value, scale, sliding_window, sizes, shared_prefix)
-    # As transformers' own functions give it: AFMoE takes a view of it.
-    return out_1THD.contiguous(), None
 
 
 def _has_kernel(query: Tensor, window: int | None) -> bool:
@@ -166,9 +155,8 @@ def _varlen(  # noqa: PLR0913 - what a call of the function has
     window: int | None,
     borders: Tensor,
     longest: int | None,
-    cached: tuple[Tensor, Tensor, int] | None = None,
+    cached: Cached | None = None,
 ) -> Tensor:
-    """`cached` says where in the keys and values samples begin, how long they are, and the longest."""
     options: dict[str, Any] = {"scale": scale}
     if _HAS_GROUPS:
         options["enable_gqa"] = k_1GTD.shape[1] != q_1HTD.shape[1]
@@ -210,26 +198,36 @@ def _by_sample(
 
 
 def _parts(
-    q_1HTD: Tensor, k_1GQD: Tensor, v_1GQD: Tensor, borders: Tensor, starts: Tensor, used: Tensor
+    q_1HTD: Tensor, k_1GQD: Tensor, v_1GQD: Tensor, borders: Tensor, cached: Cached
 ) -> list[tuple[Tensor, ...]]:
     """Of each sample the queries in a row, and its keys and values in a cache."""
+    starts, used, _ = cached
     places = [slice(a, a + n) for a, n in zip(starts.tolist(), used.tolist(), strict=False)]
     queries = torch.split(q_1HTD, borders.diff().tolist(), dim=2)
     return [(q, k_1GQD[:, :, at], v_1GQD[:, :, at]) for q, at in zip(queries, places, strict=True)]
 
 
-def _in_half(
-    q_1HTD: Tensor, k_1GQD: Tensor, v_1GQD: Tensor, borders: Tensor, starts: Tensor, used: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Keys and values for the kernel, where samples begin there, and how long they are.
-
-    It would copy a cache of another dtype than its own: of such a one it gets these samples alone.
-    """
-    if q_1HTD.dtype == k_1GQD.dtype == v_1GQD.dtype != torch.float32:
-        return k_1GQD, v_1GQD, starts, used
-    _, *both = zip(*_parts(q_1HTD, k_1GQD, v_1GQD, borders, starts, used), strict=True)
-    k_1GTD, v_1GTD = (torch.cat(each, dim=2) for each in both)
-    return k_1GTD, v_1GTD, pad(used.cumsum(0, dtype=torch.int32), (1, 0)), used
+def _row_to_cache(  # noqa: PLR0913 - as the kernel is called
+    q_1HTD: Tensor,
+    k_1GQD: Tensor,
+    v_1GQD: Tensor,
+    scale: float,
+    window: int | None,
+    borders: Tensor,
+    longest: int | None,
+    cached: Cached,
+    *,
+    kernel: bool,
+) -> Tensor:
+    if not kernel:
+        return _each(_parts(q_1HTD, k_1GQD, v_1GQD, borders, cached), scale, window)
+    if not q_1HTD.dtype == k_1GQD.dtype == v_1GQD.dtype != torch.float32:
+        # All of it would be copied, in half precision.
+        _, *both = zip(*_parts(q_1HTD, k_1GQD, v_1GQD, borders, cached), strict=True)
+        k_1GQD, v_1GQD = (torch.cat(each, dim=2) for each in both)
+        _, used, top = cached
+        cached = pad(used.cumsum(0, dtype=torch.int32), (1, 0)), used, top
+    return _varlen(q_1HTD, k_1GQD, v_1GQD, scale, window, borders, longest, cached)
 
 
 def _each(parts: Sequence[tuple[Tensor, ...]], scale: float, window: int | None) -> Tensor:
