@@ -89,7 +89,7 @@ def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
             return plain(q, k, v, scale, window, lengths, None)
         places = torch.arange(int(lengths.max()) + 1)
         slots = torch.where(places <= lengths[:, None], starts[:, None] + places, starts[:, None])
-        k, v = (torch.stack([t[0][:, at] for at in slots]) for t in (k, v))
+        k, v = (torch.stack([one[:, at] for one, at in zip(t, slots, strict=True)]) for t in (k, v))
         return plain(q, k, v, scale, window, lengths, None)
 
     monkeypatch.setattr(RaggedCache, "_store", store)
@@ -134,25 +134,6 @@ def test_each_does_without_the_other(
     found = ask(model, chatml_tokenizer, asked, tmp_path / "a", batch_size=6, **options)
     assert len(graphs) == (0 if missing == "graphs" else 3)
     assert found == ask(model, chatml_tokenizer, asked, tmp_path / "b", batch_size=1, **options)
-
-
-def test_what_all_prompts_begin_with_is_read_once(
-    tmp_path: Path, chatml_tokenizer: Any, graphs: list[Graph], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = tiny_model("gemma3")  # which has windows
-    asked = [(qid, [*range(3, 29), *ids]) for qid, ids in prompts(11)]
-    rows: list[int] = []
-    model.register_forward_pre_hook(
-        lambda _, __, given: rows.append(len(given.get("input_ids", [[]])[0])), with_kwargs=True
-    )
-    found = ask(model, chatml_tokenizer, asked, tmp_path / "a")
-    whole = [sum(len(ids) for _, ids in batch) for batch in (asked[7:], asked[3:7], asked[:3])]
-    assert {n - 26 * k for n, k in zip(whole, (3, 3, 2), strict=True)} <= {*rows}
-    assert len(graphs) == 1
-    monkeypatch.setattr(ragged, "common", lambda _: 0)
-    rows.clear()
-    assert ask(model, chatml_tokenizer, asked, tmp_path / "b") == found
-    assert {*whole} <= {*rows}
 
 
 def test_later_batches_with_more_room_than_the_first_take_no_other(

@@ -24,7 +24,7 @@ from ragtune.answering.shared import Rows
 from ragtune.base.errors import is_out_of_memory
 from ragtune.base.screen.console import note
 from ragtune.base.text import first_line, shortened
-from ragtune.model.fast.attention import SEES_CACHE, using_packed
+from ragtune.model.fast.attention import using_packed
 from ragtune.model.fast.cache import RaggedCache, Room
 from ragtune.model.fast.graph import capture, why_not
 from ragtune.model.fast.prefix import common, shared
@@ -224,24 +224,16 @@ def _read_row(
     ids_T = torch.tensor([i for p in row for i in p])
     places_T = torch.cat([*map(torch.arange, sizes)])
     samples_T = torch.repeat_interleave(torch.arange(start, start + len(row)), torch.tensor(sizes))
-    more: dict[str, object] = {}
+    more: dict[str, bool] = {}
     borders = torch.tensor([0, *accumulate(sizes)], dtype=torch.int32)
     ends = borders[1:]
-    if (device.type == "cpu" or (cache.flat and SEES_CACHE)) and (first := common(row)):
+    # A GPU's kernel for rows knows no part that the others see.
+    if device.type == "cpu" and (first := common(row)):
         one = shared(sizes, first)
-        put = (moved(t) for t in (samples_T, places_T, one.places))
-        cache.put(*put, all_slots=cache.flat)
+        cache.put(samples_T, places_T, one.places)
         ids_T, places_T = ids_T[one.kept], places_T[one.kept]
-        borders, ends = one.borders, one.borders[2:]
-        if cache.flat:  # the first text is whole, and the others find what they lack in the cache
-            borders = torch.cat([borders[:1], ends])
-            slots = range(
-                start * cache.positions, (start + len(row) + 1) * cache.positions, cache.positions
-            )
-            more["cache_starts"] = moved(torch.tensor([*slots], dtype=torch.int32))
-            more["cache_lengths"] = moved(torch.tensor(sizes, dtype=torch.int32))
-        else:
-            more["shared_prefix"] = True
+        borders, more = one.borders, {"shared_prefix": True}
+        ends = borders[2:]
     else:
         cache.put(moved(samples_T), moved(places_T))
     longest = int(borders.diff().max())
@@ -254,7 +246,7 @@ def _read_row(
         cu_seq_lens_q=borders_on,
         cu_seq_lens_k=borders_on,
         max_length_q=longest,
-        max_length_k=max(longest, *sizes),
+        max_length_k=longest,
         logits_to_keep=moved(ends - 1),
         **more,
     )

@@ -10,7 +10,7 @@ import torch
 
 from ragtune.answering import ragged
 from ragtune.answering.ragged import next_logits, read
-from ragtune.model.fast import attention, half
+from ragtune.model.fast import half
 from ragtune.model.fast.attention import _by_sample, using_packed
 from ragtune.model.fast.cache import RaggedCache
 from ragtune.model.fast.prefix import common, shared
@@ -47,94 +47,15 @@ def test_attention_is_that_of_whole_texts(window: int | None, dtype: torch.dtype
     row = [torch.randn(1, len(one.kept), h, 8, dtype=dtype) for h in (4, 2, 2)]
     row = [t.transpose(1, 2).requires_grad_() for t in row]
     whole = [t[:, :, one.places] for t in row]
-    attend = half.attention if dtype == torch.bfloat16 else _by_sample
-    expected = attend(*whole, 0.3, window, sizes, shared=False)
-    found = attend(*row, 0.3, window, one.sizes, shared=True)
+    attention = half.attention if dtype == torch.bfloat16 else _by_sample
+    expected = attention(*whole, 0.3, window, sizes, shared=False)
+    found = attention(*row, 0.3, window, one.sizes, shared=True)
     near: dict[str, Any] = {"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else {}
     torch.testing.assert_close(found[:, one.places], expected, **near)
     dout = torch.randn_like(expected)
     given = torch.autograd.grad(found[:, one.places], row, dout)
     for a, b in zip(given, torch.autograd.grad(expected, row, dout), strict=True):
         assert float((a - b).norm()) <= (2e-2 if near else 1e-5) * float(b.norm())
-
-
-def in_a_cache(device: str, dtype: torch.dtype, window: int | None) -> tuple[torch.Tensor, ...]:
-    """What a row of texts gives that has their beginning once, and what the whole texts give."""
-    torch.manual_seed(0)
-    sizes, room = [*map(len, TEXTS)], 30
-    one = shared(sizes, 20)
-    query = torch.randn(1, 4, len(one.kept), 16, device=device, dtype=dtype)
-    row = [torch.randn(1, 2, len(one.kept), 16, device=device, dtype=dtype) for _ in range(2)]
-    whole = [t[:, :, one.places] for t in (query, *row)]
-    slots = torch.cat([i * room + torch.arange(size) for i, size in enumerate(sizes)])
-    cache = [torch.full((1, 2, 4 * room, 16), float("nan"), device=device, dtype=dtype)] * 2
-    for i, text in enumerate(whole[1:]):
-        cache[i] = cache[i].index_copy(2, slots.to(device), text)
-        # As it lies in a cache.
-        cache[i] = cache[i].transpose(1, 2).contiguous().transpose(1, 2)
-    borders = torch.cat([one.borders[:1], one.borders[2:]]).to(device)
-    found, _ = attention.packed_attention(
-        torch.nn.Module(), query, *cache, None, 0.3, 0.0, window, borders,
-        int(borders.diff().max()), max(sizes),
-        torch.tensor(sizes, dtype=torch.int32, device=device),
-        torch.arange(4, dtype=torch.int32, device=device) * room,
-    )  # fmt: skip
-    expected = _by_sample(*(t.float().cpu() for t in whole), 0.3, window, sizes, shared=False)
-    return found[:, one.places].float().cpu(), expected
-
-
-@pytest.mark.parametrize("window", [None, 4, 21])
-def test_a_row_attends_to_what_lies_in_a_cache(window: int | None) -> None:
-    found, expected = in_a_cache("cpu", torch.float32, window)
-    torch.testing.assert_close(found, expected)
-
-
-def varlen_attn(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cu_q: Any, cu_k: Any, top_q: int, top_k: int,
-    *, scale: float, window_size: tuple[int, int], enable_gqa: bool, seqused_k: torch.Tensor,
-) -> torch.Tensor:  # fmt: skip
-    """torch's kernel, by its documentation."""
-    assert enable_gqa
-    assert {t.dtype for t in (cu_q, cu_k, seqused_k)} == {torch.int32}
-    assert top_q == int(cu_q.diff().max())
-    assert top_k == int(seqused_k.max())
-    parts = []
-    for i, used in enumerate(seqused_k.tolist()):
-        queries = q[cu_q[i] : cu_q[i + 1]].transpose(0, 1)[None]
-        both = (t[cu_k[i] : cu_k[i] + used].transpose(0, 1)[None] for t in (k, v))
-        parts.append((queries, *both))
-    window = None if window_size[0] < 0 else window_size[0] + 1
-    return attention._each(parts, scale, window)[0]
-
-
-@pytest.mark.parametrize("window", [None, 4, 21])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_the_kernel_is_told_of_a_cache(
-    window: int | None, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attention, "_has_kernel", lambda *_: True)
-    monkeypatch.setattr(attention, "varlen_attn", varlen_attn)
-    found, expected = in_a_cache("cpu", dtype, window)
-    torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("window", [None, 4, 21])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_kernel_attends_to_what_lies_in_a_cache(
-    window: int | None, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert attention.SEES_CACHE
-    calls: list[int] = []
-    kernel = attention.varlen_attn
-    monkeypatch.setattr(
-        attention, "varlen_attn", lambda *a, **k: (calls.append(1), kernel(*a, **k))[1]
-    )
-    with torch.inference_mode():
-        found, expected = in_a_cache("cuda", dtype, window)
-    near: dict[str, Any] = {"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else {}
-    torch.testing.assert_close(found, expected, **near)
-    assert calls == [1] * (dtype == torch.bfloat16)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "gemma3"])

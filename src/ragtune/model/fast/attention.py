@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
 from ragtune.model.fast import half
@@ -38,7 +38,7 @@ windows_seen: set[int | None] = set()
 # Arguments that models pass and that change nothing in the result here: tested by `probe`, which compares
 # with the model's own attention.
 _HARMLESS = {
-    "position_ids", "cu_seq_lens_k", "use_cache", "cache_position", "output_attentions",
+    "position_ids", "cu_seq_lens_k", "max_length_k", "use_cache", "cache_position", "output_attentions",
     "output_hidden_states", "num_items_in_batch", "is_causal", "return_dict", "logits_to_keep",
     "output_router_logits", "deterministic", "seq_idx",
 }  # fmt: skip
@@ -49,11 +49,6 @@ _KNOWN = inspect.signature(varlen_attn).parameters
 # Newer ones of torch know windows, and causal is one that ends at the token itself.
 _HAS_WINDOWS = "window_size" in _KNOWN
 _HAS_GROUPS = "enable_gqa" in _KNOWN
-SEES_CACHE = "seqused_k" in _KNOWN
-"""Whether the kernel for rows can attend to samples that have room behind them."""
-
-Cached = tuple[Tensor, Tensor, int]
-"""Where in a cache's keys and values samples begin (and one more), how long they are, and the longest."""
 
 
 class PackedAttentionError(ValueError):
@@ -71,7 +66,6 @@ def packed_attention(  # noqa: PLR0913 - transformers calls it so
     sliding_window: int | None = None,
     cu_seq_lens_q: Tensor | None = None,
     max_length_q: int | None = None,
-    max_length_k: int | None = None,
     cache_lengths: Tensor | None = None,
     cache_starts: Tensor | None = None,
     shared_prefix: bool = False,
@@ -82,10 +76,8 @@ def packed_attention(  # noqa: PLR0913 - transformers calls it so
     In a row query is [1, H, T, D], key and value are [1, G, T, D], and `cu_seq_lens_q` [S + 1], int32,
     says where each sample begins, and the end. New tokens have `cache_lengths` [S], the tokens in the
     cache before them; query is [S, H, 1, D], key and value are the cache's [S, G, P, D], new token
-    included; with `cache_starts` [S] those of a flat cache, [1, G, slots, D]. With a sliding window a
-    token sees so many positions back, itself included. With `shared_prefix` the row's first part is what
-    all its samples, the others, begin with, and see. A row of samples' last tokens that attends to a flat
-    cache, which has the others, too, has `cache_lengths` of whole samples and, with one more, `cache_starts`.
+    included; with `cache_starts` [S] they are all slots of a flat one. With a sliding window a token sees so
+    many positions back, itself included. With `shared_prefix` a row's first part is what the others begin with.
 
     Returns:
         [1, T, H, D] ([S, 1, H, D] for new tokens), and None for the weights.
@@ -93,7 +85,7 @@ def packed_attention(  # noqa: PLR0913 - transformers calls it so
     Raises:
         PackedAttentionError: an argument that is not implemented.
     """
-    new_tokens = cache_lengths is not None and cu_seq_lens_q is None
+    new_tokens = cache_lengths is not None
     wrong = {
         "attention_mask": attention_mask is not None,
         "attention dropout": bool(dropout),
@@ -102,36 +94,27 @@ def packed_attention(  # noqa: PLR0913 - transformers calls it so
         "several new tokens": new_tokens and query.shape[2] != 1,
         "values of another size": new_tokens and value.shape[3] != query.shape[3],
     }
-    _require(module, kwargs, wrong)
-    windows_seen.add(sliding_window)
-    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    how = (query, key, value, scale, sliding_window)
-    if cu_seq_lens_q is None:
-        assert cache_lengths is not None
-        return _to_cache(*how, cache_lengths, cache_starts), None
-    kernel = _has_kernel(query, sliding_window)
-    if cache_lengths is not None and cache_starts is not None:
-        top = int(cache_lengths.max() if max_length_k is None else max_length_k)
-        ends = cache_starts, cache_lengths, top
-        out_1THD = _row_to_cache(*how, cu_seq_lens_q, max_length_q, ends, kernel=kernel)
-    elif kernel and not shared_prefix:
-        out_1THD = _varlen(*how, cu_seq_lens_q, max_length_q)
-    else:
-        out_1THD = _by_sample(*how, cu_seq_lens_q.diff().tolist(), shared_prefix)
-    # As transformers' own functions give it: AFMoE takes a view of it.
-    return out_1THD.contiguous(), None
-
-
-def _require(module: torch.nn.Module, given: dict[str, object], wrong: dict[str, bool]) -> None:
-    refused = [k for k, v in given.items() if v is not None and k not in _HARMLESS]
+    refused = [k for k, v in kwargs.items() if v is not None and k not in _HARMLESS]
     refused += [name for name, found in wrong.items() if found]
     if refused:
         raise PackedAttentionError(
             f"{type(module).__name__} asks for {', '.join(refused)}, which packed attention lacks"
         )
+    windows_seen.add(sliding_window)
     # Where a layer does not say so: tested by `causal` when the model is loaded, and by `probe`.
     if getattr(module, "is_causal", True) is False:
         raise PackedAttentionError(f"{type(module).__name__} is not causal")
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    how = (query, key, value, scale, sliding_window)
+    if cache_lengths is not None:
+        return _to_cache(*how, cache_lengths, cache_starts), None
+    assert cu_seq_lens_q is not None
+    # Contiguous, as transformers' own functions give it: AFMoE takes a view of it.
+    if _has_kernel(query, sliding_window) and not shared_prefix:
+        out_1THD = _varlen(*how, cu_seq_lens_q, max_length_q)
+    else:
+        out_1THD = _by_sample(*how, cu_seq_lens_q.diff().tolist(), shared_prefix)
+    return out_1THD.contiguous(), None
 
 
 def _has_kernel(query: Tensor, window: int | None) -> bool:
@@ -147,7 +130,7 @@ def _has_kernel(query: Tensor, window: int | None) -> bool:
     )
 
 
-def _varlen(  # noqa: PLR0913 - what a call of the function has
+def _varlen(
     q_1HTD: Tensor,
     k_1GTD: Tensor,
     v_1GTD: Tensor,
@@ -155,7 +138,6 @@ def _varlen(  # noqa: PLR0913 - what a call of the function has
     window: int | None,
     borders: Tensor,
     longest: int | None,
-    cached: Cached | None = None,
 ) -> Tensor:
     options: dict[str, Any] = {"scale": scale}
     if _HAS_GROUPS:
@@ -169,10 +151,7 @@ def _varlen(  # noqa: PLR0913 - what a call of the function has
         options["window_size"] = (-1 if window is None else window - 1, 0)
     else:
         options["is_causal"] = True
-    starts, top_k = borders, top
-    if cached:
-        starts, options["seqused_k"], top_k = cached
-    out_THD: Any = varlen_attn(q_THD, k_TGD, v_TGD, borders, starts, top, top_k, **options)
+    out_THD: Any = varlen_attn(q_THD, k_TGD, v_TGD, borders, borders, top, top, **options)
     out_1THD: Tensor = out_THD[None].to(q_1HTD.dtype)
     return out_1THD
 
@@ -188,53 +167,15 @@ def _by_sample(
 ) -> Tensor:
     if half.attends(q_1HTD, sizes, shared=shared):
         return half.attention(q_1HTD, k_1GTD, v_1GTD, scale, window, sizes, shared)
-    parts = [*zip(*(torch.split(t, sizes, dim=2) for t in (q_1HTD, k_1GTD, v_1GTD)), strict=True)]
-    if shared:
-        _, *both = parts[0]
-        for i, (q, *own) in enumerate(parts[1:], 1):
-            k, v = (torch.cat(pair, 2) for pair in zip(both, own, strict=True))
-            parts[i] = q, k, v
-    return _each(parts, scale, window)
-
-
-def _parts(
-    q_1HTD: Tensor, k_1GQD: Tensor, v_1GQD: Tensor, borders: Tensor, cached: Cached
-) -> list[tuple[Tensor, ...]]:
-    """Of each sample the queries in a row, and its keys and values in a cache."""
-    starts, used, _ = cached
-    places = [slice(a, a + n) for a, n in zip(starts.tolist(), used.tolist(), strict=False)]
-    queries = torch.split(q_1HTD, borders.diff().tolist(), dim=2)
-    return [(q, k_1GQD[:, :, at], v_1GQD[:, :, at]) for q, at in zip(queries, places, strict=True)]
-
-
-def _row_to_cache(  # noqa: PLR0913 - as the kernel is called
-    q_1HTD: Tensor,
-    k_1GQD: Tensor,
-    v_1GQD: Tensor,
-    scale: float,
-    window: int | None,
-    borders: Tensor,
-    longest: int | None,
-    cached: Cached,
-    *,
-    kernel: bool,
-) -> Tensor:
-    if not kernel:
-        return _each(_parts(q_1HTD, k_1GQD, v_1GQD, borders, cached), scale, window)
-    if not q_1HTD.dtype == k_1GQD.dtype == v_1GQD.dtype != torch.float32:
-        # All of it would be copied, in half precision.
-        _, *both = zip(*_parts(q_1HTD, k_1GQD, v_1GQD, borders, cached), strict=True)
-        k_1GQD, v_1GQD = (torch.cat(each, dim=2) for each in both)
-        _, used, top = cached
-        cached = pad(used.cumsum(0, dtype=torch.int32), (1, 0)), used, top
-    return _varlen(q_1HTD, k_1GQD, v_1GQD, scale, window, borders, longest, cached)
-
-
-def _each(parts: Sequence[tuple[Tensor, ...]], scale: float, window: int | None) -> Tensor:
-    """Of each sample queries, which are those of its last tokens, keys and values."""
+    k_1HTD, v_1HTD = (_for_each_query(t, q_1HTD.shape[1]) for t in (k_1GTD, v_1GTD))
+    samples = zip(*(torch.split(t, sizes, dim=2) for t in (q_1HTD, k_1HTD, v_1HTD)), strict=True)
     outputs: list[Tensor] = []
-    for q, *both in parts:
-        k, v = (_for_each_query(t, q.shape[1]) for t in both)
+    for q, own_k, own_v in samples:
+        k, v = own_k, own_v
+        if shared and outputs:
+            k, v = (
+                torch.cat([t[:, :, : sizes[0]], own], 2) for t, own in ((k_1HTD, k), (v_1HTD, v))
+            )
         length = k.shape[2]
         if q.shape[2] < length or (window is not None and length > window):
             places = torch.arange(length, device=q.device)

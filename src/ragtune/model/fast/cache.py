@@ -62,7 +62,6 @@ class RaggedCache(Cache):
         """Each sample's first slot."""
         self._slots_N: Tensor
         self._which_N: Tensor | None = None
-        self._all_slots = False
         self._begin()
 
     def renew(self, samples: int, positions: int) -> bool:
@@ -82,21 +81,12 @@ class RaggedCache(Cache):
         there = torch.arange(self.samples, device=self.starts_S.device)
         self.starts_S[: self.samples] = there * self.positions
 
-    def put(
-        self,
-        samples_N: Tensor,
-        places_N: Tensor,
-        which_N: Tensor | None = None,
-        *,
-        all_slots: bool = False,
-    ) -> None:
+    def put(self, samples_N: Tensor, places_N: Tensor, which_N: Tensor | None = None) -> None:
         """The next tokens belong to these samples, at these positions.
 
-        `which_N` says which of them belongs there, if they don't do so one after the other. They attend to
-        themselves alone, or to what the cache, a flat one, has by then (`all_slots`).
+        `which_N` says which of them belongs there, if they don't do so one after the other.
         """
         self._slots_N, self._which_N = self.starts_S[samples_N] + places_N, which_N
-        self._all_slots = all_slots
 
     def grow(self, lengths_S: Tensor, longest: int | None) -> None:
         """The next token of each sample stands behind the tokens that it has.
@@ -126,15 +116,15 @@ class RaggedCache(Cache):
         """Store a layer's new keys and values [1, G, N, D]; [S, G, 1, D] when answers grow.
 
         Returns:
-            The same while prompts are read, if they attend to themselves. Else the layer's whole cache,
-            [S, G, used positions, D]; a flat one [1, G, Q, D].
+            The same while prompts are read, which attend to themselves alone. When answers grow, the
+            layer's whole cache [S, G, used positions, D]; flat it is all slots for each sample.
         """
         both = ((self.keys_QGD, key_states), (self.values_QGD, value_states))
         for layers_QGD, new in both:
             if layer_idx not in layers_QGD:
                 layers_QGD[layer_idx] = self._made(new)
             self._store(layers_QGD[layer_idx], new)
-        if not (self.growing or self._all_slots):
+        if not self.growing:
             return key_states, value_states
         keys, values = (self._seen(layers_QGD[layer_idx]) for layers_QGD, _ in both)
         return keys, values
@@ -165,7 +155,7 @@ class RaggedCache(Cache):
 
     def _seen(self, room_QGD: Tensor) -> Tensor:
         if self.flat:
-            return room_QGD.transpose(0, 1)[None]
+            return room_QGD.transpose(0, 1).expand(len(self._slots_N), -1, -1, -1)
         return self._by_sample(room_QGD)[:, : self._top].transpose(1, 2)
 
     def _by_sample(self, room_QGD: Tensor) -> Tensor:
