@@ -73,7 +73,7 @@ class LateLog:
         self, rows: RowLosses, loss: Tensor, norm: Tensor | float | None, learning_rate: float
     ) -> None:
         state = self.trainer.state
-        self.trainer._globalstep_last_logged = state.global_step  # noqa: SLF001
+        self.trainer._globalstep_last_logged = state.global_step  # noqa: SLF001 - as Trainer does when it logs
         found = [loss] if norm is None else [loss, torch.as_tensor(norm)]
         values = torch.stack([one.detach().to(loss.device, torch.float64) for one in found])
         loss -= loss

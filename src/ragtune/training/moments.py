@@ -40,7 +40,7 @@ def quick(kind: type[Optimizer]) -> type[Optimizer]:
 
     class Quick(kind):  # type: ignore[misc,valid-type]
         @torch.no_grad()
-        def step(self, closure: None = None) -> None:  # noqa: ARG002 - torch's signature
+        def step(self, _: None = None) -> None:
             """As bitsandbytes' own, which waits for the GPU behind every tensor."""
             _update(self)
 
