@@ -223,7 +223,7 @@ def test_a_batch_is_cut_by_the_tokens_of_its_longest(
 def test_answers_on_cuda_are_those_on_a_cpu(
     tmp_path: Path, chatml_tokenizer: Any, monkeypatch: pytest.MonkeyPatch, family: str, liger: bool
 ) -> None:
-    """With the kernel for new tokens, and from captured graphs: batches are dropped from, too."""
+    """With the kernels for a flat cache, and from the graph that all batches share."""
     model = tiny_model(family)
     model.generation_config.eos_token_id = list(range(0, 512, 30))
     asked = prompts(40)
