@@ -89,7 +89,7 @@ def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
             return plain(q, k, v, scale, window, lengths, None)
         places = torch.arange(int(lengths.max()) + 1)
         slots = torch.where(places <= lengths[:, None], starts[:, None] + places, starts[:, None])
-        k, v = (torch.stack([one[:, at] for one, at in zip(t, slots, strict=True)]) for t in (k, v))
+        k, v = (torch.stack([t[0][:, at] for at in slots]) for t in (k, v))
         return plain(q, k, v, scale, window, lengths, None)
 
     monkeypatch.setattr(RaggedCache, "_store", store)

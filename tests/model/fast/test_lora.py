@@ -149,7 +149,7 @@ def test_the_kernel_for_new_tokens(dtype: torch.dtype, window: int) -> None:
     key[0, 1:] = float("nan")  # behind a sample's tokens anything may stand
     lengths = torch.tensor([0, 3, 63, 64, 300], device="cuda")
     starts = torch.arange(5, device="cuda") * 301
-    slots = (t.flatten(0, 1).transpose(0, 1).expand(5, -1, -1, -1) for t in (key, value))
+    slots = (t.flatten(0, 1).transpose(0, 1)[None] for t in (key, value))
     found = _to_cache(query, *slots, 0.2, window, lengths, starts)
     key[0, 1:] = 0
     expected = _to_cache(

@@ -117,7 +117,7 @@ class RaggedCache(Cache):
 
         Returns:
             The same while prompts are read, which attend to themselves alone. When answers grow, the
-            layer's whole cache [S, G, used positions, D]; flat it is all slots for each sample.
+            layer's whole cache [S, G, used positions, D]; a flat one is all slots, [1, G, Q, D].
         """
         both = ((self.keys_QGD, key_states), (self.values_QGD, value_states))
         for layers_QGD, new in both:
@@ -155,7 +155,7 @@ class RaggedCache(Cache):
 
     def _seen(self, room_QGD: Tensor) -> Tensor:
         if self.flat:
-            return room_QGD.transpose(0, 1).expand(len(self._slots_N), -1, -1, -1)
+            return room_QGD.transpose(0, 1)[None]
         return self._by_sample(room_QGD)[:, : self._top].transpose(1, 2)
 
     def _by_sample(self, room_QGD: Tensor) -> Tensor:
