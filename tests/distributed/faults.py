@@ -198,17 +198,18 @@ def drift_at_step(step: int) -> None:
     """A weight of the adapter differs by a single bit from then on."""
     from ragtune.training.trainer import PackedTrainer
 
-    original = PackedTrainer._save_checkpoint
+    original = PackedTrainer._maybe_log_save_evaluate
 
-    def save(self: Any, *given: Any) -> None:
-        if self.state.global_step == step:
+    def save(self: Any, *given: Any, **more: Any) -> None:
+        # Of the last step it is called twice.
+        if self.state.global_step == step and self.control.should_log:
             import torch
 
             weights = next(p for p in self.model.parameters() if p.requires_grad).data
             weights.view(torch.int32).flatten()[0] ^= 1
-        original(self, *given)
+        original(self, *given, **more)
 
-    PackedTrainer._save_checkpoint = save  # type: ignore[method-assign]
+    PackedTrainer._maybe_log_save_evaluate = save  # type: ignore[method-assign]
 
 
 def abort_at_step(step: int, words: str) -> None:

@@ -228,11 +228,14 @@ def test_other_data_are_named(ready: Ready, recipe: Path, preference: str, other
     assert f"The training samples on rank 1 on {HOST}: not what rank 0 has." in said
 
 
-def test_an_adapter_that_drifts_is_found_at_a_checkpoint(ready: Ready, recipe: Path) -> None:
-    code, said = train(ready, recipe, rank1=("drift_at_step", 4))
+@pytest.mark.parametrize(("step", "kept"), [(4, [2]), (8, [4, 6])], ids=["checkpoint", "end"])
+def test_an_adapter_that_drifts_is_found(
+    ready: Ready, recipe: Path, step: int, kept: list[int]
+) -> None:
+    code, said = train(ready, recipe, rank1=("drift_at_step", step))
     assert code == 1, said
     assert f"The adapter on rank 1 on {HOST}: not what rank 0 has." in said
-    assert steps_of(recipe) == [2]
+    assert steps_of(recipe) == kept
 
 
 def test_what_a_library_says_before_it_ends_a_rank_is_told(ready: Ready, recipe: Path) -> None:

@@ -103,7 +103,7 @@ class Ragged:
                     heard(int(found_AS[0, step]))
                 going_N = going_N & ~torch.isin(token_N, stops)
                 before, left = left, _later(going_N.sum())
-                if step == most - 1 or (before if stay else left)() == 0:
+                if step == most - 1 or (before if stay and heard is None else left)() == 0:
                     break
                 if stay:
                     there_N = torch.where(going_N, lengths_N, 0)  # finished ones look at one token
@@ -125,6 +125,7 @@ class Ragged:
         """The last batch's cache, and its graph, if they do for this batch."""
         if self._cache is None or not self._cache.renew(samples, positions):
             self._cache = self._step = None  # before there are others
+            self.warm = False
             self._cache = RaggedCache(samples, positions, self.device, self.room)
         return self._cache
 

@@ -40,7 +40,7 @@ def import_ahead() -> None:
     Whoever uses it imports it all the same, and waits for the rest. An import that fails is tried again there,
     and says so.
     """
-    threading.Thread(target=_import, name=f"importing {_SPARED}", daemon=True).start()
+    threading.Thread(target=_import, name=f"importing {_SPARED}").start()
 
 
 def _import() -> None:

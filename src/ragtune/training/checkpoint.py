@@ -171,9 +171,13 @@ def _whole(checkpoint: Path, needed: int) -> Iterator[None]:
 def snapshot(value: T) -> T:
     """The same value, its tensors copied into the processor's memory: later steps don't change it."""
     tensors = _tensors(value)
+    known: dict[int, object] = {}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        copies = pool.map(lambda one: one.detach().to("cpu", copy=True), tensors)
-        known: dict[int, object] = dict(zip(map(id, tensors), copies, strict=True))
+        # The GPU's first: not every system lets the processor read what is paged while the GPU works.
+        for paged in (False, True):
+            part = [one for one in tensors if one.is_cpu == paged]
+            copies = pool.map(lambda one: one.detach().to("cpu", copy=True), part)
+            known |= dict(zip(map(id, part), copies, strict=True))
     return copy.deepcopy(value, known)  # what is shared stays so
 
 

@@ -29,10 +29,7 @@ _RATE, _SLIGHT = 1e-3, 1e-3
 
 
 def quick(kind: type[Optimizer]) -> type[Optimizer]:
-    """A class like bitsandbytes' AdamW whose steps on CUDA are our kernel's, if that does the same here.
-
-    Before the first step both are tried on random numbers; where they differ, or Triton is missing or fails,
-    bitsandbytes' kernel is used, and that is said.
+    """A class like bitsandbytes' AdamW whose steps on CUDA are our kernel's; of no use where not `agrees`.
 
     Args:
         kind: bitsandbytes' AdamW.
@@ -51,8 +48,7 @@ def quick(kind: type[Optimizer]) -> type[Optimizer]:
             return super().state_dict()  # type: ignore[no-any-return]
 
         def update_step(self, group: dict[str, Any], p: nn.Parameter, *place: int) -> None:
-            kernel = usable(p, self.state[p]) and agrees(kind, p.device, paged=self.is_paged)  # type: ignore[arg-type]
-            if kernel:
+            if usable(p, self.state[p]):
                 step(self, group, p, *place)
             else:
                 super().update_step(group, p, *place)
@@ -98,7 +94,7 @@ def step(optimizer: Any, group: dict[str, Any], p: nn.Parameter, *place: int) ->
 
 @cache
 def agrees(kind: type[Optimizer], device: torch.device, *, paged: bool) -> bool:
-    """Whether our kernel does on a device what bitsandbytes' does; if not, it is said why."""
+    """Whether our kernel does what bitsandbytes' does, tried on a device; if not, it is said why."""
     reason = "Triton is missing"
     if has_triton():
         try:
@@ -140,8 +136,13 @@ def _difference(kind: type[Optimizer], device: torch.device, *, paged: bool) -> 
             torch.cuda.synchronize(device)  # paged moments are read by the CPU
         results.append((p.data, optimizer.state[p]))
     (right, state), (found, other) = results
-    shares = [((right - found).abs() > _SLIGHT * _RATE).float().mean()]
-    shares += [(state[k] != other[k]).float().mean() for k in ("state1", "state2")]
-    for k in ("absmax1", "absmax2"):
-        shares.append(((state[k] - other[k]).abs() > _SLIGHT * state[k]).float().mean())
+    # What is paged comes first: not every system lets the CPU read it while the GPU computes.
+    shares = [
+        *((state[k] != other[k]).float().mean() for k in ("state1", "state2")),
+        ((right - found).abs() > _SLIGHT * _RATE).float().mean(),
+        *(
+            ((state[k] - other[k]).abs() > _SLIGHT * state[k]).float().mean()
+            for k in ("absmax1", "absmax2")
+        ),
+    ]
     return max(map(float, shares))

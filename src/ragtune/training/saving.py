@@ -57,6 +57,17 @@ class SavingTrainer(Trainer):
             )
         self._load_from_checkpoint(str(best))
 
+    def require_alike(self) -> None:
+        """See that every rank has the same weights, where all compute alike.
+
+        Raises:
+            RagtuneError: one has others.
+        """
+        if self.world and self.world.alike:
+            with self.world.saving():
+                digest = digest_of(self.model, trained=True)
+                self.world.require_same(digest, "The adapter", _DRIFTED)
+
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: Tuned | None = None
     ) -> None:
@@ -70,10 +81,7 @@ class SavingTrainer(Trainer):
             self.average.load(folder)
 
     def _save_checkpoint(self, model: Tuned, trial: object) -> None:
-        if self.world and self.world.alike:
-            with self.world.saving():
-                digest = digest_of(self.model, trained=True)
-                self.world.require_same(digest, "The adapter", _DRIFTED)
+        self.require_alike()
         if self.world and not self.world.leads:
             return
         folder = Path(self._get_output_dir(trial=trial))

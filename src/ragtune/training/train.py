@@ -293,6 +293,7 @@ def _fit(
                 f"Training stopped after step {reached} of {len(steps)}: its checkpoint is kept."
             )
             raise Paused
+        trainer.require_alike()
         if recipe.train.keep == "best" and job.leads:
             trainer.load_best()
         seconds = time.monotonic() - shown.start

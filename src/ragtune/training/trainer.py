@@ -31,7 +31,7 @@ from ragtune.training.flat import flat_optimizer, split_rates
 from ragtune.training.graphs import Graphs
 from ragtune.training.late import LateLog, RowLosses
 from ragtune.training.modes import forgetting, set_recompute, switching
-from ragtune.training.moments import quick
+from ragtune.training.moments import agrees, quick
 from ragtune.training.noise import Noise
 from ragtune.training.questions import Questions
 from ragtune.training.rows import PackedRows, RowCollator, cross_entropies, read_row, split_rows
@@ -245,14 +245,20 @@ class PackedTrainer(SavingTrainer):
         if self.optimizer is None and self.plan.optimizer != "adamw" and not self.args.fp16:
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             decay = {"weight_decay": self.args.weight_decay}
+            chosen = quick(kind) if self._steps_alike(kind, options) else kind
             self.optimizer: Optimizer = flat_optimizer(
-                self.learning,
-                lambda tensors: quick(kind)([{"params": tensors, **decay}], **options),
+                self.learning, lambda tensors: chosen([{"params": tensors, **decay}], **options)
             )
         optimizer: Optimizer = super().create_optimizer(model)
         if self.lora_plus:
             split_rates(optimizer, self.model, self.lora_plus)
         return optimizer
+
+    def _steps_alike(self, kind: type[Optimizer], options: dict[str, Any]) -> bool:
+        """Whether our kernel does an optimizer's steps: on every rank, or the adapters would differ."""
+        device, paged = self.args.device, bool(options.get("is_paged"))
+        alike = device.type == "cuda" and agrees(kind, device, paged=paged)  # type: ignore[arg-type]
+        return not any(self.world.any(not alike)) if self.world else alike
 
     def compute_loss(
         self,

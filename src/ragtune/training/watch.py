@@ -35,14 +35,14 @@ class Watch(TrainerCallback):
     def __init__(
         self,
         trainer: PackedTrainer,
-        on_step: Callable[[Entry], None],
+        shown: Progress,
         tell: Callable[[int, Sequence[Entry]], None],
         pause: int | None = None,
     ) -> None:
         self.pause = pause
         """The step after which the training is to wait, with a checkpoint."""
         self.trainer = trainer
-        self.on_step = on_step
+        self.shown = shown
         self.tell = tell
         """Is given the step and the whole log, whenever something is logged."""
         self.overflows = 0
@@ -54,6 +54,7 @@ class Watch(TrainerCallback):
         control: TrainerControl,
         **_: object,
     ) -> None:
+        self.shown.ends.append(time.monotonic())  # it may be logged with the next one
         if self.trainer.average:
             self.trainer.average.take(state.global_step)
         self.trainer.writer.look()
@@ -119,7 +120,7 @@ class Watch(TrainerCallback):
     ) -> None:
         if "loss" in logs:
             self._require_finite(args, state.global_step, logs)
-        self.on_step({"step": state.global_step, **logs})
+        self.shown({"step": state.global_step, **logs})
         self.tell(state.global_step, state.log_history)
 
     def _require_finite(self, args: TrainingArguments, step: int, logs: Entry) -> None:
@@ -158,7 +159,7 @@ class Progress:
     asking: Questions | None = None
     start: float = field(default_factory=time.monotonic)
     ends: list[float] = field(default_factory=list)
-    """When each step ended, in seconds."""
+    """When Python was through with each step, in seconds: a GPU is at most a step behind."""
 
     @property
     def tokens(self) -> int:
@@ -167,7 +168,6 @@ class Progress:
 
     def __call__(self, entry: Entry) -> None:
         if "loss" in entry:
-            self.ends.append(time.monotonic())
             asking = self.asking.seconds if self.asking else 0.0
             speed = self.tokens / (self.ends[-1] - self.start - asking)
             self.update(int(entry["step"]), f"loss {entry['loss']:.4f}  {speed:,.0f} tokens/s")
