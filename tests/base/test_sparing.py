@@ -25,9 +25,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def ahead() -> None:
     sparing.import_ahead()
-    for thread in threading.enumerate():
-        if thread.name.startswith("importing "):
-            thread.join(30)
+    sparing.await_import()
+    assert not any(one.name.startswith("importing ") for one in threading.enumerate())
 
 
 def test_it_is_there_when_it_is_used(package: Path) -> None:

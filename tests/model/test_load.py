@@ -175,11 +175,11 @@ def test_a_tiktoken_file_is_no_sentencepiece_model(tmp_path: Path) -> None:
     assert unloadable._packages_missing([file]) == []
 
 
-def test_what_rounds_to_nf4_is_imported_while_the_weights_are_read(
+def test_what_rounds_to_nf4_is_imported_before_the_weights_are_read(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     did: list[str] = []
-    monkeypatch.setattr(load, "import_ahead", lambda: did.append("import"))
+    monkeypatch.setattr(load, "await_import", lambda: did.append("import"))
     monkeypatch.setattr(load, "compare", lambda *_: did.append("read"))
     monkeypatch.setattr(load, "round_to_nf4", lambda _: did.append("round"))
     source = ModelSource(str(tiny_folder), None)

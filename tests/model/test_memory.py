@@ -20,7 +20,7 @@ from ragtune.model import memory as memory_module
 from ragtune.model import plan as planning
 from ragtune.model.fast.eight import EightBit
 from ragtune.model.hardware import Gpu, Hardware, choose_hardware, gpu_of, keep_kernels
-from ragtune.model.layout import deal, row_size
+from ragtune.model.layout import deal, row_size, share_out
 from ragtune.model.load import load_model
 from ragtune.model.lora import attach
 from ragtune.model.plan import Plan, describe, make_plan, plan_answers
@@ -257,9 +257,10 @@ def test_every_family_gets_a_plan(config: Any) -> None:
     assert plan.samples_per_row == 16
 
 
-def test_rows_change_items_until_they_are_even() -> None:
-    # The largest first gives 8 + 5 + 4 and 7 + 6 + 2.
-    assert [*map(sum, deal([8, 7, 6, 5, 4, 2], 2, int))] == [16, 16]
+def test_ranks_change_items_until_their_shares_are_even() -> None:
+    assert [*map(sum, deal([8, 7, 6, 5, 4, 2], 2, int))] == [17, 15]
+    assert [*map(sum, share_out([8, 7, 6, 5, 4, 2], 2, int))] == [16, 16]
+    assert share_out([3, 1], 4, int) == [[3], [1]]
 
 
 def test_rows_of_a_step_are_dealt_evenly() -> None:

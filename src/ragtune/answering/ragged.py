@@ -126,7 +126,9 @@ class Ragged:
         if self._cache is None or not self._cache.renew(samples, positions):
             self._cache = self._step = None  # before there are others
             self.warm = False
-            self._cache = RaggedCache(samples, positions, self.device, self.room)
+            cache = RaggedCache(samples, positions, self.device, self.room)
+            self._cache = cache if cache.flat else None  # another can't be renewed
+            return cache
         return self._cache
 
     def _stepped(self, cache: RaggedCache, token_N: Tensor, lengths_N: Tensor, left: int) -> Tensor:

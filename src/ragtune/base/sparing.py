@@ -12,6 +12,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 _SPARED = "bitsandbytes"
+_ahead: list[threading.Thread] = []
 
 
 class _Spared(MetaPathFinder, Loader):
@@ -37,10 +38,17 @@ def install() -> None:
 def import_ahead() -> None:
     """Begin to import it beside everything else: it takes seconds, the more if the disk is first read.
 
-    Whoever uses it imports it all the same, and waits for the rest. An import that fails is tried again there,
-    and says so.
+    Whoever uses it imports it all the same. An import that fails is tried again there, and says so.
     """
-    threading.Thread(target=_import, name=f"importing {_SPARED}").start()
+    thread = threading.Thread(target=_import, name=f"importing {_SPARED}")
+    thread.start()
+    _ahead.append(thread)
+
+
+def await_import() -> None:
+    """Wait for what was begun: of parts of torch that both import, threads could find each other's halves."""
+    while _ahead:
+        _ahead.pop().join()
 
 
 def _import() -> None:

@@ -31,8 +31,7 @@ def deal(items: Sequence[T], rows: int, size: Callable[[T], int]) -> list[list[T
     """Deal items into at most `rows` rows of nearly equal size.
 
     The largest first, each into the smallest row that has room; a row takes at most
-    ceil(items / rows), which is what the memory plan counts with. Then items of the largest row
-    change places with others as long as that makes it smaller: ranks wait for the one with most.
+    ceil(items / rows), which is what the memory plan counts with.
     """
     rows = max(1, min(rows, len(items)))
     room = -(-len(items) // rows)
@@ -42,10 +41,19 @@ def deal(items: Sequence[T], rows: int, size: Callable[[T], int]) -> list[list[T
         target = min((r for r in range(rows) if len(out[r]) < room), key=lambda r: sizes[r])
         out[target].append(item)
         sizes[target] += size(item)
-    while swap := _best_swap([[size(item) for item in row] for row in out]):
+    return [row for row in out if row]
+
+
+def share_out(items: Sequence[T], ranks: int, size: Callable[[T], int]) -> list[list[T]]:
+    """Deal items to ranks, which wait for the one with most.
+
+    As `deal`; then items of the largest share change places with others as long as that makes it smaller.
+    """
+    out = deal(items, ranks, size)
+    while swap := _best_swap([[size(item) for item in share] for share in out]):
         (row, i), (other, k) = swap
         out[row][i], out[other][k] = out[other][k], out[row][i]
-    return [row for row in out if row]
+    return out
 
 
 def _best_swap(rows: list[list[int]]) -> tuple[tuple[int, int], tuple[int, int]] | None:
@@ -57,6 +65,7 @@ def _best_swap(rows: list[list[int]]) -> tuple[tuple[int, int], tuple[int, int]]
     found = [
         (max(sums[top] - given + taken, sums[row] + given - taken), (top, i), (row, k))
         for row in range(len(rows))
+        if row != top
         for i, given in enumerate(rows[top])
         for k, taken in enumerate(rows[row])
     ]

@@ -19,7 +19,7 @@ from transformers import (
 
 from ragtune.base.errors import RagtuneError, is_panic
 from ragtune.base.screen.console import note
-from ragtune.base.sparing import import_ahead
+from ragtune.base.sparing import await_import
 from ragtune.base.stopping import stop_if_asked
 from ragtune.base.web.hub_client import bound_client
 from ragtune.base.web.network import hub_is_offline
@@ -160,7 +160,7 @@ def load_model(
     how: NF4 | None = None if not nf4 else "rounded" if dequantized or fp8 else "packed"
     keep_kernels()
     if nf4:
-        import_ahead()  # while the weights are read
+        await_import()
     if world:
         cpu = torch.device("cpu")
         return spread(

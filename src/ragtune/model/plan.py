@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig
 from ragtune.base.errors import UsageError
 from ragtune.model.fast.liger import has_liger
 from ragtune.model.hardware import Hardware
-from ragtune.model.layout import SPARE, Size, choose_rows, deal, row_size, share_of
+from ragtune.model.layout import SPARE, Size, choose_rows, row_size, share_of, share_out
 from ragtune.model.memory import NF4_BYTES, Estimate, Shape, available, prefill_tokens
 from ragtune.model.quantized import Quantized, quantization_of
 from ragtune.recipe.schema import Recipe
@@ -194,7 +194,7 @@ def _of_a_rank(
     """What one of several GPUs sees: a recipe with its share of the batch, and every share of every step."""
     share = share_of(recipe.train.batch_size, ranks)
     train = recipe.train.model_copy(update={"batch_size": share})
-    dealt = [one for step in steps for one in deal(step, ranks, lambda size: size[0])]
+    dealt = [one for step in steps for one in share_out(step, ranks, lambda size: size[0])]
     return recipe.model_copy(update={"train": train}), dealt
 
 

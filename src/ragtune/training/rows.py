@@ -28,7 +28,7 @@ from ragtune.data.redraw import varied
 from ragtune.data.splits import positives_cut
 from ragtune.model.fast.dropout import places
 from ragtune.model.fast.prefix import common, shared
-from ragtune.model.layout import deal
+from ragtune.model.layout import deal, share_out
 from ragtune.recipe.schema import Recipe
 
 _NOT_READ = {"labels", "targets", "places", "row", "answer", "reference"}
@@ -78,7 +78,7 @@ def rows_of(
         return [row for step in steps for row in split_rows(step, count)]
     rows = []
     for step in steps:
-        shares = deal(step, size, len)
+        shares = share_out(step, size, len)
         dealt = split_rows(shares[rank], count) if rank < len(shares) else []
         shortest = min(step, key=len)
         nothing = Sample(shortest.qid, shortest.prompt_ids + shortest.completion_ids, [])
