@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -175,19 +177,55 @@ def test_a_stop_waits_until_the_checkpoint_is_whole(tmp_path: Path) -> None:
     assert is_whole(folder)
 
 
-def test_a_second_stop_leaves_nothing_half_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, 3])
+def test_further_stops_leave_nothing_half_written(tmp_path: Path, times: int) -> None:
     folder, main = tmp_path / "checkpoint-1", threading.get_ident()
     go = threading.Event()
 
     def write(_: torch.Tensor) -> None:
-        threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGINT)).start()  # it waits by then
-        threading.Timer(0.3, go.set).start()
+        for number in range(1, times + 1):  # it waits by then
+            threading.Timer(0.1 * number, signal.pthread_kill, (main, signal.SIGINT)).start()
+        threading.Timer(0.1 * times + 0.2, go.set).start()
         go.wait()
 
     with pytest.raises(KeyboardInterrupt), Writer() as writer:
         begin(writer, folder, write)
     assert go.is_set()  # nobody ends while a file is being written
     assert not folder.exists()
+
+
+def test_a_stop_while_the_thread_begins_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, start = tmp_path / "checkpoint-1", threading.Thread.start
+    writer = Writer()
+
+    def begun(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name == folder.name:
+            raise KeyboardInterrupt
+
+    def write(one: torch.Tensor) -> None:
+        time.sleep(0.1)
+        save(folder / "large", one)
+
+    monkeypatch.setattr(threading.Thread, "start", begun)
+    with pytest.raises(KeyboardInterrupt), writer:
+        begin(writer, folder, write)
+    assert is_whole(folder)
+
+
+def test_nobody_waits_for_a_thread_that_never_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(module, "snapshot", copy.deepcopy)  # it has threads of its own
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="new thread"), Writer() as writer:
+        begin(writer, tmp_path / "checkpoint-1", full)
+    assert writer._written.is_set()
 
 
 def test_a_lock_that_is_lost_meanwhile_gets_no_manifest(

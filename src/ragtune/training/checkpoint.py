@@ -87,10 +87,24 @@ class Writer:
         with _whole(path, needed):
             remove(path)  # nothing is written over
             yield
-        written = threading.Event()
-        finish = partial(self._finish, path, needed, self._left, then, written)
-        threading.Thread(target=finish, name=path.name).start()
-        self._written = written
+        self._begin(path.name, partial(self._finish, path, needed, self._left, then))
+
+    def _begin(self, name: str, finish: Callable[[], None]) -> None:
+        """Let a thread finish a checkpoint; it is waited for from then on, whatever cuts this off."""
+        begun, written = threading.Lock(), threading.Event()
+
+        def work() -> None:
+            if begun.acquire(blocking=False):
+                finish()
+                written.set()
+
+        try:
+            self._written = written
+            threading.Thread(target=work, name=name).start()
+        except BaseException:  # there may be a thread, or none
+            if begun.acquire(blocking=False):  # it doesn't work any more
+                written.set()
+            raise
 
     def save(self, write: Callable[[T], object], value: T) -> None:
         """Let a value with tensors be written as it is now; at once, where memory is short for a copy."""
@@ -106,7 +120,6 @@ class Writer:
         needed: int,
         left: list[Callable[[], object]],
         then: Callable[[], None],
-        written: threading.Event,
     ) -> None:
         left.append(partial(seal, path))
         try:
@@ -119,7 +132,6 @@ class Writer:
         except BaseException as error:  # noqa: BLE001 - raised where somebody hears it
             left.clear()
             self._error = error
-        written.set()
 
     def _require_wanted(self) -> None:
         if self._given_up:
@@ -149,7 +161,9 @@ class Writer:
             self._join()
         except BaseException:  # a signal once more: what is begun of a file is the last
             self._given_up = True
-            self._join()
+            while not self._written.is_set():  # a notebook may be interrupted ever again
+                with contextlib.suppress(KeyboardInterrupt):
+                    self._join()
             raise
         if kind is None:
             self.look()
