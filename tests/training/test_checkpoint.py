@@ -102,10 +102,17 @@ def test_a_checkpoint_is_of_the_moment_it_was_asked_for(tmp_path: Path) -> None:
     assert (tmp_path / "counts").exists()
 
 
+def no_memory(_: object) -> None:
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 12 bytes")
+
+
+@pytest.mark.parametrize(
+    ("name", "short"), [("available_memory", lambda: 2 * 12 - 1), ("snapshot", no_memory)]
+)  # room for less than two copies of three numbers; a limit that nobody tells of
 def test_where_memory_is_short_it_is_written_in_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, short: object
 ) -> None:
-    monkeypatch.setattr(module, "available_memory", lambda: 2 * 12 - 1)  # of three numbers
+    monkeypatch.setattr(module, name, short)
     folder = tmp_path / "checkpoint-1"
     with Writer() as writer:
         seen: list[torch.Tensor] = []

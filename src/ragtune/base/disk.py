@@ -79,6 +79,12 @@ def disk_errors(path: Path, needed: Needed = None) -> Iterator[None]:
                 f"{error.filename} is a link, through which nothing is written.",
                 f"Remove it, or put there what it leads to; or {_elsewhere(path)}.",
             ) from error
+        if error.errno == errno.EFBIG and error.filename is None:  # of what is read a file is named
+            raise RagtuneError(
+                f"Could not write {path}: {error.strerror}.",
+                "A disk in FAT32 takes files of less than 4 GiB, and `ulimit -f` may allow less: "
+                f"{_elsewhere(path, larger=True)}, or raise the limit.",
+            ) from error
         if error.errno == errno.EISDIR:
             raise RagtuneError(
                 f"Could not write {path}: a folder has this name.",

@@ -21,6 +21,7 @@ from typing import Self, TypeVar
 from torch import Tensor
 
 from ragtune.base.disk import disk_errors
+from ragtune.base.errors import is_out_of_memory
 from ragtune.base.files import remove
 from ragtune.base.lock import require_held
 from ragtune.base.screen.console import warn
@@ -108,11 +109,18 @@ class Writer:
 
     def save(self, write: Callable[[T], object], value: T) -> None:
         """Let a value with tensors be written as it is now; at once, where memory is short for a copy."""
+        copied = None
         free = available_memory()
-        if free is None or _ROOM * sum(one.nbytes for one in _tensors(value)) > free:
+        if free is not None and _ROOM * sum(one.nbytes for one in _tensors(value)) <= free:
+            try:
+                copied = snapshot(value)
+            except (MemoryError, RuntimeError) as error:  # a limit that the system doesn't tell of
+                if not is_out_of_memory(error):
+                    raise
+        if copied is None:
             write(value)
         else:
-            self._left.append(partial(write, snapshot(value)))
+            self._left.append(partial(write, copied))
 
     def _finish(
         self,
