@@ -167,7 +167,26 @@ def test_what_fails_beside_another_failure_is_told_too(
 
     with pytest.raises(ZeroDivisionError):
         train()
-    assert "could not be written: The disk is full" in capsys.readouterr().out.replace("\n", " ")
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert "could not be written: The disk is full" in said
+    assert "Free some space" not in said  # of one failure it is told what to do
+
+
+def test_what_both_fail_with_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lost() -> None:
+        raise RagtuneError("The lock is lost.")
+
+    def train() -> None:
+        with Writer() as writer:
+            begin(writer, tmp_path / "checkpoint-1", full)
+            lost()
+
+    monkeypatch.setattr(module, "require_held", lost)
+    with pytest.raises(RagtuneError, match="lock"):
+        train()
+    assert "could not be written" not in capsys.readouterr().out
 
 
 def test_a_stop_waits_until_the_checkpoint_is_whole(tmp_path: Path) -> None:

@@ -164,7 +164,9 @@ class Writer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, other: BaseException | None, *_: object
+    ) -> None:
         try:
             self._join()
         except BaseException:  # a signal once more: what is begun of a file is the last
@@ -175,8 +177,9 @@ class Writer:
             raise
         if kind is None:
             self.look()
-        elif self._error:
-            warn(f"The last checkpoint could not be written: {self._error}")
+        elif self._error and str(self._error) != str(other):
+            words = getattr(self._error, "message", self._error)
+            warn(f"The last checkpoint could not be written: {words}")
 
 
 @contextlib.contextmanager
