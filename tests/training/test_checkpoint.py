@@ -58,6 +58,16 @@ def test_damage_is_noticed_and_the_newest_whole_one_used(
     assert "checkpoint-10 is damaged (not whole" in capsys.readouterr().out.replace("\n", " ")
 
 
+def test_many_kills_leave_no_more_than_one_set_aside(tmp_path: Path) -> None:
+    for step in (1, 2):
+        (make(tmp_path, step) / MANIFEST).unlink()
+        assert newest_whole(tmp_path) is None
+    assert [p.name for p in tmp_path.iterdir()] == ["damaged-checkpoint-2"]
+    whole = make(tmp_path, 3)
+    assert newest_whole(tmp_path) == whole
+    assert (tmp_path / "damaged-checkpoint-2").exists()  # nothing takes its place
+
+
 def test_there_may_be_none(tmp_path: Path) -> None:
     assert newest_whole(tmp_path) is None
 

@@ -28,7 +28,7 @@ from ragtune.base.screen.console import warn
 from ragtune.base.screen.progress import busy
 from ragtune.base.stopping import Stopped
 from ragtune.model.merge import available_memory
-from ragtune.store.seal import is_whole, seal, set_aside
+from ragtune.store.seal import ASIDE, is_whole, seal, set_aside
 
 T = TypeVar("T")
 _ROOM = 2
@@ -44,10 +44,16 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
 
 
 def newest_whole(folder: Path) -> Path | None:
-    """The newest whole checkpoint; damaged or half-written newer ones are set aside, and said so."""
+    """The newest whole checkpoint; damaged or half-written newer ones are set aside, and said so.
+
+    What was set aside before goes then: each kill may leave a checkpoint's bytes, and a disk has its end.
+    """
+    before = [*folder.glob(f"{ASIDE}checkpoint-*")]
     for _, path in reversed(checkpoints(folder)):
         if is_whole(path):
             return path
+        while before:
+            remove(before.pop())
         set_aside(path, "not whole; cut off while it was written?")
     return None
 
