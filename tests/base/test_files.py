@@ -300,6 +300,14 @@ def test_a_drive_that_goes_away_is_told(tmp_path: Path, number: int, name: str |
     assert "A file can't be reached" in str(lost_disk(OSError(number, "x")))
 
 
+def test_a_file_that_is_too_large_for_its_disk_is_told(tmp_path: Path) -> None:
+    words = r"Could not write .*/run: File too large\.\n.*FAT32.*--run-dir"
+    with pytest.raises(RagtuneError, match=words), disk_errors(tmp_path / "run"):
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    with pytest.raises(RagtuneError, match="read: it has more"), disk_errors(tmp_path / "run"):
+        raise OSError(errno.EFBIG, "it has more than 4 KiB", "file")
+
+
 def test_a_pipe_in_the_place_of_a_file_is_no_fault_of_ours(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.json")
     with pytest.raises(OSError, match="a pipe") as found:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,16 @@ def test_damage_is_noticed_and_the_newest_whole_one_used(
     assert "checkpoint-10 is damaged (not whole" in capsys.readouterr().out.replace("\n", " ")
 
 
+def test_many_kills_leave_no_more_than_one_set_aside(tmp_path: Path) -> None:
+    for step in (1, 2):
+        (make(tmp_path, step) / MANIFEST).unlink()
+        assert newest_whole(tmp_path) is None
+    assert [p.name for p in tmp_path.iterdir()] == ["damaged-checkpoint-2"]
+    whole = make(tmp_path, 3)
+    assert newest_whole(tmp_path) == whole
+    assert (tmp_path / "damaged-checkpoint-2").exists()  # nothing takes its place
+
+
 def test_there_may_be_none(tmp_path: Path) -> None:
     assert newest_whole(tmp_path) is None
 
@@ -100,10 +112,17 @@ def test_a_checkpoint_is_of_the_moment_it_was_asked_for(tmp_path: Path) -> None:
     assert (tmp_path / "counts").exists()
 
 
+def no_memory(_: object) -> None:
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 12 bytes")
+
+
+@pytest.mark.parametrize(
+    ("name", "short"), [("available_memory", lambda: 2 * 12 - 1), ("snapshot", no_memory)]
+)  # room for less than two copies of three numbers; a limit that nobody tells of
 def test_where_memory_is_short_it_is_written_in_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, short: object
 ) -> None:
-    monkeypatch.setattr(module, "available_memory", lambda: 2 * 12 - 1)  # of three numbers
+    monkeypatch.setattr(module, name, short)
     folder = tmp_path / "checkpoint-1"
     with Writer() as writer:
         seen: list[torch.Tensor] = []
@@ -158,7 +177,26 @@ def test_what_fails_beside_another_failure_is_told_too(
 
     with pytest.raises(ZeroDivisionError):
         train()
-    assert "could not be written: The disk is full" in capsys.readouterr().out.replace("\n", " ")
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert "could not be written: The disk is full" in said
+    assert "Free some space" not in said  # of one failure it is told what to do
+
+
+def test_what_both_fail_with_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lost() -> None:
+        raise RagtuneError("The lock is lost.")
+
+    def train() -> None:
+        with Writer() as writer:
+            begin(writer, tmp_path / "checkpoint-1", full)
+            lost()
+
+    monkeypatch.setattr(module, "require_held", lost)
+    with pytest.raises(RagtuneError, match="lock"):
+        train()
+    assert "could not be written" not in capsys.readouterr().out
 
 
 def test_a_stop_waits_until_the_checkpoint_is_whole(tmp_path: Path) -> None:
@@ -175,19 +213,55 @@ def test_a_stop_waits_until_the_checkpoint_is_whole(tmp_path: Path) -> None:
     assert is_whole(folder)
 
 
-def test_a_second_stop_leaves_nothing_half_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, 3])
+def test_further_stops_leave_nothing_half_written(tmp_path: Path, times: int) -> None:
     folder, main = tmp_path / "checkpoint-1", threading.get_ident()
     go = threading.Event()
 
     def write(_: torch.Tensor) -> None:
-        threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGINT)).start()  # it waits by then
-        threading.Timer(0.3, go.set).start()
+        for number in range(1, times + 1):  # it waits by then
+            threading.Timer(0.1 * number, signal.pthread_kill, (main, signal.SIGINT)).start()
+        threading.Timer(0.1 * times + 0.2, go.set).start()
         go.wait()
 
     with pytest.raises(KeyboardInterrupt), Writer() as writer:
         begin(writer, folder, write)
     assert go.is_set()  # nobody ends while a file is being written
     assert not folder.exists()
+
+
+def test_a_stop_while_the_thread_begins_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, start = tmp_path / "checkpoint-1", threading.Thread.start
+    writer = Writer()
+
+    def begun(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name == folder.name:
+            raise KeyboardInterrupt
+
+    def write(one: torch.Tensor) -> None:
+        time.sleep(0.1)
+        save(folder / "large", one)
+
+    monkeypatch.setattr(threading.Thread, "start", begun)
+    with pytest.raises(KeyboardInterrupt), writer:
+        begin(writer, folder, write)
+    assert is_whole(folder)
+
+
+def test_nobody_waits_for_a_thread_that_never_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(module, "snapshot", copy.deepcopy)  # it has threads of its own
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="new thread"), Writer() as writer:
+        begin(writer, tmp_path / "checkpoint-1", full)
+    assert writer._written.is_set()
 
 
 def test_a_lock_that_is_lost_meanwhile_gets_no_manifest(

@@ -94,10 +94,21 @@ def disk_errors(path: Path, needed: Needed = None) -> Iterator[None]:
                 f"Could not write {path}: there is no {error.filename}, and it can't be made.",
                 f"{CONNECT} Otherwise {_elsewhere(path)}.",
             ) from error
-        lost = lost_disk(error, path)
+        lost = _too_large(error, path) or lost_disk(error, path)
         if lost is None:
             raise
         raise lost from error
+
+
+def _too_large(error: OSError, path: Path) -> RagtuneError | None:
+    """What it means that a file can't grow; of one that is too large to be read the name is given."""
+    if error.errno != errno.EFBIG or error.filename is not None:
+        return None
+    return RagtuneError(
+        f"Could not write {path}: {error.strerror}.",
+        "A disk in FAT32 takes files of less than 4 GiB, and `ulimit -f` may allow less: "
+        f"{_elsewhere(path, larger=True)}, or raise the limit.",
+    )
 
 
 def _elsewhere(path: Path, *, larger: bool = False) -> str:

@@ -253,7 +253,7 @@ def making(path: Path) -> Iterator[None]:
 
 def require_held() -> None:
     """Raise unless what this process has locked is still its own. Raises as `check`."""
-    for held in Lock._held.values():  # noqa: SLF001 - the class's own registry
+    for held in [*Lock._held.values()]:  # noqa: SLF001 - the class's own registry; others may lock meanwhile
         held.check()
 
 

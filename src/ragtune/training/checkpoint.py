@@ -21,13 +21,14 @@ from typing import Self, TypeVar
 from torch import Tensor
 
 from ragtune.base.disk import disk_errors
+from ragtune.base.errors import is_out_of_memory
 from ragtune.base.files import remove
 from ragtune.base.lock import require_held
 from ragtune.base.screen.console import warn
 from ragtune.base.screen.progress import busy
 from ragtune.base.stopping import Stopped
 from ragtune.model.merge import available_memory
-from ragtune.store.seal import is_whole, seal, set_aside
+from ragtune.store.seal import ASIDE, is_whole, seal, set_aside
 
 T = TypeVar("T")
 _ROOM = 2
@@ -43,10 +44,16 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
 
 
 def newest_whole(folder: Path) -> Path | None:
-    """The newest whole checkpoint; damaged or half-written newer ones are set aside, and said so."""
+    """The newest whole checkpoint; damaged or half-written newer ones are set aside, and said so.
+
+    What was set aside before goes then: each kill may leave a checkpoint's bytes, and a disk has its end.
+    """
+    before = [*folder.glob(f"{ASIDE}checkpoint-*")]
     for _, path in reversed(checkpoints(folder)):
         if is_whole(path):
             return path
+        while before:
+            remove(before.pop())
         set_aside(path, "not whole; cut off while it was written?")
     return None
 
@@ -87,18 +94,39 @@ class Writer:
         with _whole(path, needed):
             remove(path)  # nothing is written over
             yield
-        written = threading.Event()
-        finish = partial(self._finish, path, needed, self._left, then, written)
-        threading.Thread(target=finish, name=path.name).start()
-        self._written = written
+        self._begin(path.name, partial(self._finish, path, needed, self._left, then))
+
+    def _begin(self, name: str, finish: Callable[[], None]) -> None:
+        """Let a thread finish a checkpoint; it is waited for from then on, whatever cuts this off."""
+        begun, written = threading.Lock(), threading.Event()
+
+        def work() -> None:
+            if begun.acquire(blocking=False):
+                finish()
+                written.set()
+
+        try:
+            self._written = written
+            threading.Thread(target=work, name=name).start()
+        except BaseException:  # there may be a thread, or none
+            if begun.acquire(blocking=False):  # it doesn't work any more
+                written.set()
+            raise
 
     def save(self, write: Callable[[T], object], value: T) -> None:
         """Let a value with tensors be written as it is now; at once, where memory is short for a copy."""
+        copied = None
         free = available_memory()
-        if free is None or _ROOM * sum(one.nbytes for one in _tensors(value)) > free:
+        if free is not None and _ROOM * sum(one.nbytes for one in _tensors(value)) <= free:
+            try:
+                copied = snapshot(value)
+            except (MemoryError, RuntimeError) as error:  # a limit that the system doesn't tell of
+                if not is_out_of_memory(error):
+                    raise
+        if copied is None:
             write(value)
         else:
-            self._left.append(partial(write, snapshot(value)))
+            self._left.append(partial(write, copied))
 
     def _finish(
         self,
@@ -106,7 +134,6 @@ class Writer:
         needed: int,
         left: list[Callable[[], object]],
         then: Callable[[], None],
-        written: threading.Event,
     ) -> None:
         left.append(partial(seal, path))
         try:
@@ -119,7 +146,6 @@ class Writer:
         except BaseException as error:  # noqa: BLE001 - raised where somebody hears it
             left.clear()
             self._error = error
-        written.set()
 
     def _require_wanted(self) -> None:
         if self._given_up:
@@ -144,17 +170,22 @@ class Writer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, other: BaseException | None, *_: object
+    ) -> None:
         try:
             self._join()
         except BaseException:  # a signal once more: what is begun of a file is the last
             self._given_up = True
-            self._join()
+            while not self._written.is_set():  # a notebook may be interrupted ever again
+                with contextlib.suppress(KeyboardInterrupt):
+                    self._join()
             raise
         if kind is None:
             self.look()
-        elif self._error:
-            warn(f"The last checkpoint could not be written: {self._error}")
+        elif self._error and str(self._error) != str(other):
+            words = getattr(self._error, "message", self._error)
+            warn(f"The last checkpoint could not be written: {words}")
 
 
 @contextlib.contextmanager

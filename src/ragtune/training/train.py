@@ -287,12 +287,7 @@ def _fit(
             if known is None:
                 raise
             raise known from error
-        reached = trainer.state.global_step
-        if reached < len(steps):
-            stop_if_asked(
-                f"Training stopped after step {reached} of {len(steps)}: its checkpoint is kept."
-            )
-            raise Paused
+        _require_end(trainer.state.global_step, len(steps))
         trainer.require_alike()
         if recipe.train.keep == "best" and job.leads:
             trainer.load_best()
@@ -300,6 +295,13 @@ def _fit(
     if trainer.plan.recompute:
         set_recompute(tuned, on=False)
     return trainer.state.log_history, shown, seconds
+
+
+def _require_end(reached: int, steps: int) -> None:
+    """Raise where a training ended before its last step, as it was told to."""
+    if reached < steps:
+        stop_if_asked(f"Training stopped after step {reached} of {steps}: its checkpoint is kept.")
+        raise Paused
 
 
 def _is_found(key: str) -> bool:
