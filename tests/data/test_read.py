@@ -178,6 +178,7 @@ def test_a_line_that_is_no_json_is_shown_with_its_number(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        (b'{"a": ["b"]\n', "a.jsonl:1: not JSON (Expecting ',' delimiter, column 12): "),
         (b'"' + b"x" * 99, f'a.jsonl:1: not JSON (Unterminated string starting at, column 1): "{"x" * 58}…'),
         (b"[" * 100_000, "a.jsonl:1: not readable as JSON (maximum recursion depth exceeded"),
         (b"1" * 5000, "a.jsonl:1: not readable as JSON (Exceeds the limit (4300 digits)"),

@@ -157,7 +157,7 @@ def _decode(content: bytes, where: str) -> str:
 
 def _loads(text: str, where: str) -> object:
     try:
-        return _shallow(json.loads(text), where)
+        return _shallow(json.loads(text.rstrip()), where)  # a line's end has no columns
     except json.JSONDecodeError as error:
         raise UsageError(
             f"{where}: not JSON ({error.msg}, column {error.colno}): {shortened(text.strip())}",
