@@ -231,7 +231,10 @@ class Sharded(Scaling):
         if second is None:
             return
         found = self.losses("resume")
-        differ = [abs(a - b) for a, b in zip(found, expected, strict=False)]
+        if len(found) != len(expected):
+            self.note(f"resume: losses of {len(found)} steps, and {len(expected)} without a break")
+            return
+        differ = [abs(a - b) for a, b in zip(found, expected, strict=True)]
         self.put("resume", {
             "stopped_at": max(steps), "steps": len(found), "seconds_before": first["whole_seconds"],
             "seconds_after": second["whole_seconds"], "equal": found == expected,

@@ -46,6 +46,7 @@ A_CORPUS = {
 NOT_RUN = {
     "make quickstart": "makes an environment and takes minutes; tests/stages/test_run.py runs the stages",
     "make quickstart TORCH_INDEX=https://download.pytorch.org/whl/cpu": "the same",
+    "make test": "is what runs this test",
     "ragtune run recipes/aio-swallow-7b.yaml": "needs a GPU, the network and a 7B model",
     "pip install -e .": "changes the environment",
     "pip install -e '.[documents]'": "changes the environment",

@@ -14,13 +14,14 @@ from safetensors.torch import load_file, save_file
 
 import ragtune
 from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.base.memory import available_memory
 from ragtune.data.encode import Encoder
 from ragtune.data.tokenizer import prepare_tokenizer
 from ragtune.model import merge as merge_module
 from ragtune.model.hardware import Hardware
 from ragtune.model.load import load_model, load_tokenizer
 from ragtune.model.lora import attach, load_adapter, save_adapter
-from ragtune.model.merge import available_memory, memory_needed, merge
+from ragtune.model.merge import memory_needed, merge
 from ragtune.model.source import ModelSource
 from ragtune.recipe.lora import Lora
 from ragtune.recipe.schema import Recipe

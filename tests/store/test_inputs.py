@@ -10,7 +10,7 @@ import pytest
 
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Recipe
-from ragtune.store import inputs, seal
+from ragtune.store import seal
 from ragtune.store.inputs import input_changes, read_inputs
 from ragtune.store.sets import set_name
 from tests.conftest import make_records, write_records
@@ -104,7 +104,7 @@ def test_weights_are_read_once_for_all_stages_of_a_run(
     read: list[str] = []
     original = seal.sha256
     monkeypatch.setattr(seal, "sha256", lambda file: (read.append(file.name), original(file))[1])
-    monkeypatch.setattr(inputs, "SMALL", 100)
+    monkeypatch.setattr(seal, "SMALL", 100)
     weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
     weights.write_bytes(b"1" * 200)
     config.write_text("{}", "utf-8")

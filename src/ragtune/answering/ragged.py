@@ -25,7 +25,7 @@ from ragtune.base.errors import is_out_of_memory
 from ragtune.base.screen.console import note
 from ragtune.base.text import first_line, shortened
 from ragtune.model.fast.attention import using_packed
-from ragtune.model.fast.cache import RaggedCache, Room
+from ragtune.model.fast.cache import NO_ROOM, RaggedCache, Room
 from ragtune.model.fast.graph import capture, why_not
 from ragtune.model.fast.prefix import common, shared
 from ragtune.model.hardware import autocast
@@ -48,11 +48,11 @@ class Ragged:
     Args:
         model: on its device.
         settings: `max_new_tokens`, `eos_token_id` (a list), `min_new_tokens`, `repetition_penalty`.
-        room: what the batches to come need; None if that isn't known.
+        room: what the batches to come need, if that is known.
     """
 
     def __init__(
-        self, model: PreTrainedModel, settings: GenerationConfig, room: Room | None = None
+        self, model: PreTrainedModel, settings: GenerationConfig, room: Room = NO_ROOM
     ) -> None:
         self.model = model
         self.settings = settings
@@ -60,13 +60,13 @@ class Ragged:
         # A graph would keep the weights that were gathered for it.
         self.graphs = self.device.type == "cuda" and not is_spread(model)
         self.warm = False
-        self.room = room or Room()
+        self.room = room
         self._cache: RaggedCache | None = None
         self._step: _Step | None = None
 
     def forget(self) -> None:
         """Give back the memory that is kept for the next batch, whose size is no longer known."""
-        self.room, self._cache, self._step = Room(), None, None
+        self.room, self._cache, self._step = NO_ROOM, None, None
 
     @torch.inference_mode()
     def answer(

@@ -209,10 +209,14 @@ class World:
         if self.passes:
             self.passes.rest()
 
+    def await_all(self) -> None:
+        """Wait until every rank has come here. Raises as `agree`."""
+        self.gather(True)
+        self.agree()
+
     def join(self) -> None:
         """Make the process group, for sums; once. Every rank calls it. Raises as `agree`."""
-        self.gather(True)  # nobody waits in C++ for one who will not come
-        self.agree()
+        self.await_all()  # nobody waits in C++ for one who will not come
         if dist.is_initialized():
             return
         with self.together():

@@ -276,26 +276,3 @@ def _dtype(config: PreTrainedConfig) -> torch.dtype:
     # What the configuration says of the file: tested by tests/model/test_merge.py for both.
     stored = getattr(config, "dtype", None)
     return torch.float32 if stored in (torch.float32, "float32") else torch.bfloat16
-
-
-def available_memory() -> int | None:
-    """Bytes of host memory that a new program can have, or None where it isn't known.
-
-    In a container the control group's limit counts as well as the machine's memory.
-    """
-    known = [
-        int(line.split()[1]) * 1024
-        for line in _read("/proc/meminfo").splitlines()
-        if line.startswith("MemAvailable:")
-    ]
-    limit, used = (_read(f"/sys/fs/cgroup/memory.{n}").strip() for n in ("max", "current"))
-    if limit.isdigit() and used.isdigit():
-        known.append(int(limit) - int(used))
-    return min(known, default=None)
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="ascii")
-    except OSError:
-        return ""

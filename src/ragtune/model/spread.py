@@ -57,8 +57,7 @@ def spread(
         if turn == world.rank:
             model = model or load()
             digests = _share_out(model, hardware, passes, nf4)
-        world.gather(True)
-        world.agree()
+        world.await_all()
     assert model is not None
     world.require_same(digests, "The model's weights")  # type: ignore[arg-type]
     world.share(passes)

@@ -15,7 +15,7 @@ from ragtune.stages.order import proofs_of
 from ragtune.store.changes import part_of
 from ragtune.store.folder import RunFolder
 from ragtune.store.proof import read_proof
-from ragtune.store.seal import digest_of
+from ragtune.store.seal import facts_of
 
 
 def read_plan(folder: RunFolder, recipe: Recipe) -> Plan | None:
@@ -71,7 +71,7 @@ def _digest(file: Path) -> str:
     with suppress(RagtuneError):  # without a proof that can be read nothing is known
         proof = read_proof(file.parent)
         known = proof.files.get(file.name) if proof else None
-    return digest_of(file, known)
+    return facts_of(file, known)["sha256"]
 
 
 def _named(plan: Plan) -> str:

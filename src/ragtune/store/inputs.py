@@ -14,7 +14,7 @@ from typing_extensions import TypedDict  # pydantic wants this one, before Pytho
 from ragtune.base.files import later, sha256
 from ragtune.base.several import files_of, fixed_part
 from ragtune.recipe.schema import Recipe
-from ragtune.store.seal import SMALL, FileFacts, checksums, difference
+from ragtune.store.seal import FileFacts, difference, facts_of
 
 _WEIGHTS_AND_SETTINGS = {".safetensors", ".json", ".jinja", ".model", ".txt", ".gguf"}
 
@@ -58,7 +58,7 @@ def read_inputs(recipe: Recipe, keys: Iterable[str]) -> Callable[[], dict[str, I
     Returns:
         What waits for them.
     """
-    begun: list[tuple[_Named, list[tuple[str, Future[dict[str, FileFacts]]]]]] = []
+    begun: list[tuple[_Named, list[tuple[str, Future[FileFacts]]]]] = []
     for one in _named(recipe, keys):
         futures = [(one.name(file), later(partial(_facts, file))) for file in one.files]
         begun.append((one, futures))
@@ -68,9 +68,7 @@ def read_inputs(recipe: Recipe, keys: Iterable[str]) -> Callable[[], dict[str, I
             one.key: {
                 "path": str(one.path),
                 "absolute": str(one.path.resolve()),
-                "files": {
-                    name: facts for name, future in files for facts in future.result().values()
-                },
+                "files": {name: future.result() for name, future in files},
             }
             for one, files in begun
         }
@@ -78,23 +76,15 @@ def read_inputs(recipe: Recipe, keys: Iterable[str]) -> Callable[[], dict[str, I
     return read
 
 
-_READ: dict[Path, dict[str, FileFacts]] = {}
+_READ: dict[Path, FileFacts] = {}
 """What this process found of files, by where they lie."""
 
 
-def _facts(file: Path) -> dict[str, FileFacts]:
-    """What `checksums` finds; as it found it before where a large file's size and time are the same.
-
-    Several stages of a run are made from the same weights.
-    """
-    place, stat = file.resolve(), file.stat()
-    known = _READ.get(place)
-    if known and stat.st_size > SMALL:
-        (facts,) = known.values()
-        if (facts["size"], facts.get("mtime_ns")) == (stat.st_size, stat.st_mtime_ns):
-            return known
-    _READ[place] = checksums(file)
-    return _READ[place]
+def _facts(file: Path) -> FileFacts:
+    """What is known of a file; a large one is read once: several stages are made from the same weights."""
+    place = file.resolve()
+    found = _READ[place] = facts_of(file, _READ.get(place))
+    return {**found}
 
 
 def input_changes(recorded: dict[str, Input], recipe: Recipe) -> list[str]:

@@ -39,8 +39,8 @@ _NOT_RESULTS = {MANIFEST, "README.md"}  # the card is written when something is 
 def checksums(path: Path) -> Files:
     """Size, modification time and sha256 of a file, or of every file in a folder, by name."""
     if path.is_file():
-        return {path.name: _entry(path)}
-    entries = {name: later(partial(_entry, file)) for name, file in _files(path)}
+        return {path.name: facts_of(path)}
+    entries = {name: later(partial(facts_of, file)) for name, file in _files(path)}
     return {name: entry.result() for name, entry in entries.items()}
 
 
@@ -52,18 +52,13 @@ def _files(path: Path) -> list[tuple[str, Path]]:
     ]
 
 
-def _entry(file: Path) -> FileFacts:
-    stat = file.stat()
-    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256(file)}
-
-
-def digest_of(file: Path, known: FileFacts | None) -> str:
-    """The sha256 of a file's content; a large one's as it is known, where size and time are the same."""
+def facts_of(file: Path, known: FileFacts | None = None) -> FileFacts:
+    """Size, time and sha256 of a file; a large one's as they are known, where size and time are the same."""
     stat = file.stat()
     now = stat.st_size, stat.st_mtime_ns
     if known and stat.st_size > SMALL and now == (known["size"], known.get("mtime_ns")):
-        return known["sha256"]
-    return sha256(file)
+        return known
+    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256(file)}
 
 
 def difference(path: Path, files: Files, *, thorough: bool = False) -> str | None:

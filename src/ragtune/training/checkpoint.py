@@ -24,10 +24,10 @@ from ragtune.base.disk import disk_errors
 from ragtune.base.errors import is_out_of_memory
 from ragtune.base.files import remove
 from ragtune.base.lock import require_held
+from ragtune.base.memory import available_memory
 from ragtune.base.screen.console import warn
 from ragtune.base.screen.progress import busy
 from ragtune.base.stopping import Stopped
-from ragtune.model.merge import available_memory
 from ragtune.store.seal import ASIDE, is_whole, seal, set_aside
 
 T = TypeVar("T")

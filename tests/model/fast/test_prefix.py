@@ -65,7 +65,7 @@ def test_prompts_read_so_give_the_same_logits_and_cache(
     model = tiny_model(family).eval()
 
     def answer() -> tuple[Any, ...]:
-        cache = RaggedCache(len(TEXTS), 30)
+        cache = RaggedCache(len(TEXTS), 30, torch.device("cpu"))
         with torch.inference_mode(), using_packed(model):
             logits_NV = torch.cat([*read(model, cache, TEXTS)])
             lengths = torch.tensor([*map(len, TEXTS)])

@@ -14,8 +14,6 @@ from transformers import Cache
 
 from ragtune.model.hardware import has_triton
 
-_CPU = torch.device("cpu")
-
 
 @dataclass(frozen=True, slots=True)
 class Room:
@@ -26,7 +24,7 @@ class Room:
     """Samples times positions."""
 
 
-_NONE = Room()
+NO_ROOM = Room()
 
 
 def is_flat(device: torch.device) -> bool:
@@ -47,7 +45,7 @@ class RaggedCache(Cache):
     """
 
     def __init__(
-        self, samples: int, positions: int, device: torch.device = _CPU, room: Room = _NONE
+        self, samples: int, positions: int, device: torch.device, room: Room = NO_ROOM
     ) -> None:
         super().__init__(layers=[])
         self.flat = is_flat(device)

@@ -8,11 +8,12 @@ import torch
 
 from ragtune.base.disk import existing_parent
 from ragtune.base.errors import UsageError
+from ragtune.base.memory import available_memory
 from ragtune.base.text import size_of
 from ragtune.model.cpu_dtype import is_measured
 from ragtune.model.hardware import choose_hardware
 from ragtune.model.memory import Estimate, smallest
-from ragtune.model.merge import available_memory, memory_needed
+from ragtune.model.merge import memory_needed
 from ragtune.model.pissa import unlike
 from ragtune.model.plan import Plan, describe, estimate_of, is_tight, make_plan
 from ragtune.model.quantized import quantization_of, require_mergeable
