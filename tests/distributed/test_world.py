@@ -177,6 +177,17 @@ def test_a_rank_that_fails_is_heard_while_it_is_waited_for(ranks: Ranks) -> None
     assert other.result() is None
 
 
+def test_a_rank_that_fails_before_its_first_sign_of_life_is_named(
+    ranks: Ranks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine its thread comes late."""
+    monkeypatch.setattr(pulse.Pulse, "_run", lambda _: None)  # of rank 0 it runs already
+    ranks.begin(1, lambda one: one.put("failed/1", ["Too little memory.", "Take less.", ""]))
+    with pytest.raises(LostError) as raised:
+        ranks.worlds[0].take("never")
+    assert raised.value.message == f"Rank 1 on {HOST}: Too little memory."
+
+
 def test_all_end_with_the_exit_code_of_rank_0_also_who_comes_late(ranks: Ranks) -> None:
     def follow(one: World) -> None:
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -89,7 +88,6 @@ class Pulse:
     def _run(self) -> None:
         try:
             store = self._connect()
-            store.set(f"host/{self.rank}", socket.gethostname())
             count = 0
             stopped = False
             while not stopped:

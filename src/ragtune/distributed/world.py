@@ -8,6 +8,7 @@ As in every collective, who leads and who follows must make the same calls in th
 from __future__ import annotations
 
 import contextlib
+import socket
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -79,6 +80,8 @@ class World:
         self.passes: Resting | None = None
         """Of a model whose weights are spread over the ranks, while there is one."""
         self.pulse = Pulse(lambda: connect(place, patience), self.rank, self.size, started)
+        with self._reached():  # before anything that others may hear of: what ends a rank names it
+            self._store.set(f"host/{self.rank}", socket.gethostname())
 
     @property
     def leads(self) -> bool:
