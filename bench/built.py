@@ -45,7 +45,7 @@ from machine import made_with
 from ragtune.answering.prediction import read_predictions
 from ragtune.base.files import write_json
 from ragtune.scoring.score import Answers, Scored, score_answers
-from ragtune.scoring.statistics import Columns, figures, grouped, less
+from ragtune.scoring.statistics import DIFFERENCE, Columns, figures, grouped, less
 from ragtune.stages.context import Context
 from ragtune.store.proof import read_proof
 
@@ -274,7 +274,7 @@ class Bench:
             "n": len(sides["given"][0].chosen),
             "metric": metric,
             "seeds": [*found],
-            **grouped({**mean, "difference": difference}, FIRST_SEED),
+            **grouped({**mean, "difference": difference}, FIRST_SEED, {"difference": DIFFERENCE}),
             "by_seed": [self.of_seed(seed, one, metric) for seed, one in found.items()],
             "spread": spread(sides, metric) if len(found) > 1 else None,
         }
@@ -292,7 +292,7 @@ class Bench:
         return {
             "seed": seed,
             **{side: statistics.fmean(column) for side, column in values.items()},
-            "difference": figures(difference, FIRST_SEED)[metric],
+            "difference": figures(difference, FIRST_SEED, DIFFERENCE)[metric],
             "fixed": sum(d > 0 for d in difference[metric]),
             "broken": sum(d < 0 for d in difference[metric]),
             "trained_tokens": {

@@ -37,7 +37,7 @@ from ragtune.model.generation import stop_generation_at
 from ragtune.model.load import load_model
 from ragtune.model.lora import load_adapter
 from ragtune.scoring.score import Answers, score_answers
-from ragtune.scoring.statistics import figures
+from ragtune.scoring.statistics import DIFFERENCE, figures
 from ragtune.stages.context import Context
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -147,7 +147,7 @@ def _difference(by: dict[Any, dict[str, Any]], sets: list[str], seeds: list[int]
             way: round(statistics.mean(itertools.chain(*(pair[i] for pair in pairs))), 4)
             for i, way in ((1, "dtype"), (0, "fp8"))
         },
-        "difference": figures({"all": question}, 0)["all"],
+        "difference": figures({"all": question}, 0, DIFFERENCE)["all"],
         "each_seed": [round(one, 4) for one in each],
         "last_loss": {
             way: [by[which, way, seed]["loss"][-1] for which in sets for seed in seeds] for way in WAYS

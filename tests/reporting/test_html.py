@@ -107,6 +107,12 @@ def test_headline_and_figures(tmp_path: Path) -> None:
         assert text.count(name) >= 2  # in the table and defined
 
 
+def test_a_length_that_all_answers_have_is_given_without_an_interval(tmp_path: Path) -> None:
+    comparison = compared(a_recipe(), rows())
+    comparison["length"]["before"] = {"value": 7.0, "low": 7.0, "high": 7.0}
+    assert "mean length 7.0 → 8.5 (" in read(render(tmp_path, comparison=comparison))[0]
+
+
 def test_a_graded_headline_has_its_own_words(tmp_path: Path) -> None:
     text, _ = read(render(tmp_path, recipe=a_recipe(metric="token_f1")))
     assert "became better" in text
@@ -190,7 +196,7 @@ def test_refusals_are_shown(tmp_path: Path) -> None:
     every = [*rows(), made.unanswerable()]
     text, _ = read(render(tmp_path, answers=every))
     assert "A refusal is the answer 回答できません." in text
-    assert "higher is better. 1 0.0 0.0 … 0.0 100.0 100.0 … 100.0 +100.0" in text
+    assert "higher is better. 1 0.0 0.0 … 97.5 100.0 2.5 … 100.0 +100.0 −95.0 … +100.0" in text
     assert "lower is better. 4 0.0" in text
     assert "from −100 to +100. 5 −20.0" in text
     # A kind may be missing, and all of it.

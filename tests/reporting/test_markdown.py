@@ -31,7 +31,7 @@ def test_the_figures_are_in_it() -> None:
         "| all questions (lower bounds: those not asked count as wrong, and in the difference as "
         "unchanged) | 5 | 40.0"
     )
-    assert "- Retrieval ceiling: 100.0 (100.0 … 100.0) % of all" in text
+    assert "- Retrieval ceiling: 100.0 (47.8 … 100.0) % of all" in text
     gain = r"- Strict EM gain 0.0 \(.*\) = format 0.0 \(.*\) \+ reading 25.0 \(.*\) − lost 25.0 \(.*\)\.\n"
     assert re.search(gain, text)
     assert re.search(
@@ -42,6 +42,12 @@ def test_the_figures_are_in_it() -> None:
     assert "- Answers cut off" not in text  # what a text alone does not tell
     assert "\n\n\n" not in text
     assert text.endswith("|\n")
+
+
+def test_a_length_that_all_answers_have_is_given_without_an_interval() -> None:
+    comparison = compared(a_recipe(), rows())
+    comparison["length"]["before"] = {"value": 7.0, "low": 7.0, "high": 7.0}
+    assert "- Mean length of an answer: 7.0 → 8.5 (" in summary("x", comparison)
 
 
 def test_answers_that_were_cut_off_are_in_it() -> None:

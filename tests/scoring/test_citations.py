@@ -108,6 +108,10 @@ def test_figures_with_n_and_intervals_before_and_after() -> None:
     assert found["before"] is not None
     assert found["after"] is not None
     assert (found["before"]["n"], found["after"]["n"]) == (10, 8)
-    assert found["before"]["recall"] == {"value": 0, "low": 0, "high": 0}
-    assert found["after"]["precision"]["value"] == 1
+    assert found["before"]["recall"] == pytest.approx(
+        {"value": 0, "low": 0, "high": 0.308497}, abs=1e-6
+    )  # none of ten: 1 - 0.025^(1/10)
+    assert found["after"]["precision"] == pytest.approx(
+        {"value": 1, "low": 0.630583, "high": 1}, abs=1e-6
+    )  # all of eight: 0.025^(1/8)
     assert metrics_of(score_answers(recipe, every, Answers(after)))["citations"] == found["after"]

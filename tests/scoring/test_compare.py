@@ -15,6 +15,7 @@ from ragtune.base.errors import RagtuneError
 from ragtune.data.example import Example, Passage
 from ragtune.recipe.load import load_recipe
 from ragtune.scoring.compare import compare, compare_answers, gain_columns
+from ragtune.scoring.controls import AS_ASKED, control_figures, key
 from ragtune.scoring.score import Answers, Scored, metrics_of, score_answers
 from ragtune.scoring.statistics import figures, mcnemar
 
@@ -76,8 +77,10 @@ def test_a_column_has_the_same_interval_in_any_company() -> None:
 def test_an_interval_holds_within_what_was_seen(values: list[float]) -> None:
     found = figures({"x": values}, 1)["x"]
     slack = 1e-9
-    assert min(values) - slack <= found["low"] <= found["high"] <= max(values) + slack
-    assert found["low"] - slack <= max(values)
+    if max(values) - min(values) < slack:  # then what was not seen is all that could be otherwise
+        assert 0 <= found["low"] < found["high"] <= 1 + slack
+    else:
+        assert min(values) - slack <= found["low"] <= found["high"] <= max(values) + slack
 
 
 @pytest.mark.parametrize(
@@ -90,13 +93,47 @@ def test_mcnemar_by_hand(fixed: int, broken: int, p: float) -> None:
 
 
 def test_the_interval_is_paired() -> None:
-    """Two raters that always agree have no uncertain difference, however uncertain each is."""
+    """Two raters that agree a hundred times have a difference near none, however uncertain each is."""
     examples = [question(f"q{i}", "gold") for i in range(100)]
     same = scored(["gold", "no"] * 50, examples)
     found = compare(same, same)
-    assert found["difference"]["strict_em"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    near = {"value": 0, "low": -0.036217, "high": 0.036217}  # 1 - 0.025^(1/100)
+    assert found["difference"]["strict_em"] == pytest.approx(near, abs=1e-6)
     assert found["intervals"]["before"]["strict_em"]["high"] > 0.55
     assert found["mcnemar_p"] == 1
+
+
+def test_what_no_question_shows_is_not_excluded() -> None:
+    """Three alike, asked twice with the same answers: of others 1 - 0.025^(1/3) = 0.7076 could be otherwise."""
+    examples = [question(f"q{i}", "gold") for i in range(3)]
+    same = scored(["gold"] * 3, examples, data={"refusal": "not said"})
+    found = compare(same, same)
+    every = [
+        *found["difference"].values(),
+        found["all"]["intervals"]["difference"]["squad_em"],
+        found["by_answers"]["first"]["difference"],
+        found["refusals"]["difference"]["answerable"],
+    ]
+    for one in every:
+        assert one == pytest.approx({"value": 0, "low": -0.707598, "high": 0.707598}, abs=1e-6)
+    none, all_ = {"value": 0, "low": 0, "high": 0.707598}, {"value": 1, "low": 0.292402, "high": 1}
+    assert found["intervals"]["gain"]["lost"] == pytest.approx(none, abs=1e-6)
+    assert found["intervals"]["after"]["squad_em"] == pytest.approx(all_, abs=1e-6)
+    assert found["all"]["ceiling"] == pytest.approx(all_, abs=1e-6)
+    crag = found["refusals"]["after"]["crag"]
+    assert (crag["low"], crag["high"]) == pytest.approx((1 - 2 * 0.707598, 1), abs=1e-6)
+    crag = found["refusals"]["difference"]["crag"]
+    assert (crag["low"], crag["high"]) == pytest.approx((-1.415196, 1.415196), abs=1e-6)
+    assert found["length"]["after"] == {"value": 4, "low": 4, "high": 4}  # nothing bounds a length
+
+
+def test_what_no_control_shows_is_not_excluded() -> None:
+    examples = [question(f"q{i}", "gold") for i in range(3)]
+    given = {key(name, e.qid): "gold" for e in examples for name in (AS_ASKED, "no_passages")}
+    found = control_figures(recipe(), examples, {"before": given, "after": given}, {})
+    (effect,) = found["effects"]
+    for one in (found["conditions"][1]["difference"]["squad_em"], effect["after"]):
+        assert one == pytest.approx({"value": 0, "low": -0.707598, "high": 0.707598}, abs=1e-6)
 
 
 def test_fixed_broken_changed_and_the_parts_of_the_gain_are_counted() -> None:

@@ -51,6 +51,24 @@ def _again(sure: list[float]) -> list[bool]:
     return [draw.random() < p for p in sure]
 
 
+@pytest.mark.parametrize(
+    ("sure", "right", "n", "value", "low", "high"),
+    [
+        (1.0, 1.0, 12, 0.0, 0.0, 0.264648),  # all sure and right: 1 - 0.025^(1/12)
+        (1.0, 0.0, 12, 1.0, 1 - 2 * 0.264648, 1.0),
+        (0.9, 1.0, 1, 0.1, 0.0, 0.1 + 0.975 * 0.9),
+    ],
+)
+def test_an_error_that_no_draw_changes_is_bounded_by_hand(
+    sure: float, right: float, n: int, value: float, low: float, high: float
+) -> None:
+    found = confidence_of([sure] * n, [right] * n, 7)
+    assert found is not None
+    assert found["ece"] == pytest.approx({"value": value, "low": low, "high": high}, abs=1e-6)
+    every = found["coverages"][0]["right"]
+    assert every["high"] - every["low"] == pytest.approx(0.264648 if n == 12 else 0.975, abs=1e-6)
+
+
 def test_the_best_threshold_by_hand() -> None:
     """Given right, a refusal, wrong, right, wrong, the surest first."""
     sure, crag = [0.9, 0.8, 0.7, 0.6, 0.1], [1.0, 0.0, -1.0, 1.0, -1.0]

@@ -103,3 +103,10 @@ def test_the_interval_has_the_judges_disagreement_in_it() -> None:
     assert sure["low"] > 0.44
     assert stricter["high"] > 0.53
     assert with_doubt([], [], 1) is None
+
+
+@pytest.mark.parametrize("changes", [[], [0.0] * 4, [0.0, 0, 0, 0, 0, 0, 0, 0, 0, -0.1]])
+def test_answers_that_are_all_right_are_not_known_to_be_right_always(changes: list[float]) -> None:
+    """All of twelve: from 0.025^(1/12), whatever little the judge says otherwise the second time."""
+    found = with_doubt([1.0] * 12, changes, 1)
+    assert found == pytest.approx({"value": 1, "low": 0.735352, "high": 1}, abs=1e-6)

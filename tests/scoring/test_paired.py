@@ -27,8 +27,22 @@ def test_a_metric_of_0_and_1_is_tested_by_its_pairs() -> None:
 def test_the_interval_is_that_of_the_pairs() -> None:
     column = {str(i): float(i % 2) for i in range(100)}
     (found,) = paired({"acc": column}, {"acc": column})
-    assert found["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert found["difference"] == pytest.approx(
+        {"value": 0, "low": -0.036217, "high": 0.036217}, abs=1e-6
+    )
     assert found["mcnemar_p"] == 1
+
+
+def test_a_metric_that_never_differs_is_not_known_to_be_equal() -> None:
+    """Of three questions 1 - 0.025^(1/3) = 0.7076 could differ, by as much as was seen of the metric."""
+    full = dict.fromkeys("abc", 10.0)
+    error = {"a": 0.5, "b": 2.0, "c": 0.0}
+    score, cer = paired({"score": full, "cer": error}, {"score": full, "cer": error})
+    ends = [score[side][end] for side in ("first", "difference") for end in ("low", "high")]  # type: ignore[literal-required]
+    assert ends == pytest.approx([10 - 7.07598, 10, -7.07598, 7.07598], abs=1e-5)
+    assert cer["difference"] == pytest.approx(
+        {"value": 0, "low": -1.415196, "high": 1.415196}, abs=1e-6
+    )
 
 
 def test_a_graded_metric_has_no_mcnemar_and_says_whether_it_is_a_share() -> None:

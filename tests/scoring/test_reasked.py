@@ -39,8 +39,10 @@ def again(recipe: dict[str, Any], examples: list[Example], own: str, other: str)
         (0, 5, 60, 35, True),  # within the run's own interval, and yet surely worse
         (5, 0, 60, 35, True),  # and better
         (10, 18, 72, 0, True),  # so much changed that the paired interval holds zero
-        (0, 1, 99, 0, True),  # where every answer was right
-        (1, 0, 0, 99, True),  # or every one wrong
+        (0, 3, 97, 0, False),  # where every answer was right, chance explains three
+        (0, 4, 96, 0, True),
+        (3, 0, 0, 97, False),  # or every one wrong
+        (4, 0, 0, 96, True),
     ],
 )
 def test_what_is_not_what_was_measured(

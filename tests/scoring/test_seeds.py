@@ -26,8 +26,10 @@ def test_the_seeds_spread_widens_the_interval_by_students_t() -> None:
     found = spread_of(means, 1)
     assert found is not None
     assert found["deviation"] == pytest.approx(0.1)
-    # Every question has the same mean, so the questions add nothing: t(0.975, 2) · 0.1 / √3.
-    assert found["figure"]["high"] - 0.5 == pytest.approx(4.302653 * 0.1 / 3**0.5)
+    # Of the seeds t(0.975, 2) · 0.1 / √3. Both questions have the mean 0.5, so others could have it in a share
+    # of 1 - 0.025^(1/2) less, and be 0.5 away.
+    seeds, questions = 4.302653 * 0.1 / 3**0.5, 0.841886 * 0.5
+    assert found["figure"]["high"] - 0.5 == pytest.approx((seeds**2 + questions**2) ** 0.5)
     same = spread_of(equal, 1)
     assert same is not None
     assert same["deviation"] == 0
@@ -43,6 +45,16 @@ def test_a_difference_is_paired_by_question_and_seed() -> None:
     assert found["deviation"] == pytest.approx(0)
     assert is_better(found)
     assert not is_better(less(low, high, 1))
+
+
+@pytest.mark.parametrize(("n", "better"), [(1, False), (5, False), (6, True)])
+def test_a_few_questions_that_are_all_better_make_no_winner(n: int, better: bool) -> None:
+    """n is the questions', however many seeds: 1 - 2 (1 - 0.025^(1/n)) is -0.04 of five and 0.08 of six."""
+    right, wrong = ({seed: dict.fromkeys(range(n), v) for seed in (1, 2, 3)} for v in (1.0, 0.0))
+    assert is_better(less(right, wrong, 1)) is better  # type: ignore[arg-type]
+    same = less(right, right, 1)  # type: ignore[arg-type]
+    assert same is not None
+    assert same["figure"]["low"] == -same["figure"]["high"] < -0.4
 
 
 def test_what_a_seed_changes_by_chance_makes_no_winner() -> None:

@@ -15,6 +15,7 @@ from ragtune.scoring.confidence import Confidence
 from ragtune.scoring.quotes import QuoteFigures, quote_figures
 from ragtune.scoring.score import (
     CHOICES,
+    REFUSALS,
     Answers,
     RefusalFigure,
     Scored,
@@ -24,7 +25,16 @@ from ragtune.scoring.score import (
     score_answers,
     whole_set,
 )
-from ragtune.scoring.statistics import Figure, Figures, figures, grouped, less, mcnemar
+from ragtune.scoring.statistics import (
+    DIFFERENCE,
+    Figure,
+    Figures,
+    apart,
+    figures,
+    grouped,
+    less,
+    mcnemar,
+)
 
 
 class Refusals(TypedDict):
@@ -183,9 +193,12 @@ def compare(before: Scored, after: Scored) -> Comparison:
             "difference": difference,
             "gain": gain_columns(before.values, after.values),
             "length": {"before": before.lengths, "after": after.lengths},
-            **{c: _sides(before.by_choice[c], after.by_choice[c]) for c in CHOICES},
+            "choices before": before.by_choice,
+            "choices after": after.by_choice,
+            "choices difference": less(after.by_choice, before.by_choice),
         },
         recipe.seed,
+        {"difference": DIFFERENCE, "choices difference": DIFFERENCE, "length": None},
     )
     fixed, broken = sum(d > 0 for d in difference[metric]), sum(d < 0 for d in difference[metric])
     return {
@@ -205,7 +218,7 @@ def compare(before: Scored, after: Scored) -> Comparison:
         "gain": _values(every["gain"]),
         "denominators": {"answerable": len(after.chosen), "all": after.total},
         "all": _whole(before, after),
-        "by_answers": {choice: every[choice] for choice in CHOICES},
+        "by_answers": _by_choice(every),
         "length": every["length"],
         "refusals": _refusals(before, after),
         "citations": _citations(before, after),
@@ -214,12 +227,13 @@ def compare(before: Scored, after: Scored) -> Comparison:
     }
 
 
+def _by_choice(every: Mapping[str, Figures]) -> dict[str, Figures]:
+    sides = ("before", "after", "difference")
+    return {c: {s: found[c] for s in sides if (found := every[f"choices {s}"])} for c in CHOICES}
+
+
 def _values(found: Figures) -> dict[str, float]:
     return {name: figure["value"] for name, figure in found.items()}
-
-
-def _sides(before: list[float], after: list[float]) -> dict[str, list[float]]:
-    return {"before": before, "after": after, **less({"difference": after}, {"difference": before})}
 
 
 def gain_columns(
@@ -245,7 +259,7 @@ def _whole(before: Scored, after: Scored) -> WholeSet:
     """Over all questions, those that were not asked counted as wrong."""
     old, new = before.everywhere, after.everywhere
     parts = {"before": old, "after": new, "difference": less(new, old)}
-    return whole_set(after, grouped(parts, after.recipe.seed))
+    return whole_set(after, grouped(parts, after.recipe.seed, {"difference": DIFFERENCE}))
 
 
 def _citations(before: Scored, after: Scored) -> CitationSides | None:
@@ -271,7 +285,7 @@ def _refusals(before: Scored, after: Scored) -> Refusals | None:
         "before": refusal_figures(before),
         "after": refusal_figures(after),
         "difference": {
-            kind: figures({kind: values}, after.recipe.seed)[kind]
+            kind: figures({kind: values}, after.recipe.seed, apart(REFUSALS[kind]))[kind]
             for kind, values in differences.items()
             if values
         },

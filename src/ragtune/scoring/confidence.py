@@ -12,7 +12,7 @@ from typing import NotRequired, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from ragtune.scoring.statistics import CONFIDENCE, Figure, figures
+from ragtune.scoring.statistics import ALIKE, CONFIDENCE, DIFFERENCE, Figure, figures, unvaried
 
 BINS = 10
 """Of the calibration curve, each as wide as the others."""
@@ -146,8 +146,11 @@ def _ece_figure(sure: Numbers, values: Numbers, places: NDArray[np.int_], seed: 
         chosen = generator.integers(0, n, n)
         drawn[i] = _ece(apart[chosen], places[chosen])
     tail = (1 - CONFIDENCE) / 2
-    low, high = (float(q) for q in np.quantile(drawn, [tail, 1 - tail]))
-    return {"value": _ece(apart, places), "low": low, "high": high}
+    value, (low, high) = _ece(apart, places), np.quantile(drawn, [tail, 1 - tail]).tolist()
+    if np.ptp(drawn) < ALIKE:
+        # An answer that is otherwise may lie on the other side of what it is taken with, hence from -1.
+        low, high = unvaried(value, n, DIFFERENCE)
+    return {"value": value, "low": max(0.0, low), "high": high}
 
 
 def _ece(apart: Numbers, places: NDArray[np.int_]) -> float:

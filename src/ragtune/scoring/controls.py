@@ -16,7 +16,7 @@ from ragtune.data.select import accepted
 from ragtune.data.unanswerable import holds
 from ragtune.recipe.schema import Recipe
 from ragtune.scoring.metrics import METRICS, Columns, refused, score
-from ragtune.scoring.statistics import Figure, Figures, figures, less
+from ragtune.scoring.statistics import DIFFERENCE, Figure, Figures, figures, less
 
 Show = Callable[[Example], tuple[Passage, ...] | None]
 """The passages that a control shows of an example; None where the example can't give it."""
@@ -214,7 +214,7 @@ class _Table:
             "n": len(asked),
             "before": found.get("before"),
             "after": found.get("after"),
-            "difference": figures(less(values["after"], values["before"]), seed)
+            "difference": figures(less(values["after"], values["before"]), seed, DIFFERENCE)
             if values.keys() == {"before", "after"}
             else None,
             "refused": {side: refusals.get(side) for side in ("before", "after")}
@@ -232,7 +232,7 @@ class _Table:
             if side not in self.answers:
                 return None
             more, fewer = (self._values(side, condition, asked, (metric,)) for condition in both)
-            return figures(less(more, fewer), self.recipe.seed).get(metric)
+            return figures(less(more, fewer), self.recipe.seed, DIFFERENCE).get(metric)
 
         return {
             "name": name,

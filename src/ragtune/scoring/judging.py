@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from typing_extensions import TypedDict  # pydantic wants this one, before Python 3.12
 
-from ragtune.scoring.statistics import CONFIDENCE, SAMPLES, Figure, figures
+from ragtune.scoring.statistics import ALIKE, CONFIDENCE, SAMPLES, Figure, figures
 
 _TRIES = 100
 """Places at which an object may begin: what nests without end is not looked at from each."""
@@ -182,8 +182,10 @@ def with_doubt(values: Sequence[float], changes: Sequence[float], seed: int) -> 
     drawn = means(values)
     drawn[::2] += means(changes)[::2]
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.clip(np.quantile(drawn, [tail, 1 - tail]), 0, 1)
-    return {"value": found["value"], "low": float(low), "high": float(high)}
+    low, high = np.clip(np.quantile(drawn, [tail, 1 - tail]), 0, 1).tolist()
+    if np.ptp(values) < ALIKE:  # draws of these are all the same, and say nothing of other answers
+        low, high = min(low, found["low"]), max(high, found["high"])
+    return {"value": found["value"], "low": low, "high": high}
 
 
 def _agreement(pairs: Sequence[tuple[bool, bool]], seed: int) -> Agreement | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TypedDict
 
-from ragtune.scoring.statistics import Figure, figures, mcnemar
+from ragtune.scoring.statistics import Figure, apart, grouped, mcnemar
 
 _SEED = 42
 """Of the draws; a log brings none."""
@@ -103,14 +103,18 @@ def _paired(
         return None
     old, new = [first[q] for q in asked], [second[q] for q in asked]
     difference = [b - a for a, b in zip(old, new, strict=True)]
-    every = figures({"first": old, "second": new, "difference": difference}, _SEED)
+    # What another tool's metric can be isn't known: at least a share, or what was seen.
+    seen = min(0.0, *old, *new), max(1.0, *old, *new)
+    bounds = {"first": seen, "second": seen, "difference": apart(seen)}
+    sides = {"first": old, "second": new, "difference": difference}
+    every = grouped({side: {metric: values} for side, values in sides.items()}, _SEED, bounds)
     higher, lower = sum(d > 0 for d in difference), sum(d < 0 for d in difference)
     return {
         "metric": metric,
         "n": len(asked),
-        "first": every["first"],
-        "second": every["second"],
-        "difference": every["difference"],
+        "first": every["first"][metric],
+        "second": every["second"][metric],
+        "difference": every["difference"][metric],
         "higher": higher,
         "lower": lower,
         "mcnemar_p": mcnemar(higher, lower) if {*old, *new} <= {0, 1} else None,

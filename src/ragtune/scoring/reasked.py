@@ -109,9 +109,8 @@ def is_other(found: Reasked) -> bool:
     """Whether what was asked again is not what was measured, by the headline.
 
     It isn't if the paired interval of the difference doesn't hold zero. Where many answers became right and
-    as many wrong that interval is wide, and where every answer was right it has no width until several are
-    wrong: so it isn't either if the score left the interval of the run's own. Where the run's own answers alone
-    were confined nothing follows from a difference.
+    many wrong that interval is wide: so it isn't either if the score left the interval of the run's own. Where
+    the run's own answers alone were confined nothing follows from a difference.
     """
     metric = found["metric"]
     if (

@@ -15,10 +15,12 @@ from ragtune.scoring.citations import CitationFigures, Citations, citation_figur
 from ragtune.scoring.confidence import Confidence, confidence_of
 from ragtune.scoring.metrics import VERSIONS, Columns, refused, score
 from ragtune.scoring.quotes import QuoteFigures, Quotes, quote_figures, quotes
-from ragtune.scoring.statistics import Figure, Figures, figures
+from ragtune.scoring.statistics import RATE, Bounds, Figure, Figures, figures
 
 CHOICES = ("first", "all", "all+alternatives")
 """Ways to accept answers (evaluate.answers)."""
+REFUSALS: dict[str, Bounds] = {"unanswerable": RATE, "answerable": RATE, "crag": (-1.0, 1.0)}
+"""What a question's value can be, by the kinds of `Scored.refusals`."""
 
 
 class Answer(Protocol):
@@ -200,7 +202,7 @@ def _refusals(
 ) -> dict[str, list[float]]:
     if recipe.data.refusal is None:
         return {}
-    found: dict[str, list[float]] = {"unanswerable": [], "answerable": [], "crag": []}
+    found: dict[str, list[float]] = {kind: [] for kind in REFUSALS}
     for example, text, value in every:
         if text is None and example.qid not in wanted:
             continue
@@ -275,7 +277,7 @@ def metrics_of(scored: Scored) -> Metrics:
         "intervals": every,
         "answers": scored.recipe.evaluate.answers,
         "normalisers": VERSIONS,
-        "length": figures({"length": scored.lengths}, seed).get("length"),
+        "length": figures({"length": scored.lengths}, seed, None).get("length"),
         "by_answers": by_answers,
         "all": whole_set(scored, figures(scored.everywhere, seed)),
     }
@@ -313,7 +315,10 @@ def whole_set(scored: Scored, intervals: Figures | dict[str, Figures]) -> WholeS
 def refusal_figures(scored: Scored) -> dict[str, RefusalFigure]:
     """Refusals where there was no answer, where there was one, and CRAG's score, with intervals."""
     return {
-        kind: {"n": len(values), **figures({kind: values}, scored.recipe.seed)[kind]}
+        kind: {
+            "n": len(values),
+            **figures({kind: values}, scored.recipe.seed, REFUSALS[kind])[kind],
+        }
         for kind, values in scored.refusals.items()
         if values
     }

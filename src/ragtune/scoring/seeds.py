@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
-from ragtune.scoring.statistics import CONFIDENCE, Figure, figures
+from ragtune.scoring.statistics import CONFIDENCE, DIFFERENCE, RATE, Bounds, Figure, figures
 
 Values = Mapping[str, float]
 """The headline metric of each question, by qid."""
@@ -31,12 +31,13 @@ class Spread(TypedDict):
     """Of these, the standard deviation; None of a single seed."""
 
 
-def spread_of(one: BySeed, draw: int) -> Spread | None:
+def spread_of(one: BySeed, draw: int, bounds: Bounds = RATE) -> Spread | None:
     """A point's figure over the questions that all of its seeds were asked; None without any.
 
     Args:
         one: its values.
         draw: seeds the bootstrap.
+        bounds: of a question's value.
     """
     seeds = sorted(one)
     shared = set.intersection(*(set(one[seed]) for seed in seeds)) if seeds else set()
@@ -45,7 +46,7 @@ def spread_of(one: BySeed, draw: int) -> Spread | None:
         return None
     means = {seed: statistics.fmean(one[seed][q] for q in qids) for seed in seeds}
     every = [statistics.fmean(one[seed][q] for seed in seeds) for q in qids]
-    found = figures({"": every}, draw)[""]
+    found = figures({"": every}, draw, bounds)[""]
     several = len(seeds) > 1
     half = _student(len(seeds)) * statistics.stdev(means.values()) if several else 0.0
     value = found["value"]
@@ -67,7 +68,7 @@ def less(one: BySeed, other: BySeed, draw: int) -> Spread | None:
         seed: {q: one[seed][q] - other[seed][q] for q in one[seed].keys() & other[seed].keys()}
         for seed in one.keys() & other.keys()
     }
-    return spread_of(pairs, draw)
+    return spread_of(pairs, draw, DIFFERENCE)
 
 
 def is_better(difference: Spread | None) -> bool:

@@ -34,31 +34,69 @@ Draws = NDArray[np.signedinteger[Any]]
 Columns = Mapping[str, Sequence[float]]
 """Values of each metric, one a question."""
 
+Bounds = tuple[float, float]
+"""The lowest and the highest value that a question can have."""
+RATE: Bounds = (0.0, 1.0)
+DIFFERENCE: Bounds = (-1.0, 1.0)
+"""Of two rates."""
+ALIKE = 1e-9
+"""What lies less than this apart is the same, but for rounding."""
 
-def figures(columns: Mapping[K, Sequence[float]], seed: int) -> dict[K, Figure]:
+
+def figures(
+    columns: Mapping[K, Sequence[float]], seed: int, bounds: Bounds | None = RATE
+) -> dict[K, Figure]:
     """The mean of each column and its 95 % percentile interval, questions drawn with replacement.
 
     Efron & Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. All columns are of the
     same questions and see the same draws. For a difference, pass the differences of the pairs: that
-    is the paired interval.
+    is the paired interval. Where all values are the same every draw is, too: the interval is then `unvaried`.
 
     Args:
         columns: values, one a question.
         seed: of the draws.
+        bounds: of the values; None where they are not known, and values that are the same have no width.
 
     Returns:
         The figure of each column; nothing for columns without questions.
     """
+    return _figures(columns, seed, [bounds] * len(columns))
+
+
+def _figures(
+    columns: Mapping[K, Sequence[float]], seed: int, bounds: Sequence[Bounds | None]
+) -> dict[K, Figure]:
+    """`figures`, with bounds for each column."""
     n = len(next(iter(columns.values()), ()))
     if n == 0:
         return {}
     values = np.asarray(list(columns.values()), dtype=np.float64).T  # [n, columns]
     low, high = _interval(values.tobytes(), n, seed)
-    middle = values.mean(axis=0)
-    return {
-        name: {"value": float(middle[i]), "low": low[i], "high": high[i]}
-        for i, name in enumerate(columns)
-    }
+    middle, alike = values.mean(axis=0).tolist(), np.ptp(values, axis=0) < ALIKE
+    found: dict[K, Figure] = {}
+    for i, (name, limits) in enumerate(zip(columns, bounds, strict=True)):
+        ends = low[i], high[i]
+        if alike[i] and limits is not None:
+            ends = unvaried(middle[i], n, limits)
+        found[name] = {"value": middle[i], "low": ends[0], "high": ends[1]}
+    return found
+
+
+def apart(bounds: Bounds) -> Bounds:
+    """The bounds of a difference of two values that have these."""
+    lowest, highest = bounds
+    return lowest - highest, highest - lowest
+
+
+def unvaried(value: float, n: int, bounds: Bounds) -> Bounds:
+    """Both ends of the 95 % interval of a mean where all of `n` values (at least 1) are the same.
+
+    Values that are otherwise have a share of at most 1 - 0.025^(1/n): Clopper & Pearson's exact limit of none
+    in n (1934, https://doi.org/10.1093/biomet/26.4.404), two-sided. They could be anything within the bounds.
+    """
+    otherwise = 1 - ((1 - CONFIDENCE) / 2) ** (1 / n)
+    lowest, highest = bounds
+    return value - otherwise * (value - lowest), value + otherwise * (highest - value)
 
 
 @lru_cache(16)  # the comparison, the report and the summary ask for the same ones
@@ -92,7 +130,11 @@ def rate_of(found: int, n: int) -> Figure:
     """The share of n (at least 1) that were found, and its 95 % percentile interval.
 
     It is the binomial distribution's, which the draws of `figures` come near to: at once, however large n is.
+    Of none or all it is `unvaried`, as there.
     """
+    if found in (0, n):
+        low, high = unvaried(found / n, n, RATE)
+        return {"value": found / n, "low": low, "high": high}
     tail = (1 - CONFIDENCE) / 2
     from scipy.stats import binom  # noqa: PLC0415 - half a second, which asking does without
 
@@ -120,11 +162,18 @@ def enough(found: int, limit: int, of: int) -> int:
     return min(of, 1 + int(likely.sum()))
 
 
-def grouped(groups: Mapping[str, Columns], seed: int) -> dict[str, Figures]:
-    """The figures of several groups of columns, all of them of the same questions and draws."""
-    every = figures(
-        {(g, name): v for g, columns in groups.items() for name, v in columns.items()}, seed
-    )
+def grouped(
+    groups: Mapping[str, Columns], seed: int, bounds: Mapping[str, Bounds | None]
+) -> dict[str, Figures]:
+    """The figures of several groups of columns, all of them of the same questions and draws.
+
+    Args:
+        groups: columns, by the group's name.
+        seed: of the draws.
+        bounds: as of `figures`, of the groups that are no rates.
+    """
+    columns = {(g, name): v for g, group in groups.items() for name, v in group.items()}
+    every = _figures(columns, seed, [bounds.get(g, RATE) for g, _ in columns])
     return {g: {n: every[g, n] for n in columns if every} for g, columns in groups.items()}
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ragtune.base.errors import UsageError
 from ragtune.building.retrieval.retriever import Hit
-from ragtune.scoring.statistics import Figures, grouped, less
+from ragtune.scoring.statistics import DIFFERENCE, Figures, grouped, less
 
 DEPTHS = (1, 3, 10)
 """Of the first passages: what is asked of a reader, and what a longer prompt could hold."""
@@ -57,7 +57,7 @@ def compare(
 ) -> Comparison:
     """Compare what retrievers found for the same questions.
 
-    Intervals are percentile intervals of the bootstrap, with the same draws for all; a difference is that
+    Intervals are those of `scoring.statistics.figures`, with the same draws for all; a difference is that
     of the pairs. Each retriever is compared with every one before it.
 
     Args:
@@ -86,8 +86,8 @@ def compare(
     return Comparison(
         len(counted),
         len(positives) - len(counted),
-        grouped(columns, seed),
-        grouped(pairs, seed) if pairs else {},
+        grouped(columns, seed, {}),
+        grouped(pairs, seed, dict.fromkeys(pairs, DIFFERENCE)) if pairs else {},
     )
 
 
