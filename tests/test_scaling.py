@@ -176,7 +176,7 @@ def test_trl_trains_the_same_on_two_ranks(
     found = measure(given, tmp_path / "out.json", "--parts", "run", "trl", "--work", str(work), "--keep")  # fmt: skip
     assert found["against_trl"]["train_step_2"] > 0
     assert len([x for x in found["notes"] if x.startswith("trl on 2, DDP, ")]) == scaling.VARIANTS
-    log = (work / "run-2" / "adapter" / "train_log.jsonl").read_text("utf-8").splitlines()
+    log = (work / "run-2" / "run" / "adapter" / "train_log.jsonl").read_text("utf-8").splitlines()
     ours = [json.loads(line)["loss"] for line in log]
     for path in work.glob("trl-2-*.log"):
         told = next(x for x in path.read_text("utf-8").splitlines() if x.startswith(scaling.MARK))

@@ -123,11 +123,13 @@ def load_base(job: Job) -> Any:
 
 
 def plain_lora(model: Any, job: Job, dropout: float) -> Any:
-    """PEFT's own adapter, drawn by the recipe's seed: every system starts from the same numbers."""
+    """PEFT's own adapter with what ragtune draws by the recipe's seed: every system starts from the same."""
     from peft import LoraConfig, get_peft_model
 
+    from ragtune.model.lora import draw
+    from ragtune.model.wrapping import adapters
+
     lora = job.recipe["lora"]
-    torch.manual_seed(job.recipe["seed"])
     config = LoraConfig(
         r=lora["rank"],
         lora_alpha=lora["alpha"],
@@ -135,7 +137,9 @@ def plain_lora(model: Any, job: Job, dropout: float) -> Any:
         task_type="CAUSAL_LM",
         target_modules=lora["target_modules"],
     )
-    return get_peft_model(model, config)
+    tuned = get_peft_model(model, config)
+    draw(adapters(tuned).values(), job.recipe["seed"])
+    return tuned
 
 
 def training_options(job: Job, *, micro: int, recompute: bool, total_steps: int) -> dict[str, Any]:

@@ -118,9 +118,11 @@ FAMILIES = [
         "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 512, "laurel_rank": 4,
         "num_kv_shared_layers": 2, "activation_sparsity_pattern": [0.5, 0.5, 0.0, 0.0]}, manner="gemma",
            expected="packed"),
+    # With 512, as by default, attention without a scale sees one token each: rounding decides which.
     Family("gemma4", "Gemma4TextConfig", {
         "num_hidden_layers": 4, "layer_types": SLIDING * 2, "hidden_size_per_layer_input": 8,
-        "vocab_size_per_layer_input": 512, "num_kv_shared_layers": 2}, manner="gemma4"),
+        "vocab_size_per_layer_input": 512, "num_kv_shared_layers": 2, "global_head_dim": 16},
+        manner="gemma4"),
     Family("vaultgemma", "VaultGemmaConfig", {"query_pre_attn_scalar": 8, "layer_types": SLIDING},
            manner="gemma", expected="single"),
     Family("phi", "PhiConfig", NO_DROPOUT),
@@ -318,7 +320,7 @@ FAMILIES = [
     Family("gemma4 (vision)", "Gemma4Config", {
         "text_config": {
             "num_hidden_layers": 4, "layer_types": SLIDING * 2, "hidden_size_per_layer_input": 8,
-            "vocab_size_per_layer_input": 512, "num_kv_shared_layers": 2},
+            "vocab_size_per_layer_input": 512, "num_kv_shared_layers": 2, "global_head_dim": 16},
         "vision_config": {**EYE, "num_key_value_heads": 2, "head_dim": 8},
         "image_token_id": 500, "video_token_id": 501, "audio_token_id": 502}, kind="vision",
         manner="gemma4"),

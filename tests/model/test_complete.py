@@ -265,7 +265,7 @@ def test_an_adapter_is_loaded_to_the_last_tensor(
 KINDS = {
     "gpt2", "phi3", "gpt_neox", "mixtral", "qwen3_moe", "gpt_oss", "deepseek_v3", "jetmoe", "dbrx",
     "qwen3_5_moe (text)", "mamba2", "lfm2", "zamba2", "gemma3n", "llama4 (vision)", "qwen3_vl_moe",
-    "gemma4 (vision)", "llava",
+    "gemma4 (vision)", "llava", "longcat_flash",
 }  # fmt: skip
 """Tied weights, fused experts, old names, convolutions, a vision tower."""
 ALL = [f for f in FAMILIES if not f.experts and f.kind != "encoder"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from bench.peers.common import Job, plain_lora
 from peft.tuners.lora import aqlm
 
 from ragtune.model.hardware import Hardware
@@ -46,6 +47,23 @@ def test_a_seed_draws_the_same_on_any_number_of_cores(
     again, other = matrices(tiny_folder, 7), matrices(tiny_folder, 8)
     assert all(torch.equal(one[name][0], again[name][0]) for name in one)
     assert not any(torch.equal(one[name][0], other[name][0]) for name in one)
+
+
+def test_the_bench_gives_other_systems_the_same_to_begin_with(tiny_folder: Path) -> None:
+    """Else their losses could not be laid over ours."""
+    ours = matrices(tiny_folder, 7)
+    targets = sorted({name.rpartition(".")[2] for name in ours})
+    recipe = {"seed": 7, "lora": {"rank": 4, "alpha": 8, "target_modules": targets}}
+    job = Job(
+        model="", samples="", work="", recipe=recipe, tiny=True, seconds=60, warm=1, timed=1,
+        short_steps=1, questions=0, asked=0, memory_gib=1,
+    )  # fmt: skip
+    base = load_model(ModelSource(str(tiny_folder), None), CPU, nf4=False)
+    tuned = plain_lora(base, job, 0.0)
+    theirs = {n: layer.lora_A[ADAPTER].weight for n, layer in adapters(tuned).items()}
+    assert theirs.keys() == ours.keys()
+    assert all(torch.equal(theirs[name], ours[name][0]) for name in ours)
+    assert {p.requires_grad for n, p in tuned.named_parameters() if "lora_" in n} == {True}
 
 
 def test_what_peft_computes_with_it_draws_itself(tiny_folder: Path) -> None:
