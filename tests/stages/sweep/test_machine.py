@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -171,6 +172,28 @@ def test_runs_of_several_gpus_each_see_one(tmp_path: Path, monkeypatch: pytest.M
     assert {*seen} == {"4", "GPU-7"}
     assert {name for name, problem in ended.items() if problem} == {"run-2"}
     assert len(ended) == 4
+
+
+def test_why_a_run_failed_is_the_error_of_this_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `show_error` writes it: not the advice behind it, and not what an attempt before met."""
+    (tmp_path / "failing.py").write_text(
+        "import os, sys\nfrom ragtune.base.screen.console import show_error\n"
+        "if sys.argv[1] == 'told': show_error('No passage was left. ' + 'Of many words. ' * 9, 'Do so.\\nOr so.')\n"
+        "elif sys.argv[1] == 'killed': print('at step 7', flush=True); os.kill(os.getpid(), 9)\n"
+        "sys.exit(3)\n",
+        "utf-8",
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    told = list[str]()
+    with locked(tmp_path / "lock"):
+        for how in ("told", "killed", "silent"):
+            task = Task("run", ("failing", how), tmp_path / "run.log")  # one log for all attempts
+            run_all([task], lambda: 1, lambda _, problem: told.append(problem))
+    assert told == [
+        "No passage was left. " + " ".join(["Of many words."] * 9), "at step 7", "exit code 3",
+    ]  # fmt: skip
 
 
 def test_seeds_beyond_the_last_are_refused(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
