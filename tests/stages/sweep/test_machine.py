@@ -33,16 +33,27 @@ from ragtune.stages.sweep.machine import (
 )
 
 
-def test_how_many_fit_is_said_by_what_was_measured() -> None:
-    def summary(available: float, peak: float) -> dict[str, Any]:
-        return {"plan": {"memory": {"available": available}}, "peak_gib": {"train": peak}}
+def test_how_many_fit_is_said_by_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def summary(available: float, device: str = "H200", planned: float = 50, **peaks: float) -> Any:
+        memory = {"available": available, "training": planned}
+        return {"plan": {"memory": memory, "device": device}, "peak_gib": peaks}
 
-    cores = os.cpu_count() or 1
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
     assert fitting([]) == 1
     assert fitting([{"plan": {"memory": {}}, "peak_gib": {}}]) == 1
-    assert fitting([summary(100, 29)]) == min(3, cores)
-    assert fitting([summary(100, 29), summary(100, 44)]) == min(2, cores)
-    assert fitting([summary(16, 15.5)]) == 1
+    assert fitting([summary(100, train=29)]) == 3
+    assert fitting([summary(100, train=29), summary(100, train=44)]) == 2
+    assert fitting([summary(16, train=15.5)]) == 1
+    # Of nine that were planned beside each other each found what the others had left.
+    assert fitting([summary(139, train=11), *[summary(31, train=9)] * 9]) == 8
+    # The smaller of two GPUs, on which as many go.
+    assert fitting([summary(139, train=11), summary(80, "H100", train=11)]) == 6
+    # Where trainings wait for others nothing is measured but the answers.
+    assert fitting([summary(100, planned=29, checkpoint_2=5)]) == 3
+    assert fitting([summary(100, planned=29, checkpoint_2=44)]) == 2
+    assert fitting([summary(100, planned=99, train=29)]) == 3
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert fitting([summary(100, train=9)]) == 2
 
 
 def test_each_run_sees_one_gpu_of_the_recipe(

@@ -86,6 +86,9 @@ def test_a_grid_is_trained_halved_compared_and_looked_at_once(
         assert row["spread"] is not None
         assert row["spread"]["n"] == 20
         assert set(row["spread"]["seeds"]) == {"7", "8"}
+    # What a training that waits was planned to take is known, for how many fit on a GPU.
+    stopped = next(row["name"] for row in found["points"] if row["share"] < 1)
+    assert "memory" in read_json(folder / "runs" / f"{stopped}_seed-7" / "run.json")["plan"]
     # The evaluation set: with the best point's runs alone.
     (look,) = found["looks"]
     assert look["point"] == found["best"]

@@ -64,13 +64,20 @@ def fitting(summaries: Sequence[dict[str, object]]) -> int:
     Args:
         summaries: their run.json.
     """
-    found = []
+    rooms, needs = dict[str, float](), list[float]()
     for one in summaries:
         plan, peaks = one.get("plan"), one.get("peak_gib")
         memory = plan.get("memory") if isinstance(plan, dict) else None
-        if isinstance(memory, dict) and memory and isinstance(peaks, dict) and "train" in peaks:
-            found.append(_SPARE * memory["available"] / (max(peaks.values()) + _BESIDE))
-    return max(1, min(int(min(found)), os.cpu_count() or 1)) if found else 1
+        if isinstance(plan, dict) and isinstance(memory, dict) and memory and isinstance(peaks, dict):
+            # One that was planned beside others found less free than the GPU has for all of them.
+            device = str(plan.get("device"))
+            rooms[device] = max(memory["available"], rooms.get(device, 0.0))
+            # What a training took is measured when it ends, and not where it waits.
+            needs += [*peaks.values()] if "train" in peaks else [*peaks.values(), memory["training"]]
+    if not needs:
+        return 1
+    most = int(_SPARE * min(rooms.values()) / (max(needs) + _BESIDE))
+    return max(1, min(most, os.cpu_count() or 1))
 
 
 def settle_dtypes(where: SweepFolder, recipes: Iterable[Recipe]) -> None:
