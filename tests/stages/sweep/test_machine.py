@@ -29,6 +29,7 @@ from ragtune.stages.sweep.machine import (
     fitting,
     gpus_of,
     say_disk,
+    say_left,
     settle_dtypes,
 )
 
@@ -130,6 +131,19 @@ def test_what_all_runs_take_is_said_if_it_does_not_fit(
         monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
         say_disk(where, [(recipe, [f"run-{i}" for i in range(runs)])])
         assert ("of disk" in "".join(capsys.readouterr())) == said, runs
+
+
+def test_what_stopped_runs_left_is_said_if_it_is_much(
+    where: SweepFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = where.runs / "run-0" / "work" / "adapter-1" / "checkpoint-2"
+    checkpoint.mkdir(parents=True)
+    weights = (checkpoint / "model.safetensors").open("wb")
+    with weights:
+        for size, said in ((2**29, False), (3 * 2**30, True)):
+            weights.truncate(size)  # a hole, which takes no room
+            say_left(where, ["run-0", "run-1"])
+            assert ("take 3.0 GiB (work/ in" in capsys.readouterr().out) == said
 
 
 @pytest.mark.parametrize("seeds", [0, -1, 101])

@@ -11,7 +11,7 @@ from ragtune.base.screen.output import say_json
 from ragtune.base.screen.usage import Overrides, Target
 
 
-def sweep(
+def sweep(  # noqa: PLR0913 - each is an option of the command
     target: Target,
     overrides: Overrides = None,
     seeds: Annotated[

@@ -40,7 +40,7 @@ from ragtune.scoring.sweep import Dev, PointRow, Results
 from ragtune.stages.sweep.folder import SweepFolder
 from ragtune.stages.sweep.grid import Point, points_of
 from ragtune.stages.sweep.jobs import Task, run_all
-from ragtune.stages.sweep.machine import fitting, gpus_of, say_disk, settle_dtypes
+from ragtune.stages.sweep.machine import fitting, gpus_of, say_disk, say_left, settle_dtypes
 from ragtune.stages.target import Target, find_recipe
 
 RUNGS = (0.25, 0.5)
@@ -133,6 +133,8 @@ def _swept(where: SweepFolder, points: Sequence[Point], options: _Options) -> Re
         save(where.settled(best.recipe), where.best)
         write_json(where.results, results)
         write_page(where.report, results)
+        stopped = {row["name"] for row in results["points"] if 0 < row["share"] < END}
+        say_left(where, [one.run_of(p, s) for p in points if p.name in stopped for s in one.seeds])
     return results
 
 
