@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import json
+import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import make_records, write_records
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = (ROOT / "scripts", ROOT / "bench")
@@ -80,6 +88,31 @@ def test_what_scripts_import_is_there() -> None:
     assert len(scripts) > 40
     gone = {path: lacking(path, path.read_text("utf-8")) for path in scripts}
     assert {str(path.relative_to(ROOT)): names for path, names in gone.items() if names} == {}
+
+
+def test_what_copying_reaches_is_asked_of_other_records(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bench/copying.py --reach --data: of records that hold their answer, and of one whose answer is nowhere."""
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    copying = importlib.import_module("copying")
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "out.json"
+    recipe.write_text(json.dumps(tiny_recipe), "utf-8")
+    records = make_records(4)
+    write_records(tmp_path / "all.jsonl", records)
+    write_records(tmp_path / "fewer.jsonl", [*records[:3], {**records[3], "answers": ["nowhere"]}])
+    files = [str(tmp_path / name) for name in ("all.jsonl", "fewer.jsonl")]
+    given = ["copying.py", str(recipe), "--out", str(out), "--reach", "--data", files[0], "--data"]
+    monkeypatch.setattr(sys, "argv", [*given, files[1]])
+    copying.main()
+    found = json.loads(out.read_text("utf-8"))["reach"]["recipe"]["samples"]
+    assert [*found] == ["all.jsonl", "fewer.jsonl"]
+    assert [one["records"] for one in found.values()] == [4, 4]
+    shares = [one["an_accepted_answer_can_be_written"] for one in found.values()]
+    assert shares == [1, 0.75]
+    monkeypatch.setattr(sys, "argv", [*given, files[0]])
+    with pytest.raises(SystemExit):  # one would stand for both
+        copying.main()
 
 
 def test_what_is_gone_is_noticed() -> None:
