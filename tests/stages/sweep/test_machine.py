@@ -15,6 +15,7 @@ import torch
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.files import write_json
 from ragtune.base.lock import locked
+from ragtune.cli import main
 from ragtune.distributed.place import VISIBLE
 from ragtune.model import cpu_dtype
 from ragtune.model.plan import estimate_of
@@ -219,6 +220,20 @@ def test_why_a_run_failed_is_the_error_of_this_attempt(
     assert told == [
         "No passage was left. " + " ".join(["Of many words."] * 9), "at step 7", "exit code 3",
     ]  # fmt: skip
+
+
+def test_the_command_looks_unless_it_is_told_not_to(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def sweep(*_: str, look: bool, **__: Any) -> dict[str, bool]:
+        return {"looked": look}
+
+    monkeypatch.setattr(sweeping, "sweep", sweep)
+    for words, looked in (([], "true"), (["--no-look"], "false")):
+        with pytest.raises(SystemExit) as end:
+            main(["sweep", "recipe.yaml", "--json", *words])
+        assert not end.value.code
+        assert f'"looked": {looked}' in capsys.readouterr().out
 
 
 def test_seeds_beyond_the_last_are_refused(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:

@@ -79,11 +79,11 @@ def test_a_grid_is_trained_halved_compared_and_looked_at_once(
     said = capsys.readouterr().out
     assert unseen["looks"] == []
     assert read_json(folder / "results.json")["looks"] == []
-    assert not (folder / "data" / "dev.jsonl").exists()
+    assert [*folder.glob("runs/*/eval/dev*")] == []
     times = answered(folder)
     found = ragtune.sweep(recipe, *GRID, seeds=2, jobs=2, folder=folder)
     assert found == {**unseen, "looks": found["looks"]}
-    assert {path: at for path, at in answered(folder).items() if "eval/dev/" not in path} == times
+    assert {path: at for path, at in answered(folder).items() if "dev" not in path} == times
     assert found["seeds"] == [7, 8]
     # One of three stops at a quarter; two are not halved any more.
     assert sorted(row["share"] for row in found["points"]) == [0.25, 1, 1]
