@@ -1,11 +1,12 @@
 """Answers that are only copied (evaluate.copy) beside free ones: exact match before and after tuning, and time.
 
     python bench/copying.py recipes/quickstart.yaml --out bench/results/copying-cpu.json [KEY=VALUE ...]
-    python bench/copying.py recipes/quickstart.yaml --out bench/results/copying-cpu.json --reach
+    python bench/copying.py recipes/quickstart.yaml --out bench/results/copying-cpu.json --reach [--data FILE]
 
 The recipe is trained, and the same questions are asked freely and with evaluate.copy, by the base and by the
-tuned model; a run that is there (`--run`) is taken as it is. `--reach` is of all records of the samples:
-of those with an answer in a shown passage, how often the one that is trained can be written, and any.
+tuned model; a run that is there (`--run`) is taken as it is. `--reach` is of all records of the samples,
+or of `--data`: of those with an answer in a shown passage, how often the one that is trained can be written,
+and any.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from ragtune.scoring.score import Answers, score_answers
 from ragtune.stages.answer import ANSWERS, ask
 from ragtune.stages.context import Context
 
+SAMPLES = ("squad2.train", "squad2.dev", "jaquad.train", "jaquad.dev")
+
 
 def writes(paths: Paths, ids: Sequence[int]) -> bool:
     """Whether tokens are a way from a first node to a last one."""
@@ -54,6 +57,8 @@ def reach(context: Context) -> dict[str, Any]:
     source, how = source_of(recipe.data, "train"), how_of(recipe.data, "train")
     examples = [*read_examples(source, "train", how=how)]
     chosen = [e for e in examples if rejection(e, most) is None]
+    if not chosen:
+        raise SystemExit(f"{recipe.data.train} has no record with an answer in a shown passage.")
     start = time.process_time()
     every = [copies.spans.paths([p.text for p in e.passages[:most]]) for e in chosen]
     seconds = time.process_time() - start
@@ -151,18 +156,27 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=100)
     parser.add_argument("--run", type=Path, help="keep the run here, or take the one that is there")
     parser.add_argument("--reach", action="store_true", help="nothing is asked")
+    parser.add_argument(
+        "--data",
+        action="append",
+        metavar="FILE",
+        help="with --reach: records, as data.train takes them, instead of the samples",
+    )
     parser.add_argument("changes", nargs="*", help="changes to the recipe")
     options = parser.parse_intermixed_args()
+    if options.data and not options.reach:
+        parser.error("--data is for --reach; the questions of a run are those of its recipe")
     found = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {"runs": {}}
     name = Path(options.recipe).stem
     if options.reach:
-        sources = [
-            f"sample:{one}" for one in ("squad2.train", "squad2.dev", "jaquad.train", "jaquad.dev")
-        ]
+        sources = options.data or [f"sample:{one}" for one in SAMPLES]
+        names = [Path(source).name for source in sources]
+        if len({*names}) < len(names):
+            parser.error("two of --data have the same name")
         every = (
             Context(options.recipe, [*options.changes, f"data.train={one}"]) for one in sources
         )
-        each = {s: reach(context) for s, context in zip(sources, every, strict=True)}
+        each = {s: reach(context) for s, context in zip(names, every, strict=True)}
         found.setdefault("reach", {})[name] = {**made_with(), "samples": each}
     else:
         found["runs"][name] = measured(options)

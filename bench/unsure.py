@@ -22,7 +22,7 @@ from ragtune.base.files import write_json
 from ragtune.data.example import Example
 from ragtune.data.read import read_examples
 from ragtune.data.select import rejection
-from ragtune.data.unanswerable import without_positives
+from ragtune.data.unanswerable import refusing, without_oracle
 from ragtune.scoring.score import Answers, Scored, metrics_of, score_answers
 from ragtune.stages.answer import ANSWERS, ask
 from ragtune.stages.context import Context
@@ -36,8 +36,8 @@ def held_apart(context: Context) -> list[Example]:
     """Training records that no step saw: the first ones as they are, the next ones without an answer."""
     trained = {sample.qid for step in context.steps for sample in step}
     left = [e for e in read_examples("sample:squad2.train", "train") if e.qid not in trained]
-    bare = (without_positives(e, context.recipe.data) for e in left[EACH:])
-    return [*left[:EACH], *[e for e in bare if e is not None][:EACH]]
+    bare = (without_oracle(e, context.recipe.data) for e in left[EACH:])
+    return [*left[:EACH], *[refusing(e) for e in bare if e is not None][:EACH]]
 
 
 def answered(context: Context, examples: Sequence[Example]) -> list[Prediction]:

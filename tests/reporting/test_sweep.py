@@ -80,6 +80,12 @@ def test_the_page_is_one_file_that_runs_nothing(tmp_path: Path) -> None:
     twice: Results = {**RESULTS, "looks": RESULTS["looks"] * 2}
     write_page(tmp_path / "report.html", twice)
     assert "2 times, since a wider grid" in (tmp_path / "report.html").read_text("utf-8")
+    never: Results = {**RESULTS, "looks": []}
+    assert [*dev_lines(never)] == ["Evaluation set: not looked at"]
+    write_page(tmp_path / "report.html", never)
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "It was not looked at." in page
+    assert "Looked at with" not in page
 
 
 def test_a_point_that_misses_a_seed_is_said(tmp_path: Path) -> None:

@@ -51,4 +51,5 @@ class Results(TypedDict):
     """The same, if it is better than the runner-up."""
     verdict: str
     looks: list[Dev]
-    """At the evaluation set; more than one only where a wider grid had another best point."""
+    """At the evaluation set; none with --no-look, more than one only where a wider grid had another best
+    point."""

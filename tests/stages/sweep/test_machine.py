@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.files import write_json
 from ragtune.base.lock import locked
+from ragtune.cli import main
 from ragtune.distributed.place import VISIBLE
 from ragtune.model import cpu_dtype
 from ragtune.model.plan import estimate_of
@@ -28,20 +30,32 @@ from ragtune.stages.sweep.machine import (
     fitting,
     gpus_of,
     say_disk,
+    say_left,
     settle_dtypes,
 )
 
 
-def test_how_many_fit_is_said_by_what_was_measured() -> None:
-    def summary(available: float, peak: float) -> dict[str, Any]:
-        return {"plan": {"memory": {"available": available}}, "peak_gib": {"train": peak}}
+def test_how_many_fit_is_said_by_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def summary(available: float, device: str = "H200", planned: float = 50, **peaks: float) -> Any:
+        memory = {"available": available, "training": planned}
+        return {"plan": {"memory": memory, "device": device}, "peak_gib": peaks}
 
-    cores = os.cpu_count() or 1
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
     assert fitting([]) == 1
     assert fitting([{"plan": {"memory": {}}, "peak_gib": {}}]) == 1
-    assert fitting([summary(100, 29)]) == min(3, cores)
-    assert fitting([summary(100, 29), summary(100, 44)]) == min(2, cores)
-    assert fitting([summary(16, 15.5)]) == 1
+    assert fitting([summary(100, train=29)]) == 3
+    assert fitting([summary(100, train=29), summary(100, train=44)]) == 2
+    assert fitting([summary(16, train=15.5)]) == 1
+    # Of nine that were planned beside each other each found what the others had left.
+    assert fitting([summary(139, train=11), *[summary(31, train=9)] * 9]) == 8
+    # The smaller of two GPUs, on which as many go.
+    assert fitting([summary(139, train=11), summary(80, "H100", train=11)]) == 6
+    # Where trainings wait for others nothing is measured but the answers.
+    assert fitting([summary(100, planned=29, checkpoint_2=5)]) == 3
+    assert fitting([summary(100, planned=29, checkpoint_2=44)]) == 2
+    assert fitting([summary(100, planned=99, train=29)]) == 3
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert fitting([summary(100, train=9)]) == 2
 
 
 def test_each_run_sees_one_gpu_of_the_recipe(
@@ -120,6 +134,19 @@ def test_what_all_runs_take_is_said_if_it_does_not_fit(
         assert ("of disk" in "".join(capsys.readouterr())) == said, runs
 
 
+def test_what_stopped_runs_left_is_said_if_it_is_much(
+    where: SweepFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = where.runs / "run-0" / "work" / "adapter-1" / "checkpoint-2"
+    checkpoint.mkdir(parents=True)
+    weights = (checkpoint / "model.safetensors").open("wb")
+    with weights:
+        for size, said in ((2**29, False), (3 * 2**30, True)):
+            weights.truncate(size)  # a hole, which takes no room
+            say_left(where, ["run-0", "run-1"])
+            assert ("take 3.0 GiB (work/ in" in capsys.readouterr().out) == said
+
+
 @pytest.mark.parametrize("seeds", [0, -1, 101])
 def test_as_many_seeds_as_nobody_means_are_refused(
     tiny_recipe: dict[str, Any], tmp_path: Path, seeds: int
@@ -171,6 +198,42 @@ def test_runs_of_several_gpus_each_see_one(tmp_path: Path, monkeypatch: pytest.M
     assert {*seen} == {"4", "GPU-7"}
     assert {name for name, problem in ended.items() if problem} == {"run-2"}
     assert len(ended) == 4
+
+
+def test_why_a_run_failed_is_the_error_of_this_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `show_error` writes it: not the advice behind it, and not what an attempt before met."""
+    (tmp_path / "failing.py").write_text(
+        "import os, sys\nfrom ragtune.base.screen.console import show_error\n"
+        "if sys.argv[1] == 'told': show_error('No passage was left. ' + 'Of many words. ' * 9, 'Do so.\\nOr so.')\n"
+        "elif sys.argv[1] == 'killed': print('at step 7', flush=True); os.kill(os.getpid(), 9)\n"
+        "sys.exit(3)\n",
+        "utf-8",
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    told = list[str]()
+    with locked(tmp_path / "lock"):
+        for how in ("told", "killed", "silent"):
+            task = Task("run", ("failing", how), tmp_path / "run.log")  # one log for all attempts
+            run_all([task], lambda: 1, lambda _, problem: told.append(problem))
+    assert told == [
+        "No passage was left. " + " ".join(["Of many words."] * 9), "at step 7", "exit code 3",
+    ]  # fmt: skip
+
+
+def test_the_command_looks_unless_it_is_told_not_to(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def sweep(*_: str, look: bool, **__: Any) -> dict[str, bool]:
+        return {"looked": look}
+
+    monkeypatch.setattr(sweeping, "sweep", sweep)
+    for words, looked in (([], "true"), (["--no-look"], "false")):
+        with pytest.raises(SystemExit) as end:
+            main(["sweep", "recipe.yaml", "--json", *words])
+        assert not end.value.code
+        assert f'"looked": {looked}' in capsys.readouterr().out
 
 
 def test_seeds_beyond_the_last_are_refused(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:

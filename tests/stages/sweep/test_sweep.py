@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +19,10 @@ import ragtune
 from ragtune.base.errors import UsageError
 from ragtune.base.files import read_json
 from ragtune.base.lock import locked
+from ragtune.base.text import size_of
 from ragtune.recipe.load import load_recipe
+from ragtune.stages.sweep import machine, worker
 from ragtune.stages.sweep import sweep as sweeping
-from ragtune.stages.sweep import worker
 from ragtune.stages.sweep.folder import SweepFolder
 from ragtune.stages.sweep.grid import points_of
 from ragtune.stages.sweep.jobs import Task
@@ -68,11 +70,20 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("here")
 def test_a_grid_is_trained_halved_compared_and_looked_at_once(
-    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     folder = tmp_path / "sweep"
-    found = ragtune.sweep(recipe, *GRID, seeds=2, jobs=2, folder=folder)
+    # A first stage, which leaves the evaluation set alone.
+    unseen = ragtune.sweep(recipe, *GRID, seeds=2, jobs=2, look=False, folder=folder)
     said = capsys.readouterr().out
+    assert unseen["looks"] == []
+    assert read_json(folder / "results.json")["looks"] == []
+    assert [*folder.glob("runs/*/eval/dev*")] == []
+    times = answered(folder)
+    found = ragtune.sweep(recipe, *GRID, seeds=2, jobs=2, folder=folder)
+    assert found == {**unseen, "looks": found["looks"]}
+    assert {path: at for path, at in answered(folder).items() if "dev" not in path} == times
     assert found["seeds"] == [7, 8]
     # One of three stops at a quarter; two are not halved any more.
     assert sorted(row["share"] for row in found["points"]) == [0.25, 1, 1]
@@ -86,6 +97,9 @@ def test_a_grid_is_trained_halved_compared_and_looked_at_once(
         assert row["spread"] is not None
         assert row["spread"]["n"] == 20
         assert set(row["spread"]["seeds"]) == {"7", "8"}
+    # What a training that waits was planned to take is known, for how many fit on a GPU.
+    stopped = next(row["name"] for row in found["points"] if row["share"] < 1)
+    assert "memory" in read_json(folder / "runs" / f"{stopped}_seed-7" / "run.json")["plan"]
     # The evaluation set: with the best point's runs alone.
     (look,) = found["looks"]
     assert look["point"] == found["best"]
@@ -118,6 +132,18 @@ def test_a_grid_is_trained_halved_compared_and_looked_at_once(
     assert again == found
     with pytest.raises(UsageError, match="is of other training data, or of another seed"):
         ragtune.sweep(recipe, *GRID, "seed=1", folder=folder)
+    # What stopped early goes on, also where its checkpoints were deleted.
+    monkeypatch.setattr(machine, "_MUCH", 1)
+    (gone, kept) = (folder / "runs" / f"{stopped}_seed-{seed}" for seed in (7, 8))
+    shutil.rmtree(gone / "work")
+    capsys.readouterr()
+    ragtune.sweep(recipe, *GRID, seeds=2, jobs=2, folder=folder)
+    size = size_of(sum(file.stat().st_size for file in kept.glob("work/**/*") if file.is_file()))
+    assert f"stopped early take {size}" in capsys.readouterr().out
+    whole = ragtune.sweep(recipe, *GRID, seeds=2, jobs=2, whole=True, folder=folder)
+    assert [row["share"] for row in whole["points"]] == [1, 1, 1]
+    assert [row["problems"] for row in whole["points"]] == [[], [], []]
+    assert "stopped early" not in capsys.readouterr().out
 
 
 def test_a_run_that_fails_is_said_and_the_others_go_on(

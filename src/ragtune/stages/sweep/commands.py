@@ -11,7 +11,7 @@ from ragtune.base.screen.output import say_json
 from ragtune.base.screen.usage import Overrides, Target
 
 
-def sweep(
+def sweep(  # noqa: PLR0913 - each is an option of the command
     target: Target,
     overrides: Overrides = None,
     seeds: Annotated[
@@ -33,6 +33,10 @@ def sweep(
             "--whole", help="Train all to the end; else the lower half stops early, twice."
         ),
     ] = False,
+    no_look: Annotated[
+        bool,
+        typer.Option("--no-look", help="Leave the evaluation set to a later sweep."),
+    ] = False,
     folder: Annotated[
         Path | None,
         typer.Option("--folder", metavar="FOLDER", help="Where it lies; sweeps/NAME by default."),
@@ -48,8 +52,9 @@ def sweep(
 
     with shown.to_stderr(wanted=as_json):
         found = sweep.sweep(
-            target, *(overrides or []), seeds=seeds, jobs=jobs, whole=whole, folder=folder
-        )
+            target, *(overrides or []), seeds=seeds, jobs=jobs, whole=whole, look=not no_look,
+            folder=folder,
+        )  # fmt: skip
     if as_json:
         say_json(dict(found), indent=1)
     else:

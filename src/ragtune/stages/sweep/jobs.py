@@ -17,8 +17,10 @@ from ragtune.stages.sweep.machine import environment
 
 _LOOK = 0.2
 """Seconds between two looks at what is running."""
+_ERROR = "Error:"
+"""How the line of a log begins that says why a command ended (`base/screen/console.py:show_error`)."""
 _TAIL = 4096
-"""Bytes of a log's end among which the last line stands."""
+"""Bytes of a log's end among which the error stands."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class _Running:
     task: Task
     process: subprocess.Popen[bytes]
     gpu: int | None
+    begun: int
+    """Where in the log its output begins: behind that of earlier attempts."""
 
 
 def run_all(
@@ -82,6 +86,7 @@ def freest(gpus: Sequence[int], taken: Sequence[int | None]) -> int | None:
 def _started(task: Task, gpu: int | None, at_a_time: int) -> _Running:
     task.log.parent.mkdir(parents=True, exist_ok=True)
     with task.log.open("ab") as log:
+        begun = log.tell()
         process = subprocess.Popen(  # noqa: S603 - this Python, with words of ours
             [sys.executable, "-m", *task.words],
             stdin=subprocess.PIPE,  # it ends with this process
@@ -90,7 +95,7 @@ def _started(task: Task, gpu: int | None, at_a_time: int) -> _Running:
             env=environment(gpu, at_a_time),
             start_new_session=True,  # Ctrl-C comes to this process alone, which passes it on once
         )
-    return _Running(task, process, gpu)
+    return _Running(task, process, gpu, begun)
 
 
 @contextmanager
@@ -110,11 +115,13 @@ def _ended(running: list[_Running]) -> Iterator[None]:
 
 
 def _problem(one: _Running) -> str:
-    """Why a process failed: the last words of its log; "" if it didn't."""
+    """Why a process failed: what its log calls the error, else its last words; "" if it didn't fail."""
     if one.process.returncode == 0:
         return ""
     with open_plain(one.task.log) as file:
-        file.seek(max(0, one.task.log.stat().st_size - _TAIL))
-        lines = file.read().decode(errors="replace").splitlines()
-    words = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return words or f"exit code {one.process.returncode}"
+        file.seek(max(one.begun, one.task.log.stat().st_size - _TAIL))
+        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
+    said = [line for line in lines if line]
+    # Behind the error stands the advice, which says nothing of what was wrong.
+    errors = [line.removeprefix(_ERROR).strip() for line in said if line.startswith(_ERROR)]
+    return next(reversed(errors or said), "") or f"exit code {one.process.returncode}"

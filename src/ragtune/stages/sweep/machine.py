@@ -31,6 +31,8 @@ from ragtune.store.proof import fingerprint
 _BESIDE = 1.0
 """GiB that a process takes of a GPU beside torch's own: its context, the libraries."""
 _SPARE = 0.9
+_MUCH = 2**30
+"""Bytes of which it is worth saying that they may be deleted."""
 
 
 def gpus_of(recipe: Recipe) -> list[int]:
@@ -64,13 +66,27 @@ def fitting(summaries: Sequence[dict[str, object]]) -> int:
     Args:
         summaries: their run.json.
     """
-    found = []
+    rooms, needs = dict[str, float](), list[float]()
     for one in summaries:
         plan, peaks = one.get("plan"), one.get("peak_gib")
         memory = plan.get("memory") if isinstance(plan, dict) else None
-        if isinstance(memory, dict) and memory and isinstance(peaks, dict) and "train" in peaks:
-            found.append(_SPARE * memory["available"] / (max(peaks.values()) + _BESIDE))
-    return max(1, min(int(min(found)), os.cpu_count() or 1)) if found else 1
+        if (
+            isinstance(plan, dict)
+            and isinstance(memory, dict)
+            and memory
+            and isinstance(peaks, dict)
+        ):
+            # One that was planned beside others found less free than the GPU has for all of them.
+            device = str(plan.get("device"))
+            rooms[device] = max(memory["available"], rooms.get(device, 0.0))
+            # What a training took is measured when it ends, and not where it waits.
+            needs += (
+                [*peaks.values()] if "train" in peaks else [*peaks.values(), memory["training"]]
+            )
+    if not needs:
+        return 1
+    most = int(_SPARE * min(rooms.values()) / (max(needs) + _BESIDE))
+    return max(1, min(most, os.cpu_count() or 1))
 
 
 def settle_dtypes(where: SweepFolder, recipes: Iterable[Recipe]) -> None:
@@ -111,4 +127,18 @@ def say_disk(where: SweepFolder, points: Iterable[tuple[Recipe, Sequence[str]]])
             f"All runs together take up to {size_of(needed)} of disk (checkpoints and what is tuned), and "
             f"{size_of(free)} are free at {where.path}. Choose another place with --folder, set "
             "train.keep_checkpoints=1, or try fewer values or seeds."
+        )
+
+
+def say_left(where: SweepFolder, runs: Iterable[str]) -> None:
+    """Say so if much lies in the checkpoints of runs that were stopped early.
+
+    They stay: without them a wider grid, or --whole, would have to train the same steps again.
+    """
+    works = [where.runs / run / "work" for run in runs]
+    left = sum(file.stat().st_size for one in works for file in one.rglob("*") if file.is_file())
+    if left >= _MUCH:
+        note(
+            f"The checkpoints of runs that were stopped early take {size_of(left)} (work/ in their folders). A "
+            "wider grid, or --whole, goes on from them. Delete them when you don't need that."
         )

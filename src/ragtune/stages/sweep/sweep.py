@@ -1,8 +1,9 @@
 """`ragtune sweep`: every point of a grid with several seeds, the hopeless ones stopped early, and a verdict.
 
 What is chosen is chosen on questions held apart of the training data, by article. The evaluation set is
-looked at once, in the end, with the best point's runs. Everything is computed from the answers that lie in
-the runs, so that the same command goes on after a break, and a wider grid takes over what is there.
+looked at once, in the end, with the best point's runs, or not at all. Everything is computed from the
+answers that lie in the runs, so that the same command goes on after a break, and a wider grid takes over
+what is there.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from ragtune.scoring.sweep import Dev, PointRow, Results
 from ragtune.stages.sweep.folder import SweepFolder
 from ragtune.stages.sweep.grid import Point, points_of
 from ragtune.stages.sweep.jobs import Task, run_all
-from ragtune.stages.sweep.machine import fitting, gpus_of, say_disk, settle_dtypes
+from ragtune.stages.sweep.machine import fitting, gpus_of, say_disk, say_left, settle_dtypes
 from ragtune.stages.target import Target, find_recipe
 
 RUNGS = (0.25, 0.5)
@@ -58,6 +59,7 @@ def sweep(
     seeds: int = 3,
     jobs: int | None = None,
     whole: bool = False,
+    look: bool = True,
     folder: str | Path | None = None,
 ) -> Results:
     """Train every combination of some values with several seeds, and say which is better, if one is.
@@ -68,6 +70,7 @@ def sweep(
         seeds: with how many each is trained: the recipe's, and those after it.
         jobs: runs at a time; by default one on a CPU, and on a GPU as many as fit.
         whole: train all to the end, instead of the better half at 25 % and at 50 % of the steps.
+        look: ask the best point's runs the evaluation set, in the end; False leaves it to a later sweep.
         folder: where it lies; sweeps/NAME by default.
 
     Returns:
@@ -80,7 +83,7 @@ def sweep(
     with one_output(), busy("ragtune sweep"):
         points = points_of(find_recipe(target)[0], overrides)
         where = SweepFolder(Path(folder or Path("sweeps") / points[0].recipe.name).absolute())
-        return _swept(where, points, _Options(seeds, jobs, whole))
+        return _swept(where, points, _Options(seeds, jobs, whole, look))
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class _Options:
     seeds: int
     jobs: int | None
     whole: bool
+    look: bool = True
 
 
 def _swept(where: SweepFolder, points: Sequence[Point], options: _Options) -> Results:
@@ -123,11 +127,14 @@ def _swept(where: SweepFolder, points: Sequence[Point], options: _Options) -> Re
         if results["best"] is None:
             raise one.nothing()
         best = next(point for point in points if point.name == results["best"])
-        one.look(best)
-        results = one.results()
+        if options.look:
+            one.look(best)
+            results = one.results()
         save(where.settled(best.recipe), where.best)
         write_json(where.results, results)
         write_page(where.report, results)
+        stopped = {row["name"] for row in results["points"] if 0 < row["share"] < END}
+        say_left(where, [one.run_of(p, s) for p in points if p.name in stopped for s in one.seeds])
     return results
 
 
