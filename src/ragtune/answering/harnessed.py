@@ -95,7 +95,7 @@ class _Kept:
             note(f"Going on: {self._done:,} of {total:,} results are kept.")
         with (
             progress(self._title, total, done=self._done, unit="texts") as self._update,
-            finishing(),
+            finishing("this batch of texts is read first"),
         ):
             while left := [
                 r for key, r in zip(keys, requests, strict=True) if key not in self._known

@@ -21,6 +21,7 @@ from ragtune import cli
 from ragtune.base.files import sha256
 from ragtune.base.screen import progress
 from ragtune.base.screen.console import Door, console, note, to_stderr
+from ragtune.base.screen.output import interject
 from ragtune.base.screen.progress import BYTES, busy, in_parts
 from ragtune.base.text import duration
 
@@ -246,6 +247,23 @@ def test_on_a_terminal_a_bar_moves_and_no_line_is_added(
     with busy("loading a model"):
         after(30)
     assert screen.getvalue().endswith("loading a model: 30 s so far\n")
+
+
+@pytest.mark.usefixtures("after")
+def test_what_interrupts_stands_above_the_bars(
+    screen: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Written beside rich's back, it would be taken for a bar's own line, and wiped away."""
+    with progress.progress("training", 4), progress.progress("asking", 10) as update:
+        interject("Ctrl-C was heard.")
+        update(10)
+    assert capsys.readouterr().err == ""
+    lines = screen.getvalue().splitlines()
+    (line,) = (n for n, text in enumerate(lines) if "was heard" in text)
+    assert lines[line].endswith("Ctrl-C was heard.")
+    assert any("training" in text for text in lines[line + 1 :])
+    interject("Stopped.")
+    assert capsys.readouterr().err == "\nStopped.\n"
 
 
 def left_on(written: str) -> list[str]:

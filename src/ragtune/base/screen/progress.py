@@ -28,6 +28,7 @@ from rich.table import Column
 
 from ragtune.base.screen import notebook
 from ragtune.base.screen.console import console, note
+from ragtune.base.screen.output import interjecting
 from ragtune.base.screen.visible import in_line
 from ragtune.base.text import duration, size_of
 
@@ -309,7 +310,7 @@ def _bar(what: str, total: int | None, done: int) -> Iterator[Update]:
             *columns, console=console, redirect_stdout=False, redirect_stderr=False,
             transient=_pulse.bars > 1,
         )  # fmt: skip
-        with bar:
+        with bar, interjecting(note):
             task = bar.add_task(in_line(what), total=total, completed=done, text="")
 
             def move(

@@ -17,6 +17,7 @@ from ragtune.stages.sweep.machine import environment
 
 _LOOK = 0.2
 """Seconds between two looks at what is running."""
+_FIRST = "the runs that are at work stop first, and keep what they have done"
 _TAIL = 4096
 """Bytes of a log's end among which the last line stands."""
 
@@ -56,7 +57,7 @@ def run_all(
         Stopped: a signal came; those that ran have stopped, too.
     """
     waiting, running = list(tasks), list[_Running]()
-    with finishing(), _ended(running):
+    with finishing(_FIRST), _ended(running):
         while (waiting or running) and not asked():
             require_held()
             while waiting and len(running) < max(1, at_a_time()):
