@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 from ragtune.base.disk import disk_errors
 from ragtune.base.errors import RagtuneError, no_thread
 from ragtune.base.reading import no_links, open_plain, read_text
+from ragtune.base.screen.activity import BYTES
 from ragtune.base.text import size_of
 from ragtune.base.windows import rename
 
@@ -269,7 +270,7 @@ def _identity(stat: os.stat_result) -> tuple[int, ...]:
 
 def sha256(path: Path) -> str:
     """Hex digest of a file's content."""
-    from ragtune.base.screen.progress import BYTES, busy  # noqa: PLC0415 - it loads rich, which --help does without
+    from ragtune.base.screen.progress import busy  # noqa: PLC0415 - it loads rich, which --help does without
 
     with open_plain(path) as file:
         stat = os.fstat(file.fileno())
