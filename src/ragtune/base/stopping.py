@@ -28,7 +28,7 @@ _LEAVE_NOTHING = ("ask", "demo", "serve")
 """Commands that keep nothing to go on with: they answer, until they are stopped."""
 _SHORTLY = 0.05
 """Seconds between two looks whether what can't be cut in two is done."""
-_LONGEST = 2.0
+_LONGEST = 10.0
 """Seconds in which a line has to be written that a thread writes."""
 _UNCUT = "what can't be cut in two, as a library that is being loaded, is finished first"
 
