@@ -332,6 +332,39 @@ def test_a_stop_waits_for_an_object_s_end() -> None:
     assert (done.stdout.split(), done.stderr) == (["whole", "stopped"], f"\n{UNCUT}\n")
 
 
+_IGNORING = """
+import os, signal, time, weakref
+from ragtune.base import stopping
+stopping.install()
+
+class Held:
+    pass
+
+try:
+    held = Held()
+    called = weakref.ref(held, lambda _: os.kill(os.getpid(), signal.SIGINT))
+    del held
+    time.sleep(30)
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+stopping.uninstall()
+held = Held()
+called = weakref.ref(held, lambda _: 1 / 0)
+del held
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="a clock that Windows lacks")
+def test_a_stop_that_c_code_ignores_comes_again() -> None:
+    """Python would tell of it with a traceback, and the run would go on."""
+    done = subprocess.run(
+        [sys.executable, "-c", _IGNORING], capture_output=True, text=True, timeout=25, check=False
+    )
+    assert done.stdout == "stopped\n"
+    assert "Stopped" not in done.stderr
+    assert "ZeroDivisionError" in done.stderr  # of anything else is told as ever
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="a clock that Windows lacks")
 def test_a_second_ctrl_c_cuts_an_import(tmp_path: Path) -> None:
     slow = _SLOW.format(first="SIGINT", caught="raise").replace(

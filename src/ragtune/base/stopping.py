@@ -9,8 +9,9 @@ import _thread
 import contextlib
 import errno
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, ClassVar
 
@@ -48,6 +49,8 @@ class _State:
     """Set when it was said that a signal came, and what is done first."""
     alarm: Any = None
     """The handler in whose place ours waits for the end of what can't be cut in two."""
+    hook: Callable[[sys.UnraisableHookArgs], object] | None = None
+    """Who was told, in the place of ours, of what C code ignored."""
     kept = ""
     """What the last line says of unfinished work."""
     output: OSError | None = None
@@ -62,6 +65,8 @@ def install() -> None:
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             signal.signal(number, _handle)
+        if _ALARM is not None and sys.unraisablehook is not _ignored:
+            _state.hook, sys.unraisablehook = sys.unraisablehook, _ignored
 
 
 def uninstall() -> None:
@@ -70,6 +75,8 @@ def uninstall() -> None:
     _state.asked, _state.interrupted, _state.kept, _state.output = None, False, "", None
     _forget_alarm()
     if threading.current_thread() is threading.main_thread():
+        if _state.hook is not None:
+            sys.unraisablehook, _state.hook = _state.hook, None
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for number in SIGNALS[1:]:
             signal.signal(number, signal.SIG_DFL)
@@ -87,8 +94,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
         return
     elif _ALARM is not None and _in_the_middle(frame):
         _say(_UNCUT)
-        _state.alarm = signal.signal(_ALARM, _look_again)
-        signal.setitimer(signal.ITIMER_REAL, _SHORTLY)
+        _interrupt_shortly()
         return
     _interrupt()
 
@@ -129,6 +135,21 @@ def output_lost(error: OSError) -> None:
     here = threading.current_thread() is threading.main_thread()  # bars are drawn by another
     if here and not _state.finishing and not _state.interrupted:
         _interrupt()
+
+
+def _interrupt_shortly() -> None:
+    assert _ALARM is not None  # else nobody would be here
+    _state.alarm = signal.signal(_ALARM, _look_again)
+    signal.setitimer(signal.ITIMER_REAL, _SHORTLY)
+
+
+def _ignored(what: sys.UnraisableHookArgs) -> None:
+    """Told of what C code ignored that had called Python: a stop comes again, and is no more than that."""
+    if not isinstance(what.exc_value, Stopped):
+        if _state.hook is not None:
+            _state.hook(what)
+    elif threading.current_thread() is threading.main_thread():
+        _interrupt_shortly()
 
 
 def _look_again(_: int, frame: FrameType | None) -> None:
