@@ -84,6 +84,7 @@ def test_a_server_that_answers_otherwise_is_found_out(
         "What is served gives 0 of 6 answers otherwise than the run itself; squad_em 100.0 % where the run "
         "has 100.0 % (54.1 … 100.0), 0.0 points (−45.9 … +45.9:" in said
     )
+    assert "questions): no detectable difference." in said
     # One of six that is wrong could be chance, and is said.
     chat.says = lambda text: "grey" if text == first[0] else right(text)
     found = ragtune.ask_served(answered, endpoint=chat.endpoint, count=6)

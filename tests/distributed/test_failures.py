@@ -130,6 +130,9 @@ def test_a_signal_to_rank_0_leaves_a_checkpoint_and_one_message(ready: Ready, re
     found, said = train(ready, recipe, rank0=("signal_at_step", 3, signal.SIGINT))
     assert found == 130, said
     assert said.count("Stopped by") == 1
+    assert (
+        said.count("Ctrl-C was heard: this step is finished first, and a checkpoint written.") == 1
+    )
     assert "Stopped by Ctrl-C. Training stopped after step 3 of 8: its checkpoint is kept." in said
     assert steps_of(recipe) == [2, 3]
 

@@ -281,8 +281,8 @@ def test_the_merged_models_score(tiny_recipe: dict[str, Any]) -> None:
     text = card(tiny_recipe, summary={"merge": MERGE})
     assert (
         "The merged model gives 1 of 10 answers otherwise than the run itself; squad_em 60.0 % where the run "
-        "has 70.0 % (40.0 … 100.0), −10.0 points (−30.0 … 0.0: the paired 95 % interval over 9 questions)."
-        in text
+        "has 70.0 % (40.0 … 100.0), −10.0 points (−30.0 … 0.0: the paired 95 % interval over 9 questions): no "
+        "detectable difference." in text
     )
 
 

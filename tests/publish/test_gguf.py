@@ -42,8 +42,8 @@ def test_what_is_sent_and_what_the_card_says(hub: Hub, run_dir: Finished) -> Non
     assert "- gguf\n" in card
     assert (
         "The GGUF file gives 1 of 10 answers otherwise than the run itself; squad_em 50.0 % where the run has "
-        "60.0 % (30.0 … 90.0), −10.0 points (−30.0 … 0.0: the paired 95 % interval over 10 questions)."
-        in card
+        "60.0 % (30.0 … 90.0), −10.0 points (−30.0 … 0.0: the paired 95 % interval over 10 questions): no "
+        "detectable difference." in card
     )
     assert "llama-server -m model/model-q8_0.gguf" in card
     assert "cd model && ollama create model -f Modelfile" in card

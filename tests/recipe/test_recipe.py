@@ -244,6 +244,9 @@ def test_a_missing_recipe_names_the_nearest(small: Path, tmp_path: Path) -> None
         == "Recipe smal.yaml does not exist. Did you mean small.yaml?"
     )
     assert refusal(tmp_path / "zzz.yaml") == "Recipe zzz.yaml does not exist."
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "recipe.yaml").touch()
+    assert refusal(tmp_path / "fist") == "fist does not exist. Did you mean first?"
     assert refusal(tmp_path / "no" / "a.yaml") == "Recipe a.yaml does not exist."
 
 

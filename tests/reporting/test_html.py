@@ -350,7 +350,8 @@ def test_data_recipe_and_machine(tmp_path: Path) -> None:
     assert "step 4: out of memory, 2 samples a row" in text
     assert (
         "The merged model gives 1 of 4 answers otherwise than the run itself; aio_em 50.0 % where the run has "
-        "75.0 % (25.0 … 100.0), −25.0 points (−75.0 … 0.0:" in text
+        "75.0 % (25.0 … 100.0), −25.0 points (−75.0 … 0.0: the paired 95 % interval over 4 questions): no "
+        "detectable difference." in text
     )
 
 

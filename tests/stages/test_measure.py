@@ -229,6 +229,8 @@ def test_runs_over_other_questions_are_not_compared(run: Path, tmp_path: Path) -
         ragtune.compare_runs(run, other)
     with pytest.raises(UsageError, match="holds no answers"):
         ragtune.compare_runs(run, tmp_path)
+    with pytest.raises(UsageError, match=r"othre does not exist\. Did you mean .*/other\?"):
+        ragtune.compare_runs(run, tmp_path / "othre")
 
 
 @pytest.fixture(scope="session")

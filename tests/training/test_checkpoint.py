@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ragtune.base.errors import RagtuneError
+from ragtune.model.tensor_file import save_tensors
 from ragtune.stages.context import Context
 from ragtune.stages.order import checkpoints_of
 from ragtune.stages.road import make as make_stage
@@ -255,13 +257,37 @@ def test_nobody_waits_for_a_thread_that_never_began(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def start(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "snapshot", copy.deepcopy)  # it has threads of its own
     monkeypatch.setattr(threading.Thread, "start", start)
-    with pytest.raises(RuntimeError, match="new thread"), Writer() as writer:
+    with pytest.raises(KeyboardInterrupt), Writer() as writer:
         begin(writer, tmp_path / "checkpoint-1", full)
     assert writer._written.is_set()
+
+
+@pytest.mark.parametrize("refused", ["all", "checkpoint-1", "ThreadPool"])
+def test_where_the_system_refuses_a_thread_the_checkpoint_is_written_without(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    refused: str,
+) -> None:
+    folder, begins = tmp_path / "checkpoint-1", threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if refused == "all" or thread.name.startswith(refused):
+            raise RuntimeError("can't start new thread")
+        begins(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with Writer() as writer:
+        begin(writer, folder, lambda one: save_tensors({"one": one}, folder / "large"))
+    assert torch.equal(load_file(folder / "large")["one"], torch.ones(3))
+    assert is_whole(folder)
+    assert (tmp_path / "counts").exists()
+    told = "The system refuses a thread: checkpoint-1 is written before the training goes on."
+    assert (told in capsys.readouterr().out) is (refused != "ThreadPool")
 
 
 def test_a_lock_that_is_lost_meanwhile_gets_no_manifest(

@@ -20,8 +20,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ragtune.base.errors import is_out_of_memory
 from ragtune.base.files import appending, json_line, whole_lines
 from ragtune.base.lock import require_held
+from ragtune.base.screen.activity import Update
 from ragtune.base.screen.console import note, warn
-from ragtune.base.screen.progress import Update, progress
+from ragtune.base.screen.progress import progress
 from ragtune.base.stopping import finishing, stop_if_asked
 from ragtune.model.hardware import free_gpu
 from ragtune.model.quiet import quiet
@@ -95,7 +96,7 @@ class _Kept:
             note(f"Going on: {self._done:,} of {total:,} results are kept.")
         with (
             progress(self._title, total, done=self._done, unit="texts") as self._update,
-            finishing(),
+            finishing("this batch of texts is read first"),
         ):
             while left := [
                 r for key, r in zip(keys, requests, strict=True) if key not in self._known

@@ -40,7 +40,7 @@ class LlamaCpp:
             if pending:
                 with self._loaded(prompts) as llama:
                     for qid, ids in pending:
-                        with finishing():
+                        with finishing("this answer is finished first"):
                             kept.add([self._ask(llama, encoder, qid, ids)])
                         stop_if_asked(f"{len(kept.done)} of {len(prompts)} answers are kept.")
             return kept.in_order()

@@ -123,7 +123,8 @@ class Local:
                 with lengths_forgotten(self.model):
                     # Of all, not of those that are left: a run that goes on has the batches that it had.
                     self._choose(settings, [ids for _, ids in order])
-                    with finishing():
+                    # One that is listened to stops with its next token.
+                    with finishing("" if self.heard else "this batch of answers is finished first"):
                         self._ask(kept, order, settings, tokenizer)
             return kept.in_order()
 

@@ -12,8 +12,9 @@ from typing import IO, Any
 
 from ragtune.base.files import appending, json_line, read_jsonl, whole_lines, write_jsonl
 from ragtune.base.lock import require_held
+from ragtune.base.screen.activity import Update
 from ragtune.base.screen.console import note, warn
-from ragtune.base.screen.progress import Update, progress
+from ragtune.base.screen.progress import progress
 from ragtune.data.spans import Source
 
 

@@ -12,9 +12,9 @@ from ragtune.base.commands import command_line
 from ragtune.base.disk import named_path
 from ragtune.base.errors import UsageError
 from ragtune.base.lock import refusal
-from ragtune.base.text import nearest
 from ragtune.model.hardware import answering_alone
 from ragtune.publish.settings import SETTINGS
+from ragtune.recipe.load import did_you_mean
 from ragtune.stages.context import Context
 from ragtune.stages.holds import require_whole_stage
 from ragtune.stages.order import stage_named
@@ -50,10 +50,8 @@ def open_source(source: str | Path, overrides: Sequence[str]) -> Model:
         )
     if is_of_hub(path):
         return open_published(download(name), name, overrides)
-    runs = [str(one.parent) for one in path.parent.glob(f"*/{RECIPE}")]
-    near = nearest(str(path), sorted(runs))
     raise UsageError(
-        f"{path} does not exist.{f' Did you mean {near}?' if near else ''}",
+        f"{path} does not exist.{did_you_mean(path)}",
         "Name the directory of a run, such as runs/NAME, or what `ragtune push` sent: owner/name of the Hub.",
     )
 

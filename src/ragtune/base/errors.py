@@ -65,6 +65,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def no_thread(error: BaseException) -> bool:
+    """Whether an error means that the system lets this process start no more threads."""
+    return isinstance(error, RuntimeError) and "can't start new thread" in str(error)
+
+
 def is_panic(error: BaseException) -> bool:
     """Whether an error is a panic of a library in Rust, which is no Exception: tokenizers raises it."""
     kind = type(error)
@@ -83,6 +88,12 @@ def in_words(error: BaseException) -> RagtuneError:
         return error
     if is_out_of_memory(error):
         return RagtuneError(f"There is too little memory: {first_line(error)}", _MEMORY_ADVICE)
+    if no_thread(error):
+        return RagtuneError(
+            "The system lets this process start no more threads.",
+            "Raise the limit (`ulimit -u`; of a container, how many processes it may have), or end what else "
+            "runs there. What is finished is kept: the same command goes on.",
+        )
     return lost_disk(error) or RagtuneError(
         f"{type(error).__name__}: {first_line(error)}",
         "This is a fault of ragtune, or of a library that it uses. The same command with --debug shows "

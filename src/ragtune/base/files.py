@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from ragtune.base.disk import disk_errors
-from ragtune.base.errors import RagtuneError
+from ragtune.base.errors import RagtuneError, no_thread
 from ragtune.base.reading import no_links, open_plain, read_text
+from ragtune.base.screen.activity import BYTES
 from ragtune.base.text import size_of
 from ragtune.base.windows import rename
 
@@ -269,7 +270,7 @@ def _identity(stat: os.stat_result) -> tuple[int, ...]:
 
 def sha256(path: Path) -> str:
     """Hex digest of a file's content."""
-    from ragtune.base.screen.progress import BYTES, busy  # noqa: PLC0415 - it loads rich, which --help does without
+    from ragtune.base.screen.progress import busy  # noqa: PLC0415 - it loads rich, which --help does without
 
     with open_plain(path) as file:
         stat = os.fstat(file.fileno())
@@ -291,7 +292,10 @@ _AT_A_TIME = threading.Semaphore(max(2, min(8, os.cpu_count() or 1)))
 
 
 def later(work: Callable[[], T]) -> Future[T]:
-    """Do something beside everything else, a few such at a time; the end of the program does not wait."""
+    """Do something beside everything else, a few such at a time; the end of the program does not wait.
+
+    Where the system refuses a thread it is done at once.
+    """
     future: Future[T] = Future()
 
     def run() -> None:
@@ -301,5 +305,10 @@ def later(work: Callable[[], T]) -> Future[T]:
         except BaseException as error:  # noqa: BLE001 - whoever asks for the result gets it
             future.set_exception(error)
 
-    threading.Thread(target=run, daemon=True).start()
+    try:
+        threading.Thread(target=run, daemon=True).start()
+    except RuntimeError as error:
+        if not no_thread(error):
+            raise
+        run()
     return future

@@ -1,20 +1,22 @@
-"""Stopping on Ctrl-C, SIGTERM or a lost output: at once, or where nothing is lost.
+"""Stopping on Ctrl-C, SIGTERM or a lost output: at once, or where nothing is lost, which is said at once.
 
 Handlers are put in place by the command line alone. In a notebook Ctrl-C is Python's own.
 """
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import errno
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 from ragtune.base.commands import command_line
-from ragtune.base.screen.output import complain
+from ragtune.base.screen.output import complain, interject
 from ragtune.base.secrets import hide
 
 _BREAK = getattr(signal, "SIGBREAK", None)
@@ -27,6 +29,9 @@ _LEAVE_NOTHING = ("ask", "demo", "serve")
 """Commands that keep nothing to go on with: they answer, until they are stopped."""
 _SHORTLY = 0.05
 """Seconds between two looks whether what can't be cut in two is done."""
+_LONGEST = 10.0
+"""Seconds in which a line has to be written that a thread writes."""
+_UNCUT = "what can't be cut in two, as a library that is being loaded, is finished first"
 
 
 class Stopped(KeyboardInterrupt):
@@ -38,10 +43,14 @@ class _State:
     """The signal that came."""
     interrupted = False
     """Whether it broke into whatever was running then."""
-    finishing = 0
-    """How many loops are running that come to a stop by themselves."""
+    finishing: ClassVar[list[str]] = []
+    """Of each loop that is running and comes to a stop by itself what it does first; the innermost last."""
+    said: threading.Event | None = None
+    """Set when it was said that a signal came, and what is done first."""
     alarm: Any = None
     """The handler in whose place ours waits for the end of what can't be cut in two."""
+    hook: Callable[[sys.UnraisableHookArgs], object] | None = None
+    """Who was told, in the place of ours, of what C code ignored."""
     kept = ""
     """What the last line says of unfinished work."""
     output: OSError | None = None
@@ -56,13 +65,18 @@ def install() -> None:
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             signal.signal(number, _handle)
+        if _ALARM is not None and sys.unraisablehook is not _ignored:
+            _state.hook, sys.unraisablehook = sys.unraisablehook, _ignored
 
 
 def uninstall() -> None:
     """Python's own handlers again; what came is forgotten."""
+    _wait_until_said()
     _state.asked, _state.interrupted, _state.kept, _state.output = None, False, "", None
     _forget_alarm()
     if threading.current_thread() is threading.main_thread():
+        if _state.hook is not None:
+            sys.unraisablehook, _state.hook = _state.hook, None
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for number in SIGNALS[1:]:
             signal.signal(number, signal.SIG_DFL)
@@ -76,12 +90,42 @@ def _handle(number: int, frame: FrameType | None) -> None:
         for one in SIGNALS:
             signal.signal(one, signal.SIG_DFL)
     elif _state.finishing:
+        _say(_state.finishing[-1])
         return
     elif _ALARM is not None and _in_the_middle(frame):
-        _state.alarm = signal.signal(_ALARM, _look_again)
-        signal.setitimer(signal.ITIMER_REAL, _SHORTLY)
+        _say(_UNCUT)
+        _interrupt_shortly()
         return
     _interrupt()
+
+
+def _say(first: str) -> None:
+    """Say that a signal was heard, and what is done first, if that takes its time.
+
+    By a thread: the handler may have broken into what is writing just now, and would wait for it forever.
+    `threading` has locks of that kind as well.
+    """
+    if not first:
+        return
+    line = f"{last_words()[1]} was heard: {first}. A second one stops at once."
+    said = _state.said = threading.Event()
+
+    def say() -> None:
+        try:
+            interject(line)
+        finally:
+            said.set()
+
+    try:
+        _thread.start_new_thread(say, ())
+    except RuntimeError:  # the system refuses a thread: the last words still come
+        said.set()
+
+
+def _wait_until_said() -> None:
+    if _state.said is not None:
+        _state.said.wait(_LONGEST)
+        _state.said = None
 
 
 def output_lost(error: OSError) -> None:
@@ -91,6 +135,21 @@ def output_lost(error: OSError) -> None:
     here = threading.current_thread() is threading.main_thread()  # bars are drawn by another
     if here and not _state.finishing and not _state.interrupted:
         _interrupt()
+
+
+def _interrupt_shortly() -> None:
+    assert _ALARM is not None  # else nobody would be here
+    _state.alarm = signal.signal(_ALARM, _look_again)
+    signal.setitimer(signal.ITIMER_REAL, _SHORTLY)
+
+
+def _ignored(what: sys.UnraisableHookArgs) -> None:
+    """Told of what C code ignored that had called Python: a stop comes again, and is no more than that."""
+    if not isinstance(what.exc_value, Stopped):
+        if _state.hook is not None:
+            _state.hook(what)
+    elif threading.current_thread() is threading.main_thread():
+        _interrupt_shortly()
 
 
 def _look_again(_: int, frame: FrameType | None) -> None:
@@ -129,13 +188,18 @@ def _in_the_middle(frame: FrameType | None) -> bool:
 
 
 @contextlib.contextmanager
-def finishing() -> Iterator[None]:
-    """Within, the first signal only makes `asked` true: the loop stops where nothing is lost."""
-    _state.finishing += 1
+def finishing(first: str = "") -> Iterator[None]:
+    """Within, the first signal only makes `asked` true: the loop stops where nothing is lost.
+
+    Args:
+        first: what is done before it stops, for who presses Ctrl-C: "this step is finished first". Nothing
+            is said of what takes no time.
+    """
+    _state.finishing.append(first)
     try:
         yield
     finally:
-        _state.finishing -= 1
+        _state.finishing.remove(first)
 
 
 def asked() -> bool:
@@ -182,6 +246,7 @@ def farewell(arguments: list[str]) -> int:
     That is 141 and nothing is said if who read the output went away (as head does), 1 if the output failed.
     """
     _forget_alarm()
+    _wait_until_said()
     for number in SIGNALS:  # one more could only cut these words
         signal.signal(number, signal.SIG_IGN)
     code, name, kept = last_words()

@@ -63,11 +63,16 @@ class TooLong:
             self.longest = max(self.longest, tokens)
             self.qids += [qid] if len(self.qids) < _QIDS else []
 
-    def words(self, split: str) -> str:
-        """What was counted; of training what is trained, of the evaluation what would be right."""
+    def words(self, split: str, of: str = "") -> str:
+        """What was counted; of training what is trained, of the evaluation what would be right.
+
+        Args:
+            split: train or eval.
+            of: how many were looked at, in words, where these are not all.
+        """
         what = "trained answers" if split == "train" else "questions' accepted answers"
         return (
-            f"{self.count:,} of {self.of:,} {what} have more than {self.max_new_tokens:,} tokens "
+            f"{self.count:,} of {of or f'{self.of:,}'} {what} have more than {self.max_new_tokens:,} tokens "
             f"(the longest has {self.longest:,}): they can't be given whole"
         )
 

@@ -12,8 +12,9 @@ from typing import TypedDict
 
 from ragtune.base.errors import UsageError
 from ragtune.base.files import read_json, read_jsonl, write_json, write_jsonl
+from ragtune.base.screen.activity import BYTES
 from ragtune.base.screen.console import note, warn
-from ragtune.base.screen.progress import BYTES, progress
+from ragtune.base.screen.progress import progress
 from ragtune.data import aio
 from ragtune.data.audit import AuditReport, in_order
 from ragtune.data.auditor import Auditor

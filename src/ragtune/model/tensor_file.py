@@ -17,6 +17,7 @@ from peft import peft_model
 from safetensors.torch import save_file
 from transformers import modeling_utils
 
+from ragtune.base.errors import no_thread
 from ragtune.base.files import remember
 
 KINDS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
@@ -114,10 +115,15 @@ def save_tensors(
         return
     path, ordered = Path(filename), in_file(tensors)
     path.unlink(missing_ok=True)
-    with TensorFile(path, lambda _: None) as file:
-        file.write(header(ordered, metadata))
-        for tensor in ordered.values():
-            file.put(tensor.detach().cpu())
+    try:
+        with TensorFile(path, lambda _: None) as file:
+            file.write(header(ordered, metadata))
+            for tensor in ordered.values():
+                file.put(tensor.detach().cpu())
+    except RuntimeError as error:
+        if not no_thread(error):
+            raise
+        save_file(tensors, filename, metadata)  # it needs none
 
 
 @contextmanager

@@ -150,19 +150,31 @@ def _with_templates(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"prompt": recipe.prompt.model_copy(update=texts)})
 
 
+def did_you_mean(path: Path, root: type[Section] = Recipe) -> str:
+    """What to say of a path at which nothing is: the recipe or run directory beside it with the likest name.
+
+    Args:
+        path: which doesn't exist.
+        root: Recipe; or Corpus, for corpus files and the folders of corpora.
+    """
+    inner = f"{root.__name__.lower()}.yaml"
+    beside = [one.name for one in path.parent.glob("*.y*ml")]
+    beside += [one.parent.name for one in path.parent.glob(f"*/{inner}")]
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    return f" Did you mean {path.parent / near[0]}?" if near else ""
+
+
 def _read_yaml(path: Path, root: type[Section]) -> tuple[dict[str, Any], dict[str, str]]:
     """The values of a YAML file and, for each dotted key, the place where it stands."""
     what, init = root.__name__, f"`ragtune init{_OPTIONS[root]}`"
     try:
         text = read_text(path, _LARGEST)
     except FileNotFoundError:
-        near = difflib.get_close_matches(
-            path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1
-        )
-        hint = f" Did you mean {path.parent / near[0]}?" if near else ""
+        named = path.suffix in (".yaml", ".yml")  # else it may have been meant for a directory
         raise UsageError(
-            f"{what} {path} does not exist.{hint}",
-            f"{init} writes a commented {what.lower()} to start from.",
+            f"{f'{what} ' if named else ''}{path} does not exist.{did_you_mean(path, root)}",
+            f"{init} writes a commented {what.lower()} to start from."
+            + ("" if named or root is Corpus else " A run is named by its directory, runs/NAME."),
         ) from None
     except IsADirectoryError:
         raise UsageError(

@@ -178,9 +178,16 @@ def asked_again(who: str, found: Reasked) -> str:
     return (
         f"{words}; {metric} {rate(again['value'])} % where the run has {rate(own['value'])} % "
         f"({rate(own['low'])} … {rate(own['high'])}), {points(difference['value'])} points "
-        f"({low} … {high}: the paired 95 % interval over {one_or_many(found['n'], 'question', 'questions')})."
-        f"{some}"
+        f"({low} … {high}: the paired 95 % interval over {one_or_many(found['n'], 'question', 'questions')})"
+        f"{_detected(found)}.{some}"
     )
+
+
+def _detected(found: Reasked) -> str:
+    """What a difference shows, unless it was said that this is another model, or nothing follows from it."""
+    if is_other(found) or found.get("confined"):
+        return ""
+    return ": no detectable difference"
 
 
 def rendered(template: str, **values: object) -> str:

@@ -16,7 +16,7 @@ from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.screen.console import note
 from ragtune.data.example import Example
 from ragtune.data.prepare import load_examples
-from ragtune.recipe.load import load_recipe
+from ragtune.recipe.load import did_you_mean, load_recipe
 from ragtune.recipe.schema import Recipe
 from ragtune.scoring.compare import Runs, against_first
 from ragtune.scoring.score import Answers, Scored, score_answers
@@ -159,8 +159,9 @@ def _no_answers(path: Path, data_eval: str | None = None) -> UsageError:
             f"{path} holds no answers after tuning to {data_eval}.",
             f"Ask it: {command_line('ragtune', 'evaluate', path, f'data.eval={data_eval}')}",
         )
+    wrong = "holds no answers." if path.exists() else f"does not exist.{did_you_mean(path)}"
     return UsageError(
-        f"{path} holds no answers.",
+        f"{path} {wrong}",
         "Name a finished run, or a folder of one such as RUN/eval/NAME/before or "
         "RUN/eval/NAME/checkpoints/50.",
     )

@@ -21,7 +21,7 @@ from typing import Self, TypeVar
 from torch import Tensor
 
 from ragtune.base.disk import disk_errors
-from ragtune.base.errors import is_out_of_memory
+from ragtune.base.errors import is_out_of_memory, no_thread
 from ragtune.base.files import remove
 from ragtune.base.lock import require_held
 from ragtune.base.memory import available_memory
@@ -97,7 +97,10 @@ class Writer:
         self._begin(path.name, partial(self._finish, path, needed, self._left, then))
 
     def _begin(self, name: str, finish: Callable[[], None]) -> None:
-        """Let a thread finish a checkpoint; it is waited for from then on, whatever cuts this off."""
+        """Let a thread finish a checkpoint; it is waited for from then on, whatever cuts this off.
+
+        Where the system refuses a thread it is finished here, before the training goes on.
+        """
         begun, written = threading.Lock(), threading.Event()
 
         def work() -> None:
@@ -108,20 +111,24 @@ class Writer:
         try:
             self._written = written
             threading.Thread(target=work, name=name).start()
-        except BaseException:  # there may be a thread, or none
+        except BaseException as error:  # there may be a thread, or none
+            if no_thread(error):
+                warn(f"The system refuses a thread: {name} is written before the training goes on.")
+                work()
+                return
             if begun.acquire(blocking=False):  # it doesn't work any more
                 written.set()
             raise
 
     def save(self, write: Callable[[T], object], value: T) -> None:
-        """Let a value with tensors be written as it is now; at once, where memory is short for a copy."""
+        """Let a value with tensors be written as it is now; at once, where memory or a thread lacks for it."""
         copied = None
         free = available_memory()
         if free is not None and _ROOM * sum(one.nbytes for one in _tensors(value)) <= free:
             try:
                 copied = snapshot(value)
             except (MemoryError, RuntimeError) as error:  # a limit that the system doesn't tell of
-                if not is_out_of_memory(error):
+                if not (is_out_of_memory(error) or no_thread(error)):
                     raise
         if copied is None:
             write(value)

@@ -20,7 +20,7 @@ from transformers.trainer_utils import TrainOutput
 
 from ragtune.base.errors import UsageError, is_out_of_memory
 from ragtune.base.screen.progress import busy
-from ragtune.base.stopping import asked, stop_if_asked
+from ragtune.base.stopping import asked, finishing, stop_if_asked
 from ragtune.data.encode import Sample
 from ragtune.model.fast.lora import drop_waiting
 from ragtune.model.hardware import autocast, free_gpu
@@ -67,7 +67,10 @@ class PreferenceTrainer(PackedTrainer):
         """
         self.model.eval()
         known: dict[str, float] = {}
-        with busy("reading the pairs before training", len(self.rows), unit="rows") as update:
+        with (
+            finishing("this row of pairs is read first"),
+            busy("reading the pairs before training", len(self.rows), unit="rows") as update,
+        ):
             for index, row in enumerate(self.rows):
                 update(index)
                 self._look_for_a_stop()

@@ -53,6 +53,7 @@ from ragtune.training.watch import Entry, Progress, Watch, tokens_of
 
 _NAMED = 5
 """Layers that a message names, of many."""
+_FIRST = "this step is finished first, and a checkpoint written"
 _LOGGED = ("step", "loss", "grad_norm", "learning_rate")
 """Of Trainer's log, beside what is found on the evaluation set."""
 _TIMES = ("_runtime", "_per_second", "_preparation_time")
@@ -148,7 +149,7 @@ def train(model: PreTrainedModel, job: Job) -> tuple[Tuned, TrainResult]:
         checkpoint = newest_whole(job.checkpoints) if job.leads else None
         if world:
             checkpoint = _agreed(world, tuned, job, checkpoint)
-        with finishing(), world.together() if world else contextlib.nullcontext():
+        with finishing(_FIRST), world.together() if world else contextlib.nullcontext():
             log, shown, seconds = _fit(job, tuned, masks, checkpoint)
             result = _save(job, tuned, log, shown, seconds)
     tuned.eval()

@@ -12,7 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ragtune.base.errors import RagtuneError
 from ragtune.base.lock import require_held
-from ragtune.base.screen.progress import Update
+from ragtune.base.screen.activity import Update
 from ragtune.data.encode import Sample
 from ragtune.training.questions import Questions
 from ragtune.training.table import LossTable

@@ -16,12 +16,16 @@ from typing import Any
 import pytest
 import yaml
 from rich.console import Console
+from rich.progress import Task, TaskID
+from rich.table import Column
 
 from ragtune import cli
 from ragtune.base.files import sha256
-from ragtune.base.screen import progress
+from ragtune.base.screen import activity, progress
+from ragtune.base.screen.activity import BYTES, Activity
 from ragtune.base.screen.console import Door, console, note, to_stderr
-from ragtune.base.screen.progress import BYTES, busy, in_parts
+from ragtune.base.screen.output import interject
+from ragtune.base.screen.progress import busy, in_parts
 from ragtune.base.text import duration
 
 
@@ -36,7 +40,7 @@ class Clock:
 def after(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Lets so many seconds pass, and the thread look once; by itself it doesn't wake."""
     clock, pulse = Clock(), progress._Pulse()
-    monkeypatch.setattr(progress, "clock", clock)
+    monkeypatch.setattr(activity, "clock", clock)
     monkeypatch.setattr(progress, "_pulse", pulse)
     monkeypatch.setattr(progress, "_LOOKS", 1e-4)
 
@@ -62,17 +66,38 @@ def test_a_line_every_half_minute(
     after: Callable[[float], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with progress.progress("answering (before)", 637, unit="questions") as update:
+        after(29)
         update(60)
-        after(29)
         after(1)
-        update(120)
         after(29)
+        update(120)
         after(1)
         update(637)
     assert capsys.readouterr().out.splitlines() == [
-        "answering (before): 60 of 637 (9 %), 2.0 questions/s, 30 s so far, about 5 min to go",
+        "answering (before): 60 of 637 (9 %), 2.1 questions/s, 30 s so far, about 5 min to go",
         "answering (before): 120 of 637 (18 %), 2.0 questions/s, 60 s so far, about 4 min to go",
         "answering (before): 637 of 637 (100 %), 10.6 questions/s, 60 s in all",
+    ]
+
+
+def test_within_a_large_part_the_time_to_go_moves_and_then_nothing_is_promised(
+    after: Callable[[float], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = Activity("answering", 100, 0, "questions", None)
+    task = Task(TaskID(0), "answering", 100, 0, _get_time=activity.clock)
+    column, shown = progress._ToGo(one, Column()), list[str]()
+    with progress.progress("answering", 100, unit="questions") as update:
+        for seconds, done in ((50, 0), (0, 50), (40, 50), (40, 50)):
+            after(seconds)
+            update(done)
+            one.move(done)
+            shown.append(column.render(task).plain)
+    assert shown == ["-:--:--", "0:00:50", "0:00:10", "-:--:--"]
+    assert capsys.readouterr().out.splitlines() == [
+        "answering: 0 of 100 (0 %), 50 s so far",
+        "answering: 50 of 100 (50 %), 1.0 questions/s, 90 s so far, about 10 s to go",
+        "answering: 50 of 100 (50 %), 1.0 questions/s, 2 min so far",
+        "answering: 50 of 100 (50 %), 2.6 s each, 2 min in all",
     ]
 
 
@@ -85,7 +110,7 @@ def test_what_is_said_beside_it_changes_nothing(
         update(4, "loss 0.9000  700 tokens/s")
         after(10)
     assert capsys.readouterr().out.splitlines()[1] == (
-        "training: 4 of 100 (4 %), 7.5 s each, loss 0.9000  700 tokens/s, 30 s so far, about 12 min to go"
+        "training: 4 of 100 (4 %), 5.0 s each, loss 0.9000  700 tokens/s, 30 s so far, about 8 min to go"
     )
 
 
@@ -98,11 +123,15 @@ def test_what_was_done_before_makes_nothing_faster(
         after(30)
     with busy("downloading", unit=BYTES) as update:
         update(2**30, "", 2**32)
+        after(29)
+        activity.clock.now += 3  # type: ignore[attr-defined]
         update(2**31, "", 2**32)
-        after(32)
+        after(0)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "answering: 100 of 200 (50 %), 30 s so far"
-    assert lines[1].startswith("answering: 130 of 200 (65 %), 2.0 s each, 60 s so far, about 2 min")
+    assert lines[1].startswith(
+        "answering: 130 of 200 (65 %), 1.0 questions/s, 60 s so far, about 40 s"
+    )
     assert lines[3] == (
         "downloading: 2.0 GiB of 4.0 GiB (50 %), 32 MiB/s, 32 s so far, about 64 s to go"
     )
@@ -118,8 +147,10 @@ def test_nothing_to_count(
         (tmp_path / "a").write_bytes(bytes(2048))
         after(30)
     with busy("reading", unit="records") as update:
+        after(29)
+        activity.clock.now += 1  # type: ignore[attr-defined]
         update(50, "12 records", 200, 120)
-        after(30)
+        after(0)
     assert capsys.readouterr().out.splitlines() == [
         "loading a model: 90 s so far",
         "writing: 2 KiB of 4 KiB (50 %), 1 KiB/s, 30 s so far, about 30 s to go",
@@ -177,7 +208,7 @@ def test_an_end_that_nobody_reads(after: Callable[[float], None], monkeypatch: A
     monkeypatch.setattr("ragtune.base.screen.console.console", Console(file=closed))
     monkeypatch.setattr(progress, "_LOOKS", 1e9)
     with busy("loading"):
-        progress.clock.now = 30.0  # type: ignore[attr-defined]
+        activity.clock.now = 30.0  # type: ignore[attr-defined]
         progress._pulse._run(threading.Event())
 
 
@@ -248,6 +279,23 @@ def test_on_a_terminal_a_bar_moves_and_no_line_is_added(
     assert screen.getvalue().endswith("loading a model: 30 s so far\n")
 
 
+@pytest.mark.usefixtures("after")
+def test_what_interrupts_stands_above_the_bars(
+    screen: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Written beside rich's back, it would be taken for a bar's own line, and wiped away."""
+    with progress.progress("training", 4), progress.progress("asking", 10) as update:
+        interject("Ctrl-C was heard.")
+        update(10)
+    assert capsys.readouterr().err == ""
+    lines = screen.getvalue().splitlines()
+    (line,) = (n for n, text in enumerate(lines) if "was heard" in text)
+    assert lines[line].endswith("Ctrl-C was heard.")
+    assert any("training" in text for text in lines[line + 1 :])
+    interject("Stopped.")
+    assert capsys.readouterr().err == "\nStopped.\n"
+
+
 def left_on(written: str) -> list[str]:
     """The lines that stand on a terminal: line ends, erased lines and steps upwards are followed."""
     lines, row = [""], 0
@@ -310,7 +358,7 @@ def test_in_parts(after: Callable[[float], None], capsys: pytest.CaptureFixture[
     assert in_parts("tokenising", act, range(600), "prompts") == [2 * i for i in range(600)]
     assert sizes == [256, 256, 88]
     assert capsys.readouterr().out.splitlines()[0] == (
-        "tokenising: 256 of 600 (42 %), 6.4 prompts/s, 40 s so far, about 54 s to go"
+        "tokenising: 256 of 600 (42 %), 12.8 prompts/s, 40 s so far, about 7 s to go"
     )
 
 
@@ -371,8 +419,9 @@ def test_no_width_cuts_a_time_or_a_figure(
     door, out = Door(), io.StringIO()
     door.file, door.width, door._force_terminal = out, width, True
     monkeypatch.setattr(progress, "console", door)
-    with progress._bar("training", 100, 0) as move:
-        move(50, "loss 6.6900  1,234 tokens/s")
+    monkeypatch.setattr(activity, "clock", Clock())
+    with progress._bar(one := Activity("training", 100, 0, "", None)):
+        one.move(50, "loss 6.6900  1,234 tokens/s")
     lines = [
         line.strip()
         for line in re.split(r"[\r\n]|\x1b\[[0-9;?]*[a-zA-Z]", out.getvalue())

@@ -446,6 +446,20 @@ def test_answers_that_are_too_long_are_counted_of_prepared_data_too(
         assert train["advice"] == "Raise evaluate.max_new_tokens."
 
 
+def test_a_count_of_the_first_records_says_that_it_is_one(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    tiny_recipe["data"]["train"] = str(write_records(tmp_path / "many.jsonl", make_records(101)))
+    page = found(tiny_recipe, tmp_path, "evaluate.max_new_tokens=1")
+    train, evaluated = (one["message"] for one in page["answers"])
+    assert re.match(r"train: \d+ of the first 100 trained answers have more than 1 tokens", train)
+    assert re.match(r"eval: \d+ of 10 questions' accepted answers have more than", evaluated)
+    assert (
+        page["truncation"][0]["message"] == "none of 110 prompts (the first of each split) is cut"
+    )
+    assert "all of 110 examples (the first of each split) are" in page["vocabulary"][0]["message"]
+
+
 def test_answers_inside_words_are_counted(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
     eyes = low(0, "eyes") | {"answers": ["stre"]}
     wide = low(1, "wide") | {"answers": ["ＳＴＲＥＥＴ"]}

@@ -27,6 +27,8 @@ _PLAIN = {
 
 _MOVES = re.compile(r"(\n|\x1b\[A)+")
 _PART = 1 << 16
+_above: list[Callable[[str], None]] = []
+"""What writes above the bars that move, the innermost last."""
 Lost = Callable[[OSError], None]
 
 
@@ -251,6 +253,24 @@ def say_json(value: object, indent: int | None = None) -> None:
 def complain(text: str) -> None:
     """Write to standard error."""
     _write(sys.stderr, visible(text))
+
+
+def interject(text: str) -> None:
+    """Say a line in the middle of whatever is shown: above a bar that moves, else on standard error."""
+    if _above:
+        _above[-1](text)
+    else:
+        complain(f"\n{text}\n")
+
+
+@contextlib.contextmanager
+def interjecting(above: Callable[[str], None]) -> Iterator[None]:
+    """Within, a bar moves on the terminal; `above` writes a line that it doesn't write over."""
+    _above.append(above)
+    try:
+        yield
+    finally:
+        _above.pop()
 
 
 def _write(stream: TextIO | None, text: str) -> None:

@@ -9,27 +9,29 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Column
+from rich.text import Text
 
+from ragtune.base.screen import activity as activities
 from ragtune.base.screen import notebook
+from ragtune.base.screen.activity import BYTES, Activity, Update
 from ragtune.base.screen.console import console, note
+from ragtune.base.screen.output import interjecting
 from ragtune.base.screen.visible import in_line
-from ragtune.base.text import duration, size_of
 
 EVERY = 30.0
 """Seconds between two lines, and before the first."""
@@ -37,9 +39,6 @@ _LOOKS = 30
 """How often the thread looks within that time; a notebook's line moves each time."""
 _LONG = 6
 """What runs for this part of that time is told of; else that of which it is a part."""
-BYTES = "bytes"
-"""A unit of its own: shown as sizes."""
-
 _BAR = 72
 """The width, in cells, below which there is no room for a bar and the time so far."""
 _PART = 256
@@ -47,114 +46,26 @@ _PART = 256
 T = TypeVar("T")
 R = TypeVar("R")
 
-clock = time.monotonic
-
-
-class Update(Protocol):
-    """Moves an activity to `completed`, with a short text behind it, and a total once known.
-
-    Where something else is `counted` than what says how far it is, records and not bytes, that is the speed.
-    """
-
-    def __call__(
-        self,
-        completed: int,
-        text: str = "",
-        total: int | None = None,
-        counted: int | None = None,
-    ) -> None: ...
-
-
-@dataclass(eq=False)
-class _Activity:
-    """Something that takes its time."""
-
-    what: str
-    total: int | None
-    begun: int | None
-    """What was done before; None until the first word of a download, which may go on."""
-    unit: str
-    growing: Path | None
-    """A file or folder, the bytes of which say how far it is."""
-    before: int = 0
-    """The bytes that were in it."""
-    done: int = 0
-    text: str = ""
-    start: float = field(default_factory=lambda: clock())  # noqa: PLW0108 - a test's clock is another
-    told: bool = False
-    counted: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.growing is not None:
-            self.before = _bytes_in(self.growing)
-        self.done = self.begun or 0
-
-    def move(
-        self,
-        completed: int,
-        text: str = "",
-        total: int | None = None,
-        counted: int | None = None,
-    ) -> None:
-        self.begun = min(completed if self.begun is None else self.begun, completed)
-        self.done, self.text, self.total = completed, text, total or self.total
-        self.counted = counted
-
-    def line(self, now: float, *, ended: bool = False) -> str:
-        """What, how far, how fast, since when and how long still."""
-        took = max(now - self.start, 1e-9)
-        if self.growing is not None and not ended:
-            self.done = _bytes_in(self.growing) - self.before
-        made = self.made
-        fast = made > 0 and self._fast((self.counted or made) / took)
-        parts = [self._far(), fast, self.text]
-        parts.append(f"{duration(took)} {'in all' if ended else 'so far'}")
-        if not ended and made > 0 and self.total and self.total > self.done:
-            parts.append(f"about {duration((self.total - self.done) * took / made)} to go")
-        return f"{self.what}: {', '.join(part for part in parts if part)}"
-
-    @property
-    def made(self) -> int:
-        """What was done since it began."""
-        return self.done - (self.begun or 0)
-
-    @property
-    def share(self) -> float | None:
-        """How far it is, from 0 to 1; None where that isn't known."""
-        return min(self.done / self.total, 1.0) if self.total else None
-
-    def _far(self) -> str:
-        size = size_of if self.unit == BYTES else "{:,}".format
-        if not self.total:
-            return size(self.done) if self.done and not self.counted else ""
-        share = f"{100 * self.done // self.total} %"
-        return share if self.counted else f"{size(self.done)} of {size(self.total)} ({share})"
-
-    def _fast(self, rate: float) -> str:
-        if self.unit == BYTES:
-            return f"{size_of(rate)}/s"
-        return f"{rate:,.1f} {self.unit}/s" if rate >= 1 else f"{1 / rate:,.1f} s each"
-
 
 class _Pulse:
     """What is under way, the outermost first, and the thread that tells of it."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.activities: list[_Activity] = []
+        self.activities: list[Activity] = []
         self.bars = 0
         """Bars that move on a terminal: nothing else is said beside them."""
         self.told = 0.0
         self.over = threading.Event()
 
-    def begin(self, activity: _Activity) -> None:
+    def begin(self, activity: Activity) -> None:
         with self.lock:
             if not self.activities:
-                self.told, self.over = clock(), threading.Event()
+                self.told, self.over = activities.clock(), threading.Event()
                 threading.Thread(target=self._run, args=(self.over,), daemon=True).start()
             self.activities.append(activity)
 
-    def end(self, activity: _Activity) -> None:
+    def end(self, activity: Activity) -> None:
         """With what an interrupt left above it. When this returns, nothing is told of it any more."""
         with self.lock:
             if activity in self.activities:
@@ -174,7 +85,7 @@ class _Pulse:
         with self.lock:
             if self.bars or not self.activities:
                 return
-            now = clock()
+            now = activities.clock()
             page, due = notebook.page(), now - self.told >= EVERY
             if not (page or due):
                 return
@@ -224,15 +135,20 @@ def busy(
     if threading.current_thread().daemon:  # it may outlive what it was begun for
         yield lambda *_, **__: None
         return
-    begun = None if unit == BYTES and not total else done
-    activity = _Activity(what, total, begun, BYTES if growing else unit, growing)
+    unit = BYTES if growing else unit
+    with _under_way(Activity(what, total, done, unit, growing)) as activity:
+        yield activity.move
+
+
+@contextmanager
+def _under_way(activity: Activity) -> Iterator[Activity]:
     _pulse.begin(activity)
     try:
-        yield activity.move
+        yield activity
     finally:
         _pulse.end(activity)
     if activity.told and activity.made > 0:
-        note(activity.line(clock(), ended=True))
+        note(activity.line(activities.clock(), ended=True))
 
 
 @contextmanager
@@ -240,22 +156,12 @@ def progress(
     what: str, total: int | None = None, *, done: int = 0, unit: str = ""
 ) -> Iterator[Update]:
     """The same with a bar on a terminal."""
-    with busy(what, total, done=done, unit=unit) as update:
-        if not moves() or threading.current_thread().daemon:
+    if not moves() or threading.current_thread().daemon:
+        with busy(what, total, done=done, unit=unit) as update:
             yield update
-            return
-        with _bar(what, total, done) as move:
-
-            def both(
-                completed: int,
-                text: str = "",
-                total: int | None = None,
-                counted: int | None = None,
-            ) -> None:
-                update(completed, text, total, counted)
-                move(completed, text, total)
-
-            yield both
+        return
+    with _under_way(Activity(what, total, done, unit, None)) as activity, _bar(activity):
+        yield activity.move
 
 
 def in_parts(
@@ -280,8 +186,23 @@ def moves() -> bool:
     return there and notebook.page() is None and "JPY_PARENT_PID" not in os.environ
 
 
+class _ToGo(ProgressColumn):
+    """The time to go as a line has it: rich's own isn't there where a part takes longer than 30 s."""
+
+    def __init__(self, activity: Activity, column: Column) -> None:
+        super().__init__(column)
+        self._activity = activity
+
+    def render(self, task: Task) -> Text:
+        left = 0.0 if task.finished else self._activity.to_go(activities.clock())
+        minutes, seconds = divmod(int(left or 0), 60)
+        words = "-:--:--" if left is None else f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+        return Text(words, "progress.remaining")
+
+
 @contextmanager
-def _bar(what: str, total: int | None, done: int) -> Iterator[Update]:
+def _bar(activity: Activity) -> Iterator[None]:
+    total = activity.total
     # Bytes are too many to be read as a fraction.
     counted = Column(no_wrap=True, min_width=2 * len(str(total)) + 1)
     count = (
@@ -296,7 +217,7 @@ def _bar(what: str, total: int | None, done: int) -> Iterator[Update]:
         BarColumn(bar_width=24),
         count,
         TimeElapsedColumn(table_column=whole),
-        TimeRemainingColumn(table_column=whole),
+        _ToGo(activity, whole),
         TextColumn("{task.fields[text]}", markup=False),
     ]
     if console.width < _BAR:
@@ -309,26 +230,13 @@ def _bar(what: str, total: int | None, done: int) -> Iterator[Update]:
             *columns, console=console, redirect_stdout=False, redirect_stderr=False,
             transient=_pulse.bars > 1,
         )  # fmt: skip
-        with bar:
-            task = bar.add_task(in_line(what), total=total, completed=done, text="")
-
-            def move(
-                completed: int,
-                text: str = "",
-                total: int | None = None,
-                counted: int | None = None,  # noqa: ARG001 - a bar has the share alone
-            ) -> None:
-                bar.update(task, completed=completed, text=in_line(text), total=total or None)
-
-            yield move
+        with bar, interjecting(note):
+            task = bar.add_task(
+                in_line(activity.what), total=total, completed=activity.done, text=""
+            )
+            activity.show = lambda: bar.update(
+                task, completed=activity.done, text=in_line(activity.text), total=activity.total
+            )
+            yield
     finally:
         _pulse.bars -= 1
-
-
-def _bytes_in(path: Path) -> int:
-    """The bytes of a file, or of all files in a folder, as far as they are there."""
-    total = 0
-    for one in [path, *path.rglob("*")]:
-        with suppress(OSError):  # renamed meanwhile
-            total += one.lstat().st_size if one.is_file() else 0
-    return total

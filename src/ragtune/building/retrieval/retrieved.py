@@ -10,8 +10,9 @@ from pathlib import Path
 from ragtune.base.disk import disk_errors
 from ragtune.base.errors import UsageError
 from ragtune.base.reading import open_plain
+from ragtune.base.screen.activity import BYTES
 from ragtune.base.screen.console import warn
-from ragtune.base.screen.progress import BYTES, busy
+from ragtune.base.screen.progress import busy
 from ragtune.base.text import shortened, size_of
 from ragtune.building.retrieval.known import Known
 from ragtune.building.retrieval.retriever import Hit

@@ -56,6 +56,18 @@ class Look:
     prompts: dict[str, list[EncodedPrompt | None]] = field(default_factory=dict)
     """Of these examples."""
 
+    def _are_all(self, split: str) -> bool:
+        return split not in self.examples or self.chosen.get(split) == len(self.examples[split])
+
+    def of(self, split: str, count: int) -> str:
+        """A number of a split's examples, which says if there are, or may be, more of them."""
+        return f"{count:,}" if self._are_all(split) else f"the first {count:,}"
+
+    @property
+    def which(self) -> str:
+        """The same, to stand behind a number of examples of both splits."""
+        return "" if all(map(self._are_all, self.examples)) else " (the first of each split)"
+
     def say(
         self, message: str, level: Level = "ok", advice: str = "", excerpt: Excerpt = ()
     ) -> None:

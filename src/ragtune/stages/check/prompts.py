@@ -124,12 +124,12 @@ def truncation(look: Look) -> None:
     cut = sum(p is None or bool(p.passages_dropped or p.characters_cut) for p in prompts)
     if cut:
         look.warn(
-            f"{cut:,} of {len(prompts):,} prompts lose passages or text",
+            f"{cut:,} of {len(prompts):,} prompts{look.which} lose passages or text",
             f"Prompts may have {encoder.max_prompt:,} tokens: lower data.max_passages, or raise "
             "prompt.max_tokens as far as the model reads.",
         )
     else:
-        look.say(f"none of {len(prompts):,} prompts is cut")
+        look.say(f"none of {len(prompts):,} prompts{look.which} is cut")
 
 
 def _control(look: Look, split: str) -> None:
@@ -142,8 +142,8 @@ def _control(look: Look, split: str) -> None:
         asked = run.remote and split == "eval"
         done = "broken by a blank for the server" if asked else "encoded as text"
         look.say(
-            f"{split}: {count:,} of {len(examples):,} records write out tokens of the chat template "
-            f"(in {where}): {done}"
+            f"{split}: {count:,} of {look.of(split, len(examples))} records write out tokens of the chat "
+            f"template (in {where}): {done}"
         )
 
 
@@ -155,7 +155,7 @@ def _lost_positives(look: Look, split: str) -> None:
     if not lost:
         return
     words = (
-        f"{split}: {lost:,} of {len(examples):,} prompts lose every passage with an answer: "
+        f"{split}: {lost:,} of {look.of(split, len(examples))} prompts lose every passage with an answer: "
         f"{what_becomes(split, run.recipe.data)} (data.cut_positives)"
     )
     advice = (
@@ -180,13 +180,17 @@ def answers(look: Look) -> None:
         )
         for example, tokens in zip(examples, lengths, strict=True):
             counts[split].add(example.qid, tokens)
-    long = [f"{split}: {one.words(split)}" for split, one in counts.items() if one.count]
+    long = [
+        f"{split}: {one.words(split, look.of(split, one.of))}"
+        for split, one in counts.items()
+        if one.count
+    ]
     looked = sum(one.of for one in counts.values())
     refusal = refusal_too_long(encoder)
     for words in [*long, *([refusal] if refusal else [])]:
         look.warn(words, ADVICE)
     if looked and not long and not refusal:
-        look.say(f"none of {looked:,} has more than {limit:,} tokens")
+        look.say(f"none of {looked:,}{look.which} has more than {limit:,} tokens")
 
 
 def _answered(look: Look) -> list[tuple[Example, list[tuple[int, str]]]]:
@@ -207,8 +211,8 @@ def quotes(look: Look) -> None:
     ]
     if none := found.count(""):
         look.warn(
-            f"{none:,} of {len(found):,} training answers have no quote before them: they stand in no sentence "
-            "of a positive",
+            f"{none:,} of {look.of('train', len(found))} training answers have no quote before "
+            "them: they stand in no sentence of a positive",
             "They are trained without one. Answers that stand in a passage word for word have one.",
         )
     if len(found) > none:
@@ -223,7 +227,8 @@ def citations(look: Look) -> None:
     counts = [len(positives_left(*one)) for one in answered]
     if none := counts.count(0):
         look.warn(
-            f"{none:,} of {len(counts):,} training answers cite nothing: no positive is shown with them",
+            f"{none:,} of {look.of('train', len(counts))} training answers cite nothing: "
+            "no positive is shown with them",
             "Name the positives in the records (positive_passage_indices), or set data.cut_positives=drop.",
         )
     if cited := len(counts) - none:
@@ -254,5 +259,9 @@ def vocabulary(look: Look) -> None:
             ids = [*(prompt.ids if prompt else []), *target]
             require_rows(tokenizer, ids, rows, f"data.{split}: question {example.qid}")
     count = sum(map(len, look.examples.values()))
-    words = f"the stop token and all of {count:,} examples are" if count else "the stop token is"
+    words = (
+        f"the stop token and all of {count:,} examples{look.which} are"
+        if count
+        else "the stop token is"
+    )
     look.say(f"{words} within the model's {rows:,} ids")

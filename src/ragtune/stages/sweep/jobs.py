@@ -19,6 +19,7 @@ _LOOK = 0.2
 """Seconds between two looks at what is running."""
 _ERROR = "Error:"
 """How the line of a log begins that says why a command ended (`base/screen/console.py:show_error`)."""
+_FIRST = "the runs that are at work stop first, and keep what they have done"
 _TAIL = 4096
 """Bytes of a log's end among which the error stands."""
 
@@ -60,7 +61,7 @@ def run_all(
         Stopped: a signal came; those that ran have stopped, too.
     """
     waiting, running = list(tasks), list[_Running]()
-    with finishing(), _ended(running):
+    with finishing(_FIRST), _ended(running):
         while (waiting or running) and not asked():
             require_held()
             while waiting and len(running) < max(1, at_a_time()):
