@@ -227,9 +227,9 @@ def test_further_stops_leave_nothing_half_written(
 
     def write(_: torch.Tensor) -> None:
         for _ in range(times):
-            waits.acquire()  # it waits, and is cut off in that, and waits again
+            assert waits.acquire(timeout=60)  # it waits, and is cut off in that, and waits again
             signal.pthread_kill(main, signal.SIGINT)
-        waits.acquire()
+        assert waits.acquire(timeout=60)
         go.set()
 
     monkeypatch.setattr(Writer, "_join", waiting)
