@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from tests.ready import Ready
 # How long an example takes is no matter of right or wrong: the machine may be busy.
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell begins what is in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Tiny models gain nothing by a second thread, and lose much when the cores are shared.
@@ -78,6 +82,13 @@ def _float32_by_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     from ragtune.model import cpu_dtype
 
     monkeypatch.setattr(cpu_dtype, "measure", lambda _: cpu_dtype.Speeds(100, 100))
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key of a model's file that is to blame is found, however busy the machine is."""
+    monkeypatch.setattr("ragtune.model.configuration._PATIENCE", 60.0)
+    monkeypatch.setattr("ragtune.model.headers._QUICK", 60.0)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,21 +41,23 @@ class Kernels:
         from jupyter_client.provisioning import local_provisioner
 
         self._ready = ready
-        self.pid: int | None = None
+        self._fault: Sequence[Any] = ()
         monkeypatch.setattr(local_provisioner, "launch_kernel", self._launch)
 
     def _launch(self, command: list[str], cwd: str, env: dict[str, str], **_: Any) -> _Process:
         # Its parent is another process than who asked: it must not end because of that.
         env = {k: v for k, v in env.items() if k != "JPY_PARENT_PID"}
         file = command[command.index("-f") + 1]
-        started = self._ready.start(["-f", file], Path(cwd), program="kernel", **env)
+        faults = {0: self._fault} if self._fault else None
+        started = self._ready.start(["-f", file], Path(cwd), program="kernel", faults=faults, **env)
         while os.getpgid(started.pid) != started.pid:  # signals go to its group
             time.sleep(0.001)
-        self.pid = started.pid
         return _Process(started)
 
-    def run(self, notebook: Path, folder: Path, cell: str) -> Any:
+    def run(self, notebook: Path, folder: Path, cell: str, fault: Sequence[Any] = ()) -> Any:
         """Execute all cells in a folder, with a cell of one's own behind that of the parameters.
+
+        What a kernel is to suffer is a function of `tests.distributed.faults`, and what it is given.
 
         Raises:
             nbclient.exceptions.DeadKernelError: the kernel was killed.
@@ -67,6 +69,7 @@ class Kernels:
         book = nbformat.read(notebook, as_version=4)
         tagged = [c.metadata.get("tags") == ["parameters"] for c in book.cells]
         book.cells.insert(tagged.index(True) + 1, nbformat.v4.new_code_cell(cell))
+        self._fault = fault
         path = {"metadata": {"path": str(folder)}}
         NotebookClient(book, timeout=None, resources=path, store_widget_state=False).execute()
         return book

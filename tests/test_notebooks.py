@@ -5,14 +5,11 @@ from __future__ import annotations
 import ast
 import importlib.machinery
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -59,18 +56,8 @@ def test_cut_off_and_gone_on_with(
     path.write_text(yaml.safe_dump(recipe), "utf-8")
     cell = f"RECIPE, RUN = {str(path)!r}, {str(run)!r}"
 
-    def kill() -> None:
-        # The second one is begun when the first is whole, which is gone when the second is.
-        while not any(p.name != "checkpoint-3" for p in run.glob("work/*/checkpoint-*")):
-            time.sleep(0.002)
-        assert kernels.pid is not None
-        os.kill(kernels.pid, signal.SIGKILL)
-
-    killing = threading.Thread(target=kill, daemon=True)
-    killing.start()
     with pytest.raises(DeadKernelError):
-        kernels.run(AIO, tmp_path, cell)
-    killing.join()
+        kernels.run(AIO, tmp_path, cell, fault=("signal_at_step", 8, signal.SIGKILL))
     assert not (run / "adapter").exists()
     before = (run / "eval/eval/before/stage.json").stat()
 

@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from ragtune.model.gguf import _require_whole_words
 from ragtune.model.source import resolve
 from ragtune.recipe.schema import Model
 from ragtune.stages.context import Context
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -65,9 +65,7 @@ def test_the_quickstart_in_short(tmp_path: Path) -> None:
 @contextlib.contextmanager
 def transformers_serve(folder: str, log: Path) -> Iterator[str]:
     """transformers' own server for a folder, in float32 on the CPU; its endpoint."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [str(Path(sys.executable).with_name("transformers")), "serve", folder]
     options = ["--device", "cpu", "--dtype", "float32", "--host", "127.0.0.1", "--port", str(port)]
     with log.open("w") as out:

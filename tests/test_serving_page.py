@@ -21,7 +21,8 @@ import pytest
 import ragtune
 from ragtune.stages.context import Context
 from tests.asking.conftest import tuned  # noqa: F401 - a fixture
-from tests.asking.test_serve import free_port, until
+from tests.asking.test_serve import until
+from tests.ports import free_port
 from tests.ready import Ready
 from tests.test_docs import ROOT, blocks
 

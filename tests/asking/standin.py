@@ -61,7 +61,7 @@ class StandIn:
             for start in range(0, len(text), 4):
                 yield text[start : start + 4]
                 if self.gate:
-                    self.gate.wait(20)
+                    self.gate.wait(120)
             return Answer(
                 question,
                 text,

@@ -258,7 +258,7 @@ def test_who_comes_second_waits_and_sees_so(
 ) -> None:
     reader.gate = threading.Event()
     first, second, third = page, use.open(serving[1]), use.open(serving[1])
-    ask(first, "First?", until=".writing")
+    ask(first, "First?", until="#answers .said:text-is('12 b')")
     assert first.inner_text("#answers .said >> nth=0") == "12 b"  # as far as it is written
     ask(second, "Second?", until=".waiting")
     assert second.inner_text(".waiting") == "Another question is being answered. Yours is next."
@@ -342,8 +342,9 @@ def test_a_script_that_is_not_the_page_s_own_does_not_run(
         script.textContent = 'window.late=1';
         document.body.append(script);
     }""")
-    fetched = page.evaluate("fetch('https://evil.example').then(() => 'reached', (e) => e.name)")
-    assert fetched == "TypeError"
+    fetch = "fetch('https://evil.example').then(() => 'reached', (e) => e.name)"
+    with page.expect_console_message(lambda one: "Content Security Policy" in one.text):
+        assert page.evaluate(fetch) == "TypeError"
     assert page.evaluate("window.late") is None
     assert "Content Security Policy" in use.said[-1]
 

@@ -21,16 +21,10 @@ from ragtune.asking.process import Process
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.cli import main
 from tests.asking.conftest import predictions
+from tests.ports import free_port
 from tests.ready import Ready, Started
 
 STANDIN = Path(__file__).with_name("standin_engine.py")
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-    return port
 
 
 def until(there: Callable[[], bool], seconds: float = 60) -> None:

@@ -158,7 +158,12 @@ def test_another_machines_lock_counts_while_it_gives_signs_of_life(
     monkeypatch.setattr(lock, "LEASE", 60.0)
     path = foreign(tmp_path, age, host=host, start=1)
     before = path.read_text("utf-8")
-    threading.Timer(0.2, lambda: os.utime(path, (time.time() - age + 15,) * 2)).start()
+
+    def beat(words: str) -> None:
+        assert "watching it" in words
+        os.utime(path, (time.time() - age + 15,) * 2)
+
+    monkeypatch.setattr(lock, "note", beat)  # it was looked at by then
     refused = f"process 1 on {host}, since 2023"
     with pytest.raises(UsageError, match=refused), locked(tmp_path):
         pass
@@ -297,13 +302,20 @@ def test_the_lock_of_an_older_ragtune_that_is_gone_is_not(
 
 
 def test_what_an_older_ragtune_makes_in_the_cache_is_waited_for(
-    tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = older(tmp_path / ".model.lock", 0)
-    threading.Timer(0.2, there.unlink).start()
+    said: list[str] = []
+
+    def done(words: str) -> None:
+        said.append(words)
+        threading.Timer(0.1, there.unlink).start()
+
+    monkeypatch.setattr(lock, "note", done)
     with lock.making(tmp_path / "model"):
         assert not there.exists()
-    assert capsys.readouterr().out.count("Another run is making") == 1
+    (words,) = said
+    assert words.startswith("Another run is making")
 
 
 def _until(ready: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _thread
-import functools
 import os
 import re
 import signal
@@ -23,26 +22,8 @@ from ragtune.model.source import ModelSource
 from ragtune.stages.check import checks
 from tests.conftest import tiny_recipe
 from tests.faults import digests
-from tests.ready import Ready, Started
+from tests.ready import Ready
 from tests.stages.test_run import command
-
-
-def kill_when(process: Started, there: Any, how: int) -> bool:
-    """Send a signal once `there()`; whether it came before the process was done."""
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if there():
-            process.send_signal(how)
-            process.wait()
-            return True
-        time.sleep(0.005)
-    return False
-
-
-def checkpoints(run: Path, step: int) -> list[Path]:
-    """The checkpoint of a step, if it is there."""
-    return list(run.glob(f"work/adapter-*/checkpoint-{step}"))
-
 
 Made = tuple[dict[str, Any], Path]
 """A recipe, and what it makes where nobody disturbs it."""
@@ -69,15 +50,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, ready: 
     return made(ready, tmp_path_factory.mktemp("trained"), tiny_folder, "train", **many)
 
 
-@pytest.mark.parametrize("step", [4, 10])
+@pytest.mark.parametrize("step", [6, 12])
 def test_killed_in_the_middle_of_training_the_same_command_gives_the_same_adapter(
     whole: Made, tmp_path: Path, ready: Ready, step: int
 ) -> None:
     recipe, undisturbed = whole
     cut = tmp_path / "run"
-    process = ready.start(command(recipe, cut))
-    reached = functools.partial(checkpoints, cut, step)
-    assert kill_when(process, reached, signal.SIGKILL), process.communicate()
+    killed = ready.run(command(recipe, cut), faults={0: ("signal_at_step", step, signal.SIGKILL)})
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (cut / "adapter").exists()
     again = ready.run(command(recipe, cut))
     assert again.returncode == 0, again.stderr
@@ -91,26 +71,22 @@ def test_a_signal_in_training_saves_a_checkpoint_and_the_same_command_gives_the_
 ) -> None:
     recipe, undisturbed = trained
     cut = tmp_path / "run"
-    process = ready.start(command(recipe, cut, "train"))
-    assert kill_when(process, functools.partial(checkpoints, cut, 10), how)
-    _, errors = process.communicate()
-    assert process.returncode == code
+    arguments = command(recipe, cut, "train")
+    cut_off = ready.run(arguments, faults={0: ("signal_at_step", 13, how)})
+    assert cut_off.returncode == code
     name = {130: "Ctrl-C", 143: "SIGTERM"}[code]
     heard = (
         f"\n{name} was heard: this step is finished first, and a checkpoint written. A second one "
     )
-    assert heard in errors
-    assert errors.count("was heard") == 1
-    last = errors.strip().splitlines()[-1]
-    stopped = re.search(r"Training stopped after step (\d+) of 60: its checkpoint is kept\. ", last)
-    assert stopped, errors
-    (checkpoint,) = checkpoints(cut, int(stopped[1]))
+    assert cut_off.stderr.count(heard) == cut_off.stderr.count("was heard") == 1
+    last = cut_off.stderr.strip().splitlines()[-1]
+    assert "Training stopped after step 13 of 60: its checkpoint is kept. " in last
+    (checkpoint,) = cut.glob("work/adapter-*/checkpoint-13")
     assert (checkpoint / "manifest.json").exists()
-    arguments = command(recipe, cut, "train")
     assert last.endswith(f"The same command goes on: ragtune {' '.join(arguments)}")
     again = ready.run(arguments)
     assert again.returncode == 0, again.stderr
-    assert f"Going on from step {stopped[1]}" in again.stdout
+    assert "Going on from step 13" in again.stdout
     assert digests(cut) == digests(undisturbed)
 
 

@@ -76,22 +76,23 @@ def test_for_which_cuda_torch_was_built(
     sys.platform == "win32", reason="a shell's script stands for the driver's program"
 )
 @pytest.mark.parametrize(
-    ("script", "said"),
+    ("script", "patience", "said"),
     [
         (
             'echo "NVIDIA H200, 143771 MiB, 570.1"; echo "NVIDIA H200, 143771 MiB, 570.1"',
+            60,
             "NVIDIA H200, 143771 MiB, 570.1; NVIDIA H200, 143771 MiB, 570.1",
         ),
-        ('echo "couldn\'t communicate with the driver"; exit 9', "nvidia-smi names none"),
-        ("exec sleep 5", "nvidia-smi didn't answer (TimeoutExpired)"),
+        ('echo "couldn\'t communicate with the driver"; exit 9', 60, "nvidia-smi names none"),
+        ("exec sleep 600", 0.3, "nvidia-smi didn't answer (TimeoutExpired)"),
     ],
 )
 def test_the_gpus_are_the_drivers(
-    script: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    script: str, patience: float, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "nvidia-smi"
     program.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
     program.chmod(0o755)
-    monkeypatch.setattr(versions, "_PATIENCE", 0.3)
+    monkeypatch.setattr(versions, "_PATIENCE", patience)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert rows(versions.told("1"))["gpu"] == said

@@ -472,8 +472,10 @@ def test_a_build_that_is_killed_goes_on(place: Path) -> None:
     for wait in (0.05, 0.2, 0.4, 0.8):
         pid = os.fork()
         if not pid:
-            build(corpus(), place / "out")
-            os._exit(0)
+            try:
+                build(corpus(), place / "out")
+            finally:
+                os._exit(0)
         time.sleep(wait)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)

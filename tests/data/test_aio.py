@@ -358,14 +358,24 @@ def test_gzip_problem_of_a_whole_file(tmp_path: Path) -> None:
 
 
 TWO = """
-import sys
+import sys, time
+from pathlib import Path
+from ragtune.base import lock
 from ragtune.data import aio
 
-def slowly(*at):
-    time.sleep(0.1)
+say, waits, end = lock.note, Path(sys.argv[1]), time.monotonic() + 100
 
-import time
-print(len(aio.fetch("eval", slowly).read_bytes()))
+def note(words):
+    say(words)
+    waits.touch()
+
+def until_another_waits(*_):
+    while not waits.exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+lock.note = note
+print(len(aio.fetch("eval", until_another_waits).read_bytes()))
 """
 
 
@@ -379,7 +389,7 @@ def test_two_processes_that_need_the_same_file_download_it_once(
     }
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", TWO],
+            [sys.executable, "-c", TWO, str(tmp_path / "waits")],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
         )
         for _ in range(3)

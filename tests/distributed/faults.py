@@ -39,6 +39,16 @@ def signal_at_step(step: int, number: int) -> None:
     _at_step(step, act)
 
 
+def wait_at_step(step: int, path: str) -> None:
+    """It goes on when there is such a file."""
+
+    def act(_: object) -> None:
+        while not Path(path).exists():
+            time.sleep(0.01)
+
+    _at_step(step, act)
+
+
 def signal_in_check(number: int) -> None:
     """A signal comes while it is checked, when the other ranks have begun."""
     from ragtune.stages import run

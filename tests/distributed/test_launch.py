@@ -10,6 +10,9 @@ import pytest
 from ragtune.distributed.launch import launched
 from ragtune.distributed.pulse import LostError
 
+WAITS = ("timeit", "--setup", "import time; time.sleep(600)")
+"""A module, and what it is given: what the ranks run doesn't matter, if only it lasts."""
+
 
 def children() -> list[psutil.Process]:
     return [one for one in psutil.Process().children() if "-P" in one.cmdline()]
@@ -20,7 +23,7 @@ def test_ranks_begin_with_their_place_and_are_gone_afterwards(
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     before = dict(os.environ)
-    with launched([0, 2, 5], "timeit") as world:  # what they run doesn't matter
+    with launched([0, 2, 5], *WAITS) as world:
         found = children()
         places = [one.environ() for one in found]
         assert [one["RANK"] for one in places] == ["1", "2"]
@@ -34,7 +37,7 @@ def test_ranks_begin_with_their_place_and_are_gone_afterwards(
 
 
 def test_they_are_gone_after_an_error_too() -> None:
-    with pytest.raises(KeyboardInterrupt) as raised, launched([0, 1], "timeit"):
+    with pytest.raises(KeyboardInterrupt) as raised, launched([0, 1], *WAITS):
         raise KeyboardInterrupt(*children())
     assert raised.value.args
     assert not any(one.is_running() for one in raised.value.args)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.ports import free_port
 from tests.ready import Ready, Started
 
 
@@ -18,12 +19,6 @@ def recipe(tiny_recipe: dict[str, Any], tmp_path: Path) -> Path:
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(tiny_recipe), "utf-8")
     return path
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def launch(

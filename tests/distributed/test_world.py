@@ -19,6 +19,7 @@ from ragtune.distributed.place import Place
 from ragtune.distributed.pulse import LostError, OverError
 from ragtune.distributed.store import serve
 from ragtune.distributed.world import World
+from tests.ports import free_port
 
 HOST = socket.gethostname()
 
@@ -199,6 +200,7 @@ def test_all_end_with_the_exit_code_of_rank_0_also_who_comes_late(ranks: Ranks) 
     others: list[Future[None]] = []
     late.start()
     ranks.worlds[0].dismiss(3)
+    late.join()
     (other,) = others
     error = other.exception()
     assert isinstance(error, OverError)
@@ -234,9 +236,7 @@ def test_a_port_that_is_taken_is_named() -> None:
 
 
 def test_a_rank_0_that_can_not_be_reached_is_named() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with pytest.raises(UsageError, match=f"Rank 1 can't reach rank 0 at 127.0.0.1:{port}."):
         World(Place(1, 2, 1, "127.0.0.1", port), patience=1)
 
@@ -257,7 +257,7 @@ def test_a_rank_that_is_cut_off_ends(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Torch's store waits for an answer without an end; nothing else of the process can be trusted to run."""
-    cut, codes = threading.Event(), list[int]()
+    cut, codes, before = threading.Event(), list[int](), {*threading.enumerate()}
 
     class CutOff:
         def set(self, *_: str) -> None:
@@ -277,5 +277,7 @@ def test_a_rank_that_is_cut_off_ends(
     one = pulse.Pulse(CutOff, rank=1, size=2, started=None)  # type: ignore[arg-type, return-value]
     assert cut.wait(30)
     one.stop()
+    for thread in {*threading.enumerate()} - before:  # else they may end this very process
+        thread.join()
     assert codes[0] == 1
     assert "Lost rank 0: its machine does not answer." in capsys.readouterr().err

@@ -19,6 +19,7 @@ from ragtune.model.load import load_config, load_tokenizer
 from ragtune.model.skeleton import skeleton
 from ragtune.model.source import ModelSource
 
+pytestmark = pytest.mark.usefixtures("patient")
 KERNELS: list[dict[str, Any]] = [
     {"_attn_implementation": "evil/kernel"},
     {"attn_implementation": "evil/kernel:run"},

@@ -119,14 +119,15 @@ def test_the_same_command_finishes(
     def command() -> None:
         pipeline.push(run_dir.path, f"publish.repo={REPO}")
 
-    if case.fault.slow:
-        monkeypatch.setattr(client, "TIMEOUT", 0.2)
     if step == "access":
         hub.repos[REPO] = Repo(private=True)
     weights = published(folder)
     hub.fail[STEPS[step]] = case.fault
-    with pytest.raises(RagtuneError) as caught:
-        command()
+    with monkeypatch.context() as patch:
+        if case.fault.slow:
+            patch.setattr(client, "TIMEOUT", 0.2)
+        with pytest.raises(RagtuneError) as caught:
+            command()
     happened, advice = str(caught.value).split("\n")  # two lines
     assert re.match(case.happened, happened)
     assert re.search(case.advice, advice)

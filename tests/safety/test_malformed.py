@@ -9,6 +9,7 @@ import pytest
 
 from tests.safety.malformed import Malformed, corpus, look
 
+pytestmark = pytest.mark.usefixtures("patient")
 CORPUS = corpus()
 BY_NAME = {one.name: one for one in CORPUS}
 SAMPLE = CORPUS[7::31]

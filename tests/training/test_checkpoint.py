@@ -216,16 +216,25 @@ def test_a_stop_waits_until_the_checkpoint_is_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("times", [1, 3])
-def test_further_stops_leave_nothing_half_written(tmp_path: Path, times: int) -> None:
+def test_further_stops_leave_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
     folder, main = tmp_path / "checkpoint-1", threading.get_ident()
-    go = threading.Event()
+    waits, go, wait = threading.Semaphore(0), threading.Event(), Writer._join
+
+    def waiting(self: Writer) -> None:
+        if not self._written.is_set():
+            waits.release()
+        wait(self)
 
     def write(_: torch.Tensor) -> None:
-        for number in range(1, times + 1):  # it waits by then
-            threading.Timer(0.1 * number, signal.pthread_kill, (main, signal.SIGINT)).start()
-        threading.Timer(0.1 * times + 0.2, go.set).start()
-        go.wait()
+        for _ in range(times):
+            assert waits.acquire(timeout=60)  # it waits, and is cut off in that, and waits again
+            signal.pthread_kill(main, signal.SIGINT)
+        assert waits.acquire(timeout=60)
+        go.set()
 
+    monkeypatch.setattr(Writer, "_join", waiting)
     with pytest.raises(KeyboardInterrupt), Writer() as writer:
         begin(writer, folder, write)
     assert go.is_set()  # nobody ends while a file is being written

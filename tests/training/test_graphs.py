@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -351,7 +351,7 @@ def test_whether_a_gpu_waits_for_python_is_seen_by_a_brief_row_that_leaves_nothi
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """A full queue keeps Python at a long row until the GPU is through: both are at the end together."""
-    original = Graphs._eager
+    original, now = Graphs._eager, [0.0]
     rows: list[int] = []
 
     def slow(self: Graphs, row: Any, run: Any) -> Any:
@@ -359,10 +359,11 @@ def test_whether_a_gpu_waits_for_python_is_seen_by_a_brief_row_that_leaves_nothi
         loss = original(self, row, run)
         tokens = row["input_ids"].shape[1]
         rows.append(tokens)
-        time.sleep(0.3 if waits or tokens > 18 else 0.01)
+        now[0] += 0.3 if waits or tokens > 18 else 0.01
         return loss
 
     monkeypatch.setattr(module, "_CAUGHT_UP", 0.25)
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     monkeypatch.setattr(Graphs, "_eager", slow)
     short = "train.steps=12", "train.arguments.neftune_noise_alpha=5"
     one = train(tiny_recipe, tmp_path / "graphs", *short)

@@ -151,8 +151,26 @@ def test_what_says_nothing_shows_that_it_is_at_work(
     monkeypatch.setattr(progress, "_LOOKS", 1e-4)
     with one_output(), busy("check"):
         progress._pulse.beat()
-        assert "check: 0 s so far" in cell.now[0]
+        assert re.search(r"check: \d+ s so far", cell.now[0])
     assert "check" not in cell.now[0]
+
+
+def test_what_takes_long_before_the_first_word_has_no_output_of_its_own(
+    cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a busy machine."""
+    monkeypatch.setattr(progress, "_LOOKS", 1e-4)
+    with one_output(), busy("waiting"):
+        progress._pulse.beat()
+        assert "waiting" in cell.now[0]
+        heading("Data")
+    (data,) = cell.now
+    assert "Data" in data
+    assert "waiting" not in data
+    with one_output(), busy("looking"):
+        progress._pulse.beat()
+        assert "looking" in cell.now[1]
+    assert cell.now[1:] == [""]
 
 
 def test_an_interrupt_leaves_what_was_said(cell: Cell) -> None:

@@ -130,13 +130,18 @@ def test_a_run_whose_reader_went_away_stops_where_nothing_is_lost(
     tiny_recipe["train"] |= {"steps": 40, "save_every": 30}
     pipe, errors, run = tmp_path / "pipe", tmp_path / "errors", tmp_path / "run"
     os.mkfifo(pipe)
-    started = ready.start(command(tiny_recipe, run, "train"), outputs=(pipe, errors))
+    started = ready.start(
+        command(tiny_recipe, run, "train"),
+        outputs=(pipe, errors),
+        faults={0: ("wait_at_step", 6, str(tmp_path / "closed"))},
+    )
     with pipe.open("rb") as reader:
         found = b""
         while not re.search(rb"^ +2  +\d", found, re.MULTILINE):  # the loss's line of step 2
             more = reader.read(64)
             assert more, found
             found += more
+    (tmp_path / "closed").touch()
     assert started.wait() == 141
     assert errors.read_text("utf-8") == ""
     (checkpoint,) = run.glob("work/adapter-*/checkpoint-*")

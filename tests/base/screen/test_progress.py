@@ -390,7 +390,17 @@ def test_a_run_in_a_pipe(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """The real command line, with lines that are due at once."""
+    """The real command line, with lines that are due soon; what is looked for lasts until it was told."""
+    end = progress._Pulse.end
+
+    def end_when_told(pulse: progress._Pulse, activity: Any) -> None:
+        until = time.monotonic() + 60
+        while activity.what in ("training", "checking model") and not activity.told:
+            assert time.monotonic() < until
+            time.sleep(0.001)
+        end(pulse, activity)
+
+    monkeypatch.setattr(progress._Pulse, "end", end_when_told)
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(tiny_recipe), "utf-8")
     arguments = [str(path), "--run-dir", str(tmp_path / "run")]

@@ -90,7 +90,9 @@ class Page(RenderHook):
         """Called by the console with what it would print; nothing is left for it."""
         with self._lock:
             for one in renderables:
-                if isinstance(one, Rule) or sum(map(len, self._html)) > _LONGEST:
+                # An output that showed only what was under way is that of the first heading.
+                ends = isinstance(one, Rule) and self._said()
+                if ends or sum(map(len, self._html)) > _LONGEST:
                     self.close()
                     self._begin()
                 if isinstance(one, Rule):
@@ -136,13 +138,18 @@ class Page(RenderHook):
             self._bar.close()
             self._send()
 
+    def _said(self) -> bool:
+        """Whether there is anything but what is under way."""
+        return bool("".join(self._text).strip())
+
     def _send(self) -> None:
-        if not (self._handle or self._moving or "".join(self._text).strip()):
+        if not (self._handle or self._moving or self._said()):
             return
         page, moving = "".join(self._html).strip("\n"), html.escape(in_line(self._moving))
+        page += moving and f"<div>{moving}</div>"
+        # Of what was only under way, nothing is left.
         shown = Shown(
-            wrapped(f"{page}{moving and f'<div>{moving}</div>'}"),
-            "".join([*self._text, self._moving]).strip("\n"),
+            wrapped(page) if page else "", "".join([*self._text, self._moving]).strip("\n")
         )
         if self._handle:
             self._handle.update(shown)
