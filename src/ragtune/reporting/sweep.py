@@ -55,9 +55,7 @@ def seeds_of(spread: Spread | None) -> str:
 
 
 def dev_lines(results: Results) -> Iterator[str]:
-    """What the looks at the evaluation set gave, or that there was none."""
-    if not results["looks"]:
-        yield "Evaluation set: not looked at"
+    """What the looks at the evaluation set gave."""
     for number, look in enumerate(results["looks"], 1):
         which = "" if len(results["looks"]) == 1 else f" (look {number})"
         row = next(row for row in results["points"] if row["name"] == look["point"])

@@ -21,6 +21,7 @@ from ragtune.model import cpu_dtype
 from ragtune.model.plan import estimate_of
 from ragtune.recipe.load import load_recipe
 from ragtune.stages.context import Context
+from ragtune.stages.sweep import machine
 from ragtune.stages.sweep import sweep as sweeping
 from ragtune.stages.sweep.folder import SweepFolder
 from ragtune.stages.sweep.grid import points_of
@@ -135,16 +136,15 @@ def test_what_all_runs_take_is_said_if_it_does_not_fit(
 
 
 def test_what_stopped_runs_left_is_said_if_it_is_much(
-    where: SweepFolder, capsys: pytest.CaptureFixture[str]
+    where: SweepFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(machine, "_MUCH", 2048)
     checkpoint = where.runs / "run-0" / "work" / "adapter-1" / "checkpoint-2"
     checkpoint.mkdir(parents=True)
-    weights = (checkpoint / "model.safetensors").open("wb")
-    with weights:
-        for size, said in ((2**29, False), (3 * 2**30, True)):
-            weights.truncate(size)  # a hole, which takes no room
-            say_left(where, ["run-0", "run-1"])
-            assert ("take 3.0 GiB (work/ in" in capsys.readouterr().out) == said
+    for size, said in ((2047, False), (3072, True)):
+        (checkpoint / "model.safetensors").write_bytes(bytes(size))
+        say_left(where, ["run-0", "run-1"])
+        assert ("take 3 KiB (work/ in" in capsys.readouterr().out) == said
 
 
 @pytest.mark.parametrize("seeds", [0, -1, 101])
@@ -212,6 +212,7 @@ def test_why_a_run_failed_is_the_error_of_this_attempt(
         "utf-8",
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    monkeypatch.setenv("FORCE_COLOR", "1")  # for the sweep's terminal, not for the run's log
     told = list[str]()
     with locked(tmp_path / "lock"):
         for how in ("told", "killed", "silent"):

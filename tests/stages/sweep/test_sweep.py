@@ -21,11 +21,12 @@ from ragtune.base.files import read_json
 from ragtune.base.lock import locked
 from ragtune.base.text import size_of
 from ragtune.recipe.load import load_recipe
-from ragtune.stages.sweep import machine, worker
 from ragtune.stages.sweep import sweep as sweeping
+from ragtune.stages.sweep import worker
 from ragtune.stages.sweep.folder import SweepFolder
 from ragtune.stages.sweep.grid import points_of
 from ragtune.stages.sweep.jobs import Task
+from ragtune.stages.sweep.shown import show
 from ragtune.store.proof import read_proof
 from tests.conftest import make_records, write_records
 from tests.ready import Ready
@@ -78,6 +79,8 @@ def test_a_grid_is_trained_halved_compared_and_looked_at_once(
     unseen = ragtune.sweep(recipe, *GRID, seeds=2, jobs=2, look=False, folder=folder)
     said = capsys.readouterr().out
     assert unseen["looks"] == []
+    show(unseen, folder)
+    assert "Evaluation set: not looked at\n" in capsys.readouterr().out
     assert read_json(folder / "results.json")["looks"] == []
     assert [*folder.glob("runs/*/eval/dev*")] == []
     times = answered(folder)
@@ -133,7 +136,7 @@ def test_a_grid_is_trained_halved_compared_and_looked_at_once(
     with pytest.raises(UsageError, match="is of other training data, or of another seed"):
         ragtune.sweep(recipe, *GRID, "seed=1", folder=folder)
     # What stopped early goes on, also where its checkpoints were deleted.
-    monkeypatch.setattr(machine, "_MUCH", 1)
+    monkeypatch.setattr("ragtune.stages.sweep.machine._MUCH", 1)
     (gone, kept) = (folder / "runs" / f"{stopped}_seed-{seed}" for seed in (7, 8))
     shutil.rmtree(gone / "work")
     capsys.readouterr()

@@ -31,6 +31,8 @@ from ragtune.store.proof import fingerprint
 _BESIDE = 1.0
 """GiB that a process takes of a GPU beside torch's own: its context, the libraries."""
 _SPARE = 0.9
+_FOR_TERMINALS = ("FORCE_COLOR", "TTY_COMPATIBLE")
+"""Variables by which rich takes whatever it writes to for a terminal."""
 _MUCH = 2**30
 """Bytes of which it is worth saying that they may be deleted."""
 
@@ -52,7 +54,8 @@ def environment(gpu: int | None, at_a_time: int) -> dict[str, str]:
         gpu: the only one that it is to see, by its number among those that this process sees; None on a CPU.
         at_a_time: runs that share the cores.
     """
-    found = dict(os.environ)
+    # What it writes goes into a log, whose lines are neither coloured nor broken.
+    found = {name: value for name, value in os.environ.items() if name not in _FOR_TERMINALS}
     if gpu is not None:
         found[VISIBLE] = seen(gpu)
     if at_a_time > 1:  # else each would take all cores

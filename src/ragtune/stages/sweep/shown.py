@@ -15,7 +15,7 @@ __all__ = ["show", "to_stderr"]
 def show(results: Results, folder: Path) -> None:
     """Print the points, and where the files are."""
     console.print(sweep_table(results))
-    for line in dev_lines(results):
+    for line in [*dev_lines(results)] or ["Evaluation set: not looked at"]:
         note(line)
     note(f"Report: {folder / 'report.html'}")
     command = command_line("ragtune", "run", folder / "best.yaml")
