@@ -8,7 +8,7 @@ from rich.console import Console
 
 from ragtune.reporting.sweep import dev_lines, sweep_table, verdict, write_page
 from ragtune.scoring.seeds import Spread
-from ragtune.scoring.sweep import PointRow, Results
+from ragtune.scoring.sweep import Dev, PointRow, Results
 
 
 def spread(value: float) -> Spread:
@@ -24,6 +24,7 @@ def row(
         "changes": [f"prompt.system=<script>{name}\x1b[31m"],
         "share": share,
         "spread": None if value is None else spread(value),
+        "answerable": None,
         "behind": None if behind is None else spread(behind),
         "missing": [],
         "apart": False,
@@ -33,6 +34,7 @@ def row(
 
 RESULTS: Results = {
     "name": "tiny",
+    "by": "strict_em",
     "metric": "strict_em",
     "answers": "all",
     "seeds": [1, 2],
@@ -43,9 +45,12 @@ RESULTS: Results = {
     "winner": None,
     "verdict": "a has the highest figure; not told apart from it: b.",
     "looks": [
-        {"point": "a", "before": spread(0.1), "after": spread(0.6), "difference": spread(0.5)}
+        {
+            "point": "a", "before": spread(0.1), "after": spread(0.6), "difference": spread(0.5),
+            "answerable": None,
+        }
     ],
-}
+}  # fmt: skip
 
 
 def test_the_table_has_every_point_and_what_became_of_it() -> None:
@@ -96,3 +101,32 @@ def test_a_point_that_misses_a_seed_is_said(tmp_path: Path) -> None:
     assert "ranked last" not in verdict(rows[:2], 2)
     write_page(tmp_path / "report.html", {**RESULTS, "points": rows})
     assert "100%, 1 of 2 seeds" in (tmp_path / "report.html").read_text("utf-8")
+
+
+def test_it_is_said_where_nothing_was_to_be_refused() -> None:
+    rows = [row("a", 0.5), row("c", 0.4, behind=0.1)]
+    words = "which point refuses rightly is not known"
+    some: Spread = {**spread(0.7), "n": 60}
+    for answerable, said in ((None, False), (some, False), (spread(0.7), True)):
+        rows[0]["answerable"] = answerable
+        assert (words in verdict(rows, 2)) == said
+
+
+def test_the_page_says_where_a_wrong_answer_costs(tmp_path: Path) -> None:
+    write_page(tmp_path / "report.html", RESULTS)
+    assert "CRAG" not in (tmp_path / "report.html").read_text("utf-8")
+    rows: list[PointRow] = [{**row("a", -0.5), "answerable": spread(0.7)}, row("b", None, 0.0)]
+    look: Dev = {**RESULTS["looks"][0], "answerable": RESULTS["looks"][0]}
+    results: Results = {**RESULTS, "by": "crag", "points": rows, "looks": [look]}
+    write_page(tmp_path / "report.html", results)
+    page = (tmp_path / "report.html").read_text("utf-8")
+    for words in (
+        '<th scope="col">CRAG’s score over all that were asked</th>',
+        "<td>−50.0<small>",
+        "<td>−50.0 −50.0</td>",
+        "Exact match, strict, of those that can be answered",
+        "a refusal 0, a wrong answer −1",
+        "By this points are ranked, stopped early and compared",
+        "%, of those that can be answered, n = 100",
+    ):
+        assert words in page

@@ -13,27 +13,37 @@ from ragtune.reporting.tables import FigureTable
 from ragtune.reporting.terminal import rate_cell
 from ragtune.reporting.wording import package_text, points, rate, rendered
 from ragtune.scoring.seeds import Spread
-from ragtune.scoring.sweep import PointRow, Results
+from ragtune.scoring.sweep import CRAG, PointRow, Results, Sides
 
 
 def sweep_table(results: Results) -> FigureTable:
     """The points, the best first."""
-    metric = results["metric"]
-    table = FigureTable(
-        f"{metric} of {results['questions']:,} questions held apart, in % (95 % interval)",
-        results["verdict"],
-        ("point", metric, "each seed", "trained", "the best less this"),
-    )
+    metric, crag, n = results["metric"], results["by"] == CRAG, results["questions"]
+    title, figure = f"{metric} of {n:,} questions held apart, in %", metric
+    if crag:
+        title = (
+            f"CRAG's score over all {n:,} questions asked of those held apart: +100 for a right answer, 0 for "
+            f"a refusal, -100 for a wrong one; {metric} of those that can be answered, in %"
+        )
+        figure = "CRAG's score"
+    heads = ("point", figure, "each seed", *[metric] * crag, "trained", "the best less this")
+    table = FigureTable(f"{title} (95 % interval)", results["verdict"], heads)
     for row in results["points"]:
-        spread, behind = row["spread"], row["behind"]
+        behind = row["behind"]
         table.add_row(
             label_of(row),
-            rate_cell(spread and spread["figure"]),
-            seeds_of(spread),
+            _cell(row["spread"], "+" if crag else ""),
+            seeds_of(row["spread"], crag=crag),
+            *[_cell(row["answerable"])] * crag,
             trained(row, len(results["seeds"])),
-            rate_cell(behind["figure"], "+") if behind else "",
+            _cell(behind, "+") if behind else "",
         )
     return table
+
+
+def _cell(spread: Spread | None, sign: str = "") -> str:
+    """A figure with its interval, or a dash."""
+    return rate_cell(spread and spread["figure"], sign)
 
 
 def trained(row: PointRow, seeds: int) -> str:
@@ -49,23 +59,30 @@ def label_of(row: PointRow) -> str:
     return in_line(_plain(row))
 
 
-def seeds_of(spread: Spread | None) -> str:
-    """Each seed's own figure."""
-    return " ".join(rate(value) for value in spread["seeds"].values()) if spread else ""
+def seeds_of(spread: Spread | None, *, crag: bool = False) -> str:
+    """Each seed's own figure; CRAG's score with its sign."""
+    return " ".join(map(points if crag else rate, spread["seeds"].values())) if spread else ""
 
 
 def dev_lines(results: Results) -> Iterator[str]:
     """What the looks at the evaluation set gave."""
+    metric, crag = results["metric"], results["by"] == CRAG
     for number, look in enumerate(results["looks"], 1):
         which = "" if len(results["looks"]) == 1 else f" (look {number})"
         row = next(row for row in results["points"] if row["name"] == look["point"])
-        sides = ((name, look[name]) for name in ("before", "after"))
-        words = ", ".join(
-            f"{name} {rate_cell(one['figure'])} %" for name, one in sides if one is not None
-        )
         n = look["after"]["n"] if look["after"] else 0
-        seeds = f"each seed {seeds_of(look['after'])}"
-        yield f"Evaluation set{which}, {n:,} questions, {label_of(row)}: {words}; {seeds}"
+        words = f"CRAG's score {_sides(look, '+')}" if crag else _sides(look, "", " %")
+        line = f"Evaluation set{which}, {n:,} questions, {label_of(row)}: {words}"
+        line += f"; each seed {seeds_of(look['after'], crag=crag)}"
+        if (found := look["answerable"]) and found["after"]:
+            of = f"{metric} of the {found['after']['n']:,} that can be answered"
+            line += f"; {of}: {_sides(found, '', ' %')}"
+        yield line
+
+
+def _sides(sides: Sides, sign: str, unit: str = "") -> str:
+    both = (("before", sides["before"]), ("after", sides["after"]))
+    return ", ".join(f"{name} {_cell(one, sign)}{unit}" for name, one in both if one)
 
 
 def write_page(path: Path, results: Results) -> None:
@@ -100,7 +117,7 @@ def verdict(rows: Sequence[PointRow], seeds: int) -> str:
     more = (
         f" Not every seed came to its end, and so ranked last: {'; '.join(lost)}." if lost else ""
     )
-    return _verdict(ended, seeds) + more
+    return _verdict(ended, seeds) + more + _untried(ended[0])
 
 
 def _verdict(ended: Sequence[PointRow], seeds: int) -> str:
@@ -123,6 +140,17 @@ def _verdict(ended: Sequence[PointRow], seeds: int) -> str:
         )
     alike = [_plain(row) for row in ended[1:] if not row["apart"]]
     return f"{label} has the highest figure; not told apart from it: {'; '.join(alike)}."
+
+
+def _untried(row: PointRow) -> str:
+    """Whether nothing was asked that is to be refused, where points are ranked by CRAG's score."""
+    figure, answerable = row["spread"], row["answerable"]
+    if figure is None or answerable is None or answerable["n"] < figure["n"]:
+        return ""
+    return (
+        " Each of these questions can be answered, so which point refuses rightly is not known: data.train "
+        "needs questions without an answer (answers: [])."
+    )
 
 
 def _plain(row: PointRow) -> str:

@@ -93,9 +93,11 @@ class Scored:
     by_choice: dict[str, list[float]]
     """The headline metric under each way to accept answers."""
     refusals: dict[str, list[float]]
-    """`unanswerable` and `answerable`: 1 for each question of that kind that was refused; `crag`: 1 for a
-    right answer, 0 for a refusal, -1 for a wrong answer (Yang et al. 2024, https://arxiv.org/abs/2406.04744),
-    one an asked question. Empty without `data.refusal`."""
+    """`unanswerable` and `answerable`: 1 for each question of that kind that was refused; the values of
+    `crag`. Empty without `data.refusal`."""
+    crag: dict[str, float]
+    """Of each asked question, by qid: 1 for a right answer, 0 for a refusal, -1 for a wrong answer (Yang et
+    al. 2024, https://arxiv.org/abs/2406.04744). Without `data.refusal` nothing is a refusal."""
     citations: Citations | None
     """What the answers to the chosen cite, but for refusals; None without prompt.citations."""
     quotes: Quotes | None
@@ -161,6 +163,11 @@ def score_answers(
     headline = recipe.evaluate.metric
     in_reach = [_in_reach(recipe, e) for e in examples]
     refusable = [bool(recipe.data.refusal and not e.answers) for e in examples]
+    asked = [
+        (example, text, _crag(recipe, text, value))
+        for example, text, value in zip(examples, texts, everywhere[headline], strict=True)
+        if text is not None or example.qid in wanted
+    ]
     return Scored(
         recipe=recipe,
         answers=answers,
@@ -174,7 +181,8 @@ def score_answers(
             choice: score(recipe, chosen, [texts[i] for i in places], (headline,), choice)[headline]
             for choice in CHOICES
         },
-        refusals=_refusals(recipe, zip(examples, texts, everywhere[headline], strict=True), wanted),
+        refusals=_refusals(recipe, asked),
+        crag={example.qid: part for example, _, part in asked},
         citations=citations(
             recipe, [(examples[i], written[i], everywhere["contains"][i]) for i in places]
         ),
@@ -196,20 +204,16 @@ def _in_reach(recipe: Recipe, example: Example) -> bool:
 
 
 def _refusals(
-    recipe: Recipe,
-    every: Iterable[tuple[Example, str | None, float]],
-    wanted: Collection[str],
+    recipe: Recipe, asked: Sequence[tuple[Example, str | None, float]]
 ) -> dict[str, list[float]]:
     if recipe.data.refusal is None:
         return {}
     found: dict[str, list[float]] = {kind: [] for kind in REFUSALS}
-    for example, text, value in every:
-        if text is None and example.qid not in wanted:
-            continue
+    for example, text, part in asked:
         # One without a prediction is wrong, and no refusal.
         no = text is not None and refused(text, recipe.data.refusal)
         found["answerable" if example.extra["selected"] else "unanswerable"].append(float(no))
-        found["crag"].append(_crag(recipe, text, value))
+        found["crag"].append(part)
     return found
 
 

@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
-from ragtune.scoring.statistics import CONFIDENCE, DIFFERENCE, RATE, Bounds, Figure, figures
+from ragtune.scoring.statistics import CONFIDENCE, RATE, Bounds, Figure, apart, figures
 
 Values = Mapping[str, float]
 """The headline metric of each question, by qid."""
@@ -62,13 +62,20 @@ def spread_of(one: BySeed, draw: int, bounds: Bounds = RATE) -> Spread | None:
     }
 
 
-def less(one: BySeed, other: BySeed, draw: int) -> Spread | None:
-    """One point less another, seed by seed and question by question: what both were asked."""
+def less(one: BySeed, other: BySeed, draw: int, bounds: Bounds = RATE) -> Spread | None:
+    """One point less another, seed by seed and question by question: what both were asked.
+
+    Args:
+        one: its values.
+        other: those that are taken from them.
+        draw: seeds the bootstrap.
+        bounds: of a question's value in either.
+    """
     pairs: dict[int, Values] = {
         seed: {q: one[seed][q] - other[seed][q] for q in one[seed].keys() & other[seed].keys()}
         for seed in one.keys() & other.keys()
     }
-    return spread_of(pairs, draw, DIFFERENCE)
+    return spread_of(pairs, draw, apart(bounds))
 
 
 def is_better(difference: Spread | None) -> bool:

@@ -6,6 +6,9 @@ from typing import TypedDict
 
 from ragtune.scoring.seeds import Spread
 
+CRAG = "crag"
+"""The figure that readers which may refuse are ranked by: CRAG's score, over all questions that were asked."""
+
 
 class PointRow(TypedDict):
     """A point of the table."""
@@ -15,7 +18,9 @@ class PointRow(TypedDict):
     share: float
     """Of its steps: that at which it was stopped early, or 1."""
     spread: Spread | None
-    """Over the held questions, at that share; None where every run failed."""
+    """What points are ranked by, over the held questions, at that share; None where every run failed."""
+    answerable: Spread | None
+    """Where that is CRAG's score, the headline metric, over the held questions that can be answered."""
     missing: list[int]
     """Seeds without a figure there, as when a run failed: such a point comes after those that have all."""
     behind: Spread | None
@@ -25,23 +30,34 @@ class PointRow(TypedDict):
     problems: list[str]
 
 
-class Dev(TypedDict):
-    """The one look at the evaluation set."""
+class Sides(TypedDict):
+    """A figure of the evaluation set, before and after tuning."""
 
-    point: str
     before: Spread | None
     after: Spread | None
     difference: Spread | None
+
+
+class Dev(Sides):
+    """The one look at the evaluation set, by what points are ranked by."""
+
+    point: str
+    answerable: Sides | None
+    """Where that is CRAG's score, the headline metric, over the questions that can be answered."""
 
 
 class Results(TypedDict):
     """What a sweep found."""
 
     name: str
+    by: str
+    """What points are ranked by: the headline metric or, with `data.refusal`, CRAG's score."""
     metric: str
+    """The headline metric."""
     answers: str
     seeds: list[int]
     data: dict[str, int]
+    """How many training examples are trained (`train`), held apart (`held`) and left out (`left_out`)."""
     questions: int
     """Held questions that all points were asked: figures are over these."""
     points: list[PointRow]

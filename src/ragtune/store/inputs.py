@@ -76,6 +76,14 @@ def read_inputs(recipe: Recipe, keys: Iterable[str]) -> Callable[[], dict[str, I
     return read
 
 
+def contents(recipe: Recipe, keys: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The sha256 of each file of this machine that the recipe names under `keys`, by key and name."""
+    return {
+        key: {name: facts["sha256"] for name, facts in one["files"].items()}
+        for key, one in read_inputs(recipe, keys)().items()
+    }
+
+
 _READ: dict[Path, FileFacts] = {}
 """What this process found of files, by where they lie."""
 

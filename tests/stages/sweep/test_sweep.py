@@ -21,8 +21,10 @@ from ragtune.base.files import read_json
 from ragtune.base.lock import locked
 from ragtune.base.text import size_of
 from ragtune.recipe.load import load_recipe
+from ragtune.scoring.sweep import Results
 from ragtune.stages.sweep import sweep as sweeping
 from ragtune.stages.sweep import worker
+from ragtune.stages.sweep.figures import Figures
 from ragtune.stages.sweep.folder import SweepFolder
 from ragtune.stages.sweep.grid import points_of
 from ragtune.stages.sweep.jobs import Task
@@ -91,10 +93,8 @@ def test_a_grid_is_trained_halved_compared_and_looked_at_once(
     # One of three stops at a quarter; two are not halved any more.
     assert sorted(row["share"] for row in found["points"]) == [0.25, 1, 1]
     assert "At 25% of the steps the lower half stops" in said
-    data = found["data"]
-    assert data["held"] == 20
-    assert data["train"] == 28
-    assert data["left_out"] == 0
+    assert found["data"] == {"train": 28, "held": 20, "left_out": 0}
+    assert found["by"] == "squad_em"
     for row in found["points"]:
         assert row["problems"] == []
         assert row["spread"] is not None
@@ -108,7 +108,7 @@ def test_a_grid_is_trained_halved_compared_and_looked_at_once(
     assert look["point"] == found["best"]
     assert look["after"] is not None
     assert look["after"]["n"] == 10
-    asked = {path.parents[2].name for path in folder.glob("runs/*/eval/dev/after")}
+    asked = {path.parents[2].name for path in folder.glob("runs/*/eval/dev-*/after")}
     assert asked == {f"{found['best']}_seed-{seed}" for seed in (7, 8)}
     best = load_recipe(folder / "best.yaml")
     assert best.data.train == recipe["data"]["train"]
@@ -133,6 +133,17 @@ def test_a_grid_is_trained_halved_compared_and_looked_at_once(
     again = ragtune.sweep(recipe, *GRID, seeds=2, jobs=2, folder=folder)
     assert answered(folder) == times
     assert again == found
+    # Another evaluation set is asked; nothing is trained, or asked of the held questions, again.
+    write_records(Path(recipe["data"]["eval"]), make_records(6, "other"))
+    other = ragtune.sweep(recipe, *GRID, seeds=2, jobs=2, folder=folder)
+    more = {name for name in answered(folder) if name not in times}
+    assert all("/eval/dev-" in Path(name).as_posix() for name in more)
+    assert len(more) == 4
+    assert answered(folder).items() >= times.items()
+    assert other["points"] == found["points"]
+    (look,) = other["looks"]
+    assert look["after"] is not None
+    assert look["after"]["n"] == 6
     with pytest.raises(UsageError, match="is of other training data, or of another seed"):
         ragtune.sweep(recipe, *GRID, "seed=1", folder=folder)
     # What stopped early goes on, also where its checkpoints were deleted.
@@ -175,18 +186,43 @@ def test_the_best_has_all_seeds_and_figures_are_of_the_same_questions(
         whole.name: {seed: {"a": 0.6, "hard": 0.0} for seed in (7, 8)},
         survivor.name: {7: {"a": 1.0, "hard": 1.0}},
     }
-    monkeypatch.setattr(sweeping._Sweep, "scores", lambda _, point, __: answers[point.name])
-    options = sweeping._Options(seeds=2, jobs=1, whole=True)
-    found = sweeping._Sweep(SweepFolder(tmp_path), points, options).results()
+    monkeypatch.setattr(Figures, "scores", lambda _, point, *__: answers[point.name])
+    where = SweepFolder(tmp_path)
+
+    def results() -> Results:
+        return Figures(where, points, (7, 8), "dev").results(lambda _: [])
+
+    found = results()
     assert [row["name"] for row in found["points"]] == [whole.name, easy.name, survivor.name]
     assert [row["missing"] for row in found["points"]] == [[], [], [8]]
     assert found["best"] == whole.name
     assert found["questions"] == 1
     assert "so ranked last: data.max_passages=3" in found["verdict"]
+    # A winner is the best one that is better than the runner-up; one that lost a seed is none.
+    assert found["winner"] == whole.name
+    words = "data.max_passages=2 is better than the runner-up by +10.0 points (+10.0 … +10.0)"
+    assert f"{words}, over 1 questions and 2 seeds." in found["verdict"]
+    for apart, values in ((True, {7: 0.601, 8: 0.599}), (False, {7: 0.9, 8: 0.3})):
+        answers[whole.name] = {seed: {"a": value} for seed, value in values.items()}
+        found = results()
+        assert found["best"] == whole.name
+        assert found["winner"] == (whole.name if apart else None)
+        assert ("is better than the runner-up" in found["verdict"]) == apart
+        assert ("not told apart from it: data.max_passages=1" in found["verdict"]) != apart
     answers[easy.name] = {seed: {"other": 0.5} for seed in (7, 8)}
-    one = sweeping._Sweep(SweepFolder(tmp_path), points, options)
-    assert one.results()["best"] is None
+    assert results()["best"] is None
+    options = sweeping._Options(seeds=2, jobs=1, whole=True)
+    one = sweeping._Sweep(where, points, options, Path("dev"))
     assert "No held question was asked by every point" in one.nothing().message
+
+
+def test_an_evaluation_set_that_is_not_there_is_told_before_anything_is_trained(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "sweep"
+    with pytest.raises(UsageError, match=r"nowhere\.jsonl"):
+        ragtune.sweep(recipe, *GRID, f"data.eval={tmp_path / 'nowhere.jsonl'}", folder=folder)
+    assert not (folder / "runs").exists()
 
 
 def test_two_sweeps_in_one_folder(recipe: dict[str, Any], tmp_path: Path) -> None:

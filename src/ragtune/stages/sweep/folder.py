@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pydantic import JsonValue
 
 from ragtune.base.errors import UsageError
-from ragtune.base.files import read_json, write_json
+from ragtune.base.files import read_if_whole, read_json, write_json
 from ragtune.base.lock import NAMES as LOCKS
 from ragtune.data.apart import copy_evaluation, hold_apart
 from ragtune.recipe.load import save
@@ -16,11 +19,14 @@ from ragtune.stages.sweep.grid import Point
 from ragtune.stages.twins import SWEEP
 from ragtune.store.changes import part_of, with_part
 from ragtune.store.folder import require_own_files
-from ragtune.store.inputs import read_inputs
+from ragtune.store.inputs import contents
 from ragtune.store.proof import fingerprint
 
 _SPLIT_BY = ("seed", "data.train", "data.source", "data.format", "data.fields")
 """What it depends on which questions are held apart."""
+_EVALUATION = ("data.eval", "data.source", "data.format", "data.fields")
+"""What it depends on which questions the evaluation set has."""
+_COUNTS = ("train", "held", "left_out")
 
 
 class SweepFolder:
@@ -31,7 +37,6 @@ class SweepFolder:
         self.about = path / SWEEP
         self.train = path / "data" / "train.jsonl"
         self.held = path / "data" / "held.jsonl"
-        self.evaluation = path / "data" / "dev.jsonl"
         self.runs = path / "runs"
         self.results = path / "results.json"
         self.report = path / "report.html"
@@ -65,13 +70,13 @@ class SweepFolder:
                 "Choose another folder with --folder.",
             )
 
-    def prepare(self, recipe: Recipe) -> dict[str, JsonValue]:
+    def prepare(self, recipe: Recipe) -> dict[str, int]:
         """Have the data, held apart as they were when the sweep began; returns how many there are.
 
         Raises:
             UsageError: the sweep here is of other data, or of another seed.
         """
-        of = fingerprint([part_of(recipe, _SPLIT_BY), _contents(recipe)])
+        of = _fingerprint(recipe, _SPLIT_BY, "data.train")
         known = read_json(self.about) if self.about.exists() else {}
         if known and known.get("of") != of:
             raise UsageError(
@@ -88,13 +93,30 @@ class SweepFolder:
                 "left_out": counts.left_out,
             }
             write_json(self.about, known)
-        return {name: known[name] for name in ("train", "held", "left_out")}
+        return _counts(known)
+
+    def counts(self) -> dict[str, int]:
+        """How many examples are trained, held apart, and left out; {} where that is not known."""
+        return _counts(read_if_whole(self.about))
 
     def copy_evaluation(self, recipe: Recipe) -> Path:
-        """The recipe's evaluation set, in a file that every run can be asked."""
-        if not self.evaluation.exists():
-            copy_evaluation(recipe.data, self.evaluation)
-        return self.evaluation
+        """The recipe's evaluation set, in a file that every run can be asked.
+
+        Another set, or the same file with other contents, has another name.
+        """
+        name = _fingerprint(recipe, _EVALUATION, "data.eval")[:10]
+        path = self.path / "data" / f"dev-{name}.jsonl"
+        if not path.exists():
+            copy_evaluation(recipe.data, path)
+        return path
+
+    def taken_over(self, points: Sequence[Point]) -> list[Point]:
+        """The points, each under the name that its runs have here, by whatever keys they were tried then."""
+        there: dict[str, str] = {}
+        for run in sorted(self.runs.glob("*_seed-*")):
+            name = run.name.rpartition("_seed-")[0]
+            there.setdefault(name.rpartition("_")[2], name)
+        return [replace(point, known_as=there.get(point.key, "")) for point in points]
 
     def dtype_of(self, model: Model) -> str | None:
         """The dtype that all runs of a model have, where it was measured when the sweep began."""
@@ -144,7 +166,10 @@ def _named(model: Model) -> str:
     return f"{model.id}@{model.revision}" if model.revision else model.id
 
 
-def _contents(recipe: Recipe) -> JsonValue:
-    """The sha256 of the training data's files on this machine."""
-    read = read_inputs(recipe, ("data.train",))()
-    return {key: [facts["sha256"] for facts in one["files"].values()] for key, one in read.items()}
+def _counts(about: dict[str, Any]) -> dict[str, int]:
+    return {name: about[name] for name in _COUNTS if name in about}
+
+
+def _fingerprint(recipe: Recipe, keys: tuple[str, ...], file: str) -> str:
+    """Of the values of some keys, and of what the file on this machine holds that one of them names."""
+    return fingerprint([part_of(recipe, keys), contents(recipe, (file,))])

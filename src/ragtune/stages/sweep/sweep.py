@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from ragtune.answering.prediction import read_predictions
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.files import read_if_whole, write_json
 from ragtune.base.lock import locked
@@ -21,36 +20,21 @@ from ragtune.base.screen.console import note, warn
 from ragtune.base.screen.notebook import one_output
 from ragtune.base.screen.progress import busy, progress
 from ragtune.base.text import shortened
-from ragtune.data.prepare import load_examples
 from ragtune.recipe.load import save
-from ragtune.recipe.schema import Recipe
-from ragtune.reporting.sweep import verdict, write_page
-from ragtune.scoring.score import Answers, score_answers
-from ragtune.scoring.seeds import (
-    BySeed,
-    halved,
-    is_better,
-    less,
-    missing,
-    on_shared,
-    ranked,
-    spread_of,
-)
-from ragtune.scoring.sweep import Dev, PointRow, Results
+from ragtune.reporting.sweep import write_page
+from ragtune.scoring.seeds import halved, ranked
+from ragtune.scoring.sweep import Results
+from ragtune.stages.sweep.figures import END, RUNGS, Figures, name_of
 from ragtune.stages.sweep.folder import SweepFolder
 from ragtune.stages.sweep.grid import Point, points_of
 from ragtune.stages.sweep.jobs import Task, run_all
 from ragtune.stages.sweep.machine import fitting, gpus_of, say_disk, say_left, settle_dtypes
 from ragtune.stages.target import Target, find_recipe
 
-RUNGS = (0.25, 0.5)
-"""Shares of the steps after which the better half of the points goes on."""
-END = 1.0
 _SEEDS = 2**32
 _MOST = 100
 """Seeds of a sweep; a slip of the keys would train for a year."""
 _WORKER = "ragtune.stages.sweep.worker"
-_DEV = "dev"
 
 
 def sweep(
@@ -111,10 +95,13 @@ def _swept(where: SweepFolder, points: Sequence[Point], options: _Options) -> Re
             f"{_SEEDS - 1}.",
             f"Set seed to {_SEEDS - options.seeds} at most.",
         )
-    one = _Sweep(where, points, options)
     where.require_ours()
     with locked(where.path):
         counts = where.prepare(points[0].recipe)
+        points = where.taken_over(points)
+        # Now: if it can't be read, that is better known before everything is trained.
+        questions = where.copy_evaluation(points[0].recipe)
+        one = _Sweep(where, points, options, questions)
         note(
             f"{len(points)} points with {options.seeds} seeds each, in {where.path}: "
             f"{counts['train']:,} examples are trained, {counts['held']:,} of other articles are held apart "
@@ -123,13 +110,13 @@ def _swept(where: SweepFolder, points: Sequence[Point], options: _Options) -> Re
         settle_dtypes(where, (point.recipe for point in points))
         one.say_disk()
         one.climb()
-        results = one.results()
+        results = one.figures.results(one.problems_of)
         if results["best"] is None:
             raise one.nothing()
         best = next(point for point in points if point.name == results["best"])
         if options.look:
             one.look(best)
-            results = one.results()
+            results = one.figures.results(one.problems_of)
         save(where.settled(best.recipe), where.best)
         write_json(where.results, results)
         write_page(where.report, results)
@@ -143,6 +130,8 @@ class _Sweep:
     where: SweepFolder
     points: Sequence[Point]
     options: _Options
+    questions: Path
+    """The evaluation set."""
     failed: dict[str, str] = field(default_factory=dict)
     """Why, by the run; it is not tried again by this command."""
 
@@ -151,12 +140,13 @@ class _Sweep:
         first = self.points[0].recipe.seed
         return list(range(first, first + self.options.seeds))
 
-    def run_of(self, point: Point, seed: int) -> str:
-        return f"{point.name}_seed-{seed}"
-
     def problems_of(self, point: Point) -> list[str]:
-        runs = [self.run_of(point, seed) for seed in self.seeds]
+        runs = [point.run(seed) for seed in self.seeds]
         return [f"{run}: {self.failed[run]}" for run in runs if run in self.failed]
+
+    @cached_property
+    def figures(self) -> Figures:
+        return Figures(self.where, self.points, self.seeds, self.questions.stem)
 
     @cached_property
     def gpus(self) -> list[int]:
@@ -165,12 +155,10 @@ class _Sweep:
 
     def say_disk(self) -> None:
         """Say so if the runs that have not ended don't fit on the disk."""
-        first, end = self.seeds[0], _name(END)
-        left = [[run for seed in self.seeds if not self.where.answers_of(run := self.run_of(point, seed), end)]
+        first, end = self.seeds[0], name_of(END)
+        left = [[run for seed in self.seeds if not self.where.answers_of(run := point.run(seed), end)]
                 for point in self.points]  # fmt: skip
-        recipes = [
-            self.where.recipe_of(self.run_of(point, first), point, first) for point in self.points
-        ]
+        recipes = [self.where.recipe_of(point.run(first), point, first) for point in self.points]
         say_disk(self.where, zip(recipes, left, strict=True))
 
     def nothing(self) -> RagtuneError:
@@ -191,12 +179,13 @@ class _Sweep:
 
         What was trained to the end without a stop has no part in that.
         """
-        going = [p for p in self.points if self.scores(p, RUNGS[0]) or not self.scores(p, END)]
+        scores = self.figures.scores
+        going = [p for p in self.points if scores(p, RUNGS[0]) or not scores(p, END)]
         for share in () if self.options.whole else RUNGS:
             if len(going) <= 2:  # noqa: PLR2004 - two are compared in the end
                 break
             self.advance(going, share)
-            order = ranked({p.name: self.scores(p, share) for p in going}, self.seeds)
+            order = ranked({p.name: scores(p, share) for p in going}, self.seeds)
             left = halved(order)
             stopped = [p.label for p in going if p.name in order and p.name not in left]
             if stopped:
@@ -209,21 +198,21 @@ class _Sweep:
         tasks = []
         for point in points:
             for seed in self.seeds:
-                run = self.run_of(point, seed)
-                if run in self.failed or self.where.answers_of(run, _name(share)):
+                run = point.run(seed)
+                if run in self.failed or self.where.answers_of(run, name_of(share)):
                     continue
                 recipe = self.where.write_recipe(run, point, seed)
-                tasks.append(self._task(run, recipe, str(share), _name(share)))
+                tasks.append(self._task(run, recipe, str(share), name_of(share)))
         self._run(tasks, f"training to {share:.0%}")
 
     def look(self, point: Point) -> None:
         """Ask a point's runs the evaluation set, those that were trained to the end."""
-        tasks = []
-        for seed in self.seeds:
-            run = self.run_of(point, seed)
-            if self.where.answers_of(run, _name(END)) and not self.where.answers_of(run, _DEV):
-                questions = self.where.copy_evaluation(self.points[0].recipe)
-                tasks.append(self._task(run, self.where.recipe(run), str(questions), _DEV))
+        dev, answers_of = self.questions.stem, self.where.answers_of
+        tasks = [
+            self._task(run, self.where.recipe(run), str(self.questions), dev)
+            for run in map(point.run, self.seeds)
+            if answers_of(run, name_of(END)) and not answers_of(run, dev)
+        ]
         self._run(tasks, "asking the evaluation set")
 
     def _task(self, run: str, recipe: Path, what: str, reached: str) -> Task:
@@ -255,93 +244,3 @@ class _Sweep:
             return self.options.jobs
         found = [read_if_whole(path) for path in sorted(self.where.runs.glob("*/run.json"))]
         return fitting(found) * max(1, len(self.gpus))
-
-    def scores(self, point: Point, share: float) -> BySeed:
-        """The headline metric of a point's held questions, by seed, of those runs that came so far."""
-        runs = {seed: self.run_of(point, seed) for seed in self.seeds}
-        return {
-            seed: self._values(run, point.recipe, str(found["questions"]), str(found["answers"]))
-            for seed, run in runs.items()
-            if (found := self.where.answers_of(run, _name(share)))
-        }
-
-    def _values(self, run: str, recipe: Recipe, questions: str, answers: str) -> dict[str, float]:
-        folder = self.where.runs / run
-        examples = load_examples(folder / questions / "eval.jsonl")
-        found = Answers.of(read_predictions(folder / answers / "predictions.jsonl"), run)
-        scored = score_answers(recipe, examples, found)
-        qids = [example.qid for example in scored.chosen]
-        return dict(zip(qids, scored.values[recipe.evaluate.metric], strict=True))
-
-    def results(self) -> Results:
-        """What is known by now."""
-        draw = self.seeds[0]
-        reached = {p.name: self._reached(p) for p in self.points}
-        shared = on_shared({name: scores for name, (_, scores) in reached.items()})
-        at_end = {name: one for name, one in shared.items() if reached[name][0] == END}
-        order = ranked(at_end, self.seeds)
-        best = order[0] if order else None
-        rows = []
-        for point in self.points:
-            share, scores = reached[point.name][0], shared.get(point.name, {})
-            compared = best is not None and share == END and point.name != best
-            behind = less(at_end[best], scores, draw) if best and compared else None
-            rows.append(PointRow(
-                name=point.name, changes=list(point.changes), share=share, spread=spread_of(scores, draw),
-                missing=missing(scores, self.seeds), behind=behind, apart=is_better(behind),
-                problems=self.problems_of(point),
-            ))  # fmt: skip
-        rows.sort(key=_place)
-        evaluate = self.points[0].recipe.evaluate
-        sure = len(order) > 1 and rows[1]["apart"] and not rows[0]["missing"]
-        return {
-            "name": self.points[0].recipe.name,
-            "metric": evaluate.metric,
-            "answers": evaluate.answers,
-            "seeds": self.seeds,
-            "data": {
-                k: int(v) for k, v in read_if_whole(self.where.about).items() if isinstance(v, int)
-            },
-            "questions": max((row["spread"]["n"] for row in rows if row["spread"]), default=0),
-            "points": rows,
-            "best": best,
-            "winner": best if sure else None,
-            "verdict": verdict(rows, len(self.seeds)),
-            "looks": [look for point in self.points if (look := self._looked(point))],
-        }
-
-    def _reached(self, point: Point) -> tuple[float, BySeed]:
-        """How far a point came, and its scores there."""
-        for share in (END, *reversed(RUNGS)):
-            if scores := self.scores(point, share):
-                return share, scores
-        return 0.0, {}
-
-    def _looked(self, point: Point) -> Dev | None:
-        sides: dict[str, dict[int, dict[str, float]]] = {"before": {}, "answers": {}}
-        for seed in self.seeds:
-            run = self.run_of(point, seed)
-            if found := self.where.answers_of(run, _DEV):
-                for side, values in sides.items():
-                    values[seed] = self._values(
-                        run, point.recipe, str(found["questions"]), str(found[side])
-                    )
-        if not sides["answers"]:
-            return None
-        draw, (before, after) = self.seeds[0], sides.values()
-        return {
-            "point": point.name,
-            "before": spread_of(before, draw),
-            "after": spread_of(after, draw),
-            "difference": less(after, before, draw),
-        }
-
-
-def _place(row: PointRow) -> tuple[float, bool, float]:
-    """In the table: as `ranked` has them, those that were stopped early behind."""
-    value = row["spread"]["figure"]["value"] if row["spread"] else -1
-    return -row["share"], bool(row["missing"]), -value
-
-
-def _name(share: float) -> str:
-    return f"{share:g}"
