@@ -103,7 +103,8 @@ class Figures:
             compared = best is not None and share == END and point.name != best
             behind = less(shared[best], scores, draw, bounds) if best and compared else None
             rows.append(PointRow(
-                name=point.name, changes=list(point.changes), share=share, spread=spread_of(scores, draw, bounds),
+                name=point.name, changes=list(point.changes), share=share,
+                spread=spread_of(scores, draw, bounds),
                 answerable=spread_of(answerable.get(point.name, {}), draw),
                 missing=missing(scores, self.seeds), behind=behind, apart=is_better(behind),
                 problems=problems_of(point),

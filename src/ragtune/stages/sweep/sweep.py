@@ -121,7 +121,7 @@ def _swept(where: SweepFolder, points: Sequence[Point], options: _Options) -> Re
         write_json(where.results, results)
         write_page(where.report, results)
         stopped = {row["name"] for row in results["points"] if 0 < row["share"] < END}
-        say_left(where, [one.run_of(p, s) for p in points if p.name in stopped for s in one.seeds])
+        say_left(where, [p.run(s) for p in points if p.name in stopped for s in one.seeds])
     return results
 
 
