@@ -120,6 +120,22 @@ def test_a_second_ctrl_c_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
 
 
+def test_a_signal_that_was_told_to_another_rank_first_is_no_second_one() -> None:
+    """Slurm and torchrun tell every process: who hears it later would else give up its checkpoint."""
+    stopping.install()
+    try:
+        with stopping.finishing():
+            stopping.ask()
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except stopping.Stopped:
+                pytest.fail("it was taken for the second one")
+            with pytest.raises(stopping.Stopped):
+                os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        stopping.uninstall()
+
+
 BROKEN = """
 import os, signal, typer
 from ragtune import cli

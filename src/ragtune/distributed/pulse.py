@@ -62,6 +62,8 @@ class Pulse:
         self.lost: LostError | None = None
         self.working = False
         """Whether this rank is doing something that it can't end without the others."""
+        self.writing: Callable[[], bool] = lambda: False
+        """Tells whether this rank is writing what would be lost if its process ended."""
         self._connect = connect
         self._watched = range(1, size) if rank == 0 else range(1)
         self._started = started
@@ -141,7 +143,7 @@ class Pulse:
         """End a process that waits in C++ for one that is lost: nothing else can end that."""
         if self.lost and self._started:
             self._started.kill()  # which breaks the connections that this rank waits for
-        if self.lost is None or not (self.rank or self.working):
+        if self.lost is None or not (self.rank or self.working) or self.writing():
             self._well = time.monotonic()
         elif time.monotonic() - self._well > (limits.LEAVING if self.rank else limits.STUCK):
             if store is not None:
