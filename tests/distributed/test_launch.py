@@ -10,6 +10,9 @@ import pytest
 from ragtune.distributed.launch import launched
 from ragtune.distributed.pulse import LostError
 
+WAITING = ("timeit", "-n1", "-r1", "import time; time.sleep(600)")
+"""What they run doesn't matter; but it must not end before it is looked at."""
+
 
 def children() -> list[psutil.Process]:
     return [one for one in psutil.Process().children() if "-P" in one.cmdline()]
@@ -18,10 +21,12 @@ def children() -> list[psutil.Process]:
 def test_ranks_begin_with_their_place_and_are_gone_afterwards(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Each leads a session of its own, as Ctrl-C is for rank 0 alone."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     before = dict(os.environ)
-    with launched([0, 2, 5], "timeit") as world:  # what they run doesn't matter
+    with launched([0, 2, 5], *WAITING) as world:
         found = children()
+        assert [os.getsid(one.pid) for one in found] == [one.pid for one in found]
         places = [one.environ() for one in found]
         assert [one["RANK"] for one in places] == ["1", "2"]
         assert [one["LOCAL_RANK"] for one in places] == ["2", "5"]
@@ -34,7 +39,7 @@ def test_ranks_begin_with_their_place_and_are_gone_afterwards(
 
 
 def test_they_are_gone_after_an_error_too() -> None:
-    with pytest.raises(KeyboardInterrupt) as raised, launched([0, 1], "timeit"):
+    with pytest.raises(KeyboardInterrupt) as raised, launched([0, 1], *WAITING):
         raise KeyboardInterrupt(*children())
     assert raised.value.args
     assert not any(one.is_running() for one in raised.value.args)
