@@ -6,9 +6,11 @@ import math
 import threading
 
 import pytest
+from torch import distributed as dist
 
 from ragtune.distributed import limits, pulse
 from ragtune.distributed.pulse import lost
+from ragtune.distributed.store import write
 
 
 def test_what_rank_0_writes_is_finished_when_a_rank_is_lost(
@@ -29,6 +31,25 @@ def test_what_rank_0_writes_is_finished_when_a_rank_is_lost(
     one._end_if_stuck(None)
     assert codes == [1]
     assert "Lost rank 1: it was killed." in capsys.readouterr().err
+
+
+def test_a_rank_that_comes_and_fails_while_it_is_looked_for_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Late:
+        def __init__(self) -> None:
+            self._store = dist.HashStore()
+            self.get = self._store.get
+
+        def check(self, keys: list[str]) -> bool:
+            if keys == ["failed/1"]:
+                self._store.set("host/1", "Node-1")
+                write(self._store, "failed/1", ["No memory.", "", ""])
+            return self._store.check(keys)
+
+    monkeypatch.setattr(pulse.Pulse, "_run", lambda _: None)
+    one = pulse.Pulse(lambda: None, rank=0, size=2, started=None)  # type: ignore[arg-type, return-value]
+    assert str(one._look(Late())).startswith("Rank 1 on Node-1: No memory.")  # type: ignore[arg-type]
 
 
 def test_a_rank_that_is_cut_off_ends(

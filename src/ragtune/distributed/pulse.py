@@ -111,17 +111,16 @@ class Pulse:
             return over(store)
         ended = self._started.ended() if self._started else None
         for rank in self._watched:
-            host = store.get(f"host/{rank}").decode() if store.check([f"host/{rank}"]) else ""
-            name = f"rank {rank}" + (f" on {host}" if host else "")
             if store.check([f"failed/{rank}"]):
                 what, advice, where = cast("list[str]", read(store, f"failed/{rank}"))
-                error = LostError(f"{name.capitalize()}: {what}", advice)
+                name = _name(store, rank)
+                error = LostError(f"{name[0].upper()}{name[1:]}: {what}", advice)
                 error.add_note(where)  # --debug shows it
                 return error
             if ended and ended[0] == rank:
-                return lost(name, ended[1])
+                return lost(_name(store, rank), ended[1])
             if how := self._is_silent(store, rank):
-                return lost(name, how)
+                return lost(_name(store, rank), how)
         return None
 
     def _is_silent(self, store: Store, rank: int) -> str:
@@ -165,6 +164,12 @@ class Pulse:
 def over(store: Store) -> OverError:
     """How rank 0 ended the run, which it did."""
     return OverError(cast("int", read(store, "over")))
+
+
+def _name(store: Store, rank: int) -> str:
+    """A rank, with its machine if it has said that: before anything else, so it is asked for last."""
+    known = store.check([f"host/{rank}"])
+    return f"rank {rank}" + (f" on {store.get(f'host/{rank}').decode()}" if known else "")
 
 
 def lost(name: str, how: str) -> LostError:
