@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -33,6 +34,20 @@ def test_the_page_has_the_tables_of_what_was_measured() -> None:
     for path in (ROOT / "bench/results").glob("scaling-*.json"):
         assert "\n".join(scaling.table(json.loads(path.read_text("utf-8")))) in page
         assert path.name in page
+
+
+@pytest.mark.parametrize("page", ["docs/gpus.md", "docs/ja/gpus.md"])
+def test_the_messages_that_the_page_explains_are_those_that_are_said(page: str) -> None:
+    """But for names and numbers, which stand in the sources as what they are made of."""
+    rooms = ("distributed", "stages", "training")
+    files = [file for room in rooms for file in (ROOT / "src/ragtune" / room).rglob("*.py")]
+    said = "".join(file.read_text("utf-8") for file in files)
+    table = (ROOT / page).read_text("utf-8").rpartition("\n## ")[2]
+    messages = re.findall(r"^\| `(.+?)` \|", table, re.MULTILINE)
+    assert len(messages) == 11
+    for message in messages:
+        for words in re.split(r" on |[1-9]\d*|HOST|PORT|[A-Z]+_[A-Z]+|SIG[A-Z]+|[:…]", message):
+            assert words.strip() in said, message
 
 
 @pytest.mark.parametrize("link", gpus.LINKS.values())

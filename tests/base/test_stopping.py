@@ -143,6 +143,19 @@ def test_nothing_is_said_of_what_takes_no_time_or_where_no_thread_can_say_it(
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.usefixtures("heard")
+def test_a_signal_that_was_told_to_another_rank_first_is_no_second_one() -> None:
+    """Slurm and torchrun tell every process: who hears it later would else give up its checkpoint."""
+    with stopping.finishing():
+        stopping.ask()
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except stopping.Stopped:
+            pytest.fail("it was taken for the second one")
+        with pytest.raises(stopping.Stopped):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 BROKEN = """
 import os, signal, typer
 from ragtune import cli

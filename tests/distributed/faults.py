@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -130,6 +131,57 @@ def full_disk_at_checkpoint() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     checkpoint.seal = full  # type: ignore[assignment]
+
+
+def slow_disk() -> None:
+    """Checkpoint and adapter are written only when a rank was lost for longer than it is waited for."""
+    from ragtune.distributed import limits
+    from ragtune.distributed.pulse import Pulse
+    from ragtune.training import checkpoint, train
+
+    limits.BEAT, limits.STUCK = 0.1, 0.3
+    looks: list[float] = []
+    look = Pulse._end_if_stuck
+
+    def end(self: Any, *given: Any) -> None:
+        if self.lost:
+            looks.append(time.monotonic())
+        look(self, *given)
+
+    def slow(act: Callable[..., None]) -> Callable[..., None]:
+        def late(*given: Any) -> None:
+            while not looks or looks[-1] - looks[0] < 3 * limits.STUCK:
+                time.sleep(0.01)
+            act(*given)
+
+        return late
+
+    Pulse._end_if_stuck = end  # type: ignore[method-assign]
+    checkpoint.seal = slow(checkpoint.seal)
+    train.save_adapter = slow(train.save_adapter)
+
+
+def stuck_on_a_slow_disk() -> None:
+    """A sum with one that is lost does not end before the checkpoint is whole, as one of NCCL's."""
+    from ragtune.distributed.world import World
+    from ragtune.training import checkpoint
+
+    slow_disk()
+    seal, sealed = checkpoint.seal, threading.Event()
+    checkpoint.seal = lambda path: (seal(path), sealed.set())  # type: ignore[assignment, func-returns-value]
+    World._await_lost = lambda _: sealed.wait() and None  # type: ignore[method-assign]
+
+
+def killed_when_trained() -> None:
+    from ragtune.stages import follow
+
+    original = follow.follow_training
+
+    def train(*given: Any) -> None:
+        original(*given)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    follow.follow_training = train
 
 
 def die_answering() -> None:

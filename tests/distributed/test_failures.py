@@ -12,8 +12,9 @@ import psutil
 import pytest
 import yaml
 
+from ragtune.store.seal import is_whole
 from tests.conftest import tiny_recipe, write_records
-from tests.distributed.runs import logged
+from tests.distributed.runs import WEIGHTS, logged
 from tests.ready import Ready
 
 Fault = tuple[Any, ...]
@@ -77,6 +78,27 @@ def test_a_rank_that_is_killed_ends_all_and_the_same_command_goes_on(
     assert logged(recipe.parent / "run", "step") == list(range(1, 9))
 
 
+def test_a_checkpoint_that_is_being_written_is_finished_when_a_rank_is_killed(
+    ready: Ready, recipe: Path
+) -> None:
+    killed = ("signal_at_step", 4, signal.SIGKILL)
+    code, said = train(ready, recipe, rank0=("stuck_on_a_slow_disk",), rank1=killed)
+    assert code == 1, said
+    assert f"Lost rank 1 on {HOST}: it was killed by SIGKILL." in said
+    (whole,) = (recipe.parent / "run").glob("work/adapter-*/checkpoint-2")
+    assert is_whole(whole)
+
+
+def test_what_was_trained_is_written_also_when_a_rank_is_killed_by_then(
+    ready: Ready, recipe: Path
+) -> None:
+    """The checkpoints are of earlier steps."""
+    every = "train.save_every=100"
+    code, said = train(ready, recipe, every, rank0=("slow_disk",), rank1=("killed_when_trained",))
+    assert code == 0, said
+    assert (recipe.parent / "run" / WEIGHTS).is_file()
+
+
 def test_rank_0_is_killed_and_nobody_is_left(ready: Ready, recipe: Path) -> None:
     code, said = train(ready, recipe, ranks=3, rank0=("signal_at_step", 5, signal.SIGKILL))
     assert code == -signal.SIGKILL, said
@@ -127,8 +149,9 @@ def test_a_signal_during_the_check_ends_the_ranks_that_had_begun(
 
 def test_a_signal_to_rank_0_leaves_a_checkpoint_and_one_message(ready: Ready, recipe: Path) -> None:
     """SIGTERM, too: test_ranks.py goes on from what it leaves."""
-    found, said = train(ready, recipe, rank0=("signal_at_step", 3, signal.SIGINT))
+    found, said = train(ready, recipe, ranks=3, rank0=("signal_at_step", 3, signal.SIGINT))
     assert found == 130, said
+    assert not followers_of(recipe)
     assert said.count("Stopped by") == 1
     assert (
         said.count("Ctrl-C was heard: this step is finished first, and a checkpoint written.") == 1
@@ -205,6 +228,8 @@ def test_a_full_disk_on_rank_0_ends_all(ready: Ready, recipe: Path) -> None:
     assert code == 1, said
     assert "No space left" in said or "is full" in said
     assert steps_of(recipe) == []
+    code, said = train(ready, recipe)
+    assert code == 0, said
 
 
 def test_a_rank_that_stands_still_is_found(ready: Ready, recipe: Path) -> None:

@@ -21,10 +21,12 @@ def children() -> list[psutil.Process]:
 def test_ranks_begin_with_their_place_and_are_gone_afterwards(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Each leads a session of its own, as Ctrl-C is for rank 0 alone."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     before = dict(os.environ)
     with launched([0, 2, 5], *WAITS) as world:
         found = children()
+        assert [os.getsid(one.pid) for one in found] == [one.pid for one in found]
         places = [one.environ() for one in found]
         assert [one["RANK"] for one in places] == ["1", "2"]
         assert [one["LOCAL_RANK"] for one in places] == ["2", "5"]

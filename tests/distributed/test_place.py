@@ -59,6 +59,25 @@ def test_torchrun_says_where_a_process_stands_and_the_libraries_do_not_see_it(
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
 
 
+@pytest.mark.parametrize(
+    ("variables", "attempt"),
+    [
+        ({**SRUN, **TORCHRUN}, "job-2"),
+        ({**SRUN, **Place(1, 2, 1, "127.0.0.1", 4242).environment()}, ""),
+        ({"TORCHELASTIC_RUN_ID": "job", **Place(1, 2, 1, "127.0.0.1", 4242).environment()}, ""),
+    ],
+    ids=["torchrun in a job", "ragtune in a job", "ragtune under torchrun"],
+)
+def test_what_another_launcher_said_around_it_sets_nothing_apart(
+    environment: pytest.MonkeyPatch, variables: dict[str, str], attempt: str
+) -> None:
+    """In a job of Slurm a rank that ragtune starts has its variables, too: rank 0 looks at none of them."""
+    given(environment, variables)
+    place = take_place()
+    assert place is not None
+    assert place.attempt == attempt
+
+
 def test_a_rank_that_sees_one_gpu_takes_it(environment: pytest.MonkeyPatch) -> None:
     """As Slurm's --gpus-per-task has it; without the variable every GPU is seen."""
     for seen, expected in (("7", "7"), ("", "")):

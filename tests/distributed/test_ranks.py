@@ -14,7 +14,14 @@ import yaml
 
 import ragtune
 from tests.conftest import make_records, tiny_recipe, write_records
-from tests.distributed.runs import WEIGHTS, files_of, logged, require_equal, require_same_answers
+from tests.distributed.runs import (
+    WEIGHTS,
+    changed,
+    files_of,
+    logged,
+    require_equal,
+    require_same_answers,
+)
 from tests.ready import Ready
 
 
@@ -93,6 +100,19 @@ def test_a_run_goes_on_with_another_number_of_ranks(
         require_equal(copy, whole(1))
 
 
+def test_a_checkpoint_is_asked_on_several_ranks_as_on_one(
+    ready: Ready, recipe: Path, tmp_path: Path, whole: Callable[[int], Path]
+) -> None:
+    for ranks in (1, 2):
+        run = tmp_path / str(ranks)
+        shutil.copytree(whole(1), run)
+        asked = ["evaluate", str(recipe), f"devices={ranks}", "--run-dir", str(run)]
+        done = ready.run([*asked, "--checkpoint", "4"], faults={})
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert ("2 ranks share the work." in done.stdout) == (ranks == 2)
+    assert changed(tmp_path / "2", tmp_path / "1", "checkpoints/4") == 0
+
+
 def test_looks_at_the_evaluation_set_are_those_of_one_also_with_fewer_rows_than_ranks(
     ready: Ready, recipe: Path, tmp_path: Path
 ) -> None:
@@ -126,9 +146,13 @@ def test_pairs_redrawn_negatives_and_pissa_are_those_of_one(
 
 
 def test_ranks_that_python_starts_do_the_same(
-    recipe: Path, tmp_path: Path, whole: Callable[[int], Path]
+    recipe: Path,
+    tmp_path: Path,
+    whole: Callable[[int], Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The other tests fork them, and this process, as a notebook's would, is rank 0."""
+    """The other tests fork them, and this process, as a notebook's would, is rank 0; here in a job of Slurm."""
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
     ragtune.train(recipe, "devices=2", run_dir=tmp_path / "two")
     require_equal(tmp_path / "two", whole(1))
 

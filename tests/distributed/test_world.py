@@ -16,8 +16,8 @@ from torch import distributed as dist
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.distributed import limits, pulse
 from ragtune.distributed.place import Place
-from ragtune.distributed.pulse import LostError, OverError
-from ragtune.distributed.store import serve
+from ragtune.distributed.pulse import LostError, OverError, lost
+from ragtune.distributed.store import come, serve
 from ragtune.distributed.world import World
 from tests.ports import free_port
 
@@ -56,6 +56,9 @@ class Ranks:
 @pytest.fixture
 def ranks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ranks]:
     monkeypatch.setattr(limits, "BEAT", 0.05)
+    monkeypatch.setattr(
+        limits, "LEAVING", 300
+    )  # the process that would be ended is that of the tests
     ranks = Ranks()
     yield ranks
     ranks.close()
@@ -235,6 +238,24 @@ def test_a_port_that_is_taken_is_named() -> None:
     assert "choose another MASTER_PORT" in raised.value.advice
 
 
+def test_a_rank_of_another_run_with_the_same_port_is_refused(ranks: Ranks) -> None:
+    """It would do nothing for as long as the first run takes, and end well."""
+    ranks.begin(1, lambda one: one.put("there", True)).result()
+    port = ranks.server.port
+    with pytest.raises(UsageError, match=f"another run uses port {port} of 127.0.0.1") as raised:
+        World(ranks.places[1])
+    assert "another MASTER_PORT" in raised.value.advice
+
+
+def test_a_store_that_is_gone_when_a_rank_comes_is_named() -> None:
+    class Gone:
+        def add(self, *_: object) -> int:
+            raise dist.DistNetworkError("Connection reset by peer")
+
+    with pytest.raises(UsageError, match="Rank 1 can't reach rank 0 at"):
+        come(Place(1, 2, 1, "127.0.0.1", 4242), Gone())  # type: ignore[arg-type]
+
+
 def test_a_rank_0_that_can_not_be_reached_is_named() -> None:
     port = free_port()
     with pytest.raises(UsageError, match=f"Rank 1 can't reach rank 0 at 127.0.0.1:{port}."):
@@ -253,31 +274,34 @@ def test_waiting_ends_at_once_when_a_signal_came(
     assert time.monotonic() - start < 60
 
 
-def test_a_rank_that_is_cut_off_ends(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_who_is_lost_while_all_are_stopped_is_no_reason(
+    ranks: Ranks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Torch's store waits for an answer without an end; nothing else of the process can be trusted to run."""
-    cut, codes, before = threading.Event(), list[int](), {*threading.enumerate()}
+    from ragtune.base import stopping
 
-    class CutOff:
-        def set(self, *_: str) -> None:
-            pass
+    here = ranks.worlds[0]
+    monkeypatch.setattr(here.pulse, "lost", lost("rank 1", "it was stopped"))
+    monkeypatch.setattr(stopping._state, "asked", 15)
+    for wait in (here.agree, lambda: here.next("queue"), lambda: here.take("never")):
+        with pytest.raises(stopping.Stopped):
+            wait()
 
-        def check(self, _: list[str]) -> bool:
-            return not cut.wait(60)
 
-    def ends(code: int) -> None:
-        codes.append(code)
-        cut.set()
+def test_a_rank_waits_until_rank_0_has_ended_also_if_it_was_told_to_stop(
+    ranks: Ranks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ragtune.base import stopping
 
-    monkeypatch.setattr(limits, "BEAT", 0.01)
-    monkeypatch.setattr(limits, "SILENT", 0.05)
-    monkeypatch.setattr(limits, "LEAVING", 0.05)
-    monkeypatch.setattr(pulse.os, "_exit", ends)
-    one = pulse.Pulse(CutOff, rank=1, size=2, started=None)  # type: ignore[arg-type, return-value]
-    assert cut.wait(30)
-    one.stop()
-    for thread in {*threading.enumerate()} - before:  # else they may end this very process
-        thread.join()
-    assert codes[0] == 1
-    assert "Lost rank 0: its machine does not answer." in capsys.readouterr().err
+    monkeypatch.setattr(stopping._state, "asked", 15)
+
+    def follow(one: World) -> None:
+        one.put("there", True)
+        one.await_end()
+
+    other = ranks.begin(1, follow)
+    with ranks.worlds[0].saving():
+        ranks.worlds[0].take("there")
+    ranks.worlds[0].put("over", 130)
+    error = other.exception()
+    assert isinstance(error, OverError)
+    assert error.exit_code == 130

@@ -20,7 +20,7 @@ from ragtune.model import memory as memory_module
 from ragtune.model import plan as planning
 from ragtune.model.fast.eight import EightBit
 from ragtune.model.hardware import Gpu, Hardware, choose_hardware, gpu_of, keep_kernels
-from ragtune.model.layout import deal, row_size, share_out
+from ragtune.model.layout import _EVEN, _best_swap, deal, row_size, share_out
 from ragtune.model.load import load_model
 from ragtune.model.lora import attach
 from ragtune.model.plan import Plan, describe, make_plan, plan_answers
@@ -261,6 +261,25 @@ def test_ranks_change_items_until_their_shares_are_even() -> None:
     assert [*map(sum, deal([8, 7, 6, 5, 4, 2], 2, int))] == [17, 15]
     assert [*map(sum, share_out([8, 7, 6, 5, 4, 2], 2, int))] == [16, 16]
     assert share_out([3, 1], 4, int) == [[3], [1]]
+
+
+def test_the_best_of_all_swaps_is_found_without_trying_each() -> None:
+    """Of a large batch there are many, and the same one has to be found on every rank."""
+    drawn = random.Random(0)
+    for _ in range(300):
+        rows = [drawn.choices(range(1, 40), k=drawn.randint(1, 6)) for _ in range(4)]
+        sums = [*map(sum, rows)]
+        top = sums.index(max(sums))
+        every = [
+            (max(sums[top] - given + taken, sums[row] + given - taken), (top, i), (row, k))
+            for row in range(4)
+            if row != top
+            for i, given in enumerate(rows[top])
+            for k, taken in enumerate(rows[row])
+        ]
+        best, *swap = min(every)
+        expected = tuple(swap) if best < sums[top] else None
+        assert _best_swap(rows) == (expected if sums[top] > _EVEN * sum(sums) / 4 else None)
 
 
 def test_rows_of_a_step_are_dealt_evenly() -> None:

@@ -108,7 +108,9 @@ def test_a_checkpoint_is_of_the_moment_it_was_asked_for(tmp_path: Path) -> None:
         begin(writer, folder, lambda one: (go.wait(), save(folder / "large", one)))
         assert not (folder / "large").exists()  # the training goes on meanwhile
         assert not (tmp_path / "counts").exists()
+        assert writer.busy()
         go.set()
+    assert not writer.busy()
     assert torch.equal(torch.load(folder / "large"), torch.ones(3))
     assert is_whole(folder)
     assert (tmp_path / "counts").exists()
@@ -127,9 +129,10 @@ def test_where_memory_is_short_it_is_written_in_place(
     monkeypatch.setattr(module, name, short)
     folder = tmp_path / "checkpoint-1"
     with Writer() as writer:
-        seen: list[torch.Tensor] = []
-        live = begin(writer, folder, seen.append)
-    assert seen[0] is live
+        seen: list[tuple[torch.Tensor, bool]] = []
+        live = begin(writer, folder, lambda one: seen.append((one, writer.busy())))
+    assert seen[0][0] is live
+    assert seen[0][1]
     assert is_whole(folder)
 
 

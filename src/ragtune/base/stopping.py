@@ -41,6 +41,8 @@ class Stopped(KeyboardInterrupt):
 class _State:
     asked: int | None = None
     """The signal that came."""
+    heard = False
+    """Whether it came to this process itself, so that one more is the second."""
     interrupted = False
     """Whether it broke into whatever was running then."""
     finishing: ClassVar[list[str]] = []
@@ -73,6 +75,7 @@ def uninstall() -> None:
     """Python's own handlers again; what came is forgotten."""
     _wait_until_said()
     _state.asked, _state.interrupted, _state.kept, _state.output = None, False, "", None
+    _state.heard = False
     _forget_alarm()
     if threading.current_thread() is threading.main_thread():
         if _state.hook is not None:
@@ -83,7 +86,7 @@ def uninstall() -> None:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    again = _state.asked is not None
+    again, _state.heard = _state.heard, True
     _state.asked = _state.asked or number
     if again:
         # Should what is left to do hang as well, a third signal ends the process.
@@ -131,7 +134,7 @@ def _wait_until_said() -> None:
 def output_lost(error: OSError) -> None:
     """Stop as on a signal, since nobody reads on or the disk behind standard output is full."""
     _state.output = _state.output or error
-    _state.asked = _state.asked or signal.SIGTERM
+    _state.asked, _state.heard = _state.asked or signal.SIGTERM, True
     here = threading.current_thread() is threading.main_thread()  # bars are drawn by another
     if here and not _state.finishing and not _state.interrupted:
         _interrupt()
@@ -208,7 +211,7 @@ def asked() -> bool:
 
 
 def ask() -> None:
-    """Stop here as well: a signal came to another process of this run."""
+    """Stop here as well: a signal came to another process of this run, and may come to this one yet."""
     _state.asked = _state.asked or signal.SIGTERM
 
 

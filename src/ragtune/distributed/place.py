@@ -25,8 +25,9 @@ _MPI = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 """How many processes there are, as three kinds of MPI say it: Accelerate would wait for them."""
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _HOSTED = "TORCHELASTIC_USE_AGENT_STORE"
-_ATTEMPT = ("SLURM_JOB_ID", "SLURM_STEP_ID", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
-"""What tells an attempt from others that use the same port."""
+_STEP = ("SLURM_JOB_ID", "SLURM_STEP_ID")
+_ELASTIC = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
+"""What tells an attempt from others that use the same port: by srun, and by torchrun."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,10 @@ def take_place() -> Place | None:
         UsageError: there is a part of what a launcher sets, or it makes no sense.
     """
     found = {name: os.environ[name].strip() for name in _LAUNCHED if name in os.environ}
+    # What another launcher, around this one, has said may be something else on each machine.
+    attempt = _ELASTIC if _HOSTED in os.environ else ()
     if "RANK" not in found and _many(os.environ.get(_SLURM["WORLD_SIZE"], "1")):
+        attempt = _STEP
         found |= {name: os.environ.get(theirs, "") for name, theirs in _SLURM.items()}
     if found.get("LOCAL_RANK") == "-1":
         del found["LOCAL_RANK"]
@@ -87,7 +91,7 @@ def take_place() -> Place | None:
             "Slurm: export MASTER_ADDR and MASTER_PORT before srun, as recipes/slurm.sbatch does. "
             + _ADVICE.format(name="RANK"),
         )
-    place = _read(found)
+    place = _read(found, attempt)
     os.environ[VISIBLE] = seen(place.local_rank)
     for name in (*_LAUNCHED, *_MPI, _HOSTED):
         os.environ.pop(name, None)
@@ -121,7 +125,7 @@ def _alone(found: dict[str, str]) -> bool:
     return not _many(size) and rank in ("0", "-1") and "LOCAL_RANK" not in found
 
 
-def _read(found: dict[str, str]) -> Place:
+def _read(found: dict[str, str], attempt: tuple[str, ...]) -> Place:
     for name in (*_NUMBERS, "LOCAL_RANK"):
         if not found[name].isdecimal():
             raise UsageError(
@@ -135,7 +139,7 @@ def _read(found: dict[str, str]) -> Place:
         address=found["MASTER_ADDR"],
         port=int(found["MASTER_PORT"]),
         hosted=os.environ.get(_HOSTED) == "True",
-        attempt="-".join(os.environ[name] for name in _ATTEMPT if name in os.environ),
+        attempt="-".join(os.environ[name] for name in attempt if name in os.environ),
     )
     if place.rank >= place.size:
         raise UsageError(

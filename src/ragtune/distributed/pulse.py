@@ -62,6 +62,8 @@ class Pulse:
         self.lost: LostError | None = None
         self.working = False
         """Whether this rank is doing something that it can't end without the others."""
+        self.writing: Callable[[], bool] = lambda: False
+        """Tells whether this rank is writing what would be lost if its process ended."""
         self._connect = connect
         self._watched = range(1, size) if rank == 0 else range(1)
         self._started = started
@@ -109,17 +111,16 @@ class Pulse:
             return over(store)
         ended = self._started.ended() if self._started else None
         for rank in self._watched:
-            host = store.get(f"host/{rank}").decode() if store.check([f"host/{rank}"]) else ""
-            name = f"rank {rank}" + (f" on {host}" if host else "")
             if store.check([f"failed/{rank}"]):
                 what, advice, where = cast("list[str]", read(store, f"failed/{rank}"))
-                error = LostError(f"{name.capitalize()}: {what}", advice)
+                name = _name(store, rank)
+                error = LostError(f"{name[0].upper()}{name[1:]}: {what}", advice)
                 error.add_note(where)  # --debug shows it
                 return error
             if ended and ended[0] == rank:
-                return lost(name, ended[1])
+                return lost(_name(store, rank), ended[1])
             if how := self._is_silent(store, rank):
-                return lost(name, how)
+                return lost(_name(store, rank), how)
         return None
 
     def _is_silent(self, store: Store, rank: int) -> str:
@@ -141,7 +142,7 @@ class Pulse:
         """End a process that waits in C++ for one that is lost: nothing else can end that."""
         if self.lost and self._started:
             self._started.kill()  # which breaks the connections that this rank waits for
-        if self.lost is None or not (self.rank or self.working):
+        if self.lost is None or not (self.rank or self.working) or self.writing():
             self._well = time.monotonic()
         elif time.monotonic() - self._well > (limits.LEAVING if self.rank else limits.STUCK):
             if store is not None:
@@ -163,6 +164,12 @@ class Pulse:
 def over(store: Store) -> OverError:
     """How rank 0 ended the run, which it did."""
     return OverError(cast("int", read(store, "over")))
+
+
+def _name(store: Store, rank: int) -> str:
+    """A rank, with its machine if it has said that: before anything else, so it is asked for last."""
+    known = store.check([f"host/{rank}"])
+    return f"rank {rank}" + (f" on {store.get(f'host/{rank}').decode()}" if known else "")
 
 
 def lost(name: str, how: str) -> LostError:

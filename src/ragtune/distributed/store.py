@@ -42,12 +42,33 @@ def connect(place: Place, patience: float) -> Store:
     try:
         store = TCPStore(place.address, place.port, is_master=False, timeout=limit)
     except RuntimeError as error:
-        raise UsageError(
-            f"Rank {place.rank} can't reach rank 0 at {place.address}:{place.port}.",
-            "See that MASTER_ADDR names the first machine as the others reach it, that its firewall lets "
-            "MASTER_PORT through, and that every rank was started.",
-        ) from error
+        raise _unreached(place) from error
     return own(place, store)
+
+
+def _unreached(place: Place) -> UsageError:
+    return UsageError(
+        f"Rank {place.rank} can't reach rank 0 at {place.address}:{place.port}.",
+        "See that MASTER_ADDR names the first machine as the others reach it, that its firewall lets "
+        "MASTER_PORT through, and that every rank was started.",
+    )
+
+
+def come(place: Place, store: Store) -> None:
+    """Say in the store that this rank has come: in another run's it would wait for what is told there.
+
+    Raises:
+        UsageError: it has come before, or the store can't be reached any more.
+    """
+    try:
+        first = store.add(f"came/{place.rank}", 1) == 1
+    except RuntimeError as error:
+        raise _unreached(place) from error
+    if not first:
+        raise UsageError(
+            f"Rank {place.rank} has come already: another run uses port {place.port} of {place.address}.",
+            "Choose another MASTER_PORT (torchrun: --master-port).",
+        )
 
 
 def own(place: Place, store: TCPStore) -> Store:

@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 import torch
 from pydantic import JsonValue
@@ -24,8 +24,8 @@ from ragtune.base.errors import RagtuneError
 from ragtune.base.stopping import stop_if_asked
 from ragtune.distributed import limits
 from ragtune.distributed.place import Place
-from ragtune.distributed.pulse import LostError, Pulse, Started, lost, over
-from ragtune.distributed.store import connect, delete, own, read, serve, write
+from ragtune.distributed.pulse import LostError, OverError, Pulse, Started, lost, over
+from ragtune.distributed.store import come, connect, delete, own, read, serve, write
 
 _BROKEN = ("gloo", "NCCL")
 """Who says in an error that is none of torch.distributed's own that a connection broke."""
@@ -56,7 +56,7 @@ class World:
         patience: seconds in which rank 0 has to be there.
 
     Raises:
-        UsageError: rank 0's port is taken, or its store can't be reached.
+        UsageError: rank 0's port is taken, its store can't be reached, or it is another run's.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class World:
             self._store = own(place, server or serve(place))
         else:
             self._store = connect(place, patience)
+        come(place, self._store)  # before a sign of life, which would be taken for the other's
         self._told = 0
         self._kept: list[str] = []
         """What was told, and may still be read."""
@@ -175,8 +176,6 @@ class World:
         """
         pause = limits.SHORTEST
         while not self.has(key):
-            if not self._saving:
-                stop_if_asked()  # which is why others may be gone
             self._require_all()
             time.sleep(pause)
             pause = min(2 * pause, limits.LONGEST)
@@ -216,6 +215,15 @@ class World:
         """Wait until every rank has come here. Raises as `agree`."""
         self.gather(True)
         self.agree()
+
+    def await_end(self) -> NoReturn:
+        """Wait until rank 0 ends the run: were this rank gone before, its launcher would end rank 0, too.
+
+        Raises:
+            LostError: it has ended, or is gone.
+        """
+        with self.saving():
+            raise OverError(cast("int", self.take("over")))
 
     def join(self) -> None:
         """Make the process group, for sums; once. Every rank calls it. Raises as `agree`."""
@@ -316,6 +324,8 @@ class World:
             raise self._why() from error
 
     def _require_all(self) -> None:
+        if not self._saving:
+            stop_if_asked()  # which is why others may be gone
         if self.pulse.lost:
             raise self.pulse.lost
         if not self.leads and self.has("over"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import TypeVar
@@ -62,13 +63,18 @@ def _best_swap(rows: list[list[int]]) -> tuple[tuple[int, int], tuple[int, int]]
     top = max(range(len(rows)), key=sums.__getitem__)
     if sums[top] <= _EVEN * sum(sums) / len(sums):
         return None
-    found = [
-        (max(sums[top] - given + taken, sums[row] + given - taken), (top, i), (row, k))
-        for row in range(len(rows))
-        if row != top
-        for i, given in enumerate(rows[top])
-        for k, taken in enumerate(rows[row])
-    ]
+    found = []
+    for row in (row for row in range(len(rows)) if row != top):
+        last = len(rows[row]) - 1
+        # Of equal ones the first.
+        places = {size: last - k for k, size in enumerate(reversed(rows[row]))}
+        sizes = sorted(places)
+        for i, given in enumerate(rows[top]):
+            # Of all sizes only the two that are nearest to what would make both rows even.
+            near = bisect(sizes, given - (sums[top] - sums[row]) / 2)
+            for taken in sizes[max(0, near - 1) : near + 1]:
+                larger = max(sums[top] - given + taken, sums[row] + given - taken)
+                found.append((larger, (top, i), (row, places[taken])))
     best, one, other = min(found)
     return (one, other) if best < sums[top] else None
 

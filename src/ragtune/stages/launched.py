@@ -5,6 +5,7 @@ Read by every command, it loads torch only where there is a launcher.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -17,9 +18,10 @@ Code = int | str | None
 
 
 def as_rank(command: Callable[[], Code]) -> Code:
-    """Do a command, or follow the rank that does it; returns the exit code.
+    """Do a command, and return its exit code; or follow the rank that does it, and end as that one does.
 
     Raises:
+        SystemExit: the rank that was followed has ended, and has said what there was to say.
         UsageError: what a launcher left in the environment makes no sense, or rank 0 can't be reached.
         LostError: rank 0 is gone.
     """
@@ -29,7 +31,7 @@ def as_rank(command: Callable[[], Code]) -> Code:
     from ragtune.stages.follow import follow  # noqa: PLC0415 - it loads torch
 
     with silent(but_libraries=asked_to_tell()):
-        return follow(place)
+        sys.exit(follow(place))
 
 
 def dismiss(code: Code) -> None:

@@ -79,6 +79,11 @@ class Writer:
         """What is yet to be written of the present checkpoint."""
         self._error: BaseException | None = None
         self._given_up = False
+        self._making = False
+
+    def busy(self) -> bool:
+        """Whether a checkpoint is being made, here or by the thread."""
+        return self._making or not self._written.is_set()
 
     @contextlib.contextmanager
     def checkpoint(self, path: Path, needed: int, then: Callable[[], None]) -> Iterator[None]:
@@ -91,10 +96,14 @@ class Writer:
         """
         self.wait()
         self._left = []
-        with _whole(path, needed):
-            remove(path)  # nothing is written over
-            yield
-        self._begin(path.name, partial(self._finish, path, needed, self._left, then))
+        self._making = True
+        try:
+            with _whole(path, needed):
+                remove(path)  # nothing is written over
+                yield
+            self._begin(path.name, partial(self._finish, path, needed, self._left, then))
+        finally:
+            self._making = False
 
     def _begin(self, name: str, finish: Callable[[], None]) -> None:
         """Let a thread finish a checkpoint; it is waited for from then on, whatever cuts this off.

@@ -43,6 +43,8 @@ class SavingTrainer(Trainer):
         self.average: Average | None = None
         """Of the last steps' weights, if it is wanted."""
         self.writer = Writer()
+        if world:
+            world.pulse.writing = self.writer.busy
 
     def load_best(self) -> None:
         """Put the weights of the best step into the model.

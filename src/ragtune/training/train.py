@@ -87,7 +87,7 @@ class Job:
     keep_plan: Callable[[Plan], None]
     """Is given every change of the plan before it is used."""
     pause: int | None = None
-    """The step after which the training is to wait, if it is to."""
+    """The step after which the training is to wait, if it is to: in a run of a sweep, which has one rank."""
     world: World | None = None
     """The ranks, if there are several: all are given the same job, and rank 0 writes."""
 
@@ -149,7 +149,7 @@ def train(model: PreTrainedModel, job: Job) -> tuple[Tuned, TrainResult]:
         checkpoint = newest_whole(job.checkpoints) if job.leads else None
         if world:
             checkpoint = _agreed(world, tuned, job, checkpoint)
-        with finishing(_FIRST), world.together() if world else contextlib.nullcontext():
+        with finishing(_FIRST):
             log, shown, seconds = _fit(job, tuned, masks, checkpoint)
             result = _save(job, tuned, log, shown, seconds)
     tuned.eval()
@@ -280,15 +280,17 @@ def _fit(
         trainer.lora_plus = recipe.train.lora_plus
         trainer.add_callback(Watch(trainer, shown, job.tell, job.pause))
         noise = trainer.noise.on(tuned) if trainer.noise else contextlib.nullcontext()
+        # Within the writer, which needs nobody: when a rank is lost, what it has begun is finished.
+        together = world.together() if world else contextlib.nullcontext()
         try:
-            with keeping_logs(trainer, job.logs), noise, trainer.writer:
+            with keeping_logs(trainer, job.logs), noise, trainer.writer, together:
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except (RuntimeError, ValueError, pickle.UnpicklingError) as error:
             known = in_words(error, checkpoint)
             if known is None:
                 raise
             raise known from error
-        _require_end(trainer.state.global_step, len(steps))
+        _require_end(trainer.state.global_step, len(steps), world)
         trainer.require_alike()
         if recipe.train.keep == "best" and job.leads:
             trainer.load_best()
@@ -298,9 +300,11 @@ def _fit(
     return trainer.state.log_history, shown, seconds
 
 
-def _require_end(reached: int, steps: int) -> None:
-    """Raise where a training ended before its last step, as it was told to."""
+def _require_end(reached: int, steps: int, world: World | None) -> None:
+    """Raise where a training ended before its last step, as it was told to; rank 0 is the first to go."""
     if reached < steps:
+        if world and not world.leads:
+            world.await_end()
         stop_if_asked(f"Training stopped after step {reached} of {steps}: its checkpoint is kept.")
         raise Paused
 
