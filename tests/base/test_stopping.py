@@ -215,6 +215,23 @@ def test_neither_a_check_nor_a_model_takes_it_for_an_error(monkeypatch: pytest.M
             stopping.uninstall()
 
 
+@pytest.mark.usefixtures("heard")
+def test_one_more_signal_while_a_line_is_written_cuts_no_last_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow:
+        def wait(self, _: float) -> None:
+            stopping._state.said = None
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(stopping._state, "said", Slow())
+    try:
+        assert stopping.farewell(["ask"]) == 130
+    except stopping.Stopped:
+        pytest.fail("it was heard")
+    assert capsys.readouterr().err == "\nStopped by Ctrl-C.\n"
+
+
 UNCUT = (
     "Ctrl-C was heard: what can't be cut in two, as a library that is being loaded, is finished first. "
     "A second one stops at once."
@@ -322,18 +339,22 @@ def test_a_stop_waits_for_an_object_s_end() -> None:
 
 
 _IGNORING = """
-import os, signal, time, weakref
+import contextlib, os, signal, sys, time, weakref
 from ragtune.base import stopping
 stopping.install()
+second = "second" in sys.argv
 
 class Held:
     pass
 
 try:
-    held = Held()
-    called = weakref.ref(held, lambda _: os.kill(os.getpid(), signal.SIGINT))
-    del held
-    time.sleep(30)
+    with stopping.finishing() if second else contextlib.nullcontext():
+        if second:
+            os.kill(os.getpid(), signal.SIGINT)
+        held = Held()
+        called = weakref.ref(held, lambda _: os.kill(os.getpid(), signal.SIGINT))
+        del held
+        time.sleep(30)
 except KeyboardInterrupt:
     print("stopped", flush=True)
 stopping.uninstall()
@@ -344,11 +365,11 @@ del held
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="a clock that Windows lacks")
-def test_a_stop_that_c_code_ignores_comes_again() -> None:
-    """Python would tell of it with a traceback, and the run would go on."""
-    done = subprocess.run(
-        [sys.executable, "-c", _IGNORING], capture_output=True, text=True, timeout=25, check=False
-    )
+@pytest.mark.parametrize("which", ["first", "second"])
+def test_a_stop_that_c_code_ignores_comes_again(which: str) -> None:
+    """Python would tell of it with a traceback, and the run would go on; a second one stops at once."""
+    words = [sys.executable, "-c", _IGNORING, which]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=25, check=False)
     assert done.stdout == "stopped\n"
     assert "Stopped" not in done.stderr
     assert "ZeroDivisionError" in done.stderr  # of anything else is told as ever

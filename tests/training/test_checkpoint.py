@@ -302,6 +302,23 @@ def test_where_the_system_refuses_a_thread_the_checkpoint_is_written_without(
     assert (told in capsys.readouterr().out) is (refused != "ThreadPool")
 
 
+def test_a_stop_where_the_system_refuses_a_thread_leaves_nothing_to_wait_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def stop(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(module, "warn", stop)
+    writer = Writer()
+    with pytest.raises(KeyboardInterrupt):
+        begin(writer, tmp_path / "checkpoint-1", lambda _: None)
+    assert writer._written.is_set()  # else its end would wait for ever
+
+
 def test_a_lock_that_is_lost_meanwhile_gets_no_manifest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

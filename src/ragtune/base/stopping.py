@@ -93,16 +93,16 @@ def _handle(number: int, frame: FrameType | None) -> None:
         for one in SIGNALS:
             signal.signal(one, signal.SIG_DFL)
     elif _state.finishing:
-        _say(_state.finishing[-1])
+        _say(number, _state.finishing[-1])
         return
     elif _ALARM is not None and _in_the_middle(frame):
-        _say(_UNCUT)
+        _say(number, _UNCUT)
         _interrupt_shortly()
         return
     _interrupt()
 
 
-def _say(first: str) -> None:
+def _say(number: int, first: str) -> None:
     """Say that a signal was heard, and what is done first, if that takes its time.
 
     By a thread: the handler may have broken into what is writing just now, and would wait for it forever.
@@ -110,7 +110,7 @@ def _say(first: str) -> None:
     """
     if not first:
         return
-    line = f"{last_words()[1]} was heard: {first}. A second one stops at once."
+    line = f"{_named(number)} was heard: {first}. A second one stops at once."
     said = _state.said = threading.Event()
 
     def say() -> None:
@@ -159,7 +159,7 @@ def _look_again(_: int, frame: FrameType | None) -> None:
     """Interrupt what is running, if that can be cut in two by now."""
     if _in_the_middle(frame):
         signal.setitimer(signal.ITIMER_REAL, _SHORTLY)
-    elif not _state.finishing:
+    elif not _state.finishing or signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # a second one
         _interrupt()
 
 
@@ -239,8 +239,11 @@ def stop_if_asked(kept: str = "") -> None:
 def last_words() -> tuple[int, str, str]:
     """The exit code (130, or 143 after SIGTERM), the signal's name, and what is kept."""
     number = _state.asked or signal.SIGINT
-    name = {signal.SIGTERM: "SIGTERM", _BREAK: "Ctrl-Break"}.get(number, "Ctrl-C")
-    return 128 + number, name, _state.kept
+    return 128 + number, _named(number), _state.kept
+
+
+def _named(number: int) -> str:
+    return {signal.SIGTERM: "SIGTERM", _BREAK: "Ctrl-Break"}.get(number, "Ctrl-C")
 
 
 def farewell(arguments: list[str]) -> int:
@@ -249,9 +252,9 @@ def farewell(arguments: list[str]) -> int:
     That is 141 and nothing is said if who read the output went away (as head does), 1 if the output failed.
     """
     _forget_alarm()
-    _wait_until_said()
     for number in SIGNALS:  # one more could only cut these words
         signal.signal(number, signal.SIG_IGN)
+    _wait_until_said()
     code, name, kept = last_words()
     why = f"Stopped by {name}."
     if _state.output is not None:

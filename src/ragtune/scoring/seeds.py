@@ -16,7 +16,7 @@ from typing import TypedDict
 from ragtune.scoring.statistics import CONFIDENCE, RATE, Bounds, Figure, apart, figures
 
 Values = Mapping[str, float]
-"""The headline metric of each question, by qid."""
+"""What each question has of the figure that points are compared by, by qid."""
 BySeed = Mapping[int, Values]
 
 

@@ -33,6 +33,8 @@ from ragtune.store.seal import ASIDE, is_whole, seal, set_aside
 T = TypeVar("T")
 _ROOM = 2
 """A copy is made where so many would fit into the free memory: the training takes some of it, too."""
+_HEARD = 0.5
+"""Seconds after which a wait begins anew: a signal in the moment in which it began is heard when it ends."""
 _AT_ONCE = 4
 """Tensors that are copied at a time: new memory takes as long as the copy."""
 
@@ -114,19 +116,25 @@ class Writer:
 
         def work() -> None:
             if begun.acquire(blocking=False):
-                finish()
-                written.set()
+                try:
+                    finish()
+                finally:
+                    written.set()
 
         try:
             self._written = written
             threading.Thread(target=work, name=name).start()
         except BaseException as error:  # there may be a thread, or none
-            if no_thread(error):
-                warn(f"The system refuses a thread: {name} is written before the training goes on.")
-                work()
-                return
-            if begun.acquire(blocking=False):  # it doesn't work any more
-                written.set()
+            try:
+                if no_thread(error):
+                    warn(
+                        f"The system refuses a thread: {name} is written before the training goes on."
+                    )
+                    work()
+                    return
+            finally:
+                if begun.acquire(blocking=False):  # it doesn't work any more
+                    written.set()
             raise
 
     def save(self, write: Callable[[T], object], value: T) -> None:
@@ -181,7 +189,8 @@ class Writer:
     def _join(self) -> None:
         if not self._written.is_set():
             with busy("writing the checkpoint"):
-                self._written.wait()
+                while not self._written.wait(_HEARD):
+                    pass
 
     def __enter__(self) -> Self:
         return self

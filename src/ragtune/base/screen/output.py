@@ -257,8 +257,8 @@ def complain(text: str) -> None:
 
 def interject(text: str) -> None:
     """Say a line in the middle of whatever is shown: above a bar that moves, else on standard error."""
-    if _above:
-        _above[-1](text)
+    if innermost := _above[-1:]:  # which may end meanwhile: a thread says this
+        innermost[0](text)
     else:
         complain(f"\n{text}\n")
 

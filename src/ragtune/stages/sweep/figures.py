@@ -92,11 +92,8 @@ class Figures:
         shared = self._on_shared(shares, self.by)
         answerable = self._on_shared(shares, self.metric) if self.by == CRAG else {}
         order = ranked({n: one for n, one in shared.items() if shares[n] == END}, self.seeds)
-        best, draw, bounds = (
-            (order[0] if order else None),
-            self.seeds[0],
-            REFUSALS.get(self.by, RATE),
-        )
+        best = order[0] if order else None
+        draw, bounds = self.seeds[0], REFUSALS.get(self.by, RATE)
         rows = []
         for point in self.points:
             share, scores = shares[point.name], shared.get(point.name, {})
