@@ -289,7 +289,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="where the runs lie")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--jobs", type=int, help="runs at a time of each sweep, on each of its GPUs")
+    parser.add_argument(
+        "--jobs", type=int, help="runs at a time of each sweep, on each of its GPUs"
+    )
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args(arguments)
     search = Search(options.search, options)
