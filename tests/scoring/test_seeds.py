@@ -35,6 +35,24 @@ def test_the_seeds_spread_widens_the_interval_by_students_t() -> None:
     assert same["deviation"] == 0
 
 
+def test_no_interval_reaches_beyond_what_a_figure_can_be() -> None:
+    """Two seeds make Student's t so wide that it would say -18 … 108 %."""
+
+    def rising(first: int, second: int) -> dict[int, dict[str, float]]:
+        rates = {1: first, 2: second}
+        return {
+            seed: {f"q{i}": float(i % 10 < rate) for i in range(200)}
+            for seed, rate in rates.items()
+        }
+
+    found = spread_of(rising(4, 5), 1)
+    assert found is not None
+    assert found["figure"] == {"value": pytest.approx(0.45), "low": 0, "high": 1}
+    difference = less(rising(7, 3), rising(4, 5), 1)
+    assert difference is not None
+    assert difference["figure"] == {"value": pytest.approx(0.05), "low": -1, "high": 1}
+
+
 def test_a_difference_is_paired_by_question_and_seed() -> None:
     """Two points whose seeds differ much, but alike: what is between them is sure all the same."""
     low = {seed: {f"q{i}": float(i % 10 < seed) for i in range(200)} for seed in (3, 5, 7)}

@@ -221,6 +221,31 @@ def test_the_best_has_all_seeds_and_figures_are_of_the_same_questions(
     assert "No held question was asked by every point" in one.nothing().message
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_point_that_ended_gets_the_seeds_that_it_lacks(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    """More seeds are wanted than the last time, or a break came between two of them."""
+    points = points_of(load_recipe(tiny_recipe), ["train.steps=2,3"])
+    where, seeds = SweepFolder(tmp_path), {points[0].name: (7, 8), points[1].name: (7,)}
+    for run in (point.run(seed) for point in points for seed in seeds[point.name]):
+        (where.runs / run / "eval").mkdir(parents=True)
+        write_records(where.runs / run / "eval" / "predictions.jsonl", [])
+        where.reached(run, "1").parent.mkdir(exist_ok=True)
+        where.reached(run, "1").write_text('{"answers": "eval", "questions": "eval"}', "utf-8")
+    monkeypatch.setattr(
+        Figures, "scores",
+        lambda _, point, share: {s: {"a": 1.0} for s in seeds[point.name] if share == 1},
+    )  # fmt: skip
+    ran = list[str]()
+    monkeypatch.setattr(
+        sweeping, "run_all", lambda tasks, *_: ran.extend(task.name for task in tasks)
+    )
+    options = sweeping._Options(seeds=3, jobs=1, whole=whole)
+    sweeping._Sweep(where, points, options, Path("dev")).climb()
+    assert ran == [points[0].run(9), points[1].run(8), points[1].run(9)]
+
+
 def test_an_evaluation_set_that_is_not_there_is_told_before_anything_is_trained(
     recipe: dict[str, Any], tmp_path: Path
 ) -> None:

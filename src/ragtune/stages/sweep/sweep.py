@@ -177,10 +177,12 @@ class _Sweep:
     def climb(self) -> None:
         """Train all points a part of the way, the better half of them further, and what is left to the end.
 
-        What was trained to the end without a stop has no part in that.
+        What was trained to the end without a stop has no part in that, but for the seeds that it lacks: more
+        are wanted now, or the last command was stopped between them.
         """
         scores = self.figures.scores
         going = [p for p in self.points if scores(p, RUNGS[0]) or not scores(p, END)]
+        ended = [p for p in self.points if p not in going]
         for share in () if self.options.whole else RUNGS:
             if len(going) <= 2:  # noqa: PLR2004 - two are compared in the end
                 break
@@ -191,7 +193,7 @@ class _Sweep:
             if stopped:
                 note(f"At {share:.0%} of the steps the lower half stops: {'; '.join(stopped)}.")
             going = [p for p in going if p.name in left]
-        self.advance(going, END)
+        self.advance([*ended, *going], END)
 
     def advance(self, points: Sequence[Point], share: float) -> None:
         """Have the answers of points at a share of their steps."""
