@@ -11,7 +11,7 @@ from ragtune.base.files import writing
 from ragtune.base.screen.visible import in_line
 from ragtune.reporting.tables import FigureTable
 from ragtune.reporting.terminal import rate_cell
-from ragtune.reporting.wording import package_text, points, rate, rendered
+from ragtune.reporting.wording import one_or_many, package_text, points, rate, rendered
 from ragtune.scoring.seeds import Spread
 from ragtune.scoring.sweep import CRAG, PointRow, Results, Sides
 
@@ -19,10 +19,13 @@ from ragtune.scoring.sweep import CRAG, PointRow, Results, Sides
 def sweep_table(results: Results) -> FigureTable:
     """The points, the best first."""
     metric, crag, n = results["metric"], results["by"] == CRAG, results["questions"]
-    title, figure = f"{metric} of {n:,} questions held apart, in %", metric
+    title, figure = (
+        f"{metric} of {one_or_many(n, 'question', 'questions')} held apart, in %",
+        metric,
+    )
     if crag:
         title = (
-            f"CRAG's score over all {n:,} questions asked of those held apart: +100 for a right answer, 0 for "
+            f"CRAG's score over all {one_or_many(n, 'question', 'questions')} asked of those held apart: +100 for a right answer, 0 for "
             f"a refusal, -100 for a wrong one; {metric} of those that can be answered, in %"
         )
         figure = "CRAG's score"
@@ -72,7 +75,7 @@ def dev_lines(results: Results) -> Iterator[str]:
         row = next(row for row in results["points"] if row["name"] == look["point"])
         n = look["after"]["n"] if look["after"] else 0
         words = f"CRAG's score {_sides(look, '+')}" if crag else _sides(look, "", " %")
-        line = f"Evaluation set{which}, {n:,} questions, {label_of(row)}: {words}"
+        line = f"Evaluation set{which}, {one_or_many(n, 'question', 'questions')}, {label_of(row)}: {words}"
         line += f"; each seed {seeds_of(look['after'], crag=crag)}"
         if (found := look["answerable"]) and found["after"]:
             of = f"{metric} of the {found['after']['n']:,} that can be answered"
@@ -136,7 +139,7 @@ def _verdict(ended: Sequence[PointRow], seeds: int) -> str:
         low, high = points(figure["low"]), points(figure["high"])
         return (
             f"{label} is better than the runner-up by {points(figure['value'])} points ({low} … {high}), "
-            f"over {behind['n']:,} questions and {len(behind['seeds'])} seeds."
+            f"over {one_or_many(behind['n'], 'question', 'questions')} and {len(behind['seeds'])} seeds."
         )
     alike = [_plain(row) for row in ended[1:] if not row["apart"]]
     return f"{label} has the highest figure; not told apart from it: {'; '.join(alike)}."

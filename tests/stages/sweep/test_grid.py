@@ -155,6 +155,7 @@ def test_steps_against_epochs(tiny_recipe: dict[str, Any]) -> None:
         ),
         (("tuning=lora,full", "lora.alpha=8,16"), "several values of lora.alpha: all weights"),
         (("data.refusal=null,No answer",), "data.refusal is null for some points"),
+        (("lora.rank=8,16", "lora.rank=32"), "lora.rank is given 2 times"),
     ],
 )
 def test_what_is_no_grid_is_refused(

@@ -77,8 +77,14 @@ def points_of(source: Recipe, overrides: Sequence[str]) -> list[Point]:
         UsageError: a combination is no valid recipe, or a key is given that a sweep sets itself.
     """
     given = [_values(one) for one in overrides]
+    keys = [key for key, _ in given]
     for key in [key for key, values in given if len(values) > 1]:
         _require_worth_trying(key)
+        if keys.count(key) > 1:
+            raise UsageError(
+                f"{key} is given {keys.count(key)} times.",
+                f"Give all its values at once: {key}=…,…",
+            )
     fixed = [f"{key}={values[0]}" for key, values in given if len(values) == 1]
     tried = [[f"{key}={value}" for value in values] for key, values in given if len(values) > 1]
     combinations = list(itertools.product(*tried))
