@@ -18,14 +18,15 @@ from ragtune.scoring.sweep import CRAG, PointRow, Results, Sides
 
 def sweep_table(results: Results) -> FigureTable:
     """The points, the best first."""
-    metric, crag, n = results["metric"], results["by"] == CRAG, results["questions"]
+    metric, crag = results["metric"], results["by"] == CRAG
+    asked = one_or_many(results["questions"], "question", "questions")
     title, figure = (
-        f"{metric} of {one_or_many(n, 'question', 'questions')} held apart, in %",
+        f"{metric} of {asked} held apart, in %",
         metric,
     )
     if crag:
         title = (
-            f"CRAG's score over all {one_or_many(n, 'question', 'questions')} asked of those held apart: +100 for a right answer, 0 for "
+            f"CRAG's score over all {asked} asked of those held apart: +100 for a right answer, 0 for "
             f"a refusal, -100 for a wrong one; {metric} of those that can be answered, in %"
         )
         figure = "CRAG's score"
