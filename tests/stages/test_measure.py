@@ -227,7 +227,7 @@ def test_runs_over_other_questions_are_not_compared(run: Path, tmp_path: Path) -
     write_json(path.parent / NAME, proof.model_dump(mode="json"))
     with pytest.raises(UsageError, match="differ in the question e3"):
         ragtune.compare_runs(run, other)
-    with pytest.raises(UsageError, match="holds no answers"):
+    with pytest.raises(UsageError, match="holds no answers after tuning"):
         ragtune.compare_runs(run, tmp_path)
     with pytest.raises(UsageError, match=r"othre does not exist\. Did you mean .*/other\?"):
         ragtune.compare_runs(run, tmp_path / "othre")

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _UNLIKE = (datetime(1999, 1, 2, 3, 4, 5), datetime(2031, 12, 30, 20, 51, 52))  # noqa: DTZ001 - as templates do
 """Two moments that no format writes alike."""
+BROKEN = "\ufffd"
+"""What tokenizers write for bytes that are no whole character."""
 _DIRECTIVES = "aAbBcdDeFgGhHIjlmMnpPrRStTuUVwWxXyYZ"
 
 
@@ -178,6 +180,17 @@ def date_of(template: str) -> date | None:
     """The day of a template of `with_date`; None for others."""
     found = re.search(r"\{# the date: (\d{4}-\d\d-\d\d) #\}", template)
     return date.fromisoformat(found[1]) if found else None
+
+
+def pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
+    """The text of each token; those that make a character only together are one piece."""
+    found, begun = list[str](), list[int]()
+    for one in ids:
+        begun.append(one)
+        if BROKEN not in (text := str(tokenizer.decode(begun))):
+            found.append(text)
+            begun = []
+    return [*found, str(tokenizer.decode(begun))] if begun else found
 
 
 def _at(template: str, moment: datetime) -> str:

