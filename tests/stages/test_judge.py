@@ -101,9 +101,10 @@ def test_the_report_has_it_while_it_is_of_the_answers_that_are_there(
 
 def test_what_the_judge_is_shown(run: Path, chat: Chat) -> None:
     ragtune.judge(run, endpoint=chat.endpoint, model="judge", base=True, count=1, again=1)
-    one, other = sorted(chat.asked, key=chat.asked.index)
-    example = next(e for e in Context(run).questions if e.question in one)
+    example = next(e for e in Context(run).questions if e.question in chat.asked[0])
     first, second = (p.text for p in example.passages[:2])
+    # They are asked at the same time, and come in any order.
+    one, other = sorted(chat.asked, key=lambda asked: f"[1] {first}" not in asked)
     assert f"[1] {first}\n\n[2] {second}\n\nQuestion: {example.question}" in one
     assert f"[1] {second}\n\n[2] {first}\n\n" in other
     assert f"Accepted answers: {example.answers[0]}\n" in one

@@ -141,9 +141,10 @@ def output_lost(error: OSError) -> None:
 
 
 def _interrupt_shortly() -> None:
-    assert _ALARM is not None  # else nobody would be here
-    _state.alarm = signal.signal(_ALARM, _look_again)
-    signal.setitimer(signal.ITIMER_REAL, _SHORTLY)
+    if _ALARM is not None:  # else nobody would be here
+        if _state.alarm is None:
+            _state.alarm = signal.signal(_ALARM, _look_again)
+        signal.setitimer(signal.ITIMER_REAL, _SHORTLY)
 
 
 def _ignored(what: sys.UnraisableHookArgs) -> None:
