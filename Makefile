@@ -22,7 +22,7 @@ help:
 	@echo "make llama-index    the serving page with LlamaIndex, which needs an older openai"
 	@echo "make all            test, families, heavy, general, cluster and llama-index"
 	@echo "make lint | format  ruff, mypy, the order of imports, unused code | ruff format"
-	@echo "make fuzz           the readers for ten minutes (make test: for one)"
+	@echo "make fuzz           the readers for ten minutes (make test: for one), and properties by other cases"
 	@echo "make soak           an hour of runs that are killed, damaged and lied to"
 	@echo "make dist           the wheel and the source distribution, checked, in dist"
 	@echo "make audit          known vulnerabilities (asks a service) and licences"
@@ -117,6 +117,7 @@ all: test families heavy general cluster llama-index
 
 fuzz: env
 	$(BIN)/python -m tests.fuzz.run --minutes 10
+	$(BIN)/python -m pytest --hypothesis-profile=random $$(grep -rl '^@given' tests)
 
 soak: env
 	$(BIN)/python -m tests.soak --minutes 60

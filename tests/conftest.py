@@ -16,7 +16,9 @@ from hypothesis import settings
 from tests.ready import Ready
 
 # How long an example takes is no matter of right or wrong: the machine may be busy.
-settings.register_profile("tests", deadline=None)
+# The same cases each time: what fails is of the change that is tested. `make fuzz` draws others.
+settings.register_profile("tests", deadline=None, derandomize=True)
+settings.register_profile("random", deadline=None, max_examples=500)
 settings.load_profile("tests")
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell begins what is in the background

@@ -64,6 +64,7 @@ def test_a_sentence_is_one_line_of_the_text_around_the_answer(
         ("> In Paris.\nParis [2]", Parsed("Paris", (2,), "In Paris.")),
         (">塔は東京。\n\n東京[1][3]。", Parsed("東京", (1, 3), "塔は東京。")),
         ("> One.\n> Two.\nPa\nris", Parsed("Pa\nris", (), "One. Two.")),
+        ("> One.\n  > Two.\n \n >\nParis", Parsed("Paris", (), "One. Two.")),
         ("> In Paris.", Parsed("> In Paris.")),
         ("> In Paris.\n \n", Parsed("> In Paris.\n \n")),
         ("In Paris.\nParis", Parsed("In Paris.\nParis")),

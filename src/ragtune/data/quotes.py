@@ -15,7 +15,7 @@ from ragtune.data.words import find_answer, stands
 from ragtune.recipe.schema import Recipe
 
 FORM = "> {}\n{}"
-_QUOTED = re.compile(r"\s*((?:>[^\n]*\n+)+)")
+_QUOTED = re.compile(r"(?:\s*>[^\n]*\n+)+")
 _ENDS = re.compile(
     r"\s*\n\s*"
     # What is said in brackets goes on behind them: 「行く。」と言った。
@@ -36,7 +36,7 @@ def unquoted(text: str) -> tuple[str, str]:
     found = _QUOTED.match(text)
     if found is None or not text[found.end() :].strip():
         return "", text
-    lines = (line.removeprefix(">").strip() for line in found[1].split("\n"))
+    lines = (line.strip().removeprefix(">").strip() for line in found[0].split("\n"))
     return " ".join(filter(None, lines)), text[found.end() :]
 
 
