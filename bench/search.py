@@ -108,7 +108,7 @@ def gpus() -> list[int]:
 
 
 def ragtune_of(words: Sequence[object], log: Path, gpu: int | None) -> subprocess.Popen[bytes]:
-    """Begin a command of ragtune's, on one GPU or on all."""
+    """Begin a command of ragtune's, which sees one GPU or, without a number, all."""
     environment = dict(os.environ)
     if gpu is not None and torch.cuda.is_available():
         environment["CUDA_VISIBLE_DEVICES"] = str(gpu)
@@ -153,7 +153,8 @@ class Search:
         self.own = [f"model.id={model.resolve() if model.exists() else model}", *COMMON, *more]
 
     def set_of(self, split: str) -> Path:
-        return Path(self.options.data.resolve() / f"{self.data}.{split}.jsonl.gz")
+        folder: Path = self.options.data.resolve()
+        return folder / f"{self.data}.{split}.jsonl.gz"
 
     @property
     def stages(self) -> list[str]:
@@ -167,6 +168,15 @@ class Search:
             return self.recipe, [*self.own, *sets]
         return self.folder / self.stages[at - 1] / "best.yaml", sets
 
+    def where(self, stage: str, number: int) -> Path:
+        """The folder of one of a stage's sweeps."""
+        return self.folder / stage / str(number)
+
+    def found(self, stage: str) -> list[dict[str, Any]]:
+        """What the sweeps of a stage found."""
+        count = len(SEARCHES[self.name][stage])
+        return [read_json(self.where(stage, i) / "results.json") for i in range(count)]
+
     def sweep(self, stage: str) -> dict[str, Any]:
         """Run the sweeps of a stage; returns what they found."""
         recipe, own = self.before(stage)
@@ -177,21 +187,16 @@ class Search:
             mine = cards[i :: len(grids)] or [cards[i % len(cards)]]
             devices = [f"devices={mine}".replace(" ", "")] if torch.cuda.is_available() else []
             tiny = TINY if self.options.tiny else []
-            where = self.folder / stage / str(i)
+            where, log = self.where(stage, i), self.where(stage, i).with_suffix(".log")
             words = ["sweep", recipe, *own, *grid.split(), *devices, *tiny]
             words += ["--seeds", 1, "--whole", "--no-look", "--folder", where]
             if jobs := self.options.jobs:
                 words += ["--jobs", jobs * len(mine)]
-            begun[grid] = (
-                ragtune_of(words, where.with_suffix(".log"), None),
-                where.with_suffix(".log"),
-            )
+            begun[grid] = ragtune_of(words, log, None), log
         await_all(begun)
-        found = [
-            read_json(self.folder / stage / str(i) / "results.json") for i in range(len(grids))
-        ]
-        best = max(range(len(grids)), key=lambda i: value_of(found[i], found[i]["best"]))
-        text = (self.folder / stage / str(best) / "best.yaml").read_text("utf-8")
+        found = self.found(stage)
+        best = best_in(found)
+        text = (self.where(stage, best) / "best.yaml").read_text("utf-8")
         (self.folder / stage / "best.yaml").write_text(text, "utf-8")
         return {
             "seconds": round(time.monotonic() - start, 1),
@@ -208,12 +213,11 @@ class Search:
         """The probability below which a refuser's held answers are better refused."""
         if self.name != "refuser":
             return None
-        best = self.folder / self.stages[-1]
-        runs = [run for i in range(len(SEARCHES[self.name][self.stages[-1]]))
-                for run in (best / str(i) / "runs").glob("*_seed-*")]  # fmt: skip
-        scored = [(ragtune.evaluate(run, tuned=True), run) for run in runs]
-        found, _ = max(scored, key=lambda one: one[0]["refusals"]["crag"]["value"])
-        return float(found["confidence"]["refuse_below"]["value"])
+        stage = self.stages[-1]
+        found = self.found(stage)
+        best = best_in(found)
+        (run,) = (self.where(stage, best) / "runs").glob(f"{found[best]['best']}_seed-*")
+        return float(ragtune.evaluate(run)["confidence"]["refuse_below"]["value"])
 
     def dev(self) -> dict[str, Any]:
         """Train the best recipe on all training data, and ask the evaluation set."""
@@ -232,10 +236,8 @@ class Search:
         self.for_each(seeds, trained)
         self.for_each(seeds, lambda run: ["evaluate", run, "--controls"])
         for name, changes in ways.items():
-            questions = self.folder / f"{name}.jsonl.gz"
-            questions.write_bytes(
-                self.set_of("dev").read_bytes()
-            )  # a set of its own: all answers stay
+            questions = self.folder / f"{name}.jsonl.gz"  # a set of its own: all answers stay
+            questions.write_bytes(self.set_of("dev").read_bytes())
             more = [f"data.eval={questions}", *changes]
             self.for_each(seeds, lambda run, more=more: ["evaluate", run, *more])
         return {
@@ -271,9 +273,10 @@ def best_of(results: Mapping[str, Any]) -> dict[str, Any]:
     return next(p for p in results["points"] if p["name"] == results["best"])
 
 
-def value_of(results: Mapping[str, Any], name: str) -> float:
-    return float(
-        next(p for p in results["points"] if p["name"] == name)["spread"]["figure"]["value"]
+def best_in(found: Sequence[Mapping[str, Any]]) -> int:
+    """The sweep whose best point has the highest figure: all are of the same held questions."""
+    return max(
+        range(len(found)), key=lambda i: float(best_of(found[i])["spread"]["figure"]["value"])
     )
 
 

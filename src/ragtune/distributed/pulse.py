@@ -113,14 +113,14 @@ class Pulse:
         for rank in self._watched:
             if store.check([f"failed/{rank}"]):
                 what, advice, where = cast("list[str]", read(store, f"failed/{rank}"))
-                name = _name(store, rank)
+                name = name_of(store, rank)
                 error = LostError(f"{name[0].upper()}{name[1:]}: {what}", advice)
                 error.add_note(where)  # --debug shows it
                 return error
             if ended and ended[0] == rank:
-                return lost(_name(store, rank), ended[1])
+                return lost(name_of(store, rank), ended[1])
             if how := self._is_silent(store, rank):
-                return lost(_name(store, rank), how)
+                return lost(name_of(store, rank), how)
         return None
 
     def _is_silent(self, store: Store, rank: int) -> str:
@@ -166,7 +166,7 @@ def over(store: Store) -> OverError:
     return OverError(cast("int", read(store, "over")))
 
 
-def _name(store: Store, rank: int) -> str:
+def name_of(store: Store, rank: int) -> str:
     """A rank, with its machine if it has said that: before anything else, so it is asked for last."""
     known = store.check([f"host/{rank}"])
     return f"rank {rank}" + (f" on {store.get(f'host/{rank}').decode()}" if known else "")

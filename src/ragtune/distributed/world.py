@@ -24,7 +24,7 @@ from ragtune.base.errors import RagtuneError
 from ragtune.base.stopping import stop_if_asked
 from ragtune.distributed import limits
 from ragtune.distributed.place import Place
-from ragtune.distributed.pulse import LostError, OverError, Pulse, Started, lost, over
+from ragtune.distributed.pulse import LostError, OverError, Pulse, Started, lost, name_of, over
 from ragtune.distributed.store import come, connect, delete, own, read, serve, write
 
 _BROKEN = ("gloo", "NCCL")
@@ -278,7 +278,7 @@ class World:
 
     def name_of(self, rank: int) -> str:
         """A rank, with its machine."""
-        return f"rank {rank} on {self._store.get(f'host/{rank}').decode()}"
+        return name_of(self._store, rank)
 
     def fail(self, error: RagtuneError, where: str = "") -> None:
         """Leave word why this rank ends, and wait until rank 0 has heard: its launcher would end it, too."""
