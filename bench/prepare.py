@@ -111,6 +111,10 @@ def build_model(folder: Path, records: list[dict[str, Any]]) -> None:
     texts = {p["text"] for r in records for p in r["passages"]}
     inner.train_from_iterator(sorted(texts), trainer)
     content = json.loads(inner.to_str()) | {"pre_tokenizer": None}
+    # Bytes are entries like others in Llama's; as special tokens no text could be written with them.
+    content["added_tokens"] = [
+        t for t in content["added_tokens"] if not t["content"].startswith("<0x")
+    ]
     PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(content)),
         bos_token="<s>",  # noqa: S106

@@ -4,6 +4,7 @@ import signal
 import sys
 
 from ragtune.base import stopping
+from ragtune.base.garbage import leave
 
 
 def main() -> None:
@@ -22,6 +23,7 @@ def main() -> None:
     finally:
         # Python's own handler would show a traceback while the interpreter is taken apart.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        leave()
 
 
 if __name__ == "__main__":

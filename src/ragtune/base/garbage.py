@@ -34,3 +34,8 @@ def sparing_the_old() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+def leave() -> None:
+    """Look no more, as the program ends: looking through what libraries brought took it a second."""
+    gc.freeze()

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 
 from transformers.utils import logging as hf_logging
 
-_FEW_CORES = 4
-"""So many are busy with reading and encoding already: a tokenizer's own threads would only disturb them."""
 _NOISY = ("accelerate", "peft", "huggingface_hub", "liger_kernel")
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep the libraries' own bars, warnings and hints off the screen; ours say what matters."""
-    if (os.cpu_count() or 1) <= _FEW_CORES:
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()

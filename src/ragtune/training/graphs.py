@@ -1,10 +1,10 @@
 """Rows as CUDA graphs, where a GPU would wait for Python: small models' kernels are faster than they are told.
 
-The first rows run as they are, and two of them are timed. If the GPU is finished as soon as Python is, and a
-row of a few tokens, which is as much work for Python, takes as long, a row's forward and backward pass is
-captured, for a few sizes of rows, and replayed from then on. That is measured, too, and a graph's loss and
-gradients must be those of the same row without it. There are none where weights are gathered as they are
-needed, or where a training is to be the same bit for bit.
+The first rows run as they are, and two of them are timed. A row's forward and backward pass is captured, for a
+few sizes of rows, and replayed from then on, if the GPU is finished as soon as Python is, needs much less time
+for a row that Python began to tell it in a pause, and a row of a few tokens, as much work for Python, takes as
+long. That is measured, too, and a graph's loss and gradients must be those of the same row without it. There
+are none where weights are gathered as they are needed, or where a training is to be the same bit for bit.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ _UNTIMED = 2
 _TIMED = 2
 _CAUGHT_UP = 0.25
 """Of a row's time: if the GPU needs less than Python and so much, it was waiting for Python."""
+_PAUSE = 1e9
+"""Cycles of a GPU for a second of a row: half of its time, in which Python gets as far ahead as it may."""
 _BRIEF, _FEW = 2, (5, 4)
 """Samples of a brief row, and tokens of each one's prompt and completion: of sizes that are no multiple of 16,
 as most rows', so that no kernel is compiled for it."""
@@ -112,9 +114,10 @@ class Graphs:
         self.seen += 1
         if self.seen <= _UNTIMED:
             return self._eager(row, run)
-        loss = self._timed(row, run)
-        if len(self.seconds) == _TIMED and not self.off:
-            self._decide(row["row"], run)
+        if len(self.seconds) < _TIMED:
+            return self._timed(row, run)
+        loss, busy = _behind_a_pause(self.device, min(self.seconds), partial(self._eager, row, run))
+        self._decide(row["row"], busy, run)
         return loss
 
     def drop(self) -> None:
@@ -139,11 +142,17 @@ class Graphs:
         self.off = self.off or end - told > _CAUGHT_UP * (end - start)
         return loss
 
-    def _decide(self, last: int, run: Run) -> None:
-        """Choose sizes, where graphs are worth it and have room; `last` is the row that was run."""
+    def _decide(self, last: int, busy: float, run: Run) -> None:
+        """Choose sizes, where graphs are worth it and have room.
+
+        Args:
+            last: the row that was run.
+            busy: seconds of the GPU for a row that it needn't wait for: hardly more than a graph takes.
+            run: one row.
+        """
         done = last + 1
         most = min(_MOST_SIZES, (len(self.rows) - done) // _ROWS_A_SIZE)
-        if most < 1 or not self._waits(last, run):
+        if most < 1 or busy > _FASTER * min(self.seconds) or not self._waits(last, run):
             self.off = True
         elif not _has_room(self.device):
             self._refuse("there is too little memory for their activations")
@@ -295,6 +304,23 @@ def _has_graphs(device: torch.device) -> bool:
 
 def _wait(device: torch.device) -> None:
     torch.cuda.synchronize(device)
+
+
+def _behind_a_pause(
+    device: torch.device, seconds: float, row: Callable[[], Tensor]
+) -> tuple[Tensor, float]:
+    """The loss of a row of so many seconds, and those that the GPU itself needs, which had to pause before it.
+
+    Of a row that takes Python long they are too many: about a thousand kernels may be told beforehand.
+    """
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    with torch.cuda.device(device):
+        torch.cuda._sleep(int(_PAUSE * seconds))  # type: ignore[no-untyped-call]  # noqa: SLF001 - no public way to let it wait
+        begin.record()
+        loss = row()
+        end.record()
+    end.synchronize()
+    return loss, begin.elapsed_time(end) / 1000
 
 
 def _has_room(device: torch.device) -> bool:

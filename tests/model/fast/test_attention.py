@@ -161,7 +161,8 @@ def test_varlen_equals_by_sample_on_cuda(window: int | None) -> None:
         out.float().pow(2).sum().backward()  # type: ignore[no-untyped-call]
         found.append([out, q.grad, k.grad, v.grad])
     for fast, slow in zip(*found, strict=True):
-        torch.testing.assert_close(fast.float(), slow, rtol=5e-2, atol=5e-2)
+        # bfloat16 rounds by 0.4 %; a few of many numbers come to be further away.
+        assert (fast.float() - slow).norm() < 0.02 * slow.norm()
 
 
 def test_a_rotary_embedding_that_depends_on_the_row_is_not_packed() -> None:
