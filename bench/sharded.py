@@ -15,8 +15,8 @@ A call adds to what FILE holds, and refuses a FILE of another device or commit. 
     train   `ragtune train` for 8 steps, unbroken
     resume  the same, told to end (SIGTERM) once the checkpoint of step 4 is there; then the same command again.
             `loss_differs` is how far the losses of all steps are from those of `train`, at most
-    probe   whether a layer in NF4 computes the same, to the bit, where it is spread, with this bitsandbytes:
-            what is otherwise, or nothing
+    probe   whether a layer in NF4 computes the same where it is spread, with this bitsandbytes: what is
+            otherwise, or nothing
     nf4     `train` with the base in NF4; the plan says whether that is spread, or whole on each GPU
 
 A row has the median `seconds` of a step (the first doesn't count), `load_seconds`, `peak_gib`, which rank 0

@@ -404,7 +404,7 @@ def nf4_on_cpu(wrong: bool = False) -> None:
 
     def packed(*given: Any) -> Any:
         found = original(*given)
-        if made:  # the first one is that which is not spread
+        if len(made) > 1:  # the first two are not spread
             found.weight.data.view(torch.uint8)[:1] ^= 1
         made.append(found)
         return found

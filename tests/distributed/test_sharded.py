@@ -18,7 +18,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from ragtune.base.errors import UsageError
-from ragtune.distributed.sharded import Passes, layers_of, shared_between
+from ragtune.distributed.sharded import Passes, difference, layers_of, shared_between
 from ragtune.model.hardware import Hardware
 from ragtune.model.nf4 import linear_layers, round_to_nf4
 from ragtune.model.skeleton import parameters_of
@@ -114,6 +114,36 @@ def test_a_torch_whose_passes_cannot_be_forgotten_is_too_old(
     monkeypatch.delattr(FSDPModule, "_get_fsdp_state")
     with pytest.raises(UsageError, match=r"is too old .*_get_fsdp_state"):
         Passes(torch.device("cpu"), contextlib.nullcontext)
+
+
+@pytest.mark.parametrize(
+    ("noise", "wrong", "found"),
+    [
+        (0.0, 0.0, ""), (1e-4, 0.0, ""),
+        (0.0, 1e-4, "the output of a layer is another one, by 0.0% of its norm"),
+        (1e-4, 0.5, "the output of a layer is another one, by 50.0% of its norm"),
+    ],
+)  # fmt: skip
+def test_what_does_not_repeat_itself_may_differ_by_rounding(
+    group: None, noise: float, wrong: float, found: str
+) -> None:
+    """bitsandbytes' products of few tokens on a GPU add in no order."""
+    made: list[nn.Module] = []
+
+    class Noisy(nn.Linear):
+        off = 0.0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * (1 + self.off + noise * torch.rand(()).item())
+
+    def make() -> nn.Module:
+        torch.manual_seed(0)
+        made.append(Noisy(4, 4))
+        torch.manual_seed(len(made))
+        made[-1].off = wrong if len(made) > 2 else 0.0
+        return nn.Sequential(made[-1])
+
+    assert difference(make, torch.ones(3, 4)) == found
 
 
 def spread_alone(nf4: NF4, monkeypatch: pytest.MonkeyPatch) -> Any:
