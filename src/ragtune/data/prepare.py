@@ -29,7 +29,7 @@ from ragtune.data.tokenizer import require_rows
 from ragtune.recipe.data import Data
 from ragtune.recipe.schema import Recipe
 
-BATCH = 128
+BATCH = 64
 """Records that are read and encoded at a time: enough for a tokenizer's threads on many cores."""
 
 
