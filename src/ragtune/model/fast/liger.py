@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import sys
 from collections.abc import Callable
 
@@ -32,6 +33,8 @@ def has_liger(config: PreTrainedConfig) -> bool:
 
 def fuse_kernels(model: PreTrainedModel) -> None:
     """Let Liger's kernels do what they can for a model's family."""
+    # When a kernel is first used, Liger warns of each of its other forms, for other hardware, that isn't there.
+    logging.getLogger("liger_kernel.backends").setLevel(logging.ERROR)
     family = sys.modules[type(model).__module__]
     before = dict(vars(family))
     losses = {"cross_entropy": False, "fused_linear_cross_entropy": False}
