@@ -38,6 +38,8 @@ TABULATOR = {
         ("from ragtune.cli import main; main(['--help'])", set()),
         ("from ragtune.cli import main; main(['--version'])", TYPER),
         ("from ragtune.cli import main; main(['run', '--help'])", TYPER),
+        # What looks which ranks may begin, before what they import as well.
+        ("from ragtune.cli import shared; shared('')(lambda target: 0)('none.yaml')", RECIPE),
         ("from ragtune.cli import main; main(['schema'])", RECIPE),
         ("from ragtune.cli import main; main(['init'])", RECIPE),
         ("from ragtune.cli import main; main(['init', '--recipe', 'quickstart'])", RECIPE),

@@ -46,6 +46,7 @@ from ragtune.base.screen.usage import (
 from ragtune.base.web.network import go_offline, require_network
 from ragtune.recipe import commands as starting
 from ragtune.stages import commands as judging
+from ragtune.stages.early import shared
 from ragtune.stages.launched import as_rank, dismiss
 from ragtune.stages.sweep.commands import sweep
 
@@ -119,6 +120,7 @@ def build(
 
 
 @app.command()
+@shared("adapter")
 def run(
     target: Target, overrides: Overrides = None, run_dir: RunDir = None, redo: Redo = False
 ) -> None:
@@ -165,6 +167,7 @@ def prepare(
 
 
 @app.command()
+@shared("adapter")
 def train(
     target: Target, overrides: Overrides = None, run_dir: RunDir = None, redo: Redo = False
 ) -> None:
@@ -178,6 +181,7 @@ def _require_one(given: list[str]) -> None:
 
 
 @app.command()
+@shared("eval/*/after")
 def evaluate(
     target: Target,
     overrides: Overrides = None,
@@ -278,6 +282,7 @@ def report(
 
 
 @app.command()
+@shared("merged")
 def merge(
     target: Target, overrides: Overrides = None, run_dir: RunDir = None, redo: Redo = False
 ) -> None:

@@ -28,10 +28,14 @@ class Spare:
             _be_a_rank(theirs)
         theirs.close()
 
-    def begin(self, environment: Mapping[str, str], fault: Sequence[Any], said: IO[bytes]) -> None:
-        with self._channel:
-            socket.send_fds(self._channel, [b"."], [said.fileno()])
+    def begin(
+        self, environment: Mapping[str, str], fault: Sequence[Any], said: IO[bytes]
+    ) -> IO[bytes]:
+        reads, writes = os.pipe()
+        with self._channel, os.fdopen(reads) as told:
+            socket.send_fds(self._channel, [b"."], [said.fileno(), told.fileno()])
             self._channel.sendall(json.dumps([dict(environment), fault]).encode())
+        return os.fdopen(writes, "wb")
 
     def poll(self, how: int = os.WNOHANG) -> int | None:
         if self._code is None:
@@ -51,32 +55,35 @@ def forked_ranks(faults: Mapping[str, Sequence[Any]]) -> None:
     """Let ranks that this process starts be forks, with a fault here and there."""
     import tempfile
 
-    from ragtune.distributed import launch
+    from ragtune.distributed import followers
 
-    spares: list[Spare] = []
-    for _ in range(MOST - 1):
-        spares.append(Spare(spares))
+    spares: dict[int, Spare] = {}
+    for rank in range(1, MOST):
+        spares[rank] = Spare([*spares.values()])
 
     def start(place: Any, module: str, *_: str) -> Any:
         assert module == "ragtune.stages.begin"
         said = tempfile.TemporaryFile()  # noqa: SIM115 - as the original
-        spare = spares.pop()
+        spare = spares.pop(place.rank)  # none begins twice: those that began early are taken
         environment = os.environ | place.environment()
-        spare.begin(environment, faults.get(str(place.rank), ()), said)
-        return launch.Follower(spare, said)  # type: ignore[arg-type]
+        hears = spare.begin(environment, faults.get(str(place.rank), ()), said)
+        return followers.Follower(spare, hears, said)  # type: ignore[arg-type]
 
-    launch.start = start
+    followers.start = start
     _let_happen(faults.get("0", ()))
 
 
 def _be_a_rank(channel: socket.socket) -> None:
     try:
-        said, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
+        said, descriptors, _, _ = socket.recv_fds(channel, 1, 2)
         if not said:
             os._exit(0)  # rank 0 ended, and needed none
         os.setsid()
         for number in (1, 2):
             os.dup2(descriptors[0], number)
+        os.dup2(descriptors[1], 0)
+        for one in descriptors:
+            os.close(one)
         text = b""
         while part := channel.recv(1 << 16):
             text += part
@@ -84,8 +91,9 @@ def _be_a_rank(channel: socket.socket) -> None:
         os.environ.clear()
         os.environ.update(environment)
         _let_happen(fault)
-        from ragtune.stages.follow import main
+        from ragtune.stages.begin import main
 
+        sys.argv = sys.argv[:1]
         main()
     except SystemExit as stop:
         sys.stdout.flush()

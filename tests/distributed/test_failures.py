@@ -107,25 +107,34 @@ def test_rank_0_is_killed_and_nobody_is_left(ready: Ready, recipe: Path) -> None
     assert train(ready, recipe)[0] == 0
 
 
+def test_rank_0_is_killed_before_it_meets_the_others_and_nobody_is_left(
+    ready: Ready, recipe: Path
+) -> None:
+    code, said = train(ready, recipe, rank0=("killed_before_they_meet",))
+    assert code == -signal.SIGKILL, said
+    gone, left = psutil.wait_procs(followers_of(recipe), timeout=30)
+    assert not left, gone
+
+
 def followers_of(recipe: Path) -> list[psutil.Process]:
     """The processes of a run: they work where its recipe lies. (Of a fork the environment can't be read.)"""
     every = psutil.process_iter(["cwd"])
     return [one for one in every if one.info["cwd"] == str(recipe.parent.resolve())]
 
 
-@pytest.mark.parametrize("forked", [True, False])
+@pytest.mark.parametrize(("forked", "ranks"), [(True, 3), (False, 2)])
 def test_a_check_that_fails_ends_the_ranks_that_had_begun(
-    ready: Ready, recipe: Path, forked: bool
+    ready: Ready, recipe: Path, forked: bool, ranks: int
 ) -> None:
     """Also those that are still importing."""
     started = ready.start(
-        ["run", str(recipe), "data.train=missing.jsonl", "devices=3", "--run-dir", "run"],
+        ["run", str(recipe), "data.train=missing.jsonl", f"devices={ranks}", "--run-dir", "run"],
         recipe.parent,
         faults={} if forked else None,
     )
     out, errors = started.communicate()
     assert started.wait() == 2, out + errors
-    assert "3 ranks share the work." in out
+    assert f"{ranks} ranks share the work." in out
     assert "missing.jsonl" in errors
     assert not re.search("Lost rank|Traceback", out + errors)
     assert not followers_of(recipe)

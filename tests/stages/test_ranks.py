@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from ragtune.base.errors import UsageError
+from ragtune.distributed.followers import Followers
 from ragtune.distributed.place import Place
 from ragtune.model.hardware import Gpu
 from ragtune.recipe.schema import Recipe
@@ -53,24 +54,24 @@ def test_a_device_that_is_not_there_is_refused(
         devices_of(recipe_for(tiny_recipe, devices))
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "told"), [("adamw", []), ("paged_adamw_8bit", [ranks.AHEAD])]
-)
+@pytest.mark.parametrize(("optimizer", "told"), [("adamw", []), ("paged_adamw_8bit", ["ahead"])])
 def test_ranks_are_told_to_import_ahead_what_takes_long(
     tiny_recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch, optimizer: str, told: list[str]
 ) -> None:
-    begun: list[tuple[object, ...]] = []
+    begun: list[Followers] = []
 
     @contextmanager
-    def launched(*given: object) -> Iterator[None]:
-        begun.append(given)
+    def launched(followers: Followers) -> Iterator[None]:
+        begun.append(followers)
         yield
 
     monkeypatch.setattr(ranks, "launched", launched)
     tiny_recipe["train"]["optimizer"] = optimizer
     with Ranks(recipe_for(tiny_recipe, 2)) as one:
         one.start()
-    assert begun == [([0, 1], ranks.FOLLOW, *told)]
+    (followers,) = begun
+    assert followers.devices == [0, 1]
+    assert followers.command == ["ragtune.stages.begin", *told]
 
 
 def test_a_script_of_python_under_a_launcher_does_nothing_on_other_ranks(

@@ -116,11 +116,6 @@ def _require_bitsandbytes(what: str, instead: str) -> None:
         )
 
 
-def needs_bitsandbytes(recipe: Recipe) -> bool:
-    """Whether a run that passed its check will import it."""
-    return recipe.model.quantization == "nf4" or recipe.train.optimizer != "adamw"
-
-
 def answering_alone(recipe: Recipe) -> Recipe:
     """The recipe without what only training needs of a machine."""
     train = recipe.train.model_copy(update={"optimizer": "adamw"})

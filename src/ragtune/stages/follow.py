@@ -129,14 +129,14 @@ class _Following:
         return self.context
 
 
-def main() -> None:
-    """Follow the process that started this one."""
+def main(port: int) -> None:
+    """Follow the process that started this one, whose store has this port."""
     stopping.install()
     place = take_place()
     assert place is not None
     try:
         with silent(but_libraries=True):  # rank 0 tells their last words
-            code = follow(place, limits.STARTED)
+            code = follow(dataclasses.replace(place, port=port), limits.STARTED)
     except RagtuneError as error:
         complain(f"{error}\n")
         code = error.exit_code

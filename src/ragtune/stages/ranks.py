@@ -17,21 +17,13 @@ from ragtune.base.versions import versions
 from ragtune.distributed.launch import launched
 from ragtune.distributed.place import Place, take_place
 from ragtune.distributed.world import Device, World
-from ragtune.model.hardware import (
-    Gpu,
-    Hardware,
-    choose_hardware,
-    gpu_of,
-    needs_bitsandbytes,
-)
+from ragtune.model.hardware import Gpu, Hardware, choose_hardware, gpu_of
 from ragtune.recipe.schema import Recipe
-
-FOLLOW, AHEAD = "ragtune.stages.begin", "ahead"
-"""What they run on this machine, and what they are told where bitsandbytes will be needed."""
+from ragtune.stages.early import followers_for, numbered
 
 
 class Ranks:
-    """The processes that share a run's work; they start when the first work is shared.
+    """The processes that share a run's work; they start when the first work is shared, or began early.
 
     Args:
         recipe: `devices` says which.
@@ -50,7 +42,7 @@ class Ranks:
             )
         self._devices = [0] if self._place else devices_of(recipe)
         self.size = count_of(recipe)
-        self._recipe = recipe
+        self._followers = followers_for(recipe, self._devices)
         if torch.cuda.is_available():
             torch.cuda.set_device(self._devices[0])
         self._open = ExitStack()
@@ -65,14 +57,13 @@ class Ranks:
         self.world = None
 
     def start(self) -> None:
-        """Let the others begin, which takes them as long as it took this process."""
+        """Let the others begin, unless they have: it takes them as long as it took this process."""
         if self.size > 1 and self.world is None:
             note(f"{self.size} ranks share the work.")
             if self._place:
                 self.world = _launched_world(self._place)  # whose ranks begin but once
             else:
-                told = [AHEAD] * needs_bitsandbytes(self._recipe)
-                self.world = self._open.enter_context(launched(self._devices, FOLLOW, *told))
+                self.world = self._open.enter_context(launched(self._followers))
 
     def gpus(self) -> list[Gpu]:
         """The GPUs of all ranks; none of a CPU. Those of a launcher must be there to tell; raises as `tell`."""
@@ -140,18 +131,7 @@ def devices_of(recipe: Recipe) -> list[int]:
     Raises:
         UsageError: there are no such GPUs.
     """
-    asked, there = recipe.devices, torch.cuda.device_count()
-    if asked == "all":
-        return list(range(max(1, there)))
-    wanted = list(range(asked)) if isinstance(asked, int) else asked
-    if len(set(wanted)) < len(wanted):
-        raise UsageError(f"devices: {asked} names a GPU twice.", "Name each once.")
-    if there and not set(wanted) <= set(range(there)):
-        raise UsageError(
-            f"devices: {asked}, and this machine has {there} GPU{'s' * (there > 1)}.",
-            f"Name at most {there}, or a list of numbers from 0 to {there - 1}.",
-        )
-    return wanted
+    return numbered(recipe.devices, torch.cuda.device_count())
 
 
 def require_same_weights(found: str, expected: str, name: str) -> None:

@@ -10,7 +10,6 @@ from ragtune.base.screen.console import console, heading, note, warn
 from ragtune.base.sparing import import_ahead
 from ragtune.base.stopping import stop_if_asked
 from ragtune.base.web.network import hub_is_offline
-from ragtune.model.hardware import needs_bitsandbytes
 from ragtune.model.to_gguf.modelfile import MODELFILE
 from ragtune.model.to_gguf.write import FILES
 from ragtune.reporting.answers import answer_rows
@@ -27,6 +26,7 @@ from ragtune.stages.built import builds_of
 from ragtune.stages.check.checks import look
 from ragtune.stages.check.findings import show
 from ragtune.stages.context import Context
+from ragtune.stages.early import needs_bitsandbytes
 from ragtune.stages.holds import require_unchanged, require_whole
 from ragtune.stages.order import place_of, stage_named
 from ragtune.stages.push import may_publish, publish

@@ -1,0 +1,118 @@
+"""Which other processes a command will have, and that they begin at once: they import while this one does.
+
+Read by every command, it loads no torch; and what reads recipes only when a command begins.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
+from functools import wraps
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec
+
+from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.distributed.followers import Followers, early, followers_of
+from ragtune.distributed.place import VISIBLE, take_place
+
+if TYPE_CHECKING:
+    from ragtune.recipe.schema import Recipe
+
+P = ParamSpec("P")
+_DEVICES = Path("/dev")
+_FOLLOW, _AHEAD = "ragtune.stages.begin", "ahead"
+"""What they run, and what they are told where bitsandbytes will be needed."""
+
+
+def shared(made: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
+    """A command of the command line whose work the ranks share: they begin before anything large is imported.
+
+    `Ranks` takes them, or ends them; what it doesn't find it starts, later. Whoever isn't needed ends without a
+    word, at the latest with the command.
+
+    Args:
+        made: what it makes, below the run directory. Where that is there, there may be nothing to share.
+    """
+
+    def of(command: Callable[P, None]) -> Callable[P, None]:
+        @wraps(command)
+        def begun(*arguments: P.args, **named: P.kwargs) -> None:
+            given = signature(command).bind(*arguments, **named).arguments
+            found = None
+            # What a launcher started is there; and answers of a file are only counted.
+            if take_place() is None and given.get("predictions") is None:
+                found = _foreseen(
+                    given["target"], given.get("overrides"), given.get("run_dir"), made
+                )
+            with early(*found) if found else nullcontext():
+                command(*arguments, **named)
+
+        return begun
+
+    return of
+
+
+def _foreseen(
+    target: str, overrides: list[str] | None, run_dir: Path | None, made: str
+) -> tuple[list[int], str, *tuple[str, ...]] | None:
+    """What `early` is given, if that is known by now: where something is wrong, the command will say it."""
+    from ragtune.stages.target import find_recipe  # noqa: PLC0415 - as the module says
+
+    with suppress(RagtuneError, OSError):
+        recipe, folder = find_recipe(target, overrides or (), run_dir)
+        devices = numbered(recipe.devices, _gpus_seen())
+        # More than there are processors would keep this process from its own imports.
+        several = 1 < len(devices) <= (os.cpu_count() or 1)
+        if several and recipe.evaluate.engine == "local" and not any(folder.glob(made)):
+            return devices, _FOLLOW, *_told(recipe)
+    return None
+
+
+def _gpus_seen() -> int:
+    """The GPUs that this process sees, as the system and the environment say it; 0 where that isn't sure."""
+    there = len([*_DEVICES.glob("nvidia[0-9]*")])
+    names = os.environ.get(VISIBLE)
+    if names is None:
+        return there
+    numbers = names.split(",")
+    sure = len({one for one in numbers if one.isdecimal()}) == len(numbers) <= there
+    return len(numbers) if sure else 0
+
+
+def followers_for(recipe: Recipe, devices: Sequence[int]) -> Followers:
+    """The processes beside this one; they may have begun already."""
+    return followers_of(devices, _FOLLOW, *_told(recipe))
+
+
+def _told(recipe: Recipe) -> list[str]:
+    return [_AHEAD] * needs_bitsandbytes(recipe)
+
+
+def needs_bitsandbytes(recipe: Recipe) -> bool:
+    """Whether a run that passed its check will import it."""
+    return recipe.model.quantization == "nf4" or recipe.train.optimizer != "adamw"
+
+
+def numbered(asked: str | int | list[int], there: int) -> list[int]:
+    """The GPUs that `devices` asks for, by number; on a CPU the processes.
+
+    Args:
+        asked: `all`, how many, or which.
+        there: how many there are; 0 on a CPU.
+
+    Raises:
+        UsageError: there are no such GPUs.
+    """
+    if asked == "all":
+        return list(range(max(1, there)))
+    wanted = list(range(asked)) if isinstance(asked, int) else [*asked]
+    if len(set(wanted)) < len(wanted):
+        raise UsageError(f"devices: {asked} names a GPU twice.", "Name each once.")
+    if there and not set(wanted) <= set(range(there)):
+        raise UsageError(
+            f"devices: {asked}, and this machine has {there} GPU{'s' * (there > 1)}.",
+            f"Name at most {there}, or a list of numbers from 0 to {there - 1}.",
+        )
+    return wanted
