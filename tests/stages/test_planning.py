@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,3 +30,23 @@ def test_a_plan_reads_no_large_file_of_which_a_proof_says_what_it_holds(
     (one.folder.data / NAME).unlink()
     planning._plan_of(one.folder, one.recipe)
     assert [path.name for path in read] == ["train.jsonl"]
+
+
+def test_a_plan_is_written_anew_when_it_is_another(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    one = Context(tiny_recipe, [], tmp_path / "run")
+    with working(one):
+        make(one, "data")
+        make(one, "questions")
+        first = one.plan
+        one.keep_plan(first)
+        one.folder.plan.unlink()
+        one.keep_plan(first)
+        assert not one.folder.plan.exists()
+        one.keep_plan(replace(first, samples_per_row=7))
+        one.forget_data()
+        assert one.plan.samples_per_row == 7
+        one.keep_plan(first)  # one that was kept before
+        one.forget_data()
+        assert one.plan == first

@@ -86,6 +86,8 @@ class Context:
         """Of models, since a stage was last finished."""
         self.following: World | None = None
         """The ranks, in a process that follows rank 0."""
+        self._written: Plan | None = None
+        """The plan that was kept last."""
         self._base: PreTrainedModel | None = None
         self._tuned: Tuned | None = None
 
@@ -234,8 +236,9 @@ class Context:
     def keep_plan(self, plan: Plan) -> None:
         """Let the run go on by this plan, after a break, too; another set leaves that of the run's own."""
         self.plan = plan
-        if self.folder.is_own:
+        if self.folder.is_own and plan is not self._written:  # each stage keeps the run's
             write_plan(self.folder, self.recipe, plan)
+            self._written = plan
 
     def load(self, which: Literal["base", "tuned", "either"] | None) -> None:
         """Have a model in memory: nothing is loaded twice."""
