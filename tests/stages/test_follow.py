@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,12 +12,15 @@ import torch
 
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.distributed.world import World
+from ragtune.model import targets
 from ragtune.model.hardware import plain
 from ragtune.model.plan import Plan
+from ragtune.model.targets import find_targets
 from ragtune.recipe.schema import Recipe
 from ragtune.stages import answer
 from ragtune.stages.context import Context
 from ragtune.stages.follow import _Following
+from ragtune.stages.road import make, working
 
 
 @pytest.fixture
@@ -102,3 +106,42 @@ def test_the_merged_model_is_loaded_once_for_all_that_is_asked_of_it(
     assert asked == [first, first, None, second]
     following.do({**order, "do": "answer", "model": "merged", "set": "other"})
     assert len(loaded) == 3  # it may be another run's
+
+
+def test_what_loading_and_training_take_is_read_while_rank_0_plans(
+    following: _Following,
+    tiny_recipe: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = Context(tiny_recipe, [], tmp_path / "run")
+    with working(first):
+        make(first, "data")
+        make(first, "questions")
+    told: list[dict[str, Any]] = []
+    here = {"size": 2, "world": None, "gpus": list, "ready": True, "tell": told.append}
+    first.ranks = SimpleNamespace(**here)  # type: ignore[assignment]
+    plan = first.plan
+    (prepare,) = told
+    assert (prepare["do"], prepare["plan"]) == ("prepare", None)
+    following.do(prepare)
+    context = following.context
+    assert context is not None
+    assert {"encoder", "steps", "selected"} <= vars(context).keys()
+    assert "plan" not in vars(context)
+    monkeypatch.setattr(targets, "_find", lambda *_: pytest.fail("it was found before"))
+    first.tell_ranks("train")
+    assert following._context_of(told[1]) is context
+    assert context.plan == plan
+    find_targets(context.config, context.recipe.lora)
+
+
+def test_what_is_not_there_yet_is_no_matter_before_it_is_asked_for(
+    following: _Following, order: dict[str, Any], tmp_path: Path
+) -> None:
+    early = {**order, "do": "prepare", "plan": None}
+    following.do({**early, "folder": str(tmp_path / "later")})
+    assert following.context is None
+    following.do(early)  # nor has the folder any data
+    assert following.context is not None
+    assert "steps" not in vars(following.context)

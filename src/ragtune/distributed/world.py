@@ -134,6 +134,13 @@ class World:
         return self._devices
 
     @property
+    def all_here(self) -> bool:
+        """On rank 0, whether every rank is there, so that nobody is waited for in `meet`."""
+        return bool(self._devices) or all(
+            self.has(f"said/1/{rank}") for rank in range(1, self.size)
+        )
+
+    @property
     def alike(self) -> bool:
         """Whether all ranks compute the same, to the bit."""
         return len({one["sums"] for one in self._devices}) == 1

@@ -87,15 +87,13 @@ class Context:
         self.following: World | None = None
         """The ranks, in a process that follows rank 0."""
         self._written: Plan | None = None
-        """The plan that was kept last."""
         self._base: PreTrainedModel | None = None
         self._tuned: Tuned | None = None
 
     def tell_ranks(self, do: str, **more: JsonValue) -> World | None:
         """Let the other ranks do something; returns the world to do it in, None where this rank is alone.
 
-        Raises:
-            RagtuneError: one has other versions, or is gone.
+        To `prepare` takes no plan. Raises as `Ranks.tell`.
         """
         if self.ranks is None or self.ranks.size == 1:
             return None
@@ -103,7 +101,7 @@ class Context:
             "do": do,
             "recipe": self.recipe.model_dump(mode="json"),
             "folder": str(self.folder.path.resolve()), "set": self.folder.evaluation.name,
-            "plan": self.plan.to_dict(),
+            "plan": None if do == "prepare" else self.plan.to_dict(),
             "day": self.day.isoformat(),  # another machine's clock may say another
             "commit": self.pin(),
             "weights": self.weights,
@@ -212,6 +210,8 @@ class Context:
         """How the work is laid out: as it was begun, or made for this hardware; `keep_plan` keeps it."""
         if kept := self.kept_plan:
             return kept
+        if self.ranks and self.ranks.ready and not to_download(self.source)[0]:
+            self.tell_ranks("prepare")  # for a plan the same is read as for a training
         old = read_plan(self.folder, self.recipe)
         given = self.recipe, self.hardware, self.config, sizes_of(self.steps), self.prompt_lengths
         plan = make_plan(*given, ranks=self.rank_count)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import sys
 import traceback
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import cast
 
+import torch
 from pydantic import JsonValue
 from transformers import PreTrainedModel
 
@@ -16,12 +18,15 @@ from ragtune.base import stopping
 from ragtune.base.errors import RagtuneError, UsageError, in_words
 from ragtune.base.garbage import sparing_the_old
 from ragtune.base.screen.output import complain, silent
+from ragtune.base.sparing import await_import
 from ragtune.base.versions import versions
 from ragtune.distributed import limits
 from ragtune.distributed.place import Place, take_place
 from ragtune.distributed.pulse import LostError, OverError
 from ragtune.distributed.world import World
+from ragtune.model.fast.liger import has_liger
 from ragtune.model.plan import Plan
+from ragtune.model.targets import find_targets
 from ragtune.recipe.schema import Recipe
 from ragtune.stages import answer
 from ragtune.stages.context import Context
@@ -75,6 +80,10 @@ class _Following:
         """The merged model: of spread weights all ranks load theirs together, else this one by itself."""
 
     def do(self, order: dict[str, JsonValue]) -> None:
+        if order["do"] == "prepare":
+            with suppress(RagtuneError, OSError):  # what can't be had yet is asked for again
+                _prepare(self._context_of(order))
+            return
         context = self._context_of(order)
         match order["do"]:
             case "load":
@@ -123,10 +132,22 @@ class _Following:
         if told and own:  # those that were loaded before rank 0 could say which
             require_same_weights(own, told, self.context.recipe.model.id)
         self.context.weights = told or own
-        plan = Plan.from_dict(cast("dict[str, JsonValue]", order["plan"]))
-        assert plan is not None  # rank 0 has the same version
-        self.context.plan = plan
+        if order["plan"] is not None:
+            plan = Plan.from_dict(cast("dict[str, JsonValue]", order["plan"]))
+            assert plan is not None  # rank 0 has the same version
+            self.context.plan = plan
         return self.context
+
+
+def _prepare(context: Context) -> None:
+    """Have what loading and training take, while rank 0 plans: else it would wait for each later on."""
+    await_import()  # of what Liger imports, too
+    if torch.cuda.is_available():
+        has_liger(context.config)
+    for name in ("steps", "selected"):
+        getattr(context, name)
+    if not context.recipe.full:
+        find_targets(context.config, context.recipe.lora)
 
 
 def main() -> None:

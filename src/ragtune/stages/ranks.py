@@ -82,6 +82,11 @@ class Ranks:
         told = [one["gpu"] for one in self._met() if one["gpu"]]
         return [Gpu(**one | {"capability": tuple(one["capability"])}) for one in told]
 
+    @property
+    def ready(self) -> bool:
+        """Whether there are others who would hear at once what they are told."""
+        return self.world is not None and self.world.all_here
+
     def tell(self, order: dict[str, JsonValue]) -> World | None:
         """Tell the others what to do, when they are there; returns the world to do it in.
 
