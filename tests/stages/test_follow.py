@@ -12,7 +12,7 @@ import torch
 
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.distributed.world import World
-from ragtune.model import targets
+from ragtune.model import headers, targets
 from ragtune.model.hardware import plain
 from ragtune.model.plan import Plan
 from ragtune.model.targets import find_targets
@@ -134,6 +134,8 @@ def test_what_loading_and_training_take_is_read_while_rank_0_plans(
     assert following._context_of(told[1]) is context
     assert context.plan == plan
     find_targets(context.config, context.recipe.lora)
+    monkeypatch.setattr(headers, "_compared", lambda *_: pytest.fail("they were compared before"))
+    headers.compare(context.config, context.source)
 
 
 def test_what_is_not_there_yet_is_no_matter_before_it_is_asked_for(

@@ -25,6 +25,7 @@ from ragtune.distributed.place import Place, take_place
 from ragtune.distributed.pulse import LostError, OverError
 from ragtune.distributed.world import World
 from ragtune.model.fast.liger import has_liger
+from ragtune.model.headers import compare
 from ragtune.model.plan import Plan
 from ragtune.model.targets import find_targets
 from ragtune.recipe.schema import Recipe
@@ -144,6 +145,7 @@ def _prepare(context: Context) -> None:
     await_import()  # of what Liger imports, too
     if torch.cuda.is_available():
         has_liger(context.config)
+    compare(context.config, context.source)
     for name in ("steps", "selected"):
         getattr(context, name)
     if not context.recipe.full:
