@@ -83,7 +83,7 @@ class _Following:
     def do(self, order: dict[str, JsonValue]) -> None:
         if order["do"] == "prepare":
             with suppress(RagtuneError, OSError):  # what can't be had yet is asked for again
-                _prepare(self._context_of(order))
+                _prepare(self._context_of(order), data=bool(order["data"]))
             return
         context = self._context_of(order)
         match order["do"]:
@@ -140,16 +140,18 @@ class _Following:
         return self.context
 
 
-def _prepare(context: Context) -> None:
-    """Have what loading and training take, while rank 0 plans: else it would wait for each later on."""
+def _prepare(context: Context, *, data: bool) -> None:
+    """Have what loading and training take before they begin: else rank 0 would wait for each."""
     await_import()  # of what Liger imports, too
     if torch.cuda.is_available():
         has_liger(context.config)
     compare(context.config, context.source)
-    for name in ("steps", "selected"):
-        getattr(context, name)
     if not context.recipe.full:
         find_targets(context.config, context.recipe.lora)
+    if data:
+        context.forget_data()  # they may have been made anew
+    for name in ("encoder", *("steps", "selected") * data):
+        getattr(context, name)
 
 
 def main() -> None:

@@ -84,8 +84,11 @@ class Ranks:
 
     @property
     def ready(self) -> bool:
-        """Whether there are others who would hear at once what they are told."""
-        return self.world is not None and self.world.all_here
+        """Whether others who were started here would hear at once what they are told.
+
+        Another machine might keep in mind of a shared disk what was not there yet.
+        """
+        return self._place is None and self.world is not None and self.world.all_here
 
     def tell(self, order: dict[str, JsonValue]) -> World | None:
         """Tell the others what to do, when they are there; returns the world to do it in.

@@ -142,6 +142,8 @@ def _made(context: Context, stage: Stage, place: Path) -> Proof:
     require_held()
     if not folder.summary.exists():
         _claim(context)
+    if stage.name in ("data", "questions"):
+        context.let_ranks_prepare(data=False)
     twin = find_twin(context, stage, digests)
     if twin is None and not (context.remote and stage.asks):
         with busy("planning and loading"):
