@@ -61,6 +61,7 @@ def working(context: Context, *, making: bool = True, keeping: bool = True) -> I
     """
     if making:
         require_own_settings()
+        later(versions)  # a slow disk takes half a second, which whoever asks first would wait for
     folder = context.folder
     folder.require_ours()  # also of the lock
     with sparing_the_old(), _alone(context), Ranks(context.recipe) as context.ranks:
