@@ -25,6 +25,7 @@ from ragtune.distributed.place import Place, take_place
 from ragtune.distributed.pulse import LostError, OverError
 from ragtune.distributed.world import World
 from ragtune.model.fast.liger import has_liger
+from ragtune.model.hardware import free_gpu
 from ragtune.model.headers import compare
 from ragtune.model.plan import Plan
 from ragtune.model.targets import find_targets
@@ -97,7 +98,10 @@ class _Following:
                 self.merged = None
             case "train":
                 self.merged = None
+                # As rank 0 does before a stage; here while it does something else, and not within the training.
+                free_gpu()
                 follow_training(context, self.world)
+                free_gpu()
             case _:
                 self._answer(context, order)
 
