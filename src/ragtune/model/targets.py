@@ -59,9 +59,10 @@ def find_targets(config: PreTrainedConfig, lora: Lora) -> Targets:
         UsageError: the language model has no layer of a named end, its weights are shared, or PEFT
             refuses it.
     """
-    key = (type(config), config.to_json_string(), lora.model_dump_json())
+    plain = without_quantization(config)  # once it is loaded, a model's own may have one
+    key = (type(config), plain.to_json_string(), lora.model_dump_json())
     if key not in _found:
-        _found[key] = _find(skeleton(without_quantization(config)), lora)
+        _found[key] = _find(skeleton(plain), lora)
     return _found[key]
 
 
