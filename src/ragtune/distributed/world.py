@@ -135,10 +135,9 @@ class World:
 
     @property
     def all_here(self) -> bool:
-        """On rank 0, whether every rank is there, so that nobody is waited for in `meet`."""
-        return bool(self._devices) or all(
-            self.has(f"said/1/{rank}") for rank in range(1, self.size)
-        )
+        """On rank 0, whether every rank has begun to `meet`: nobody is waited for there."""
+        others = range(1, self.size)
+        return bool(self._devices) or all(self.has(f"said/1/{rank}") for rank in others)
 
     @property
     def alike(self) -> bool:

@@ -83,7 +83,7 @@ class _Following:
 
     def do(self, order: dict[str, JsonValue]) -> None:
         if order["do"] == "prepare":
-            with suppress(RagtuneError, OSError):  # what can't be had yet is asked for again
+            with suppress(Exception):  # what fails is asked for again, and then says so
                 _prepare(self._context_of(order), data=bool(order["data"]))
             return
         context = self._context_of(order)
@@ -152,9 +152,11 @@ def _prepare(context: Context, *, data: bool) -> None:
     compare(context.config, context.source)
     if not context.recipe.full:
         find_targets(context.config, context.recipe.lora)
+    wanted = ["encoder"]
     if data:
         context.forget_data()  # they may have been made anew
-    for name in ("encoder", *("steps", "selected") * data):
+        wanted += ["steps", "selected"]
+    for name in wanted:
         getattr(context, name)
 
 
