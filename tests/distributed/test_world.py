@@ -80,6 +80,7 @@ def test_rank_0_sees_whether_it_would_wait_for_another(ranks: Ranks) -> None:
     assert not here.all_here
     other = ranks.begin(1, lambda one: one.meet("the same", {"kind": "CPU", "sums": "1"}))
     while not here.all_here:
+        assert not other.done()  # it waits for this one
         time.sleep(0.01)
     here.meet("the same", {"kind": "CPU", "sums": "1"})
     other.result()
