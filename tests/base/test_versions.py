@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -47,9 +48,30 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         raise importlib.metadata.PackageNotFoundError
 
     monkeypatch.setattr(importlib.metadata, "version", nothing)
+    monkeypatch.setattr(versions, "_imported", {})
     found = rows(versions.told("1.2"))
     assert found["ragtune"] == "1.2"
     assert found["torch"] == found["bitsandbytes"] == "not installed"
+
+
+def test_another_version_counts_until_the_package_is_imported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    installed = {"torch": "1", "liger-kernel": "1"}
+    monkeypatch.setattr(versions, "_imported", {})
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: installed.get(name, "0"))
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+    monkeypatch.delitem(sys.modules, "liger_kernel", raising=False)
+    assert installed.items() <= versions.versions().items()
+    installed |= {"torch": "2", "liger-kernel": "2"}
+    found = versions.versions()
+    assert (found["torch"], found["liger-kernel"]) == ("1", "2")
+    found["torch"] = "3"  # a caller's own
+    monkeypatch.setitem(sys.modules, "liger_kernel", ModuleType("liger_kernel"))
+    found = versions.versions()
+    assert (found["torch"], found["liger-kernel"]) == ("1", "2")
+    installed["liger-kernel"] = "3"
+    assert versions.versions()["liger-kernel"] == "2"
 
 
 @pytest.mark.parametrize(

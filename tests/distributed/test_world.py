@@ -75,6 +75,18 @@ def test_what_rank_0_gives_is_there_on_all_and_what_all_give_is_there_on_rank_0(
     assert other.result() == ({"do": "train"}, [], None)
 
 
+def test_rank_0_sees_whether_it_would_wait_for_another(ranks: Ranks) -> None:
+    here = ranks.worlds[0]
+    assert not here.all_here
+    other = ranks.begin(1, lambda one: one.meet("the same", {"kind": "CPU", "sums": "1"}))
+    while not here.all_here:
+        assert not other.done()  # it waits for this one
+        time.sleep(0.01)
+    here.meet("the same", {"kind": "CPU", "sums": "1"})
+    other.result()
+    assert here.all_here
+
+
 def test_a_stop_waits_while_a_checkpoint_is_saved(
     ranks: Ranks, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import ragtune
 from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.model import headers
 from ragtune.model.hardware import Hardware
 from ragtune.model.headers import compare
 from ragtune.model.load import load_config, load_model
@@ -89,6 +90,29 @@ def test_weights_that_are_not_the_models_are_refused_by_name(
         assert words in raised.value.message
         assert str(tmp_path / "model") in raised.value.message
         assert "get the model again" in raised.value.advice
+
+
+def test_the_same_headers_are_compared_once_and_other_ones_anew(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = changed(tiny_folder, tmp_path / "model", lambda _: None)
+    made: list[object] = []
+    monkeypatch.setattr(headers, "_last", {})
+    plain = headers._compared
+    monkeypatch.setattr(headers, "_compared", lambda *given: (made.append(given), plain(*given))[1])
+    found = compare(load_config(source), source)
+    assert compare(load_config(source), source) == found
+    assert len(made) == 1
+    of_bytes = changed(tiny_folder, tmp_path / "bf16", lambda t: t.update({Q: t[Q].bfloat16()}))
+    assert compare(load_config(of_bytes), of_bytes) == found
+    assert len(made) == 2
+    other = changed(tiny_folder, tmp_path / "other", lambda t: t.pop(Q))
+    with pytest.raises(UsageError, match=f"lack {Q}"):
+        compare(load_config(other), other)
+    config = load_config(source)
+    config.num_attention_heads = 2
+    with pytest.raises(UsageError, match="has the shape"):
+        compare(config, source)
 
 
 def test_a_part_that_the_class_does_not_have_is_left_unread_and_said(

@@ -8,6 +8,7 @@ import pytest
 import transformers as hf
 
 from ragtune.base.errors import UsageError
+from ragtune.model import targets
 from ragtune.model.targets import Targets, find_targets
 from ragtune.recipe.lora import Lora
 
@@ -66,6 +67,16 @@ def test_experts_are_trained_where_the_recipe_says_so_and_counted_where_not(conf
     )
     added = 8 * count * layers * (hidden + 2 * inner + inner + hidden)
     assert with_experts.trained - without.trained == added
+
+
+def test_a_model_that_was_loaded_in_few_bits_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = find_targets(hf.LlamaConfig(num_hidden_layers=1), Lora())
+    monkeypatch.setattr(targets, "_find", lambda *_: pytest.fail("it was tried"))
+    packed = hf.LlamaConfig(num_hidden_layers=1)
+    packed.quantization_config = hf.BitsAndBytesConfig(load_in_4bit=True)
+    assert find_targets(packed, Lora()) is found
 
 
 def test_what_peft_would_take_for_experts_is_reached_by_its_weight() -> None:

@@ -14,6 +14,8 @@ def test_tables_of_the_same_questions_share_their_draws(monkeypatch: pytest.Monk
     """And are what they are without: a column beside others, or where draws are not kept."""
     made: list[int] = []
     original = np.random.default_rng
+    statistics._kept_draws.cache_clear()
+    statistics._interval.cache_clear()
     monkeypatch.setattr(
         np.random, "default_rng", lambda seed: (made.append(seed), original(seed))[1]
     )
@@ -21,10 +23,14 @@ def test_tables_of_the_same_questions_share_their_draws(monkeypatch: pytest.Monk
     whole = figures(columns, 77)
     assert [figures({n: column}, 77)[n] for n, column in columns.items()] == [*whole.values()]
     assert made == [77]
+    others = {"parts": [1.0, 0.0] * 12}  # of fewer questions, as a report has beside them
+    figures(others, 77)
+    assert figures({"again": columns[3][::-1]}, 77)["again"]["value"] == whole[3]["value"]
+    assert made == [77, 77]
     monkeypatch.setattr(statistics, "_MOST_KEPT", 49)
     statistics._interval.cache_clear()
     assert figures(columns, 77) == whole
-    assert made == [77, 77]
+    assert made == [77, 77, 77]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,12 +12,15 @@ import torch
 
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.distributed.world import World
+from ragtune.model import headers, targets
 from ragtune.model.hardware import plain
 from ragtune.model.plan import Plan
 from ragtune.recipe.schema import Recipe
 from ragtune.stages import answer
+from ragtune.stages import context as stages_context
 from ragtune.stages.context import Context
 from ragtune.stages.follow import _Following
+from ragtune.stages.road import make, working
 
 
 @pytest.fixture
@@ -102,3 +106,64 @@ def test_the_merged_model_is_loaded_once_for_all_that_is_asked_of_it(
     assert asked == [first, first, None, second]
     following.do({**order, "do": "answer", "model": "merged", "set": "other"})
     assert len(loaded) == 3  # it may be another run's
+
+
+def test_what_loading_and_training_take_is_read_while_rank_0_does_other_things(
+    following: _Following,
+    tiny_recipe: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[dict[str, Any]] = []
+    first = Context(tiny_recipe, [], tmp_path / "run")
+    with working(first):
+        here = {"size": 2, "world": None, "gpus": list, "ready": True, "tell": told.append}
+        first.ranks = SimpleNamespace(**here)  # type: ignore[assignment]
+        make(first, "data")
+        following.do(told[-1])
+        context = following.context
+        assert context is not None
+        assert "encoder" in vars(context)
+        monkeypatch.setattr(targets, "_find", lambda *_: pytest.fail("it was found before"))
+        monkeypatch.setattr(headers, "_compared", lambda *_: pytest.fail("they were compared"))
+        make(first, "questions")
+        following.do(told[-1])
+        assert "steps" not in vars(context)  # they could be those of an earlier run
+        plan = first.plan
+        following.do(told[-1])
+        assert {"steps", "selected"} <= vars(context).keys()
+        assert context.steps == first.steps
+        context.steps = []  # as if the data were others by now
+        first.forget_data()
+        assert first.plan == plan
+        following.do(told[-1])
+        assert context.steps == first.steps
+        assert [(one["do"], one["data"], one["plan"]) for one in told] == [
+            ("prepare", data, None) for data in (False, False, True, True)
+        ]
+        first.tell_ranks("train")
+        assert following._context_of(told[-1]) is context
+        assert context.plan == plan
+
+
+def test_what_is_not_there_yet_is_no_matter_before_it_is_asked_for(
+    following: _Following, order: dict[str, Any], tmp_path: Path
+) -> None:
+    early = {**order, "do": "prepare", "plan": None, "data": True}
+    following.do({**early, "folder": str(tmp_path / "later")})
+    assert following.context is None
+    following.do(early)  # nor has the folder any data
+    assert following.context is not None
+    assert "steps" not in vars(following.context)
+
+
+def test_nothing_is_prepared_where_somebody_would_be_waited_for(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Context(tiny_recipe, [], tmp_path / "run")
+    tell = pytest.fail
+    first.ranks = SimpleNamespace(size=2, ready=False, tell=tell)  # type: ignore[assignment]
+    first.let_ranks_prepare(data=True)
+    first.ranks = SimpleNamespace(size=2, ready=True, tell=tell)  # type: ignore[assignment]
+    monkeypatch.setattr(stages_context, "to_download", lambda _: (tmp_path, None))
+    first.let_ranks_prepare(data=True)

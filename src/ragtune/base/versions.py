@@ -7,6 +7,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 _LIBRARIES = ("ragtune", "torch", "transformers", "peft", "accelerate", "datasets", "huggingface_hub",
@@ -16,6 +17,8 @@ _BESIDE = ("tokenizers", "safetensors", "numpy", "pydantic", "typer", "tantivy",
 """What a bug report should name besides."""
 _PATIENCE = 10.0
 """Seconds for the driver's program, which wakes the GPUs up."""
+_imported: dict[str, str] = {}
+"""Of what is imported, whose version stays: reading them takes half a second on a slow disk."""
 
 
 def versions(*more: str) -> dict[str, str]:
@@ -23,9 +26,12 @@ def versions(*more: str) -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in (*_LIBRARIES, *more):
         try:
-            found[name] = importlib.metadata.version(name)
+            found[name] = _imported.get(name) or importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+        # Until then a notebook may install another one, which would be the one that runs.
+        if name.replace("-", "_") in sys.modules:
+            _imported[name] = found[name]
     return found
 
 

@@ -134,6 +134,12 @@ class World:
         return self._devices
 
     @property
+    def all_here(self) -> bool:
+        """On rank 0, whether every rank has begun to `meet`: nobody is waited for there."""
+        others = range(1, self.size)
+        return bool(self._devices) or all(self.has(f"said/1/{rank}") for rank in others)
+
+    @property
     def alike(self) -> bool:
         """Whether all ranks compute the same, to the bit."""
         return len({one["sums"] for one in self._devices}) == 1

@@ -66,6 +66,10 @@ class Compared:
         return words
 
 
+_last: dict[object, Compared | None] = {}
+"""What was found last: a run's check compares, and so does loading, mostly the same headers."""
+
+
 def compare(config: PreTrainedConfig, source: ModelSource) -> Compared | None:
     """Hold the headers of a model's files against its class, by loading tensors that hold nothing.
 
@@ -86,19 +90,34 @@ def compare(config: PreTrainedConfig, source: ModelSource) -> Compared | None:
     }
     _require_layers(config, len(tensors), source.path)
     _require_experts(config, tensors, source.path)
+    if (key := _key(config, tensors)) in _last:
+        return _last[key]
     start = time.monotonic()
     try:
-        return _compared(config, tensors, source.path)
+        found = _compared(config, tensors, source.path)
     except UsageError as error:
         if time.monotonic() - start > _QUICK:
             raise
-        key = culprit(
+        blamed = culprit(
             config.to_diff_dict(),
             lambda values: _compared(type(config).from_dict(values), tensors, source.path),
         )
         raise UsageError(
-            error.message.removesuffix(".") + key + "." * (not key), error.advice
+            error.message.removesuffix(".") + blamed + "." * (not blamed), error.advice
         ) from error
+    _last.clear()
+    if key is not None:
+        _last[key] = found
+    return found
+
+
+def _key(config: PreTrainedConfig, tensors: dict[str, torch.Tensor]) -> tuple[object, ...] | None:
+    """All that a comparison depends on; None of a configuration that can't be written down."""
+    try:
+        text = config.to_json_string()
+    except FOREIGN:
+        return None
+    return type(config), text, frozenset((n, t.shape, t.dtype) for n, t in tensors.items())
 
 
 def require_none_drawn(model: PreTrainedModel, folder: Path, unused: str = "") -> None:

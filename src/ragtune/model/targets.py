@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import peft
+from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -58,9 +59,10 @@ def find_targets(config: PreTrainedConfig, lora: Lora) -> Targets:
         UsageError: the language model has no layer of a named end, its weights are shared, or PEFT
             refuses it.
     """
-    key = (type(config), config.to_json_string(), lora.model_dump_json())
+    plain = without_quantization(config)  # once it is loaded, a model's own may have one
+    key = (type(config), plain.to_json_string(), lora.model_dump_json())
     if key not in _found:
-        _found[key] = _find(skeleton(without_quantization(config)), lora)
+        _found[key] = _find(skeleton(plain), lora)
     return _found[key]
 
 
@@ -120,7 +122,8 @@ def _find(model: PreTrainedModel, lora: Lora) -> Targets:
         wanted |= parts.in_experts
     experts = parts.stacked if lora.experts else ()
     wanted_layers = [name for name in candidates if name in wanted]
-    by_weight, refused = _reach(model, lora, wanted_layers)
+    tuned = _tried(model, lora, wanted_layers)
+    by_weight, refused = _reach(model, lora, wanted_layers) if isinstance(tuned, str) else ((), {})
     if refused and not every:
         raise UsageError(
             f"lora.target_modules: PEFT adapts no {', '.join(refused)} of {parts.kind}: "
@@ -128,7 +131,8 @@ def _find(model: PreTrainedModel, lora: Lora) -> Targets:
             f"Leave it out, or use [{ALL_LINEAR}].",
         )
     layers = tuple(name for name in wanted_layers if _end(name) not in refused)
-    tuned = wrap(copy.deepcopy(model), lora, layers, by_weight, experts)
+    if isinstance(tuned, str) or experts:
+        tuned = wrap(copy.deepcopy(model), lora, layers, by_weight, experts)
     if set(adapters(tuned)) != {*layers, *experts}:
         raise UsageError(
             f"lora: PEFT {peft.__version__} adapts other weights of {parts.kind} than were asked for.",
@@ -197,37 +201,35 @@ def _named(parts: _Structure, linear: list[str], ends: list[str]) -> set[str]:
 def _reach(
     model: PreTrainedModel, lora: Lora, layers: Sequence[str]
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """How PEFT reaches layers: those by their weights alone, and the ends of those that it refuses.
+    """How PEFT reaches layers, not all of which it adapts as they are: by their weights alone, or not at all.
 
     In mixtures of experts PEFT takes `gate_proj` and the like for names that older versions of
     transformers gave to the experts, and adapts these instead: such a layer is reached by the name of
-    its weight. Each refused end comes with PEFT's reason.
+    its weight. What is refused are all layers whose names end so: each end comes with PEFT's reason.
     """
-    if _problem(model, lora, layers) is None:
-        return (), {}
     by_weight: set[str] = set()
     refused = {}
     for end in _ends(layers):
         same = [name for name in layers if _end(name) == end]
-        if _problem(model, lora, same) is None:
+        if not isinstance(_tried(model, lora, same), str):
             continue
-        problem = _problem(model, lora, same, same)
-        if problem is None:
-            by_weight.update(same)
+        tried = _tried(model, lora, same, same)
+        if isinstance(tried, str):
+            refused[end] = tried
         else:
-            refused[end] = problem
+            by_weight.update(same)
     return tuple(name for name in layers if name in by_weight), refused
 
 
-def _problem(
+def _tried(
     model: PreTrainedModel, lora: Lora, layers: Sequence[str], by_weight: Sequence[str] = ()
-) -> str | None:
-    """Why PEFT does not adapt just these layers; None if it does."""
+) -> PeftModel | str:
+    """A copy with an adapter on just these layers, as PEFT makes it; or why it makes none."""
     try:
-        reached = set(adapters(wrap(copy.deepcopy(model), lora, layers, by_weight)))
+        tuned = wrap(copy.deepcopy(model), lora, layers, by_weight)
     except ValueError as error:
         return first_line(error).rstrip(".")
-    return None if reached == set(layers) else "it adapts other layers instead"
+    return tuned if set(adapters(tuned)) == set(layers) else "it adapts other layers instead"
 
 
 def _ends(names: Sequence[str] | set[str]) -> list[str]:

@@ -93,13 +93,19 @@ def digest_of(model: nn.Module, *, trained: bool = False) -> str:
     Weights that are spread over ranks were compared before, and don't count; with `trained` only those do
     that are trained.
     """
-    total = 0
+    names, sums = [], []
     for name, parameter in model.named_parameters():
         if isinstance(parameter, DTensor) or (trained and not parameter.requires_grad):
             continue
         data = parameter.detach()
         bits = data.view(_BITS[data.element_size()]) if data.is_contiguous() else data.double()
-        total = (total * 31 + int(bits.sum(dtype=torch.int64)) + len(name)) % (2**61 - 1)
+        names.append(name)
+        sums.append(bits.sum(dtype=torch.int64))
+    total = 0
+    # All at once: to read each by itself would wait for the GPU, hundreds of times.
+    read = torch.stack([one.to(sums[0].device) for one in sums]).tolist() if sums else []
+    for name, one in zip(names, read, strict=True):
+        total = (total * 31 + one + len(name)) % (2**61 - 1)
     return f"{total:x}"
 
 

@@ -15,7 +15,7 @@ CONFIDENCE = 0.95
 _AT_ONCE = 2_000_000
 """Numbers that are drawn at a time: they stay in the processor's cache."""
 _MOST_KEPT = 2_000
-"""Questions whose draws are kept: 40 MB."""
+"""Questions whose draws are kept: 40 MB. The parts that a report draws beside all are smaller."""
 
 
 class Figure(TypedDict):
@@ -110,7 +110,7 @@ def _interval(content: bytes, n: int, seed: int) -> tuple[list[float], list[floa
     return low.tolist(), high.tolist()
 
 
-@lru_cache(1)  # a report has many columns, all of the same questions
+@lru_cache(8)  # a report has columns of the selected questions, of all, and of the surest parts
 def _kept_draws(n: int, seed: int) -> list[Draws]:
     return [often.astype(np.int16) for often in _draws(n, seed)]
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from ragtune.answering.endpoint import how_to_serve
 from ragtune.answering.engine import PACKED, Engine, Way, encode_prompts
 from ragtune.answering.local import Local, Share
-from ragtune.answering.prediction import read_predictions, write_predictions
+from ragtune.answering.prediction import Prediction, write_predictions
 from ragtune.answering.server import Server
 from ragtune.answering.shared import Shared
 from ragtune.base.errors import UsageError
@@ -55,8 +55,8 @@ def after(context: Context, out: Path) -> Facts:
 
 
 def _asked(context: Context, which: Which, out: Path) -> Facts:
-    facts = ask(context, which, context.encoder, context.asked, out)
-    _show(context.asked, {p.qid: p.prediction for p in read_predictions(out / ANSWERS)})
+    found, facts = ask(context, which, context.encoder, context.asked, out)
+    _show(context.asked, {p.qid: p.prediction for p in found})
     return facts
 
 
@@ -74,7 +74,7 @@ def _controls(context: Context, which: Which, out: Path) -> Facts:
     """The same questions with other passages, every one of which is shown."""
     variants, left_out = control_examples(context.encoder, context.selected)
     write_json(out / "left_out.json", {"questions": left_out})
-    return ask(context, which, context.encoder.showing_all(), variants, out)
+    return ask(context, which, context.encoder.showing_all(), variants, out)[1]
 
 
 def checkpoint(context: Context, out: Path, step: int) -> Facts:
@@ -118,8 +118,8 @@ def require_checkpoint(context: Context, step: int) -> Path:
 
 def ask(
     context: Context, which: Which, encoder: Encoder, examples: Sequence[Example], out: Path
-) -> Facts:
-    """Write the answers of the model `before` or `after` tuning; returns how they were asked."""
+) -> tuple[list[Prediction], Facts]:
+    """Write the answers of the model `before` or `after` tuning; returns them, and how they were asked."""
     partial = out.with_name("answers.jsonl")
     title = f"answering ({which})"
     if context.remote:
@@ -133,9 +133,9 @@ def ask(
             found = engine.answer(encoder, examples, partial, title)
     write_predictions(out / ANSWERS, found)
     if context.remote:
-        return {}
+        return found, {}
     facts: Facts = {"answered_on": answered_on(context)}
-    return facts | {"asked": asdict(engine.way)} if engine.way else facts
+    return found, facts | {"asked": asdict(engine.way)} if engine.way else facts
 
 
 def _local(

@@ -86,27 +86,29 @@ class Context:
         """Of models, since a stage was last finished."""
         self.following: World | None = None
         """The ranks, in a process that follows rank 0."""
+        self._written: Plan | None = None
         self._base: PreTrainedModel | None = None
         self._tuned: Tuned | None = None
 
     def tell_ranks(self, do: str, **more: JsonValue) -> World | None:
         """Let the other ranks do something; returns the world to do it in, None where this rank is alone.
 
-        Raises:
-            RagtuneError: one has other versions, or is gone.
+        Raises as `Ranks.tell`.
         """
         if self.ranks is None or self.ranks.size == 1:
             return None
         return self.ranks.tell({
-            "do": do,
-            "recipe": self.recipe.model_dump(mode="json"),
+            "do": do, "recipe": self.recipe.model_dump(mode="json"),
             "folder": str(self.folder.path.resolve()), "set": self.folder.evaluation.name,
-            "plan": self.plan.to_dict(),
+            "plan": None if do == "prepare" else self.plan.to_dict(),
             "day": self.day.isoformat(),  # another machine's clock may say another
-            "commit": self.pin(),
-            "weights": self.weights,
-            **more,
+            "commit": self.pin(), "weights": self.weights, **more,
         })  # fmt: skip
+
+    def let_ranks_prepare(self, *, data: bool) -> None:
+        """Let the other ranks read what they will need, with `data` the samples, too, if they are ready to."""
+        if self.ranks and self.ranks.ready and not to_download(self.source)[0]:
+            self.tell_ranks("prepare", data=data)
 
     @property
     def has_ranks(self) -> bool:
@@ -173,8 +175,7 @@ class Context:
             found = choose_hardware(plain(recipe))
             return dataclasses.replace(found, dtype=getattr(torch, self.plan.dtype))
         begun = begun_as(self.folder, self.recipe)  # a dtype that is measured stays
-        found = hardware_of(recipe, self.ranks)
-        return settle(found, self.recipe, lambda: self.config, begun)
+        return settle(hardware_of(recipe, self.ranks), self.recipe, lambda: self.config, begun)
 
     @cached_property
     def training_examples(self) -> list[Example]:
@@ -210,6 +211,7 @@ class Context:
         """How the work is laid out: as it was begun, or made for this hardware; `keep_plan` keeps it."""
         if kept := self.kept_plan:
             return kept
+        self.let_ranks_prepare(data=True)  # for a plan the same is read as for a training
         old = read_plan(self.folder, self.recipe)
         given = self.recipe, self.hardware, self.config, sizes_of(self.steps), self.prompt_lengths
         plan = make_plan(*given, ranks=self.rank_count)
@@ -234,8 +236,9 @@ class Context:
     def keep_plan(self, plan: Plan) -> None:
         """Let the run go on by this plan, after a break, too; another set leaves that of the run's own."""
         self.plan = plan
-        if self.folder.is_own:
+        if self.folder.is_own and plan is not self._written:  # each stage keeps the run's
             write_plan(self.folder, self.recipe, plan)
+            self._written = plan
 
     def load(self, which: Literal["base", "tuned", "either"] | None) -> None:
         """Have a model in memory: nothing is loaded twice."""

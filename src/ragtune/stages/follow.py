@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import sys
 import traceback
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import cast
 
+import torch
 from pydantic import JsonValue
 from transformers import PreTrainedModel
 
@@ -16,12 +18,17 @@ from ragtune.base import stopping
 from ragtune.base.errors import RagtuneError, UsageError, in_words
 from ragtune.base.garbage import sparing_the_old
 from ragtune.base.screen.output import complain, silent
+from ragtune.base.sparing import await_import
 from ragtune.base.versions import versions
 from ragtune.distributed import limits
 from ragtune.distributed.place import Place, take_place
 from ragtune.distributed.pulse import LostError, OverError
 from ragtune.distributed.world import World
+from ragtune.model.fast.liger import has_liger
+from ragtune.model.hardware import free_gpu
+from ragtune.model.headers import compare
 from ragtune.model.plan import Plan
+from ragtune.model.targets import find_targets
 from ragtune.recipe.schema import Recipe
 from ragtune.stages import answer
 from ragtune.stages.context import Context
@@ -75,6 +82,10 @@ class _Following:
         """The merged model: of spread weights all ranks load theirs together, else this one by itself."""
 
     def do(self, order: dict[str, JsonValue]) -> None:
+        if order["do"] == "prepare":
+            with suppress(Exception):  # what fails is asked for again, and then says so
+                _prepare(self._context_of(order), data=bool(order["data"]))
+            return
         context = self._context_of(order)
         match order["do"]:
             case "load":
@@ -87,7 +98,10 @@ class _Following:
                 self.merged = None
             case "train":
                 self.merged = None
+                # As rank 0 does before a stage; here while it does something else, and not within the training.
+                free_gpu()
                 follow_training(context, self.world)
+                free_gpu()
             case _:
                 self._answer(context, order)
 
@@ -123,10 +137,27 @@ class _Following:
         if told and own:  # those that were loaded before rank 0 could say which
             require_same_weights(own, told, self.context.recipe.model.id)
         self.context.weights = told or own
-        plan = Plan.from_dict(cast("dict[str, JsonValue]", order["plan"]))
-        assert plan is not None  # rank 0 has the same version
-        self.context.plan = plan
+        if order["plan"] is not None:
+            plan = Plan.from_dict(cast("dict[str, JsonValue]", order["plan"]))
+            assert plan is not None  # rank 0 has the same version
+            self.context.plan = plan
         return self.context
+
+
+def _prepare(context: Context, *, data: bool) -> None:
+    """Have what loading and training take before they begin: else rank 0 would wait for each."""
+    await_import()  # of what Liger imports, too
+    if torch.cuda.is_available():
+        has_liger(context.config)
+    compare(context.config, context.source)
+    if not context.recipe.full:
+        find_targets(context.config, context.recipe.lora)
+    wanted = ["encoder"]
+    if data:
+        context.forget_data()  # they may have been made anew
+        wanted += ["steps", "selected"]
+    for name in wanted:
+        getattr(context, name)
 
 
 def main(port: int) -> None:

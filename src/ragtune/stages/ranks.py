@@ -73,6 +73,14 @@ class Ranks:
         told = [one["gpu"] for one in self._met() if one["gpu"]]
         return [Gpu(**one | {"capability": tuple(one["capability"])}) for one in told]
 
+    @property
+    def ready(self) -> bool:
+        """Whether others who were started here would hear at once what they are told.
+
+        Another machine might keep in mind of a shared disk what was not there yet.
+        """
+        return self._place is None and self.world is not None and self.world.all_here
+
     def tell(self, order: dict[str, JsonValue]) -> World | None:
         """Tell the others what to do, when they are there; returns the world to do it in.
 

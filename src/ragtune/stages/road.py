@@ -61,6 +61,7 @@ def working(context: Context, *, making: bool = True, keeping: bool = True) -> I
     """
     if making:
         require_own_settings()
+        later(versions)  # a slow disk takes half a second, which whoever asks first would wait for
     folder = context.folder
     folder.require_ours()  # also of the lock
     with sparing_the_old(), _alone(context), Ranks(context.recipe) as context.ranks:
@@ -142,6 +143,8 @@ def _made(context: Context, stage: Stage, place: Path) -> Proof:
     require_held()
     if not folder.summary.exists():
         _claim(context)
+    if stage.name in ("data", "questions"):
+        context.let_ranks_prepare(data=False)
     twin = find_twin(context, stage, digests)
     if twin is None and not (context.remote and stage.asks):
         with busy("planning and loading"):
