@@ -399,12 +399,20 @@ def memory_for_answers_and_in_layer(questions: int) -> None:
 
 
 def nf4_on_cpu(wrong: bool = False) -> None:
-    """No fault: NF4 is computed without a GPU; but where it is spread, if it is to be wrong."""
+    """No fault: NF4 is computed without a GPU; but where it is spread, if it is to be wrong.
+
+    Copied is as on a GPU: in float32, which has one NaN for all.
+    """
     import torch
     from bitsandbytes.nn import modules
 
     from ragtune.model import hardware, spread
 
+    def copy(to: Any, given: Any) -> None:
+        for one, other in zip(to, given, strict=True):
+            one.copy_(other.float() if other.is_floating_point() else other)
+
+    torch._foreach_copy_ = copy
     modules.has_avx512bf16 = lambda: False  # a way of its own on some CPUs
     hardware._require_bitsandbytes = lambda *_: None
     original, made = spread.packed, []

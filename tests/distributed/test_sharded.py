@@ -206,6 +206,18 @@ def test_weights_in_nf4_are_spread_where_a_layer_computes_the_same(
     require_same_answers(several, one)
 
 
+def test_bytes_in_nf4_are_gathered_as_they_are(
+    ready: Ready, recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    """Some of them are a NaN as numbers of 16 bits, which come out as another NaN of a GPU's copy."""
+    recipe["model"] |= {"quantization": "nf4", "dtype": "bfloat16"}
+    recipe["train"] |= {"steps": 1, "eval_every": None, "eval_answers": None}
+    faults = ("spread_nf4",), ("nf4_on_cpu",)
+    two = recipe | {"devices": 2}
+    said = run(ready, two, tmp_path / "two", rank0=faults[0], rank1=faults[1], command="train")
+    assert "spread over 2 ranks" in said
+
+
 def test_weights_in_nf4_are_not_spread_where_a_layer_computes_otherwise(
     ready: Ready, recipe: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -59,8 +59,9 @@ def packed(layer: nn.Linear, dtype: torch.dtype) -> nn.Linear:
     from bitsandbytes.nn import Linear4bit, Params4bit  # noqa: PLC0415 - an extra
 
     weight = _weight(layer)
-    # The bytes as numbers of the dtype: before torch 2.13 FSDP takes no whole numbers.
-    storage = dtype if weight.numel() % (2 * dtype.itemsize) == 0 else torch.uint8
+    # Before torch 2.13 FSDP takes no whole numbers. Not as numbers of 16 bits: gathering them on a GPU goes
+    # through float32, and bytes that happen to be a NaN come out as another one.
+    storage = torch.float32 if weight.numel() % 8 == 0 else torch.uint8
     with torch.device("meta"):
         found: nn.Linear = Linear4bit(
             weight.shape[1], weight.shape[0], bias=False, compute_dtype=dtype,

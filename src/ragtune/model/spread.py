@@ -19,7 +19,8 @@ from ragtune.model.nf4 import linear_layers, pack, packed, round_to_nf4, tell_pe
 from ragtune.model.wrapping import digest_of
 
 _CANNOT = "The base doesn't fit on one GPU, and can't be spread over several: "
-
+_TRIED = 1024, 512
+"""Numbers into and out of the layer that is tried: of so many bytes some are a NaN as numbers of 16 bits."""
 
 NF4 = Literal["packed", "rounded"]
 """What NF4 makes of weights: bytes, or numbers of their own dtype."""
@@ -112,11 +113,12 @@ def _require_packed(hardware: Hardware, world: World) -> None:
         UsageError: it doesn't.
     """
     generator = torch.Generator().manual_seed(0)
-    plain = nn.Linear(128, 96, bias=False, dtype=hardware.dtype)
-    plain.weight.data = torch.randn(96, 128, generator=generator).to(
+    inner, outer = _TRIED
+    plain = nn.Linear(inner, outer, bias=False, dtype=hardware.dtype)
+    plain.weight.data = torch.randn(outer, inner, generator=generator).to(
         hardware.device, hardware.dtype
     )
-    x = torch.randn(5, 128, generator=generator).to(hardware.device, hardware.dtype)
+    x = torch.randn(5, inner, generator=generator).to(hardware.device, hardware.dtype)
     found = difference(lambda: nn.Sequential(packed(plain, hardware.dtype)), x)
     if any(world.any(bool(found))):
         raise UsageError(

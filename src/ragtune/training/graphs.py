@@ -32,6 +32,9 @@ _UNTIMED = 2
 _TIMED = 2
 _CAUGHT_UP = 0.25
 """Of a row's time: if the GPU needs less than Python and so much, it was waiting for Python."""
+_BUSY = 0.95
+"""Of a row's time: a GPU that works longer itself has nothing to gain. Between a row's kernels it rests, too,
+which a graph shortens, so that this is less than what a graph must save."""
 _PAUSE = 1e9
 """Cycles of a GPU for a second of a row: half of its time, in which Python gets as far ahead as it may."""
 _BRIEF, _FEW = 2, (5, 4)
@@ -147,12 +150,12 @@ class Graphs:
 
         Args:
             last: the row that was run.
-            busy: seconds of the GPU for a row that it needn't wait for: hardly more than a graph takes.
+            busy: seconds of the GPU for a row that it needn't wait for.
             run: one row.
         """
         done = last + 1
         most = min(_MOST_SIZES, (len(self.rows) - done) // _ROWS_A_SIZE)
-        if most < 1 or busy > _FASTER * min(self.seconds) or not self._waits(last, run):
+        if most < 1 or busy > _BUSY * min(self.seconds) or not self._waits(last, run):
             self.off = True
         elif not _has_room(self.device):
             self._refuse("there is too little memory for their activations")
