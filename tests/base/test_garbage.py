@@ -81,3 +81,13 @@ def test_it_imports_without_it(first: str, then: str) -> None:
         [sys.executable, "-c", script], check=True, capture_output=True, text=True
     )
     assert done.stdout.split() == ["0"]
+
+
+def test_a_program_ends_without_looking_again() -> None:
+    ends = (
+        "import atexit, gc, sys; from ragtune.__main__ import main; "
+        "atexit.register(lambda: print(gc.get_freeze_count() > 0)); "
+        "sys.argv[1:] = ['--version']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", ends], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "True"

@@ -27,6 +27,7 @@ def test_tables_of_the_same_questions_share_their_draws(monkeypatch: pytest.Monk
     figures(others, 77)
     assert figures({"again": columns[3][::-1]}, 77)["again"]["value"] == whole[3]["value"]
     assert made == [77, 77]
+    assert sum(draws.nbytes for draws in statistics._kept_draws(50, 77)) == 50 * statistics.SAMPLES
     monkeypatch.setattr(statistics, "_MOST_KEPT", 49)
     statistics._interval.cache_clear()
     assert figures(columns, 77) == whole

@@ -15,6 +15,7 @@ from ragtune.distributed.world import World
 from ragtune.model import headers, targets
 from ragtune.model.hardware import plain
 from ragtune.model.plan import Plan
+from ragtune.model.source import ModelSource
 from ragtune.recipe.schema import Recipe
 from ragtune.stages import answer
 from ragtune.stages import context as stages_context
@@ -167,3 +168,22 @@ def test_nothing_is_prepared_where_somebody_would_be_waited_for(
     first.ranks = SimpleNamespace(size=2, ready=True, tell=tell)  # type: ignore[assignment]
     monkeypatch.setattr(stages_context, "to_download", lambda _: (tmp_path, None))
     first.let_ranks_prepare(data=True)
+
+
+def test_what_is_prepared_is_of_the_commit_that_the_hub_has_by_now(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not of that which the cache has: how early the others are ready must not decide it."""
+    first, told, commits = Context(tiny_recipe, [], tmp_path / "run"), [], ["0" * 40]
+    here = {"size": 2, "world": None, "ready": True, "tell": told.append}
+    first.ranks = SimpleNamespace(**here)  # type: ignore[assignment]
+    original = stages_context.load_config
+
+    def asks_the_hub(source: ModelSource) -> Any:
+        commits.append("1" * 40)
+        return original(source)
+
+    monkeypatch.setattr(stages_context, "load_config", asks_the_hub)
+    monkeypatch.setattr(stages_context, "commit_of", lambda _: commits[-1])
+    first.let_ranks_prepare(data=False)
+    assert [one["commit"] for one in told] == ["1" * 40]

@@ -107,8 +107,8 @@ class Context:
 
     def let_ranks_prepare(self, *, data: bool) -> None:
         """Let the other ranks read what they will need, with `data` the samples, too, if they are ready to."""
-        if self.ranks and self.ranks.ready and not to_download(self.source)[0]:
-            self.tell_ranks("prepare", data=data)
+        if self.ranks and self.ranks.ready and self.config and not to_download(self.source)[0]:
+            self.tell_ranks("prepare", data=data)  # pins what the config found on the Hub
 
     @property
     def has_ranks(self) -> bool:
