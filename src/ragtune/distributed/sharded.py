@@ -25,6 +25,8 @@ Together = Callable[[], AbstractContextManager[None]]
 
 _REST, _FORWARD, _BACKWARD = 0, 1, 2
 """What a rank comes to do: nothing, a forward pass, or one with its backward pass."""
+_REPEATED = 4
+"""Passes of a module that is whole, to see whether they are the same to the bit."""
 _ROUNDING = 0.01
 """Of an output's norm: more than bfloat16 rounds."""
 
@@ -157,15 +159,17 @@ def difference(make: Callable[[], nn.Module], x: Tensor) -> str:
         return output.detach(), given.grad
 
     mesh = init_device_mesh(x.device.type, (dist.get_world_size(),))
-    expected, again = computed(make()), computed(make())
+    expected, *again = (computed(make()) for _ in range(_REPEATED))
     try:
         found = computed(fully_shard(make(), mesh=mesh))  # type: ignore[arg-type]
     except Exception as error:  # noqa: BLE001 - another's code, on what it was not made for
         return f"it fails ({first_line(error)})"
-    kinds = zip(("output", "gradient"), found, expected, again, strict=True)
-    for what, one, other, repeated in kinds:
+    for what, one, other, *others in zip(
+        ("output", "gradient"), found, expected, *again, strict=True
+    ):
         away = (one - other).float().norm() / other.float().norm()
-        if not (torch.equal(one, other) if torch.equal(other, repeated) else away < _ROUNDING):
+        repeats = all(torch.equal(other, another) for another in others)
+        if not (torch.equal(one, other) if repeats else away < _ROUNDING):
             return f"the {what} of a layer is another one, by {away:.1%} of its norm"
     return ""
 

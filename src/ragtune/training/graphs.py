@@ -30,6 +30,7 @@ from ragtune.training.sizes import RowSize, choose_sizes, fill_up, size_for
 _UNTIMED = 2
 """Rows in which kernels are compiled and memory is taken."""
 _TIMED = 2
+"""As they are, and as many behind a pause."""
 _CAUGHT_UP = 0.25
 """Of a row's time: if the GPU needs less than Python and so much, it was waiting for Python."""
 _BUSY = 0.95
@@ -100,6 +101,8 @@ class Graphs:
         self.off = not _has_graphs(device)
         self.seconds: list[float] = []
         """Of each row that was timed."""
+        self.busy: list[float] = []
+        """Seconds of the GPU for each row that it needn't wait for."""
         self.seen = 0
         self.gradients: list[Tensor] = []
         """Of each parameter, where the graphs add to it."""
@@ -120,7 +123,9 @@ class Graphs:
         if len(self.seconds) < _TIMED:
             return self._timed(row, run)
         loss, busy = _behind_a_pause(self.device, min(self.seconds), partial(self._eager, row, run))
-        self._decide(row["row"], busy, run)
+        self.busy.append(busy)
+        if len(self.busy) == _TIMED:
+            self._decide(row["row"], run)
         return loss
 
     def drop(self) -> None:
@@ -145,17 +150,13 @@ class Graphs:
         self.off = self.off or end - told > _CAUGHT_UP * (end - start)
         return loss
 
-    def _decide(self, last: int, busy: float, run: Run) -> None:
-        """Choose sizes, where graphs are worth it and have room.
-
-        Args:
-            last: the row that was run.
-            busy: seconds of the GPU for a row that it needn't wait for.
-            run: one row.
-        """
+    def _decide(self, last: int, run: Run) -> None:
+        """Choose sizes, where graphs are worth it and have room; `last` is the row that was run."""
         done = last + 1
         most = min(_MOST_SIZES, (len(self.rows) - done) // _ROWS_A_SIZE)
-        if most < 1 or busy > _BUSY * min(self.seconds) or not self._waits(last, run):
+        # The shortest of each: in one of them a kernel may have been compiled.
+        busy = min(self.busy) > _BUSY * min(self.seconds)
+        if most < 1 or busy or not self._waits(last, run):
             self.off = True
         elif not _has_room(self.device):
             self._refuse("there is too little memory for their activations")
