@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 
 import pytest
 
@@ -128,6 +129,16 @@ def test_one_that_is_gone_is_not_told_and_named() -> None:
         assert found is not None
         assert found[0] == 1
         assert "No module named" in found[1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing there is ended by a signal")
+def test_one_that_said_nothing_is_named_with_how_it_ended() -> None:
+    with Followers([0, 1], *WAITS) as told:
+        told.begin()
+        (begun,) = processes(told)
+        begun.terminate()
+        begun.wait()
+        assert told.ended() == (1, "it was killed by SIGTERM")
 
 
 def test_one_whose_rank_0_is_gone_ends() -> None:

@@ -81,10 +81,12 @@ class Followers:
                 continue
             if code == -9:  # noqa: PLR2004 - SIGKILL, which Windows has no name for: from outside: it had no time to say anything
                 return rank, "it was killed by SIGKILL"
-            how = f"it was killed by {signal.Signals(-code).name}" if code < 0 else ""
+            how = f"it ended with exit code {code}"
+            if code < 0:
+                how = f"it was killed by {signal.Signals(-code).name}"
             follower.said.seek(0)
             last = follower.said.read().decode("utf-8", "replace").strip().splitlines()[-_LINES:]
-            words = f"{how or f'it ended with exit code {code}'}: {' / '.join(last)}"
+            words = ": ".join(filter(None, (how, " / ".join(last))))
             return rank, shortened(words, _LONGEST)
         return None
 

@@ -7,10 +7,16 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 
+from ragtune.base.errors import RagtuneError
 from ragtune.distributed.followers import HERE, LOOPBACK, Followers
 from ragtune.distributed.place import Place
 from ragtune.distributed.store import serve
 from ragtune.distributed.world import World
+
+_LIMITS = (
+    "Raise the limit (`ulimit -a` lists them; of a container, how many processes it may have), or set "
+    "devices=1. What is finished is kept: the same command goes on."
+)
 
 
 @contextlib.contextmanager
@@ -22,6 +28,9 @@ def launched(followers: Followers) -> Iterator[World]:
 
     Yields:
         The world of rank 0. The others are killed when it is left.
+
+    Raises:
+        RagtuneError: the system starts no more processes.
     """
     place = Place(0, len(followers.devices), followers.devices[0], HERE, 0)
     server = serve(place)
@@ -29,7 +38,12 @@ def launched(followers: Followers) -> Iterator[World]:
     os.environ |= LOOPBACK
     try:
         with followers:
-            followers.begin()
+            try:
+                followers.begin()
+            except OSError as error:
+                raise RagtuneError(
+                    f"Another process can't be started here: {error.strerror or error}.", _LIMITS
+                ) from error
             followers.tell(server.port)
             world = World(replace(place, port=server.port), server, followers)
             try:
