@@ -19,6 +19,7 @@ from ragtune.data import aio
 from ragtune.model.source import resolve
 from ragtune.recipe.schema import Model
 from ragtune.store import seal as checksums
+from ragtune.store.folder import RunFolder
 from ragtune.store.proof import damage
 from tests.conftest import make_records, tiny_recipe, write_records
 from tests.faults import digests
@@ -426,3 +427,9 @@ def test_a_damaged_converted_model_is_converted_again(
     with pytest.raises(UsageError, match="gguf"):  # it goes on to convert
         resolve(Model(id=str(gguf)))
     assert (folder.parent / f"damaged-{folder.name}").is_dir()
+
+
+def test_a_path_that_is_no_utf_8_is_refused(tmp_path: Path) -> None:
+    """The tokenizer would be saved there after the training, by a library that takes text."""
+    with pytest.raises(UsageError, match="no UTF-8"):
+        RunFolder(Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xff")), "dev").require_ours()

@@ -11,6 +11,7 @@ from pathlib import Path
 from ragtune.base.disk import disk_errors
 from ragtune.base.errors import UsageError
 from ragtune.base.lock import NAMES as LOCKS
+from ragtune.base.screen.visible import visible
 from ragtune.store.sets import own_set, recipe_set
 
 _OLD = ("before", "after", "controls", "checkpoints", "data/eval.jsonl", "comparison.json")
@@ -80,8 +81,16 @@ class RunFolder:
         """Raise unless what lies here was made by this version of ragtune, or nothing does.
 
         Raises:
-            UsageError: somebody else's files, a link among them, or a run of an older layout.
+            UsageError: somebody else's files, a link among them, or a run of an older layout; or a path that
+                libraries can't write to.
         """
+        try:
+            str(self.path).encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"The run directory {visible(str(self.path))} has bytes in its path that are no UTF-8.",
+                "Choose another directory with --run-dir.",
+            ) from None
         self._require_own_files()
         old = [name for name in _OLD if (self.path / name).exists()]
         if old and self.summary.exists():
