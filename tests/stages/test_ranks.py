@@ -104,3 +104,24 @@ def test_the_gpus_of_a_launcher_are_those_of_all_machines(
             Gpu("H100", (9, 0), 80 << 30),
             Gpu("T4", (7, 5), 15 << 30),
         ]
+
+
+@pytest.mark.parametrize(
+    ("devices", "told", "expected"),
+    [(2, None, 4), (3, None, 2), (16, None, 1), (1, None, 8), (2, "8", 8)],
+)
+def test_ranks_on_a_cpu_share_its_cores(
+    tiny_recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch,
+    devices: int, told: str | None, expected: int,
+) -> None:  # fmt: skip
+    """Unless somebody says how many threads each is to have."""
+    threads = [8]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if told:
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
+    with Ranks(recipe_for(tiny_recipe, devices)):
+        assert threads[-1] == expected
+    assert threads[-1] == 8

@@ -32,7 +32,7 @@ from ragtune.model.targets import find_targets
 from ragtune.recipe.schema import Recipe
 from ragtune.stages import answer
 from ragtune.stages.context import Context
-from ragtune.stages.ranks import own_device, require_same_weights
+from ragtune.stages.ranks import own_device, require_same_weights, share_of_cores
 from ragtune.stages.train import follow_training
 from ragtune.store.folder import RunFolder
 
@@ -166,7 +166,8 @@ def main(port: int) -> None:
     place = take_place()
     assert place is not None
     try:
-        with silent(but_libraries=True):  # rank 0 tells their last words
+        # Rank 0 tells their last words.
+        with silent(but_libraries=True), share_of_cores(place.size):
             code = follow(dataclasses.replace(place, port=port), limits.STARTED)
     except RagtuneError as error:
         complain(f"{error}\n")
