@@ -107,7 +107,7 @@ class Ranks:
 def share_of_cores(ranks: int) -> Iterator[None]:
     """Within, a rank of so many on this machine computes on its share of the cores, if they compute there.
 
-    With all of them for each, threads wait for others that have no core: a step took 30 times as long.
+    With all of them for each, threads wait for others that have no core: a step took 20 to 30 times as long.
     """
     threads = torch.get_num_threads()
     if ranks > 1 and "OMP_NUM_THREADS" not in os.environ and not torch.cuda.is_available():
