@@ -34,10 +34,10 @@ _TIMED = 2
 _CAUGHT_UP = 0.25
 """Of a row's time: if the GPU needs less than Python and so much, it was waiting for Python."""
 _BUSY = 0.95
-"""Of a row's time: a GPU that works longer itself has nothing to gain. Between a row's kernels it rests, too,
-which a graph shortens, so that this is less than what a graph must save."""
+"""Of a row's time: a GPU that works longer itself has nothing to gain. Its short rests between kernels count as
+work here, and a graph shortens them: so this is more than the time that a row may take with one."""
 _PAUSE = 1e9
-"""Cycles of a GPU for a second of a row: half of its time, in which Python gets as far ahead as it may."""
+"""Cycles of a GPU for a second of a row: at 2 GHz half of its time, in which Python gets ahead."""
 _BRIEF, _FEW = 2, (5, 4)
 """Samples of a brief row, and tokens of each one's prompt and completion: of sizes that are no multiple of 16,
 as most rows', so that no kernel is compiled for it."""
