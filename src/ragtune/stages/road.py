@@ -18,7 +18,7 @@ from ragtune.base.processes import require_own_settings
 from ragtune.base.screen.console import note, warn
 from ragtune.base.screen.progress import busy
 from ragtune.base.stopping import stop_if_asked
-from ragtune.base.versions import versions
+from ragtune.base.versions import read_again, versions
 from ragtune.base.windows import rename
 from ragtune.model.hardware import free_gpu, gpu_peak, reset_gpu_peak
 from ragtune.recipe.load import save
@@ -61,6 +61,7 @@ def working(context: Context, *, making: bool = True, keeping: bool = True) -> I
     """
     if making:
         require_own_settings()
+        read_again()
         later(versions)  # a slow disk takes half a second, which whoever asks first would wait for
     folder = context.folder
     folder.require_ours()  # also of the lock
