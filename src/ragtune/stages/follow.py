@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import sys
 import traceback
 from contextlib import suppress
@@ -101,7 +102,7 @@ class _Following:
                 # As rank 0 does before a stage; here while it does something else, and not within the training.
                 free_gpu()
                 follow_training(context, self.world)
-                free_gpu()
+                gc.collect()  # what it left is what answers need
             case _:
                 self._answer(context, order)
 
