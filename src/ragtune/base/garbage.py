@@ -6,6 +6,9 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_PYTHONS = 10_000
+"""More objects than Python 3.12 keeps from being looked through itself, as it starts."""
+
 
 @contextmanager
 def importing() -> Iterator[None]:
@@ -25,7 +28,7 @@ def sparing_the_old() -> Iterator[None]:
 
     What is garbage before is collected first: a notebook's model of an earlier cell gives its memory back.
     """
-    if gc.get_freeze_count():  # somebody sees to it already
+    if gc.get_freeze_count() > _PYTHONS:  # somebody sees to it already
         yield
         return
     gc.collect()
