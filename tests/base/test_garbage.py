@@ -51,13 +51,15 @@ def test_what_was_there_is_not_looked_through_until_the_end(thawed: None) -> Non
 
 def test_what_python_keeps_from_being_looked_through_itself_does_not_count() -> None:
     """Python 3.12 does so with a few hundred objects as it starts: libraries were looked through each time."""
+    code = (
+        "import gc; gc.freeze(); from ragtune.base.garbage import sparing_the_old\n"
+        "before = gc.get_freeze_count()\n"
+        "kept = [[] for _ in range(9999)]\n"
+        "with sparing_the_old(): print(gc.get_freeze_count() - before > 9999)"
+    )
     told = subprocess.run(
-        [sys.executable, "-c", "import gc; gc.freeze(); from ragtune.base.garbage import sparing_the_old\n"
-         "before = gc.get_freeze_count()\n"
-         "kept = [[] for _ in range(9999)]\n"
-         "with sparing_the_old(): print(gc.get_freeze_count() - before > 9999)"],
-        capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     assert told.stdout == "True\n"
 
 

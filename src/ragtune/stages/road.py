@@ -264,8 +264,8 @@ def _measured(stage: Stage, folder: Path) -> Iterator[tuple[dict[str, float], di
     times: dict[str, float] = {}
     peaks: dict[str, float] = {}
     start = time.monotonic()
-    if stage.asks:  # torch has what training left, to be mapped anew as answers' cache: half a second
-        gc.collect()
+    if stage.asks:
+        gc.collect()  # torch keeps what training left: to map it anew for answers takes half a second
     else:
         free_gpu()
     reset_gpu_peak()
