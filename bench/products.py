@@ -169,7 +169,7 @@ def _difference(by: dict[Any, dict[str, Any]], sets: list[str], seeds: list[int]
             "high": middle + wide,
         }
         lowest = min(found["difference"]["low"], found["difference_by_seeds"]["low"])
-        found["excludes_a_loss_of_two_points"] = lowest > -0.02  # noqa: PLR2004 - as it says
+        found["excludes_a_loss_of_two_points"] = bool(lowest > -0.02)  # noqa: PLR2004 - as it says
     return found
 
 
