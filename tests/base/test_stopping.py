@@ -104,6 +104,22 @@ def test_a_second_ctrl_c_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
 
 
+def test_what_else_there_is_to_stop_for_is_looked_for_behind_a_signal() -> None:
+    def look() -> None:
+        raise RuntimeError("another reason")
+
+    with stopping.stopping_for(look):
+        with stopping.stopping_for(lambda: None), pytest.raises(RuntimeError, match="another"):
+            stopping.stop_if_asked()
+        stopping.ask()
+        try:
+            with pytest.raises(stopping.Stopped):
+                stopping.stop_if_asked()
+        finally:
+            stopping.uninstall()
+    stopping.stop_if_asked()
+
+
 @pytest.fixture
 def heard() -> Iterator[None]:
     """The command line's handlers."""

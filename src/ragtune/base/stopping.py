@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from types import FrameType
 from typing import Any, ClassVar
 
@@ -31,6 +32,8 @@ _SHORTLY = 0.05
 """Seconds between two looks whether what can't be cut in two is done."""
 _LONGEST = 10.0
 """Seconds in which a line has to be written that a thread writes."""
+_looks: ContextVar[tuple[Callable[[], None], ...]] = ContextVar("_looks", default=())
+"""For what else this thread is to stop."""
 _UNCUT = "what can't be cut in two, as a library that is being loaded, is finished first"
 
 
@@ -229,12 +232,24 @@ def stop_if_asked(kept: str = "") -> None:
     """Stop here if a signal has come; `kept` is said of what is not finished yet.
 
     Raises:
-        Stopped: it has.
+        Stopped: it has. Else what those raise who look for something else (`stopping_for`).
     """
     if asked():
         _state.kept = kept or _state.kept
         _forget_alarm()
         raise Stopped
+    for look in _looks.get():
+        look()
+
+
+@contextlib.contextmanager
+def stopping_for(look: Callable[[], None]) -> Iterator[None]:
+    """Within, `stop_if_asked` calls `look` as well, which raises where there is another reason to stop."""
+    before = _looks.set((*_looks.get(), look))
+    try:
+        yield
+    finally:
+        _looks.reset(before)
 
 
 def last_words() -> tuple[int, str, str]:
