@@ -244,6 +244,27 @@ def slow_answering() -> None:
     Local._rows = rows  # type: ignore[method-assign]
 
 
+def others_answer_first() -> None:
+    """No fault: rank 0 answers when another rank has, wherever there is more than one batch."""
+    from ragtune.answering.shared import Shared
+
+    original = Shared.lead
+
+    def lead(self: Any, batches: Any, room: Any, ask: Any) -> Any:
+        answered = [self._key("rows", index) for index in range(len(batches))]
+        begun = [len(batches) == 1]
+
+        def wait(batch: Any) -> Any:
+            while not any(begun):
+                begun.extend(map(self.world.has, answered))
+                time.sleep(0.01)
+            return ask(batch)
+
+        return original(self, batches, room, wait)
+
+    Shared.lead = lead  # type: ignore[method-assign]
+
+
 def soon_silent() -> None:
     """It takes no minute until a rank counts as lost."""
     from ragtune.distributed import limits

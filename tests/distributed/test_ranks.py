@@ -16,6 +16,7 @@ import ragtune
 from tests.conftest import make_records, tiny_recipe, write_records
 from tests.distributed.runs import (
     WEIGHTS,
+    answers_of,
     changed,
     files_of,
     logged,
@@ -111,6 +112,25 @@ def test_a_checkpoint_is_asked_on_several_ranks_as_on_one(
         assert done.returncode == 0, done.stdout + done.stderr
         assert ("2 ranks share the work." in done.stdout) == (ranks == 2)
     assert changed(tmp_path / "2", tmp_path / "1", "checkpoints/4") == 0
+
+
+def test_controls_are_those_of_one(
+    ready: Ready, recipe: Path, tmp_path: Path, whole: Callable[[int], Path]
+) -> None:
+    for ranks in (1, 2):
+        run = tmp_path / str(ranks)
+        shutil.copytree(whole(1), run)
+        asked = ["evaluate", str(recipe), f"devices={ranks}", "--run-dir", str(run), "--controls"]
+        done = ready.run(asked, faults={0: ("others_answer_first",)})
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert ("2 ranks share the work." in done.stdout) == (ranks == 2)
+    for which in ("controls-before", "controls-after"):
+        assert changed(tmp_path / "2", tmp_path / "1", which) == 0
+        assert len(answers_of(tmp_path / "2", which)) > 50
+    figures = [
+        json.loads((tmp_path / n / "eval/eval/controls.json").read_text("utf-8")) for n in "12"
+    ]
+    assert figures[0] == figures[1]
 
 
 def test_looks_at_the_evaluation_set_are_those_of_one_also_with_fewer_rows_than_ranks(
