@@ -40,10 +40,10 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(ready: Ready, recipe: Path) -> Callable[[int], Path]:
-    """A whole run on so many ranks; it is made once."""
+    """A whole run on so many ranks; it is made once. Beside none whose answers it could take."""
 
     def run(ranks: int) -> Path:
-        folder = recipe.parent / str(ranks)
+        folder = recipe.parent / str(ranks) / "run"
         if not folder.exists():
             said = do(ready, "run", recipe, folder, ranks)
             assert said.count(f"{ranks} ranks share the work.") == (ranks > 1)
@@ -118,19 +118,20 @@ def test_controls_are_those_of_one(
     ready: Ready, recipe: Path, tmp_path: Path, whole: Callable[[int], Path]
 ) -> None:
     for ranks in (1, 2):
-        run = tmp_path / str(ranks)
+        run = tmp_path / str(ranks) / "run"  # beside none whose answers it could take
         shutil.copytree(whole(1), run)
         asked = ["evaluate", str(recipe), f"devices={ranks}", "--run-dir", str(run), "--controls"]
         done = ready.run(asked, faults={0: ("others_answer_first",)})
         assert done.returncode == 0, done.stdout + done.stderr
         assert ("2 ranks share the work." in done.stdout) == (ranks == 2)
+    one, two = (tmp_path / n / "run" for n in "12")
     for which in ("controls-before", "controls-after"):
-        assert changed(tmp_path / "2", tmp_path / "1", which) == 0
-        assert len(answers_of(tmp_path / "2", which)) > 50
-    figures = [
-        json.loads((tmp_path / n / "eval/eval/controls.json").read_text("utf-8")) for n in "12"
-    ]
-    assert figures[0] == figures[1]
+        assert changed(two, one, which) == 0
+        assert len(answers_of(two, which)) > 50
+    found, expected = (
+        json.loads((of / "eval/eval/controls.json").read_text("utf-8")) for of in (two, one)
+    )
+    assert found == expected
 
 
 def test_looks_at_the_evaluation_set_are_those_of_one_also_with_fewer_rows_than_ranks(
