@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,8 @@ def test_what_else_there_is_to_stop_for_is_looked_for_behind_a_signal() -> None:
     with stopping.stopping_for(look):
         with stopping.stopping_for(lambda: None), pytest.raises(RuntimeError, match="another"):
             stopping.stop_if_asked()
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(stopping.stop_if_asked).result()  # another thread's work goes on
         stopping.ask()
         try:
             with pytest.raises(stopping.Stopped):

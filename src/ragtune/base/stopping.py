@@ -12,7 +12,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from types import FrameType
 from typing import Any, ClassVar
 
@@ -32,8 +31,6 @@ _SHORTLY = 0.05
 """Seconds between two looks whether what can't be cut in two is done."""
 _LONGEST = 10.0
 """Seconds in which a line has to be written that a thread writes."""
-_looks: ContextVar[tuple[Callable[[], None], ...]] = ContextVar("_looks", default=())
-"""For what else this thread is to stop."""
 _UNCUT = "what can't be cut in two, as a library that is being loaded, is finished first"
 
 
@@ -50,6 +47,8 @@ class _State:
     """Whether it broke into whatever was running then."""
     finishing: ClassVar[list[str]] = []
     """Of each loop that is running and comes to a stop by itself what it does first; the innermost last."""
+    looks: ClassVar[list[tuple[int, Callable[[], None]]]] = []
+    """What looks for another reason to stop, and in which thread."""
     said: threading.Event | None = None
     """Set when it was said that a signal came, and what is done first."""
     alarm: Any = None
@@ -238,18 +237,20 @@ def stop_if_asked(kept: str = "") -> None:
         _state.kept = kept or _state.kept
         _forget_alarm()
         raise Stopped
-    for look in _looks.get():
-        look()
+    for thread, look in [*_state.looks]:
+        if thread == threading.get_ident():  # what is done in another one may go on
+            look()
 
 
 @contextlib.contextmanager
 def stopping_for(look: Callable[[], None]) -> Iterator[None]:
-    """Within, `stop_if_asked` calls `look` as well, which raises where there is another reason to stop."""
-    before = _looks.set((*_looks.get(), look))
+    """Within, `stop_if_asked` in this thread calls `look`, too: it raises where it finds a reason to."""
+    entry = threading.get_ident(), look
+    _state.looks.append(entry)
     try:
         yield
     finally:
-        _looks.reset(before)
+        _state.looks.remove(entry)
 
 
 def last_words() -> tuple[int, str, str]:
