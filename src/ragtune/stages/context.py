@@ -211,7 +211,7 @@ class Context:
         """How the work is laid out: as it was begun, or made for this hardware; `keep_plan` keeps it."""
         if kept := self.kept_plan:
             return kept
-        self.let_ranks_prepare(data=True)  # for a plan the same is read as for a training
+        self.let_ranks_prepare(data=not self.folder.adapter.is_dir())  # is a training to come?
         old = read_plan(self.folder, self.recipe)
         given = self.recipe, self.hardware, self.config, sizes_of(self.steps), self.prompt_lengths
         plan = make_plan(*given, ranks=self.rank_count)
