@@ -93,7 +93,7 @@ class _Following:
                 context.release()
                 self.merged = answer.merged_model(context) if order["merged"] else None
                 if self.merged is None:
-                    context.base()
+                    context.base(training=bool(order.get("training")))
             case "release":
                 context.release()
                 self.merged = None

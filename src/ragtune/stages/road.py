@@ -150,7 +150,7 @@ def _made(context: Context, stage: Stage, place: Path) -> Proof:
     twin = find_twin(context, stage, digests)
     if twin is None and not (context.remote and stage.asks):
         with busy("planning and loading"):
-            context.load(stage.loads)
+            context.load(stage.loads, training=stage.name == "adapter")
     context.say(stage.title)
     work = work_of(folder, stage, recipe)
     _tell_of_others(work, stage)
