@@ -277,17 +277,17 @@ def other_weights() -> None:
     """A file of the model differs by a single bit."""
     import torch
 
-    from ragtune.stages import context
+    from ragtune.stages import weights
 
-    original = context.load_model
+    original = weights.load_model
 
     def load(*given: Any, **named: Any) -> Any:
         model = original(*given, **named)
-        weights = next(model.parameters()).data
-        weights.view(torch.int32).flatten()[0] ^= 1
+        first = next(model.parameters()).data
+        first.view(torch.int32).flatten()[0] ^= 1
         return model
 
-    context.load_model = load
+    weights.load_model = load
 
 
 def other_data() -> None:
