@@ -95,6 +95,7 @@ class Harness:
                 f"evaluate.limit={TINY_ASKED if tiny else ASKED}",
                 "publish.format=adapter",
                 *(TINY if tiny else []),
+                *self.options.changes,
                 *overrides,
             ],
         )
@@ -299,6 +300,7 @@ def main() -> None:
     parser.add_argument("--add", action="store_true", help="to what --out holds, on one machine")
     parser.add_argument("--work", type=Path, help="for runs and logs; a temporary folder otherwise")
     parser.add_argument("--keep", action="store_true", help="keep that folder")
+    parser.add_argument("changes", nargs="*", help="changes to the recipe: train.products=fp8, say")
     options = parser.parse_args()
     options.systems = options.systems.split(",")
     options.path = dict(pair.split("=", 1) for pair in options.path)
