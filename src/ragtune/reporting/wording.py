@@ -148,6 +148,18 @@ def one_or_many(number: int, one: str, many: str) -> str:
     return f"{count(number)} {one if number == 1 else many}"
 
 
+def not_asked(number: int, *, sides: str = "") -> str:
+    """What figures over all questions of a set are, if so many of these were not asked.
+
+    Args:
+        number: of these questions.
+        sides: `before and after`, where there is a difference beside the two.
+    """
+    bounds = f"{sides} are lower bounds, the difference is none" if sides else "lower bounds"
+    count_as = "counts" if number == 1 else "count"
+    return f"the {count(number)} not asked {count_as} as wrong, also in the intervals: {bounds}"
+
+
 def cell(text: object) -> str:
     """Text as it can stand in a cell of a Markdown table."""
     return " ".join(str(text).split()).replace("|", "\\|")
@@ -241,5 +253,5 @@ _ENVIRONMENT.filters["literal"] = repr
 _ENVIRONMENT.globals |= {
     "METRICS": METRICS, "GRADED": GRADED, "ACCEPTED": ACCEPTED, "REFUSALS": REFUSALS, "CITATIONS": CITATIONS,
     "QUOTES": QUOTES,
-    "RECALL": RECALL, "RECALL_OF": RECALL_OF, "asked_again": asked_again,
+    "RECALL": RECALL, "RECALL_OF": RECALL_OF, "asked_again": asked_again, "not_asked": not_asked,
 }  # fmt: skip
