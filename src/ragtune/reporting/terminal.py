@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ragtune.base.screen.console import STYLES, console, heading, note, show, warn
 from ragtune.base.screen.visible import in_line
-from ragtune.base.text import shortened
+from ragtune.base.text import one_or_many, shortened
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example
 from ragtune.data.opening import Opening
@@ -58,11 +58,11 @@ def comparison_table(comparison: Comparison) -> FigureTable:
     metric, intervals, whole = comparison["metric"], comparison["intervals"], comparison["all"]
     up, down = _changes(metric)
     table = FigureTable(
-        f"{comparison['n']:,} questions, in % (95 % interval)",
+        f"{one_or_many(comparison['n'], 'question')}, in % (95 % interval)",
         f"by {metric}, accepted answers: {comparison['answers']}; "
         f"{comparison['fixed']} {up}, {comparison['broken']} {down} "
         f"(McNemar's {probability(comparison['mcnemar_p'])}); "
-        f"{comparison['changed']} answers changed{_unasked(whole, sides='before and after')}",
+        f"{one_or_many(comparison['changed'], 'answer')} changed{_unasked(whole, sides='before and after')}",
         ("metric", *_WHICH),
     )
     for name, difference in comparison["difference"].items():
@@ -114,7 +114,7 @@ def runs_table(result: Runs) -> FigureTable:
     """Runs against the first of them, by the headline metric, in %."""
     metric = result["metric"]
     table = FigureTable(
-        f"{metric}, {result['n']:,} questions in common, in % (95 % interval)",
+        f"{metric}, {one_or_many(result['n'], 'question')} in common, in % (95 % interval)",
         f"accepted answers: {result['answers']}",
         ("run", metric, "less the first", *_changes(metric), "p"),
     )

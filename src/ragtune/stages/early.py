@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.base.text import one_or_many
 from ragtune.distributed.followers import Followers, early, followers_of
 from ragtune.distributed.place import VISIBLE, take_place
 
@@ -130,7 +131,7 @@ def numbered(asked: str | int | list[int], there: int) -> list[int]:
         raise UsageError(f"devices: {asked} names a GPU twice.", "Name each once.")
     if there and not set(wanted) <= set(range(there)):
         raise UsageError(
-            f"devices: {asked}, and this machine has {there} GPU{'s' * (there > 1)}.",
+            f"devices: {asked}, and this machine has {one_or_many(there, 'GPU')}.",
             f"Name at most {there}, or a list of numbers from 0 to {there - 1}.",
         )
     return wanted

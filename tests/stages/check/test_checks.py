@@ -468,7 +468,7 @@ def test_answers_inside_words_are_counted(tiny_recipe: dict[str, Any], tmp_path:
         "data.train"
     ]  # fmt: skip
     assert inside["message"].startswith(
-        "1 records are left out whose answer stands there only inside"
+        "1 record is left out whose answer stands there only inside"
     )
     assert forms["message"].endswith("only in another width, case or spacing")
     assert "4 of 6 records are selected" in there["message"]
