@@ -130,7 +130,7 @@ def test_what_the_figures_are_over(tmp_path: Path) -> None:
     assert "5 questions, all of the set" in text
     assert (
         "the 1 not asked counts as wrong, also in the intervals: before and after are lower bounds, the "
-        "difference is none 40.0" in text
+        "difference is no bound 40.0" in text
     )
     assert "Asked besides" not in text
     every = [*rows(), made.unanswerable()]

@@ -215,6 +215,6 @@ def test_what_was_not_asked_makes_no_bound_of_a_difference() -> None:
     assert "at least" not in text
     assert (
         "of all 6 the 2 not asked count as wrong, also in the intervals: before and after are lower "
-        "bounds, the difference is none" in text
+        "bounds, the difference is no bound" in text
     )
     assert "not asked" not in " ".join(printed(of_a_comparison(), 120))

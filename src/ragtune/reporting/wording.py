@@ -151,7 +151,11 @@ def not_asked(number: int, *, sides: str = "") -> str:
         number: of these questions.
         sides: `before and after`, where there is a difference beside the two.
     """
-    bounds = f"{sides} are lower bounds, the difference is none" if sides else "lower bounds"
+    bounds = (
+        f"{sides} are lower bounds, the difference is no bound"
+        if sides
+        else "these are lower bounds"
+    )
     count_as = "counts" if number == 1 else "count"
     return f"the {count(number)} not asked {count_as} as wrong, also in the intervals: {bounds}"
 

@@ -228,7 +228,7 @@ class WholeSet(TypedDict):
     """Figures over all questions; those that were not asked count as wrong, in the intervals as well.
 
     `lower_bound` says whether there are such: then each side's rates are lower bounds, and a difference of
-    two sides is none.
+    two sides is no bound.
     """
 
     n: int
