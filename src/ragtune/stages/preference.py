@@ -79,7 +79,7 @@ def wrong_answers(recipe: Recipe, examples: Sequence[Example], path: str) -> dic
     listed = ", ".join(f"{kinds[kind]:,} {kind}" for kind in _KINDS if kinds[kind])
     note(
         f"train.preference: of {len(examples):,} training examples "
-        f"{one_or_many(len(wrong), 'was', 'were')} answered wrongly: these pairs are trained ({listed}); "
+        f"{one_or_many(len(wrong), 'was', 'were')} answered wrongly, which makes the pairs ({listed}); "
         f"{one_or_many(sum(right), 'was', 'were')} right, "
         f"{one_or_many(len(examples) - len(asked), 'has', 'have')} no answer there."
     )
