@@ -215,8 +215,7 @@ class Counts:
         if self.positives_cut:
             warn(
                 f"{self.split}: {one_or_many(len(self.positives_cut), 'prompt')} lost every passage with an "
-                "answer: "
-                f"{_DONE[self.on_cut]} (data.cut_positives). Raise prompt.max_tokens, as far as the "
+                f"answer: {_DONE[self.on_cut]} (data.cut_positives). Raise prompt.max_tokens, as far as the "
                 "model reads."
             )
         if self.too_long.count:

@@ -47,8 +47,7 @@ def judged_table(found: JudgedRun) -> FigureTable:
     """The judge's figures, and how far it agrees with the headline and with itself, in %."""
     table = FigureTable(
         f"{one_or_many(found['n'], 'answer')} {found['which']} tuning, judged by {in_line(found['model'])}, "
-        "in % "
-        "(95 % interval)",
+        "in % (95 % interval)",
         cost_of(found),
         ("of the answers", "", "Cohen's kappa"),
     )
@@ -71,8 +70,7 @@ def cost_of(found: JudgedRun) -> str:
     """What failed, what was left out, and what it took."""
     refused = one_or_many(found["refused"], "refusal isn't", "refusals aren't")
     words = (
-        f"prompt {found['prompt']}; {one_or_many(found['failed'], 'verdict')} failed, "
-        f"{refused} judged; "
+        f"prompt {found['prompt']}; {one_or_many(found['failed'], 'verdict')} failed, {refused} judged; "
         f"{one_or_many(found['requests'] - found['kept'], 'request')}, {one_or_many(found['kept'], 'kept one')}"
         f"{_tokens(found)}"
     )

@@ -147,8 +147,7 @@ def _tell(settings: Generate, counts: Counts, found: Assessment) -> None:
     if counts.chosen < settings.count:
         note(
             f"{SECTION}.count asks for {one_or_many(settings.count, 'passage')}, and {counts.chosen:,} can be "
-            "asked for: "
-            f"of {counts.offered:,}, {one_or_many(counts.too_short, 'is', 'are')} too short and "
+            f"asked for: of {counts.offered:,}, {one_or_many(counts.too_short, 'is', 'are')} too short and "
             f"{one_or_many(counts.tables, 'is a table', 'are tables')}."
         )
     say = note if counts.kept else warn

@@ -116,8 +116,7 @@ def looks(look: Look) -> None:
     if times == 0:
         look.warn(
             f"no question is asked: the {one_or_many(steps, 'step ends', 'steps end')} before "
-            "train.eval_every = "
-            f"{train.eval_every:,}",
+            f"train.eval_every = {train.eval_every:,}",
             "Set train.eval_every lower.",
         )
         return
