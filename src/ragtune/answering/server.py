@@ -57,8 +57,8 @@ class Server:
         if broken := sum(bool(one.keys() - {"an answer"}) for one in written):
             note(
                 f"{broken:,} of {len(found):,} questions {'writes' if broken == 1 else 'write'} out tokens of "
-                "the chat template: the server gets these broken by a blank (< |im_end|>), as it would read them "
-                "as such tokens"
+                "the chat template: the server gets these broken by a blank (< |im_end|>), as it would read "
+                "them as such tokens"
             )
         return self.converse(asked, partial, title)
 
