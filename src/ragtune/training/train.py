@@ -230,9 +230,7 @@ def _describe(job: Job, tuned: Tuned) -> None:
     if job.asking:
         times = "once" if job.asking.times == 1 else f"{job.asking.times} times in all"
         asked = one_or_many(job.asking.count, "question is", "questions are")
-        note(
-            f"At each look (train.eval_every: {train.eval_every}) {asked} asked, {times}{job.asking.cost}."
-        )
+        note(f"train.eval_every={train.eval_every}: {asked} asked, {times}{job.asking.cost}.")
     if train.keep == "best":
         warn(
             "train.keep: best chooses the checkpoint by its loss on the evaluation set, which is also "
