@@ -15,7 +15,6 @@ from pydantic import JsonValue
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.screen.console import note
 from ragtune.base.screen.progress import busy
-from ragtune.base.text import one_or_many
 from ragtune.base.versions import versions
 from ragtune.distributed.launch import launched
 from ragtune.distributed.place import Place, take_place
@@ -124,8 +123,7 @@ def own_device() -> Device:
     if torch.cuda.is_available():
         gpu = gpu_of(torch.cuda.current_device())
         return {"kind": "GPU", "sums": gpu.name, "gpu": dataclasses.asdict(gpu)}
-    sums = one_or_many(torch.get_num_threads(), "thread")
-    sums += f", {torch.backends.cpu.get_cpu_capability()}"
+    sums = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
     return {"kind": "CPU", "sums": sums, "gpu": None}
 
 
