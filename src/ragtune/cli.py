@@ -46,7 +46,7 @@ from ragtune.base.screen.usage import (
 from ragtune.base.web.network import go_offline, require_network
 from ragtune.recipe import commands as starting
 from ragtune.stages import commands as judging
-from ragtune.stages.early import shared
+from ragtune.stages.early import read_first, shared
 from ragtune.stages.launched import as_rank, dismiss
 from ragtune.stages.sweep.commands import sweep
 
@@ -155,6 +155,7 @@ def check(
 
 
 @app.command()
+@read_first
 def prepare(
     target: Target,
     overrides: Overrides = None,
@@ -263,6 +264,7 @@ def compare(
 
 
 @app.command()
+@read_first
 def report(
     target: Target,
     overrides: Overrides = None,
@@ -294,6 +296,7 @@ def merge(
 
 
 @app.command()
+@read_first
 def push(
     target: Target,
     overrides: Overrides = None,

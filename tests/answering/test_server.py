@@ -108,7 +108,7 @@ def test_control_tokens_in_the_data_are_broken_for_a_server(
     Server(recipe, "before").answer(encoder, examples, tmp_path / "a", "answering")
     sent = sorted(body["messages"][-1]["content"].split("---")[1] for body in chat.bodies)
     assert sent == ["\nIn < |im_end|>\n< |im_start|>assistant.\n", "\nIn <|im|>.\n"]
-    words = "1 of 2 questions write out tokens of the chat template: the server gets them broken"
+    words = "1 of 2 questions writes out tokens of the chat template: the server gets these broken"
     assert words in " ".join(capsys.readouterr().out.split())
 
 
@@ -120,7 +120,7 @@ def test_answers_that_are_empty_are_said(
     chat.faults = {"2": [(200, {"choices": [choice]})]}
     found = ask(chat, tmp_path / "a", "1", "2", "3")
     assert [p.prediction for p in found] == ["re: 1", "", "re: 3"]
-    words = f"! 1 of 3 answers of {chat.endpoint} are empty"
+    words = f"! 1 of 3 answers of {chat.endpoint} is empty, and counts as such."
     assert words in capsys.readouterr().out
     ask(chat, tmp_path / "a", "1", "2", "3")
     assert words in capsys.readouterr().out  # those that were kept, too

@@ -187,8 +187,8 @@ def broken(*_, **__):
     except KeyboardInterrupt as error:
         raise {error} from error
 
-pipeline.run = broken
-cli.main(["run", "my recipe.yaml"])
+pipeline.check = broken
+cli.main(["check", "my recipe.yaml"])
 """
 
 
@@ -199,7 +199,7 @@ def test_what_an_interrupt_is_turned_into_is_still_an_interrupt(error: str, read
     done = ready.run(["-c", BROKEN.format(error=error)], program="python")
     assert done.returncode == 130, done.stderr
     words = "Stopped by Ctrl-C. What is finished is kept. The same command goes on: "
-    assert done.stderr == f"\n{words}ragtune run 'my recipe.yaml'\n"
+    assert done.stderr == f"\n{words}ragtune check 'my recipe.yaml'\n"
 
 
 @pytest.mark.parametrize("command", ["ask", "demo", "serve"])

@@ -184,8 +184,8 @@ def test_what_stands_there_twice_is_counted(
     assert len({q.qid for q in found}) == 3
     said = capsys.readouterr().out.replace("\n", " ").replace(f"{tmp_path}/", "")
     assert "5 questions stand there twice and are taken once: a.jsonl:2, b.jsonl:1" in said
-    assert "1 questions are asked again with other answers: a.jsonl:3." in said
-    assert "1 questions have no answer: a.jsonl:4." in said
+    assert "1 question is asked again with other answers: a.jsonl:3." in said
+    assert "1 question has no answer: a.jsonl:4." in said
 
 
 def test_a_qid_names_one_question_of_all_files(tmp_path: Path) -> None:

@@ -75,9 +75,7 @@ def test_they_are_left_out_and_counted(
             "examples": 1, "done": "left out", "qids": [f"{split[0]}0"],
         }  # fmt: skip
     told = " ".join(capsys.readouterr().out.split())
-    assert (
-        "eval: 1 prompts lost every passage with an answer: left out (data.cut_positives)" in told
-    )
+    assert "eval: 1 prompt lost every passage with an answer: left out (data.cut_positives)" in told
     questions = load_examples(tmp_path / "data" / "questions" / "eval.jsonl")
     assert [q.qid for q in asked(recipe, questions)] == ["e1"]
     scored = score_answers(recipe, questions, Answers({"e1": "red"}))
@@ -212,7 +210,7 @@ def test_answers_longer_than_may_be_written_are_counted(
         }  # fmt: skip
     told = " ".join(capsys.readouterr().out.split())
     assert (
-        f"train: 1 of 2 trained answers have more than 4 tokens (the longest has {tokens})" in told
+        f"train: 1 of 2 trained answers has more than 4 tokens (the longest has {tokens})" in told
     )
     assert "they can't be given whole. Raise evaluate.max_new_tokens." in told
     # The first alone is accepted: then that one has to fit.

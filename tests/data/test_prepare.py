@@ -166,7 +166,7 @@ def test_the_counts_are_told(
         "train: 2 of 6 selected; dropped: 1 no accepted answer, 1 no passage contains an answer, "
         "1 no positive among the first max_passages, 1 the question alone leaves no room for a passage"
     ) in told
-    assert "1 records had no positive_passage_indices: found by the answer's text" in told
+    assert "1 record had no positive_passage_indices: found by the answer's text" in told
 
 
 def test_the_same_data_give_the_same_files(

@@ -218,7 +218,7 @@ def test_memory_that_runs_out_on_one_rank_halves_the_rows_of_all(
 ) -> None:
     code, said = train(ready, recipe, *ROWS_OF_TWO, rank1=("memory_at_step", 3, 1))
     assert code == 0, said
-    assert said.count("Step 3: out of memory, 1 samples a row; the step begins again.") == 1
+    assert said.count("Step 3: out of memory, 1 sample a row; the step begins again.") == 1
     halved = logged(tmp_path / "run", "loss")
     (tmp_path / "run").rename(tmp_path / "halved")
     code, said = train(ready, recipe, *ROWS_OF_TWO)

@@ -171,7 +171,7 @@ def test_lines_and_files_without_end_end_in_a_message(tmp_path: Path) -> None:
     assert found == {
         "blank.jsonl.gz": ":2: 16 MiB of empty lines in a row.",
         "bomb.json.gz": ": a record of more than 128 MiB of JSON.",
-        "bomb.parquet": ": the 1 rows after row 0 hold more than 128 MiB.",
+        "bomb.parquet": ": the 1 row after row 0 holds more than 128 MiB.",
         "empty.jsonl.gz": ":100001: 100,000 empty lines in a row.",
         "kanji.json": found["kanji.json"],
         "large.csv": ": a table of more than 128 MiB.",
@@ -182,7 +182,7 @@ def test_lines_and_files_without_end_end_in_a_message(tmp_path: Path) -> None:
         "line.jsonl": ":1: a line of more than 16 MiB.",
         "line.jsonl.gz": ":1: a line of more than 16 MiB.",
         "nested.jsonl.gz": found["nested.jsonl.gz"],
-        "row.parquet": ": the 1 rows after row 0 hold more than 128 MiB.",
+        "row.parquet": ": the 1 row after row 0 holds more than 128 MiB.",
         "shut.tsv": ":2: a row of more than 8 MiB.",
         "wide.csv": ":2: a row of more than 8 MiB.",
     }

@@ -189,6 +189,20 @@ def test_on_a_cpu_recipe_and_data_decide() -> None:
     assert (plan.memory, plan.evaluation_batch) == ({}, 50)
     (line,) = describe(plan, 16)
     assert "2 samples a row, 8 rows a step" in line
+    alone = dataclasses.replace(plan, samples_per_row=1, evaluation_batch=1)
+    assert describe(alone, 1) == [
+        "Plan: 1 sample a row, 1 row a step, activations kept; 1 question at a time"
+    ]
+
+
+def test_a_cpu_is_named_with_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    names, recipe = [], notebook("model.quantization=null", "train.optimizer=adamw")
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        names.append(choose_hardware(recipe).name)
+    assert names == ["CPU, 1 thread", "CPU, 2 threads"]
 
 
 def test_on_a_cpu_rows_of_short_samples_have_more_of_them() -> None:

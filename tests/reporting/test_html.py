@@ -129,8 +129,8 @@ def test_what_the_figures_are_over(tmp_path: Path) -> None:
     assert "Retrieval ceiling 100.0 %" in text
     assert "5 questions, all of the set" in text
     assert (
-        "lower bounds: the 1 that were not asked count as wrong, before and after, and in the "
-        "difference as unchanged 40.0" in text
+        "the 1 not asked counts as wrong, also in the intervals: before and after are lower bounds, the "
+        "difference is no bound 40.0" in text
     )
     assert "Asked besides" not in text
     every = [*rows(), made.unanswerable()]

@@ -205,3 +205,16 @@ def test_answers_that_were_cut_off_are_counted() -> None:
     assert ")3" in before
     assert ")1" in after
     assert ")-2" in difference
+
+
+def test_what_was_not_asked_makes_no_bound_of_a_difference() -> None:
+    """Before and after it counts as wrong, so these are lower bounds; their difference may be either way."""
+    found = made.compared(made.a_recipe(), made.rows(), unasked=2)
+    text = " ".join(" ".join(printed(comparison_table(found), 120)).split())
+    assert "all 6 " in text
+    assert "at least" not in text
+    assert (
+        "of all 6 the 2 not asked count as wrong, also in the intervals: before and after are lower "
+        "bounds, the difference is no bound" in text
+    )
+    assert "not asked" not in " ".join(printed(of_a_comparison(), 120))

@@ -187,7 +187,7 @@ STOPPED = """
 from ragtune import api as pipeline
 def stopped(*_, **__):
     raise KeyboardInterrupt
-pipeline.run = stopped
+pipeline.check = stopped
 """
 
 
@@ -200,7 +200,7 @@ def test_no_token_of_the_command_line_is_repeated(tmp_path: Path, ready: Ready) 
         ({}, ["--debug", "prepare", "r.yaml", f"--{RECIPE}"]),
         ({}, ["schema", address]),
         ({}, ["schema", f"http://localhost:8000/v1?key={PASSWORD}"]),
-        ({}, ["run", "r.yaml", f"data.train={address}", f"model.id={RECIPE}", KEY]),
+        ({}, ["check", "r.yaml", f"data.train={address}", f"model.id={RECIPE}", KEY]),
     ]
     codes, outputs, errors = run_all(tmp_path, commands, {"OPENAI_API_KEY": KEY}, STOPPED, ready)
     assert codes == [2, 2, 2, 2, 2, 2, 130]
@@ -212,7 +212,7 @@ def test_no_token_of_the_command_line_is_repeated(tmp_path: Path, ready: Ready) 
         errors[-1]
         .splitlines()[-1]
         .endswith(
-            "goes on: ragtune run r.yaml 'data.train=https://[hidden]@example.org/x.jsonl' "
+            "goes on: ragtune check r.yaml 'data.train=https://[hidden]@example.org/x.jsonl' "
             "'model.id=[hidden]' '[hidden]'"
         )
     )

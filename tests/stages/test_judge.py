@@ -85,7 +85,7 @@ def test_the_report_has_it_while_it_is_of_the_answers_that_are_there(
     ragtune.judge(run, endpoint=chat.endpoint, model="judge", base=True, again=4)
     report = run / "report.html"
     assert "<h3>Before tuning</h3>" in report.read_text("utf-8")
-    assert "1 verdicts failed" in report.read_text("utf-8")
+    assert "1 verdict failed" in report.read_text("utf-8")
     path = run / "eval/eval/judge/before.json"
     found = json.loads(path.read_text("utf-8"))
     for damaged in ("", "{}", "[1]", json.dumps({**found, "n": "many"})):

@@ -87,7 +87,7 @@ def test_the_last_look_is_the_evaluation_after_tuning(
     """The same answers, and the same figures; what they will take is said by what those before took."""
     more = ("train.steps=12", "train.eval_every=12", "lora.rank=16", "train.eval_answers=99")
     ragtune.run(tiny_recipe, *LOOKS, *more, run_dir=tmp_path / "run")
-    said = "Every 12 steps 10 questions are asked, once: about "
+    said = "train.eval_every=12: 10 questions are asked, once: about "
     assert said in " ".join(capsys.readouterr().out.split())
     one = Context(str(tmp_path / "run"))
     place = one.folder.answers("after")

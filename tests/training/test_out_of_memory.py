@@ -106,7 +106,7 @@ def test_out_of_memory_in_a_backward_pass_leaves_nothing_of_it_in_the_gradients(
     monkeypatch.setattr(Accelerator, "backward", failing)
     one = train(tiny_recipe, tmp_path / "run", "train.samples_per_row=2")
     assert summary(one)["plan"]["changes"] == [
-        "step 3: out of memory, 1 samples a row",
+        "step 3: out of memory, 1 sample a row",
         "step 3: out of memory, recompute activations",
     ]
     monkeypatch.undo()

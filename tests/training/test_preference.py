@@ -198,7 +198,7 @@ def test_wrong_answers_are_rejected_for_the_trained_ones(
 ) -> None:
     one = train(preferring, tmp_path / "run", "lora.dropout=0")
     out = " ".join(capsys.readouterr().out.split())
-    assert "12 of 24 training examples were answered wrongly, and" in out
+    assert "of 24 training examples 12 were answered wrongly, which makes the pairs" in out
     assert "4 to be refused, 2 refused though answerable, 6 with another answer" in out
     assert "8 were right, 4 have no answer there" in out
     decode = one.encoder.tokenizer.decode

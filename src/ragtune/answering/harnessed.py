@@ -24,6 +24,7 @@ from ragtune.base.screen.activity import Update
 from ragtune.base.screen.console import note, warn
 from ragtune.base.screen.progress import progress
 from ragtune.base.stopping import finishing, stop_if_asked
+from ragtune.base.text import one_or_many
 from ragtune.model.hardware import free_gpu
 from ragtune.model.quiet import quiet
 
@@ -75,7 +76,7 @@ class _Kept:
     def add_partial(self, kind: str, request: Sequence[JsonValue], result: Result) -> None:
         """Keep a result: lm-evaluation-harness calls this for each (its CacheHook)."""
         self._keep(self._key(kind, request), result)
-        stop_if_asked(f"{len(self._known):,} results are kept.")
+        stop_if_asked(f"{one_or_many(len(self._known), 'result is', 'results are')} kept.")
 
     def _keep(self, key: str, result: Result) -> None:
         if key in self._known:
@@ -93,7 +94,9 @@ class _Kept:
         total = len({*keys})
         self._done = len({*keys} & self._known.keys())
         if self._done:
-            note(f"Going on: {self._done:,} of {total:,} results are kept.")
+            note(
+                f"Going on: {self._done:,} of {total:,} results {'is' if self._done == 1 else 'are'} kept."
+            )
         with (
             progress(self._title, total, done=self._done, unit="texts") as self._update,
             finishing("this batch of texts is read first"),

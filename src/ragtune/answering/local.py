@@ -25,6 +25,7 @@ from ragtune.answering.shared import Answered, Ask, Batch, Row, Rows, Shared
 from ragtune.base.errors import RagtuneError, is_out_of_memory
 from ragtune.base.screen.console import warn
 from ragtune.base.stopping import finishing, stop_if_asked
+from ragtune.base.text import one_or_many
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example
 from ragtune.model.fast.cache import Room
@@ -155,7 +156,9 @@ class Local:
                 _prediction(qid, row, tokenizer, settings)
                 for (qid, _), row in zip(batch, rows, strict=True)
             )
-            stop_if_asked(f"{len(kept.done)} of {len(order)} answers are kept.")
+            stop_if_asked(
+                f"{len(kept.done):,} of {len(order):,} answers {'is' if len(kept.done) == 1 else 'are'} kept."
+            )
 
     def asker(self, settings: GenerationConfig, how: str, room: Room) -> Ask:
         """What answers a batch in a way; if memory runs out, in halves, and so from then on."""
@@ -257,7 +260,7 @@ def _half(batch: Sequence[Prompt]) -> int:
             f"There is too little memory for the question {batch[0][0]} ({len(batch[0][1])} tokens).",
             "Set prompt.max_tokens lower, or model.quantization=nf4.",
         )
-    warn(f"Out of memory: {len(batch) // 2} questions at a time.")
+    warn(f"Out of memory: {one_or_many(len(batch) // 2, 'question')} at a time.")
     return len(batch) // 2
 
 

@@ -15,6 +15,7 @@ from ragtune.base.lock import require_held
 from ragtune.base.screen.activity import Update
 from ragtune.base.screen.console import note, warn
 from ragtune.base.screen.progress import progress
+from ragtune.base.text import one_or_many
 from ragtune.data.spans import Source
 
 
@@ -84,7 +85,9 @@ def keeping(partial: Path, qids: Sequence[str], title: str) -> Iterator[Kept]:
     wanted = set(qids)
     done = {p.qid: p for p in read_partial(partial) if p.qid in wanted}
     if done:
-        note(f"Going on: {len(done):,} of {len(wanted):,} answers are kept.")
+        note(
+            f"Going on: {len(done):,} of {len(wanted):,} answers {'is' if len(done) == 1 else 'are'} kept."
+        )
     with (
         progress(title, len(qids), done=len(done), unit="questions") as update,
         appending(partial) as file,
@@ -101,7 +104,8 @@ def read_partial(path: Path) -> Iterator[Prediction]:
         if one is not None:
             yield one
     if damaged:
-        warn(f"{path}: {damaged} damaged lines; those questions are asked again.")
+        again = "that question is" if damaged == 1 else "those questions are"
+        warn(f"{path}: {one_or_many(damaged, 'damaged line')}; {again} asked again.")
 
 
 def _read_line(line: str) -> Prediction | None:

@@ -56,8 +56,9 @@ class Server:
         written = [encoder.control.written_out(e, shown) for e in examples]
         if broken := sum(bool(one.keys() - {"an answer"}) for one in written):
             note(
-                f"{broken:,} of {len(found):,} questions write out tokens of the chat template: the server "
-                "gets them broken by a blank (< |im_end|>), as it would read them as these tokens"
+                f"{broken:,} of {len(found):,} questions {'writes' if broken == 1 else 'write'} out tokens of "
+                "the chat template: the server gets these broken by a blank (< |im_end|>), as it would read "
+                "them as such tokens"
             )
         return self.converse(asked, partial, title)
 
@@ -89,7 +90,8 @@ class Server:
         found = kept.in_order()
         if empty := sum(not one.prediction for one in found):
             warn(
-                f"{empty} of {len(found)} answers of {asked} are empty, and count as such. A model "
+                f"{empty} of {len(found)} answers of {asked} "
+                f"{'is empty, and counts' if empty == 1 else 'are empty, and count'} as such. A model "
                 "that thinks before it answers may need more evaluate.max_new_tokens."
             )
         return found

@@ -9,6 +9,7 @@ from ragtune.answering.launch import ServedModel
 from ragtune.base.files import read_json
 from ragtune.base.reading import open_plain
 from ragtune.base.screen.console import note, warn
+from ragtune.base.text import one_or_many
 from ragtune.model.generation import GENERATION
 from ragtune.model.load import load_tokenizer
 from ragtune.model.source import ModelSource
@@ -42,14 +43,16 @@ def say_differences(context: Context, tuned: ServedModel) -> None:
         other += made["input_ids"] != prompt.ids
     if other:
         warn(
-            f"The server asks otherwise than was trained: of {tried} questions {other} have other tokens. The "
+            f"The server asks otherwise than was trained: of {tried} questions "
+            f"{one_or_many(other, 'has', 'have')} other tokens. The "
             "chat template can't be made to open an answer as in training; docs/prompts.md says more."
         )
     if stops := _stops_elsewhere(context, tuned):
         warn(stops)
     if not other and not stops:
         note(
-            f"Chat template and stop token are those of training ({tried} prompts, token by token)."
+            f"Chat template and stop token are those of training ({one_or_many(tried, 'prompt')}, token by "
+            "token)."
         )
 
 

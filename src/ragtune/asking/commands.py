@@ -51,6 +51,7 @@ def ask(
     Without a question: what is typed, one after the other, or the lines of standard input.
     """
     from ragtune.asking.answer import require_questions  # noqa: PLC0415 - pydantic
+    from ragtune.asking.source import require_there  # noqa: PLC0415 - pydantic
     from ragtune.base.screen.console import note, to_stderr  # noqa: PLC0415 - rich
     from ragtune.base.screen.progress import busy  # noqa: PLC0415 - rich
     from ragtune.recipe.keys import field_of  # noqa: PLC0415 - pydantic
@@ -66,6 +67,7 @@ def ask(
     if corpus and passages:
         raise UsageError("--corpus and --passages don't go together.", "Give one of them.")
     require_questions(questions)
+    require_there(source)
     with to_stderr(wanted=True):
         note("Loading PyTorch and transformers …")  # which takes seconds
         with busy("loading PyTorch and transformers"):
@@ -105,6 +107,9 @@ def demo(
 
         say(forgotten(source, overrides or []))
         return
+    from ragtune.asking.source import require_there  # noqa: PLC0415 - pydantic
+
+    require_there(source)
     from ragtune.asking import page_server  # noqa: PLC0415 - torch
 
     page_server.demo(source, *(overrides or []), corpus=corpus, host=host, port=port)
@@ -126,6 +131,9 @@ def serve(
 
     By the engine that is installed, until Ctrl-C; its exit code is that of the command.
     """
+    from ragtune.asking.source import require_there  # noqa: PLC0415 - pydantic
+
+    require_there(source)
     from ragtune.asking import serve as serving  # noqa: PLC0415 - torch
     from ragtune.base.screen.console import to_stderr  # noqa: PLC0415 - rich
     from ragtune.scoring.reasked import is_other  # noqa: PLC0415 - numpy

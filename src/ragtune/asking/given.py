@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from ragtune.base.disk import named_path
 from ragtune.base.errors import UsageError
 from ragtune.base.screen.console import note
+from ragtune.base.text import one_or_many
 from ragtune.building.documents.read import UnreadableError, find_files, read_sources
 from ragtune.building.language import find_languages
 from ragtune.building.reading import Cutters
@@ -76,7 +77,7 @@ def read_given(files: Sequence[str | Path], cut: Passages, most: int) -> Given:
         raise UsageError("The documents hold no text.", "Name other files.")
     count = len(passages)
     each = f": each question is asked with the best {most}" if count > most else ""
-    note(f"{count:,} passage{'s' * (count != 1)} to answer from{each}.")
+    note(f"{one_or_many(count, 'passage')} to answer from{each}.")
     return Given(passages, cut.language)
 
 

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ragtune.asking.model import Model
-from ragtune.asking.published import HUB_ID, download, open_published
+from ragtune.asking.published import download, open_published
+from ragtune.asking.source import require_there
 from ragtune.base.commands import command_line
-from ragtune.base.disk import named_path
 from ragtune.base.errors import UsageError
 from ragtune.base.lock import refusal
 from ragtune.model.hardware import answering_alone
 from ragtune.publish.settings import SETTINGS
-from ragtune.recipe.load import did_you_mean
 from ragtune.stages.context import Context
 from ragtune.stages.holds import require_whole_stage
 from ragtune.stages.order import stage_named
@@ -33,8 +32,7 @@ def open_source(source: str | Path, overrides: Sequence[str]) -> Model:
         UsageError: there is none, it isn't tuned yet, or it was tuned with another recipe.
         RagtuneError: it is damaged.
     """
-    name = str(source)
-    path = named_path(name)
+    name, path = str(source), require_there(source)
     if path.is_file() or (path / RECIPE).is_file():
         return _run(path, overrides)
     if (path / SETTINGS).is_file():
@@ -46,17 +44,7 @@ def open_source(source: str | Path, overrides: Sequence[str]) -> Model:
             if (path.parent / RECIPE).is_file()
             else "Name the directory of a run, such as runs/NAME, or what `ragtune push` sent.",
         )
-    if is_of_hub(path):
-        return open_published(download(name), name, overrides)
-    raise UsageError(
-        f"{path} does not exist.{did_you_mean(path)}",
-        "Name the directory of a run, such as runs/NAME, or what `ragtune push` sent: owner/name of the Hub.",
-    )
-
-
-def is_of_hub(path: Path) -> bool:
-    """Whether what isn't here may be a model of the Hub: owner/name, and no folder is called owner."""
-    return bool(HUB_ID.fullmatch(path.as_posix())) and not path.parent.is_dir()
+    return open_published(download(name), name, overrides)
 
 
 def _run(path: Path, overrides: Sequence[str]) -> Model:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import yaml
 from huggingface_hub import errors, hf_hub_download, snapshot_download
 
 from ragtune.asking.model import Model
+from ragtune.asking.source import HUB_ID
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.reading import read_text
 from ragtune.base.screen.progress import busy
@@ -29,7 +29,6 @@ from ragtune.recipe.schema import Recipe
 from ragtune.recipe.yaml import parse_yaml
 from ragtune.stages.context import Context
 
-HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 _WANTED = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model", SETTINGS]
 """Of a repository: weights, tokenizer, settings; no code, and nothing that could run any."""
 _TAKEN = {

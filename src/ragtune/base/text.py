@@ -19,6 +19,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def one_or_many(number: int, one: str, many: str = "") -> str:
+    """1 question, 2,000 questions; without `many` it is `one` with an s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def named(names: list[str], most: int = 3) -> str:
     """The first of many names, and how many more there are."""
     more = len(names) - most

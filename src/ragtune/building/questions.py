@@ -11,7 +11,7 @@ from typing import Any
 
 from ragtune.base.errors import UsageError
 from ragtune.base.screen.console import note, warn
-from ragtune.base.text import named, shortened
+from ragtune.base.text import named, one_or_many, shortened
 from ragtune.data.example import Example, Passage, parse_example
 from ragtune.data.formats.format import is_list_of
 from ragtune.data.formats.reading import How, as_records
@@ -154,22 +154,30 @@ def _tell(seen: _Seen, separator: str | None) -> None:
     sign, count = max(seen.joined.items(), key=lambda one: one[1], default=("", 0))
     if separator is None and count > _OFTEN * len(seen.by_qid):
         note(
-            f"{count:,} of {len(seen.by_qid):,} questions have an answer with {sign} in it. Each is one "
+            f"{count:,} of {len(seen.by_qid):,} questions {'has' if count == 1 else 'have'} an answer with "
+            f"{sign} in it. Each is one "
             f'answer; if {sign} parts several, set questions.separator: "{sign}".'
         )
     if seen.equal:
         note(
-            f"{len(seen.equal):,} questions stand there twice and are taken once: {_places(seen.equal)}."
+            one_or_many(
+                len(seen.equal),
+                "question stands there twice and is",
+                "questions stand there twice and are",
+            )
+            + f" taken once: {_places(seen.equal)}."
         )
     if seen.other:
         warn(
-            f"{len(seen.other):,} questions are asked again with other answers: {_places(seen.other)}. Put the "
+            f"{one_or_many(len(seen.other), 'question is', 'questions are')} asked again with other answers: "
+            f"{_places(seen.other)}. Put the "
             "answers to one question into one record."
         )
     if seen.unanswered:
         warn(
-            f"{len(seen.unanswered):,} questions have no answer: {_places(seen.unanswered)}. They count as "
-            "questions that the documents don't answer; a run asks them only with data.refusal."
+            f"{one_or_many(len(seen.unanswered), 'question has', 'questions have')} no answer: "
+            f"{_places(seen.unanswered)}. What has none counts as a question that the documents don't answer; "
+            "a run asks it only with data.refusal."
         )
 
 

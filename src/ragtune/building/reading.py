@@ -12,7 +12,7 @@ from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.screen.console import note, warn
 from ragtune.base.screen.progress import progress
 from ragtune.base.stopping import stop_if_asked
-from ragtune.base.text import named
+from ragtune.base.text import named, one_or_many
 from ragtune.building.documents.document import (
     ClashError,
     Document,
@@ -133,7 +133,9 @@ def _without_own(sources: list[Source], folder: Path) -> list[Source]:
     written = tuple(folder.resolve() / name for name in _WRITTEN)
     kept = [s for s in sources if s.dataset or not _is_of(s.path.resolve(), written)]
     if len(kept) < len(sources):
-        note(f"Left out: {len(sources) - len(kept):,} files in {folder}, which build wrote itself.")
+        note(
+            f"Left out: {one_or_many(len(sources) - len(kept), 'file')} in {folder}, which build wrote itself."
+        )
     return kept
 
 
@@ -198,10 +200,13 @@ def _tell(shelf: Shelf, *, strict: bool) -> None:
     for name, problem, advice in unread[:_SHOWN]:
         warn(f"{name} is left out: {problem} {advice}".rstrip())
     if len(unread) > _SHOWN:
-        warn(f"And {len(unread) - _SHOWN:,} files more are left out: build.json names them.")
+        warn(
+            f"And {one_or_many(len(unread) - _SHOWN, 'file more is', 'files more are')} left out: build.json "
+            "names them."
+        )
     if unread and strict:
         raise UsageError(
-            f"{len(unread):,} files can't be read ({named([one[0] for one in unread])}).",
+            f"{one_or_many(len(unread), 'file')} can't be read ({named([one[0] for one in unread])}).",
             "Mend or remove them, or leave --strict away.",
         )
     documents, passages = shelf.count()
@@ -210,4 +215,4 @@ def _tell(shelf: Shelf, *, strict: bool) -> None:
             "There is no passage: no document has text.",
             "Name other files in documents.files. Scans need documents.reader: docling.",
         )
-    note(f"{documents:,} documents, {passages:,} passages.")
+    note(f"{one_or_many(documents, 'document')}, {one_or_many(passages, 'passage')}.")

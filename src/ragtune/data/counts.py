@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 
 from ragtune.base.screen.console import note, warn
+from ragtune.base.text import one_or_many
 from ragtune.data.citations import cite, numbered
 from ragtune.data.encode import EncodedExample, Encoder
 from ragtune.data.example import Example
@@ -72,7 +73,8 @@ class TooLong:
         """
         what = "trained answers" if split == "train" else "questions' accepted answers"
         return (
-            f"{self.count:,} of {of or f'{self.of:,}'} {what} have more than {self.max_new_tokens:,} tokens "
+            f"{self.count:,} of {of or f'{self.of:,}'} {what} {'has' if self.count == 1 else 'have'} more "
+            f"than {self.max_new_tokens:,} tokens "
             f"(the longest has {self.longest:,}): they can't be given whole"
         )
 
@@ -195,21 +197,25 @@ class Counts:
             note(f"  prompts of {low} to {high} tokens, median {middle:.0f}")
         if self.unanswerable:
             share = self.unanswerable / self.selected
-            note(f"  {self.unanswerable:,} of them ({share:.1%}) have no answer: to be refused")
+            note(
+                f"  {self.unanswerable:,} of them ({share:.1%}) {'has' if self.unanswerable == 1 else 'have'} "
+                "no answer: to be refused"
+            )
         if self.computed:
             note(
-                f"  {self.computed:,} records had no positive_passage_indices: found by "
+                f"  {one_or_many(self.computed, 'record')} had no positive_passage_indices: found by "
                 "the answer's text in the passages"
             )
         if self.truncated:
             note(
-                f"  {len(self.truncated):,} prompts were too long and lost "
-                f"{self.passages_dropped:,} passages and {self.characters_cut:,} characters"
+                f"  {one_or_many(len(self.truncated), 'prompt was', 'prompts were')} too long and lost "
+                f"{one_or_many(self.passages_dropped, 'passage')} and "
+                f"{one_or_many(self.characters_cut, 'character')}"
             )
         if self.positives_cut:
             warn(
-                f"{self.split}: {len(self.positives_cut):,} prompts lost every passage with an answer: "
-                f"{_DONE[self.on_cut]} (data.cut_positives). Raise prompt.max_tokens, as far as the "
+                f"{self.split}: {one_or_many(len(self.positives_cut), 'prompt')} lost every passage with an "
+                f"answer: {_DONE[self.on_cut]} (data.cut_positives). Raise prompt.max_tokens, as far as the "
                 "model reads."
             )
         if self.too_long.count:

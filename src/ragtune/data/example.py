@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from ragtune.base.errors import UsageError
-from ragtune.base.text import shortened
+from ragtune.base.text import one_or_many, shortened
 from ragtune.data.words import stands
 
 T = TypeVar("T")
@@ -267,7 +267,11 @@ def _indices(record: dict[str, Any], name: str, count: int, where: str) -> tuple
         if isinstance(value, bool) or not isinstance(value, int):
             raise _wrong_type(value, "an integer", f"{name}[{position}]", where)
         if not 0 <= value < count:
-            there = f"there are {count} passages (0 to {count - 1})" if count else "there are none"
+            there = (
+                f"there {'is' if count == 1 else 'are'} {one_or_many(count, 'passage')} (0 to {count - 1})"
+                if count
+                else "there are none"
+            )
             raise UsageError(
                 f"{where}: {name}[{position}] is {value}, but {there}.",
                 f"Correct it, or leave {name} out: positives are then found by the answer's text.",

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pyarrow.parquet import ParquetFile
 
 from ragtune.base.errors import UsageError
-from ragtune.base.text import size_of
+from ragtune.base.text import one_or_many, size_of
 
 ROWS = 64
 """Rows that are unpacked at a time."""
@@ -84,8 +84,9 @@ def _require_small(path: Path, most: int) -> None:
 
 
 def _too_large(path: Path, most: int, rows: int, before: int) -> UsageError:
+    these = one_or_many(rows, f"row after row {before} holds", f"rows after row {before} hold")
     return UsageError(
-        f"{path}: the {rows} rows after row {before} hold more than {size_of(most)}.",
+        f"{path}: the {these} more than {size_of(most)}.",
         "A row holds one record: a question and its passages.",
     )
 

@@ -174,12 +174,19 @@ class TrainingSplit(Split):
             )
         if unquoted := self.counts.unquoted:
             note(
-                f"train: {unquoted:,} of {selected:,} answers have no quote before them: they stand in no "
-                "sentence of a positive"
+                f"train: {unquoted:,} of {selected:,} answers "
+                + (
+                    "has no quote before it: it stands"
+                    if unquoted == 1
+                    else "have no quote before them: they stand"
+                )
+                + " in no sentence of a positive"
             )
         if data.without_oracle:
             note(
-                f"train: {self._blinded:,} of {self._seen:,} answerable examples keep their answer, and show "
+                f"train: {self._blinded:,} of {self._seen:,} answerable examples "
+                f"{'keeps its' if self._blinded == 1 else 'keep their'} answer, and "
+                f"{'shows' if self._blinded == 1 else 'show'} "
                 "no passage with it (data.without_oracle)"
             )
         if selected and found < 0.9 * data.unanswerable * selected:

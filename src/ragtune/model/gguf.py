@@ -81,10 +81,10 @@ def _how_to_install(package: str) -> str:
         flags = ["--no-deps"] if package in _WITHOUT_DEPENDENCIES else []
         return f"Run: {install(*flags, package)}"
     near = nearest(package, list(BASE_MODELS))
+    known = " and ".join(f"package:{name}" for name in BASE_MODELS)
     return (
         (f"Did you mean package:{near}? " if near else "")
-        + f"It is not known to ragtune, which knows {' and '.join(BASE_MODELS)}. Install a package of "
-        "your own by yourself, if you trust it."
+        + f"Known by name are {known}. If {package} is another package that you trust, install it yourself."
     )
 
 

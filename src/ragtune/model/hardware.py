@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from ragtune.base.commands import install
 from ragtune.base.disk import cache_dir
 from ragtune.base.errors import UsageError
+from ragtune.base.text import one_or_many
 from ragtune.recipe.schema import Recipe
 
 # Long and short rows leave fewer gaps in memory that grows in place.
@@ -98,7 +99,7 @@ def choose_hardware(
     elif torch.backends.mps.is_available():
         device, name, reason = torch.device("mps"), "Apple GPU", "the safe choice on an Apple GPU"
     else:
-        device, name = torch.device("cpu"), f"CPU, {torch.get_num_threads()} threads"
+        device, name = torch.device("cpu"), f"CPU, {one_or_many(torch.get_num_threads(), 'thread')}"
         reason = "no GPU: exact and repeatable on any CPU"
     if recipe.model.dtype != "auto":
         dtype, reason = getattr(torch, recipe.model.dtype), "the recipe asks for it"

@@ -85,7 +85,7 @@ class Plan:
         """The plan after an out-of-memory in a step: half the row, then recompute, then None."""
         if self.max_samples_per_row > 1:
             half = self.max_samples_per_row // 2
-            change = f"step {step}: out of memory, {half} samples a row"
+            change = f"step {step}: out of memory, {half} sample{'s' * (half > 1)} a row"
             return dataclasses.replace(self, samples_per_row=half, changes=(*self.changes, change))
         if not self.recompute:
             change = f"step {step}: out of memory, recompute activations"
@@ -314,9 +314,9 @@ def describe(plan: Plan, batch_size: int) -> list[str]:
         + (", what its prompts begin with once" if plan.shared_prefix else "")
         + (f", on each of {plan.ranks} ranks" if plan.ranks > 1 else "")
     )
-    m = plan.memory
+    m, batch = plan.memory, plan.evaluation_batch
     if plan.cache_tokens is None or not m:
-        return [f"{rows}; {plan.evaluation_batch} questions at a time"]
+        return [f"{rows}; {batch} question{'s' * (batch > 1)} at a time"]
     form = f" ({plan.quantization})" if plan.quantization else ""
     if plan.quantization == "nf4":
         form = " in NF4, kept dequantised" if plan.dequantized else " in NF4"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ragtune.base.text import size_of
+from ragtune.base.text import one_or_many, size_of
 from ragtune.publish.hub import files_to_send
 from ragtune.publish.settings import SETTINGS
 from ragtune.recipe.schema import Publish
@@ -42,10 +42,10 @@ def preview_text(publish: Publish, folder: Path, card: str, settings: str) -> st
         (
             f"Would push {what} to {publish.repo}, {visible} if it is made:",
             *(f"  {size_of(size):>9}  {name}" for name, size in sorted(files.items())),
-            f"  {size_of(sum(files.values())):>9}  in {len(files)} files",
+            f"  {size_of(sum(files.values())):>9}  in {one_or_many(len(files), 'file')}",
             _NOT_ASKED,
             f"\nThe card ({CARD}) begins:\n",
             *(f"  {line}".rstrip() for line in lines[:_SHOWN]),
-            *([f"  … and {more} more lines"] if more > 0 else []),
+            *([f"  … and {one_or_many(more, 'more line')}"] if more > 0 else []),
         )
     )

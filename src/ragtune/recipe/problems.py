@@ -7,7 +7,7 @@ import typing
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ragtune.base.text import nearest, shortened
+from ragtune.base.text import nearest, one_or_many, shortened
 from ragtune.recipe.keys import all_keys, describe_key, field_of, section_of
 from ragtune.recipe.section import Section
 from ragtune.recipe.starter import STARTERS
@@ -35,7 +35,7 @@ def problems_in(
         by_key.setdefault(_key_of(problem["loc"], root), []).append(problem)
     lines = [_describe(key, by_key[key], root, where, places) for key in list(by_key)[:_PROBLEMS]]
     if len(by_key) > _PROBLEMS:
-        lines.append(f"{where}: and {len(by_key) - _PROBLEMS:,} problems more.")
+        lines.append(f"{where}: and {one_or_many(len(by_key) - _PROBLEMS, 'problem')} more.")
     return "\n".join(lines)
 
 

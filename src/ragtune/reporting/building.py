@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from ragtune.base.screen.console import heading, note
 from ragtune.base.screen.visible import in_line
-from ragtune.base.text import shortened
+from ragtune.base.text import one_or_many, shortened
 from ragtune.building.figures import BuildFigures, where
 from ragtune.building.retrieval.compare import DEPTHS, Comparison
 from ragtune.data.example import Example
 from ragtune.reporting.tables import FigureTable
 from ragtune.reporting.terminal import rate_cell
-from ragtune.reporting.wording import RECALL, one_or_many
+from ragtune.reporting.wording import RECALL
 
 _FILES = 3
 """Files that could not be read, by their names."""
@@ -90,9 +90,11 @@ def _lines(figures: BuildFigures) -> list[str]:
 
 def comparison_table(compared: Comparison) -> FigureTable:
     """Retrievers side by side, in %, and the paired differences between them, in points."""
-    lost = f"; {compared.unanswered:,} that no passage answers are left out"
+    that = "that no passage answers"
+    lost = f"; {one_or_many(compared.unanswered, f'{that} is', f'{that} are')} left out"
     table = FigureTable(
-        f"{compared.questions:,} questions with a right passage among the first, in % (95 % interval)",
+        f"{one_or_many(compared.questions, 'question')} with a right passage among the first, in % (95 % "
+        "interval)",
         f"differences are paired{lost * bool(compared.unanswered)}",
         ("retriever", *map(str, DEPTHS)),
     )

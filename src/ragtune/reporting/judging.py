@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing_extensions import TypedDict  # pydantic wants this one, before Python 3.12
 
 from ragtune.base.screen.visible import in_line
+from ragtune.base.text import one_or_many
 from ragtune.reporting.tables import FigureTable
 from ragtune.reporting.terminal import rate_cell
 from ragtune.scoring.judging import Agreement, Judged
@@ -45,8 +46,8 @@ ROWS = (
 def judged_table(found: JudgedRun) -> FigureTable:
     """The judge's figures, and how far it agrees with the headline and with itself, in %."""
     table = FigureTable(
-        f"{found['n']:,} answers {found['which']} tuning, judged by {in_line(found['model'])}, in % "
-        "(95 % interval)",
+        f"{one_or_many(found['n'], 'answer')} {found['which']} tuning, judged by {in_line(found['model'])}, "
+        "in % (95 % interval)",
         cost_of(found),
         ("of the answers", "", "Cohen's kappa"),
     )
@@ -67,9 +68,10 @@ def judged_table(found: JudgedRun) -> FigureTable:
 
 def cost_of(found: JudgedRun) -> str:
     """What failed, what was left out, and what it took."""
+    refused = one_or_many(found["refused"], "refusal isn't", "refusals aren't")
     words = (
-        f"prompt {found['prompt']}; {found['failed']:,} verdicts failed, {found['refused']:,} refusals aren't "
-        f"judged; {found['requests'] - found['kept']:,} requests, {found['kept']:,} kept ones"
+        f"prompt {found['prompt']}; {one_or_many(found['failed'], 'verdict')} failed, {refused} judged; "
+        f"{one_or_many(found['requests'] - found['kept'], 'request')}, {one_or_many(found['kept'], 'kept one')}"
         f"{_tokens(found)}"
     )
     if found["again"] is None:

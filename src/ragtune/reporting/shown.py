@@ -11,8 +11,8 @@ from rich.text import Text
 
 from ragtune.base.screen import notebook
 from ragtune.base.screen.visible import in_line, visible
+from ragtune.base.text import one_or_many
 from ragtune.reporting.answers import AnswerRow
-from ragtune.reporting.wording import one_or_many
 
 T = TypeVar("T", bound=Mapping[str, Any])
 _MARKS = {True: ("✓", "green"), False: ("✗", "red")}

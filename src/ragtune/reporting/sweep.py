@@ -9,9 +9,10 @@ from markupsafe import Markup
 
 from ragtune.base.files import writing
 from ragtune.base.screen.visible import in_line
+from ragtune.base.text import one_or_many
 from ragtune.reporting.tables import FigureTable
 from ragtune.reporting.terminal import rate_cell
-from ragtune.reporting.wording import one_or_many, package_text, points, rate, rendered
+from ragtune.reporting.wording import package_text, points, rate, rendered
 from ragtune.scoring.seeds import Spread
 from ragtune.scoring.sweep import CRAG, PointRow, Results, Sides
 
@@ -140,7 +141,8 @@ def _verdict(ended: Sequence[PointRow], seeds: int) -> str:
         low, high = points(figure["low"]), points(figure["high"])
         return (
             f"{label} is better than the runner-up by {points(figure['value'])} points ({low} … {high}), "
-            f"over {one_or_many(behind['n'], 'question', 'questions')} and {len(behind['seeds'])} seeds."
+            f"over {one_or_many(behind['n'], 'question', 'questions')} and "
+            f"{one_or_many(len(behind['seeds']), 'seed')}."
         )
     alike = [_plain(row) for row in ended[1:] if not row["apart"]]
     return f"{label} has the highest figure; not told apart from it: {'; '.join(alike)}."

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ragtune.base.screen.console import STYLES, console, heading, note, show, warn
 from ragtune.base.screen.visible import in_line
-from ragtune.base.text import shortened
+from ragtune.base.text import one_or_many, shortened
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example
 from ragtune.data.opening import Opening
@@ -25,6 +25,7 @@ from ragtune.reporting.wording import (
     REFUSALS,
     UNSURE,
     asked_again,
+    not_asked,
     probability,
 )
 from ragtune.scoring.citations import CitationFigures
@@ -57,11 +58,11 @@ def comparison_table(comparison: Comparison) -> FigureTable:
     metric, intervals, whole = comparison["metric"], comparison["intervals"], comparison["all"]
     up, down = _changes(metric)
     table = FigureTable(
-        f"{comparison['n']:,} questions, in % (95 % interval)",
+        f"{one_or_many(comparison['n'], 'question')}, in % (95 % interval)",
         f"by {metric}, accepted answers: {comparison['answers']}; "
         f"{comparison['fixed']} {up}, {comparison['broken']} {down} "
         f"(McNemar's {probability(comparison['mcnemar_p'])}); "
-        f"{comparison['changed']} answers changed",
+        f"{one_or_many(comparison['changed'], 'answer')} changed{_unasked(whole, sides='before and after')}",
         ("metric", *_WHICH),
     )
     for name, difference in comparison["difference"].items():
@@ -70,7 +71,7 @@ def comparison_table(comparison: Comparison) -> FigureTable:
     table.add_section()
     over_all = cast("dict[str, Figures]", whole["intervals"])
     sides = [over_all[which][metric] for which in _WHICH]
-    table.add_row(f"{metric}, {_of_all(whole)}", *_cells(sides))
+    table.add_row(f"{metric}, all {whole['n']:,}", *_cells(sides))
     before, after = (comparison["cut"][which] for which in ("before", "after"))
     if before is not None and after is not None:
         table.add_row(CUT, f"{before:,}", f"{after:,}", f"{after - before:+,}")
@@ -91,8 +92,8 @@ def metrics_table(metrics: Metrics) -> FigureTable:
     whole = metrics["all"]
     table = FigureTable(
         "in % (95 % interval)",
-        f"accepted answers: {metrics['answers']}",
-        ("metric", f"{metrics['n']:,} answerable", _of_all(whole)),
+        f"accepted answers: {metrics['answers']}{_unasked(whole)}",
+        ("metric", f"{metrics['n']:,} answerable", f"all {whole['n']:,}"),
     )
     over_all = cast("Figures", whole["intervals"])
     for metric, figure in metrics["intervals"].items():
@@ -113,7 +114,7 @@ def runs_table(result: Runs) -> FigureTable:
     """Runs against the first of them, by the headline metric, in %."""
     metric = result["metric"]
     table = FigureTable(
-        f"{metric}, {result['n']:,} questions in common, in % (95 % interval)",
+        f"{metric}, {one_or_many(result['n'], 'question')} in common, in % (95 % interval)",
         f"accepted answers: {result['answers']}",
         ("run", metric, "less the first", *_changes(metric), "p"),
     )
@@ -214,9 +215,10 @@ def _changes(metric: str) -> tuple[str, str]:
     return ("better", "worse") if metric in GRADED else ("fixed", "broken")
 
 
-def _of_all(whole: WholeSet) -> str:
-    bound = " (at least)" if whole["lower_bound"] else ""
-    return f"all {whole['n']:,}{bound}"
+def _unasked(whole: WholeSet, *, sides: str = "") -> str:
+    """What a table's last words say of the questions that were not asked, if there are any."""
+    left = whole["n"] - whole["asked"]
+    return f"; of all {whole['n']:,} {not_asked(left, sides=sides)}" if left else ""
 
 
 def _add_refusals(table: FigureTable, sides: Sequence[Mapping[str, Any]]) -> None:

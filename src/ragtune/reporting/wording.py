@@ -16,6 +16,7 @@ from jinja2.nodes import EvalContext
 from markupsafe import Markup, escape
 
 from ragtune.base.screen.visible import BEGIN, END, named, visible
+from ragtune.base.text import one_or_many
 from ragtune.scoring.reasked import Reasked, is_other
 
 METRICS = {
@@ -143,9 +144,20 @@ def probability(p: float) -> str:
     return "p < 0.001" if p < _TINY else f"p = {p:.3f}"
 
 
-def one_or_many(number: int, one: str, many: str) -> str:
-    """1 question, 2 questions."""
-    return f"{count(number)} {one if number == 1 else many}"
+def not_asked(number: int, *, sides: str = "") -> str:
+    """What figures over all questions of a set are, if so many of these were not asked.
+
+    Args:
+        number: of these questions.
+        sides: `before and after`, where there is a difference beside the two.
+    """
+    bounds = (
+        f"{sides} are lower bounds, the difference is no bound"
+        if sides
+        else "these are lower bounds"
+    )
+    count_as = "counts" if number == 1 else "count"
+    return f"the {count(number)} not asked {count_as} as wrong, also in the intervals: {bounds}"
 
 
 def cell(text: object) -> str:
@@ -169,7 +181,8 @@ def asked_again(who: str, found: Reasked) -> str:
     if found["asked"] < found["of"]:
         some += (
             f" {count(found['asked'])} of {count(found['of'])} questions were asked again, drawn by the seed: "
-            f"of all, with a certainty of 95 %, at most {count(found['at_most'])} answers are otherwise."
+            "of all, with a certainty of 95 %, at most "
+            f"{one_or_many(found['at_most'], 'answer is', 'answers are')} otherwise."
         )
     if metric not in found["difference"]:
         return f"{words}.{some}"
@@ -241,5 +254,5 @@ _ENVIRONMENT.filters["literal"] = repr
 _ENVIRONMENT.globals |= {
     "METRICS": METRICS, "GRADED": GRADED, "ACCEPTED": ACCEPTED, "REFUSALS": REFUSALS, "CITATIONS": CITATIONS,
     "QUOTES": QUOTES,
-    "RECALL": RECALL, "RECALL_OF": RECALL_OF, "asked_again": asked_again,
+    "RECALL": RECALL, "RECALL_OF": RECALL_OF, "asked_again": asked_again, "not_asked": not_asked,
 }  # fmt: skip

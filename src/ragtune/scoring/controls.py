@@ -9,6 +9,7 @@ from typing import TypedDict
 
 from ragtune.base.errors import UsageError
 from ragtune.base.screen.console import warn
+from ragtune.base.text import one_or_many
 from ragtune.data.citations import said
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example, Passage
@@ -154,7 +155,12 @@ def control_examples(
         found += fitting
         left_out[name] = len(variants) - len(fitting)
         if left_out[name]:
-            warn(f"{title}: {left_out[name]:,} questions left out, whose prompts are too long.")
+            lost = one_or_many(
+                left_out[name],
+                "question left out, whose prompt is",
+                "questions left out, whose prompts are",
+            )
+            warn(f"{title}: {lost} too long.")
     return found, left_out
 
 
@@ -174,7 +180,7 @@ def control_figures(
         left_out: questions of each condition whose prompts were too long.
     """
     table = _Table(recipe, examples, answers)
-    titles = {AS_ASKED: f"as asked ({recipe.data.max_passages} passages)"}
+    titles = {AS_ASKED: f"as asked ({one_or_many(recipe.data.max_passages, 'passage')})"}
     titles |= {name: title for name, (title, _) in conditions(recipe).items()}
     found = (table.condition(name, title, left_out.get(name, 0)) for name, title in titles.items())
     return {

@@ -225,7 +225,11 @@ def _crag(recipe: Recipe, text: str | None, value: float) -> float:
 
 
 class WholeSet(TypedDict):
-    """Figures over all questions: `lower_bound` says whether some were not asked, and count as wrong."""
+    """Figures over all questions; those that were not asked count as wrong, in the intervals as well.
+
+    `lower_bound` says whether there are such: then each side's rates are lower bounds, and a difference of
+    two sides is no bound.
+    """
 
     n: int
     asked: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ragtune.base.errors import RagtuneError, UsageError
-from ragtune.base.text import nearest, shortened
+from ragtune.base.text import nearest, one_or_many, shortened
 from ragtune.scoring.metrics import METRICS
 from ragtune.scoring.score import Metrics
 
@@ -63,7 +63,7 @@ def require_reached(found: Metrics, wanted: dict[str, float]) -> None:
     ]
     if short:
         raise RagtuneError(
-            f"Not reached over {found['n']:,} questions: {'; '.join(short)}.",
+            f"Not reached over {one_or_many(found['n'], 'question')}: {'; '.join(short)}.",
             "All figures are above. A report shows the questions that are wrong: `ragtune report` with the "
             "same run, and the same data.eval.",
         )

@@ -1,19 +1,21 @@
-"""Which other processes a command will have, and that they begin at once: they import while this one does.
+"""What a command does before anything large is imported: it reads its recipe, and has other processes begin.
 
-Read by every command, it loads no torch; and what reads recipes only when a command begins.
+Those import while this one does. Read by every command, it loads no torch; and what reads recipes only when a
+command begins.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import wraps
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.base.text import one_or_many
 from ragtune.distributed.followers import Followers, early, followers_of
 from ragtune.distributed.place import VISIBLE, take_place
 
@@ -39,13 +41,11 @@ def shared(made: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
     def of(command: Callable[P, None]) -> Callable[P, None]:
         @wraps(command)
         def begun(*arguments: P.args, **named: P.kwargs) -> None:
-            given = signature(command).bind(*arguments, **named).arguments
-            found = None
-            # What a launcher started is there; and answers of a file are only counted.
-            if take_place() is None and given.get("predictions") is None:
-                found = _foreseen(
-                    given["target"], given.get("overrides"), given.get("run_dir"), made
-                )
+            given, found = _given(command, *arguments, **named), None
+            if take_place() is None:  # what a launcher started is there
+                recipe, folder = _read(given)
+                if given.get("predictions") is None:  # answers of a file are only counted
+                    found = _foreseen(recipe, folder, made)
             with early(*found) if found else nullcontext():
                 command(*arguments, **named)
 
@@ -54,14 +54,33 @@ def shared(made: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
     return of
 
 
-def _foreseen(
-    target: str, overrides: list[str] | None, run_dir: Path | None, made: str
-) -> tuple[list[int], str, *tuple[str, ...]] | None:
-    """What `early` is given, if that is known by now: where something is wrong, the command will say it."""
+def read_first(command: Callable[P, None]) -> Callable[P, None]:
+    """A command that says what is wrong with its recipe before anything large is imported."""
+
+    @wraps(command)
+    def begun(*arguments: P.args, **named: P.kwargs) -> None:
+        _read(_given(command, *arguments, **named))
+        command(*arguments, **named)
+
+    return begun
+
+
+def _given(command: Callable[P, None], *arguments: P.args, **named: P.kwargs) -> dict[str, Any]:
+    return signature(command).bind(*arguments, **named).arguments
+
+
+def _read(given: Mapping[str, Any]) -> tuple[Recipe, Path]:
+    """The recipe that a command names, and the directory of its run. Raises as `find_recipe` does."""
     from ragtune.stages.target import find_recipe  # noqa: PLC0415 - as the module says
 
+    return find_recipe(given["target"], given.get("overrides") or (), given.get("run_dir"))
+
+
+def _foreseen(
+    recipe: Recipe, folder: Path, made: str
+) -> tuple[list[int], str, *tuple[str, ...]] | None:
+    """What `early` is given, if that is known by now: where something is wrong, the command will say it."""
     with suppress(RagtuneError, OSError):
-        recipe, folder = find_recipe(target, overrides or (), run_dir)
         devices = numbered(recipe.devices, _gpus_seen())
         # More than there are processors would keep this process from its own imports.
         several = 1 < len(devices) <= (os.cpu_count() or 1)
@@ -112,7 +131,7 @@ def numbered(asked: str | int | list[int], there: int) -> list[int]:
         raise UsageError(f"devices: {asked} names a GPU twice.", "Name each once.")
     if there and not set(wanted) <= set(range(there)):
         raise UsageError(
-            f"devices: {asked}, and this machine has {there} GPU{'s' * (there > 1)}.",
+            f"devices: {asked}, and this machine has {one_or_many(there, 'GPU')}.",
             f"Name at most {there}, or a list of numbers from 0 to {there - 1}.",
         )
     return wanted

@@ -16,6 +16,7 @@ from ragtune.base.files import sha256, write_json
 from ragtune.base.screen.console import note
 from ragtune.base.screen.notebook import one_output
 from ragtune.base.screen.progress import busy
+from ragtune.base.text import one_or_many
 from ragtune.building.synthesis.answers import Answers, Request
 from ragtune.building.synthesis.reply import without_thought
 from ragtune.building.synthesis.server import Server
@@ -206,7 +207,8 @@ def _again(asked: Sequence[_Case], count: int, seed: int) -> set[str]:
     turning = [case.example for case in asked if case.turns]
     if count and len(turning) < len(asked):
         note(
-            f"Of {len(asked):,} answers {len(asked) - len(turning):,} have a single passage (or the same ones "
+            f"Of {len(asked):,} answers {one_or_many(len(asked) - len(turning), 'has', 'have')} a single "
+            "passage (or the same ones "
             f"turned round): only the other {len(turning):,} can be judged once more."
         )
     return {example.qid for example in drawn(turning, count, f"again:{seed}")}
@@ -227,8 +229,10 @@ def _asked(
     if new:
         characters = sum(len(one.messages[0]["content"]) for one in new)
         note(
-            f"To {server.endpoint} go {len(new):,} requests ({characters:,} characters: questions, answers and "
-            f"passages) for {server.settings.model}; {len(requests) - len(new):,} are answered already."
+            f"{one_or_many(len(new), 'request goes', 'requests go')} to {server.endpoint} ({characters:,} "
+            "characters: questions, answers and "
+            f"passages) for {server.settings.model}; {one_or_many(len(requests) - len(new), 'is', 'are')} "
+            "answered already."
         )
         server.ask(new, answers, "judging")
     took = [answers.known[one.key] for one in new]

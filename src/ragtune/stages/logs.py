@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from ragtune.base.errors import UsageError
 from ragtune.base.files import read_jsonl
 from ragtune.base.screen.console import note
-from ragtune.base.text import named, shortened
+from ragtune.base.text import named, one_or_many, shortened
 from ragtune.scoring.paired import Logs, PairedTask, paired
 
 _SAMPLES = re.compile(r"samples_(?P<task>.+)_(?P<time>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d[.\d]*)\.jsonl")
@@ -192,7 +192,8 @@ def _pair(first: Log, second: Log) -> PairedTask:
     left_out = len(first.asked.keys() ^ second.asked.keys())
     if left_out:
         note(
-            f"{left_out:,} questions are in one of {first.path} and {second.path} alone; "
+            f"{one_or_many(left_out, 'question is', 'questions are')} in one of {first.path} and "
+            f"{second.path} alone; "
             f"the figures are over the {len(common):,} that both answer."
         )
     return {

@@ -9,6 +9,7 @@ from pathlib import Path
 from ragtune.answering.local import Local
 from ragtune.answering.prediction import Prediction, read_predictions, write_predictions
 from ragtune.base.screen.console import note
+from ragtune.base.text import one_or_many
 from ragtune.data.example import Example
 from ragtune.data.select import drawn
 from ragtune.model.hardware import plain
@@ -75,7 +76,10 @@ def _as_many_as_needed(context: Context, engine: Local, partial: Path) -> list[P
     found = ask(first)
     again = Answers.of(found)
     if rest and not settled(own, again):
-        note(f"{changed_in(own, again):,} answers changed: the other {len(rest):,} are asked, too.")
+        note(
+            f"{one_or_many(changed_in(own, again), 'answer')} changed: the other "
+            f"{one_or_many(len(rest), 'is', 'are')} asked, too."
+        )
         found += ask(rest)
     places = {example.qid: place for place, example in enumerate(context.asked)}
     return sorted(found, key=lambda one: places[one.qid])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ragtune.base.errors import UsageError
 from ragtune.base.screen.console import note, warn
-from ragtune.base.text import shortened
+from ragtune.base.text import one_or_many, shortened
 from ragtune.data.example import Example, is_text
 from ragtune.data.prepare import asked, how_of, load_examples, source_of
 from ragtune.data.read import read_examples, records
@@ -44,13 +44,21 @@ def score_file(recipe: Recipe, path: str, run_dir: Path) -> Metrics:
     if missing:
         more = " …" if len(missing) > _NAMED else ""
         warn(
-            f"{len(missing):,} of {len(wanted):,} questions have no prediction and count as wrong: "
-            f"{', '.join(missing[:_NAMED])}{more}"
+            one_or_many(
+                len(missing),
+                f"of {len(wanted):,} questions has no prediction and counts",
+                f"of {len(wanted):,} questions have no prediction and count",
+            )
+            + f" as wrong: {', '.join(missing[:_NAMED])}{more}"
         )
     if more_than_asked := len(found.keys() - wanted):
         note(
-            f"{more_than_asked:,} predictions are of questions that the recipe does not ask: they count "
-            "among all."
+            one_or_many(
+                more_than_asked,
+                "prediction is of a question that the recipe does not ask: it counts",
+                "predictions are of questions that the recipe does not ask: they count",
+            )
+            + " among all."
         )
     return metrics_of(score_answers(recipe, questions, Answers(found), wanted=wanted))
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from ragtune.base.errors import UsageError
 from ragtune.base.screen.console import note
+from ragtune.base.text import one_or_many
 from ragtune.data.citations import said
 from ragtune.data.encode import Encoder, Sample
 from ragtune.data.example import Example
@@ -77,9 +78,10 @@ def wrong_answers(recipe: Recipe, examples: Sequence[Example], path: str) -> dic
     kinds = Counter(_kind(recipe, e, texts[e.qid]) for e in wrong)
     listed = ", ".join(f"{kinds[kind]:,} {kind}" for kind in _KINDS if kinds[kind])
     note(
-        f"train.preference: {len(wrong):,} of {len(examples):,} training examples were answered wrongly, and "
-        f"are the pairs ({listed}); {sum(right):,} were right, {len(examples) - len(asked):,} have no answer "
-        "there."
+        f"train.preference: of {len(examples):,} training examples "
+        f"{one_or_many(len(wrong), 'was', 'were')} answered wrongly, which makes the pairs ({listed}); "
+        f"{one_or_many(sum(right), 'was', 'were')} right, "
+        f"{one_or_many(len(examples) - len(asked), 'has', 'have')} no answer there."
     )
     return {e.qid: texts[e.qid] for e in wrong}
 

@@ -40,6 +40,8 @@ def run(context: Context) -> Comparison | None:
         note(f"The run in {context.folder.path} is finished: no stage is repeated.")
     elif context.ranks:
         context.ranks.start()  # while the check looks
+    if not finished and (titles := _titles_there(context)):
+        note(f"Finished before, and kept: {', '.join(titles)}.")
     check(context)
     if not finished and needs_bitsandbytes(context.recipe):
         import_ahead()  # while the data are prepared
@@ -227,14 +229,29 @@ def _ask_gguf(context: Context) -> None:
 
 def _finished(context: Context) -> bool:
     """Whether nothing is left to be made."""
-    folder, publish = context.folder, context.recipe.publish
-    places = [place_of(folder, stage_named(name)) for name in _stages(context)]
-    if publish.format != "adapter":
-        places.append(folder.merged)
-    if publish.format == "gguf":
-        places.append(folder.gguf)
-    pushed = read_if_whole(folder.published).get("repo")
-    return all(place.is_dir() for place in places) and pushed == publish.repo
+    pushed = read_if_whole(context.folder.published).get("repo")
+    there = all(_is_there(context, name) for name in _every_stage(context))
+    return there and pushed == context.recipe.publish.repo
+
+
+def _titles_there(context: Context) -> list[str]:
+    """The headings under which nothing is left to be made; two stages have the same."""
+    left: dict[str, bool] = {}
+    for name in _every_stage(context):
+        title = stage_named(name).title
+        left[title] = left.get(title, False) or not _is_there(context, name)
+    return [title for title, something in left.items() if not something]
+
+
+def _every_stage(context: Context) -> tuple[str, ...]:
+    """What a run makes, but for what it asks again of what it merged."""
+    form = context.recipe.publish.format
+    merged = () if form == "adapter" else ("merged",)
+    return (*_stages(context), *merged, *(("gguf",) if form == "gguf" else ()))
+
+
+def _is_there(context: Context, name: str) -> bool:
+    return place_of(context.folder, stage_named(name)).is_dir()
 
 
 def _where(context: Context) -> None:
@@ -252,7 +269,8 @@ def _where(context: Context) -> None:
     ):
         if path.exists():
             note(f"  {path}  {what}")
-    note(f"{sum(summary_of(context)['times'].values()):.0f} s in all.")
+    took = sum(summary_of(context)["times"].values())  # not what the signs of life count
+    note(f"The stages alone took {took:.0f} s, those of earlier commands included.")
     if not context.recipe.publish.repo:
         command = command_line("ragtune", "push", folder.path)
         # In one line, however narrow the terminal: it is there to be copied.

@@ -14,6 +14,7 @@ from ragtune.answering.prediction import read_predictions
 from ragtune.base.commands import command_line
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.screen.console import note
+from ragtune.base.text import one_or_many
 from ragtune.data.example import Example
 from ragtune.data.prepare import load_examples
 from ragtune.recipe.load import did_you_mean, load_recipe
@@ -205,5 +206,8 @@ def _common(everyone: Sequence[_Answers]) -> tuple[list[Example], list[str]]:
             "which `ragtune evaluate RUN data.eval=FILE` asks.",
         )
     if left_out := len(first.predictions) - len(asked):
-        note(f"{left_out:,} questions of {first.name} were not asked of all runs.")
+        note(
+            f"{one_or_many(left_out, f'question of {first.name} was', f'questions of {first.name} were')} not "
+            "asked of all runs."
+        )
     return found, asked

@@ -11,6 +11,7 @@ from rich.console import Group
 
 from ragtune.base.errors import UsageError
 from ragtune.base.screen.console import console, note, to_stderr
+from ragtune.base.text import one_or_many
 from ragtune.building.figures import FILES, Built
 from ragtune.building.retrieval.compare import verdicts
 from ragtune.data.example import Example
@@ -70,7 +71,10 @@ def show_findings(found: Sequence[Mapping[str, Any]]) -> None:
     """Print the page of what `ragtune.check` returned."""
     show_page([Finding(**one) for one in found])
     if failures := sum(one["level"] == "fail" for one in found):
-        note(f"The run would fail: {failures} of {len(found)} findings say so.")
+        note(
+            "The run would fail: "
+            f"{one_or_many(failures, f'of {len(found)} findings says', f'of {len(found)} findings say')} so."
+        )
 
 
 def show_built(built: Built) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ragtune.base.errors import is_out_of_memory
 from ragtune.base.screen.console import note
-from ragtune.base.text import first_line, shortened
+from ragtune.base.text import first_line, one_or_many, shortened
 from ragtune.data.encode import Sample
 from ragtune.model.fast.graph import capture, why_not
 from ragtune.model.fast.lora import drop_waiting
@@ -298,7 +298,7 @@ class Graphs:
 
     def _tell(self, without: float, within: float) -> None:
         sizes = self.sizes or []
-        words = f"rows as CUDA graphs, of {len(sizes)} size{'s' * (len(sizes) > 1)}"
+        words = f"rows as CUDA graphs, of {one_or_many(len(sizes), 'size')}"
         self.told(f"{words}: {within:.3f} s a row instead of {without:.3f}")
 
 

@@ -21,6 +21,7 @@ from ragtune.base.files import write_jsonl
 from ragtune.base.screen.console import note, warn
 from ragtune.base.screen.progress import progress
 from ragtune.base.stopping import finishing, stop_if_asked
+from ragtune.base.text import one_or_many
 from ragtune.data.encode import Encoder, Sample
 from ragtune.data.example import Example
 from ragtune.distributed.world import World
@@ -155,7 +156,8 @@ def train(model: PreTrainedModel, job: Job) -> tuple[Tuned, TrainResult]:
     tuned.eval()
     model.set_attn_implementation(own_attention)
     note(
-        f"Trained {result.steps} steps, {result.samples} samples, {result.tokens:,} tokens; "
+        f"Trained {one_or_many(result.steps, 'step')}, {one_or_many(result.samples, 'sample')}, "
+        f"{result.tokens:,} tokens; "
         + (f"{shown.tokens:,} of them since the break in " if checkpoint else "")
         + f"{result.seconds:.0f} s, {result.tokens_a_second:,.0f} tokens/s."
     )
@@ -221,16 +223,14 @@ def _describe(job: Job, tuned: Tuned) -> None:
     what = "full tuning, in float32" if job.recipe.full else job.recipe.lora.in_words
     note(
         f"{trainable_parameters(tuned):,} trainable parameters ({what}). "
-        f"{len(job.steps)} steps of {train.batch_size} samples."
+        f"{one_or_many(len(job.steps), 'step')} of {one_or_many(train.batch_size, 'sample')}."
     )
     for line in describe(job.plan, train.batch_size):
         note(line)
     if job.asking:
         times = "once" if job.asking.times == 1 else f"{job.asking.times} times in all"
-        note(
-            f"Every {train.eval_every} steps {job.asking.count} questions are asked, {times}"
-            f"{job.asking.cost}."
-        )
+        asked = one_or_many(job.asking.count, "question is", "questions are")
+        note(f"train.eval_every={train.eval_every}: {asked} asked, {times}{job.asking.cost}.")
     if train.keep == "best":
         warn(
             "train.keep: best chooses the checkpoint by its loss on the evaluation set, which is also "

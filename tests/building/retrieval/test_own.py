@@ -192,7 +192,7 @@ def test_what_is_unknown_is_counted_and_said_once(said: list[str]) -> None:
     retriever.search(QUESTIONS, 2)
     assert said[1:] == [
         "retriever: 2 of what <lambda> found are no passages of this corpus, and are left out; the first: 'no.md#1'.",
-        "retriever: <lambda> found at most 1 passages for a question; 2 were asked for.",
+        "retriever: <lambda> found at most 1 passage for a question; 2 were asked for.",
     ]
 
 

@@ -57,7 +57,7 @@ def test_what_is_missing_and_unknown_is_counted_and_said(tmp_path: Path, said: l
     assert file.of(asked[1:], 5) == [[]]
     assert said == [
         f"retrieval.retrieved: 2 of 3 ids in {path} are no passages of this corpus, and are left out; the first: x in line 1.",
-        f"retrieval.retrieved: 1 of 2 questions are not in {path}, and have no passages; the first: q2.",
+        f"retrieval.retrieved: 1 of 2 questions is not in {path}, and has no passages; the first: q2.",
     ]
 
 

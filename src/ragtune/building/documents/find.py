@@ -15,7 +15,7 @@ from ragtune.base.disk import named_path
 from ragtune.base.errors import UsageError
 from ragtune.base.screen.console import note, warn
 from ragtune.base.screen.progress import busy
-from ragtune.base.text import named, shortened
+from ragtune.base.text import named, one_or_many, shortened
 from ragtune.building.documents.archives import HIDDEN, LINK, is_hidden, members
 from ragtune.building.documents.encoding import require_encoding
 from ragtune.building.documents.kinds import (
@@ -201,7 +201,7 @@ class _Found:
     def say(self) -> None:
         for why, names in self.skipped.items():
             count = len(names)
-            line = f"Left out: {count:,} file{'s' * (count != 1)}, {why} ({named(sorted(names))})."
+            line = f"Left out: {one_or_many(count, 'file')}, {why} ({named(sorted(names))})."
             if why in (_UNKNOWN, _OUTSIDE, _CLOSED, LINK):
                 warn(line)
             else:

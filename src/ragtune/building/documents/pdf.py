@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from ragtune.base.commands import install
+from ragtune.base.text import one_or_many
 from ragtune.building.documents.document import Document, UnreadableError
 from ragtune.building.documents.layout import Line, first_word, over_pages, paragraphs
 from ragtune.building.documents.parts import Parts, needed
@@ -88,7 +89,7 @@ def _read(pdf: Any, name: str) -> Document:  # noqa: ANN401 - pypdfium2 is impor
 def _no_text(name: str, pages: int, lines: int) -> UnreadableError:
     what = "its fonts don't say which letters they show" if lines else "they are empty, or scanned"
     return UnreadableError(
-        f"{name}: no text can be read from its {pages:,} page{'s' * (pages != 1)}; {what}.",
+        f"{name}: no text can be read from its {one_or_many(pages, 'page')}; {what}.",
         "Recognise the letters first (`ocrmypdf IN.pdf OUT.pdf`), or set documents.reader: docling "
         f"({install('docling')}).",
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ragtune.base.reading import open_plain
 from ragtune.base.screen.console import note, warn
-from ragtune.base.text import named
+from ragtune.base.text import named, one_or_many
 from ragtune.building.documents.archives import Unpacked
 from ragtune.building.documents.document import Document, UnreadableError
 from ragtune.building.documents.files import read_file
@@ -106,7 +106,7 @@ def _begun(records: Iterator[Document]) -> Iterable[Document]:
 
 def _say(said: Said) -> None:
     for encoding, names in sorted(said.encodings.items()):
-        note(f"Read as {encoding}: {len(names):,} file{'s' * (len(names) != 1)} ({named(names)}).")
+        note(f"Read as {encoding}: {one_or_many(len(names), 'file')} ({named(names)}).")
     if said.without_text:
         tables = said.without_text
         note(
@@ -114,7 +114,7 @@ def _say(said: Said) -> None:
             "column is the text, documents.fields: {text: NAME} says so."
         )
     for name, count in said.empty.items():
-        warn(f"{name}: {count:,} record{'s' * (count != 1)} without text left out.")
+        warn(f"{name}: {one_or_many(count, 'record')} without text left out.")
     if said.silent:
         warn(
             f"Pages that show pictures and hold no text, and are left out: {named(said.silent)}. If they are "

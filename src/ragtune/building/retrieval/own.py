@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.screen.console import note, warn
 from ragtune.base.screen.progress import busy
-from ragtune.base.text import first_line, shortened
+from ragtune.base.text import first_line, one_or_many, shortened
 from ragtune.building.retrieval.found import read_found
 from ragtune.building.retrieval.known import Known
 from ragtune.building.retrieval.pieces import pieces
@@ -147,7 +147,8 @@ class _Own:
         if 0 < most < k and "few" not in self.told:
             self.told.add("few")
             note(
-                f"retriever: {self.name} found at most {most} passages for a question; {k} were asked for."
+                f"retriever: {self.name} found at most {one_or_many(most, 'passage')} for a question; {k} were "
+                "asked for."
             )
 
 

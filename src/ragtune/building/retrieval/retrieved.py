@@ -84,8 +84,9 @@ class Retrieved:
                 "Write each question's qid as the questions have it, or the question itself. "
                 + _FORM,
             )
+        are, have = ("is", "has") if len(missing) == 1 else ("are", "have")
         warn(
-            f"{_KEY}: {len(missing):,} of {len(asked):,} questions are not in {self.path}, and have no "
+            f"{_KEY}: {len(missing):,} of {len(asked):,} questions {are} not in {self.path}, and {have} no "
             f"passages; the first: {shortened(missing[0])}."
         )
 
@@ -125,8 +126,9 @@ def _tell(path: Path, ids: int, strange: int, first: str) -> None:
             "those that were built.",
         )
     if strange:
+        are, left = ("is no passage", "is") if strange == 1 else ("are no passages", "are")
         warn(
-            f"{_KEY}: {strange:,} of {ids:,} ids in {path} are no passages of this corpus, and are left out; "
+            f"{_KEY}: {strange:,} of {ids:,} ids in {path} {are} of this corpus, and {left} left out; "
             f"the first: {first}."
         )
 

@@ -13,6 +13,7 @@ from typing import IO
 from ragtune.base.files import appending, json_line, whole_lines
 from ragtune.base.lock import require_held
 from ragtune.base.screen.console import warn
+from ragtune.base.text import one_or_many
 from ragtune.building.synthesis.prompts import VERSION
 from ragtune.data.chat import Message
 from ragtune.data.example import is_text
@@ -92,7 +93,10 @@ def _read(path: Path) -> Iterator[Answer]:
         if answer is not None:
             yield answer
     if damaged:
-        warn(f"{path}: {damaged} damaged lines; what they answered is asked again.")
+        warn(
+            f"{path}: {one_or_many(damaged, 'damaged line; what it', 'damaged lines; what they')} answered is "
+            "asked again."
+        )
 
 
 def _answer(line: bytes) -> Answer | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ragtune.base.errors import UsageError
 from ragtune.base.screen.console import note, warn
-from ragtune.base.text import shortened
+from ragtune.base.text import one_or_many, shortened
 from ragtune.building.questions import Question
 from ragtune.building.synthesis.answers import Answers
 from ragtune.building.synthesis.assess import Asked, Assessment, Reason, assess
@@ -91,7 +91,10 @@ def generate(
     asked = Asked(chosen.passages, others, language, writer.name)
     found, before = assess(asked, answers.known), set(answers.known)
     if before and found.used:
-        note(f"Going on: {len(found.used):,} answers of {settings.model} are kept.")
+        kept = one_or_many(len(found.used), "answer")
+        note(
+            f"Going on: {kept} of {settings.model} {'is' if len(found.used) == 1 else 'are'} kept."
+        )
     if found.undecided:
         writer.announce(found.undecided)
     while found.wanted:
@@ -114,8 +117,10 @@ def _require_some(chosen: Chosen) -> None:
     if chosen.passages:
         return
     raise UsageError(
-        f"None of the {chosen.offered:,} passages can be asked for: {chosen.too_short:,} are too short "
-        f"(a passage needs {SHORTEST} letters, Japanese {SHORTEST_CJK}), {chosen.tables:,} are tables.",
+        f"None of the {one_or_many(chosen.offered, 'passage')} can be asked for: "
+        f"{one_or_many(chosen.too_short, 'is', 'are')} too short "
+        f"(a passage needs {SHORTEST} letters, Japanese {SHORTEST_CJK}), "
+        f"{one_or_many(chosen.tables, 'is a table', 'are tables')}.",
         "Set passages.size higher, or add documents with running text.",
     )
 
@@ -141,11 +146,15 @@ def _tell(settings: Generate, counts: Counts, found: Assessment) -> None:
     """Say what was kept, what was dropped and why, and what it cost."""
     if counts.chosen < settings.count:
         note(
-            f"{SECTION}.count asks for {settings.count:,} passages, and {counts.chosen:,} can be asked for: "
-            f"of {counts.offered:,}, {counts.too_short:,} are too short and {counts.tables:,} are tables."
+            f"{SECTION}.count asks for {one_or_many(settings.count, 'passage')}, and {counts.chosen:,} can be "
+            f"asked for: of {counts.offered:,}, {one_or_many(counts.too_short, 'is', 'are')} too short and "
+            f"{one_or_many(counts.tables, 'is a table', 'are tables')}."
         )
     say = note if counts.kept else warn
-    say(f"{counts.kept:,} of {counts.chosen:,} questions are kept" + ":" * bool(found.dropped))
+    say(
+        f"{counts.kept:,} of {counts.chosen:,} questions {'is' if counts.kept == 1 else 'are'} kept"
+        + ":" * bool(found.dropped)
+    )
     for reason, count in sorted(found.dropped.items(), key=lambda one: -one[1]):
         note(f"  {count:,} {reason.words}")
     if found.unreadable is not None:
@@ -160,10 +169,13 @@ def _tell(settings: Generate, counts: Counts, found: Assessment) -> None:
         cost = "The server doesn't say what that took in tokens"
     else:
         cost = f"{settings.model} read {counts.prompt_tokens:,} and wrote {counts.completion_tokens:,} tokens"
-        cost += f" ({counts.untold:,} requests, of which it isn't said, left out)" * bool(
-            counts.untold
+        cost += (
+            f" ({one_or_many(counts.untold, 'request')}, of which it isn't said, left out)"
+            * bool(counts.untold)
         )
-    note(f"{cost}: {counts.requests:,} requests, {counts.asked:,} of them in this run.")
+    note(
+        f"{cost}: {one_or_many(counts.requests, 'request')}, {counts.asked:,} of them in this run."
+    )
 
 
 def _question(settings: Generate, passage: Passage, reply: Reply) -> Question:

@@ -17,6 +17,7 @@ from ragtune.base.errors import UsageError
 from ragtune.base.files import remove, sha256
 from ragtune.base.screen.console import note
 from ragtune.base.screen.progress import busy
+from ragtune.base.text import one_or_many
 from ragtune.building.synthesis.answers import MOST, Answer, Answers, Request
 from ragtune.building.synthesis.writer import SECTION, how
 from ragtune.data.chat import Message
@@ -99,7 +100,8 @@ class Local:
     def announce(self, passages: Sequence[Passage]) -> None:
         """See `Writer.announce`."""
         note(
-            f"{self.settings.model} writes questions for {len(passages):,} passages on this machine: "
+            f"{self.settings.model} writes questions for {one_or_many(len(passages), 'passage')} on this "
+            "machine: "
             "no passage is sent anywhere."
         )
 

@@ -12,6 +12,7 @@ from ragtune.answering.prediction import Prediction
 from ragtune.answering.server import ask_all
 from ragtune.base.screen.console import note
 from ragtune.base.screen.progress import progress
+from ragtune.base.text import one_or_many
 from ragtune.building.synthesis.answers import MOST, Answer, Answers, Request
 from ragtune.building.synthesis.prompts import broken
 from ragtune.building.synthesis.writer import SECTION, how
@@ -41,7 +42,8 @@ class Server:
         check_address(self.endpoint, self.section)
         size = sum(len(passage.title) + len(passage.text) for passage in passages)
         note(
-            f"To {self.endpoint} go {len(passages):,} passages ({size:,} characters), each at most twice: "
+            f"{one_or_many(len(passages), 'passage goes', 'passages go')} to {self.endpoint} ({size:,} "
+            "characters), each at most twice: "
             f"{self.settings.model} writes a question, and is asked it with the passage and without. "
             "Nothing goes anywhere else."
         )

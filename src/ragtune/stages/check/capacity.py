@@ -9,7 +9,7 @@ import torch
 from ragtune.base.disk import existing_parent
 from ragtune.base.errors import UsageError
 from ragtune.base.memory import available_memory
-from ragtune.base.text import size_of
+from ragtune.base.text import one_or_many, size_of
 from ragtune.model.cpu_dtype import is_measured
 from ragtune.model.hardware import choose_hardware
 from ragtune.model.memory import Estimate, smallest
@@ -123,15 +123,15 @@ def looks(look: Look) -> None:
     times = steps // train.eval_every
     if times == 0:
         look.warn(
-            f"no question is asked: the {steps:,} steps end before train.eval_every = "
-            f"{train.eval_every:,}",
+            f"no question is asked: the {one_or_many(steps, 'step ends', 'steps end')} before "
+            f"train.eval_every = {train.eval_every:,}",
             "Set train.eval_every lower.",
         )
         return
     count = min(train.eval_answers, questions)
     # A trained token is read once, and goes back through the model at twice the cost.
     share = times * count * answer / (3 * steps * train.batch_size * sample)
-    words = f"{count} questions at each of {times} looks"
+    words = f"{one_or_many(count, 'question')} at each of {one_or_many(times, 'look')}"
     if share > 1:
         look.warn(
             f"{words}: answering them computes about {share:.1f} times what the training does",

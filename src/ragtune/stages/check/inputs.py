@@ -13,6 +13,7 @@ from ragtune.answering.harness import require_tasks
 from ragtune.base.errors import UsageError
 from ragtune.base.files import sha256
 from ragtune.base.processes import require_own_settings
+from ragtune.base.text import one_or_many
 from ragtune.base.web.network import hub_is_offline
 from ragtune.data import aio
 from ragtune.data.example import Example
@@ -50,8 +51,11 @@ def environment(look: Look) -> None:
 def recipe(look: Look) -> None:
     require_arguments(look.run.recipe)
     train = look.run.recipe.train
-    long = f"{train.steps} steps" if train.steps else f"{train.epochs:g} epochs"
-    look.say(f"{look.run.recipe.name}: {long} of {train.batch_size} samples")
+    if train.steps:
+        long = one_or_many(train.steps, "step")
+    else:
+        long = "1 epoch" if train.epochs == 1 else f"{train.epochs:g} epochs"
+    look.say(f"{look.run.recipe.name}: {long} of {one_or_many(train.batch_size, 'sample')}")
 
 
 def data(look: Look, split: str) -> None:
@@ -70,12 +74,13 @@ def data(look: Look, split: str) -> None:
     for kind, words in _NEAR.items():
         if found.near[kind]:
             look.warn(
-                f"{found.near[kind]:,} records are left out whose answer stands there only {words}",
+                one_or_many(found.near[kind], "record is", "records are")
+                + f" left out whose answer stands there only {words}",
                 "Correct the answers, or name the passages in positive_passage_indices.",
             )
     if found.whole and not found.chosen:
         raise UsageError(
-            f"Nothing of {source} would be selected ({found.read} records).",
+            f"Nothing of {source} would be selected ({one_or_many(found.read, 'record')}).",
             "Each question needs an answer that stands in one of its first data.max_passages passages.",
         )
     look.examples[split] = found.selected
@@ -128,11 +133,13 @@ def _read(source: str, files: list[Path], split: str, data: Data) -> _Records:
             chosen += 1
             selected += [example] if chosen <= _SHOWN else []
     whole = every or read < LOOK
-    words = f"{chosen:,} of {read:,} records are selected"
+    words = one_or_many(
+        chosen, f"of {read:,} records is selected", f"of {read:,} records are selected"
+    )
     if not whole:
         done, total = position[0]
         of = f", of about {round(read * total / done):,}" if done and total else ""
-        words = f"of the first {read} records {chosen} are selected{of}"
+        words = f"of the first {read} records {one_or_many(chosen, 'is', 'are')} selected{of}"
     return _Records(
         read,
         chosen,
@@ -151,7 +158,7 @@ def epochs(look: Look) -> None:
     times = train.epochs or (train.steps or 0) * train.batch_size / count
     if times > _MANY_EPOCHS:
         look.warn(
-            f"each of {count:,} examples is trained {times:.0f} times",
+            f"each of {one_or_many(count, 'example')} is trained {times:.0f} times",
             "So few examples are learnt by heart: lower train.steps, or bring more.",
         )
 
@@ -192,7 +199,7 @@ def general(look: Look) -> None:
         counts = [len(task.eval_docs) for task in tasks["tasks"].values()]
         asked = sum(min(count, settings.general_limit or count) for count in counts)
         parts = f" in {len(counts):,} tasks" if len(counts) > 1 else ""
-        look.say(f"{name}: {asked:,} of {sum(counts):,} documents{parts}")
+        look.say(f"{name}: {asked:,} of {one_or_many(sum(counts), 'document')}{parts}")
 
 
 def hub(look: Look) -> None:

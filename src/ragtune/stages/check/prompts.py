@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ragtune.base.errors import UsageError
+from ragtune.base.text import one_or_many
 from ragtune.data.counts import (
     ADVICE,
     TooLong,
@@ -99,8 +100,8 @@ def mask(look: Look) -> None:
         else "the stop token is not among them"
     )
     words = (
-        f"of {sample.qid} {len(sample.prompt_ids):,} prompt tokens are read and {len(sample.completion_ids)} "
-        f"trained: {'|'.join(parts)} ({stop})"
+        f"of the example {sample.qid}, {len(sample.prompt_ids):,} prompt tokens are read, "
+        f"{one_or_many(len(sample.completion_ids), 'is', 'are')} trained: {'|'.join(parts)} ({stop})"
     )
     read, opening = opening_tokens(encoder, sample.prompt_ids)
     excerpt = (
@@ -124,7 +125,8 @@ def truncation(look: Look) -> None:
     cut = sum(p is None or bool(p.passages_dropped or p.characters_cut) for p in prompts)
     if cut:
         look.warn(
-            f"{cut:,} of {len(prompts):,} prompts{look.which} lose passages or text",
+            f"{cut:,} of {len(prompts):,} prompts{look.which} {'loses' if cut == 1 else 'lose'} passages or "
+            "text",
             f"Prompts may have {encoder.max_prompt:,} tokens: lower data.max_passages, or raise "
             "prompt.max_tokens as far as the model reads.",
         )
@@ -142,7 +144,8 @@ def _control(look: Look, split: str) -> None:
         asked = run.remote and split == "eval"
         done = "broken by a blank for the server" if asked else "encoded as text"
         look.say(
-            f"{split}: {count:,} of {look.of(split, len(examples))} records write out tokens of the chat "
+            f"{split}: {count:,} of {look.of(split, len(examples))} records "
+            f"{'writes' if count == 1 else 'write'} out tokens of the chat "
             f"template (in {where}): {done}"
         )
 
@@ -155,7 +158,8 @@ def _lost_positives(look: Look, split: str) -> None:
     if not lost:
         return
     words = (
-        f"{split}: {lost:,} of {look.of(split, len(examples))} prompts lose every passage with an answer: "
+        f"{split}: {lost:,} of {look.of(split, len(examples))} prompts {'loses' if lost == 1 else 'lose'} "
+        "every passage with an answer: "
         f"{what_becomes(split, run.recipe.data)} (data.cut_positives)"
     )
     advice = (
@@ -211,12 +215,20 @@ def quotes(look: Look) -> None:
     ]
     if none := found.count(""):
         look.warn(
-            f"{none:,} of {look.of('train', len(found))} training answers have no quote before "
-            "them: they stand in no sentence of a positive",
+            f"{none:,} of {look.of('train', len(found))} training answers "
+            + (
+                "has no quote before it: it stands"
+                if none == 1
+                else "have no quote before them: they stand"
+            )
+            + " in no sentence of a positive",
             "They are trained without one. Answers that stand in a passage word for word have one.",
         )
     if len(found) > none:
-        look.say(f"{len(found) - none:,} training answers stand behind a quote")
+        look.say(
+            f"{one_or_many(len(found) - none, 'training answer stands', 'training answers stand')} behind a "
+            "quote"
+        )
 
 
 def citations(look: Look) -> None:
@@ -227,12 +239,14 @@ def citations(look: Look) -> None:
     counts = [len(positives_left(*one)) for one in answered]
     if none := counts.count(0):
         look.warn(
-            f"{none:,} of {look.of('train', len(counts))} training answers cite nothing: "
-            "no positive is shown with them",
+            f"{none:,} of {look.of('train', len(counts))} training answers "
+            + ("cites nothing" if none == 1 else "cite nothing")
+            + ": no positive is shown there",
             "Name the positives in the records (positive_passage_indices), or set data.cut_positives=drop.",
         )
     if cited := len(counts) - none:
-        words = f"{cited:,} training answers cite {sum(counts) / cited:.1f} passages each"
+        words = one_or_many(cited, "training answer cites", "training answers cite")
+        words += f" {sum(counts) / cited:.1f} passages each"
         computed = sum(e.positives_computed for e, _ in answered)
         more = f"; of {computed:,} those in which an answer stands, if only by chance"
         look.say(words + (more if computed else ""))
@@ -260,7 +274,7 @@ def vocabulary(look: Look) -> None:
             require_rows(tokenizer, ids, rows, f"data.{split}: question {example.qid}")
     count = sum(map(len, look.examples.values()))
     words = (
-        f"the stop token and all of {count:,} examples{look.which} are"
+        f"the stop token and all of {one_or_many(count, 'example')}{look.which} are"
         if count
         else "the stop token is"
     )

@@ -19,7 +19,7 @@ from ragtune.base.lock import locked
 from ragtune.base.screen.console import note, warn
 from ragtune.base.screen.notebook import one_output
 from ragtune.base.screen.progress import busy, progress
-from ragtune.base.text import shortened
+from ragtune.base.text import one_or_many, shortened
 from ragtune.recipe.load import save
 from ragtune.reporting.sweep import write_page
 from ragtune.scoring.seeds import halved, ranked
@@ -103,7 +103,8 @@ def _swept(where: SweepFolder, points: Sequence[Point], options: _Options) -> Re
         questions = where.copy_evaluation(points[0].recipe)
         one = _Sweep(where, points, options, questions)
         note(
-            f"{len(points)} points with {options.seeds} seeds each, in {where.path}: "
+            f"{one_or_many(len(points), 'point')} with {one_or_many(options.seeds, 'seed')} each, in "
+            f"{where.path}: "
             f"{counts['train']:,} examples are trained, {counts['held']:,} of other articles are held apart "
             f"to choose by, {counts['left_out']:,} that share an article with those are left out."
         )
