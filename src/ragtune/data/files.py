@@ -37,6 +37,7 @@ SUFFIXES = (
     ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json", ".json.gz", ".parquet", ".csv", ".tsv", ".xlsx",
 )  # fmt: skip
 
+_NESTED = (dict, list, tuple)
 _END = object()
 _UNPACKING = (OSError, EOFError, zlib.error)
 _PARQUET = (pa.ArrowException, OSError, ValueError, ArithmeticError, LookupError, TypeError)
@@ -169,14 +170,13 @@ def _loads(text: str, where: str) -> object:
 
 def _shallow(value: object, where: str) -> object:
     """The value, if it is not nested too deeply."""
-    level = [value]
+    level = [value] if isinstance(value, _NESTED) else []
     for _ in range(MAX_DEPTH):
         level = [
             inner
             for outer in level
-            if isinstance(outer, dict | list | tuple)
             for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list | tuple)
+            if isinstance(inner, _NESTED)
         ]
         if not level:
             return value

@@ -120,7 +120,7 @@ def all_encoded(
 
 
 def by_backend_alone(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether texts come to the `tokenizers` library as they are, and its ids back: some classes change them."""
+    """Whether the `tokenizers` library gets texts as they are, and its ids stay: some classes change them."""
     from transformers import PreTrainedTokenizerFast  # noqa: PLC0415 - large, and loaded with the tokenizer
 
     def encoding(kind: type) -> list[object]:
