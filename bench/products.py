@@ -1,14 +1,14 @@
-"""What products in 8 bits cost in answers: train.products=fp8 against null, seed by seed, on two sets.
+"""What products in 8 bits cost in answers: of training, of answers and of both, seed by seed, on two sets.
 
     python bench/products.py --data FOLDER --out FILE.json [--model FILE.gguf] [--seeds 8 | --seeds 3]
         [--sets jaquad,squad2] [--epochs 2] [--work FOLDER] [--seconds 540] [--at-once 4]
 
-FOLDER holds jaquad_rag.{train,dev}.jsonl.gz and squad2_rag.{train,dev}.jsonl.gz. Each seed is trained both
-ways, by the recipes of bench/quality.py and bench/refusing.py, and asked all development questions with its
-adapter over the base in the dtype, in NF4 and in 8 bits. The difference is that of the whole ways: fp8
-trained and asked in fp8, less the other. Its interval is given twice: questions drawn with replacement
-(paired), and Student's over the seeds. What --out has already is not made again, so that a call may be
-ended after --seconds and followed by another. --tiny: a trial on a CPU.
+FOLDER holds jaquad_rag.{train,dev}.jsonl.gz and squad2_rag.{train,dev}.jsonl.gz. Each seed is trained with
+train.products=fp8 and null, by the recipes of bench/quality.py and bench/refusing.py, and asked all development
+questions with its adapter over the base in the dtype, in NF4 and in 8 bits (evaluate.products=fp8). Differences
+are from what was trained and asked in the dtype. Their interval is given twice: questions drawn with
+replacement (paired), and Student's over the seeds. What --out has already is not made again, so that a call may
+be ended after --seconds and followed by another. --tiny: a trial on a CPU.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ragtune.base.files import read_json, write_json
 from ragtune.model import hardware
 from ragtune.model.fast.lora import fuse
 from ragtune.model.generation import stop_generation_at
-from ragtune.model.load import load_model
+from ragtune.model.load import load_model, multiply_in_8_bits
 from ragtune.model.lora import load_adapter
 from ragtune.scoring.score import Answers, score_answers
 from ragtune.scoring.statistics import DIFFERENCE, figures
@@ -48,6 +48,12 @@ OWN = {
 }
 WAYS = ("dtype", "fp8")
 BASES = ("dtype", "nf4", "fp8")
+COMPARED = {
+    "trained in fp8": ("fp8", "dtype"),
+    "asked in fp8": ("dtype", "fp8"),
+    "trained and asked in fp8": ("fp8", "fp8"),
+}
+"""The way of training, and the base that is asked."""
 
 
 def overrides_of(options: argparse.Namespace, which: str, way: str, seed: int) -> list[str]:
@@ -84,8 +90,9 @@ def unit(options: argparse.Namespace, which: str, way: str, seed: int) -> dict[s
             run.hardware,
             nf4=base == "nf4",
             dequantized=base == "nf4",
-            fp8=base == "fp8",
         )
+        if base == "fp8":
+            multiply_in_8_bits(model)
         stop_generation_at(model, run.encoder)
         tuned = load_adapter(model, run.folder.adapter).eval()
         fuse(tuned)
@@ -133,22 +140,26 @@ def told(units: list[dict[str, Any]], sets: list[str]) -> dict[str, Any]:
 
 
 def _difference(by: dict[Any, dict[str, Any]], sets: list[str], seeds: list[int]) -> dict[str, Any]:
-    def values(way: str, seed: int) -> list[int]:
-        return [int(c) for which in sets for c in by[which, way, seed]["right"][way]]
+    def values(way: str, base: str, seed: int) -> list[int]:
+        return [int(c) for which in sets for c in by[which, way, seed]["right"][base]]
 
-    pairs = [(values("fp8", seed), values("dtype", seed)) for seed in seeds]
-    gains = [[a - b for a, b in zip(*pair, strict=True)] for pair in pairs]
-    question = [statistics.mean(column) for column in zip(*gains, strict=True)]
-    each = [statistics.mean(row) for row in gains]
-    found: dict[str, Any] = {
+    bases = list(by[sets[0], WAYS[0], seeds[0]]["right"])
+    return {
         "seeds": seeds,
-        "questions": len(question),
+        "questions": len(values("dtype", "dtype", seeds[0])),
         "right": {
-            way: round(statistics.mean(itertools.chain(*(pair[i] for pair in pairs))), 4)
-            for i, way in ((1, "dtype"), (0, "fp8"))
+            f"{way} over {base}": round(
+                statistics.mean(itertools.chain(*(values(way, base, seed) for seed in seeds))), 4
+            )
+            for way in WAYS for base in bases
         },
-        "difference": figures({"all": question}, 0, DIFFERENCE)["all"],
-        "each_seed": [round(one, 4) for one in each],
+        "differences": {
+            name: _compared(
+                [[a - b for a, b in zip(values(*one, seed), values("dtype", "dtype", seed), strict=True)]
+                 for seed in seeds]
+            )
+            for name, one in COMPARED.items()
+        },
         "last_loss": {
             way: [by[which, way, seed]["loss"][-1] for which in sets for seed in seeds] for way in WAYS
         },
@@ -160,16 +171,22 @@ def _difference(by: dict[Any, dict[str, Any]], sets: list[str], seeds: list[int]
         },
         "asked": sum(by[which, "fp8", seed]["asked"] for which in sets for seed in seeds),
     }  # fmt: skip
-    if len(seeds) > 1:
-        wide = students.ppf(0.975, len(seeds) - 1) * statistics.stdev(each) / math.sqrt(len(seeds))
-        middle = statistics.mean(each)
-        found["difference_by_seeds"] = {
-            "value": middle,
-            "low": middle - wide,
-            "high": middle + wide,
-        }
-        lowest = min(found["difference"]["low"], found["difference_by_seeds"]["low"])
-        found["excludes_a_loss_of_two_points"] = lowest > -0.02  # noqa: PLR2004 - as it says
+
+
+def _compared(gains: list[list[int]]) -> dict[str, Any]:
+    """What is gained by questions, seed by seed; below zero it is lost."""
+    each = [statistics.mean(row) for row in gains]
+    question = [statistics.mean(column) for column in zip(*gains, strict=True)]
+    found: dict[str, Any] = {
+        **figures({"all": question}, 0, DIFFERENCE)["all"],
+        "each_seed": [round(one, 4) for one in each],
+    }
+    if len(each) > 1:
+        wide = students.ppf(0.975, len(each) - 1) * statistics.stdev(each) / math.sqrt(len(each))
+        by_seeds = [statistics.mean(each) - wide, statistics.mean(each) + wide]
+        found["by_seeds"] = [round(float(one), 4) for one in by_seeds]
+        lowest = min(found["low"], by_seeds[0])
+        found["excludes_a_loss_of_two_points"] = bool(lowest > -0.02)  # noqa: PLR2004 - as it says
     return found
 
 

@@ -39,7 +39,7 @@ from ragtune.model.fast.lora import fuse
 from ragtune.model.hardware import Hardware
 from ragtune.model.layout import row_size
 from ragtune.model.lora import attach
-from ragtune.model.nf4 import round_to_nf4
+from ragtune.model.nf4 import linear_layers, round_to_nf4
 from ragtune.model.plan import Plan, estimate_of, make_plan
 from ragtune.model.targets import ordinary_layers
 from ragtune.recipe.schema import Recipe
@@ -101,7 +101,7 @@ def build(
         model = hf.AutoModelForCausalLM.from_config(config)
         torch.set_default_dtype(torch.float32)
     if nf4 and dequantized:
-        round_to_nf4(model)
+        round_to_nf4(linear_layers(model))
     elif nf4:
         import bitsandbytes as bnb
 

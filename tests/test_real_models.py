@@ -26,6 +26,7 @@ from ragtune.model.gguf import _require_whole_words
 from ragtune.model.source import resolve
 from ragtune.recipe.schema import Model
 from ragtune.stages.context import Context
+from ragtune.stages.weights import load_weights
 from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
@@ -136,7 +137,7 @@ def test_a_converted_tokenizer_without_its_merges_is_refused() -> None:
 def test_gemma_with_the_notebooks_prompt_and_template(tmp_path: Path) -> None:
     one = Context(RECIPES / "quickstart-ja.yaml", run_dir=tmp_path)
     assert (
-        probe(one.load_weights(one.source, one.hardware)) is None
+        probe(load_weights(one, one.source, one.hardware)) is None
     )  # sliding windows and a head of 256
     encoder = one.encoder
     tokenizer = encoder.tokenizer

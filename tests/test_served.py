@@ -14,6 +14,7 @@ import ragtune
 from ragtune.answering.engine import encode_prompts
 from ragtune.answering.prediction import partial_line, read_predictions
 from ragtune.base.errors import UsageError
+from ragtune.stages import weights
 from ragtune.stages.context import Context
 from ragtune.stages.order import stage_named, work_of
 from ragtune.stages.road import make, working
@@ -42,7 +43,7 @@ def test_no_model_is_loaded_and_the_messages_are_those_of_the_prompt(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     served_recipe["prompt"]["system"] = "Be brief."
-    monkeypatch.setattr(Context, "load_weights", lambda *_, **__: pytest.fail("a model is loaded"))
+    monkeypatch.setattr(weights, "load_model", lambda *_, **__: pytest.fail("a model is loaded"))
     metrics = ragtune.evaluate(served_recipe, run_dir=tmp_path / "run")
     assert (metrics["n"], metrics["asked"], metrics["stopped"]) == (10, 10, 10)
     assert metrics["new_tokens"] is None

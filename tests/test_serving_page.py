@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 import ragtune
-from ragtune.stages.context import Context
+from ragtune.stages import weights
 from tests.asking.conftest import tuned  # noqa: F401 - a fixture
 from tests.asking.test_serve import until
 from tests.ports import free_port
@@ -132,7 +132,7 @@ def namespace(here: Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     found: dict[str, Any] = {}
     within_its_limit = own_answer(here)
     with monkeypatch.context() as within:
-        within.setattr(Context, "load_weights", lambda *_, **__: pytest.fail("weights are loaded"))
+        within.setattr(weights, "load_model", lambda *_, **__: pytest.fail("weights are loaded"))
         assert run_block("Reader.load", found, here).endswith(within_its_limit)
     return found
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,24 @@ def test_a_second_ctrl_c_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         stopping.uninstall()
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def test_what_else_there_is_to_stop_for_is_looked_for_behind_a_signal() -> None:
+    def look() -> None:
+        raise RuntimeError("another reason")
+
+    with stopping.stopping_for(look):
+        with stopping.stopping_for(lambda: None), pytest.raises(RuntimeError, match="another"):
+            stopping.stop_if_asked()
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(stopping.stop_if_asked).result()  # another thread's work goes on
+        stopping.ask()
+        try:
+            with pytest.raises(stopping.Stopped):
+                stopping.stop_if_asked()
+        finally:
+            stopping.uninstall()
+    stopping.stop_if_asked()
 
 
 @pytest.fixture

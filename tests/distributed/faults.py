@@ -57,6 +57,40 @@ def killed_before_they_meet() -> None:
     Ranks.start = lambda _: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
 
 
+def read_when_one_is_gone(path: str) -> None:
+    """Rank 0 begins to read the data, which the file is there for, and has read them when another is gone."""
+    from ragtune.data import prepare
+    from ragtune.distributed import followers
+
+    begin, original, started = followers.start, prepare.read_examples, list[Any]()
+
+    def start(*given: Any) -> Any:
+        started.append(begin(*given))
+        return started[-1]
+
+    def read(*given: Any) -> Any:
+        Path(path).touch()
+        (one,) = started
+        one.process.wait()
+        return original(*given)
+
+    followers.start = start
+    prepare.read_examples = read
+
+
+def killed_in_import(path: str) -> None:
+    """When there is such a file."""
+    while not Path(path).exists():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def broken_import(path: str) -> None:
+    while not Path(path).exists():
+        time.sleep(0.01)
+    raise ImportError("libtorch.so: not to be opened")
+
+
 def signal_in_check(number: int) -> None:
     """A signal comes while it is checked, when the other ranks have begun."""
     from ragtune.stages import run
@@ -208,6 +242,27 @@ def slow_answering() -> None:
         return original(*given)
 
     Local._rows = rows  # type: ignore[method-assign]
+
+
+def others_answer_first() -> None:
+    """No fault: rank 0 answers when another rank has, wherever there is more than one batch."""
+    from ragtune.answering.shared import Shared
+
+    original = Shared.lead
+
+    def lead(self: Any, batches: Any, room: Any, ask: Any) -> Any:
+        answered = [self._key("rows", index) for index in range(len(batches))]
+        begun = [len(batches) == 1]
+
+        def wait(batch: Any) -> Any:
+            while not any(begun):
+                begun.extend(map(self.world.has, answered))
+                time.sleep(0.01)
+            return ask(batch)
+
+        return original(self, batches, room, wait)
+
+    Shared.lead = lead  # type: ignore[method-assign]
 
 
 def soon_silent() -> None:

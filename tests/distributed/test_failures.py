@@ -99,6 +99,23 @@ def test_what_was_trained_is_written_also_when_a_rank_is_killed_by_then(
     assert (recipe.parent / "run" / WEIGHTS).is_file()
 
 
+@pytest.mark.parametrize(
+    ("fault", "how"),
+    [
+        ("killed_in_import", "it was killed by SIGKILL."),
+        ("broken_import", "it ended with exit code 99: .*ImportError: libtorch.so: not to be opened."),
+    ],
+)  # fmt: skip
+def test_a_rank_that_ends_while_it_imports_is_not_found_only_when_the_data_are_prepared(
+    ready: Ready, recipe: Path, fault: str, how: str
+) -> None:
+    begun = str(recipe.parent / "begun")
+    code, said = train(ready, recipe, rank0=("read_when_one_is_gone", begun), rank1=(fault, begun))
+    assert code == 1, said
+    assert re.search(f"Lost rank 1: {how}", said), said
+    assert not (recipe.parent / "run" / "data").exists()
+
+
 def test_rank_0_is_killed_and_nobody_is_left(ready: Ready, recipe: Path) -> None:
     code, said = train(ready, recipe, ranks=3, rank0=("signal_at_step", 5, signal.SIGKILL))
     assert code == -signal.SIGKILL, said

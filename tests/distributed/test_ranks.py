@@ -16,6 +16,7 @@ import ragtune
 from tests.conftest import make_records, tiny_recipe, write_records
 from tests.distributed.runs import (
     WEIGHTS,
+    answers_of,
     changed,
     files_of,
     logged,
@@ -39,10 +40,10 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(ready: Ready, recipe: Path) -> Callable[[int], Path]:
-    """A whole run on so many ranks; it is made once."""
+    """A whole run on so many ranks; it is made once. Beside none whose answers it could take."""
 
     def run(ranks: int) -> Path:
-        folder = recipe.parent / str(ranks)
+        folder = recipe.parent / str(ranks) / "run"
         if not folder.exists():
             said = do(ready, "run", recipe, folder, ranks)
             assert said.count(f"{ranks} ranks share the work.") == (ranks > 1)
@@ -111,6 +112,26 @@ def test_a_checkpoint_is_asked_on_several_ranks_as_on_one(
         assert done.returncode == 0, done.stdout + done.stderr
         assert ("2 ranks share the work." in done.stdout) == (ranks == 2)
     assert changed(tmp_path / "2", tmp_path / "1", "checkpoints/4") == 0
+
+
+def test_controls_are_those_of_one(
+    ready: Ready, recipe: Path, tmp_path: Path, whole: Callable[[int], Path]
+) -> None:
+    for ranks in (1, 2):
+        run = tmp_path / str(ranks) / "run"  # beside none whose answers it could take
+        shutil.copytree(whole(1), run)
+        asked = ["evaluate", str(recipe), f"devices={ranks}", "--run-dir", str(run), "--controls"]
+        done = ready.run(asked, faults={0: ("others_answer_first",)})
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert ("2 ranks share the work." in done.stdout) == (ranks == 2)
+    one, two = (tmp_path / n / "run" for n in "12")
+    for which in ("controls-before", "controls-after"):
+        assert changed(two, one, which) == 0
+        assert len(answers_of(two, which)) > 50
+    found, expected = (
+        json.loads((of / "eval/eval/controls.json").read_text("utf-8")) for of in (two, one)
+    )
+    assert found == expected
 
 
 def test_looks_at_the_evaluation_set_are_those_of_one_also_with_fewer_rows_than_ranks(

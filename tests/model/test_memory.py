@@ -511,7 +511,7 @@ def test_a_check_says_which_gpus_share_the_work(
 
 def test_weights_in_8_bits_take_what_dequantised_ones_do() -> None:
     eight, kept = plan_for(78.7, "train.products=fp8"), plan_for(78.7)
-    assert (eight.products, eight.dequantized, kept.products) == ("fp8", False, None)
+    assert (eight.products, eight.dequantized, kept.products) == ("fp8", True, None)
     assert eight.memory["weights"] == kept.memory["weights"]
     assert kept.memory["working"] < eight.memory["working"] < 1.6 * kept.memory["working"]
     assert "in FP8, in two layouts of what NF4 makes of them" in " ".join(describe(eight, 16))
@@ -530,8 +530,8 @@ def test_weights_in_8_bits_can_neither_stay_in_nf4_nor_be_spread() -> None:
     steps = [[(700, 10)] * 16]
     spread = notebook("model.quantization=null")
     assert make_plan(spread, GPU, llama(), steps, [700], 12 * GIB, ranks=2).spread
-    with pytest.raises(UsageError, match="needs about"):
-        make_plan(
-            notebook("model.quantization=null", "train.products=fp8"), GPU, llama(), steps, [700],
-            12 * GIB, ranks=2,
-        )  # fmt: skip
+    for key in ("train.products", "evaluate.products"):
+        asked = notebook("model.quantization=null", f"{key}=fp8")
+        with pytest.raises(UsageError, match="needs about") as caught:
+            make_plan(asked, GPU, llama(), steps, [700], 12 * GIB, ranks=2)
+        assert f"{key}=null" in caught.value.advice

@@ -147,6 +147,25 @@ def test_what_loading_and_training_take_is_read_while_rank_0_does_other_things(
         assert context.plan == plan
 
 
+def test_where_nothing_is_left_to_be_trained_the_samples_are_not_read_for_it(
+    following: _Following, tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    """An evaluation on other ranks than the training, or of other questions, has a plan of its own."""
+    told: list[dict[str, Any]] = []
+    first = Context(tiny_recipe, [], tmp_path / "run")
+    with working(first):
+        make(first, "questions")
+        first.folder.adapter.mkdir()
+        here = {"size": 2, "world": None, "gpus": list, "ready": True, "tell": told.append}
+        first.ranks = SimpleNamespace(**here)  # type: ignore[assignment]
+        assert first.plan
+    (order,) = told
+    following.do(order)
+    assert following.context is not None
+    assert "encoder" in vars(following.context)
+    assert not {"steps", "training_examples", "selected"} & vars(following.context).keys()
+
+
 def test_what_is_not_there_yet_is_no_matter_before_it_is_asked_for(
     following: _Following, order: dict[str, Any], tmp_path: Path
 ) -> None:

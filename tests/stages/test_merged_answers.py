@@ -129,7 +129,8 @@ def test_it_is_tried_again_where_answers_may_come_out_otherwise(
         ([], True),
         (["train.optimizer=adamw_8bit"], True),
         (["model.quantization=nf4"], False),
-        (["train.products=fp8"], False),
+        (["train.products=fp8"], True),
+        (["evaluate.products=fp8"], False),
         (["comes quantised"], False),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from ragtune.base.errors import UsageError
+from ragtune.base.stopping import stop_if_asked
 from ragtune.distributed.followers import Followers
 from ragtune.distributed.place import Place
+from ragtune.distributed.pulse import LostError, lost
 from ragtune.model.hardware import Gpu
 from ragtune.recipe.schema import Recipe
 from ragtune.stages import ranks
@@ -72,6 +74,31 @@ def test_ranks_are_told_to_import_ahead_what_takes_long(
     (followers,) = begun
     assert followers.devices == [0, 1]
     assert followers.command == ["ragtune.stages.begin", *told]
+
+
+def test_one_that_is_gone_is_heeded_until_the_others_have_work(
+    tiny_recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From then on what was made is written before this process ends."""
+    pulse = SimpleNamespace(lost=None)
+    world = SimpleNamespace(pulse=pulse, meet=lambda *_: [], agree=lambda _: None)
+    monkeypatch.setattr(ranks, "launched", lambda _: nullcontext(world))
+    with Ranks(recipe_for(tiny_recipe, 2)) as two:
+        two.start()
+        stop_if_asked()
+        two.tell({"do": "prepare"})
+        pulse.lost = lost("rank 1", "it was killed by SIGKILL")
+        with pytest.raises(LostError, match="Lost rank 1: it was killed by SIGKILL"):
+            stop_if_asked()
+        two.tell({"do": "load"})
+        stop_if_asked()
+        two.tell({"do": "prepare"})
+        stop_if_asked()
+    with Ranks(recipe_for(tiny_recipe, 2)) as others:
+        others.start()
+        with pytest.raises(LostError):
+            stop_if_asked()
+    stop_if_asked()
 
 
 def test_a_script_of_python_under_a_launcher_does_nothing_on_other_ranks(

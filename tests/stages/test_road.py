@@ -83,7 +83,7 @@ class World:
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     world = World(tmp_path)
     monkeypatch.setattr(road, "_function", world.function)
-    monkeypatch.setattr(Context, "load", lambda *_: None)
+    monkeypatch.setattr(Context, "load", lambda *_, **__: None)
     monkeypatch.setattr(Context, "pin", lambda _: world.commit)
     monkeypatch.setattr(summary, "reasked_of", lambda *_: None)
     return world

@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 import ragtune
+from ragtune.answering.local import Local
+from ragtune.answering.prediction import Prediction
 from ragtune.asking.opening import open_source
 from ragtune.base.errors import UsageError
 from ragtune.base.files import read_json
@@ -23,9 +25,11 @@ from ragtune.model.plan import Plan
 from ragtune.model.quantized import Quantized
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Recipe
+from ragtune.stages import train as stage
 from ragtune.stages.context import Context
 from ragtune.stages.order import ROAD, checkpoints_of, reads_of
 from ragtune.stages.road import make, working
+from ragtune.training.train import train
 
 FP8 = "train.products=fp8"
 
@@ -54,18 +58,57 @@ def test_a_whole_run(
     assert all(
         "lora_" in name for name in load_file(folder / "adapter" / "adapter_model.safetensors")
     )
+    again = "its weights are loaded again"
+    assert (out.count(again), out.index("steps of 4 samples") < out.index(again)) == (1, True)
     context = Context(folder)
-    assert layers(context.base()) == 14
-    assert layers(context.tuned()) == 14
+    assert layers(context.base()) == 0
+    assert layers(context.base(training=True)) == 14  # of the same weights
+    assert layers(context.tuned()) == 0
+    answers = folder / "eval" / "eval" / "after"
+    found = (answers / "predictions.jsonl").read_bytes()
+    shutil.rmtree(answers)
+    capsys.readouterr()
+    ragtune.evaluate(folder)  # by a base that never multiplied in 8 bits
+    assert (answers / "predictions.jsonl").read_bytes() == found
+    assert again not in capsys.readouterr().out
 
-    reader = open_source(folder, [])
-    reader.load()
-    assert reader._model is not None
-    assert layers(reader._model) == 14
-    plainly = open_source(folder, ["train.products=null"])  # it may be asked without
-    plainly.load()
-    assert plainly._model is not None
-    assert layers(plainly._model) == 0
+    for changes, count in ([], 0), (["evaluate.products=fp8"], 14):
+        reader = open_source(folder, changes)
+        reader.load()
+        assert reader._model is not None
+        assert layers(reader._model) == count
+
+
+@pytest.mark.usefixtures("allowed")
+@pytest.mark.parametrize("training", [None, "fp8"])
+def test_answers_by_it(
+    training: str | None,
+    tiny_recipe: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Which products a training has is not what answers have, and the other way round."""
+    tiny_recipe["evaluate"]["products"], tiny_recipe["train"]["products"] = "fp8", training
+    asked: list[int] = []
+    answer = Local.answer
+
+    def counted(engine: Local, *given: Any) -> list[Prediction]:
+        asked.append(layers(engine.model))
+        return answer(engine, *given)
+
+    trained: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Local, "answer", counted)
+        patch.setattr(
+            stage, "train", lambda base, job: (trained.append(layers(base)), train(base, job))[1]
+        )
+        ragtune.run(
+            tiny_recipe, "train.steps=2", "publish.format=adapter", run_dir=tmp_path / "run"
+        )
+    assert asked == [14, 14]
+    assert trained == [14 if training else 0]
+    loaded = capsys.readouterr().out.count("Loading ")
+    assert loaded == (1 if training else 3)
 
 
 @pytest.mark.usefixtures("allowed")
@@ -103,8 +146,14 @@ def _forget(one: Context) -> None:
 def test_what_reads_it(tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
     recipe = load_recipe(tiny_recipe)
     folder = Context(recipe, run_dir=tmp_path / "run").folder
-    read = {stage.name for stage in ROAD if "train.products" in reads_of(folder, stage, recipe)}
-    assert read == {stage.name for stage in ROAD} - {"data", "questions"}
+    read = {one.name for one in ROAD if "train.products" in reads_of(folder, one, recipe)}
+    asked_before = {"before", "controls before", "general before"}
+    by_the_adapter = {"general after"}
+    others = {"data", "questions"} | asked_before | by_the_adapter
+    assert read == {one.name for one in ROAD} - others
+    read = {one.name for one in ROAD if "evaluate.products" in reads_of(folder, one, recipe)}
+    assert asked_before | {"after", "merged answers"} <= read
+    assert "adapter" not in read
 
 
 def with_fp8(**model: str) -> Recipe:
@@ -166,10 +215,8 @@ def test_the_plan_keeps_it() -> None:
 
 
 def test_a_base_that_stays_quantised_is_refused() -> None:
-    plan = Plan(
-        "a GPU", "bfloat16", None, 8, recompute=False, optimizer="adamw", evaluation_batch=1
-    )
     base = Quantized("gptq with 4 bits", dequantized=False, mergeable=False)
-    planning._require_plain_products(plan, base)
-    with pytest.raises(UsageError, match=r"gptq with 4 bits\) and trained as it is"):
-        planning._require_plain_products(dataclasses.replace(plan, products="fp8"), base)
+    planning._require_plain_products(load_recipe(with_fp8(), ["train.products=null"]), base)
+    with pytest.raises(UsageError, match=r"gptq with 4 bits\) and trained as it is") as caught:
+        planning._require_plain_products(with_fp8(), base)
+    assert "train.products=null" in caught.value.advice

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+from array import array
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 from pydantic import JsonValue
@@ -42,14 +45,14 @@ class Shared:
         Raises:
             LostError: a rank is gone.
         """
-        world, waiting = self.world, set(range(len(batches)))
+        world, waiting = self.world, set(range(1, len(batches)))
         # Whoever knows how many there are waits for the first of them.
         world.put(self._key("count"), [len(batches), room.samples, room.slots])
-        for index, batch in enumerate(batches):
-            shown = {qid: self.shown[qid] for qid, _ in batch if qid in self.shown}
-            found = [[qid, [*ids]] for qid, ids in batch]
-            world.put(self._key("batch", index), cast("JsonValue", [found, shown]))
-        while (index := world.next(self._key("next"))) < len(batches):
+        with ThreadPoolExecutor(1, "sharing") as pool:
+            shared_out = pool.submit(self._share_out, batches)  # not to be waited for
+            yield from ask(batches[0])
+            shared_out.result()
+        while (index := world.next(self._key("next")) + 1) < len(batches):
             world.forget(self._key("batch", index))
             yield from ask(batches[index])
             waiting.remove(index)
@@ -66,15 +69,23 @@ class Shared:
         world = self.world
         count, samples, slots = cast("list[int]", world.take(self._key("count")))
         ask = asker(Room(samples, slots))
-        while (index := world.next(self._key("next"))) < count:
-            batch, shown = cast(
-                "tuple[Batch, dict[str, Shown]]",
+        while (index := world.next(self._key("next")) + 1) < count:
+            packed, shown = cast(
+                "tuple[list[tuple[str, str]], dict[str, Shown]]",
                 world.take(self._key("batch", index), forget=True),
             )
             self.shown |= shown
-            rows = [row for _, part in ask([(qid, ids) for qid, ids in batch]) for row in part]
+            batch = [(qid, _ids(text)) for qid, text in packed]
+            rows = [row for _, part in ask(batch) for row in part]
             world.put(self._key("rows", index), cast("JsonValue", rows))
         world.rest()
+
+    def _share_out(self, batches: Sequence[Batch]) -> None:
+        """Leave all batches but the first, which is this rank's own, for whoever takes them."""
+        for index, batch in enumerate(batches[1:], 1):
+            shown = {qid: self.shown[qid] for qid, _ in batch if qid in self.shown}
+            packed = [[qid, _packed(ids)] for qid, ids in batch]
+            self.world.put(self._key("batch", index), cast("JsonValue", [packed, shown]))
 
     def _rows(self, index: int) -> Rows:
         rows = self.world.take(self._key("rows", index), forget=True)
@@ -82,3 +93,12 @@ class Shared:
 
     def _key(self, *parts: object) -> str:
         return "/".join(map(str, ("shared", self.name, *parts)))
+
+
+def _packed(ids: Sequence[int]) -> str:
+    """Token ids as text, which is read and written in a third of the time of a list."""
+    return base64.b64encode(array("i", ids)).decode()
+
+
+def _ids(packed: str) -> list[int]:
+    return array("i", base64.b64decode(packed)).tolist()

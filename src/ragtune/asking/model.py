@@ -34,6 +34,7 @@ from ragtune.model.plan import Plan, bare_plan, plan_answers
 from ragtune.stages.answer import sharing
 from ragtune.stages.context import Context
 from ragtune.stages.ranks import Ranks
+from ragtune.stages.weights import load_weights
 from ragtune.store.proof import read_proof
 
 _FEW = 201
@@ -94,13 +95,15 @@ class Model:
         if context.remote or self._model is not None:
             return
         nf4 = context.recipe.model.quantization == "nf4"
+        fp8 = context.recipe.evaluate.products == "fp8"
         kept = self._plan
-        base = context.load_weights(
+        base = load_weights(
+            context,
             context.source,
             context.hardware,
             nf4=nf4,
-            dequantized=nf4 and kept is not None and kept.dequantized,
-            fp8=context.recipe.train.products == "fp8",
+            dequantized=nf4 and (fp8 or (kept is not None and kept.dequantized)),
+            fp8=fp8,
         )
         if self.adapter is None:
             self._model = base.eval()

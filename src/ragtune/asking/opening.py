@@ -22,9 +22,7 @@ from ragtune.store.changes import differing, part_of
 from ragtune.store.proof import read_proof
 
 RECIPE = "recipe.yaml"
-_FREE = (
-    "model.dtype", "model.quantization", "model.trust_remote_code", "train.products", "evaluate.",
-)  # fmt: skip
+_FREE = ("model.dtype", "model.quantization", "model.trust_remote_code", "evaluate.")
 """What may be otherwise than in training: it changes how is computed, and no prompt."""
 
 
@@ -102,8 +100,8 @@ def _require_tuned(context: Context) -> None:
         words = (f"{key}: {proof.recipe.get(key)!r} there, {now.get(key)!r} now" for key in others)
         raise UsageError(
             f"{path} was tuned with another recipe:\n  " + "\n  ".join(words),
-            "Ask it as it was tuned: of its recipe, model.dtype, model.quantization, train.products and what "
-            "stands below evaluate may be changed.",
+            "Ask it as it was tuned: of its recipe, model.dtype, model.quantization and what stands below "
+            "evaluate may be changed.",
         )
     _require_base(context.recipe.model.id, path, fetched=proof.commit is not None)
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 _OURS = threading.Event()
 """Set in a program that is ragtune's own."""
+_PYTHONS = 10_000
+"""More objects than Python 3.12 keeps from being looked through itself, as it starts."""
 
 
 def begin() -> None:
@@ -39,7 +41,7 @@ def sparing_the_old() -> Iterator[None]:
 
     What is garbage before is collected first: a notebook's model of an earlier cell gives its memory back.
     """
-    if gc.get_freeze_count():  # somebody sees to it already
+    if gc.get_freeze_count() > _PYTHONS:  # somebody sees to it already
         yield
         return
     gc.collect()

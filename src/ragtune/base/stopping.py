@@ -47,6 +47,8 @@ class _State:
     """Whether it broke into whatever was running then."""
     finishing: ClassVar[list[str]] = []
     """Of each loop that is running and comes to a stop by itself what it does first; the innermost last."""
+    looks: ClassVar[list[tuple[int, Callable[[], None]]]] = []
+    """What looks for another reason to stop, and in which thread."""
     said: threading.Event | None = None
     """Set when it was said that a signal came, and what is done first."""
     alarm: Any = None
@@ -229,12 +231,26 @@ def stop_if_asked(kept: str = "") -> None:
     """Stop here if a signal has come; `kept` is said of what is not finished yet.
 
     Raises:
-        Stopped: it has.
+        Stopped: it has. Else what those raise who look for something else (`stopping_for`).
     """
     if asked():
         _state.kept = kept or _state.kept
         _forget_alarm()
         raise Stopped
+    for thread, look in [*_state.looks]:
+        if thread == threading.get_ident():  # what is done in another one may go on
+            look()
+
+
+@contextlib.contextmanager
+def stopping_for(look: Callable[[], None]) -> Iterator[None]:
+    """Within, `stop_if_asked` in this thread calls `look`, too: it raises where it finds a reason to."""
+    entry = threading.get_ident(), look
+    _state.looks.append(entry)
+    try:
+        yield
+    finally:
+        _state.looks.remove(entry)
 
 
 def last_words() -> tuple[int, str, str]:

@@ -17,22 +17,29 @@ _BESIDE = ("tokenizers", "safetensors", "numpy", "pydantic", "typer", "tantivy",
 """What a bug report should name besides."""
 _PATIENCE = 10.0
 """Seconds for the driver's program, which wakes the GPUs up."""
-_imported: dict[str, str] = {}
-"""Of what is imported, whose version stays: reading them takes half a second on a slow disk."""
+_found: dict[str, str | None] = {}
+"""By package, None for one that isn't there: reading them takes half a second on a slow disk."""
 
 
 def versions(*more: str) -> dict[str, str]:
     """The versions that a result may depend on; of `more` packages, if they are there."""
     found = {"python": platform.python_version()}
     for name in (*_LIBRARIES, *more):
-        try:
-            found[name] = _imported.get(name) or importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        # Until then a notebook may install another one, which would be the one that runs.
-        if name.replace("-", "_") in sys.modules:
-            _imported[name] = found[name]
+        if name not in _found:
+            try:
+                _found[name] = importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                _found[name] = None
+        if version := _found[name]:
+            found[name] = version
     return found
+
+
+def read_again() -> None:
+    """Let the versions be read anew, but for what is imported: a notebook may have installed another one."""
+    for name in [*_found]:
+        if name.replace("-", "_") not in sys.modules:
+            _found.pop(name, None)
 
 
 def told(version: str) -> str:

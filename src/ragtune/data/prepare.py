@@ -15,6 +15,7 @@ from ragtune.base.files import read_json, read_jsonl, write_json, write_jsonl
 from ragtune.base.screen.activity import BYTES
 from ragtune.base.screen.console import note, warn
 from ragtune.base.screen.progress import progress
+from ragtune.base.stopping import stop_if_asked
 from ragtune.data import aio
 from ragtune.data.audit import AuditReport, in_order
 from ragtune.data.auditor import Auditor
@@ -194,6 +195,7 @@ def _rows(split: Split) -> Iterator[Row]:
 
         how = how_of(split.recipe.data, split.name)
         for batch in _ahead(read_examples(split.source, split.hub_name, tick, how), BATCH):
+            stop_if_asked()
             yield from split.chosen(batch)
             say(done)
         yield from split.rest()

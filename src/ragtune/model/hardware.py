@@ -102,8 +102,8 @@ def choose_hardware(
         reason = "no GPU: exact and repeatable on any CPU"
     if recipe.model.dtype != "auto":
         dtype, reason = getattr(torch, recipe.model.dtype), "the recipe asks for it"
-    if recipe.train.products == "fp8":
-        _require_fp8(dtype, gpus)
+    if recipe.in_8_bits:
+        _require_fp8(recipe.in_8_bits, dtype, gpus)
     return Hardware(device, dtype, reason, name, tuple(gpus))
 
 
@@ -118,12 +118,12 @@ def _require_bitsandbytes(what: str, instead: str) -> None:
 
 def answering_alone(recipe: Recipe) -> Recipe:
     """The recipe without what only training needs of a machine."""
-    train = recipe.train.model_copy(update={"optimizer": "adamw"})
+    train = recipe.train.model_copy(update={"optimizer": "adamw", "products": None})
     return recipe.model_copy(update={"train": train})
 
 
-def _require_fp8(dtype: torch.dtype, gpus: Sequence[Gpu]) -> None:
-    what, instead = "train.products: fp8", "Set train.products=null."
+def _require_fp8(key: str, dtype: torch.dtype, gpus: Sequence[Gpu]) -> None:
+    what, instead = f"{key}: fp8", f"Set {key}=null."
     if not gpus:
         raise UsageError(f"{what} needs an NVIDIA GPU, and there is none here.", instead)
     for gpu in gpus:
@@ -145,8 +145,8 @@ def _require_fp8(dtype: torch.dtype, gpus: Sequence[Gpu]) -> None:
 def plain(recipe: Recipe) -> Recipe:
     """The recipe without what needs bitsandbytes, or 8 bits: for a merged model, which is not quantised."""
     model = recipe.model.model_copy(update={"quantization": None})
-    train = answering_alone(recipe).train.model_copy(update={"products": None})
-    return recipe.model_copy(update={"model": model, "train": train})
+    evaluate = recipe.evaluate.model_copy(update={"products": None})
+    return answering_alone(recipe).model_copy(update={"model": model, "evaluate": evaluate})
 
 
 @cache

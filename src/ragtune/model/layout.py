@@ -133,8 +133,8 @@ def choose_rows(
         + (f" on each of {ranks} ranks, which share the weights" if smallest.shares > 1 else "")
         + f"; {size_of(budget / SPARE)} are there.",
         (
-            "Set train.products=null: weights in 8 bits can neither stay in NF4 nor be shared by GPUs. "
-            if base.fp8
+            f"Set {recipe.in_8_bits}=null: weights in 8 bits can neither stay in NF4 nor be shared by GPUs. "
+            if recipe.in_8_bits
             else ""
             if base.nf4 or recipe.full
             else "Set model.quantization=nf4. "
@@ -201,7 +201,8 @@ def _choices(recipe: Recipe, base: Estimate) -> Iterator[Estimate]:
     """What may be kept in memory, the best choice first: it takes the most."""
     auto = recipe.train.recompute == "auto"
     for recompute in (False, True) if auto else (recipe.train.recompute is True,):
-        if recipe.model.quantization == "nf4" and not base.fp8:
+        if recipe.model.quantization == "nf4":
             yield dataclasses.replace(base, dequantized=True, recompute=recompute)
-        if recipe.model.quantization != "nf4" or not base.shape.by_weight:
+        # Weights in 8 bits are made of dequantised ones, and take as much memory.
+        if recipe.model.quantization != "nf4" or not (base.shape.by_weight or base.fp8):
             yield dataclasses.replace(base, dequantized=False, recompute=recompute)

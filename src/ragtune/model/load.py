@@ -139,7 +139,6 @@ def load_model(
     *,
     nf4: bool,
     dequantized: bool = False,
-    fp8: bool = False,
     world: World | None = None,
 ) -> PreTrainedModel:
     """A causal language model on its device, in eval mode, frozen.
@@ -149,15 +148,14 @@ def load_model(
         hardware: the device and dtype; on the device `meta` it has no weights, and all else.
         nf4: whether the linear layers' weights are quantised.
         dequantized: keep what NF4 makes of them in `hardware.dtype`: four times the memory, faster.
-        fp8: let its linear layers compute in 8 bits; what NF4 makes of them is then kept in 8 bits, too.
         world: the ranks that share its weights; None where each has all of them.
 
     Raises:
         UsageError: it is not found or no causal language model in safetensors, or has an adapter; it is
-            quantised in a way that can't be trained, or it can't compute in 8 bits, here.
+            quantised in a way that can't be trained.
         RagtuneError: too little memory.
     """
-    how: NF4 | None = None if not nf4 else "rounded" if dequantized or fp8 else "packed"
+    how: NF4 | None = None if not nf4 else "rounded" if dequantized else "packed"
     keep_kernels()
     if nf4:
         await_import()
@@ -169,8 +167,6 @@ def load_model(
     model = _whole(source, hardware, hardware.device, nf4=nf4, packed=how == "packed")
     if how == "rounded":
         round_to_nf4(linear_layers(model))
-    if fp8:
-        _multiply_in_8_bits(model)
     return model.eval()
 
 
@@ -210,7 +206,12 @@ def _whole(
     return model
 
 
-def _multiply_in_8_bits(model: PreTrainedModel) -> None:
+def multiply_in_8_bits(model: PreTrainedModel) -> None:
+    """Let a model's linear layers, whose weights are numbers of its dtype, compute in 8 bits from now on.
+
+    Raises:
+        UsageError: they can't, here.
+    """
     layers = ordinary_layers(model)
     count = convert(model, layers)
     left = "" if count == len(layers) else f": the others' sizes are no multiples of {MULTIPLE}"

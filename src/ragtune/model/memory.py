@@ -176,7 +176,8 @@ class Estimate:
     nf4_bytes: float = NF4_BYTES
     """Bytes of a weight of the linear layers in NF4, or of those of a base that comes quantised."""
     fp8: bool = False
-    """Whether the linear layers' weights are kept in 8 bits, in two layouts."""
+    """Whether the linear layers' weights are kept in 8 bits, in two layouts, to train or to answer. Otherwise
+    these are in the dtype, which takes as much."""
     shares: int = 1
     """GPUs that the weights are spread over."""
 

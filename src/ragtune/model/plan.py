@@ -58,7 +58,7 @@ class Plan:
     spread: bool = False
     """Whether the base's weights are spread over them, and not whole on each."""
     products: str | None = None
-    """fp8: those of the frozen weights are in 8 bits; None: in the dtype."""
+    """fp8: those of the frozen weights are in 8 bits in training; None: in the dtype."""
     full: bool = False
     """Whether all weights are trained."""
     graphs: str = ""
@@ -136,7 +136,7 @@ def make_plan(
     budget = (available(hardware) if memory is None else memory) * SPARE
     quantized = quantization_of(config, hardware.device, nf4=plan.quantization == "nf4")
     if quantized and not quantized.dequantized:
-        _require_plain_products(plan, quantized)
+        _require_plain_products(recipe, quantized)
         plan = dataclasses.replace(plan, quantization=quantized.kind)
     base = estimate_of(recipe, hardware, config)
     question = max(prompts, default=0) + recipe.evaluate.max_new_tokens
@@ -178,13 +178,13 @@ def _on_cpu(plan: Plan, recipe: Recipe, steps: Sequence[Sequence[Size]]) -> Plan
     return dataclasses.replace(plan, samples_per_row=max(fit, default=least))
 
 
-def _require_plain_products(plan: Plan, quantized: Quantized) -> None:
+def _require_plain_products(recipe: Recipe, quantized: Quantized) -> None:
     """Refuse products in 8 bits of a base that is trained as it came, quantised."""
-    if plan.products:
+    if recipe.in_8_bits:
         raise UsageError(
-            f"train.products: {plan.products}: the base is quantised ({quantized.kind}) and trained as it is: "
+            f"{recipe.in_8_bits}: fp8: the base is quantised ({quantized.kind}) and trained as it is: "
             "its weights are no numbers that 8 bits could hold.",
-            "Set train.products=null, or name the model as it was before it was quantised.",
+            f"Set {recipe.in_8_bits}=null, or name the model as it was before it was quantised.",
         )
 
 
@@ -271,7 +271,7 @@ def estimate_of(recipe: Recipe, hardware: Hardware, config: PreTrainedConfig) ->
         recompute=recipe.train.recompute is True,
         dropout=recipe.lora.dropout > 0 and not recipe.full,
         optimizer=recipe.train.optimizer,
-        fp8=recipe.train.products == "fp8",
+        fp8=recipe.in_8_bits is not None,
         averaged=recipe.train.average_last > 0,
         fused_kernels=has_liger(config),
     )

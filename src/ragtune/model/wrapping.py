@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora import model as lora_model
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
@@ -97,10 +97,8 @@ def digest_of(model: nn.Module, *, trained: bool = False) -> str:
     for name, parameter in model.named_parameters():
         if isinstance(parameter, DTensor) or (trained and not parameter.requires_grad):
             continue
-        data = parameter.detach()
-        bits = data.view(_BITS[data.element_size()]) if data.is_contiguous() else data.double()
         names.append(name)
-        sums.append(bits.sum(dtype=torch.int64))
+        sums.append(torch.stack([*map(_sum_of_bits, _parts(parameter.detach()))]).sum())
     total = 0
     # All at once: to read each by itself would wait for the GPU, hundreds of times.
     read = torch.stack([one.to(sums[0].device) for one in sums]).tolist() if sums else []
@@ -109,5 +107,19 @@ def digest_of(model: nn.Module, *, trained: bool = False) -> str:
     return f"{total:x}"
 
 
+def _parts(data: Tensor) -> Sequence[Tensor]:
+    """A tensor in parts of at most `_AT_A_TIME` numbers or, if these are more, single rows."""
+    if not data.numel() or not data.dim():
+        return [data]
+    return torch.split(data, max(1, _AT_A_TIME // (data.numel() // len(data))))  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _sum_of_bits(data: Tensor) -> Tensor:
+    data = data.contiguous()
+    return data.view(_BITS[data.element_size()]).sum(dtype=torch.int64)
+
+
+_AT_A_TIME = 2**24
+"""To sum them, torch makes whole numbers of 8 bytes of them first."""
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Whole numbers of as many bytes."""

@@ -61,8 +61,8 @@ class Train(Section):
     warmup: float = Field(0.1, ge=0, description="below 1: share of the steps; else: steps")
     products: Literal["fp8"] | None = Field(
         None,
-        description="fp8: products of the frozen weights in 8 bits, in training and for answers, on NVIDIA "
-        "GPUs from compute capability 8.9; null: in the model's dtype",
+        description="fp8: products of the frozen weights in 8 bits while training, on NVIDIA GPUs from "
+        "compute capability 8.9; null: in the model's dtype",
     )
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = Field(
         "adamw", description="the 8-bit ones need CUDA and bitsandbytes"
@@ -144,6 +144,9 @@ class Evaluate(Section):
     )
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="questions answered at a time"
+    )
+    products: Literal["fp8"] | None = Field(
+        None, description="fp8: as train.products, for answers; null: in the model's dtype"
     )
     metric: Metric = Field(
         "strict_em", description="the headline: what `fixed` and `broken` are counted by"
@@ -250,6 +253,12 @@ class Recipe(Section):
         """Whether all weights are trained, and no adapter."""
         return self.tuning == "full"
 
+    @property
+    def in_8_bits(self) -> str | None:
+        """The key that asks for products in 8 bits (fp8); None if none does."""
+        asked = {"train.products": self.train.products, "evaluate.products": self.evaluate.products}
+        return next((key for key, products in asked.items() if products), None)
+
     @model_validator(mode="after")
     def _answerable(self) -> Recipe:
         if self.evaluate.refuse_below is not None and self.data.refusal is None:
@@ -275,18 +284,18 @@ class Recipe(Section):
                 "tuning: full trains the weights that model.quantization: nf4 packs: set the one to lora, or "
                 "the other to null"
             )
-        if self.full and self.train.products is not None:
+        if self.full and self.in_8_bits:
             raise ValueError(
-                "tuning: full trains the weights that train.products: fp8 needs frozen: set the one to lora, "
-                "or the other to null"
+                f"tuning: full trains the weights that {self.in_8_bits}: fp8 needs frozen: set the one to "
+                "lora, or the other to null"
             )
         if self.full and self.train.lora_plus is not None:
             raise ValueError("tuning: full has no B matrices: leave train.lora_plus out")
         if self.lora.dora and self.lora.experts:
             raise ValueError("lora.dora is for dense models: PEFT has none for lora.experts")
-        if self.lora.dora and self.train.products is not None:
+        if self.lora.dora and self.in_8_bits:
             raise ValueError(
-                "lora.dora reads the weights' own numbers, which train.products: fp8 rounds: leave one out"
+                f"lora.dora reads the weights' own numbers, which {self.in_8_bits}: fp8 rounds: leave one out"
             )
         if self.lora.init and not self.full:
             self._require_pissa()
@@ -297,7 +306,7 @@ class Recipe(Section):
     def _require_pissa(self) -> None:
         reasons = {
             "model.quantization: nf4": (self.model.quantization, "packs the weights it decomposes"),
-            "train.products: fp8": (self.train.products, "packs the weights it decomposes"),
+            f"{self.in_8_bits}: fp8": (self.in_8_bits, "packs the weights it decomposes"),
             "lora.dora": (self.lora.dora, "decomposes the same weights otherwise"),
             "lora.experts": (self.lora.experts, "adapts tensors that are no matrices"),
             "train.weight_decay": (self.train.weight_decay, "would shrink what stays as it began"),

@@ -34,6 +34,7 @@ from ragtune.scoring.controls import control_examples
 from ragtune.stages.context import Context
 from ragtune.stages.order import checkpoints_of, proof_of
 from ragtune.stages.twins import answered_on
+from ragtune.stages.weights import load_weights
 from ragtune.store.proof import Facts
 from ragtune.store.seal import is_whole
 
@@ -234,7 +235,7 @@ def follow(
 def merged_model(context: Context) -> PreTrainedModel:
     """The merged model, which is not quantised, and answers on a machine without a GPU, too."""
     source = dataclasses.replace(context.source, path=str(context.folder.merged))
-    return context.load_weights(source, context.hardware_for(plain(context.recipe)))
+    return load_weights(context, source, context.hardware_for(plain(context.recipe)))
 
 
 def _show(examples: Sequence[Example], answers: dict[str, str]) -> None:

@@ -26,24 +26,23 @@ from ragtune.data.example import Example
 from ragtune.data.prepare import asked, load_examples
 from ragtune.data.tokenizer import prepare_tokenizer, today
 from ragtune.distributed.world import World
-from ragtune.model.causal import require_causal
 from ragtune.model.cpu_dtype import settle
 from ragtune.model.fast.lora import fuse
-from ragtune.model.generation import stop_generation_at
 from ragtune.model.hardware import Hardware, choose_hardware, free_gpu, plain
 from ragtune.model.hub_cache import commit_of, set_damaged_aside, to_download
-from ragtune.model.load import context_length, load_config, load_model, load_tokenizer
+from ragtune.model.load import context_length, load_config, load_tokenizer, multiply_in_8_bits
 from ragtune.model.lora import load_adapter
 from ragtune.model.plan import Plan, make_plan
 from ragtune.model.skeleton import skeleton
 from ragtune.model.source import ModelSource, resolve
-from ragtune.model.wrapping import Tuned, digest_of
+from ragtune.model.wrapping import Tuned
 from ragtune.recipe.schema import Recipe
 from ragtune.stages.order import proofs_of
 from ragtune.stages.planning import begun_as, read_plan, what_changed, write_plan
 from ragtune.stages.preference import sizes_of, steps_to_train
-from ragtune.stages.ranks import Ranks, count_of, hardware_of, require_same_weights
+from ragtune.stages.ranks import Ranks, count_of, hardware_of
 from ragtune.stages.target import Target, find_recipe, names_set
+from ragtune.stages.weights import load_weights
 from ragtune.store.folder import RunFolder
 from ragtune.store.seal import SMALL
 from ragtune.store.sets import find_set
@@ -89,6 +88,8 @@ class Context:
         self._written: Plan | None = None
         self._base: PreTrainedModel | None = None
         self._tuned: Tuned | None = None
+        self._in_8_bits = False
+        """Whether products of the model in memory are in 8 bits."""
 
     def tell_ranks(self, do: str, **more: JsonValue) -> World | None:
         """Let the other ranks do something; returns the world to do it in, None where this rank is alone.
@@ -211,7 +212,7 @@ class Context:
         """How the work is laid out: as it was begun, or made for this hardware; `keep_plan` keeps it."""
         if kept := self.kept_plan:
             return kept
-        self.let_ranks_prepare(data=True)  # for a plan the same is read as for a training
+        self.let_ranks_prepare(data=not self.folder.adapter.is_dir())  # is a training to come?
         old = read_plan(self.folder, self.recipe)
         given = self.recipe, self.hardware, self.config, sizes_of(self.steps), self.prompt_lengths
         plan = make_plan(*given, ranks=self.rank_count)
@@ -240,35 +241,50 @@ class Context:
             write_plan(self.folder, self.recipe, plan)
             self._written = plan
 
-    def load(self, which: Literal["base", "tuned", "either"] | None) -> None:
-        """Have a model in memory: nothing is loaded twice."""
+    def load(
+        self, which: Literal["base", "tuned", "either"] | None, *, training: bool = False
+    ) -> None:
+        """Have a model in memory, to answer or to be trained: nothing is loaded twice if that can be."""
         if which is None:
             return
         can_switch = self.folder.adapter.is_dir() and not self.recipe.full
-        is_tuned = which == "tuned" or (which == "either" and can_switch)
-        (self.tuned if is_tuned else self.base)()
+        if which == "tuned" or (which == "either" and can_switch):
+            self.tuned()
+        else:
+            self.base(training=training)
         self.keep_plan(self.plan)
 
-    def base(self) -> PreTrainedModel:
-        """The base model, without an adapter."""
-        if self._base is None:
+    def base(self, *, training: bool = False) -> PreTrainedModel:
+        """The base model, without an adapter, to answer or to be trained: its products may be other ones."""
+        recipe = self.recipe
+        fp8 = (recipe.train if training else recipe.evaluate).products == "fp8"
+        if self._base is not None and fp8 and not self._in_8_bits:
+            self.say("Model")
+            multiply_in_8_bits(self._base)
+            self._in_8_bits = True
+        if self._base is None or fp8 != self._in_8_bits:
+            again = self._in_8_bits and (self._base or self._tuned) is not None
             self.release()
             start = time.monotonic()
             self.say("Model")
+            if again:
+                note("Answers are in the model's own products: its weights are loaded again.")
             with busy(f"checking the files of {self.source.name or self.source.path}"):
                 set_damaged_aside(self.source)
             if not self.plan.spread and not to_download(self.source)[0]:
-                self.tell_ranks("load", merged=False)  # all at the same time
-            self._base = self.load_weights(
-                self.source, self.hardware, nf4=self.recipe.model.quantization == "nf4",
-                dequantized=self.plan.dequantized, fp8=self.plan.products == "fp8",
+                # All at the same time.
+                self.tell_ranks("load", merged=False, training=training)
+            self._base = load_weights(
+                self, self.source, self.hardware, nf4=recipe.model.quantization == "nf4",
+                dequantized=self.plan.dequantized, fp8=fp8,
             )  # fmt: skip
+            self._in_8_bits = fp8
             self.loading_seconds += time.monotonic() - start
         return self._base
 
     def tuned(self) -> Tuned:
-        """The model that was tuned."""
-        if self._tuned is None:
+        """The model that was tuned, to answer."""
+        if self._tuned is None or self._in_8_bits != (self.recipe.evaluate.products == "fp8"):
             self._tuned = self.tuned_in(self.folder.adapter)
         return self._tuned
 
@@ -277,7 +293,7 @@ class Context:
         if self.recipe.full:
             self.release()
             source = dataclasses.replace(self.source, path=str(folder))
-            return self.load_weights(source, self.hardware)
+            return load_weights(self, source, self.hardware)
         model = load_adapter(self.take_base(), folder).eval()
         fuse(model)
         return model
@@ -286,9 +302,9 @@ class Context:
         """Take a model that was tuned: in the base's place, so that there is no base."""
         self._base, self._tuned = None, model
 
-    def take_base(self) -> PreTrainedModel:
-        """The base model to be tuned: nobody else gets it."""
-        base, self._base = self.base(), None
+    def take_base(self, *, training: bool = False) -> PreTrainedModel:
+        """The base model, to be tuned or to get an adapter: nobody else gets it."""
+        base, self._base = self.base(training=training), None
         return base
 
     @contextlib.contextmanager
@@ -310,38 +326,6 @@ class Context:
             self.tell_ranks("release")
             world.share(None)
         free_gpu()
-
-    def load_weights(
-        self, source: ModelSource, hardware: Hardware, *,
-        nf4: bool = False, dequantized: bool = False, fp8: bool = False,
-    ) -> PreTrainedModel:  # fmt: skip
-        """Load a model, which is said; on every rank its share, if the plan has it spread."""
-        world = self._spread_over(source)
-        named = self.recipe.model.id if source == self.source else source.path
-        note(
-            f"Loading {named} on {hardware.name} as {hardware.dtype_name} ({hardware.reason})"
-            + (", weights in NF4" if nf4 else "")
-            + (", kept dequantised" if dequantized else "")
-            + (f", spread over {world.size} ranks" if world else "")
-            + " …"
-        )
-        arriving, size = to_download(source)
-        with busy(f"{'downloading' if arriving else 'loading'} {named}", size, growing=arriving):
-            model = load_model(
-                source, hardware, nf4=nf4, dequantized=dequantized, fp8=fp8, world=world
-            )
-        require_causal(model, self.recipe.model.id)
-        stop_generation_at(model, self.encoder)
-        if source == self.source and (self.has_ranks or self.following):
-            require_same_weights(found := digest_of(model), self.weights or found, named)
-            self.weights = found
-        return model
-
-    def _spread_over(self, source: ModelSource) -> World | None:
-        """The ranks that load a model together, each its share; None where each has the whole one."""
-        if not (self.following or self.has_ranks) or not self.plan.spread:
-            return None
-        return self.following or self.tell_ranks("load", merged=source != self.source)
 
     def say(self, title: str) -> None:
         """Print a heading, unless it is the last one printed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import sys
 import traceback
 from contextlib import suppress
@@ -92,7 +93,7 @@ class _Following:
                 context.release()
                 self.merged = answer.merged_model(context) if order["merged"] else None
                 if self.merged is None:
-                    context.base()
+                    context.base(training=bool(order.get("training")))
             case "release":
                 context.release()
                 self.merged = None
@@ -101,7 +102,7 @@ class _Following:
                 # As rank 0 does before a stage; here while it does something else, and not within the training.
                 free_gpu()
                 follow_training(context, self.world)
-                free_gpu()
+                gc.collect()  # what it left is what answers need
             case _:
                 self._answer(context, order)
 

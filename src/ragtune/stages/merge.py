@@ -54,7 +54,7 @@ def _computes_alike(context: Context) -> bool:
     recipe, config = context.recipe, context.config
     return (
         recipe.model.quantization is None
-        and recipe.train.products is None
+        and recipe.evaluate.products is None
         and without_quantization(config) is config
     )
 

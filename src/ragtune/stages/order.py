@@ -22,9 +22,9 @@ from ragtune.store.sets import own_set
 
 _DATA = ("seed", "model.id", "model.revision", "data.", "prompt.", "evaluate.max_new_tokens")
 _TRAINED = (*_DATA, "tuning", "model.", "lora.", "train.")
-_ANSWERED = (*_DATA, "model.", "evaluate.limit", "evaluate.questions", "evaluate.copy",
-             "evaluate.refuse_below", "evaluate.batch_size", "evaluate.engine", "train.products")  # fmt: skip
-_GENERAL = ("model.", "train.products", "evaluate.general")
+_ANSWERED = (*_DATA, "model.", "evaluate.limit", "evaluate.questions", "evaluate.copy", "evaluate.products",
+             "evaluate.refuse_below", "evaluate.batch_size", "evaluate.engine")  # fmt: skip
+_GENERAL = ("model.", "evaluate.products", "evaluate.general")
 _OTHER_QUESTIONS = ("data.eval",)
 LOGS = "samples_*.jsonl"
 _ADAPTER = ("adapter_model.safetensors", "adapter_config.json", "model*.safetensors", "config.json")

@@ -15,9 +15,11 @@ from pydantic import JsonValue
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.screen.console import note
 from ragtune.base.screen.progress import busy
+from ragtune.base.stopping import stopping_for
 from ragtune.base.versions import versions
 from ragtune.distributed.launch import launched
 from ragtune.distributed.place import Place, take_place
+from ragtune.distributed.pulse import lost
 from ragtune.distributed.world import Device, World
 from ragtune.model.hardware import Gpu, Hardware, choose_hardware, gpu_of
 from ragtune.recipe.schema import Recipe
@@ -50,10 +52,13 @@ class Ranks:
         self._open = ExitStack()
         self.world: World | None = None
         """Once they have begun."""
+        self._at_work = False
+        """Whether the others were told anything that they are needed for."""
 
     def __enter__(self) -> Self:
         if self._place is None:  # a launcher sees to it for its own
             self._open.enter_context(share_of_cores(self.size))
+        self._open.enter_context(stopping_for(self._require_those_to_come))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -68,6 +73,19 @@ class Ranks:
                 self.world = _launched_world(self._place)  # whose ranks begin but once
             else:
                 self.world = self._open.enter_context(launched(self._followers))
+
+    def _require_those_to_come(self) -> None:
+        """See that nobody is gone whom this process would only wait for; raises as `tell`.
+
+        Once they are at work, sums and answers tell who is: what was made with them is written before.
+        """
+        if self._at_work:
+            return
+        if self.world:
+            if self.world.pulse.lost:
+                raise self.world.pulse.lost
+        elif ended := self._followers.ended():
+            raise lost(f"rank {ended[0]}", ended[1])
 
     def gpus(self) -> list[Gpu]:
         """The GPUs of all ranks; none of a CPU. Those of a launcher must be there to tell; raises as `tell`."""
@@ -94,6 +112,7 @@ class Ranks:
         self.start()
         if self.world:
             self._met()
+            self._at_work = self._at_work or order["do"] != "prepare"
             self.world.agree(order)
         return self.world
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import shutil
 import time
@@ -18,7 +19,7 @@ from ragtune.base.processes import require_own_settings
 from ragtune.base.screen.console import note, warn
 from ragtune.base.screen.progress import busy
 from ragtune.base.stopping import stop_if_asked
-from ragtune.base.versions import versions
+from ragtune.base.versions import read_again, versions
 from ragtune.base.windows import rename
 from ragtune.model.hardware import free_gpu, gpu_peak, reset_gpu_peak
 from ragtune.recipe.load import save
@@ -61,6 +62,7 @@ def working(context: Context, *, making: bool = True, keeping: bool = True) -> I
     """
     if making:
         require_own_settings()
+        read_again()
         later(versions)  # a slow disk takes half a second, which whoever asks first would wait for
     folder = context.folder
     folder.require_ours()  # also of the lock
@@ -148,12 +150,12 @@ def _made(context: Context, stage: Stage, place: Path) -> Proof:
     twin = find_twin(context, stage, digests)
     if twin is None and not (context.remote and stage.asks):
         with busy("planning and loading"):
-            context.load(stage.loads)
+            context.load(stage.loads, training=stage.name == "adapter")
     context.say(stage.title)
     work = work_of(folder, stage, recipe)
     _tell_of_others(work, stage)
     read, found = read_inputs(recipe, stage.inputs), later(versions)
-    with busy(stage.title), _measured(stage.time, folder.path) as (times, peaks):
+    with busy(stage.title), _measured(stage, folder.path) as (times, peaks):
         made = work / "made"
         with disk_errors(made):
             remove(made)
@@ -257,19 +259,22 @@ def _loading(context: Context) -> dict[str, float]:
 
 
 @contextmanager
-def _measured(name: str, folder: Path) -> Iterator[tuple[dict[str, float], dict[str, float]]]:
-    """The seconds and the peak of GPU memory (GiB) of what happens within, under `name`."""
+def _measured(stage: Stage, folder: Path) -> Iterator[tuple[dict[str, float], dict[str, float]]]:
+    """The seconds and the peak of GPU memory (GiB) of what happens within, under the stage's name for times."""
     times: dict[str, float] = {}
     peaks: dict[str, float] = {}
     start = time.monotonic()
-    free_gpu()
+    if stage.asks:
+        gc.collect()  # torch keeps what training left: to map it anew for answers takes half a second
+    else:
+        free_gpu()
     reset_gpu_peak()
     with full_disk(folder):
         yield times, peaks
-    times[name] = round(time.monotonic() - start, 2)
+    times[stage.time] = round(time.monotonic() - start, 2)
     peak = gpu_peak()
     if peak is not None:
-        peaks[name] = round(peak / 2**30, 2)
+        peaks[stage.time] = round(peak / 2**30, 2)
 
 
 def _tell_of_others(work: Path, stage: Stage) -> None:

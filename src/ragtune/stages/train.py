@@ -39,7 +39,7 @@ def adapter(context: Context, out: Path) -> Facts:
             tell=tell,
             world=context.tell_ranks("train"),
         )
-        model, result = train(context.take_base(), job)
+        model, result = train(context.take_base(training=True), job)
     context.set_tuned(model)
     data = proof_of(context.folder, "data")
     assert data is not None  # it is needed
@@ -57,7 +57,7 @@ def follow_training(context: Context, world: World) -> None:
     silent = context.recipe.train.model_copy(update={"report_to": []})
     recipe = context.recipe.model_copy(update={"train": silent})
     job = dataclasses.replace(_job(context), recipe=recipe, world=world)
-    model, _ = train(context.take_base(), job)
+    model, _ = train(context.take_base(training=True), job)
     context.set_tuned(model)
 
 

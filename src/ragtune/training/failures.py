@@ -55,7 +55,7 @@ def smaller_plan(plan: Plan, step: int, on_plan: Callable[[Plan], None]) -> Plan
     smaller = plan.smaller(step)
     if smaller is not None:
         return smaller
-    if plan.dequantized:
+    if plan.dequantized and not plan.products:
         on_plan(dataclasses.replace(plan, dequantized=False))
         raise RagtuneError(
             f"Step {step}: beside the dequantised weights no single sample fits.",

@@ -15,6 +15,7 @@ from ragtune.data.read import read_examples
 from ragtune.model.to_gguf.vocabulary import vocabulary_of
 from ragtune.model.to_gguf.write import gguf_of, write_gguf
 from ragtune.stages.context import Context
+from ragtune.stages.weights import load_weights
 from tests.model.to_gguf.test_vocabulary import unlike
 from tests.model.to_gguf.vocabularies import written
 
@@ -56,7 +57,7 @@ def test_smollm2_answers_as_in_transformers(tmp_path: Path) -> None:
     one = Context(RECIPES / "quickstart.yaml", run_dir=tmp_path / "run")
     made = gguf_of(Path(one.source.path), "smollm2", one.config, one.encoder)
     examples = list(read_examples("sample:squad2.dev", "validation"))[:8]
-    model = one.load_weights(one.source, one.hardware)
+    model = load_weights(one, one.source, one.hardware)
     own = Local(model, 12, 8).answer(one.encoder, examples, tmp_path / "own", "x")
     prompts = dict(encode_prompts(one.encoder, examples))
     for kind, same, near in (("BF16", 6, 0.05), ("Q8_0", 1, 0.5)):

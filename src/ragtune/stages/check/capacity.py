@@ -19,6 +19,7 @@ from ragtune.model.plan import Plan, describe, estimate_of, is_tight, make_plan
 from ragtune.model.quantized import quantization_of, require_mergeable
 from ragtune.model.skeleton import skeleton
 from ragtune.model.targets import find_targets
+from ragtune.recipe.schema import Recipe
 from ragtune.stages.check.directory import (
     as_gguf,
     checkpoint_bytes,
@@ -41,7 +42,7 @@ def hardware(look: Look) -> None:
         chosen = look.run.hardware
         words = f"{chosen.name}; {chosen.dtype_name} ({chosen.reason})"
         words += ", weights in NF4" if recipe.model.quantization else ""
-        look.say(words + (", products of the frozen ones in FP8" if recipe.train.products else ""))
+        look.say(words + _in_8_bits(recipe))
     if (count := look.run.rank_count) > 1:
         look.say(
             f"{count} processes share the work" + (_gpus(look) if len(chosen.gpus) > 1 else "")
@@ -54,6 +55,13 @@ def hardware(look: Look) -> None:
         )
         if recipe.lora.init == "pissa" and not recipe.full:
             look.fail(unlike())
+
+
+def _in_8_bits(recipe: Recipe) -> str:
+    """What of a recipe's work has products in 8 bits, in words."""
+    asked = {"training": recipe.train.products, "answers": recipe.evaluate.products}
+    found = " and ".join(what for what, products in asked.items() if products)
+    return f", products of the frozen ones in FP8 for {found}" if found else ""
 
 
 def dtype(look: Look) -> None:

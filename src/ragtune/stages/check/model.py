@@ -120,8 +120,8 @@ def adapter(look: Look) -> None:
     targets = find_targets(run.config, run.recipe.lora)
     if quantized and not quantized.dequantized and targets.by_weight:
         raise packed_weight(targets.by_weight[0], quantized.kind)
-    if run.recipe.train.products and targets.by_weight:
-        raise packed_weight(targets.by_weight[0], "train.products: fp8")
+    if run.recipe.in_8_bits and targets.by_weight:
+        raise packed_weight(targets.by_weight[0], f"{run.recipe.in_8_bits}: fp8")
     for line in describe(targets, run.recipe.lora):
         look.say(line)
 
