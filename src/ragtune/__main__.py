@@ -4,12 +4,13 @@ import signal
 import sys
 
 from ragtune.base import stopping
-from ragtune.base.garbage import leave
+from ragtune.base.garbage import begin, leave
 
 
 def main() -> None:
     """Run the command line."""
     stopping.install()
+    begin()
     try:
         from ragtune import cli  # noqa: PLC0415 - Ctrl-C is ours before anything takes time
 

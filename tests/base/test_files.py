@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ragtune.base import files
 from ragtune.base.disk import cache_dir, disk_errors, existing_parent
 from ragtune.base.errors import RagtuneError, in_words, lost_disk
 from ragtune.base.files import (
@@ -287,6 +288,22 @@ def test_a_file_that_does_not_fit_says_how_much_it_needs(
     with pytest.raises(RagtuneError, match=rf"could not write .*a\.jsonl \({words}, \d+ MiB free"):
         write_jsonl(tmp_path / "a.jsonl", rows)
     assert names(tmp_path) == []
+
+
+def test_lines_are_written_many_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each writing lets another thread go on, and waits until it lets go."""
+    sizes: list[int] = []
+    write = files._Counted.write
+
+    def counted(file: files._Counted, data: bytes) -> int:
+        sizes.append(len(data))
+        return write(file, data)
+
+    monkeypatch.setattr(files._Counted, "write", counted)
+    rows = [{"text": "x" * 9000}] * 300
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    assert len(sizes) <= 4  # of a MiB each
+    assert list(read_jsonl(tmp_path / "a.jsonl")) == rows
 
 
 @pytest.mark.parametrize("number", [errno.ENOTCONN, errno.EIO, errno.ESTALE])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+import threading
 import weakref
 from collections.abc import Iterator
 
 import pytest
 
-from ragtune.base.garbage import importing, sparing_the_old
+from ragtune.base import garbage
+from ragtune.base.garbage import begin, importing, sparing_the_old
 
 
 class Cycle:
@@ -47,6 +49,42 @@ def test_what_was_there_is_not_looked_through_until_the_end(thawed: None) -> Non
         assert seen() is not None
     gc.collect()
     assert seen() is None
+
+
+@pytest.mark.parametrize("ours", [True, False], ids=["a program of ours", "a notebook"])
+def test_what_a_program_of_ours_imports_is_never_looked_through(
+    thawed: None, monkeypatch: pytest.MonkeyPatch, ours: bool
+) -> None:
+    monkeypatch.setattr(garbage, "_OURS", threading.Event())
+    if ours:
+        begin()
+    with importing():
+        seen = weakref.ref(Cycle())
+    with sparing_the_old():
+        assert (seen() is not None) == ours
+    gc.unfreeze()
+    gc.collect()
+    assert seen() is None
+
+
+@pytest.mark.parametrize(
+    "main",
+    [
+        "from ragtune import cli, __main__ as it; cli.main = said",
+        "from ragtune.stages import begin as it; it._imported = said",
+    ],
+    ids=["command", "rank"],
+)
+def test_a_program_of_ours_says_so_before_it_imports(main: str) -> None:
+    script = (
+        "import sys\nfrom ragtune.base import garbage\n"
+        "def said():\n    print(garbage._OURS.is_set())\n    sys.exit()\n"
+        f"{main}\nit.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True, input="1\n"
+    )
+    assert done.stdout.split() == ["True"]
 
 
 def test_what_python_keeps_from_being_looked_through_itself_does_not_count() -> None:

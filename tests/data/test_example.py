@@ -164,6 +164,15 @@ def test_what_json_cannot_hold_is_kept_as_text() -> None:
     assert example.extra == {"timestamp": "2025-06-19", "n": 1}
 
 
+@pytest.mark.parametrize("more", [{}, {"n": 1}], ids=["text alone", "a number too"])
+def test_what_else_a_record_holds_is_the_example_s_own(more: dict[str, Any]) -> None:
+    record = record_with(section="dev", **more)
+    example = parse_example(record, "x")
+    assert example.extra == {"section": "dev", **more}
+    record["section"] = "train"
+    assert example.extra == {"section": "dev", **more}
+
+
 PASSAGE = RECORD["passages"][0]
 
 
@@ -220,7 +229,9 @@ PASSAGE = RECORD["passages"][0]
         (record_with(qid="a\ud800"), "qid holds half of a surrogate pair, which is no text."),
         (record_with(answers=["a\ud800"]), "answers[0] holds half of a surrogate pair"),
         (record_with(passages=[{"text": "a\ud800"}]), "passages[0].text holds half of a surrogate pair"),
+        (record_with(passages=[{"text": "a", "title": "\ud800"}]), "passages[0].title holds half of a surrogate"),
         (record_with(section="a\ud800"), "section holds half of a surrogate pair"),
+        (record_with(**{"b": "c", "a\ud800": "d"}), "b, a\\ud800 holds half of a surrogate pair"),
         (record_with(section="a\ud800", at=dt.date(2025, 6, 19)), "section, at holds half of a"),
     ],
 )  # fmt: skip

@@ -186,6 +186,9 @@ def test_a_line_that_is_no_json_is_shown_with_its_number(tmp_path: Path) -> None
         ("\ufeff{}".encode("utf-16"), "a.jsonl:1: not UTF-8 (byte 0)."),
         (b"[]", "a.jsonl:1: a record must be a JSON object, this is a list."),
         (b'{"question": "\\ud800"}', "a.jsonl:1: question holds half of a surrogate pair"),
+        (b'{"a": ' + b"[" * 100 + b"]" * 100 + b"}", "a.jsonl:1: nested more than 100 deep."),
+        (b'{"a": ' + b"[" * 99 + b"]" * 99 + b"}", "a.jsonl:1: field question is missing"),
+        (b"7", "a.jsonl:1: a record must be a JSON object, this is a number."),
     ],
 )  # fmt: skip
 def test_a_damaged_line_is_told(tmp_path: Path, line: bytes, message: str) -> None:

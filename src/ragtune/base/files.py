@@ -36,7 +36,7 @@ MAX_LINE = 256 << 20
 """Bytes of the longest line of a JSONL file of ragtune's own: one record, written again."""
 
 _LARGE, _AT_ONCE = 2**26, 2**20
-"""Bytes of a file the reading of which may take its time, and of a piece of it."""
+"""Bytes of a file the reading of which may take its time, and of a piece of it, read or written."""
 # It can be read only by setting it, and is the same for the whole process.
 _UMASK = os.umask(0)
 os.umask(_UMASK)
@@ -122,7 +122,7 @@ def writing(path: Path, *, shared: bool = False) -> Iterator[IO[str]]:
     try:
         with disk_errors(path):
             remove(partial)
-        with _text(partial, path, "x") as file:
+        with _text(partial, path, "x", _AT_ONCE) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -135,13 +135,24 @@ def writing(path: Path, *, shared: bool = False) -> Iterator[IO[str]]:
 
 
 @contextlib.contextmanager
-def _text(path: Path, named: Path, mode: str) -> Iterator[IO[str]]:
-    """Open a text file in UTF-8; if the disk is full, the message says how much it takes at least."""
+def _text(
+    path: Path, named: Path, mode: str, at_once: int = io.DEFAULT_BUFFER_SIZE
+) -> Iterator[IO[str]]:
+    """Open a text file in UTF-8; if the disk is full, the message says how much it takes at least.
+
+    Args:
+        path: that is opened.
+        named: the path that messages name.
+        mode: of opening it.
+        at_once: bytes that are written together.
+    """
     raw: _Counted | None = None
     with disk_errors(named, lambda: raw.needed if raw else 0):
         path.parent.mkdir(parents=True, exist_ok=True)
         raw = _Counted(path, mode, opener=no_links)
-        with io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", newline="\n") as file:
+        with io.TextIOWrapper(
+            io.BufferedWriter(raw, at_once), encoding="utf-8", newline="\n"
+        ) as file:
             yield file
 
 

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_OURS = threading.Event()
+"""Set in a program that is ragtune's own."""
 _PYTHONS = 10_000
 """More objects than Python 3.12 keeps from being looked through itself, as it starts."""
+
+
+def begin() -> None:
+    """Say, as a program begins, that it is ragtune's own: what it imports is never looked through.
+
+    In a notebook a model of an earlier cell may be garbage by then. Here there is none worth finding.
+    """
+    _OURS.set()
 
 
 @contextmanager
@@ -18,6 +29,8 @@ def importing() -> Iterator[None]:
     try:
         yield
     finally:
+        if _OURS.is_set():
+            gc.freeze()
         if was_on:
             gc.enable()
 

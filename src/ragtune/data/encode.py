@@ -21,7 +21,7 @@ from ragtune.data.example import Example, Passage
 from ragtune.data.opening import find_opening
 from ragtune.data.prompt import PromptBuilder
 from ragtune.data.select import shown_indices, shown_passages
-from ragtune.data.tokenizer import date_of, special_ids
+from ragtune.data.tokenizer import all_encoded, date_of, special_ids
 from ragtune.data.turn import answered, find_turn
 from ragtune.recipe.schema import Recipe
 
@@ -311,15 +311,9 @@ class Encoder:
                 )
         return text
 
-    def _encode(self, texts: list[str], **options: bool) -> list[list[int]]:
-        if not texts:
-            return []
+    def _encode(self, texts: Sequence[str], **options: bool) -> list[list[int]]:
         # The template wrote the special tokens; adding them again would double bos.
-        encoded = self.tokenizer(
-            texts, add_special_tokens=False, return_attention_mask=False, **options
-        )
-        ids: list[list[int]] = encoded["input_ids"]
-        return ids
+        return all_encoded(self.tokenizer, texts, **options)
 
     def _encode_plain(self, texts: list[str]) -> list[list[int]]:
         """Text of the data alone: a special token that is written out in it stays text."""

@@ -18,6 +18,8 @@ _KNOWN = {
     "qid", "question", "answers", "passages",
     "positive_passage_indices", "negative_passage_indices",
 }  # fmt: skip
+_IDS = (str, int, type(None))
+"""What a passage_id may be."""
 MAX_PASSAGES = 10_000
 MAX_ANSWERS = 1_000
 """Of a record: each answer is looked for in each passage."""
@@ -147,13 +149,13 @@ def parse_example(record: object, where: str) -> Example:
     if not question.strip():
         raise UsageError(f"{where}: question is empty.", "Fill it in or remove the record.")
     listed = [
-        _of_type(answer, str, f"answers[{i}]", where)
+        _of_type(answer, str, where, "answers", i)
         for i, answer in enumerate(_few(record, "answers", MAX_ANSWERS, where))
     ]
     # Some data write "no answer" as an empty one, which every text would contain.
     answers = tuple(answer for answer in listed if answer.strip())
     passages = tuple(
-        _passage(passage, f"passages[{i}]", where)
+        _passage(passage, where, i)
         for i, passage in enumerate(_few(record, "passages", MAX_PASSAGES, where))
     )
     computed = record.get("positive_passage_indices") is None
@@ -192,23 +194,27 @@ def _qid(record: dict[str, Any], question: str, passages: tuple[Passage, ...], w
     qid = record["qid"]
     if isinstance(qid, int) and not isinstance(qid, bool):
         return str(qid)
-    return _of_type(qid, str, "qid", where)
+    return _of_type(qid, str, where, "qid")
 
 
-def _passage(value: object, name: str, where: str) -> Passage:
+def _passage(value: object, where: str, number: int) -> Passage:
     if not isinstance(value, dict):
-        raise _wrong_type(value, "an object with text", name, where)
+        raise _wrong_type(value, "an object with text", where, "passages", number)
     title = value.get("title")
     passage_id = value.get("passage_id")
-    if isinstance(passage_id, bool) or not isinstance(passage_id, str | int | None):
-        raise _wrong_type(passage_id, "a string or a number", f"{name}.passage_id", where)
+    if isinstance(passage_id, bool) or not isinstance(passage_id, _IDS):
+        raise _wrong_type(
+            passage_id, "a string or a number", where, "passages", number, ".passage_id"
+        )
     if "text" not in value:
-        raise UsageError(f"{where}: {name}.text is missing.", "A passage is {title, text}.")
+        raise UsageError(
+            f"{where}: passages[{number}].text is missing.", "A passage is {title, text}."
+        )
     return Passage(
-        text=_of_type(value["text"], str, f"{name}.text", where),
-        title="" if title is None else _of_type(title, str, f"{name}.title", where),
-        passage_id=passage_id,
-        place=_place(value.get("place")),
+        _of_type(value["text"], str, where, "passages", number, ".text"),
+        "" if title is None else _of_type(title, str, where, "passages", number, ".title"),
+        passage_id,
+        _place(value["place"]) if "place" in value else None,
     )
 
 
@@ -232,6 +238,8 @@ def _place(value: object) -> Place | None:
 def _extra(record: dict[str, Any], where: str) -> dict[str, Any]:
     """What else a record holds, as JSON: Parquet and the Hub have dates and more."""
     extra = {k: v for k, v in record.items() if k not in _KNOWN}
+    if all(type(each) is str and is_text(each) for pair in extra.items() for each in pair):
+        return extra  # mostly it is text alone, which JSON gives back as it is
     text = json.dumps(extra, ensure_ascii=False, default=str)
     if not is_text(text):
         raise _no_text(", ".join(extra), where)
@@ -248,7 +256,7 @@ def _field(record: dict[str, Any], name: str, kind: type[T], where: str) -> T:
             "{title, text}). Fields that are called otherwise are named in fields: {question: …}; the public "
             "formats that are read as they are stand in docs/data.md.",
         )
-    return _of_type(record[name], kind, name, where)
+    return _of_type(record[name], kind, where, name)
 
 
 def _few(record: dict[str, Any], name: str, most: int, where: str) -> list[Any]:
@@ -265,7 +273,7 @@ def _indices(record: dict[str, Any], name: str, count: int, where: str) -> tuple
     values = _field(record, name, list, where)
     for position, value in enumerate(values):
         if isinstance(value, bool) or not isinstance(value, int):
-            raise _wrong_type(value, "an integer", f"{name}[{position}]", where)
+            raise _wrong_type(value, "an integer", where, name, position)
         if not 0 <= value < count:
             there = (
                 f"there {'is' if count == 1 else 'are'} {one_or_many(count, 'passage')} (0 to {count - 1})"
@@ -279,12 +287,18 @@ def _indices(record: dict[str, Any], name: str, count: int, where: str) -> tuple
     return tuple(dict.fromkeys(values))
 
 
-def _of_type(value: object, kind: type[T], name: str, where: str) -> T:
+def _of_type(value: object, kind: type[T], where: str, *name: str | int) -> T:
+    """The value, if it is of a kind; its name comes in parts, for it is mostly not needed."""
     if not isinstance(value, kind):
-        raise _wrong_type(value, _KINDS[kind], name, where)
+        raise _wrong_type(value, _KINDS[kind], where, *name)
     if isinstance(value, str) and not is_text(value):
-        raise _no_text(name, where)
+        raise _no_text(_named(*name), where)
     return value
+
+
+def _named(*parts: str | int) -> str:
+    """Such as passages[2].text of its parts."""
+    return "".join(part if isinstance(part, str) else f"[{part}]" for part in parts)
 
 
 def is_text(value: str) -> bool:
@@ -303,9 +317,11 @@ def _no_text(name: str, where: str) -> UsageError:
     )
 
 
-def _wrong_type(value: object, wanted: str, name: str, where: str) -> UsageError:
+def _wrong_type(value: object, wanted: str, where: str, *name: str | int) -> UsageError:
     shown = shortened(json.dumps(value, default=str, ensure_ascii=False))
-    return UsageError(f"{where}: {name} must be {wanted}, this is {_kind(value)}: {shown}.")
+    return UsageError(
+        f"{where}: {_named(*name)} must be {wanted}, this is {_kind(value)}: {shown}."
+    )
 
 
 def _kind(value: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import json
 import zlib
@@ -18,6 +17,7 @@ from ragtune.base.text import first_line, shortened, size_of
 from ragtune.data import parquet
 from ragtune.data.json_file import JsonFile
 from ragtune.data.tables import csv_rows, excel_rows
+from ragtune.data.unpacking import unpacked
 
 Tick = Callable[[int, int], None]
 """Called with bytes (or records) read so far and their total (0: unknown)."""
@@ -37,6 +37,7 @@ SUFFIXES = (
     ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json", ".json.gz", ".parquet", ".csv", ".tsv", ".xlsx",
 )  # fmt: skip
 
+_NESTED = (dict, list, tuple)
 _END = object()
 _UNPACKING = (OSError, EOFError, zlib.error)
 _PARQUET = (pa.ArrowException, OSError, ValueError, ArithmeticError, LookupError, TypeError)
@@ -60,8 +61,8 @@ def _open(path: Path) -> BinaryIO:
         raise UsageError(f"{path}: can't be read ({error.strerror}).") from None
 
 
-def _unpacked(path: Path, raw: BinaryIO) -> BinaryIO | gzip.GzipFile:
-    return gzip.GzipFile(fileobj=raw) if path.name.endswith(".gz") else raw
+def _unpacked(path: Path, raw: BinaryIO) -> BinaryIO:
+    return unpacked(raw) if path.name.endswith(".gz") else raw
 
 
 def _jsonl(path: Path, tick: Tick) -> Iterator[tuple[str, Any]]:
@@ -169,14 +170,13 @@ def _loads(text: str, where: str) -> object:
 
 def _shallow(value: object, where: str) -> object:
     """The value, if it is not nested too deeply."""
-    level = [value]
+    level = [value] if isinstance(value, _NESTED) else []
     for _ in range(MAX_DEPTH):
         level = [
             inner
             for outer in level
-            if isinstance(outer, dict | list | tuple)
             for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list | tuple)
+            if isinstance(inner, _NESTED)
         ]
         if not level:
             return value

@@ -90,6 +90,46 @@ def encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return ids
 
 
+def all_encoded(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], **options: bool
+) -> list[list[int]]:
+    """The ids of several texts, as `encoded` has them, but encoded together.
+
+    The `tokenizers` library counts for each token the characters up to it, unless it is asked not to, which
+    transformers never does: of Japanese text that took a quarter of the time.
+
+    Args:
+        tokenizer: of whatever kind.
+        texts: with the special tokens that they should have.
+        options: for the tokenizer, such as `split_special_tokens`.
+    """
+    if not texts:
+        return []
+
+    def ids(asked: Sequence[str]) -> list[list[int]]:
+        found: list[list[int]] = tokenizer(
+            list(asked), add_special_tokens=False, return_attention_mask=False, **options
+        )["input_ids"]
+        return found
+
+    if not by_backend_alone(tokenizer):
+        return ids(texts)
+    ids([""])  # with it the backend knows the options, and that it cuts and fills nothing
+    backend = tokenizer.backend_tokenizer
+    return [one.ids for one in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+
+def by_backend_alone(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the `tokenizers` library gets texts as they are, and its ids stay: some classes change them."""
+    from transformers import PreTrainedTokenizerFast  # noqa: PLC0415 - large, and loaded with the tokenizer
+
+    def encoding(kind: type) -> list[object]:
+        return [getattr(kind, name, None) for name in ("__call__", "_encode_plus")]
+
+    usual = encoding(PreTrainedTokenizerFast)
+    return None not in usual and encoding(type(tokenizer)) == usual
+
+
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """The ids of a tokenizer's special tokens."""
     added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from ragtune.base.garbage import importing
+from ragtune.base.garbage import begin, importing
 from ragtune.base.sparing import import_ahead
 
 _LONGEST = 64
@@ -22,6 +22,7 @@ _LONGEST = 64
 
 def main() -> None:
     """Follow the process that started this one; an argument says that bitsandbytes will be needed."""
+    begin()
     told: SimpleQueue[int] = SimpleQueue()
     threading.Thread(target=_listen, args=(told,), name="listening", daemon=True).start()
     follow = _imported()
