@@ -82,6 +82,15 @@ def test_versions_are_read_once_and_again_but_for_what_is_imported(
     found = versions.versions()
     assert (found["torch"], found["liger-kernel"]) == ("1", "2")
 
+    class Forgetting(dict[str, str | None]):
+        """As if another thread let them be read again, between any two steps."""
+
+        def __setitem__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(versions, "_found", Forgetting())
+    assert versions.versions()["torch"] == "2"
+
 
 @pytest.mark.parametrize(
     ("text", "said"),

@@ -25,14 +25,20 @@ def versions(*more: str) -> dict[str, str]:
     """The versions that a result may depend on; of `more` packages, if they are there."""
     found = {"python": platform.python_version()}
     for name in (*_LIBRARIES, *more):
-        if name not in _found:
-            try:
-                _found[name] = importlib.metadata.version(name)
-            except importlib.metadata.PackageNotFoundError:
-                _found[name] = None
-        if version := _found[name]:
+        try:
+            version = _found[name]
+        except KeyError:  # in one step: another thread may let it be read again
+            version = _found[name] = _installed(name)
+        if version:
             found[name] = version
     return found
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def read_again() -> None:
