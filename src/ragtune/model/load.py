@@ -206,14 +206,18 @@ def _whole(
     return model
 
 
-def multiply_in_8_bits(model: PreTrainedModel) -> None:
+def multiply_in_8_bits(model: PreTrainedModel, key: str = "train.products") -> None:
     """Let a model's linear layers, whose weights are numbers of its dtype, compute in 8 bits from now on.
+
+    Args:
+        model: it is changed in place.
+        key: of the recipe, which asks for it.
 
     Raises:
         UsageError: they can't, here.
     """
     layers = ordinary_layers(model)
-    count = convert(model, layers)
+    count = convert(model, layers, key)
     left = "" if count == len(layers) else f": the others' sizes are no multiples of {MULTIPLE}"
     note(f"Products of {count} of {len(layers)} linear layers are in 8 bits{left}.")
 

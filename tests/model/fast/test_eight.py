@@ -298,13 +298,15 @@ def test_which_layers_it_is_for() -> None:
     odd = nn.Sequential(nn.Linear(64, 40), nn.Linear(40, 32), nn.Linear(32, 16))
     assert convert(odd, ["0", "1", "2"]) == 1
     assert [type(layer) for layer in odd] == [nn.Linear, nn.Linear, EightBit]
-    with pytest.raises(UsageError, match="multiples of 16"):
-        convert(odd, ["0", "1"])
+    with pytest.raises(UsageError, match="multiples of 16") as caught:
+        convert(odd, ["0", "1"], "evaluate.products")
+    assert caught.value.message.startswith("evaluate.products: fp8: none of")
 
 
+@pytest.mark.parametrize("key", ["train.products", "evaluate.products"])
 @pytest.mark.parametrize("what", ["is wrong", "fails"])
 def test_a_device_that_multiplies_otherwise_is_refused(
-    what: str, monkeypatch: pytest.MonkeyPatch
+    what: str, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = eight.product
 
@@ -316,8 +318,9 @@ def test_a_device_that_multiplies_otherwise_is_refused(
     monkeypatch.setattr(eight, "product", wrong)
     said = r"fails \(no kernel image\)" if what == "fails" else "differs by 0.05"
     with pytest.raises(UsageError, match=said) as raised:
-        convert(nn.Sequential(nn.Linear(32, 16)), ["0"])
-    assert "train.products=null" in raised.value.advice
+        convert(nn.Sequential(nn.Linear(32, 16)), ["0"], key)
+    assert raised.value.message.startswith(f"{key}: fp8: on this device")
+    assert f"{key}=null" in raised.value.advice
 
 
 def test_out_of_memory_is_no_reason_to_refuse(monkeypatch: pytest.MonkeyPatch) -> None:

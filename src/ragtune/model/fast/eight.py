@@ -41,7 +41,6 @@ _ALLOWED = 0.02
 """What the GPU's product may differ by from that of the same bytes in float32: bfloat16 rounds it."""
 _ANSWERING, _TRAINING = ((1, 1), (2, 1), (65, 1)), ((65, 1), (65, 2), (65, 3))
 """What is tried: tokens, and the parts that stand beside each other."""
-_WITHOUT = "Set train.products=null: the products are then in the model's dtype."
 
 
 class Rows(NamedTuple):
@@ -230,10 +229,15 @@ def fits(layer: nn.Linear) -> bool:
     return layer.in_features % MULTIPLE == 0 and layer.out_features % MULTIPLE == 0
 
 
-def convert(model: nn.Module, names: Collection[str]) -> int:
+def convert(model: nn.Module, names: Collection[str], key: str = "train.products") -> int:
     """Let the named linear layers of a model compute in 8 bits; returns how many do.
 
     Those of other kinds, and of sizes that don't fit, stay as they are.
+
+    Args:
+        model: it is changed in place.
+        names: of the layers.
+        key: of the recipe, which asks for it.
 
     Raises:
         UsageError: none of them can; or the device can't, or computes something else.
@@ -243,50 +247,54 @@ def convert(model: nn.Module, names: Collection[str]) -> int:
         parent, _, own = name.rpartition(".")
         layer = model.get_submodule(name)
         if type(layer) is nn.Linear and fits(layer) and layer.weight.is_floating_point():
-            with _refusing("rounding weights"):
+            with _refusing(key, "rounding weights"):
                 found.append(EightBit(layer))
             setattr(model.get_submodule(parent), own, found[-1])
     if not found:
         raise UsageError(
-            "train.products: fp8: none of the model's linear layers can compute in 8 bits: their sizes must "
+            f"{key}: fp8: none of the model's linear layers can compute in 8 bits: their sizes must "
             f"be multiples of {MULTIPLE}, and their weights not be packed.",
-            _WITHOUT,
+            _without(key),
         )
     for layer in {(one.in_features, one.out_features): one for one in found}.values():
-        _require_right(layer)
+        _require_right(layer, key)
     return len(found)
 
 
-def _require_right(layer: EightBit) -> None:
+def _without(key: str) -> str:
+    return f"Set {key}=null: the products are then in the model's dtype."
+
+
+def _require_right(layer: EightBit, key: str) -> None:
     """Require that the device multiplies as float32 does, forward and backward.
 
     Raises:
         UsageError: it doesn't.
     """
     size = f"of a layer of {layer.in_features:,} × {layer.out_features:,}"
-    with _refusing(f"the product {size}"):
+    with _refusing(key, f"the product {size}"):
         with torch.inference_mode():
             forward = max(_difference(layer.by_output, *tried) for tried in _ANSWERING)
         backward = max(_difference(layer.by_input, *tried) for tried in _TRAINING)
     for worst, what in ((forward, "product"), (backward, "gradient")):
         if not worst <= _ALLOWED:
             raise UsageError(
-                f"train.products: fp8: on this device the {what} {size} differs by {worst:.2g} from the same "
+                f"{key}: fp8: on this device the {what} {size} differs by {worst:.2g} from the same "
                 "in float32.",
-                _WITHOUT,
+                _without(key),
             )
 
 
 @contextlib.contextmanager
-def _refusing(what: str) -> Iterator[None]:
+def _refusing(key: str, what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever a driver, a compiler or a library says
         if is_out_of_memory(error):
             raise
         raise UsageError(
-            f"train.products: fp8: on this device {what} fails ({first_line(error)[:160]}).",
-            _WITHOUT,
+            f"{key}: fp8: on this device {what} fails ({first_line(error)[:160]}).",
+            _without(key),
         ) from error
 
 
