@@ -247,6 +247,21 @@ def test_answers_between_steps_leave_the_optimizer_its_room(
     assert (after - between) * cached == pytest.approx(moments * GIB, rel=0.01)
 
 
+def test_what_is_only_trained_in_8_bits_leaves_answers_the_room_of_nf4(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`ask` on a smaller GPU: there the base stays packed."""
+    monkeypatch.setattr(planning, "available", lambda _: 10 * GIB)
+
+    def room(*changes: str) -> int:
+        given = notebook(*changes), GPU, llama(), lengths(637)
+        positions = plan_answers(*given, dequantized=False)[1]
+        assert positions is not None
+        return positions
+
+    assert room("train.products=fp8") == room() > 5 * room("evaluate.products=fp8")
+
+
 @pytest.mark.parametrize(
     "config",
     [

@@ -25,10 +25,14 @@ from ragtune.model.plan import Plan
 from ragtune.model.quantized import Quantized
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Recipe
+from ragtune.stages import context as resources
+from ragtune.stages import holds
 from ragtune.stages import train as stage
 from ragtune.stages.context import Context
 from ragtune.stages.order import ROAD, checkpoints_of, reads_of
 from ragtune.stages.road import make, working
+from ragtune.stages.weights import load_weights
+from ragtune.store.proof import read_proof
 from ragtune.training.train import train
 
 FP8 = "train.products=fp8"
@@ -62,7 +66,10 @@ def test_a_whole_run(
     assert (out.count(again), out.index("steps of 4 samples") < out.index(again)) == (1, True)
     context = Context(folder)
     assert layers(context.base()) == 0
+    assert context.base() is context.base()
+    seconds = context.loading_seconds
     assert layers(context.base(training=True)) == 14  # of the same weights
+    assert context.loading_seconds > seconds
     assert layers(context.tuned()) == 0
     answers = folder / "eval" / "eval" / "after"
     found = (answers / "predictions.jsonl").read_bytes()
@@ -107,8 +114,79 @@ def test_answers_by_it(
         )
     assert asked == [14, 14]
     assert trained == [14 if training else 0]
-    loaded = capsys.readouterr().out.count("Loading ")
-    assert loaded == (1 if training else 3)
+    out = capsys.readouterr().out
+    assert out.count("Loading ") == (1 if training else 3)
+    own = "The training has products in the model's dtype: its weights are loaded again."
+    assert out.count(own) == (0 if training else 1)
+    assert "Answers have" not in out
+
+
+@pytest.mark.usefixtures("allowed")
+def test_answers_in_8_bits_are_of_weights_that_are_not_packed(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the plan keeps NF4 packed: one that a training fell back to, or that ranks only ask by."""
+    found: list[bool] = []
+
+    def load(*given: Any, **how: Any) -> Any:
+        found.append(how["dequantized"])
+        return load_weights(*given, **how)
+
+    monkeypatch.setattr(resources, "load_weights", load)
+    context = Context(tiny_recipe, ["evaluate.products=fp8"], tmp_path / "run")
+    with working(context):
+        make(context, "questions")
+        assert not context.plan.dequantized
+        assert layers(context.base()) == 14
+        assert layers(context.base(training=True)) == 0
+    assert found == [True, False]
+
+
+def test_what_was_trained_in_8_bits_answers_where_none_could_be(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    def run() -> Context:
+        return Context(tiny_recipe, [FP8, "train.steps=1"], tmp_path / "run")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hardware, "_require_fp8", lambda *_: None)
+        with working(one := run()):
+            make(one, "adapter")
+
+    def refuse(*_: Any) -> None:
+        raise UsageError("not here")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hardware, "_require_fp8", refuse)
+        with working(one := run()):
+            make(one, "after")
+        shutil.rmtree(one.folder.adapter)
+        with pytest.raises(UsageError, match="not here"):
+            assert run().hardware
+
+
+@pytest.mark.usefixtures("allowed")
+def test_answers_of_before_there_was_the_key_are_as_was_trained(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    with working(one := Context(tiny_recipe, [FP8, "evaluate.products=fp8"], folder)):
+        make(one, "before")
+
+    def older(place: Path) -> Any:
+        proof = read_proof(place)
+        assert proof is not None
+        then = {k: v for k, v in proof.recipe.items() if k != "evaluate.products"}
+        if proof.stage == "before":
+            then["train.products"] = "fp8"
+        return proof.model_copy(update={"recipe": then})
+
+    monkeypatch.setattr(holds, "read_proof", older)
+    words = "evaluate.products: 'fp8' there, None now: no longer valid: before\n"
+    with pytest.raises(UsageError, match=words):
+        holds.require_unchanged(Context(tiny_recipe, [FP8], folder), making=False)
+    as_then = Context(tiny_recipe, [FP8, "evaluate.products=fp8"], folder)
+    holds.require_unchanged(as_then, making=False)
 
 
 @pytest.mark.usefixtures("allowed")

@@ -29,6 +29,7 @@ from ragtune.data.example import Example
 from ragtune.distributed.pulse import LostError
 from ragtune.model.fast.lora import fuse
 from ragtune.model.hardware import answering_alone
+from ragtune.model.load import multiply_in_8_bits
 from ragtune.model.lora import load_adapter
 from ragtune.model.plan import Plan, bare_plan, plan_answers
 from ragtune.stages.answer import sharing
@@ -103,8 +104,9 @@ class Model:
             context.hardware,
             nf4=nf4,
             dequantized=nf4 and (fp8 or (kept is not None and kept.dequantized)),
-            fp8=fp8,
         )
+        if fp8:
+            multiply_in_8_bits(base, "evaluate.products")
         if self.adapter is None:
             self._model = base.eval()
             return

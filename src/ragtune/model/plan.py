@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig
 
 from ragtune.base.errors import UsageError
 from ragtune.model.fast.liger import has_liger
-from ragtune.model.hardware import Hardware
+from ragtune.model.hardware import Hardware, answering_alone
 from ragtune.model.layout import SPARE, Size, choose_rows, row_size, share_of, share_out
 from ragtune.model.memory import NF4_BYTES, Estimate, Shape, available, prefill_tokens
 from ragtune.model.quantized import Quantized, quantization_of
@@ -241,8 +241,9 @@ def plan_answers(
     if hardware.device.type != "cuda":
         return _batch(recipe, EVALUATION_BATCH[hardware.device.type]), None
     budget = available(hardware) * SPARE
+    asked = recipe if training else answering_alone(recipe)
     estimate = dataclasses.replace(
-        estimate_of(recipe, hardware, config), dequantized=dequantized, shares=shares
+        estimate_of(asked, hardware, config), dequantized=dequantized, shares=shares
     )
     beside = estimate.moments if training else 0
     return _answers(recipe, estimate, prompts, budget - beside)[:2]

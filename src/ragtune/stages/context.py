@@ -28,7 +28,7 @@ from ragtune.data.tokenizer import prepare_tokenizer, today
 from ragtune.distributed.world import World
 from ragtune.model.cpu_dtype import settle
 from ragtune.model.fast.lora import fuse
-from ragtune.model.hardware import Hardware, choose_hardware, free_gpu, plain
+from ragtune.model.hardware import Hardware, answering_alone, choose_hardware, free_gpu, plain
 from ragtune.model.hub_cache import commit_of, set_damaged_aside, to_download
 from ragtune.model.load import context_length, load_config, load_tokenizer, multiply_in_8_bits
 from ragtune.model.lora import load_adapter
@@ -168,7 +168,9 @@ class Context:
 
     @cached_property
     def hardware(self) -> Hardware:
-        return self.hardware_for(self.recipe)
+        # Where an adapter stands, what only a training needs of a machine need not be here.
+        trained = self.folder.adapter.is_dir()
+        return self.hardware_for(answering_alone(self.recipe) if trained else self.recipe)
 
     def hardware_for(self, recipe: Recipe) -> Hardware:
         """The device and dtype for this run's recipe, or for what it is without training."""
@@ -256,19 +258,18 @@ class Context:
 
     def base(self, *, training: bool = False) -> PreTrainedModel:
         """The base model, without an adapter, to answer or to be trained: its products may be other ones."""
-        recipe = self.recipe
+        recipe, start = self.recipe, time.monotonic()
+        key = "train.products" if training else "evaluate.products"
         fp8 = (recipe.train if training else recipe.evaluate).products == "fp8"
-        if self._base is not None and fp8 and not self._in_8_bits:
-            self.say("Model")
-            multiply_in_8_bits(self._base)
-            self._in_8_bits = True
-        if self._base is None or fp8 != self._in_8_bits:
-            again = self._in_8_bits and (self._base or self._tuned) is not None
+        if self._base is not None and fp8 == self._in_8_bits:
+            return self._base
+        self.say("Model")
+        if self._base is None or self._in_8_bits:
+            again = self._in_8_bits and not fp8 and (self._base or self._tuned) is not None
             self.release()
-            start = time.monotonic()
-            self.say("Model")
             if again:
-                note("Answers are in the model's own products: its weights are loaded again.")
+                which = "The training has" if training else "Answers have"
+                note(f"{which} products in the model's dtype: its weights are loaded again.")
             with busy(f"checking the files of {self.source.name or self.source.path}"):
                 set_damaged_aside(self.source)
             if not self.plan.spread and not to_download(self.source)[0]:
@@ -276,10 +277,12 @@ class Context:
                 self.tell_ranks("load", merged=False, training=training)
             self._base = load_weights(
                 self, self.source, self.hardware, nf4=recipe.model.quantization == "nf4",
-                dequantized=self.plan.dequantized, fp8=fp8,
+                dequantized=self.plan.dequantized or fp8,  # of which those in 8 bits are made
             )  # fmt: skip
-            self._in_8_bits = fp8
-            self.loading_seconds += time.monotonic() - start
+        if fp8:
+            multiply_in_8_bits(self._base, key)
+        self._in_8_bits = fp8
+        self.loading_seconds += time.monotonic() - start
         return self._base
 
     def tuned(self) -> Tuned:

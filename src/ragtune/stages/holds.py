@@ -9,7 +9,7 @@ from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.recipe.schema import Recipe
 from ragtune.stages.context import Context
 from ragtune.stages.order import Stage, digests_of, made_of, place_of, stages_there
-from ragtune.store.changes import Change, differing, part_of
+from ragtune.store.changes import Change, differing, part_of, value_of
 from ragtune.store.folder import RunFolder
 from ragtune.store.inputs import input_changes
 from ragtune.store.proof import Proof, damage, read_proof
@@ -37,7 +37,7 @@ def changes(context: Context, *, making: bool, but: Collection[Stage] = ()) -> l
                 continue
             if key == "evaluate.max_new_tokens" and not stage.asks and _same_prompts(proof, recipe):
                 continue
-            words = f"{key}: {proof.recipe.get(key)!r} there, {now[key]!r} now"
+            words = f"{key}: {value_of(proof.recipe, key)!r} there, {now[key]!r} now"
             touched.setdefault(words, set()).add(name)
         for words in input_changes(proof.inputs, recipe) if making else []:
             touched.setdefault(words, set()).add(name)

@@ -15,7 +15,7 @@ from ragtune.model.causal import require_causal
 from ragtune.model.generation import stop_generation_at
 from ragtune.model.hardware import Hardware
 from ragtune.model.hub_cache import to_download
-from ragtune.model.load import load_model, multiply_in_8_bits
+from ragtune.model.load import load_model
 from ragtune.model.plan import Plan
 from ragtune.model.source import ModelSource
 from ragtune.model.wrapping import digest_of
@@ -44,7 +44,7 @@ class Loading(Protocol):
 
 def load_weights(
     context: Loading, source: ModelSource, hardware: Hardware, *,
-    nf4: bool = False, dequantized: bool = False, fp8: bool = False,
+    nf4: bool = False, dequantized: bool = False,
 ) -> PreTrainedModel:  # fmt: skip
     """Load a model; on every rank its share, if the plan has it spread.
 
@@ -54,10 +54,9 @@ def load_weights(
         hardware: the device and dtype.
         nf4: whether its linear layers' weights are quantised.
         dequantized: whether what NF4 makes of them is kept in the dtype.
-        fp8: whether products of them, in the dtype, are in 8 bits.
 
     Raises:
-        UsageError: as `load_model`; it looks ahead, or can't multiply in 8 bits.
+        UsageError: as `load_model`; or it looks ahead.
         RagtuneError: too little memory, or another rank has other weights.
     """
     world = _spread_over(context, source)
@@ -77,8 +76,6 @@ def load_weights(
     if source == context.source and (context.has_ranks or context.following):
         require_same_weights(found := digest_of(model), context.weights or found, named)
         context.weights = found
-    if fp8:
-        multiply_in_8_bits(model)
     return model
 
 
