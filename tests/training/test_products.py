@@ -116,6 +116,7 @@ def test_answers_by_it(
     assert trained == [14 if training else 0]
     out = capsys.readouterr().out
     assert out.count("Loading ") == (1 if training else 3)
+    assert "kept dequantised" not in out  # nothing was quantised
     own = "The training has products in the model's dtype: its weights are loaded again."
     assert out.count(own) == (0 if training else 1)
     assert "Answers have" not in out

@@ -103,7 +103,7 @@ class Model:
             context.source,
             context.hardware,
             nf4=nf4,
-            dequantized=nf4 and (fp8 or (kept is not None and kept.dequantized)),
+            dequantized=fp8 or (kept is not None and kept.dequantized),
         )
         if fp8:
             multiply_in_8_bits(base, "evaluate.products")

@@ -64,7 +64,7 @@ def load_weights(
     note(
         f"Loading {named} on {hardware.name} as {hardware.dtype_name} ({hardware.reason})"
         + (", weights in NF4" if nf4 else "")
-        + (", kept dequantised" if dequantized else "")
+        + (", kept dequantised" if nf4 and dequantized else "")
         + (f", spread over {world.size} ranks" if world else "")
         + " …"
     )
