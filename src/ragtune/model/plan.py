@@ -241,10 +241,8 @@ def plan_answers(
     if hardware.device.type != "cuda":
         return _batch(recipe, EVALUATION_BATCH[hardware.device.type]), None
     budget = available(hardware) * SPARE
-    asked = recipe if training else answering_alone(recipe)
-    estimate = dataclasses.replace(
-        estimate_of(asked, hardware, config), dequantized=dequantized, shares=shares
-    )
+    estimate = estimate_of(recipe if training else answering_alone(recipe), hardware, config)
+    estimate = dataclasses.replace(estimate, dequantized=dequantized, shares=shares)
     beside = estimate.moments if training else 0
     return _answers(recipe, estimate, prompts, budget - beside)[:2]
 
