@@ -102,7 +102,9 @@ def test_what_is_not_published_by_ragtune(
     del hub.repos["alice/houses"].files["ragtune.yaml"]
     with pytest.raises(UsageError, match="was not published by ragtune"):
         Reader.load("alice/houses")
-    with pytest.raises(RagtuneError, match="alice/other can't be read from the Hub"):
+    with pytest.raises(
+        RagtuneError, match="alice/other is not here, and can't be read from the Hub"
+    ):
         Reader.load("alice/other")
 
 

@@ -151,6 +151,13 @@ def test_the_last_line_needs_no_end(tmp_path: Path) -> None:
     assert len(read(path)) == len(RECORDS)
 
 
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.json.gz"])
+def test_a_name_may_be_in_capitals(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name.upper()
+    WRITERS[name](path, RECORDS)
+    assert [e.to_dict() for e in read(path)] == RECORDS
+
+
 def test_gzip_files_may_be_joined(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(gzip.compress(lines_of(RECORDS[:2])) + gzip.compress(lines_of(RECORDS[2:])))

@@ -111,7 +111,9 @@ def download(name: str) -> Path:
         ) from None
     except (HTTPError, OSError, ValueError, *SENSELESS) as error:
         reason, advice = explain(error, name, writing=False)
-        raise RagtuneError(f"{name} can't be read from the Hub. {reason}", advice) from error
+        raise RagtuneError(
+            f"{name} is not here, and can't be read from the Hub. {reason}", advice
+        ) from error
 
 
 def _recipe(folder: Path, overrides: Sequence[str]) -> Recipe:

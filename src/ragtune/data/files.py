@@ -62,7 +62,11 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _unpacked(path: Path, raw: BinaryIO) -> BinaryIO:
-    return unpacked(raw) if path.name.endswith(".gz") else raw
+    return unpacked(raw) if _is_packed(path) else raw
+
+
+def _is_packed(path: Path) -> bool:
+    return path.name.lower().endswith(".gz")  # as `reader_of` reads names
 
 
 def _jsonl(path: Path, tick: Tick) -> Iterator[tuple[str, Any]]:
@@ -186,7 +190,7 @@ def _shallow(value: object, where: str) -> object:
 
 
 def _damaged(path: Path, error: BaseException, after: str = "") -> UsageError:
-    what = "cut off or no gzip" if path.name.endswith(".gz") else "damaged"
+    what = "cut off or no gzip" if _is_packed(path) else "damaged"
     return UsageError(
         f"{path}: can't be read{after} ({first_line(error)}).",
         f"The file is {what}: download or write it again.",
