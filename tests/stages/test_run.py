@@ -79,6 +79,19 @@ def test_the_whole_pipeline(
     assert str(run / "report.html") in out.replace("\n", "")
 
 
+def test_a_run_whose_merged_model_was_not_asked_is_not_finished(
+    finished: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, run = finished(tmp_path)
+    shutil.rmtree(run / "eval/eval/merged")  # as Ctrl-C leaves it, while that model answers
+    ragtune.run(run)
+    said = capsys.readouterr().out
+    assert "is finished" not in said
+    kept = "Data, Answers before tuning, Training, Answers after tuning"
+    assert f"\nFinished before, and kept: {kept}.\n" in "\n" + said
+    assert (run / "eval/eval/merged").is_dir()
+
+
 def test_running_again_repeats_nothing_and_the_resolved_recipe_runs_elsewhere(
     finished: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -244,10 +244,11 @@ def _titles_there(context: Context) -> list[str]:
 
 
 def _every_stage(context: Context) -> tuple[str, ...]:
-    """What a run makes, but for what it asks again of what it merged."""
-    form = context.recipe.publish.format
-    merged = () if form == "adapter" else ("merged",)
-    return (*_stages(context), *merged, *(("gguf",) if form == "gguf" else ()))
+    """What a run makes; of what it merged also the answers, if it can be asked here."""
+    form, asks = context.recipe.publish.format, not context.remote
+    merged = ("merged", "merged answers")[: 1 + asks] if form != "adapter" else ()
+    gguf = ("gguf", "gguf answers")[: 1 + (asks and installed())] if form == "gguf" else ()
+    return (*_stages(context), *merged, *gguf)
 
 
 def _is_there(context: Context, name: str) -> bool:
