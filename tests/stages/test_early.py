@@ -22,6 +22,7 @@ from ragtune.distributed.place import Place
 from ragtune.recipe.load import load_recipe
 from ragtune.stages import early
 from ragtune.stages.ranks import Ranks
+from ragtune.store import inputs
 
 FOLLOW = "ragtune.stages.begin"
 
@@ -61,6 +62,20 @@ def _does_nothing(*_: object, **__: object) -> Any:
 def command(*arguments: str) -> None:
     with pytest.raises(SystemExit):
         main(list(arguments))
+
+
+@pytest.mark.usefixtures("begun")
+def test_the_models_files_are_read_while_libraries_are_imported(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless their checksums are there: the first stage keeps them."""
+    ahead: list[str] = []
+    monkeypatch.setattr(inputs, "read_ahead", lambda one: ahead.append(one.name))
+    command("run", str(recipe), "--run-dir", str(tmp_path / "run"))
+    assert ahead == ["tiny"]
+    (tmp_path / "run" / "data").mkdir(parents=True)
+    command("run", str(recipe), "--run-dir", str(tmp_path / "run"))
+    assert ahead == ["tiny"]
 
 
 @pytest.mark.parametrize("name", ["run", "train", "evaluate", "merge"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Recipe
 from ragtune.store import seal
-from ragtune.store.inputs import input_changes, read_inputs
+from ragtune.store.inputs import input_changes, read_ahead, read_inputs
 from ragtune.store.sets import set_name
 from tests.conftest import make_records, write_records
 
@@ -120,3 +121,43 @@ def test_weights_are_read_once_for_all_stages_of_a_run(
     os.utime(weights, ns=(1, 1))
     changed = read_inputs(one, KEYS)()["model.id"]["files"]["model.safetensors"]
     assert changed != first["model.id"]["files"]["model.safetensors"]
+
+
+def test_what_is_being_read_ahead_is_waited_for_and_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    original, go = seal.sha256, threading.Event()
+
+    def slowly(file: Path) -> str:
+        read.append(file.name)
+        assert go.wait(60)
+        return original(file)
+
+    monkeypatch.setattr(seal, "sha256", slowly)
+    (tmp_path / "model.safetensors").write_bytes(b"1")
+    one = load_recipe(
+        BASE | {"model": {"id": str(tmp_path)}, "data": {"train": "a/b", "eval": "a/b"}}
+    )
+    read_ahead(one)
+    first, second = read_inputs(one, KEYS), read_inputs(one, KEYS)
+    go.set()
+    assert first() == second()
+    assert read == ["model.safetensors"]
+    first()["model.id"]["files"]["model.safetensors"]["size"] = 5  # the caller's own
+    assert second()["model.id"]["files"]["model.safetensors"]["size"] == 1
+
+
+def test_a_model_that_cannot_be_read_is_no_error_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: Path) -> None:
+        raise PermissionError
+
+    one = load_recipe(
+        BASE | {"model": {"id": str(tmp_path)}, "data": {"train": "a/b", "eval": "a/b"}}
+    )
+    monkeypatch.setattr(Path, "iterdir", refused)
+    read_ahead(one)
+    with pytest.raises(PermissionError):
+        read_inputs(one, KEYS)

@@ -1,7 +1,7 @@
 """What a command does before anything large is imported: it reads its recipe, and has other processes begin.
 
-Those import while this one does. Read by every command, it loads no torch; and what reads recipes only when a
-command begins.
+Those import, and a thread reads the model's files, while this one imports. Read by every command, it loads no
+torch; and what reads recipes only when a command begins.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ def shared(made: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
             given, found = _given(command, *arguments, **named), None
             if take_place() is None:  # what a launcher started is there
                 recipe, folder = _read(given)
+                if not (folder / "data").is_dir():
+                    _read_ahead(recipe)
                 if given.get("predictions") is None:  # answers of a file are only counted
                     found = _foreseen(recipe, folder, made)
             with early(*found) if found else nullcontext():
@@ -74,6 +76,13 @@ def _read(given: Mapping[str, Any]) -> tuple[Recipe, Path]:
     from ragtune.stages.target import find_recipe  # noqa: PLC0415 - as the module says
 
     return find_recipe(given["target"], given.get("overrides") or (), given.get("run_dir"))
+
+
+def _read_ahead(recipe: Recipe) -> None:
+    """Begin to make the checksums of the model's files, for the first stage: gigabytes take many seconds."""
+    from ragtune.store.inputs import read_ahead  # noqa: PLC0415 - as the module says
+
+    read_ahead(recipe)
 
 
 def _foreseen(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,7 +61,7 @@ def read_inputs(recipe: Recipe, keys: Iterable[str]) -> Callable[[], dict[str, I
     """
     begun: list[tuple[_Named, list[tuple[str, Future[FileFacts]]]]] = []
     for one in _named(recipe, keys):
-        futures = [(one.name(file), later(partial(_facts, file))) for file in one.files]
+        futures = [(one.name(file), _begun(file)) for file in one.files]
         begun.append((one, futures))
 
     def read() -> dict[str, Input]:
@@ -68,12 +69,18 @@ def read_inputs(recipe: Recipe, keys: Iterable[str]) -> Callable[[], dict[str, I
             one.key: {
                 "path": str(one.path),
                 "absolute": str(one.path.resolve()),
-                "files": {name: future.result() for name, future in files},
+                "files": {name: {**future.result()} for name, future in files},
             }
             for one, files in begun
         }
 
     return read
+
+
+def read_ahead(recipe: Recipe) -> None:
+    """Begin to read the model's files, for whoever asks for them next: while libraries are imported, say."""
+    with suppress(OSError):  # who asks will hear of it
+        read_inputs(recipe, ("model.id",))
 
 
 def contents(recipe: Recipe, keys: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -86,11 +93,21 @@ def contents(recipe: Recipe, keys: Iterable[str]) -> dict[str, dict[str, str]]:
 
 _READ: dict[Path, FileFacts] = {}
 """What this process found of files, by where they lie."""
+_READING: dict[Path, Future[FileFacts]] = {}
+"""Those that are read, or were."""
 
 
-def _facts(file: Path) -> FileFacts:
-    """What is known of a file; a large one is read once: several stages are made from the same weights."""
+def _begun(file: Path) -> Future[FileFacts]:
+    """What is found of a file; while it is being read, whoever asks waits for that."""
     place = file.resolve()
+    going = _READING.get(place)
+    if going is None or going.done():
+        going = _READING[place] = later(partial(_facts, file, place))
+    return going
+
+
+def _facts(file: Path, place: Path) -> FileFacts:
+    """What is known of a file; a large one is read once: several stages are made from the same weights."""
     found = _READ[place] = facts_of(file, _READ.get(place))
     return {**found}
 
