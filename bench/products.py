@@ -92,7 +92,7 @@ def unit(options: argparse.Namespace, which: str, way: str, seed: int) -> dict[s
             dequantized=base == "nf4",
         )
         if base == "fp8":
-            multiply_in_8_bits(model)
+            multiply_in_8_bits(model, "evaluate.products")
         stop_generation_at(model, run.encoder)
         tuned = load_adapter(model, run.folder.adapter).eval()
         fuse(tuned)

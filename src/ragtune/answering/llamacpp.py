@@ -42,10 +42,7 @@ class LlamaCpp:
                     for qid, ids in pending:
                         with finishing("this answer is finished first"):
                             kept.add([self._ask(llama, encoder, qid, ids)])
-                        stop_if_asked(
-                            f"{len(kept.done):,} of {len(prompts):,} answers "
-                            f"{'is' if len(kept.done) == 1 else 'are'} kept."
-                        )
+                        stop_if_asked(kept.in_words())
             return kept.in_order()
 
     def _loaded(self, prompts: Sequence[tuple[str, list[int]]]) -> Llama:

@@ -156,9 +156,7 @@ class Local:
                 _prediction(qid, row, tokenizer, settings)
                 for (qid, _), row in zip(batch, rows, strict=True)
             )
-            stop_if_asked(
-                f"{len(kept.done):,} of {len(order):,} answers {'is' if len(kept.done) == 1 else 'are'} kept."
-            )
+            stop_if_asked(kept.in_words())
 
     def asker(self, settings: GenerationConfig, how: str, room: Room) -> Ask:
         """What answers a batch in a way; if memory runs out, in halves, and so from then on."""

@@ -75,6 +75,10 @@ class Kept:
         self.update(len(self.done))
         require_held()
 
+    def in_words(self) -> str:
+        """How many are kept."""
+        return _in_words(len(self.done), len(self.qids))
+
     def in_order(self) -> list[Prediction]:
         return [self.done[qid] for qid in self.qids]
 
@@ -85,14 +89,16 @@ def keeping(partial: Path, qids: Sequence[str], title: str) -> Iterator[Kept]:
     wanted = set(qids)
     done = {p.qid: p for p in read_partial(partial) if p.qid in wanted}
     if done:
-        note(
-            f"Going on: {len(done):,} of {len(wanted):,} answers {'is' if len(done) == 1 else 'are'} kept."
-        )
+        note(f"Going on: {_in_words(len(done), len(wanted))}")
     with (
         progress(title, len(qids), done=len(done), unit="questions") as update,
         appending(partial) as file,
     ):
         yield Kept(qids, done, file, update)
+
+
+def _in_words(done: int, of: int) -> str:
+    return f"{done:,} of {of:,} answers {'is' if done == 1 else 'are'} kept."
 
 
 def read_partial(path: Path) -> Iterator[Prediction]:

@@ -206,7 +206,7 @@ def _whole(
     return model
 
 
-def multiply_in_8_bits(model: PreTrainedModel, key: str = "train.products") -> None:
+def multiply_in_8_bits(model: PreTrainedModel, key: str) -> None:
     """Let a model's linear layers, whose weights are numbers of its dtype, compute in 8 bits from now on.
 
     Args:

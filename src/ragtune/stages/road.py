@@ -154,7 +154,7 @@ def _made(context: Context, stage: Stage, place: Path) -> Proof:
     context.say(stage.title)
     work = work_of(folder, stage, recipe)
     _tell_of_others(work, stage)
-    read, found = read_inputs(recipe, stage.inputs), later(versions)
+    read = read_inputs(recipe, stage.inputs)
     with busy(stage.title), _measured(stage, folder.path) as (times, peaks):
         made = work / "made"
         with disk_errors(made):
@@ -173,7 +173,7 @@ def _made(context: Context, stage: Stage, place: Path) -> Proof:
         inputs=inputs,
         date=context.day,
         commit=context.pin(),
-        versions=found.result(),
+        versions=versions(),
         times=_loading(context) | times,
         peak_gib=peaks,
         facts=facts,
