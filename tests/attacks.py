@@ -64,8 +64,16 @@ class Hostile(Hub):
         self.only: Callable[..., None] | None = None
         """The mode of every hostile answer, in place of a drawn one."""
         self.served: Counter[str] = Counter()
-        """Bytes that each mode could send before the client went away; at most, of one answer."""
+        """Bytes that each mode could send before the client went away; at most, of one answer.
+
+        They are counted when they are sent: who looks while the last answer is written may find none.
+        """
         self.stolen: list[str] = []
+
+    @property
+    def most(self) -> int:
+        """The bytes of the longest answer so far, 0 if none is counted yet."""
+        return max(self.served.values(), default=0)
 
     def __enter__(self) -> Self:
         hub = self

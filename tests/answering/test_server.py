@@ -389,7 +389,7 @@ def test_an_answer_without_an_end(
             endpoint.wait_for(
                 lambda: ask_all([client], asked, 1, lambda _: None)  # type: ignore[arg-type]
             )
-        assert max(server.served.values()) < 8 << 20
+        assert server.most < 8 << 20
 
 
 async def _no_list(*_: object) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,34 @@ def test_another_machines_silent_lock_is_taken_over(
     said = " ".join(capsys.readouterr().out.split())
     assert f"locked by process 1 on {host}; watching it" in said
     assert f"lock of process 1 on {host}: it gave no sign of life" in said
+
+
+@pytest.mark.parametrize("unread", [Holder(), None])
+def test_a_lock_that_is_being_written_is_no_other_machines(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    unread: Holder | None,
+) -> None:
+    process = holder(tmp_path)
+    whole, looks = lock._read(tmp_path / "run.lock"), []
+
+    def read(path: Path, *_: int) -> Holder | None:
+        looks.append(path)
+        first = sum(p.name == "run.lock" for p in looks) <= 2
+        if path.name != "run.lock":
+            return None
+        return (unread or replace(whole, place="", since=0.0)) if first and whole else whole
+
+    monkeypatch.setattr(lock, "_read", read)
+    monkeypatch.setattr(lock, "_PAUSE", 0.02)
+    try:
+        with pytest.raises(UsageError, match=f"process {process.pid} on"), locked(tmp_path):
+            pass
+    finally:
+        process.kill()
+        process.communicate()
+    assert "watching it" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", ["", "filelock/2\npid=1", "pid=x\n"])

@@ -367,7 +367,8 @@ say, waits, end = lock.note, Path(sys.argv[1]), time.monotonic() + 100
 
 def note(words):
     say(words)
-    waits.touch()
+    if "waiting for it" in words:
+        waits.touch()
 
 def until_another_waits(*_):
     while not waits.exists():

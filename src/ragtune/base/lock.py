@@ -92,7 +92,7 @@ class Lock:
         self.path = folder / _NAME
         self.lost = False
         self.looked = time.time()
-        self._waiting, self._told = waiting, False
+        self._waiting, self._told, self._told_of_watching = waiting, False, False
         self._token: str | None = None
         self._other: Holder | None = None
         self._watched: tuple[float, tuple[int, int]] | None = None
@@ -198,6 +198,7 @@ class Lock:
     def _at_work(self, other: Holder) -> bool:
         """Whether a process runs, or the lock of another machine has changed since it was first seen."""
         if other.near:
+            self._watched = None
             return other.running
         try:
             stat = self.path.stat()
@@ -206,10 +207,16 @@ class Lock:
         look = (stat.st_ino, stat.st_mtime_ns)
         if self._watched is None:
             self._watched = time.monotonic(), look
+            return False
+        if look != self._watched[1]:
+            return True
+        # At the first look it may just have been in writing: then it is whole by now.
+        if not self._told_of_watching:
             note(f"{self.folder} is locked by {other}; watching it …")
-        elif not other.pid and self._watched_enough():  # filelock leaves an empty one alone
+            self._told_of_watching = True
+        if not other.pid and self._watched_enough():  # filelock leaves an empty one alone
             self._lease.break_lock()
-        return look != self._watched[1]
+        return False
 
     def _watched_enough(self) -> bool:
         return self._watched is not None and time.monotonic() - self._watched[0] >= LEASE
