@@ -43,6 +43,10 @@ def allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "_require_fp8", lambda *_: None)
 
 
+def refuse(*_: Any) -> None:
+    raise UsageError("not here")
+
+
 def layers(model: torch.nn.Module) -> int:
     return sum(isinstance(module, EightBit) for module in model.modules())
 
@@ -154,9 +158,6 @@ def test_what_was_trained_in_8_bits_answers_where_none_could_be(
         with working(one := run()):
             make(one, "adapter")
 
-    def refuse(*_: Any) -> None:
-        raise UsageError("not here")
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hardware, "_require_fp8", refuse)
         with working(one := run()):
@@ -164,6 +165,24 @@ def test_what_was_trained_in_8_bits_answers_where_none_could_be(
         shutil.rmtree(one.folder.adapter)
         with pytest.raises(UsageError, match="not here"):
             assert run().hardware
+
+
+def test_only_answers_need_what_answers_in_8_bits_need(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that has no such products trains, and merges what was answered elsewhere."""
+    folder = tmp_path / "run"
+    monkeypatch.setattr(hardware, "_require_fp8", refuse)
+    ragtune.train(tiny_recipe, "evaluate.products=fp8", "train.steps=1", run_dir=folder)
+    for base in (False, True):
+        with pytest.raises(UsageError, match="not here"):
+            ragtune.evaluate(folder, base=base)
+    found = {one["name"]: one["message"] for one in ragtune.check(folder) if one["level"] == "fail"}
+    assert found == {"hardware": "not here"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hardware, "_require_fp8", lambda *_: None)
+        ragtune.evaluate(folder)
+    assert ragtune.merge(folder)
 
 
 @pytest.mark.usefixtures("allowed")

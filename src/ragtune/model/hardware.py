@@ -123,6 +123,12 @@ def answering_alone(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"train": train})
 
 
+def training_alone(recipe: Recipe) -> Recipe:
+    """The recipe without what only answering needs of a machine."""
+    evaluate = recipe.evaluate.model_copy(update={"products": None})
+    return recipe.model_copy(update={"evaluate": evaluate})
+
+
 def _require_fp8(key: str, dtype: torch.dtype, gpus: Sequence[Gpu]) -> None:
     what, instead = f"{key}: fp8", f"Set {key}=null."
     if not gpus:
@@ -146,8 +152,7 @@ def _require_fp8(key: str, dtype: torch.dtype, gpus: Sequence[Gpu]) -> None:
 def plain(recipe: Recipe) -> Recipe:
     """The recipe without what needs bitsandbytes, or 8 bits: for a merged model, which is not quantised."""
     model = recipe.model.model_copy(update={"quantization": None})
-    evaluate = recipe.evaluate.model_copy(update={"products": None})
-    return answering_alone(recipe).model_copy(update={"model": model, "evaluate": evaluate})
+    return answering_alone(training_alone(recipe)).model_copy(update={"model": model})
 
 
 @cache

@@ -28,7 +28,14 @@ from ragtune.data.tokenizer import prepare_tokenizer, today
 from ragtune.distributed.world import World
 from ragtune.model.cpu_dtype import settle
 from ragtune.model.fast.lora import fuse
-from ragtune.model.hardware import Hardware, answering_alone, choose_hardware, free_gpu, plain
+from ragtune.model.hardware import (
+    Hardware,
+    answering_alone,
+    choose_hardware,
+    free_gpu,
+    plain,
+    training_alone,
+)
 from ragtune.model.hub_cache import commit_of, set_damaged_aside, to_download
 from ragtune.model.load import context_length, load_config, load_tokenizer, multiply_in_8_bits
 from ragtune.model.lora import load_adapter
@@ -168,9 +175,10 @@ class Context:
 
     @cached_property
     def hardware(self) -> Hardware:
-        # Where an adapter stands, what only a training needs of a machine need not be here.
-        trained = self.folder.adapter.is_dir()
-        return self.hardware_for(answering_alone(self.recipe) if trained else self.recipe)
+        # Not every stage answers: `base` sees to what answers need. And where an adapter stands, what only a
+        # training needs of a machine need not be here.
+        needed, trained = training_alone(self.recipe), self.folder.adapter.is_dir()
+        return self.hardware_for(answering_alone(needed) if trained else needed)
 
     def hardware_for(self, recipe: Recipe) -> Hardware:
         """The device and dtype for this run's recipe, or for what it is without training."""
@@ -263,6 +271,8 @@ class Context:
         fp8 = (recipe.train if training else recipe.evaluate).products == "fp8"
         if self._base is not None and fp8 == self._in_8_bits:
             return self._base
+        if fp8 and not training:
+            self.hardware_for(answering_alone(recipe))  # refuses where there are no such products
         self.say("Model")
         if self._base is None or self._in_8_bits:
             again = self._in_8_bits and not fp8 and (self._base or self._tuned) is not None
