@@ -74,6 +74,7 @@ def test_what_can_t_be_read(tmp_path: Path, name: str, content: str | None, said
         read_given([tmp_path / name], Passages(), 3)
     assert said in caught.value.message
     assert "documents.files" not in caught.value.message
+    assert "Hub" not in caught.value.advice  # where no file of such a name could be
 
 
 def test_an_empty_name_is_not_the_current_folder(

@@ -142,6 +142,8 @@ def test_old_kinds_have_a_way_out(tmp_path: Path) -> None:
 def test_what_is_not_there(tmp_path: Path) -> None:
     put(tmp_path, "a.xyz", "empty/.x")
     assert refusal("nowhere.md").message == "documents.files: nowhere.md does not exist."
+    assert "owner/name" not in refusal("nowhere.md").advice
+    assert "A dataset of the Hub is owner/name." in refusal("nowhere").advice
     assert str(tmp_path) in refusal("docs/nowhere.md").advice
     assert "a.xyz is of a kind that is not read" in refusal("a.xyz").message
     assert ".pptx" in refusal("a.xyz").advice

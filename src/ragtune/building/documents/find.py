@@ -68,18 +68,20 @@ class _Found:
 
     def add(self, text: str) -> None:
         path = named_path(text, "documents.files")
+        is_file = text.lower().endswith((*_KNOWN, *ARCHIVES))  # by its name
         if path.is_dir():
             self._folder(path)
         elif path.exists():
             self._named(path)
         elif _GLOB.search(text):
             self._glob(str(path), text)
-        elif _DATASET.fullmatch(text) and not text.lower().endswith((*_KNOWN, *ARCHIVES)):
+        elif _DATASET.fullmatch(text) and not is_file:
             self._put(Source(Path(), text, dataset=text))
         else:
             raise UsageError(
                 f"documents.files: {shortened(text, 200)} does not exist.",
-                f"Paths are relative to the current folder, {Path.cwd()}. A dataset of the Hub is owner/name.",
+                f"Paths are relative to the current folder, {Path.cwd()}."
+                + ("" if is_file else " A dataset of the Hub is owner/name."),
             )
 
     def _named(self, path: Path) -> None:
