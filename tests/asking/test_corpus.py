@@ -128,7 +128,7 @@ def test_what_can_t_be_asked(place: Path, capsys: pytest.CaptureFixture[str]) ->
     db.close()
     capsys.readouterr()
     open_corpus(folder)
-    assert "lacks 1 changes: a build was stopped" in " ".join(capsys.readouterr().out.split())
+    assert "lacks 1 change: a build was stopped" in " ".join(capsys.readouterr().out.split())
     shutil.rmtree(folder / "index")
     with pytest.raises(UsageError, match="holds no index of passages"):
         open_corpus(folder)

@@ -166,6 +166,8 @@ def test_one_command_deletes_it(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert forgotten(tmp_path) == f"There is no {path}."
     path.touch()
     assert forgotten(tmp_path) == f"Deleted {path}: 0 thumbs."
+    append(path, UP)
+    assert forgotten(tmp_path) == f"Deleted {path}: 1 thumb."
     assert not path.exists()
 
 

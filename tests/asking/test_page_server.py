@@ -195,6 +195,9 @@ def test_where_the_password_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
     for near in (True, False):
         with pytest.raises(UsageError, match=r"too short: 5 characters.\nTake 12 or more"):
             password_for("0.0.0.0", near=near)
+    monkeypatch.setenv(PASSWORD, "x")
+    with pytest.raises(UsageError, match=r"too short: 1 character\."):
+        password_for("0.0.0.0", near=False)
     monkeypatch.setenv(PASSWORD, SECRET)
     assert password_for("0.0.0.0", near=False) == SECRET
     assert password_for("127.0.0.1", near=True) == SECRET

@@ -133,6 +133,13 @@ def test_the_gpus_of_a_launcher_are_those_of_all_machines(
         ]
 
 
+def test_what_a_rank_computes_on_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for threads, words in (1, "1 thread, "), (8, "8 threads, "):
+        monkeypatch.setattr(torch, "get_num_threads", lambda count=threads: count)
+        assert ranks.own_device()["sums"].startswith(words)
+
+
 @pytest.mark.parametrize(
     ("devices", "told", "expected"),
     [(2, None, 4), (3, None, 2), (16, None, 1), (1, None, 8), (2, "8", 8)],

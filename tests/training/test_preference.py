@@ -288,7 +288,8 @@ def test_nothing_wrong_is_an_error(preferring: dict[str, Any], tmp_path: Path) -
     one = Example("q1", "?", ("red",), (Passage("red"),), (0,), ())
     recipe = load_recipe(preferring)
     path = write_records(tmp_path / "right.jsonl", [{"qid": "q1", "prediction": "Red."}])
-    with pytest.raises(UsageError, match="has no wrong answer to one of the 1 training examples"):
+    said = r"has no wrong answer to one of the 1 training examples \(1 of them is answered there\)"
+    with pytest.raises(UsageError, match=said):
         wrong_answers(recipe, [one], str(path))
     other = dataclasses.replace(one, answers=())
     assert wrong_answers(recipe, [other], str(path)) == {"q1": "Red."}

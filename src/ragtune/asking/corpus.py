@@ -12,6 +12,7 @@ from ragtune.base.commands import command_line
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.lock import refusal
 from ragtune.base.screen.console import note, warn
+from ragtune.base.text import one_or_many
 from ragtune.building import shelf_file
 from ragtune.building.figures import NAME as BUILT
 from ragtune.building.figures import Built, read_built
@@ -125,7 +126,8 @@ def open_corpus(folder: Path, then: Built | None = None) -> Corpus:
     elif lacking := _lacking(folder):
         again = command_line("ragtune", "build", folder / _SETTINGS)
         warn(
-            f"The index of {folder} lacks {lacking:,} changes: a build was stopped. Go on: {again}"
+            f"The index of {folder} lacks {one_or_many(lacking, 'change')}: a build was stopped. "
+            f"Go on: {again}"
         )
     if then is not None and then.retriever != how:
         warn(

@@ -18,6 +18,7 @@ from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.files import appending, json_line, remove, truncate
 from ragtune.base.lock import making
 from ragtune.base.reading import open_plain
+from ragtune.base.text import one_or_many
 from ragtune.data.example import Passage
 from ragtune.stages.target import find_recipe
 
@@ -130,7 +131,9 @@ def forgotten(source: str | Path, overrides: Sequence[str] = ()) -> str:
             f"{source} does not exist, and there is no {path}.",
             "Name the run, or what was published, as for the page whose feedback it is.",
         )
-    return f"There is no {path}." if count is None else f"Deleted {path}: {count:,} thumbs."
+    if count is None:
+        return f"There is no {path}."
+    return f"Deleted {path}: {one_or_many(count, 'thumb')}."
 
 
 def pasted(text: str) -> list[Passage]:

@@ -20,6 +20,7 @@ from ragtune.base.disk import require_writable
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.screen.console import note, warn
 from ragtune.base.stopping import stop_if_asked
+from ragtune.base.text import one_or_many
 
 HOST, PORT = "127.0.0.1", 7860
 PASSWORD = "RAGTUNE_DEMO_PASSWORD"  # noqa: S105 - a variable's name
@@ -162,7 +163,7 @@ def password_for(host: str, *, near: bool) -> str | None:
         given = getpass.getpass(f"Password for the page ({SHORTEST} characters or more): ")
     if len(given) < SHORTEST:
         raise UsageError(
-            f"The page's password is too short: {len(given)} characters.",
+            f"The page's password is too short: {one_or_many(len(given), 'character')}.",
             f"Take {SHORTEST} or more: whoever has it can ask the model, and read what it retrieves.",
         )
     return given

@@ -72,7 +72,7 @@ def wrong_answers(recipe: Recipe, examples: Sequence[Example], path: str) -> dic
     if not wrong:
         raise UsageError(
             f"train.preference: {path} has no wrong answer to one of the {len(examples):,} training examples "
-            f"({len(asked):,} of them are answered there).",
+            f"({one_or_many(len(asked), 'of them is', 'of them are')} answered there).",
             "It must hold a model's answers to the questions of data.train, by the same qids.",
         )
     kinds = Counter(_kind(recipe, e, texts[e.qid]) for e in wrong)

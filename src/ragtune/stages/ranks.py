@@ -16,6 +16,7 @@ from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.screen.console import note
 from ragtune.base.screen.progress import busy
 from ragtune.base.stopping import stopping_for
+from ragtune.base.text import one_or_many
 from ragtune.base.versions import versions
 from ragtune.distributed.launch import launched
 from ragtune.distributed.place import Place, take_place
@@ -142,7 +143,8 @@ def own_device() -> Device:
     if torch.cuda.is_available():
         gpu = gpu_of(torch.cuda.current_device())
         return {"kind": "GPU", "sums": gpu.name, "gpu": dataclasses.asdict(gpu)}
-    sums = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    threads = one_or_many(torch.get_num_threads(), "thread")
+    sums = f"{threads}, {torch.backends.cpu.get_cpu_capability()}"
     return {"kind": "CPU", "sums": sums, "gpu": None}
 
 

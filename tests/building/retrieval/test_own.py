@@ -196,6 +196,13 @@ def test_what_is_unknown_is_counted_and_said_once(said: list[str]) -> None:
     ]
 
 
+def test_a_single_one_that_is_unknown(said: list[str]) -> None:
+    as_retriever(lambda q: ["7", "no.md#1"], KNOWN).search(["q"], 2)
+    assert said[1] == (
+        "retriever: 1 of what <lambda> found is no passage of this corpus, and is left out; the first: 'no.md#1'."
+    )
+
+
 def test_a_question_without_any_passage_of_ours_is_no_fault_later() -> None:
     retriever = as_retriever({"a": ["7"], "b": ["no.md#1"]}.get, KNOWN)
     assert retriever.search(["a"], 1) == [[Hit("7", 1.0)]]

@@ -139,9 +139,10 @@ class _Own:
             )
         if unknown and "unknown" not in self.told:
             self.told.add("unknown")
+            of = f"of what {self.name} found "
             warn(
-                f"retriever: {len(unknown):,} of what {self.name} found are no passages of this corpus, and "
-                f"are left out; the first: {_said(unknown[0])}."
+                f"retriever: {one_or_many(len(unknown), of + 'is no passage', of + 'are no passages')} of this "
+                f"corpus, and {'is' if len(unknown) == 1 else 'are'} left out; the first: {_said(unknown[0])}."
             )
         most = max(map(len, found), default=0)
         if 0 < most < k and "few" not in self.told:
