@@ -30,14 +30,34 @@ TABULATOR = {
 """What bash asks with."""
 NOT_THERE = """
 from ragtune.cli import main
-names = ("run", "train", "evaluate", "merge", "prepare", "report", "push", "ask", "demo", "serve")
+names = ("run", "train", "evaluate", "merge", "prepare", "report", "push", "ask", "demo", "serve",
+         "sweep", "build", "judge")
+more = {"sweep": ["train.steps=1,2"], "judge": ["--endpoint", "http://127.0.0.1:9/v1", "--model", "x"]}
 for name in names:
     try:
-        main([name, "./none.yaml"])
+        main([name, "./none.yaml", *more.get(name, [])])
     except SystemExit as stop:
         assert stop.code == 2
+    else:
+        raise AssertionError(name)
 """
 """Commands of what isn't there: they say so."""
+TABLES = """
+from pathlib import Path
+from ragtune.cli import main
+for name in ("a.jsonl", "b.jsonl"):
+    Path(name).write_text('{"lm_output": "x", "references": ["x"], "exact_match": 1}\\n')
+commands = {("compare", "a.jsonl", "b.jsonl"): 0, ("check", "./none.yaml"): 1,
+            ("compare", "./none"): 2, ("compare", "./none", "./none"): 2}
+for words, code in commands.items():
+    try:
+        main([*words])
+    except SystemExit as stop:
+        assert stop.code == code
+    else:
+        raise AssertionError(words)
+"""
+"""Those that load what prints their tables; and logs are compared without a model."""
 
 
 @pytest.mark.parametrize(
@@ -50,6 +70,7 @@ for name in names:
         ("from ragtune.cli import main; main(['run', '--help'])", TYPER),
         # What isn't there; and what looks which ranks may begin has read the recipe by then.
         (NOT_THERE, RECIPE | {"jinja2"}),  # what `ask` sees of a question
+        (TABLES, RECIPE | {"httpx", "huggingface_hub", "jinja2", "numpy", "pyarrow"}),
         ("from ragtune.cli import main; main(['schema'])", RECIPE),
         ("from ragtune.cli import main; main(['init'])", RECIPE),
         ("from ragtune.cli import main; main(['init', '--recipe', 'quickstart'])", RECIPE),

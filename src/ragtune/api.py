@@ -35,7 +35,7 @@ from ragtune.stages import predictions as elsewhere
 from ragtune.stages import push as pushing
 from ragtune.stages import run as stages
 from ragtune.stages.check.checks import look
-from ragtune.stages.check.findings import Finding, Findings
+from ragtune.stages.check.findings import Findings, no_recipe
 from ragtune.stages.context import Context
 from ragtune.stages.road import make, working
 from ragtune.stages.target import Target, find_recipe, names_set
@@ -150,10 +150,9 @@ def check(target: Target, *overrides: str, run_dir: str | Path | None = None) ->
         them as a table.
     """
     try:
-        found = look(Context(target, overrides, run_dir)).findings
-    except RagtuneError as error:  # without a recipe there is nothing else to look at
-        found = [Finding("recipe", "fail", error.message, error.advice)]
-    return Findings(found)
+        return Findings(look(Context(target, overrides, run_dir)).findings)
+    except RagtuneError as error:
+        return no_recipe(error)
 
 
 @_seen

@@ -101,6 +101,7 @@ def build(
 
     What didn't change isn't read again: after new documents, or a break, the same command goes on.
     """
+    ragtune.load_corpus(corpus, overrides or [])  # what is wrong with it: before torch is loaded
     terminal = _terminal()
     with terminal.to_stderr(wanted=as_json):
         built = ragtune.build(
@@ -145,7 +146,8 @@ def check(
     """
     terminal = _terminal()
     with terminal.to_stderr(wanted=as_json):
-        found = ragtune.check(target, *(overrides or []), run_dir=run_dir)
+        found = terminal.unread(target, overrides or [], run_dir)
+        found = found or ragtune.check(target, *(overrides or []), run_dir=run_dir)
     if as_json:
         say_json(found, indent=1)
     else:
@@ -246,16 +248,17 @@ def compare(
     """
     terminal = _terminal()
     runs = [t for t in targets if "=" not in t or Path(t).exists()]
-    with terminal.to_stderr(wanted=as_json):
+    with terminal.to_stderr(wanted=as_json), terminal.busy("ragtune compare"):
         if terminal.are_logs(runs, [t for t in targets if t not in runs]):
-            logs = ragtune.compare_logs(*map(Path, runs))
+            logs = terminal.compare_logs([*map(Path, runs)])
             shown, table = dict(logs), terminal.logs_tables(logs)
         elif len(runs) > 1:
             _require_one(["several runs", *(["--run-dir"] if run_dir else [])])
             asked = terminal.set_of([t for t in targets if t not in runs])
-            several = ragtune.compare_runs(*map(Path, runs), data_eval=asked)
+            several = terminal.compare_runs([*map(Path, runs)], asked)
             shown, table = dict(several), terminal.runs_tables(several)
         else:  # which prints its table
+            terminal.find_recipe(targets[0], targets[1:], run_dir)  # before torch is loaded
             shown, table = dict(ragtune.compare(*targets, run_dir=run_dir)), None
     if as_json:
         say_json(shown)
@@ -319,8 +322,6 @@ app.command()(asking.ask)
 app.command()(asking.demo)
 app.command()(asking.serve)
 app.command()(judging.judge)
-
-
 app.command()(starting.schema)
 app.command()(starting.init)
 settle(app)

@@ -178,8 +178,8 @@ def test_a_signal_that_was_told_to_another_rank_first_is_no_second_one() -> None
 BROKEN = """
 import os, signal, typer
 from ragtune import cli
-from ragtune import api as pipeline
 from ragtune.base.errors import UsageError
+from ragtune.stages import terminal
 
 def broken(*_, **__):
     try:
@@ -187,7 +187,7 @@ def broken(*_, **__):
     except KeyboardInterrupt as error:
         raise {error} from error
 
-pipeline.check = broken
+terminal.unread = broken
 cli.main(["check", "my recipe.yaml"])
 """
 

@@ -184,10 +184,10 @@ def test_the_token_of_another_cache_is_not_said(
 
 
 STOPPED = """
-from ragtune import api as pipeline
+from ragtune.stages import terminal
 def stopped(*_, **__):
     raise KeyboardInterrupt
-pipeline.check = stopped
+terminal.unread = stopped
 """
 
 

@@ -8,10 +8,12 @@ import typer
 
 from ragtune.base.screen.output import say_json
 from ragtune.base.screen.usage import Base, Overrides, ServedRun
+from ragtune.stages.early import read_first
 
 
+@read_first
 def judge(
-    source: ServedRun,
+    target: ServedRun,
     endpoint: Annotated[
         str, typer.Option("--endpoint", metavar="URL", help="The judge's address, up to /v1.")
     ],
@@ -43,7 +45,7 @@ def judge(
 
     with to_stderr(wanted=as_json):
         found = judging.judge(
-            source,
+            target,
             *(overrides or []),
             endpoint=endpoint,
             model=model,

@@ -9,8 +9,9 @@ from typing import Any
 
 from rich.console import Group
 
-from ragtune.base.errors import UsageError
+from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.screen.console import console, note, to_stderr
+from ragtune.base.screen.progress import busy
 from ragtune.base.text import one_or_many
 from ragtune.building.figures import FILES, Built
 from ragtune.building.retrieval.compare import verdicts
@@ -32,13 +33,15 @@ from ragtune.reporting.terminal import (
 from ragtune.scoring.compare import Runs
 from ragtune.scoring.paired import Logs
 from ragtune.scoring.threshold import require_reached, thresholds
-from ragtune.stages.check.findings import Finding
+from ragtune.stages.check.findings import Finding, Findings, no_recipe
 from ragtune.stages.check.findings import show as show_page
-from ragtune.stages.logs import are_logs
+from ragtune.stages.logs import are_logs, compare_logs
+from ragtune.stages.runs import compare_runs
+from ragtune.stages.target import find_recipe
 
-__all__ = ["are_logs", "console", "controls_table", "logs_tables", "metrics_table", "require_reached",
-           "runs_tables", "set_of", "show_built", "show_findings", "show_questions",
-           "thresholds", "to_stderr"]  # fmt: skip
+__all__ = ["are_logs", "busy", "compare_logs", "compare_runs", "console", "controls_table", "find_recipe",
+           "logs_tables", "metrics_table", "require_reached", "runs_tables", "set_of", "show_built",
+           "show_findings", "show_questions", "thresholds", "to_stderr", "unread"]  # fmt: skip
 
 
 def runs_tables(result: Runs) -> Group:
@@ -65,6 +68,17 @@ def set_of(changes: Sequence[str]) -> str | None:
             "Give one of them. Of the recipes only data.eval=FILE may be named: a set that all were asked.",
         )
     return changes[-1].partition("=")[2].strip() or None if changes else None
+
+
+def unread(
+    target: str, overrides: Sequence[str] = (), run_dir: str | Path | None = None
+) -> Findings:
+    """What a check finds where it gets no further than the recipe; nothing where that can be read."""
+    try:
+        find_recipe(target, overrides, run_dir)
+    except RagtuneError as error:
+        return no_recipe(error)
+    return Findings(())
 
 
 def show_findings(found: Sequence[Mapping[str, Any]]) -> None:

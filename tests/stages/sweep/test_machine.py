@@ -19,7 +19,7 @@ from ragtune.cli import main
 from ragtune.distributed.place import VISIBLE
 from ragtune.model import cpu_dtype
 from ragtune.model.plan import estimate_of
-from ragtune.recipe.load import load_recipe
+from ragtune.recipe.load import load_recipe, save
 from ragtune.stages.context import Context
 from ragtune.stages.sweep import machine
 from ragtune.stages.sweep import sweep as sweeping
@@ -224,15 +224,21 @@ def test_why_a_run_failed_is_the_error_of_this_attempt(
 
 
 def test_the_command_looks_unless_it_is_told_not_to(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_recipe: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    save(load_recipe(tiny_recipe), recipe)
+
     def sweep(*_: str, look: bool, **__: Any) -> dict[str, bool]:
         return {"looked": look}
 
     monkeypatch.setattr(sweeping, "sweep", sweep)
     for words, looked in (([], "true"), (["--no-look"], "false")):
         with pytest.raises(SystemExit) as end:
-            main(["sweep", "recipe.yaml", "--json", *words])
+            main(["sweep", str(recipe), "--json", *words])
         assert not end.value.code
         assert f'"looked": {looked}' in capsys.readouterr().out
 

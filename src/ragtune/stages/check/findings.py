@@ -108,6 +108,11 @@ class Findings(list[dict[str, Any]]):
         return notebook.wrapped(notebook.as_html(_table([Finding(**one) for one in self])))
 
 
+def no_recipe(error: RagtuneError) -> Findings:
+    """What a check finds without a recipe: there is nothing else to look at."""
+    return Findings([Finding("recipe", "fail", error.message, error.advice)])
+
+
 def _said(finding: Finding) -> list[Text]:
     """The message, then the excerpt in colour and the advice, as far as there are any."""
     pieces = ((in_line(text), STYLES[kind]) for kind, text in finding.excerpt)

@@ -48,6 +48,9 @@ def sweep(  # noqa: PLR0913 - each is an option of the command
     Each combination is trained with several seeds, and they are compared on training questions that are
     held apart. After a break the same command goes on.
     """
+    from ragtune.stages.target import find_recipe  # noqa: PLC0415 - pydantic
+
+    find_recipe(target)  # says what is wrong with it before anything large is imported
     from ragtune.stages.sweep import shown, sweep  # noqa: PLC0415 - they load rich, and torch
 
     with shown.to_stderr(wanted=as_json):
