@@ -83,6 +83,14 @@ def test_every_part_is_measured_and_one_call_adds_to_the_other(
     assert "\n".join(scaling.table(both)) in capsys.readouterr().out
 
 
+def test_the_recipe_can_be_changed(given: Path, tmp_path: Path) -> None:
+    wanted = ["--model", str(given / "model"), "--data", str(given), "--out", str(tmp_path / "out")]
+    options = scaling.read_options([*wanted, "--tiny", "--changes", "train.products=fp8"])
+    written = scaling.Scaling(options, tmp_path).recipe("run", "train.steps=3")
+    recipe = scaling.load_recipe(written)
+    assert (recipe.train.products, recipe.train.steps) == ("fp8", 3)
+
+
 def test_a_file_of_another_device_is_not_added_to(given: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     out.write_text(json.dumps({"device": "2 × another", "commit": ""}), "utf-8")
