@@ -224,7 +224,8 @@ class Scaling:
             f"evaluate.limit={TINY_ASKED if tiny else ASKED}", "publish.format=adapter",
         )  # fmt: skip
         path = self.work / f"{name}.yaml"
-        save(load_recipe(RECIPE, [*given, *(TINY if tiny else []), *overrides]), path)
+        changes = [*(TINY if tiny else []), *self.options.changes, *overrides]
+        save(load_recipe(RECIPE, [*given, *changes]), path)
         return path
 
     def ragtune(self, what: str, part: str, gpus: int, *overrides: str) -> dict[str, Any] | None:
@@ -427,6 +428,9 @@ def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="the JSON file that is written")
     parser.add_argument("--gpus", type=int, nargs="+", choices=[1, 2, 4, 8], default=[1, 2])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=["run", "trl"])
+    parser.add_argument(
+        "--changes", nargs="+", default=[], help="to the recipe: train.products=fp8, say"
+    )
     parser.add_argument("--budget", type=float, default=560, help="seconds for all of them")
     parser.add_argument("--tiny", action="store_true", help="for tests on a CPU")
     parser.add_argument("--work", type=Path, help="for runs and logs; a temporary folder otherwise")

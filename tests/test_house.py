@@ -228,6 +228,27 @@ def _imported(node: ast.AST) -> set[str]:
     return set()
 
 
+def named_distributed() -> set[str]:
+    """Files outside of the room `distributed` that import torch.distributed, but for the tensors of spread weights."""
+    return {
+        name_of(path)
+        for path in modules()
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for module in _modules(node)
+        if module.startswith("torch.distributed")
+        and not module.startswith("torch.distributed.tensor")
+        and not name_of(path).startswith("distributed/")
+    }
+
+
+def _modules(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module:
+        return [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return []
+
+
 def named() -> set[str]:
     """What "Where do I change …" sends its reader to, as `file` or `file:NAME`, and is not there."""
     rows = [row for row in CONTRIBUTING.read_text("utf-8").splitlines() if row.startswith("| a")]
@@ -252,6 +273,7 @@ OFFENDERS = {
     "exceptions without a reason": unreasoned,
     "excepts": many_excepts,
     "torch": named_torch,
+    "torch.distributed": named_distributed,
     "Where do I change": named,
 }
 

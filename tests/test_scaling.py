@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
 from tests.ready import Ready
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +81,14 @@ def test_every_part_is_measured_and_one_call_adds_to_the_other(
     assert both["predicted"][scaling.NVLINK]["train_step_2"] == 1.93
     assert len(both["calls"]) == 2
     assert "\n".join(scaling.table(both)) in capsys.readouterr().out
+
+
+def test_the_recipe_can_be_changed(given: Path, tmp_path: Path) -> None:
+    wanted = ["--model", str(given / "model"), "--data", str(given), "--out", str(tmp_path / "out")]
+    options = scaling.read_options([*wanted, "--tiny", "--changes", "train.products=fp8"])
+    written = scaling.Scaling(options, tmp_path).recipe("run", "train.steps=3")
+    recipe = scaling.load_recipe(written)
+    assert (recipe.train.products, recipe.train.steps) == ("fp8", 3)
 
 
 def test_a_file_of_another_device_is_not_added_to(given: Path, tmp_path: Path) -> None:
@@ -155,6 +164,26 @@ def test_the_table_sets_what_was_predicted_beside_what_was_measured() -> None:
         "| the whole run | 160.0 s | – |",
         "| TRL, a step | – | 0.70 s |",
     ]
+
+
+def test_the_links_are_measured_by_what_is_sent(ready: Ready, tmp_path: Path) -> None:
+    """In two ranks, as torchrun begins them."""
+    out = tmp_path / "summing.json"
+    begun = "import runpy, sys; sys.path.insert(0, 'bench'); sys.argv = ['bench/summing.py', *sys.argv[1:]]; "
+    begun += "runpy.run_path('bench/summing.py', run_name='__main__')"
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    where |= {"GLOO_SOCKET_IFNAME": "lo"}
+    ranks = [
+        ready.start(
+            ["-c", begun, "--out", str(out), "--tiny"], ROOT, program="python",
+            RANK=str(rank), LOCAL_RANK=str(rank), **where,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    assert [rank.wait() for rank in ranks] == [0, 0], ranks[0].communicate()[1]
+    rows = json.loads(out.read_text("utf-8"))["rows"]
+    assert [(one["gpus"], one["bytes"]) for one in rows.values()] == [(2, 256), (2, 256)]
+    assert all(0 < one["seconds"] <= one["longest"] for one in rows.values())
 
 
 @pytest.mark.heavy

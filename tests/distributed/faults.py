@@ -453,6 +453,39 @@ def memory_for_answers_and_in_layer(questions: int) -> None:
     memory_in_layer(2, "forward")
 
 
+def fp8_on_cpu() -> None:
+    """No fault: a CPU's torch multiplies in 8 bits as a GPU's does."""
+    from ragtune.model import hardware
+
+    hardware._require_fp8 = lambda *_: None
+
+
+def graphs_on_cpu(notes: str) -> None:
+    """No fault: rows as CUDA graphs, as on a GPU on which they are worth it; what is replayed is noted."""
+    from ragtune.training import graphs
+
+    class Graph:
+        def __init__(self, work: Callable[[], Any]) -> None:
+            self.work, self.loss = work, work().clone()
+
+        def replay(self) -> None:
+            with Path(notes).open("a") as file:
+                file.write(f"{os.getpid()}\n")
+            self.loss.copy_(self.work())
+
+    def capture(work: Callable[[], Any], *_: object) -> Any:
+        made = Graph(work)
+        return made, made.loss
+
+    changes: dict[str, Any] = {
+        "_has_graphs": lambda _: True, "_wait": lambda _: None, "_has_room": lambda _: True,
+        "capture": capture, "_FASTER": 1e9, "_CAUGHT_UP": 1.0,
+        "_behind_a_pause": lambda _, seconds, row: (row(), 0.0),
+    }  # fmt: skip
+    for name, value in changes.items():
+        setattr(graphs, name, value)
+
+
 def nf4_on_cpu(wrong: bool = False) -> None:
     """No fault: NF4 is computed without a GPU; but where it is spread, if it is to be wrong.
 

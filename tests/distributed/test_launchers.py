@@ -102,7 +102,8 @@ def test_the_ranks_may_meet_in_a_store_of_the_launcher(ready: Ready) -> None:
     assert store.check(["ragtune/none-0/bye/1"])
     again, other = launch(ready, "--help", **hosted)
     assert (again.wait(), other.wait()) == (0, 2)
-    assert "Rank 1 has come already: another run uses port" in other.communicate()[1]
+    said = other.communicate()[1]
+    assert f"Rank 1 on {socket.gethostname()} has come already: another run uses port" in said
 
 
 def test_a_part_of_a_launcher_s_variables_ends_in_a_message(ready: Ready, recipe: Path) -> None:
@@ -132,5 +133,5 @@ def test_a_port_that_is_taken_is_named_by_rank_0(ready: Ready, recipe: Path) -> 
         )  # fmt: skip
         assert started.wait() == 2
     said = started.communicate()[1]
-    assert f"Port {port} of 127.0.0.1 can't be had" in said
+    assert f"Rank 0 on {socket.gethostname()}: port {port} of 127.0.0.1 can't be had" in said
     assert "choose another MASTER_PORT" in said

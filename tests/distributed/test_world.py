@@ -246,7 +246,8 @@ def test_a_port_that_is_taken_is_named() -> None:
     server = serve(Place(0, 2, 0, "127.0.0.1", 0))
     with pytest.raises(UsageError) as raised:
         serve(Place(0, 2, 0, "127.0.0.1", server.port))
-    assert f"Port {server.port} of 127.0.0.1 can't be had" in raised.value.message
+    said = f"Rank 0 on {HOST}: port {server.port} of 127.0.0.1 can't be had"
+    assert said in raised.value.message
     assert "choose another MASTER_PORT" in raised.value.advice
 
 
@@ -256,6 +257,7 @@ def test_a_rank_of_another_run_with_the_same_port_is_refused(ranks: Ranks) -> No
     port = ranks.server.port
     with pytest.raises(UsageError, match=f"another run uses port {port} of 127.0.0.1") as raised:
         World(ranks.places[1])
+    assert raised.value.message.startswith(f"Rank 1 on {HOST} has come already")
     assert "another MASTER_PORT" in raised.value.advice
 
 
@@ -264,13 +266,13 @@ def test_a_store_that_is_gone_when_a_rank_comes_is_named() -> None:
         def add(self, *_: object) -> int:
             raise dist.DistNetworkError("Connection reset by peer")
 
-    with pytest.raises(UsageError, match="Rank 1 can't reach rank 0 at"):
+    with pytest.raises(UsageError, match=f"Rank 1 on {HOST} can't reach rank 0 at"):
         come(Place(1, 2, 1, "127.0.0.1", 4242), Gone())  # type: ignore[arg-type]
 
 
 def test_a_rank_0_that_can_not_be_reached_is_named() -> None:
     port = free_port()
-    with pytest.raises(UsageError, match=f"Rank 1 can't reach rank 0 at 127.0.0.1:{port}."):
+    with pytest.raises(UsageError, match=f"can't reach rank 0 at 127.0.0.1:{port}."):
         World(Place(1, 2, 1, "127.0.0.1", port), patience=1)
 
 

@@ -285,11 +285,16 @@ def test_a_run_that_goes_on_elsewhere_says_so(
     assert summary(again)["plan"]["changes"]
 
 
-def test_a_break_changes_no_mask(
-    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Bit for bit, with dropout and noise on the embeddings."""
-    noise = "train.arguments.neftune_noise_alpha=5"
+@pytest.mark.parametrize(
+    "options",
+    [("train.arguments.neftune_noise_alpha=5",), ("model.dtype=bfloat16", "lora.dropout=0")],
+    ids=["drawn", "bfloat16"],
+)
+def test_a_break_changes_nothing_bit_for_bit(
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+) -> None:  # fmt: skip
+    """With dropout and noise on the embeddings; and in bfloat16, with what prompts begin with once a row."""
     original = trainer_module.PackedTrainer.compute_loss
 
     def broken(self: Any, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
@@ -297,12 +302,13 @@ def test_a_break_changes_no_mask(
             raise OSError("broken")
         return original(self, model, inputs, *rest, **named)
 
-    whole = train(tiny_recipe, tmp_path / "whole", noise)
+    whole = train(tiny_recipe, tmp_path / "whole", *options)
     monkeypatch.setattr(trainer_module.PackedTrainer, "compute_loss", broken)
     with pytest.raises(OSError, match="broken"):
-        train(tiny_recipe, tmp_path / "broken", noise)
+        train(tiny_recipe, tmp_path / "broken", *options)
     monkeypatch.undo()
-    one = train(tiny_recipe, tmp_path / "broken", noise)
+    one = train(tiny_recipe, tmp_path / "broken", *options)
+    assert summary(one)["plan"]["shared_prefix"] == ("lora.dropout=0" in options)
     for name, expected in weights(whole).items():
         assert torch.equal(weights(one)[name], expected), name
 

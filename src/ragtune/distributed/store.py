@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import zlib
 from datetime import timedelta
 
@@ -26,7 +27,8 @@ def serve(place: Place) -> TCPStore:
         return TCPStore(place.address, place.port, is_master=True, wait_for_workers=False)
     except RuntimeError as error:
         raise UsageError(
-            f"Port {place.port} of {place.address} can't be had: {str(error).splitlines()[0]}",
+            f"{_here(place)}: port {place.port} of {place.address} can't be had: "
+            f"{str(error).splitlines()[0]}",
             "Another program uses it, perhaps another run: choose another MASTER_PORT (torchrun: "
             "--master-port).",
         ) from error
@@ -48,7 +50,7 @@ def connect(place: Place, patience: float) -> Store:
 
 def _unreached(place: Place) -> UsageError:
     return UsageError(
-        f"Rank {place.rank} can't reach rank 0 at {place.address}:{place.port}.",
+        f"{_here(place)} can't reach rank 0 at {place.address}:{place.port}.",
         "See that MASTER_ADDR names the first machine as the others reach it, that its firewall lets "
         "MASTER_PORT through, and that every rank was started.",
     )
@@ -66,9 +68,14 @@ def come(place: Place, store: Store) -> None:
         raise _unreached(place) from error
     if not first:
         raise UsageError(
-            f"Rank {place.rank} has come already: another run uses port {place.port} of {place.address}.",
+            f"{_here(place)} has come already: another run uses port {place.port} of {place.address}.",
             "Choose another MASTER_PORT (torchrun: --master-port).",
         )
+
+
+def _here(place: Place) -> str:
+    """This rank, with its machine: a launcher's log has the words of all."""
+    return f"Rank {place.rank} on {socket.gethostname()}"
 
 
 def own(place: Place, store: TCPStore) -> Store:
