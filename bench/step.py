@@ -34,8 +34,8 @@ from ragtune.model import load as loading
 from ragtune.model.fast import eight
 from ragtune.model.fast.attention import NAME
 from ragtune.model.fast.dropout import Masks
-from ragtune.model.fast.eight import convert
 from ragtune.model.fast.lora import fuse
+from ragtune.model.fast.to_eight import convert
 from ragtune.model.hardware import Hardware
 from ragtune.model.layout import row_size
 from ragtune.model.lora import attach

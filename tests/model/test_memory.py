@@ -579,12 +579,21 @@ def test_weights_in_8_bits_take_what_dequantised_ones_do() -> None:
     assert "in FP8, in two layouts, " in " ".join(describe(bf16, 16))
 
 
-def test_weights_in_8_bits_can_neither_stay_in_nf4_nor_be_spread() -> None:
-    assert plan_for(15).memory  # in NF4
+def test_weights_that_train_in_8_bits_may_stay_in_nf4() -> None:
+    eight, plain = plan_for(12, "train.products=fp8"), plan_for(12)
+    assert (eight.dequantized, eight.recompute, eight.products) == (False, True, "fp8")
+    assert eight.memory["weights"] == plain.memory["weights"]
+    eight, plain = plan_for(14, "train.products=fp8"), plan_for(14)
+    assert eight.samples_per_row == plain.samples_per_row == 16
+    assert 0.3 < eight.memory["working"] - plain.memory["working"] < 0.7
+    assert "in NF4, rounded to FP8 at every use, " in " ".join(describe(eight, 16))
     assert plan_for(20, "train.products=fp8").recompute
-    with pytest.raises(UsageError) as caught:
-        plan_for(12, "train.products=fp8")
-    assert "train.products=null" in caught.value.advice
+    with pytest.raises(UsageError) as caught:  # each token of an answer would make them anew
+        plan_for(12, "evaluate.products=fp8")
+    assert "evaluate.products=null" in caught.value.advice
+
+
+def test_weights_in_8_bits_can_not_be_spread() -> None:
     steps = [[(700, 10)] * 16]
     spread = notebook("model.quantization=null")
     assert make_plan(spread, GPU, llama(), steps, [700], 12 * GIB, ranks=2).spread

@@ -145,6 +145,11 @@ def test_answers_in_8_bits_are_of_weights_that_are_not_packed(
         assert layers(context.base()) == 14
         assert layers(context.base(training=True)) == 0
     assert found == [True, False]
+    trained = Context(tiny_recipe, [FP8], tmp_path / "trained")
+    with working(trained):
+        make(trained, "questions")
+        assert layers(trained.base(training=True)) == 14
+    assert found == [True, False, False]  # a training takes packed weights as they are
 
 
 def test_what_was_trained_in_8_bits_answers_where_none_could_be(

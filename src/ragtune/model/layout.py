@@ -133,7 +133,8 @@ def choose_rows(
         + (f" on each of {ranks} ranks, which share the weights" if smallest.shares > 1 else "")
         + f"; {size_of(budget / SPARE)} are there.",
         (
-            f"Set {recipe.in_8_bits}=null: weights in 8 bits can neither stay in NF4 nor be shared by GPUs. "
+            f"Set {recipe.in_8_bits}=null: weights in 8 bits can't be shared by GPUs, and "
+            "answers in 8 bits can't be of weights that stay in NF4. "
             if recipe.in_8_bits
             else ""
             if base.nf4 or recipe.full
@@ -203,6 +204,7 @@ def _choices(recipe: Recipe, base: Estimate) -> Iterator[Estimate]:
     for recompute in (False, True) if auto else (recipe.train.recompute is True,):
         if recipe.model.quantization == "nf4":
             yield dataclasses.replace(base, dequantized=True, recompute=recompute)
-        # Weights in 8 bits are made of dequantised ones, and take as much memory.
-        if recipe.model.quantization != "nf4" or not (base.shape.by_weight or base.fp8):
+        # Answers in 8 bits, token by token, would make these of packed weights each time.
+        whole = base.shape.by_weight or recipe.evaluate.products == "fp8"
+        if recipe.model.quantization != "nf4" or not whole:
             yield dataclasses.replace(base, dequantized=False, recompute=recompute)

@@ -26,8 +26,8 @@ from ragtune.base.web.network import hub_is_offline
 from ragtune.distributed.world import World
 from ragtune.model.complete import REPORTED, require_all
 from ragtune.model.configuration import require_sane
-from ragtune.model.fast.eight import MULTIPLE, convert
 from ragtune.model.fast.liger import fuse_kernels, has_liger
+from ragtune.model.fast.to_eight import MULTIPLE, convert
 from ragtune.model.generation import require_settings
 from ragtune.model.hardware import Hardware, keep_kernels
 from ragtune.model.headers import compare

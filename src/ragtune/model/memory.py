@@ -176,8 +176,8 @@ class Estimate:
     nf4_bytes: float = NF4_BYTES
     """Bytes of a weight of the linear layers in NF4, or of those of a base that comes quantised."""
     fp8: bool = False
-    """Whether the linear layers' weights are kept in 8 bits, in two layouts, to train or to answer. Otherwise
-    these are in the dtype, which takes as much."""
+    """Whether products of the linear layers' weights are in 8 bits, to train or to answer. Unless they stay
+    packed, they are then kept in two layouts; otherwise in the dtype, which takes as much."""
     shares: int = 1
     """GPUs that the weights are spread over."""
 
@@ -199,7 +199,7 @@ class Estimate:
     @property
     def packed(self) -> bool:
         """Whether weights are dequantised at every use."""
-        return self.nf4 and not (self.dequantized or self.fp8)
+        return self.nf4 and not self.dequantized
 
     @property
     def adapter(self) -> float:
@@ -253,7 +253,9 @@ class Estimate:
         copies = 2 * s.inner if self.dropout else s.inner
         copies += 2 * s.routed * s.hidden
         again = self.layer if self.recompute else 0
-        weight = s.largest_linear * self.width if self.packed else 0
+        # Of two layers with one input: both layouts, and the numbers that they are made of.
+        uses = 4.5 if self.fp8 else 1
+        weight = s.largest_linear * self.width * uses if self.packed else 0
         # The gradients for gate and up beside each other, a byte a number.
         eighths = 2 * s.inner if self.fp8 else 0
         # The gradient of a copy of the experts' weights, and recomputed, that copy.

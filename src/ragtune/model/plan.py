@@ -242,7 +242,8 @@ def plan_answers(
         return _batch(recipe, EVALUATION_BATCH[hardware.device.type]), None
     budget = available(hardware) * SPARE
     estimate = estimate_of(recipe if training else answering_alone(recipe), hardware, config)
-    estimate = dataclasses.replace(estimate, dequantized=dequantized, shares=shares)
+    whole = dequantized or recipe.evaluate.products == "fp8"
+    estimate = dataclasses.replace(estimate, dequantized=whole, shares=shares)
     beside = estimate.moments if training else 0
     return _answers(recipe, estimate, prompts, budget - beside)[:2]
 
@@ -320,9 +321,9 @@ def describe(plan: Plan, batch_size: int) -> list[str]:
     if plan.quantization == "nf4":
         form = " in NF4, kept dequantised" if plan.dequantized else " in NF4"
     if plan.products == "fp8":
-        form = (
-            f" in FP8, in two layouts{' of what NF4 makes of them' if plan.quantization else ''},"
-        )
+        of_nf4 = f"in two layouts{' of what NF4 makes of them' if plan.quantization else ''}"
+        packed = plan.quantization == "nf4" and not plan.dequantized
+        form = " in NF4, rounded to FP8 at every use," if packed else f" in FP8, {of_nf4},"
     if plan.full:
         form = f" in {plan.dtype}, for the products,"
     if plan.spread:

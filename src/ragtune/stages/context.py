@@ -287,7 +287,8 @@ class Context:
                 self.tell_ranks("load", merged=False, training=training)
             self._base = load_weights(
                 self, self.source, self.hardware, nf4=recipe.model.quantization == "nf4",
-                dequantized=self.plan.dequantized or fp8,  # of which those in 8 bits are made
+                # Answers in 8 bits are of these; a training makes its own of packed ones, too.
+                dequantized=self.plan.dequantized or (fp8 and not training),
             )  # fmt: skip
         if fp8:
             multiply_in_8_bits(self._base, key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from ragtune.model.fast import eight
 from ragtune.model.fast.attention import using_packed
 from ragtune.model.fast.eight import (
     EightBit,
-    convert,
+    PackedEightBit,
     join,
+    joined,
     plain_product,
     product,
     quantize,
@@ -27,7 +29,9 @@ from ragtune.model.fast.eight import (
 )
 from ragtune.model.fast.lora import fuse
 from ragtune.model.fast.probe import probe
+from ragtune.model.fast.to_eight import convert
 from ragtune.model.lora import save_adapter
+from ragtune.model.nf4 import linear_layers, pack, packed, round_to_nf4
 from ragtune.model.targets import ordinary_layers
 from ragtune.model.wrapping import digest_of
 from ragtune.training.rows import RowCollator, read_row
@@ -176,6 +180,58 @@ def test_a_layer_and_its_gradient() -> None:
         exact = rounded(x)
     assert 0.01 < error(exact, expected) < 0.04
     assert error(found, exact) < 0.04
+
+
+def packed_twice(layers: Sequence[nn.Linear]) -> tuple[list[EightBit], list[EightBit]]:
+    """Layers in 8 bits whose weights stay in NF4, and others with both layouts of the same weights."""
+    pytest.importorskip("bitsandbytes")
+    kept = copy.deepcopy([*layers])
+    round_to_nf4(kept)
+    return (
+        [PackedEightBit(packed(one, torch.bfloat16)) for one in layers],
+        [*map(EightBit, kept)],
+    )
+
+
+def test_weights_that_stay_in_nf4_are_multiplied_as_those_that_are_kept() -> None:
+    torch.manual_seed(0)
+    layers = [nn.Linear(64, size, bias=size == 48, dtype=torch.bfloat16) for size in (48, 32)]
+    stay, kept = packed_twice(layers)
+    assert stay[0].weight.nbytes == 48 * 64 // 2
+    x = drawn(9, 64, dtype=torch.bfloat16).requires_grad_()
+    for one, other in zip(stay, kept, strict=True):
+        for a, b in ((one.by_output, other.by_output), (one.by_input, other.by_input)):
+            assert torch.equal(a.values.float(), b.values.float())
+            assert torch.equal(a.scale, b.scale)
+        assert torch.equal(one(x), other(x))
+        gradients = [torch.autograd.grad(which(x).sum(), x)[0] for which in (one, other)]
+        assert torch.equal(*gradients)
+    made, whole = joined(stay), joined(kept)()
+    assert torch.equal(made().values.float(), whole.values.float())
+    assert torch.equal(made().scale, whole.scale)
+
+
+def test_adapters_on_weights_that_stay_in_nf4_learn_the_same() -> None:
+    pytest.importorskip("bitsandbytes")
+    results = []
+    for make in (pack_layers, lambda model: round_to_nf4(linear_layers(model))):
+        torch.manual_seed(0)
+        base = tiny_model("llama").bfloat16()
+        make(base)
+        assert convert(base, ordinary_layers(base)) == 14
+        model = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=LINEARS)).train()
+        for number, (name, parameter) in enumerate(model.named_parameters()):
+            if "lora_" in name:
+                parameter.data = drawn(*parameter.shape, seed=number) * 0.1
+        assert fuse(model) == 14
+        results.append(loss_and_gradients(model, some_ids(2, 24)))
+    (found, gradients), (expected, wanted) = results
+    assert found == expected
+    assert all(torch.equal(gradients[name], wanted[name]) for name in wanted)
+
+
+def pack_layers(model: Any) -> None:
+    pack(model, linear_layers(model), torch.bfloat16)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3"])
@@ -389,7 +445,7 @@ def require_rounded(parts: list[torch.Tensor], to: torch.dtype) -> None:
     """Require the kernel's bits to be those of the plain form, on the card and on the processor."""
     values, scale = quantize(*parts, dtype=to)
     for plain in (parts, [part.cpu() for part in parts]):
-        expected = eight._quantized(plain, to)
+        expected = eight.quantized_plainly(plain, to)
         torch.testing.assert_close(scale.cpu(), expected.scale.cpu(), rtol=0, atol=0)
         torch.testing.assert_close(
             values.cpu().float(), expected.values.cpu().float(), rtol=0, atol=0, equal_nan=True
@@ -431,3 +487,20 @@ def test_adapters_on_it_on_a_card(monkeypatch: pytest.MonkeyPatch, *, recompute:
         losses.append(found)
         optimizer.step()
     assert losses[-1] < losses[0] - 0.25
+
+
+@pytest.mark.gpu
+def test_weights_that_stay_in_nf4_on_a_card() -> None:
+    on_card()
+    pytest.importorskip("bitsandbytes")
+    torch.manual_seed(0)
+    layers = [nn.Linear(512, size, device="cuda", dtype=torch.bfloat16) for size in (768, 256)]
+    stay, kept = packed_twice(layers)
+    made, whole = joined(stay)(), joined(kept)()
+    assert torch.equal(made.values.float(), whole.values.float())
+    assert torch.equal(made.scale, whole.scale)
+    x = drawn(64, 512, dtype=torch.bfloat16).cuda().requires_grad_()
+    for one, other in zip(stay, kept, strict=True):
+        assert torch.equal(one(x), other(x))
+        gradients = [torch.autograd.grad(which(x).sum(), x)[0] for which in (one, other)]
+        assert torch.equal(*gradients)

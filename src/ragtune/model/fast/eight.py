@@ -3,7 +3,8 @@
 Both factors are rounded to e4m3, each row of them with a scale of its own: an activation's row is a
 token, a weight's an output and, for gradients, an input. So a token's result depends on no other token,
 however rows are packed. Scales are powers of two: the weight's second layout is made of the first one, and
-rounds nothing again, so that the backward pass has the forward pass's weights.
+rounds nothing again, so that the backward pass has the forward pass's weights. Both are kept, a byte a number
+each; or a weight stays in NF4, half a byte, and they are made at every use.
 
 Axes in names: T tokens, I and O numbers in and out of a layer, R rows, K what a product sums over.
 """
@@ -11,7 +12,7 @@ Axes in names: T tokens, I and O numbers in and out of a layer, R rows, K what a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from functools import reduce
 from typing import NamedTuple
@@ -20,8 +21,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ragtune.base.errors import UsageError, is_out_of_memory
-from ragtune.base.text import first_line
 from ragtune.model.hardware import has_triton
 
 FORMAT = torch.float8_e4m3fn
@@ -30,17 +29,11 @@ GRADIENTS = torch.float8_e4m3fn
 """Of gradients. torch.float8_e5m2 has more room for small ones, and half the digits (bench/step.py)."""
 FAST_SUMS = True
 """Whether a GPU may sum with fewer bits than float32 has, which is faster (bench/step.py)."""
-MULTIPLE = 16
-"""Of which both sizes of a layer must be one."""
 _TINY = 1e-30
 _BLOCK = 4096
 """Columns that a program of the kernel reads at a time, with a warp for each 512."""
 _WIDE = 4 * _BLOCK
 """Longer rows have twice the warps: so fewer are under way, and stay in the cache for the second reading."""
-_ALLOWED = 0.02
-"""What the GPU's product may differ by from that of the same bytes in float32: bfloat16 rounds it."""
-_ANSWERING, _TRAINING = ((1, 1), (2, 1), (65, 1)), ((65, 1), (65, 2), (65, 3))
-"""What is tried: tokens, and the parts that stand beside each other."""
 
 
 class Rows(NamedTuple):
@@ -58,7 +51,7 @@ def quantize(*parts_RK: Tensor, dtype: torch.dtype = FORMAT) -> Rows:
     A kernel that makes an activation can make these, too: products take `Rows`.
     """
     if not (parts_RK[0].is_cuda and has_triton()):
-        return _quantized(parts_RK, dtype)
+        return quantized_plainly(parts_RK, dtype)
     from ragtune.model.fast import kernels  # noqa: PLC0415 - Triton is on GPU machines alone
 
     parts = tuple(part if part.stride(1) == 1 else part.contiguous() for part in parts_RK)
@@ -77,7 +70,8 @@ def quantize(*parts_RK: Tensor, dtype: torch.dtype = FORMAT) -> Rows:
     return found
 
 
-def _quantized(parts_RK: Sequence[Tensor], dtype: torch.dtype) -> Rows:
+def quantized_plainly(parts_RK: Sequence[Tensor], dtype: torch.dtype) -> Rows:
+    """`quantize` without a kernel of its own."""
     largest = [part.abs().amax(1, keepdim=True).float() for part in parts_RK]
     most_R1 = reduce(torch.maximum, largest).clamp_min(_TINY)
     # In whole numbers, so that every device finds the same: a format's largest number is 1.75 times a power
@@ -123,17 +117,31 @@ class EightBit(nn.Linear):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__(layer.in_features, layer.out_features, bias=False, device="meta")
-        weight_OI = layer.weight.data
-        self.by_output = quantize(weight_OI)
-        # As bytes: nobody takes them for numbers, or casts them.
-        bits = self.by_output.values.view(torch.uint8)
-        self.weight = nn.Parameter(bits, requires_grad=False)
         self.bias = layer.bias
-        self.by_input = quantize(self.dequantized(weight_OI.dtype).T.contiguous())
+        self.keep(layer.weight)
+
+    def keep(self, weight_OI: Tensor) -> None:
+        """Have the weight in two layouts."""
+        self._by_output = quantize(weight_OI.data)
+        # As bytes: nobody takes them for numbers, or casts them.
+        bits = self._by_output.values.view(torch.uint8)
+        self.weight = nn.Parameter(bits, requires_grad=False)
+        self._by_input = quantize(self.dequantized(weight_OI.dtype).T)
+
+    @property
+    def by_output(self) -> Rows:
+        """The weight [O, I], with a scale for each output."""
+        return self._by_output
+
+    @property
+    def by_input(self) -> Rows:
+        """The weight [I, O], with a scale for each input."""
+        return self._by_input
 
     def dequantized(self, dtype: torch.dtype) -> Tensor:
         """The weight [O, I] as it is multiplied: exact in any dtype with 4 bits of mantissa."""
-        return self.by_output.values.to(dtype) * self.by_output.scale.to(dtype)
+        values, scale = self.by_output
+        return values.to(dtype) * scale.to(dtype)
 
     def product(self, x_TI: Rows, dtype: torch.dtype) -> Tensor:
         """What x Wᵀ + bias is, [T, O]."""
@@ -147,6 +155,27 @@ class EightBit(nn.Linear):
             return functional.linear(x.to(dtype), self.dequantized(dtype), bias)
         y: Tensor = _Frozen.apply(x, self)  # type: ignore[no-untyped-call]
         return y
+
+
+class PackedEightBit(EightBit):
+    """One whose weight stays in NF4: what is multiplied is made of it at every use."""
+
+    def keep(self, weight_OI: Tensor) -> None:
+        """Have the weight as bitsandbytes packed it."""
+        self._state = weight_OI.quant_state  # type: ignore[attr-defined]  # of its own kind of parameter
+        self.weight = nn.Parameter(weight_OI.data, requires_grad=False)
+
+    @property
+    def by_output(self) -> Rows:
+        """The weight [O, I], with a scale for each output."""
+        from bitsandbytes.functional import dequantize_4bit  # noqa: PLC0415 - an extra
+
+        return quantize(dequantize_4bit(self.weight, self._state))
+
+    @property
+    def by_input(self) -> Rows:
+        """The weight [I, O], with a scale for each input."""
+        return beside([self])
 
 
 class _Context(torch.autograd.function.FunctionCtx):
@@ -180,6 +209,19 @@ def shaped_like(x: Tensor, y_TO: Tensor) -> Tensor:
     return y_TO.resize_(*x.shape[:-1], y_TO.shape[-1])
 
 
+def joined(layers: Sequence[EightBit]) -> Callable[[], Rows]:
+    """What gives the weights of layers with one input beside each other [I, O + O + …]."""
+    if any(isinstance(layer, PackedEightBit) for layer in layers):
+        return lambda: beside(layers)
+    whole = join(layers)
+    return lambda: whole
+
+
+def beside(layers: Sequence[EightBit]) -> Rows:
+    """The weights of layers beside each other [I, O + O + …], made anew."""
+    return quantize(*(layer.dequantized(torch.bfloat16).T for layer in layers))
+
+
 def join(layers: Sequence[EightBit]) -> Rows:
     """The weights of layers with one input beside each other [I, O + O + …]; each keeps a view of its own."""
     if len(layers) == 1:
@@ -193,7 +235,7 @@ def join(layers: Sequence[EightBit]) -> Rows:
     whole = Rows(torch.cat(shifted, 1).view(FORMAT), scale_I1)
     parts = whole.values.split([layer.out_features for layer in layers], 1)  # type: ignore[no-untyped-call]
     for layer, part in zip(layers, parts, strict=True):
-        layer.by_input = Rows(part, scale_I1)
+        layer._by_input = Rows(part, scale_I1)  # noqa: SLF001 - of this module
     return whole
 
 
@@ -222,88 +264,3 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     """In what products of an input are."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-
-
-def fits(layer: nn.Linear) -> bool:
-    """Whether products of a layer's sizes can be in 8 bits."""
-    return layer.in_features % MULTIPLE == 0 and layer.out_features % MULTIPLE == 0
-
-
-def convert(model: nn.Module, names: Collection[str], key: str = "train.products") -> int:
-    """Let the named linear layers of a model compute in 8 bits; returns how many do.
-
-    Those of other kinds, and of sizes that don't fit, stay as they are.
-
-    Args:
-        model: it is changed in place.
-        names: of the layers.
-        key: of the recipe, which asks for it.
-
-    Raises:
-        UsageError: none of them can; or the device can't, or computes something else.
-    """
-    found: list[EightBit] = []
-    for name in names:
-        parent, _, own = name.rpartition(".")
-        layer = model.get_submodule(name)
-        if type(layer) is nn.Linear and fits(layer) and layer.weight.is_floating_point():
-            with _refusing(key, "rounding weights"):
-                found.append(EightBit(layer))
-            setattr(model.get_submodule(parent), own, found[-1])
-    if not found:
-        raise UsageError(
-            f"{key}: fp8: none of the model's linear layers can compute in 8 bits: their sizes must "
-            f"be multiples of {MULTIPLE}, and their weights not be packed.",
-            _without(key),
-        )
-    for layer in {(one.in_features, one.out_features): one for one in found}.values():
-        _require_right(layer, key)
-    return len(found)
-
-
-def _without(key: str) -> str:
-    return f"Set {key}=null: the products are then in the model's dtype."
-
-
-def _require_right(layer: EightBit, key: str) -> None:
-    """Require that the device multiplies as float32 does, forward and backward.
-
-    Raises:
-        UsageError: it doesn't.
-    """
-    size = f"of a layer of {layer.in_features:,} × {layer.out_features:,}"
-    with _refusing(key, f"the product {size}"):
-        with torch.inference_mode():
-            forward = max(_difference(layer.by_output, *tried) for tried in _ANSWERING)
-        backward = max(_difference(layer.by_input, *tried) for tried in _TRAINING)
-    for worst, what in ((forward, "product"), (backward, "gradient")):
-        if not worst <= _ALLOWED:
-            raise UsageError(
-                f"{key}: fp8: on this device the {what} {size} differs by {worst:.2g} from the same "
-                "in float32.",
-                _without(key),
-            )
-
-
-@contextlib.contextmanager
-def _refusing(key: str, what: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # whatever a driver, a compiler or a library says
-        if is_out_of_memory(error):
-            raise
-        raise UsageError(
-            f"{key}: fp8: on this device {what} fails ({first_line(error)[:160]}).",
-            _without(key),
-        ) from error
-
-
-def _difference(weight: Rows, tokens: int, parts: int) -> float:
-    """The largest relative difference of a token's result from what a product in float32 says."""
-    generator = torch.Generator().manual_seed(tokens)
-    drawn_TK = torch.randn(tokens, weight.values.shape[1], generator=generator)
-    drawn_TK = drawn_TK.to(weight.values.device, torch.bfloat16)
-    beside = [part.contiguous() for part in drawn_TK.chunk(parts, 1)]
-    found = product(quantize(*beside), weight, torch.bfloat16).float()
-    expected = plain_product(_quantized([drawn_TK], FORMAT), weight)
-    return float(((found - expected).norm(dim=1) / expected.norm(dim=1)).max())

@@ -50,7 +50,7 @@ def dropout(  # noqa: PLR0913 - Triton reads the signature
 def quantize(  # noqa: PLR0913 - Triton reads the signature
     parts, strides, widths, out, scales, share, smallest: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
-    """A row of matrices beside each other in 8 bits, and its scale, as `eight._quantized` finds them.
+    """A row of matrices beside each other in 8 bits, and its scale, as `eight.quantized_plainly` finds them.
 
     The row is read twice: the second time it comes from a cache.
     """

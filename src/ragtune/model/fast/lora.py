@@ -35,7 +35,7 @@ from ragtune.model.fast.dropout import Draw, Dropout, add_dropped, dropout
 from ragtune.model.fast.eight import (
     EightBit,
     compute_dtype,
-    join,
+    joined,
     quantize,
     rounds,
     shaped_like,
@@ -59,8 +59,8 @@ class Group:
         self.parameters = [module.weight for pair in pairs for module in pair]
         self.ranks = [a.weight.shape[0] for a, _ in pairs]
         self.eight = [base for base in self.bases if isinstance(base, EightBit)]
-        self.by_input = join(self.eight) if self.eight else None
-        """The bases' weights for the gradient, where their products are in 8 bits: all of them, or none."""
+        self.by_input = joined(self.eight) if self.eight else None
+        """Gives the bases' weights for the gradient where products are in 8 bits: those of all, or none."""
         self.waiting: list[tuple[Tensor, Tensor]] = []
         """(input, output) of the layers that are yet to be called, in their order."""
 
@@ -161,7 +161,7 @@ class _LoraFunction(torch.autograd.Function):
             del dy_TO
         if ctx.needs_input_grad[0] and group.by_input is not None:
             flat = [gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients]
-            dx_TI = to_input(flat, group.by_input, dtype)
+            dx_TI = to_input(flat, group.by_input(), dtype)
         dropped_TI = dropout(x_TI, ctx.rate, ctx.draw) if ctx.draw else x_TI
         da_QI = _scaled_product(dlow_TQ.T, dropped_TI, group.scale).to(parameters[0].dtype)
         del dropped_TI
@@ -268,7 +268,8 @@ def _can_fuse(module: nn.Module) -> bool:
         isinstance(module, LoraLayer)
         # A layer that PEFT reaches by its weight has the matrices of one that it reaches by its name.
         and type(module).__name__ in ("Linear", "Linear4bit", "ParamWrapper")
-        and type(module.get_base_layer()).__name__ in ("Linear", "Linear4bit", "EightBit")
+        and type(module.get_base_layer()).__name__
+        in ("Linear", "Linear4bit", "EightBit", "PackedEightBit")
         and list(module.active_adapters) == [ADAPTER]
         and ADAPTER in module.lora_A
         and not module.lora_variant
