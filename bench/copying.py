@@ -59,14 +59,14 @@ def reach(context: Context) -> dict[str, Any]:
     chosen = [e for e in examples if rejection(e, most) is None]
     if not chosen:
         raise SystemExit(f"{recipe.data.train} has no record with an answer in a shown passage.")
-    start = time.process_time()
-    every = [copies.spans.paths([p.text for p in e.passages[:most]]) for e in chosen]
-    seconds = time.process_time() - start
-    first = any_one = 0
+    seconds, first, any_one = 0.0, 0, 0
     targets = encoder.targets([replace(e, answers=e.answers[:1]) for e in chosen])
-    for example, paths, target in zip(chosen, every, targets, strict=True):
-        first += writes(paths, target[:-1])
+    for example, target in zip(chosen, targets, strict=True):
         texts = [p.text for p in example.passages[:most]]
+        start = time.process_time()
+        paths = copies.spans.paths(texts)
+        seconds += time.process_time() - start
+        first += writes(paths, target[:-1])
         any_one += any(stands(text, a) for a in accepted(example, recipe) for text in texts)
     return {
         "records": len(examples),

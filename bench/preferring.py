@@ -27,12 +27,13 @@ from typing import Any
 
 import torch
 
+from commands import Words, require_all
 from grids import SEEDS, TINY
 from machine import made_with
 from ragtune.base.files import read_json, read_jsonl, write_json, write_jsonl
 from ragtune.data.apart import hold_apart
 from ragtune.recipe.data import Data
-from search import Words, careful, require_all, scored_of, worth
+from search import careful, scored_of, worth
 
 Record = Mapping[str, Any]
 

@@ -20,10 +20,7 @@ points go on at a time. FILE.json gets every point of every stage; the same comm
 from __future__ import annotations
 
 import argparse
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -31,19 +28,19 @@ from typing import Any
 
 import torch
 
+from commands import ROOT, Words, require_all, run_all
 from grids import BEGIN, BESIDE, COMMON, SEARCHES, SEEDS, TINY
 from machine import made_with
 from ragtune.answering.prediction import read_predictions
 from ragtune.base.files import read_if_whole, read_json, write_json
+from ragtune.recipe.load import load_recipe
+from ragtune.recipe.schema import Recipe
 from ragtune.scoring.score import Answers, Scored, score_answers
 from ragtune.stages import views
 from ragtune.stages.answer import ANSWERS
 from ragtune.stages.context import Context
 from ragtune.stages.road import make, working
 
-ROOT = Path(__file__).resolve().parents[1]
-AT_A_TIME = 4
-"""Commands on a GPU: so many small trainings use it to 92 %."""
 ANSWERED = 0.55
 """Of the held questions with an answer, at least, must be answered: a little more than the half that is wanted,
 as other questions are other."""
@@ -51,73 +48,6 @@ AFTER_ALONE = (
     "import sys; sys.path.insert(0, 'bench'); import search; search.places_after(sys.argv[1])"
 )
 LAST = ("dev", "places")
-
-Words = Sequence[object]
-
-
-def gpus() -> list[int]:
-    return list(range(torch.cuda.device_count())) or [0]
-
-
-def shares(names: Sequence[str], cards: Sequence[int]) -> dict[str, list[int]]:
-    """The GPUs that each command has for itself; empty where there are fewer than commands."""
-    enough = len(names) <= len(cards)
-    return {name: list(cards[i :: len(names)]) if enough else [] for i, name in enumerate(names)}
-
-
-def begin(words: Words, log: Path, cards: Sequence[int]) -> subprocess.Popen[bytes]:
-    """Begin a command for this Python that sees some GPUs alone."""
-    environment = dict(os.environ)
-    if torch.cuda.is_available():
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, cards))
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as file:
-        return subprocess.Popen(  # noqa: S603 - this Python, with words of ours
-            [sys.executable, *map(str, words)],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            cwd=ROOT,
-        )
-
-
-def run_all(commands: Mapping[str, tuple[Words, Path]]) -> list[str]:
-    """Run commands, some at a time; returns the names of those that failed, whose last words are printed.
-
-    Args:
-        commands: by name the words for this Python, and the log. Each has the GPU on which the fewest run.
-    """
-    cards, waiting, failed = gpus(), [*commands], list[str]()
-    own = shares(waiting, cards)
-    running: dict[str, tuple[subprocess.Popen[bytes], list[int]]] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < AT_A_TIME * len(cards):
-                name = waiting.pop(0)
-                taken = [card for _, mine in running.values() for card in mine]
-                mine = own[name] or [min(cards, key=taken.count)]
-                running[name] = begin(*commands[name], mine), mine
-            for name in [name for name, (one, _) in running.items() if one.poll() is not None]:
-                if running.pop(name)[0].returncode:
-                    failed.append(name)
-                    lines = commands[name][1].read_text("utf-8").splitlines()
-                    print(f"failed: {name}", *lines[-8:], sep="\n  ", flush=True)
-            time.sleep(0.2)
-    except KeyboardInterrupt:  # they have heard it, too, and keep what they have done
-        for one, _ in running.values():
-            one.wait()
-        raise
-    return failed
-
-
-def require_all(commands: Mapping[str, tuple[Words, Path]]) -> None:
-    """Run commands.
-
-    Raises:
-        SystemExit: one failed.
-    """
-    if failed := run_all(commands):
-        raise SystemExit(f"failed: {', '.join(failed)}")
 
 
 class Search:
@@ -231,10 +161,7 @@ class Search:
             return ["run", recipe, *own, *tiny, *more]
 
         self.for_each(trained)
-        ways = {"copied": ["evaluate.copy=true"]}
-        if below is not None:
-            ways["careful"] = [f"evaluate.refuse_below={below}"]
-            ways["both"] = [*ways["copied"], *ways["careful"]]
+        ways = ways_of(load_recipe(recipe), below)
         for name, changes in ways.items():
             questions = self.folder / f"{name}.jsonl.gz"  # a set of its own: all answers stay
             questions.write_bytes(self.set_of("dev").read_bytes())
@@ -265,6 +192,18 @@ class Search:
             run.name: (["-m", "ragtune", *words(run)], run.with_suffix(".log"))
             for run in self.seeds
         })  # fmt: skip
+
+
+def ways_of(recipe: Recipe, below: float | None) -> dict[str, list[str]]:
+    """Other ways to answer, by their names; what quotes before it answers can't only copy."""
+    ways = {}
+    if not recipe.prompt.quote:
+        ways["copied"] = ["evaluate.copy=true"]
+    if below is not None:
+        ways["careful"] = [f"evaluate.refuse_below={below}"]
+    if len(ways) > 1:
+        ways["both"] = [*ways["copied"], *ways["careful"]]
+    return ways
 
 
 def set_folder(run: Path, questions: Path) -> Path:

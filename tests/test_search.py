@@ -16,7 +16,8 @@ from ragtune.stages.sweep.grid import points_of
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "bench"))
-import preferring  # noqa: E402 - scripts
+import commands  # noqa: E402 - scripts
+import preferring  # noqa: E402
 import search  # noqa: E402
 
 
@@ -102,11 +103,22 @@ def test_a_threshold_leaves_more_than_half_of_what_has_an_answer_answered() -> N
     assert search.careful(scored) == {"refuse_below": None, "crag": 3 / 8, "answered": 0.6}
 
 
+def test_what_quotes_is_not_asked_to_copy() -> None:
+    plain, quoting = (
+        load_recipe(ROOT / "recipes" / "refuse.yaml", [f"prompt.quote={quote}"])
+        for quote in ("false", "true")
+    )
+    assert [*search.ways_of(plain, None)] == ["copied"]
+    assert search.ways_of(plain, 0.3)["both"] == ["evaluate.copy=true", "evaluate.refuse_below=0.3"]
+    assert [*search.ways_of(quoting, 0.3)] == ["careful"]
+    assert search.ways_of(quoting, None) == {}
+
+
 def test_a_command_that_fails_is_named_and_the_others_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad, good = tmp_path / "bad.log", tmp_path / "good.log"
-    failed = search.run_all({
+    failed = commands.run_all({
         "bad": (["-c", "raise SystemExit('no such thing')"], bad),
         "good": (["-c", "print('done')"], good),
     })  # fmt: skip
@@ -116,8 +128,8 @@ def test_a_command_that_fails_is_named_and_the_others_go_on(
 
 
 def test_gpus_are_shared_out_where_there_are_enough() -> None:
-    assert search.shares(["a", "b"], [0, 1, 2]) == {"a": [0, 2], "b": [1]}
-    assert search.shares(["a", "b", "c"], [0, 1]) == {"a": [], "b": [], "c": []}
+    assert commands.shares(["a", "b"], [0, 1, 2]) == {"a": [0, 2], "b": [1]}
+    assert commands.shares(["a", "b", "c"], [0, 1]) == {"a": [], "b": [], "c": []}
 
 
 def test_halves_are_of_whole_articles() -> None:
