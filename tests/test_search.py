@@ -103,6 +103,36 @@ def test_a_threshold_leaves_more_than_half_of_what_has_an_answer_answered() -> N
     assert search.careful(scored) == {"refuse_below": None, "crag": 3 / 8, "answered": 0.6}
 
 
+def test_figures_are_over_questions_and_seeds() -> None:
+    recipe = load_recipe(ROOT / "recipes" / "refuse.yaml")
+    parts = [{"a": 1.0, "b": -1.0, "x": 0.0}, {"a": 1.0, "b": 0.0, "x": 0.0}]
+    scored: Any = {
+        seed: SimpleNamespace(
+            recipe=recipe,
+            chosen=[SimpleNamespace(qid=qid) for qid in "ab"],
+            values={"squad_em": [1.0, 0.0]},
+            crag=crag,
+        )
+        for seed, crag in zip((1, 2), parts, strict=True)
+    }
+    found = search.over_seeds(scored)
+    values = {name: (one["figure"]["value"], one["n"]) for name, one in found.items() if one}
+    assert values == {
+        "squad_em": (0.5, 2),
+        "crag": (pytest.approx(1 / 6), 3),
+        "answered": (0.75, 2),
+    }
+    assert found["crag"] is not None
+    assert found["crag"]["seeds"] == {"1": 0.0, "2": pytest.approx(1 / 3)}
+    assert found["crag"]["figure"]["low"] >= -1
+    plain = recipe.data.model_copy(update={"refusal": None})
+    scored = {
+        seed: SimpleNamespace(**{**vars(one), "recipe": recipe.model_copy(update={"data": plain})})
+        for seed, one in scored.items()
+    }
+    assert [*search.over_seeds(scored)] == ["squad_em"]
+
+
 def test_what_quotes_is_not_asked_to_copy() -> None:
     plain, quoting = (
         load_recipe(ROOT / "recipes" / "refuse.yaml", [f"prompt.quote={quote}"])
