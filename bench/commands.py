@@ -1,0 +1,85 @@
+"""Commands of one Python beside each other, on the GPUs of this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+"""From where every command is begun."""
+AT_A_TIME = 6
+"""On a GPU. Four small trainings keep it at work; one that began beside others runs without CUDA graphs, and
+would be slow alone in the end, so that some more are better at work from the beginning."""
+
+Words = Sequence[object]
+
+
+def gpus() -> list[int]:
+    return list(range(torch.cuda.device_count())) or [0]
+
+
+def shares(names: Sequence[str], cards: Sequence[int]) -> dict[str, list[int]]:
+    """The GPUs that each command has for itself; empty where there are fewer than commands."""
+    enough = len(names) <= len(cards)
+    return {name: list(cards[i :: len(names)]) if enough else [] for i, name in enumerate(names)}
+
+
+def begin(words: Words, log: Path, cards: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Begin a command for this Python that sees some GPUs alone."""
+    environment = dict(os.environ)
+    if torch.cuda.is_available():
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, cards))
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as file:
+        return subprocess.Popen(  # noqa: S603 - this Python, with words of ours
+            [sys.executable, *map(str, words)],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=ROOT,
+        )
+
+
+def run_all(commands: Mapping[str, tuple[Words, Path]]) -> list[str]:
+    """Run commands, some at a time; returns the names of those that failed, whose last words are printed.
+
+    Args:
+        commands: by name the words for this Python, and the log. Each has the GPU on which the fewest run.
+    """
+    cards, waiting, failed = gpus(), [*commands], list[str]()
+    own = shares(waiting, cards)
+    running: dict[str, tuple[subprocess.Popen[bytes], list[int]]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < AT_A_TIME * len(cards):
+                name = waiting.pop(0)
+                taken = [card for _, mine in running.values() for card in mine]
+                mine = own[name] or [min(cards, key=taken.count)]
+                running[name] = begin(*commands[name], mine), mine
+            for name in [name for name, (one, _) in running.items() if one.poll() is not None]:
+                if running.pop(name)[0].returncode:
+                    failed.append(name)
+                    lines = commands[name][1].read_text("utf-8").splitlines()
+                    print(f"failed: {name}", *lines[-8:], sep="\n  ", flush=True)
+            time.sleep(0.2)
+    except KeyboardInterrupt:  # they have heard it, too, and keep what they have done
+        for one, _ in running.values():
+            one.wait()
+        raise
+    return failed
+
+
+def require_all(commands: Mapping[str, tuple[Words, Path]]) -> None:
+    """Run commands.
+
+    Raises:
+        SystemExit: one failed.
+    """
+    if failed := run_all(commands):
+        raise SystemExit(f"failed: {', '.join(failed)}")
