@@ -57,7 +57,7 @@ class Chat:
                     chat.most = max(chat.most, chat.active)
                     fault = (chat.faults.get(said) or [None]).pop(0)
                 if chat.together:
-                    chat.together.wait(10)
+                    chat.together.wait(120)
                     chat.end.wait(0.05)  # time for one too many to come
                 with chat.lock:
                     chat.active -= 1

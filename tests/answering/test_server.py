@@ -225,6 +225,7 @@ def test_a_server_that_never_answers(
 ) -> None:
     monkeypatch.setattr(endpoint, "TIMEOUT", 0.2)
     monkeypatch.setattr(endpoint, "RETRIES", 1)
+    monkeypatch.setattr(endpoint.Client, "listed", _no_list)  # which may take longer than that
     chat.faults = {"1": ["hang"] * 2}
     with pytest.raises(RagtuneError, match=r"question id-1 in 0.2 s, 2 times") as error:
         ask(chat, tmp_path / "a", "1")
@@ -427,7 +428,7 @@ def test_several_servers_share_the_questions(
 def test_a_slow_server_is_asked_less(chat: Chat, tmp_path: Path) -> None:
     texts, rest = [*map(str, range(20))], threading.Event()
     with Chat("base") as slow:
-        slow.says = lambda said: str(rest.wait(10))
+        slow.says = lambda said: str(rest.wait(120))
         chat.says = lambda said: "" if len(chat.asked) < 18 else rest.set() or ""
         ask(chat, tmp_path / "a", *texts, endpoint=[slow.endpoint, chat.endpoint])
         assert len(slow.asked) == 2
