@@ -19,6 +19,7 @@ from ragtune.stages.context import Context
 from ragtune.stages.order import stage_named, work_of
 from ragtune.stages.road import make, working
 from ragtune.stages.run import check
+from tests.answering.chat import Gone
 from tests.answering.test_server import KEY, Chat, chat, pauses  # noqa: F401 - fixtures
 
 
@@ -104,8 +105,7 @@ def test_a_check_without_a_server_fails_unless_the_first_answers_are_there(
     served_recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     ragtune.evaluate(served_recipe, run_dir=tmp_path / "run")
-    with Chat() as gone:
-        pass
+    gone = Gone()
     away = f"evaluate.endpoint={gone.endpoint}"
     other = {
         f["level"] for f in server(ragtune.check(served_recipe, away, run_dir=tmp_path / "other"))
@@ -121,8 +121,7 @@ def test_a_check_of_several_servers_names_the_one_that_is_silent(
     tmp_path: Path,
     chat: Chat,  # noqa: F811
 ) -> None:
-    with Chat() as gone:
-        pass
+    gone = Gone()
     both = f"evaluate.endpoint=[{chat.endpoint}, {gone.endpoint}]"
     found = server(ragtune.check(served_recipe, both, run_dir=tmp_path / "run"))
     assert [f["level"] for f in found] == ["fail"]

@@ -57,10 +57,7 @@ def served(
         outputs=(out, folder / "errors"),
     )
     try:
-        until(
-            lambda: command.poll() is not None or "Serving goes on at" in out.read_text("utf-8"),
-            120,
-        )
+        until(lambda: command.poll() is not None or "Serving goes on at" in out.read_text("utf-8"))
         said = out.read_text("utf-8")
         assert command.poll() is None, said + (folder / "errors").read_text("utf-8")
         model = re.search(r"Serving (\S+) at", said)

@@ -7,6 +7,15 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+from tests.ports import free_port
+
+
+class Gone:
+    """Where nobody listens: the port of a server that ended could be another's by now."""
+
+    def __init__(self) -> None:
+        self.endpoint = f"http://127.0.0.1:{free_port()}/v1"
+
 
 class Chat:
     """A server with OpenAI's interface; a context manager.
@@ -57,7 +66,7 @@ class Chat:
                     chat.most = max(chat.most, chat.active)
                     fault = (chat.faults.get(said) or [None]).pop(0)
                 if chat.together:
-                    chat.together.wait(10)
+                    chat.together.wait(120)
                     chat.end.wait(0.05)  # time for one too many to come
                 with chat.lock:
                     chat.active -= 1

@@ -112,7 +112,11 @@ def ask(page: Any, question: str, until: str = "") -> None:
     page.press("#question textarea", "Enter")
     if until:
         page.wait_for_selector(until)
-        return
+    else:
+        wait_for_answers(page, question)
+
+
+def wait_for_answers(page: Any, question: str) -> None:
     label = "document.querySelector('.answers')?.ariaLabel"
     page.wait_for_function(f"(wanted) => {label} === wanted", arg=f"Answers to: {question}")
     page.wait_for_selector("#up:visible")
@@ -302,23 +306,21 @@ def test_text_stays_text(page: Any, reader: StandIn, place: Path) -> None:
 def test_a_phone_does_not_scroll_sideways_and_dark_is_dark(page: Any, reader: StandIn) -> None:
     reader.answers = {"tuned": "W" * 300, "base": "長い答え" * 60}
     reader.found = (*PASSAGES, Passage("y" * 400, "t" * 200, 1, Place("f" * 200, 0, 1)))
-    colours = []
     page.set_viewport_size({"width": 360, "height": 740})
     ask(page, "q" * 300)
     page.click("#down")
     page.wait_for_selector("#keep:visible")
-    for scheme in ("light", "dark"):
+    colour = "getComputedStyle(document.body).backgroundColor"
+    for scheme, expected in (("light", "rgb(247, 246, 243)"), ("dark", "rgb(19, 21, 25)")):
         page.emulate_media(color_scheme=scheme)
-        page.wait_for_timeout(100)
-        assert page.evaluate("document.documentElement.scrollWidth") == 360
-        colours.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-    assert colours == ["rgb(247, 246, 243)", "rgb(19, 21, 25)"]
+        page.wait_for_function(f"(wanted) => {colour} === wanted", arg=expected)
+        page.wait_for_function("document.documentElement.scrollWidth === 360")
 
 
 def test_the_keyboard_is_enough(page: Any, reader: StandIn) -> None:
     page.keyboard.type("By keys?")  # the field has the focus
     page.keyboard.press("Enter")
-    page.wait_for_selector("#up:visible")
+    wait_for_answers(page, "By keys?")
     for _ in range(5):  # the passages of one's own may be open
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.id") == "up":

@@ -27,8 +27,8 @@ from tests.ready import Ready, Started
 STANDIN = Path(__file__).with_name("standin_engine.py")
 
 
-def until(there: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
+def until(there: Callable[[], bool]) -> None:
+    end = time.monotonic() + 300
     while not there():
         assert time.monotonic() < end
         time.sleep(0.02)

@@ -264,14 +264,27 @@ def _hears(process: subprocess.Popen[str]) -> bool:
     return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
+_WAITS = """
+import sys, time
+def waits(event, arguments):
+    if event == "os.mkdir" and str(arguments[0]) == {run!r}:
+        time.sleep(600)
+sys.addaudithook(waits)
+"""
+"""Python imports this first: a run doesn't begin before the signal comes, however late that is sent."""
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="what Linux tells of a process")
 @pytest.mark.parametrize("after", [0.0, 0.03, 0.3, 0.6, 1.0])
 def test_ctrl_c_while_libraries_are_loaded(
     tiny_recipe: dict[str, Any], tmp_path: Path, after: float
 ) -> None:
+    run = tmp_path / "run"
+    (tmp_path / "sitecustomize.py").write_text(_WAITS.format(run=str(run)), "utf-8")
     process = subprocess.Popen(
-        [sys.executable, "-m", "ragtune", *command(tiny_recipe, tmp_path / "run")],
+        [sys.executable, "-m", "ragtune", *command(tiny_recipe, run)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
     )  # fmt: skip
     while not _hears(process):
         time.sleep(0.001)
@@ -282,7 +295,7 @@ def test_ctrl_c_while_libraries_are_loaded(
     # Where a library was being loaded, that is said first.
     assert errors.removeprefix(f"\n{UNCUT}\n").startswith("\nStopped by Ctrl-C. "), errors
     assert "Traceback" not in said + errors
-    assert not (tmp_path / "run").exists()
+    assert not run.exists()
 
 
 _SLOW = """

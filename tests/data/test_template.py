@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -227,7 +228,6 @@ def test_a_template_that_has_no_end_for_one_example_alone_names_it(
 ) -> None:
     """It is tried on the longest example; for another one it is stopped in this process."""
     monkeypatch.setattr(trial, "SECONDS", 1)
-    monkeypatch.setattr(trial, "RENDERING", 0.5)
     loop = "{% set r = range(9999) %}{% for i in r %}{% for j in r %}{% endfor %}{% endfor %}"
     for name, prompt, chat in (
         ("prompt.template", "{% if question == 'bad?' %}" + loop + "{% endif %}{{ question }}", CHATML),
@@ -239,8 +239,10 @@ def test_a_template_that_has_no_end_for_one_example_alone_names_it(
         encoder = Encoder(tokenizer, recipe, 1024)
         bad, long = (Example("q", q, ("a",), (), (), ()) for q in ("bad?", "longer? " * 9))
         assert encoder.prompt(long)
-        with pytest.raises(UsageError, match=name) as raised:
-            encoder.prompts([bad, long])
+        with monkeypatch.context() as patch:
+            patch.setattr(trial, "RENDERING", 0.5)
+            with pytest.raises(UsageError, match=name) as raised:
+                encoder.prompts([bad, long])
         assert "goes on for more than 0.5 s" in raised.value.message
         longest = Example("q", "bad?", ("a",), (Passage("x" * 999),), (0,), ())
         with pytest.raises(UsageError, match=f"{name}.* goes on for more than 1 s"):
@@ -289,9 +291,17 @@ def test_each_template_is_tried_once_with_the_same_examples(
 
 
 def test_a_limit_is_over_with_its_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "RENDERING", 0.3)
+    now = [0.0]
+
+    def endless() -> None:
+        now[0] += 2 * trial.RENDERING
+        all(iter(lambda: True, False))
+
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep)
+    monkeypatch.setattr(trial, "time", clock)
     with limited():
         pass
-    time.sleep(1)
+    now[0] += 2 * trial.RENDERING
+    time.sleep(3 * trial._LOOK)
     with pytest.raises(TooLongError), limited():
-        all(iter(lambda: True, False))
+        endless()

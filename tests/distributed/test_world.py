@@ -223,8 +223,8 @@ def test_all_end_with_the_exit_code_of_rank_0_also_who_comes_late(ranks: Ranks) 
 
 
 def test_a_rank_that_gives_no_sign_of_life_is_lost(ranks: Ranks) -> None:
-    ranks.worlds[0].pulse._silent = 0.3
     ranks.begin(1, lambda one: one.pulse.stop()).result()
+    ranks.worlds[0].pulse._silent = 0.3  # only now: its machine is known when it has begun
     with pytest.raises(LostError, match=f"Lost rank 1 on {HOST}: it gave no sign of life for"):
         ranks.worlds[0].take("never")
 

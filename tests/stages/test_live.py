@@ -47,6 +47,7 @@ def test_a_browser_shows_how_far_it_is(
     def looking(self: LivePage, step: int, log: Sequence[Any]) -> None:
         if step == 5:
             self.due = 0.0
+            self.pause = live.PAUSE  # where the steps before took long, pages have been counted
         tell(self, step, log)
         if step == 5:
             page.goto(report.as_uri())
@@ -75,7 +76,7 @@ def test_the_page_shows_itself_anew(tmp_path: Path, page: Any) -> None:
     page.goto(report.as_uri())
     assert "step 1 of 9, about 1 min 20 s left" in page.locator("#now").inner_text()
     made.render(tmp_path, how_far=HowFar(9, 9, "10:00", "10:02", ended="Trained."))
-    page.locator("#now >> text=step 9 of 9. Trained.").wait_for(timeout=10_000)
+    page.locator("#now >> text=step 9 of 9. Trained.").wait_for(timeout=60_000)
     assert page.locator("meta[http-equiv=refresh]").count() == 0
 
 

@@ -88,10 +88,14 @@ def test_an_output_that_is_lost_is_told_once_and_then_silent() -> None:
     out.end()
 
 
+GONE = "mkfifo pipe; true < pipe & exec 3> pipe; wait;"
+"""Of a pipe whose reader has gone for certain: that of `… | true` may come late, and find all written."""
+
+
 @pytest.mark.parametrize(
     ("command", "code", "said"),
     [
-        ("$RAGTUNE schema | true", 141, ""),
+        (f"{GONE} $RAGTUNE schema >&3", 141, ""),
         (
             "$RAGTUNE schema > /dev/full",
             1,
@@ -101,7 +105,7 @@ def test_an_output_that_is_lost_is_told_once_and_then_silent() -> None:
         ("$RAGTUNE --version 2>&- >&- <&-", 0, ""),
         ("$RAGTUNE run 2>&-", 2, ""),
         ("$RAGTUNE run 2>/dev/full", 2, ""),
-        ("$RAGTUNE --help | true", 141, ""),
+        (f"{GONE} $RAGTUNE --help >&3", 141, ""),
         ("PYTHONIOENCODING=ascii $RAGTUNE 富士山", 2, r"\u5bcc"),
         ("PYTHONIOENCODING=cp1252 $RAGTUNE --help", 0, ""),
     ],

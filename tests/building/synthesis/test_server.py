@@ -16,7 +16,7 @@ from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.building.synthesis.assess import Reason
 from ragtune.building.synthesis.generate import ANSWERS, Generated, generate
 from ragtune.recipe.corpus import Generate
-from tests.answering.chat import Chat
+from tests.answering.chat import Chat, Gone
 from tests.answering.test_server import KEY, pauses  # noqa: F401 - a fixture
 from tests.attacks import Hostile
 from tests.building.synthesis.passages import NAMES, asks, good, height, passages, written
@@ -29,11 +29,11 @@ def chat() -> Iterator[Chat]:
         yield one
 
 
-def settings(chat: Chat, **changes: Any) -> Generate:
+def settings(chat: Chat | Gone, **changes: Any) -> Generate:
     return Generate(**{"model": "writer", "endpoint": chat.endpoint, **changes})
 
 
-def ask(chat: Chat, work: Path, count: int = 8, **changes: Any) -> Generated:
+def ask(chat: Chat | Gone, work: Path, count: int = 8, **changes: Any) -> Generated:
     return generate(passages(count), settings(chat, **changes), "en", 7, work)
 
 
@@ -316,8 +316,7 @@ def test_the_key_is_sent_and_in_no_message_nor_file(
 
 
 def test_no_server_and_no_address(tmp_path: Path) -> None:
-    with Chat() as gone:
-        pass
+    gone = Gone()
     with pytest.raises(RagtuneError, match="No server answers at") as error:
         ask(gone, tmp_path)
     assert error.value.advice == "Start it, or set questions.generate.endpoint."
