@@ -591,6 +591,10 @@ def test_weights_that_train_in_8_bits_may_stay_in_nf4() -> None:
     with pytest.raises(UsageError) as caught:  # each token of an answer would make them anew
         plan_for(12, "evaluate.products=fp8")
     assert "evaluate.products=null" in caught.value.advice
+    assert "model.quantization" not in caught.value.advice
+    with pytest.raises(UsageError) as caught:  # what lets them take less
+        plan_for(12, "train.products=fp8", "model.quantization=null")
+    assert caught.value.advice.startswith("Set model.quantization=nf4. Set train.optimizer")
 
 
 def test_weights_in_8_bits_can_not_be_spread() -> None:
