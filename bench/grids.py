@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 PROMPTS = "bench/prompts"
-"""From where every command is begun."""
+"""Templates, as a command finds them that is begun in the repository."""
 SEEDS = (42, 43, 44)
 """Of the best recipe, in the end."""
 COMMON = [

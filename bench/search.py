@@ -286,7 +286,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("search", choices=SEARCHES)
-    parser.add_argument("stages", nargs="+", help="of the search, in their order; in the end dev")
+    parser.add_argument(
+        "stages", nargs="+", help="of the search, in their order; in the end dev and places"
+    )
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="where the runs lie")

@@ -13,6 +13,7 @@ import ragtune
 from ragtune.asking.reader import Reader
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.data.prepare import load_examples
+from ragtune.model import hardware
 from tests.asking.conftest import predictions
 from tests.standin import Hub
 
@@ -54,6 +55,18 @@ def test_a_merged_model_is_asked_as_its_run(
     assert (published.name, published.compares, published.retrieves) == ("sent", False, False)
     with pytest.raises(UsageError, match="what was trained is in its weights"):
         published.ask(["What?"], ["A text."], which="base")
+
+
+def test_answers_in_8_bits_are_refused_before_anything_is_loaded(
+    hub: Hub, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise UsageError("not here")
+
+    folder = pushed(hub, run, "merged", tmp_path / "sent")
+    monkeypatch.setattr(hardware, "_require_fp8", refuse)
+    with pytest.raises(UsageError, match="not here"):
+        Reader.load(folder, "evaluate.products=fp8")
 
 
 def test_an_adapter_is_asked_as_its_run(

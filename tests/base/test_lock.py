@@ -195,6 +195,17 @@ def test_another_machines_silent_lock_is_taken_over(
     assert f"lock of process 1 on {host}: it gave no sign of life" in said
 
 
+def test_a_whole_lock_of_another_machine_is_said_at_the_first_look(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = lock._read(foreign(tmp_path))
+    assert other is not None
+    assert not Lock(tmp_path)._at_work(other)
+    assert "locked by process 1 on elsewhere; watching it" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
 @pytest.mark.parametrize("unread", [Holder(), None])
 def test_a_lock_that_is_being_written_is_no_other_machines(
     tmp_path: Path,

@@ -31,7 +31,7 @@ def train(
 def test_products_in_8_bits(ready: Ready, tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
     """A sum in another order may round a number the other way: so they are near, and not to 1e-5."""
     tiny_recipe["lora"]["dropout"] = 0.05
-    tiny_recipe["train"] |= {"products": "fp8", "steps": 4}
+    tiny_recipe["train"] |= {"products": "fp8", "steps": 3}
     for ranks in (1, 2):
         said = train(ready, tiny_recipe, tmp_path / str(ranks), ranks, ("fp8_on_cpu",))
         assert said.count("Products of 14 of 14 linear layers are in 8 bits.") == 1
@@ -44,7 +44,7 @@ def test_products_in_8_bits(ready: Ready, tiny_recipe: dict[str, Any], tmp_path:
 
 def test_rows_as_graphs(ready: Ready, tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
     """On all ranks, and on one alone: each finds for itself whether they are worth it."""
-    tiny_recipe["train"] |= {"steps": 14, "samples_per_row": 1}
+    tiny_recipe["train"] |= {"samples_per_row": 1}
     train(ready, tiny_recipe, tmp_path / "one", 1)
     graphs = ("graphs_on_cpu", str(tmp_path / "replayed"))
     for name, faults in {"both": (graphs, graphs), "rank 1": ((), graphs)}.items():
@@ -53,4 +53,4 @@ def test_rows_as_graphs(ready: Ready, tiny_recipe: dict[str, Any], tmp_path: Pat
         require_equal(tmp_path / name, tmp_path / "one")
     replayed = Counter((tmp_path / "replayed").read_text("utf-8").split())
     assert len(replayed) == 3
-    assert min(replayed.values()) > 10
+    assert min(replayed.values()) > 8

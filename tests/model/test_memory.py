@@ -586,11 +586,18 @@ def test_weights_that_train_in_8_bits_may_stay_in_nf4() -> None:
     eight, plain = plan_for(14, "train.products=fp8"), plan_for(14)
     assert eight.samples_per_row == plain.samples_per_row == 16
     assert 0.3 < eight.memory["working"] - plain.memory["working"] < 0.7
+    one = planning.estimate_of(notebook("train.products=fp8"), GPU, llama())
+    more = one.evaluation(100, 1) - dataclasses.replace(one, fp8=False).evaluation(100, 1)
+    assert more == 100 * one.shape.inner + one.shape.largest_linear
     assert "in NF4, rounded to FP8 at every use, " in " ".join(describe(eight, 16))
     assert plan_for(20, "train.products=fp8").recompute
     with pytest.raises(UsageError) as caught:  # each token of an answer would make them anew
         plan_for(12, "evaluate.products=fp8")
     assert "evaluate.products=null" in caught.value.advice
+    assert "model.quantization" not in caught.value.advice
+    with pytest.raises(UsageError) as caught:  # what lets them take less
+        plan_for(12, "train.products=fp8", "model.quantization=null")
+    assert caught.value.advice.startswith("Set model.quantization=nf4. Set train.optimizer")
 
 
 def test_weights_in_8_bits_can_not_be_spread() -> None:

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from ragtune.base.errors import RagtuneError
+from ragtune.model.plan import Plan
 from ragtune.training import trainer as trainer_module
+from ragtune.training.failures import smaller_plan
 from tests.training.test_train import log, losses, summary, train
 
 
@@ -125,3 +127,24 @@ def test_memory_that_does_not_do_for_one_sample_ends_in_a_message(
         RagtuneError, match="Step 1: there is too little memory for a single sample"
     ):
         train(tiny_recipe, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("quantization", "products", "advice"),
+    [
+        (None, None, "Set model.quantization=nf4, a lower lora.rank, or"),
+        (None, "fp8", "Set model.quantization=nf4, a lower lora.rank, or"),
+        ("nf4", None, "Set a lower lora.rank, or"),
+        ("nf4", "fp8", "Set train.products=null, a lower lora.rank, or"),
+    ],
+)
+def test_what_takes_less_memory_is_said(
+    quantization: str | None, products: str | None, advice: str
+) -> None:
+    plan = Plan(
+        "a GPU", "bfloat16", quantization, 1, recompute=True, optimizer="adamw", evaluation_batch=1,
+        products=products,
+    )  # fmt: skip
+    with pytest.raises(RagtuneError, match="too little memory for a single sample") as caught:
+        smaller_plan(plan, 1, lambda _: None)
+    assert caught.value.advice == f"{advice} prompt.max_tokens to something shorter."

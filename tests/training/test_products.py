@@ -188,6 +188,10 @@ def test_only_answers_need_what_answers_in_8_bits_need(
         patch.setattr(hardware, "_require_fp8", lambda *_: None)
         ragtune.evaluate(folder)
     assert ragtune.merge(folder)
+    other = tmp_path / "other"  # a whole run answers: it is refused before anything is made
+    with pytest.raises(UsageError, match="not here"):
+        ragtune.run(tiny_recipe, "evaluate.products=fp8", run_dir=other)
+    assert not other.exists()
 
 
 @pytest.mark.usefixtures("allowed")

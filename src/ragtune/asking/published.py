@@ -20,6 +20,7 @@ from ragtune.base.web.network import hub_is_offline
 from ragtune.base.web.refusals import SENSELESS, HTTPError, explain
 from ragtune.data.encode import Encoder
 from ragtune.data.tokenizer import prepare_tokenizer
+from ragtune.model.hardware import answering_alone
 from ragtune.model.load import context_length, load_tokenizer
 from ragtune.model.safety import ADAPTER
 from ragtune.model.source import ModelSource
@@ -72,6 +73,8 @@ def open_published(folder: Path, name: str, overrides: Sequence[str]) -> Model:
         what = "model (config.json)" if merged else f"adapter ({ADAPTER})"
         raise UsageError(f"{folder} holds no {what}, though {SETTINGS} says so.", _TOGETHER)
     context = Context(recipe, run_dir=folder)
+    if not context.remote:
+        context.hardware = context.hardware_for(answering_alone(recipe))
     # The one that was published has the chat template as it was trained: with its arguments and its date.
     tokenizer = prepare_tokenizer(load_tokenizer(ModelSource(str(folder), None)), recipe)
     context.encoder = Encoder(tokenizer, recipe, context_length(context.config))

@@ -204,14 +204,13 @@ class Lock:
             stat = self.path.stat()
         except FileNotFoundError:
             return False
-        look = (stat.st_ino, stat.st_mtime_ns)
+        look, first = (stat.st_ino, stat.st_mtime_ns), self._watched is None
         if self._watched is None:
             self._watched = time.monotonic(), look
-            return False
-        if look != self._watched[1]:
+        elif look != self._watched[1]:
             return True
-        # At the first look it may just have been in writing: then it is whole by now.
-        if not self._told_of_watching:
+        # One that doesn't say its place may just be in writing: then it does at the next look.
+        if not self._told_of_watching and (other.place or not first):
             note(f"{self.folder} is locked by {other}; watching it …")
             self._told_of_watching = True
         if not other.pid and self._watched_enough():  # filelock leaves an empty one alone

@@ -132,17 +132,21 @@ def choose_rows(
         f"The run needs about {size_of(needed)} of GPU memory"
         + (f" on each of {ranks} ranks, which share the weights" if smallest.shares > 1 else "")
         + f"; {size_of(budget / SPARE)} are there.",
-        (
-            f"Set {recipe.in_8_bits}=null: weights in 8 bits can't be shared by GPUs, and "
-            "answers in 8 bits can't be of weights that stay in NF4. "
-            if recipe.in_8_bits
-            else ""
-            if base.nf4 or recipe.full
-            else "Set model.quantization=nf4. "
-        )
+        _for_weights(recipe, ranks, nf4=base.nf4)
         + f"Set train.optimizer=paged_adamw_8bit, {'tuning=lora' if recipe.full else 'a lower lora.rank'} or "
         "a lower prompt.max_tokens, or choose a smaller model.",
     )
+
+
+def _for_weights(recipe: Recipe, ranks: int, *, nf4: bool) -> str:
+    """What lets the weights of a run that doesn't fit take less; nothing where they take the least."""
+    said = ""
+    if recipe.evaluate.products == "fp8":
+        said = "Set evaluate.products=null: answers in 8 bits need weights that neither stay in NF4 nor are "
+        said += "shared by GPUs. "
+    elif recipe.train.products == "fp8" and ranks > 1:
+        said = "Set train.products=null: weights in 8 bits can't be shared by GPUs. "
+    return said if nf4 or recipe.full else f"{said}Set model.quantization=nf4. "
 
 
 def _bases(recipe: Recipe, base: Estimate, ranks: int) -> list[Estimate]:

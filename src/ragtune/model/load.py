@@ -207,7 +207,7 @@ def _whole(
 
 
 def multiply_in_8_bits(model: PreTrainedModel, key: str) -> None:
-    """Let a model's linear layers, whose weights are numbers of its dtype, compute in 8 bits from now on.
+    """Let a model's linear layers, with weights in its dtype or in NF4, compute in 8 bits from now on.
 
     Args:
         model: it is changed in place.

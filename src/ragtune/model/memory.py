@@ -286,7 +286,8 @@ class Estimate:
         row = min(cached, prefill_tokens(s.parameters))
         reading = row * (3 * s.inner + 4 * s.hidden) * self.width
         reading += row * s.inner if self.fp8 else 0
-        weight = s.largest_linear * self.width if self.packed else 0
+        # Between the steps of a training in 8 bits it is rounded, too.
+        weight = s.largest_linear * (self.width + self.fp8) if self.packed else 0
         logits = questions * s.vocabulary * 10
         copies = 2 * s.largest_experts * self.width
         # A whole model is asked in the dtype of the run.

@@ -64,8 +64,8 @@ def smaller_plan(plan: Plan, step: int, on_plan: Callable[[Plan], None]) -> Plan
     instead = "Set model.quantization=nf4, a lower lora.rank, or"
     if plan.full:
         instead = "Set tuning=lora, or"
-    elif plan.products:
-        instead = "Set train.products=null with model.quantization=nf4, a lower lora.rank, or"
+    elif plan.quantization == "nf4":
+        instead = f"Set {'train.products=null, ' if plan.products else ''}a lower lora.rank, or"
     raise RagtuneError(
         f"Step {step}: there is too little memory for a single sample, even with recomputed activations.",
         f"{instead} prompt.max_tokens to something shorter.",

@@ -203,6 +203,9 @@ def test_weights_that_stay_in_nf4_are_multiplied_as_those_that_are_kept() -> Non
         for a, b in ((one.by_output, other.by_output), (one.by_input, other.by_input)):
             assert torch.equal(a.values.float(), b.values.float())
             assert torch.equal(a.scale, b.scale)
+            # In the order in which a GPU multiplies, also where no kernel of ours makes them.
+            assert a.values.is_contiguous()
+            assert b.values.is_contiguous()
         assert torch.equal(one(x), other(x))
         gradients = [torch.autograd.grad(which(x).sum(), x)[0] for which in (one, other)]
         assert torch.equal(*gradients)

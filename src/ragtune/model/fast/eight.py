@@ -126,7 +126,7 @@ class EightBit(nn.Linear):
         # As bytes: nobody takes them for numbers, or casts them.
         bits = self._by_output.values.view(torch.uint8)
         self.weight = nn.Parameter(bits, requires_grad=False)
-        self._by_input = quantize(self.dequantized(weight_OI.dtype).T)
+        self._by_input = quantize(self.dequantized(weight_OI.dtype).T.contiguous())
 
     @property
     def by_output(self) -> Rows:
@@ -219,7 +219,8 @@ def joined(layers: Sequence[EightBit]) -> Callable[[], Rows]:
 
 def beside(layers: Sequence[EightBit]) -> Rows:
     """The weights of layers beside each other [I, O + O + …], made anew."""
-    return quantize(*(layer.dequantized(torch.bfloat16).T for layer in layers))
+    # One after the other in the order in which a GPU reads them: so none but the last is there twice.
+    return quantize(*(layer.dequantized(torch.bfloat16).T.contiguous() for layer in layers))
 
 
 def join(layers: Sequence[EightBit]) -> Rows:
