@@ -284,6 +284,7 @@ def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--work", type=Path, help="for runs and logs, kept; a temporary folder otherwise"
     )
+    parser.set_defaults(changes=[])  # which only bench/scaling.py takes
     options = parser.parse_args(arguments)
     there = len(smi("name"))
     if not options.tiny and there < options.gpus:
