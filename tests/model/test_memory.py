@@ -583,9 +583,8 @@ def test_weights_that_train_in_8_bits_may_stay_in_nf4() -> None:
     eight, plain = plan_for(12, "train.products=fp8"), plan_for(12)
     assert (eight.dequantized, eight.recompute, eight.products) == (False, True, "fp8")
     assert eight.memory["weights"] == plain.memory["weights"]
-    eight, plain = plan_for(14, "train.products=fp8"), plan_for(14)
     assert eight.samples_per_row == plain.samples_per_row == 16
-    assert 0.3 < eight.memory["working"] - plain.memory["working"] < 0.7
+    assert 0.1 < eight.memory["working"] - plain.memory["working"] < 0.3
     one = planning.estimate_of(notebook("train.products=fp8"), GPU, llama())
     more = one.evaluation(100, 1) - dataclasses.replace(one, fp8=False).evaluation(100, 1)
     assert more == 100 * one.shape.inner + one.shape.largest_linear

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedConfig
 
+from ragtune.model.fast.eight import AT_A_TIME
 from ragtune.model.hardware import Hardware
 from ragtune.model.quantized import SCALE_BYTES
 from ragtune.model.skeleton import is_linear, parameters_of, skeleton
@@ -253,11 +254,13 @@ class Estimate:
         copies = 2 * s.inner if self.dropout else s.inner
         copies += 2 * s.routed * s.hidden
         again = self.layer if self.recompute else 0
-        # Of two layers with one input: both layouts, and the numbers that they are made of.
-        uses = 4.5 if self.fp8 else 1
-        weight = s.largest_linear * self.width * uses if self.packed else 0
+        weight: float = s.largest_linear * self.width if self.packed else 0
         # The gradients for gate and up beside each other, a byte a number.
-        eighths = 2 * s.inner if self.fp8 else 0
+        eighths = 2.0 * s.inner if self.fp8 else 0.0
+        if self.fp8 and self.packed:
+            # Both weights in the dtype, to be rounded; then these beside gradients of some tokens.
+            weight = s.largest_linear * max(6, 2 + AT_A_TIME * eighths / s.largest_linear)
+            eighths = 0.0
         # The gradient of a copy of the experts' weights, and recomputed, that copy.
         weight += s.largest_experts * self.width * (2 if self.recompute else 1)
         return max(loss, tokens * (again + eighths + (copies + s.hidden) * self.width) + weight)

@@ -20,6 +20,7 @@ from ragtune.model.fast.attention import using_packed
 from ragtune.model.fast.eight import (
     EightBit,
     PackedEightBit,
+    beside,
     join,
     joined,
     plain_product,
@@ -193,7 +194,9 @@ def packed_twice(layers: Sequence[nn.Linear]) -> tuple[list[EightBit], list[Eigh
     )
 
 
-def test_weights_that_stay_in_nf4_are_multiplied_as_those_that_are_kept() -> None:
+def test_weights_that_stay_in_nf4_are_multiplied_as_those_that_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     torch.manual_seed(0)
     layers = [nn.Linear(64, size, bias=size == 48, dtype=torch.bfloat16) for size in (48, 32)]
     stay, kept = packed_twice(layers)
@@ -209,9 +212,14 @@ def test_weights_that_stay_in_nf4_are_multiplied_as_those_that_are_kept() -> Non
         assert torch.equal(one(x), other(x))
         gradients = [torch.autograd.grad(which(x).sum(), x)[0] for which in (one, other)]
         assert torch.equal(*gradients)
-    made, whole = joined(stay), joined(kept)()
-    assert torch.equal(made().values.float(), whole.values.float())
-    assert torch.equal(made().scale, whole.scale)
+    made, whole = beside(stay), join(kept)
+    assert torch.equal(made.values.float(), whole.values.float())
+    assert torch.equal(made.scale, whole.scale)
+    dys = [drawn(9, size, dtype=torch.bfloat16, seed=2) for size in (48, 32)]
+    expected = joined(kept)(dys, torch.bfloat16)
+    for at_a_time in (4, 9, 100):
+        monkeypatch.setattr(eight, "AT_A_TIME", at_a_time)
+        assert torch.equal(joined(stay)(dys, torch.bfloat16), expected)
 
 
 def test_adapters_on_weights_that_stay_in_nf4_learn_the_same() -> None:
@@ -499,7 +507,7 @@ def test_weights_that_stay_in_nf4_on_a_card() -> None:
     torch.manual_seed(0)
     layers = [nn.Linear(512, size, device="cuda", dtype=torch.bfloat16) for size in (768, 256)]
     stay, kept = packed_twice(layers)
-    made, whole = joined(stay)(), joined(kept)()
+    made, whole = beside(stay), join(kept)
     assert torch.equal(made.values.float(), whole.values.float())
     assert torch.equal(made.scale, whole.scale)
     x = drawn(64, 512, dtype=torch.bfloat16).cuda().requires_grad_()

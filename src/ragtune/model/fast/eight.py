@@ -29,6 +29,8 @@ GRADIENTS = torch.float8_e4m3fn
 """Of gradients. torch.float8_e5m2 has more room for small ones, and half the digits (bench/step.py)."""
 FAST_SUMS = True
 """Whether a GPU may sum with fewer bits than float32 has, which is faster (bench/step.py)."""
+AT_A_TIME = 4096
+"""Tokens whose gradients are rounded at a time where weights stay in NF4."""
 _TINY = 1e-30
 _BLOCK = 4096
 """Columns that a program of the kernel reads at a time, with a warp for each 512."""
@@ -195,7 +197,7 @@ class _Frozen(torch.autograd.Function):
     @staticmethod
     def backward(ctx: _Context, dy: Tensor) -> tuple[Tensor, None]:
         shape, dtype = ctx.like
-        dx_TI = to_input([dy.reshape(-1, dy.shape[-1])], ctx.layer.by_input, dtype)
+        dx_TI = joined([ctx.layer])([dy.reshape(-1, dy.shape[-1])], dtype)
         return dx_TI.view(shape), None
 
 
@@ -204,23 +206,42 @@ def to_input(gradients_TO: Sequence[Tensor], by_input: Rows, dtype: torch.dtype)
     return product(quantize(*gradients_TO, dtype=GRADIENTS), by_input, dtype)
 
 
+def _to_input_in_parts(
+    gradients_TO: Sequence[Tensor], by_input: Rows, dtype: torch.dtype
+) -> Tensor:
+    """The same, some tokens at a time: where memory is short, so is the room for all gradients in 8 bits."""
+    like = gradients_TO[0]
+    dx_TI = torch.empty((len(like), len(by_input.values)), dtype=dtype, device=like.device)
+    for start in range(0, len(like), AT_A_TIME):
+        some = slice(start, start + AT_A_TIME)
+        dx_TI[some] = to_input([gradient[some] for gradient in gradients_TO], by_input, dtype)
+    return dx_TI
+
+
 def shaped_like(x: Tensor, y_TO: Tensor) -> Tensor:
     """A result of its own in the shape of what it was made of: no view, as some models change it in place."""
     return y_TO.resize_(*x.shape[:-1], y_TO.shape[-1])
 
 
-def joined(layers: Sequence[EightBit]) -> Callable[[], Rows]:
-    """What gives the weights of layers with one input beside each other [I, O + O + …]."""
+def joined(layers: Sequence[EightBit]) -> Callable[[Sequence[Tensor], torch.dtype], Tensor]:
+    """What gives the gradient for the input that layers share, of theirs and in a dtype: see `to_input`."""
     if any(isinstance(layer, PackedEightBit) for layer in layers):
-        return lambda: beside(layers)
+        return lambda gradients_TO, dtype: _to_input_in_parts(gradients_TO, beside(layers), dtype)
     whole = join(layers)
-    return lambda: whole
+    return lambda gradients_TO, dtype: to_input(gradients_TO, whole, dtype)
 
 
 def beside(layers: Sequence[EightBit]) -> Rows:
     """The weights of layers beside each other [I, O + O + …], made anew."""
-    # One after the other in the order in which a GPU reads them: so none but the last is there twice.
-    return quantize(*(layer.dequantized(torch.bfloat16).T.contiguous() for layer in layers))
+    return quantize(*map(_turned, layers))
+
+
+def _turned(layer: EightBit) -> Tensor:
+    """A layer's weight [I, O] as it is multiplied, in bfloat16. It is turned as bytes: that takes less room."""
+    values, scale_O1 = layer.by_output
+    values_IO = values.view(torch.uint8).T.contiguous().view(FORMAT)
+    del values
+    return values_IO.bfloat16().mul_(scale_O1.T.bfloat16())
 
 
 def join(layers: Sequence[EightBit]) -> Rows:

@@ -39,7 +39,6 @@ from ragtune.model.fast.eight import (
     quantize,
     rounds,
     shaped_like,
-    to_input,
 )
 from ragtune.model.wrapping import ADAPTER
 
@@ -59,8 +58,8 @@ class Group:
         self.parameters = [module.weight for pair in pairs for module in pair]
         self.ranks = [a.weight.shape[0] for a, _ in pairs]
         self.eight = [base for base in self.bases if isinstance(base, EightBit)]
-        self.by_input = joined(self.eight) if self.eight else None
-        """Gives the bases' weights for the gradient where products are in 8 bits: those of all, or none."""
+        self.to_input = joined(self.eight) if self.eight else None
+        """Gives what the bases make of gradients where products are in 8 bits: those of all, or none."""
         self.waiting: list[tuple[Tensor, Tensor]] = []
         """(input, output) of the layers that are yet to be called, in their order."""
 
@@ -152,16 +151,16 @@ class _LoraFunction(torch.autograd.Function):
             dy_TO = gradient.reshape(-1, gradient.shape[-1]).to(dtype)
             torch.mm(dy_TO, b_OR.to(dtype), out=dlow_TR)
             b_gradients.append((dy_TO.T @ low_TR).to(b_OR.dtype))
-            if ctx.needs_input_grad[0] and group.by_input is None:
+            if ctx.needs_input_grad[0] and group.to_input is None:
                 weight_OI = _weight(base, dtype)
                 if dx_TI is None:
                     dx_TI = dy_TO @ weight_OI
                 else:
                     dx_TI.addmm_(dy_TO, weight_OI)
             del dy_TO
-        if ctx.needs_input_grad[0] and group.by_input is not None:
+        if ctx.needs_input_grad[0] and group.to_input is not None:
             flat = [gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients]
-            dx_TI = to_input(flat, group.by_input(), dtype)
+            dx_TI = group.to_input(flat, dtype)
         dropped_TI = dropout(x_TI, ctx.rate, ctx.draw) if ctx.draw else x_TI
         da_QI = _scaled_product(dlow_TQ.T, dropped_TI, group.scale).to(parameters[0].dtype)
         del dropped_TI
