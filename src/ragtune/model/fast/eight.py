@@ -128,7 +128,7 @@ class EightBit(nn.Linear):
         # As bytes: nobody takes them for numbers, or casts them.
         bits = self._by_output.values.view(torch.uint8)
         self.weight = nn.Parameter(bits, requires_grad=False)
-        self._by_input = quantize(self.dequantized(weight_OI.dtype).T.contiguous())
+        self._by_input = beside([self])
 
     @property
     def by_output(self) -> Rows:
