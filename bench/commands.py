@@ -14,8 +14,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 """From where every command is begun."""
 AT_A_TIME = 6
-"""On a GPU. Four small trainings keep it at work; one that began beside others runs without CUDA graphs, and
-would be slow alone in the end, so that some more are better at work from the beginning."""
+"""On a GPU. Four small trainings keep it at work; one that began beside others may find that CUDA graphs don't
+pay, and then be slow alone in the end (reasoned, not measured): so some more are at work from the beginning."""
 
 Words = Sequence[object]
 
