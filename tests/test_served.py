@@ -48,10 +48,12 @@ def test_no_model_is_loaded_and_the_messages_are_those_of_the_prompt(
     metrics = ragtune.evaluate(served_recipe, run_dir=tmp_path / "run")
     assert (metrics["n"], metrics["asked"], metrics["stopped"]) == (10, 10, 10)
     assert metrics["new_tokens"] is None
-    system, user = chat.bodies[0]["messages"]
+    # Several are asked at once, and any of them comes first.
+    bodies = {body["messages"][-1]["content"]: body for body in chat.bodies}
+    (user,) = (said for said in bodies if "House 0 is red.\n\nA street has houses.\n---" in said)
+    assert "Trees" not in user
+    system, _ = bodies[user]["messages"]
     assert system == {"role": "system", "content": "Be brief."}
-    assert "is red.\n\nA street has houses.\n---" in user["content"]
-    assert "Trees" not in user["content"]
     rows = [json.loads(x) for x in (tmp_path / "run/eval/eval/before/predictions.jsonl").open("rb")]
     assert [row["qid"] for row in rows] == [f"e{i}" for i in range(10)]
     ragtune.report(tmp_path / "run")
