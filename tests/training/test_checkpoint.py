@@ -248,14 +248,16 @@ def test_a_stop_while_the_thread_begins_waits_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, start = tmp_path / "checkpoint-1", threading.Thread.start
-    writer = Writer()
+    writer, writes = Writer(), threading.Event()
 
     def begun(thread: threading.Thread) -> None:
         start(thread)
         if thread.name == folder.name:
+            assert writes.wait(60)  # else it may be cut off before it took up its work
             raise KeyboardInterrupt
 
     def write(one: torch.Tensor) -> None:
+        writes.set()
         time.sleep(0.1)
         save(folder / "large", one)
 
