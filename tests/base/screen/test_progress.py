@@ -201,6 +201,22 @@ def test_none_outlives_an_error(
     assert (pulse.activities, capsys.readouterr().out) == ([], "")
 
 
+def test_none_outlives_an_interrupt_as_it_begins(
+    after: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def cut_off(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", cut_off)
+    with pytest.raises(KeyboardInterrupt), busy("loading"):
+        pytest.fail("it did not begin")
+    assert progress._pulse.over.is_set()
+    assert progress._pulse.activities == []
+
+
 def test_an_end_that_nobody_reads(after: Callable[[float], None], monkeypatch: Any) -> None:
     """The thread ends, and whoever works will notice."""
     closed = io.StringIO()

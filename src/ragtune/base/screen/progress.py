@@ -142,8 +142,8 @@ def busy(
 
 @contextmanager
 def _under_way(activity: Activity) -> Iterator[Activity]:
-    _pulse.begin(activity)
     try:
+        _pulse.begin(activity)  # cut off in it, there may be a thread by then
         yield activity
     finally:
         _pulse.end(activity)
