@@ -44,6 +44,7 @@ def quick(hub: Hostile, folder: Path, silence: float = 0.3) -> Iterator[list[flo
         The seconds that would have been waited.
     """
     import datasets
+    import transformers.utils.hub
     from huggingface_hub import HfFileSystem, constants
 
     from ragtune.answering import client as served
@@ -56,6 +57,8 @@ def quick(hub: Hostile, folder: Path, silence: float = 0.3) -> Iterator[list[flo
         template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
         patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         patch.setattr(constants, "ENDPOINT", hub.url)
+        # The one that is kept may know another's address, from tests before.
+        patch.setattr(transformers.utils.hub, "_hf_api", None)
         patch.setattr(constants, "HF_HUB_CACHE", str(folder / "a" / "b" / "c" / "hub"))
         patch.setenv("RAGTUNE_CACHE", str(folder / "a" / "b" / "c" / "own"))
         patch.setenv("OPENAI_API_KEY", KEY)
