@@ -4,12 +4,14 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import torch
 import transformers as hf
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import ragtune
@@ -18,6 +20,7 @@ from ragtune.base.memory import available_memory
 from ragtune.data.encode import Encoder
 from ragtune.data.tokenizer import prepare_tokenizer
 from ragtune.model import merge as merge_module
+from ragtune.model import merge_parts
 from ragtune.model.hardware import Hardware
 from ragtune.model.load import load_model, load_tokenizer
 from ragtune.model.lora import attach, load_adapter, save_adapter
@@ -192,6 +195,39 @@ def test_a_sum_that_is_too_large(source: ModelSource, encoder: Encoder, tmp_path
     )
     with pytest.raises(RagtuneError, match=words):
         merge_into(base, adapter, encoder, tmp_path / "merged")
+
+
+def test_no_file_is_closed_while_it_is_read(
+    source: ModelSource, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next tensor is being read as the look at this one fails."""
+    closed: list[bool] = []
+
+    class Slow:
+        def __init__(self, *arguments: str) -> None:
+            self.file, self.read = safe_open(*arguments), False
+
+        def __enter__(self) -> Self:
+            self.file.__enter__()
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            closed.append(self.read)
+            self.file.__exit__(*error)
+
+        def get_tensor(self, name: str) -> torch.Tensor:
+            self.read = True
+            time.sleep(0.05)
+            tensor = self.file.get_tensor(name)
+            self.read = False
+            return tensor
+
+    monkeypatch.setattr(merge_parts, "safe_open", Slow)
+    base = changed(source, tmp_path / "base", "model.layers.0.mlp.up_proj.weight", 3.4e38)
+    adapter = make_adapter(source, tmp_path / "adapter", scale=1e37)
+    with pytest.raises(RagtuneError, match="their sum is too large"):
+        merge_into(base, adapter, encoder, tmp_path / "merged")
+    assert closed == [False]
 
 
 def changed(source: ModelSource, folder: Path, name: str, value: float) -> ModelSource:

@@ -143,10 +143,15 @@ def write_parts(
         written, filename_pattern=_PATTERN, max_shard_size=SHARD_SIZE
     )
     merging = _Sum(parts, layers)
-    with torch.no_grad(), ThreadPoolExecutor(1) as reading:
+    with torch.no_grad():
         for shard, names in split.filename_to_tensors.items():
-            # Opened anew for each: what was read of a file stays in memory until it is closed.
-            with ExitStack() as opened, TensorFile(folder / shard, merging.give_back) as file:
+            # Opened anew for each: what was read of a file stays in memory until it is closed, and what is
+            # still being read of it as an error comes is waited for.
+            with (
+                ExitStack() as opened,
+                TensorFile(folder / shard, merging.give_back) as file,
+                ThreadPoolExecutor(1) as reading,
+            ):
                 read = _reader(parts, opened)
                 ordered = in_file({name: written[name] for name in names})
                 file.write(header(ordered))
