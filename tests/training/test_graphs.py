@@ -477,6 +477,7 @@ def test_a_captured_training_goes_on(
 
 
 @pytest.mark.gpu
+@pytest.mark.usefixtures("real")
 def test_memory_that_runs_out_beside_captured_rows(
     tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
