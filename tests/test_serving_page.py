@@ -66,7 +66,7 @@ def served(
     finally:
         command.send_signal(signal.SIGINT)
         code = command.wait(60)
-    assert code == 130
+    assert code == 130, (folder / "errors").read_text("utf-8")
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://127.0.0.1:{port}/health")
 

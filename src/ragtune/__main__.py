@@ -5,8 +5,10 @@ import sys
 
 from ragtune.base import stopping
 from ragtune.base.garbage import begin, leave
+from ragtune.base.leaving import leaving_threads
 
 
+@leaving_threads()
 def main() -> None:
     """Run the command line."""
     stopping.install()

@@ -29,7 +29,7 @@ class StandIn:
         default_factory=lambda: {"tuned": "12 bar", "base": "About 12."}
     )
     refusals: tuple[str, ...] = ()
-    error: Exception | None = None
+    error: BaseException | None = None
     gate: threading.Event | None = None
     """If there is one, an answer is begun and then waits for it."""
     asked: list[str] = field(default_factory=list)

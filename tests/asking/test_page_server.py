@@ -309,7 +309,7 @@ def test_the_command_serves_asks_nobody_and_ends(tuned: Path, tmp_path: Path) ->
     assert answers.count("process_generating") > 2, answers
     assert "House 3 is" in answers
     assert "Base model" in answers
-    assert process.returncode == 130
+    assert process.returncode == 130, errors
     assert errors.strip().startswith(
         "Stopped by Ctrl-C. The page is closed; what thumbs kept stays."
     )

@@ -94,7 +94,7 @@ def test_it_ends_with_the_command_and_leaves_nothing(
     assert "--host=127.0.0.1" in words
     assert "sk-secret-7" not in " ".join(words)
     command.send_signal(how)
-    assert command.wait(60) == code
+    assert command.wait(60) == code, (engine / "err").read_text("utf-8")
     assert all(map(is_over, there))
     out, errors = command.communicate()
     # The engine's words come escaped: they hold a model's, too.
@@ -126,7 +126,7 @@ def test_it_ends_with_whoever_reads_its_words(ready: Ready, engine: Path, tuned:
     with pipe.open("rb") as reader:
         while b"still here" not in reader.read(64):
             pass
-    assert command.wait(60) == 141
+    assert command.wait(60) == 141, (engine / "err").read_text("utf-8")
     assert all(map(is_over, pids(engine)))
 
 
@@ -134,13 +134,13 @@ def test_an_engine_that_is_killed_leaves_nothing(ready: Ready, engine: Path, tun
     """As by a system that is short of memory: what it started, in a session of its own, goes too."""
     command = started(ready, engine, tuned)
     os.kill(pids(engine)[0], signal.SIGKILL)
-    assert command.wait(60) == 128 + signal.SIGKILL
+    assert command.wait(60) == 128 + signal.SIGKILL, (engine / "err").read_text("utf-8")
     until(lambda: all(map(is_over, pids(engine))))
 
 
 def test_an_engine_that_fails_gives_its_exit_code(ready: Ready, engine: Path, tuned: Path) -> None:
     command = started(ready, engine, tuned, STANDIN_MODE="fails")
-    assert command.wait() == 3
+    assert command.wait() == 3, (engine / "err").read_text("utf-8")
     out, errors = command.communicate()
     assert "The engine ended with exit code 3; what it said stands above." in out
     assert "it has no GPU" in errors
@@ -178,7 +178,7 @@ def test_what_is_served_is_asked_again_and_serving_goes_on(
     until(lambda: "Serving goes on at " in (engine / "out").read_text("utf-8"))
     assert command.poll() is None
     command.send_signal(signal.SIGTERM)
-    assert command.wait(60) == 143
+    assert command.wait(60) == 143, (engine / "err").read_text("utf-8")
     out = command.communicate()[0]
     assert "What is served gives 0 of 4 answers otherwise than the run itself; squad_em" in out
     assert "not what was measured" not in out

@@ -74,7 +74,7 @@ def test_a_signal_in_training_saves_a_checkpoint_and_the_same_command_gives_the_
     cut = tmp_path / "run"
     arguments = command(recipe, cut, "train")
     cut_off = ready.run(arguments, faults={0: ("signal_at_step", 13, how)})
-    assert cut_off.returncode == code
+    assert cut_off.returncode == code, cut_off.stderr
     name = {130: "Ctrl-C", 143: "SIGTERM"}[code]
     heard = (
         f"\n{name} was heard: this step is finished first, and a checkpoint written. A second one "

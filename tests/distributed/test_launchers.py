@@ -69,7 +69,8 @@ def test_a_stop_ends_rank_0_first_which_writes_the_checkpoint(
     """A launcher whose other rank is gone would end rank 0, too; by its exit code the other one waited."""
     train = ("train", str(recipe), "--run-dir", str(tmp_path / "run"))
     first, second = launch(ready, *train, rank0=("signal_at_step", 3, signal.SIGINT))
-    assert (first.wait(), second.wait()) == (130, 130)
+    codes = first.wait(), second.wait()
+    assert codes == (130, 130), (first.communicate(), second.communicate())
     assert "Training stopped after step 3 of 8: its checkpoint is kept." in first.communicate()[1]
     assert second.communicate() == ("", "")
 

@@ -203,7 +203,7 @@ def test_no_token_of_the_command_line_is_repeated(tmp_path: Path, ready: Ready) 
         ({}, ["check", "r.yaml", f"data.train={address}", f"model.id={RECIPE}", KEY]),
     ]
     codes, outputs, errors = run_all(tmp_path, commands, {"OPENAI_API_KEY": KEY}, STOPPED, ready)
-    assert codes == [2, 2, 2, 2, 2, 2, 130]
+    assert codes == [2, 2, 2, 2, 2, 2, 130], errors
     for text in (*outputs, *errors):
         assert not leaks(text.encode())
     assert all("[hidden]" in text for text in errors)

@@ -120,6 +120,8 @@ class Page:
                     yield _shown(answers=page_text.waiting(waiting))
                     time.sleep(_LOOK)
                 yield from self._answered(text, found, compare=both is True)
+        except stopping.Stopped:
+            return  # the main thread has its own; this one would cut off the server's end
         except Exception as error:  # noqa: BLE001 - whatever it is ends in a message on the page
             yield _shown(answers=page_text.told(in_words(error)))
 

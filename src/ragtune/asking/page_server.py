@@ -31,6 +31,8 @@ MAX_OPEN = 256
 LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 _BRIEFLY = 0.2
 """Seconds between two looks whether the server is still there."""
+_LONGEST = 5
+"""Seconds that it may take to end: an open page has one, and an answer ends with its next token."""
 
 
 def demo(
@@ -179,15 +181,24 @@ def serve(app: App, listener: socket.socket, host: str) -> None:
     )  # fmt: skip
     server = uvicorn.Server(config)
     port = listener.getsockname()[1]
-    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    ended = threading.Event()
+
+    def run() -> None:
+        try:
+            server.run([listener])
+        finally:
+            ended.set()
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
-        while thread.is_alive() and not server.started:
-            thread.join(_BRIEFLY)
+        # Not by `join`: before 3.13 a thread whose `join` is interrupted passes for one that has ended.
+        while not server.started and not ended.wait(_BRIEFLY):
+            pass
         if server.started:
             _tell(host, port)
-        while thread.is_alive():
-            thread.join(_BRIEFLY)
+        while not ended.wait(_BRIEFLY):
+            pass
     except KeyboardInterrupt:
         stop_if_asked("The page is closed; what thumbs kept stays.")
         raise
@@ -195,7 +206,7 @@ def serve(app: App, listener: socket.socket, host: str) -> None:
         # Open pages are cut off, of which uvicorn would tell.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         server.should_exit = True
-        thread.join(2)
+        thread.join(_LONGEST)
     raise RagtuneError("The page's server ended by itself.", "Start the command again.")
 
 

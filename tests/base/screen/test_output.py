@@ -146,7 +146,7 @@ def test_a_run_whose_reader_went_away_stops_where_nothing_is_lost(
             assert more, found
             found += more
     (tmp_path / "closed").touch()
-    assert started.wait() == 141
+    assert started.wait() == 141, errors.read_text("utf-8")
     assert errors.read_text("utf-8") == ""
     (checkpoint,) = run.glob("work/adapter-*/checkpoint-*")
     assert checkpoint.name != "checkpoint-30"  # it stopped at once, and kept what there was
@@ -160,7 +160,7 @@ def test_a_full_disk_behind_the_output_is_told(
 ) -> None:
     errors, run = tmp_path / "errors", tmp_path / "run"
     started = ready.start(command(tiny_recipe, run), outputs=(Path("/dev/full"), errors))
-    assert started.wait() == 1
+    assert started.wait() == 1, errors.read_text("utf-8")
     found = errors.read_text("utf-8")
     assert "Stopped: standard output can't be written (No space left on device)." in found
     assert "The same command goes on: ragtune run" in found

@@ -296,7 +296,7 @@ def test_runs_stop_with_the_sweep_and_the_same_command_goes_on(
         code = one.wait(100)
         wait_for("Training stopped after step", number)
         if signal_ == signal.SIGTERM:
-            assert code == 128 + signal_
+            assert code == 128 + signal_, one.communicate()
             assert "The same command goes on: ragtune sweep" in "".join(one.communicate())
     assert said_by_the_run().count("Going on from step") == 1
     assert list(folder.glob("runs/*/adapter")) == []
