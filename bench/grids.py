@@ -34,9 +34,12 @@ _GRIDS: dict[str, dict[str, list[str]]] = {
             ),
         ],
         "tuning": [
-            "train.epochs=2 train.learning_rate=2e-4,4e-4",
-            "train.epochs=2 tuning=full train.learning_rate=2e-5,5e-5",
-            "train.epochs=2 tuning=full train.learning_rate=1e-4,2e-4",
+            "train.epochs=2 train.learning_rate=4e-4",
+            "train.epochs=2 tuning=full train.learning_rate=5e-5,1e-4",
+        ],
+        "adapter": [
+            "train.epochs=2 train.learning_rate=2e-4",
+            "train.epochs=2 tuning=full train.learning_rate=2e-5,2e-4",
             "train.epochs=2 train.learning_rate=2e-4 lora.init=pissa",
             "train.epochs=2 train.learning_rate=2e-4 lora.rank=32 lora.alpha=32",
             "train.epochs=2 train.learning_rate=2e-4 train.lora_plus=4",

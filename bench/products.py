@@ -1,7 +1,8 @@
 """What products in 8 bits cost in answers: of training, of answers and of both, seed by seed, on two sets.
 
     python bench/products.py --data FOLDER --out FILE.json [--model FILE.gguf] [--seeds 8 | --seeds 3]
-        [--sets jaquad,squad2] [--bases dtype,nf4,fp8] [--epochs 2] [--work FOLDER] [--seconds 540] [--at-once 4]
+        [--sets jaquad,squad2] [--bases dtype,nf4,fp8] [--epochs 2] [--work FOLDER] [--seconds 540]
+        [--at-once 4]
 
 FOLDER holds jaquad_rag.{train,dev}.jsonl.gz and squad2_rag.{train,dev}.jsonl.gz. Each seed is trained with
 train.products=fp8 and null, by the recipes of bench/quality.py and bench/refusing.py, and asked all development

@@ -123,7 +123,7 @@ def test_what_is_predicted_of_a_mixture_was_measured(
 
 NEWER = {
     f"{file}, {name}": case
-    for file in ("fp8-h200", "nemo-h200", "small-h200-034b460")
+    for file in ("fp8-h200", "nemo-h200", "small-h200-034b460", "step-h200")
     for name, case in json.loads((ROOT / f"bench/results/{file}.json").read_text("utf-8"))["cases"].items()
     if "row_tokens" in case
 }  # fmt: skip
