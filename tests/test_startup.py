@@ -59,6 +59,40 @@ for words, code in commands.items():
 """
 """Those that load what prints their tables; and logs are compared without a model."""
 
+NAMED = """
+import contextlib, io
+from pathlib import Path
+from ragtune.cli import main
+
+def ended(*words):
+    error = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(error):
+            main([*words])
+    except SystemExit as stop:
+        return stop.code or 0, error.getvalue()
+    return 0, error.getvalue()
+
+assert ended("init", "run/recipe.yaml")[0] == ended("init", "r.yaml")[0] == 0
+judge = ("judge", "r.yaml", "--endpoint", "http://127.0.0.1:9/v1", "--model", "x")
+commands = {
+    ("ask", "run", "Where?", "--passages", "none.md"): "none.md does not exist.",
+    ("ask", "run", "Where?", "--passages", "none/*.md"): "none/*.md matches nothing.",
+    ("ask", "run", "Where?", "--corpus", "none"): "none does not exist.",
+    ("demo", "run", "--corpus", "none"): "none does not exist.",
+    ("demo", "none", "--forget-feedback"): "none does not exist, and there is no",
+    ("evaluate", "run", "--predictions", "none.jsonl"): "none.jsonl does not exist.",
+    ("compare", "r.yaml", "--run-dir", "none"): "none does not exist: there is no such run",
+    ("report", "r.yaml", "--run-dir", "none"): "none does not exist: there is no such run",
+    judge: "my-run does not exist: there is no such run",
+}
+for words, said in commands.items():
+    code, error = ended(*words)
+    assert code == 2 and said in error, (words, code, error)
+assert ended("demo", "run", "--forget-feedback")[0] == 0
+"""
+"""Files and folders behind a run or a recipe that is there; and what a page kept is forgotten without a model."""
+
 
 @pytest.mark.parametrize(
     ("code", "allowed"),
@@ -71,6 +105,7 @@ for words, code in commands.items():
         # What isn't there; and what looks which ranks may begin has read the recipe by then.
         (NOT_THERE, RECIPE | {"jinja2"}),  # what `ask` sees of a question
         (TABLES, RECIPE | {"httpx", "huggingface_hub", "jinja2", "numpy", "pyarrow"}),
+        (NAMED, RECIPE | {"httpx", "huggingface_hub", "jinja2", "numpy", "pyarrow"}),
         ("from ragtune.cli import main; main(['schema'])", RECIPE),
         ("from ragtune.cli import main; main(['init'])", RECIPE),
         ("from ragtune.cli import main; main(['init', '--recipe', 'quickstart'])", RECIPE),

@@ -46,7 +46,7 @@ from ragtune.base.screen.usage import (
 from ragtune.base.web.network import go_offline, require_network
 from ragtune.recipe import commands as starting
 from ragtune.stages import commands as judging
-from ragtune.stages.early import read_first, shared
+from ragtune.stages.early import found_first, read_first, shared
 from ragtune.stages.launched import as_rank, dismiss
 from ragtune.stages.sweep.commands import sweep
 
@@ -211,6 +211,7 @@ def evaluate(
     _require_one(["--controls", *(["--at-least"] if at_least and controls else [])])
     changes, terminal = overrides or [], _terminal()
     wanted = terminal.thresholds(at_least or [])
+    terminal.require_predictions(predictions)
     with terminal.to_stderr(wanted=as_json):
         if controls:
             others = ragtune.controls(target, *changes, run_dir=run_dir, redo=redo)
@@ -258,7 +259,7 @@ def compare(
             several = terminal.compare_runs([*map(Path, runs)], asked)
             shown, table = dict(several), terminal.runs_tables(several)
         else:  # which prints its table
-            terminal.find_recipe(targets[0], targets[1:], run_dir)  # before torch is loaded
+            terminal.find_run(targets[0], targets[1:], run_dir)  # before torch is loaded
             shown, table = dict(ragtune.compare(*targets, run_dir=run_dir)), None
     if as_json:
         say_json(shown)
@@ -267,7 +268,7 @@ def compare(
 
 
 @app.command()
-@read_first
+@found_first
 def report(
     target: Target,
     overrides: Overrides = None,

@@ -51,7 +51,7 @@ def ask(
     Without a question: what is typed, one after the other, or the lines of standard input.
     """
     from ragtune.asking.answer import require_questions  # noqa: PLC0415 - pydantic
-    from ragtune.asking.source import require_there  # noqa: PLC0415 - pydantic
+    from ragtune.asking.source import require_corpus, require_there  # noqa: PLC0415 - pydantic
     from ragtune.base.screen.console import note, to_stderr  # noqa: PLC0415 - rich
     from ragtune.base.screen.progress import busy  # noqa: PLC0415 - rich
     from ragtune.recipe.keys import field_of  # noqa: PLC0415 - pydantic
@@ -68,6 +68,12 @@ def ask(
         raise UsageError("--corpus and --passages don't go together.", "Give one of them.")
     require_questions(questions)
     require_there(source)
+    if corpus is not None:
+        require_corpus(corpus)
+    if passages:
+        from ragtune.asking.given import require_given  # noqa: PLC0415 - numpy
+
+        require_given(passages)
     with to_stderr(wanted=True):
         note("Loading PyTorch and transformers …")  # which takes seconds
         with busy("loading PyTorch and transformers"):
@@ -103,13 +109,15 @@ def demo(
     it is asked for. Thumbs are kept in feedback.jsonl, which `ragtune build` reads as questions.
     """
     if forget_feedback:
-        from ragtune.asking.feedback import forgotten  # noqa: PLC0415 - torch
+        from ragtune.asking.feedback import forgotten  # noqa: PLC0415 - pydantic
 
         say(forgotten(source, overrides or []))
         return
-    from ragtune.asking.source import require_there  # noqa: PLC0415 - pydantic
+    from ragtune.asking.source import require_corpus, require_there  # noqa: PLC0415 - pydantic
 
     require_there(source)
+    if corpus is not None:
+        require_corpus(corpus)
     from ragtune.asking import page_server  # noqa: PLC0415 - torch
 
     page_server.demo(source, *(overrides or []), corpus=corpus, host=host, port=port)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ragtune.asking.source import SETTINGS, SHELF, require_corpus
 from ragtune.base.commands import command_line
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.lock import refusal
@@ -25,7 +26,7 @@ from ragtune.recipe.load import load_corpus
 from ragtune.stages.context import Context
 from ragtune.stages.order import proof_of
 
-_SETTINGS, _SHELF, _INDEX = "corpus.yaml", "corpus.sqlite", "index"
+_INDEX = "index"
 _GIVE = "Give the passages (--passages FILE), or name the folder that `ragtune build` wrote (--corpus FOLDER)."
 
 
@@ -46,8 +47,8 @@ class Corpus:
 
     def search(self, questions: Sequence[str], most: int) -> list[list[Passage]]:
         """The passages for each question, best first: as many as the corpus says, and at most so many."""
-        with self._turn, shelf_file.reading(self.folder / _SHELF) as db:
-            self._shelf = Shelf(self.folder / _SHELF, db)
+        with self._turn, shelf_file.reading(self.folder / SHELF) as db:
+            self._shelf = Shelf(self.folder / SHELF, db)
             found = self.retriever.search(questions, self.settings.retrieval.passages)
             there = self._shelf.passages(hit.passage_id for hits in found for hit in hits)
         # While it is built anew the index may have what the shelf has no more.
@@ -73,10 +74,10 @@ def find_corpus(context: Context, named: str | Path | None) -> Corpus | UsageErr
     """
     then = _built_then(context)
     if named is not None:
-        return open_corpus(Path(named).expanduser(), then)
+        return open_corpus(named, then)
     folders = _folders(context)
     for folder in folders:
-        if (folder / _SETTINGS).is_file():
+        if (folder / SETTINGS).is_file():
             try:
                 return open_corpus(folder, then)
             except UsageError as error:
@@ -95,7 +96,7 @@ def find_corpus(context: Context, named: str | Path | None) -> Corpus | UsageErr
     )
 
 
-def open_corpus(folder: Path, then: Built | None = None) -> Corpus:
+def open_corpus(folder: str | Path, then: Built | None = None) -> Corpus:
     """Open what `ragtune build` wrote into a folder.
 
     Args:
@@ -105,12 +106,8 @@ def open_corpus(folder: Path, then: Built | None = None) -> Corpus:
     Raises:
         UsageError: there is none, or it can't be asked.
     """
-    if not (folder / _SETTINGS).is_file() or not (folder / _SHELF).is_file():
-        what = "holds no corpus" if folder.is_dir() else "does not exist"
-        raise UsageError(
-            f"{folder} {what}.", "Name the folder that `ragtune build` wrote, such as corpora/NAME."
-        )
-    settings = load_corpus(folder / _SETTINGS)
+    folder = require_corpus(folder)
+    settings = load_corpus(folder / SETTINGS)
     built = read_built(folder / BUILT)
     how = built.retriever if built else settings.retrieval.retriever
     elsewhere = settings.retrieval.retriever == "file"
@@ -124,7 +121,7 @@ def open_corpus(folder: Path, then: Built | None = None) -> Corpus:
     if refusal(folder):
         note(f"{folder} is being built just now: what is found may be of before.")
     elif lacking := _lacking(folder):
-        again = command_line("ragtune", "build", folder / _SETTINGS)
+        again = command_line("ragtune", "build", folder / SETTINGS)
         warn(
             f"The index of {folder} lacks {one_or_many(lacking, 'change')}: a build was stopped. "
             f"Go on: {again}"
@@ -140,14 +137,14 @@ def open_corpus(folder: Path, then: Built | None = None) -> Corpus:
 def cut_as(context: Context) -> Settings | None:
     """The settings of the corpus of a run's data, if they are there, by which other documents are cut, too."""
     for folder in _folders(context):
-        if (folder / _SETTINGS).is_file():
+        if (folder / SETTINGS).is_file():
             with suppress(RagtuneError):
-                return load_corpus(folder / _SETTINGS)
+                return load_corpus(folder / SETTINGS)
     return None
 
 
 def _lacking(folder: Path) -> int:
-    with shelf_file.reading(folder / _SHELF) as db:
+    with shelf_file.reading(folder / SHELF) as db:
         return shelf_file.waiting(db)
 
 

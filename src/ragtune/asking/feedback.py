@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ragtune.asking.opening import RECIPE
-from ragtune.asking.source import is_of_hub
+from ragtune.asking.source import RECIPE, is_of_hub
 from ragtune.base.disk import disk_errors, named_path
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.files import appending, json_line, remove, truncate

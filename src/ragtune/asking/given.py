@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +13,8 @@ from ragtune.base.disk import named_path
 from ragtune.base.errors import UsageError
 from ragtune.base.screen.console import note
 from ragtune.base.text import one_or_many
-from ragtune.building.documents.read import UnreadableError, find_files, read_sources
+from ragtune.building.documents.find import find_files, require_named
+from ragtune.building.documents.read import UnreadableError, read_sources
 from ragtune.building.language import find_languages
 from ragtune.building.reading import Cutters
 from ragtune.building.retrieval.lexical import LexicalIndex
@@ -57,6 +59,19 @@ class Given:
         return self._index
 
 
+def require_given(files: Sequence[str | Path]) -> None:
+    """Require documents to be there, or to be datasets of the Hub: it is said before torch is loaded.
+
+    Raises:
+        UsageError: one isn't, or has no name.
+    """
+    if not all(str(file).strip() for file in files):  # else it would be the current folder
+        raise UsageError("The name of a document is empty.", "Name a file: --passages FILE.")
+    with _without_corpus():
+        for file in files:
+            require_named(str(file))
+
+
 def read_given(files: Sequence[str | Path], cut: Passages, most: int) -> Given:
     """Read documents, of every kind that `ragtune build` reads, or passages as they are.
 
@@ -70,8 +85,7 @@ def read_given(files: Sequence[str | Path], cut: Passages, most: int) -> Given:
     Raises:
         UsageError: one isn't there, or can't be read.
     """
-    if not all(str(file).strip() for file in files):  # else it would be the current folder
-        raise UsageError("The name of a document is empty.", "Name a file: --passages FILE.")
+    require_given(files)
     passages = list(itertools.chain.from_iterable(_passages(str(file), cut) for file in files))
     if not passages:
         raise UsageError("The documents hold no text.", "Name other files.")
@@ -91,14 +105,20 @@ def _passages(file: str, cut: Passages) -> Iterator[Passage]:
             return
     cutters = Cutters(cut)
     documents = Documents(files=[file])
-    try:
+    with _without_corpus():
         for _, read in read_sources(find_files(documents), documents):
             if isinstance(read, UnreadableError):
                 raise read
             for document in read:
                 yield from cutters.cut(document)
+
+
+@contextmanager
+def _without_corpus() -> Iterator[None]:
+    """What is wrong with documents, in words for whoever has no corpus whose recipe could say more."""
+    try:
+        yield
     except UsageError as error:
-        # There is no corpus whose recipe could say more.
         advice = "Save it as UTF-8." if "documents.encoding" in error.advice else error.advice
         raise type(error)(error.message.replace("documents.files: ", ""), advice) from error
 

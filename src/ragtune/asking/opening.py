@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ragtune.asking.model import Model
 from ragtune.asking.published import download, open_published
-from ragtune.asking.source import require_there
+from ragtune.asking.source import RECIPE, require_there
 from ragtune.base.commands import command_line
 from ragtune.base.errors import UsageError
 from ragtune.base.lock import refusal
@@ -20,7 +20,6 @@ from ragtune.stages.order import stage_named
 from ragtune.store.changes import differing, part_of
 from ragtune.store.proof import read_proof
 
-RECIPE = "recipe.yaml"
 _FREE = ("model.dtype", "model.quantization", "model.trust_remote_code", "evaluate.")
 """What may be otherwise than in training: it changes how is computed, and no prompt."""
 

@@ -8,10 +8,10 @@ import typer
 
 from ragtune.base.screen.output import say_json
 from ragtune.base.screen.usage import Base, Overrides, ServedRun
-from ragtune.stages.early import read_first
+from ragtune.stages.early import found_first
 
 
-@read_first
+@found_first
 def judge(
     target: ServedRun,
     endpoint: Annotated[

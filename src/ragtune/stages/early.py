@@ -67,6 +67,19 @@ def read_first(command: Callable[P, None]) -> Callable[P, None]:
     return begun
 
 
+def found_first(command: Callable[P, None]) -> Callable[P, None]:
+    """A command on what a run left: that there is none, it says before anything large is imported."""
+
+    @wraps(command)
+    def begun(*arguments: P.args, **named: P.kwargs) -> None:
+        from ragtune.stages.target import find_run  # noqa: PLC0415 - as the module says
+
+        find_run(*_named(_given(command, *arguments, **named)))
+        command(*arguments, **named)
+
+    return begun
+
+
 def _given(command: Callable[P, None], *arguments: P.args, **named: P.kwargs) -> dict[str, Any]:
     return signature(command).bind(*arguments, **named).arguments
 
@@ -75,7 +88,11 @@ def _read(given: Mapping[str, Any]) -> tuple[Recipe, Path]:
     """The recipe that a command names, and the directory of its run. Raises as `find_recipe` does."""
     from ragtune.stages.target import find_recipe  # noqa: PLC0415 - as the module says
 
-    return find_recipe(given["target"], given.get("overrides") or (), given.get("run_dir"))
+    return find_recipe(*_named(given))
+
+
+def _named(given: Mapping[str, Any]) -> tuple[str, Sequence[str], Path | None]:
+    return given["target"], given.get("overrides") or (), given.get("run_dir")
 
 
 def _read_ahead(recipe: Recipe) -> None:

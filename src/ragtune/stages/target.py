@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ragtune.base.errors import UsageError
 from ragtune.recipe.load import load_recipe
 from ragtune.recipe.schema import Recipe
 
@@ -23,6 +24,23 @@ def find_recipe(
     if folder and any(one.startswith("name=") for one in overrides):
         folder = folder.parent / recipe.name  # another name is another run
     return recipe, Path(run_dir or folder or Path("runs") / recipe.name)
+
+
+def find_run(
+    target: Target, overrides: Sequence[str] = (), run_dir: str | Path | None = None
+) -> tuple[Recipe, Path]:
+    """As `find_recipe`, of a run that is there.
+
+    Raises:
+        UsageError: it isn't.
+    """
+    recipe, folder = find_recipe(target, overrides, run_dir)
+    if not folder.is_dir():
+        raise UsageError(
+            f"{folder} does not exist: there is no such run yet.",
+            "Run `ragtune run` first, or name the run's directory.",
+        )
+    return recipe, folder
 
 
 def names_set(overrides: Sequence[str]) -> bool:

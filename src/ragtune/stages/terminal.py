@@ -16,7 +16,7 @@ from ragtune.base.text import one_or_many
 from ragtune.building.figures import FILES, Built
 from ragtune.building.retrieval.compare import verdicts
 from ragtune.data.example import Example
-from ragtune.data.read import read_examples
+from ragtune.data.read import locate, read_examples
 from ragtune.reporting.building import (
     comparison_table,
     figures_table,
@@ -37,11 +37,11 @@ from ragtune.stages.check.findings import Finding, Findings, no_recipe
 from ragtune.stages.check.findings import show as show_page
 from ragtune.stages.logs import are_logs, compare_logs
 from ragtune.stages.runs import compare_runs
-from ragtune.stages.target import find_recipe
+from ragtune.stages.target import find_recipe, find_run
 
-__all__ = ["are_logs", "busy", "compare_logs", "compare_runs", "console", "controls_table", "find_recipe",
-           "logs_tables", "metrics_table", "require_reached", "runs_tables", "set_of", "show_built",
-           "show_findings", "show_questions", "thresholds", "to_stderr", "unread"]  # fmt: skip
+__all__ = ["are_logs", "busy", "compare_logs", "compare_runs", "console", "controls_table", "find_run",
+           "logs_tables", "metrics_table", "require_predictions", "require_reached", "runs_tables", "set_of",
+           "show_built", "show_findings", "show_questions", "thresholds", "to_stderr", "unread"]  # fmt: skip
 
 
 def runs_tables(result: Runs) -> Group:
@@ -68,6 +68,12 @@ def set_of(changes: Sequence[str]) -> str | None:
             "Give one of them. Of the recipes only data.eval=FILE may be named: a set that all were asked.",
         )
     return changes[-1].partition("=")[2].strip() or None if changes else None
+
+
+def require_predictions(path: Path | None) -> None:
+    """Require a file of predictions, if one is named, to be there or to be of the Hub; raises as `locate`."""
+    if path is not None:
+        locate(str(path))
 
 
 def unread(

@@ -59,6 +59,31 @@ def find_files(documents: Documents) -> list[Source]:
     return found.sources
 
 
+def require_named(text: str) -> Path:
+    """The path of what `documents.files` names: a file, a folder, a name with *, or a dataset of the Hub.
+
+    Raises:
+        UsageError: it isn't there, or matches nothing, and it can be no dataset.
+    """
+    path = named_path(text, "documents.files")
+    is_file = text.lower().endswith((*_KNOWN, *ARCHIVES))  # by its name
+    if path.exists():
+        return path
+    if _GLOB.search(text):
+        if next(glob.iglob(str(path), recursive=True), None) is None:  # noqa: PTH207 - it takes whole paths
+            raise UsageError(
+                f"documents.files: {shortened(text, 200)} matches nothing.",
+                f"Paths are relative to the current folder, {Path.cwd()}; ** stands for folders in folders.",
+            )
+    elif is_file or not _DATASET.fullmatch(text):
+        raise UsageError(
+            f"documents.files: {shortened(text, 200)} does not exist.",
+            f"Paths are relative to the current folder, {Path.cwd()}."
+            + ("" if is_file else " A dataset of the Hub is owner/name."),
+        )
+    return path
+
+
 @dataclass
 class _Found:
     sources: list[Source] = field(default_factory=list)
@@ -67,22 +92,15 @@ class _Found:
     paths: set[Path] = field(default_factory=set)
 
     def add(self, text: str) -> None:
-        path = named_path(text, "documents.files")
-        is_file = text.lower().endswith((*_KNOWN, *ARCHIVES))  # by its name
+        path = require_named(text)
         if path.is_dir():
             self._folder(path)
         elif path.exists():
             self._named(path)
         elif _GLOB.search(text):
-            self._glob(str(path), text)
-        elif _DATASET.fullmatch(text) and not is_file:
-            self._put(Source(Path(), text, dataset=text))
+            self._glob(str(path))
         else:
-            raise UsageError(
-                f"documents.files: {shortened(text, 200)} does not exist.",
-                f"Paths are relative to the current folder, {Path.cwd()}."
-                + ("" if is_file else " A dataset of the Hub is owner/name."),
-            )
+            self._put(Source(Path(), text, dataset=text))
 
     def _named(self, path: Path) -> None:
         """A file that the user named itself: of whatever kind, it is not passed over."""
@@ -99,15 +117,10 @@ class _Found:
             raise UsageError(f"documents.files: {path} is of a kind that is not read.", KNOWN)
         self._file(path, path.name)
 
-    def _glob(self, pattern: str, text: str) -> None:
+    def _glob(self, pattern: str) -> None:
         before = _GLOB.split(pattern)[0]
         base = Path(before) if before.endswith(("/", os.sep)) else Path(before).parent
-        matches = sorted(Path(match) for match in glob.iglob(pattern, recursive=True))  # noqa: PTH207 - it takes whole paths
-        if not matches:
-            raise UsageError(
-                f"documents.files: {shortened(text, 200)} matches nothing.",
-                f"Paths are relative to the current folder, {Path.cwd()}; ** stands for folders in folders.",
-            )
+        matches = sorted(Path(match) for match in glob.iglob(pattern, recursive=True))  # noqa: PTH207 - as above
         root = base.resolve()
         for match in matches:
             if not match.is_dir():
