@@ -29,6 +29,7 @@ import torch
 from scipy.stats import t as students
 
 import ragtune
+from commands import passing
 from machine import made_with
 from ragtune.answering.local import Local
 from ragtune.base.files import read_json, write_json
@@ -234,31 +235,39 @@ def main() -> None:
 
 
 def _make(options: Any, wanted: list[Any], known: list[Any], keep: Any) -> None:
-    """Train and ask, several at a time, until all are done or the time is over."""
+    """Train and ask, several at a time, until all are done or the time is over, or a signal comes."""
     start, running, waiting = time.monotonic(), {}, list(wanted)
     command = [sys.executable, __file__, *sys.argv[1:], "--unit"]
-    while running or (waiting and time.monotonic() - start < options.seconds):
-        while waiting and len(running) < options.at_once:
-            one = waiting.pop(0)
-            name = ":".join(map(str, one))
-            with (options.work / f"{name.replace(':', '-')}.log").open("wb") as log:
-                running[name] = subprocess.Popen([*command, name], stdout=log, stderr=log)  # noqa: S603 - this file
-        time.sleep(0.5)
-        if time.monotonic() - start > options.seconds:
-            for process in running.values():
-                process.terminate()  # its training goes on from a checkpoint, if the folder is still there
-            waiting = []
-        for name, process in list(running.items()):
-            if process.poll() is None:
-                continue
-            del running[name]
-            made = options.work / f"{name.replace(':', '-')}.json"
-            if process.returncode == 0 and made.exists():
-                known.append(read_json(made))
-                keep()
-                print(name, known[-1]["seconds"], "s", flush=True)
-            else:
-                print(made.with_suffix(".log").read_text("utf-8", "replace")[-2000:], flush=True)
+    with passing() as signals:
+        while running or (waiting and time.monotonic() - start < options.seconds):
+            while waiting and len(running) < options.at_once:
+                one = waiting.pop(0)
+                name = ":".join(map(str, one))
+                with (options.work / f"{name.replace(':', '-')}.log").open("wb") as log:
+                    running[name] = subprocess.Popen(  # noqa: S603 - this file
+                        [*command, name], stdout=log, stderr=log, start_new_session=True
+                    )
+            time.sleep(0.5)
+            signals.on(running.values())
+            if signals.came:
+                waiting = []
+            elif time.monotonic() - start > options.seconds:
+                for process in running.values():
+                    process.terminate()  # its training goes on from a checkpoint, if the folder is still there
+                waiting = []
+            for name, process in list(running.items()):
+                if process.poll() is None:
+                    continue
+                del running[name]
+                made = options.work / f"{name.replace(':', '-')}.json"
+                if process.returncode == 0 and made.exists():
+                    known.append(read_json(made))
+                    keep()
+                    print(name, known[-1]["seconds"], "s", flush=True)
+                else:
+                    print(
+                        made.with_suffix(".log").read_text("utf-8", "replace")[-2000:], flush=True
+                    )
 
 
 def _options() -> argparse.Namespace:

@@ -20,7 +20,6 @@ points go on at a time. FILE.json gets every point of every stage; the same comm
 from __future__ import annotations
 
 import argparse
-import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -283,7 +282,6 @@ def worth(point: Mapping[str, Any]) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("search", choices=SEARCHES)
     parser.add_argument(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -176,3 +179,40 @@ def test_halves_are_of_whole_articles() -> None:
     assert 35 <= len(first) < 46
     assert not {*map(preferring.article, first)} & {*map(preferring.article, second)}
     assert "other" in {*map(preferring.article, records)}  # of what has no positive
+
+
+PASSING = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+card = SimpleNamespace(device_count=lambda: 0, is_available=lambda: False)
+sys.modules["torch"] = SimpleNamespace(cuda=card)
+sys.path.insert(0, "bench")
+import commands
+
+works = '''
+import signal, sys, time
+from pathlib import Path
+signal.signal(signal.SIGTERM, lambda *_: sys.exit("told"))
+Path(sys.argv[1]).write_text("")
+time.sleep(600)
+'''
+commands.AT_A_TIME = 1
+folder = Path(sys.argv[1])
+commands.run_all({
+    name: (["-c", works, folder / f"{name}.ready"], folder / f"{name}.log") for name in "ab"
+})
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without a signal")
+def test_a_signal_is_passed_on_and_nothing_runs_on(tmp_path: Path) -> None:
+    script = subprocess.Popen([sys.executable, "-c", PASSING, tmp_path], cwd=ROOT)
+    while not (tmp_path / "a.ready").exists():
+        assert script.poll() is None
+        time.sleep(0.05)
+    script.terminate()
+    assert script.wait() == 128 + signal.SIGTERM
+    assert (tmp_path / "a.log").read_text("utf-8") == "told\n"
+    assert not (tmp_path / "b.log").exists()
