@@ -337,6 +337,11 @@ def test_another_template_or_stop_token_is_said(
     )
     assert "doesn't name the stop token of training (0): answers would not end." in said
     assert "are those of training" not in said
+    with monkeypatch.context() as patch:
+        patch.setattr(check_prompts, "_TRIED", 1)
+        ragtune.serve_command(run, engine="transformers")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "of 1 question 1 has other tokens." in said
     ragtune.serve_command(run, engine="vllm")  # the adapter has its own
     assert "are those of training" in capsys.readouterr().out
     assert check_prompts._TRIED >= 10

@@ -6,6 +6,7 @@ import re
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import yaml
 
 import ragtune
 from ragtune.base.errors import RagtuneError, UsageError
+from ragtune.building import build as building
 from ragtune.building.build import build
 from ragtune.building.figures import Built
 from ragtune.building.retrieval.lexical import LexicalIndex
@@ -533,3 +535,11 @@ def test_another_reranker_under_the_same_name_is_asked_anew(place: Path) -> None
         build(corpus(**{"retrieval.reranker": judge}), place / "out")
         shown.append((place / "out/train.jsonl").read_bytes())
     assert shown[0] != shown[1]
+
+
+def test_a_single_document_that_is_named_and_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    shelf: Any = SimpleNamespace(named=lambda names: {})
+    asked: Any = SimpleNamespace(question=SimpleNamespace(documents=("x.md",), qid="q"))
+    building._name_gold(shelf, [asked], {})
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Questions name documents or passages that aren't there, 1 in all (x.md):" in said

@@ -67,5 +67,5 @@ def test_a_single_article_can_not_be_held_apart(tmp_path: Path) -> None:
     for record in records:
         for passage in record["passages"]:
             passage["title"] = "The only one"
-    with pytest.raises(UsageError, match="are of 1 articles"):
+    with pytest.raises(UsageError, match=r"are of 1 article\."):
         held_apart(records, tmp_path)

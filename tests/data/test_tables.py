@@ -120,6 +120,7 @@ def test_rows_have_their_line_and_blanks_are_left_out(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"q,a\none,two,three\n", "a.csv:2: 3 cells, but 2 columns have a name."),
+        (b"q\none,two\n", "a.csv:2: 2 cells, but 1 column has a name."),
         (b"q,q\none,two\n", "a.csv: two columns are called q."),
         (b'q,a\n"one,two\n', "a.csv:2: no CSV (unexpected end of data)."),
         (b'q,a\n"one"x,two\n', "a.csv:2: no CSV ("),

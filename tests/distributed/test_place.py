@@ -142,7 +142,7 @@ def test_a_part_of_it_is_refused(environment: pytest.MonkeyPatch, name: str, val
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({**TORCHRUN, "RANK": "4"}, "RANK=4 is none of WORLD_SIZE=4 processes."),
+        ({**TORCHRUN, "RANK": "4"}, "RANK=4 and WORLD_SIZE=4: ranks are counted from 0"),
         ({**TORCHRUN, "MASTER_PORT": "http"}, "MASTER_PORT=http"),
         ({n: v for n, v in SRUN.items() if "MASTER" not in n}, "MASTER_ADDR and MASTER_PORT"),
         ({n: v for n, v in TORCHRUN.items() if n != "LOCAL_RANK"}, "but not LOCAL_RANK"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import ragtune
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.model import headers
 from ragtune.model.hardware import Hardware
-from ragtune.model.headers import compare
+from ragtune.model.headers import Compared, compare
 from ragtune.model.load import load_config, load_model
 from ragtune.model.lora import attach, load_adapter, save_adapter
 from ragtune.model.source import ModelSource
@@ -128,6 +129,11 @@ def test_a_part_that_the_class_does_not_have_is_left_unread_and_said(
         "21 tensors in the files have the names and shapes of the model's; 2 more are of parts that are not "
         "loaded: model.mtp, model.vision_tower"
     )
+
+
+def test_a_single_tensor_more() -> None:
+    words = Compared(20, Counter(["model.mtp"]), shapes=True).words
+    assert words.endswith("; 1 more is of parts that are not loaded: model.mtp")
 
 
 OLD: dict[str, dict[str, tuple[int, ...]]] = {

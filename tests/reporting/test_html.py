@@ -375,6 +375,24 @@ def test_what_was_cut_is_counted(tmp_path: Path) -> None:
     )
 
 
+def test_one_of_each_is_no_plural(tmp_path: Path) -> None:
+    data = made.data_report()
+    data["train"] |= {
+        "truncated": {"examples": 1, "passages_dropped": 1, "characters_cut": 1, "qids": ["q7"]},
+        "too_long": {"max_new_tokens": 6, "of": 9, "count": 1, "longest": 43, "qids": ["q3"]},
+    }
+    data["eval"] |= {"selected": 9}
+    judged = {"after": made.judged_run(n=1)}
+    found = made.compared(made.a_recipe(), rows()) | {"n": 1}
+    text, _ = read(render(tmp_path, data=data, judges=judged, comparison=found))
+    assert "1 prompt was too long and lost 1 passage and 1 character (q7)." in text
+    assert "1 of 9 trained answers has more than 6 tokens" in text
+    assert "1 of these 9 was asked (evaluate.limit: 4)." in text
+    assert "Of 1 answer, %" in text
+    data["eval"] |= {"selected": 1}
+    assert "Of 20 evaluation questions 1 is selected:" in read(render(tmp_path, data=data))[0]
+
+
 def test_data_are_text_everywhere(tmp_path: Path) -> None:
     row = AnswerRow(
         HOSTILE, HOSTILE, (HOSTILE,), (Passage(HOSTILE, HOSTILE),), HOSTILE, HOSTILE, True, True,

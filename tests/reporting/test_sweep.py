@@ -85,6 +85,10 @@ def test_the_page_is_one_file_that_runs_nothing(tmp_path: Path) -> None:
     twice: Results = {**RESULTS, "looks": RESULTS["looks"] * 2}
     write_page(tmp_path / "report.html", twice)
     assert "2 times, since a wider grid" in (tmp_path / "report.html").read_text("utf-8")
+    one: Results = {**RESULTS, "data": {"held": 100, "train": 1, "left_out": 1}}
+    write_page(tmp_path / "report.html", one)
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "1 example was trained, 1 left out because it shares an article with those." in page
     never: Results = {**RESULTS, "looks": []}
     write_page(tmp_path / "report.html", never)
     page = (tmp_path / "report.html").read_text("utf-8")

@@ -112,6 +112,21 @@ class Odd:
         raise RagtuneError("llama.cpp refuses a question to x: no such filter")
 
 
+def test_a_single_prompt_that_llama_cpp_cuts_alike(
+    chatml_tokenizer: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ids = lambda _, text: chatml_tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
+    monkeypatch.setattr(gguf, "Llama", type("Same", (Odd,), {"ids": ids}))
+    examples = [parse_example(record, "here") for record in make_records(1)]
+    context: Any = SimpleNamespace(encoder=encoder_of(chatml_tokenizer), training_examples=examples)
+    assert gguf._tried(context, tmp_path)["unlike"] == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "llama.cpp cuts 1 prompt of the training data into the very same tokens." in said
+
+
 def test_what_llama_cpp_does_otherwise_is_said(
     chatml_tokenizer: Any,
     tmp_path: Path,

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.files import sha256
 from ragtune.cli import main
 from ragtune.reporting.judging import judged_table
+from ragtune.stages import judge as judging
 from ragtune.stages.context import Context
 from tests.answering.chat import Chat
 from tests.conftest import make_records, write_records
@@ -138,6 +140,12 @@ def test_what_goes_wrong_is_said(run: Path, chat: Chat) -> None:
     with pytest.raises(RagtuneError, match="No server answers") as silent:
         ragtune.judge(run, endpoint="http://127.0.0.1:9/v1", model="judge", base=True)
     assert "--endpoint" in silent.value.advice
+
+
+def test_a_single_answer_with_a_single_passage(capsys: pytest.CaptureFixture[str]) -> None:
+    case: Any = SimpleNamespace(turns=False)
+    assert judging._again([case], 1, 1) == set()
+    assert "Of 1 answer 1 has a single passage" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_single_passage_is_not_asked_about_twice(

@@ -357,7 +357,7 @@ def test_a_limit_that_leaves_nothing_to_score(tiny_recipe: dict[str, Any], tmp_p
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     rows[0] |= {"answers": ["nowhere"], "positive_passage_indices": []}
     path.write_text("".join(json.dumps(r) + "\n" for r in rows), "utf-8")
-    with pytest.raises(UsageError, match="None of the first 1 questions is selected"):
+    with pytest.raises(UsageError, match="Of the first 1 question none is selected"):
         ragtune.evaluate(
             tiny_recipe, "evaluate.questions=all", "evaluate.limit=1", run_dir=tmp_path / "run"
         )

@@ -43,7 +43,7 @@ def say_differences(context: Context, tuned: ServedModel) -> None:
         other += made["input_ids"] != prompt.ids
     if other:
         warn(
-            f"The server asks otherwise than was trained: of {tried} questions "
+            f"The server asks otherwise than was trained: of {one_or_many(tried, 'question')} "
             f"{one_or_many(other, 'has', 'have')} other tokens. The "
             "chat template can't be made to open an answer as in training; docs/prompts.md says more."
         )

@@ -207,8 +207,8 @@ def _name_gold(shelf: Shelf, asked: Sequence[Asked], brought: dict[str, list[str
     found = shelf.named(names)
     if lost := sorted(names - found.keys()):
         warn(
-            f"{len(lost):,} documents or passages that questions name aren't there ({named(lost)}): what "
-            "answers these questions is found by its text."
+            f"Questions name documents or passages that aren't there, {len(lost):,} in all ({named(lost)}): "
+            "what answers these questions is found by its text."
         )
     for one, own in zip(asked, named_by, strict=True):
         golds = [found[name] for name in own & found.keys()]

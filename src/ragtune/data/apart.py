@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ragtune.base.errors import UsageError
 from ragtune.base.files import write_jsonl
+from ragtune.base.text import one_or_many
 from ragtune.data.example import Example, Passage
 from ragtune.data.prepare import how_of, source_of
 from ragtune.data.read import read_examples
@@ -52,8 +53,8 @@ def hold_apart(data: Data, seed: int, train: Path, held: Path) -> HeldApart:
     counts = HeldApart(sum(trained), sum(held_ones), len(articles) - sum(trained) - sum(held_ones))
     if counts.held < 1 or counts.train < 1:
         raise UsageError(
-            f"Of {len(articles):,} training examples none can be held apart: they are of "
-            f"{len({name for names in articles for name in names}):,} articles.",
+            f"Of {one_or_many(len(articles), 'training example')} none can be held apart: they are of "
+            f"{one_or_many(len({name for names in articles for name in names}), 'article')}.",
             "A sweep chooses on questions whose articles are not trained: give passages titles, or more data.",
         )
     write_jsonl(train, _taken(data, trained))

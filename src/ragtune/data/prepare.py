@@ -16,6 +16,7 @@ from ragtune.base.screen.activity import BYTES
 from ragtune.base.screen.console import note, warn
 from ragtune.base.screen.progress import progress
 from ragtune.base.stopping import stop_if_asked
+from ragtune.base.text import one_or_many
 from ragtune.data import aio
 from ragtune.data.audit import AuditReport, in_order
 from ragtune.data.auditor import Auditor
@@ -156,7 +157,8 @@ def asked(recipe: Recipe, examples: list[Example]) -> list[Example]:
     chosen = chosen[: recipe.evaluate.limit]
     if not any(e.extra["selected"] for e in chosen):
         raise UsageError(
-            f"None of the first {len(chosen)} questions is selected, so there is nothing to score.",
+            f"Of the first {one_or_many(len(chosen), 'question')} none is selected, so there is nothing to "
+            "score.",
             "Raise evaluate.limit: the figures need questions with an answer in their passages.",
         )
     return chosen

@@ -16,7 +16,7 @@ from ragtune.base.commands import install
 from ragtune.base.encoding import decode
 from ragtune.base.errors import UsageError
 from ragtune.base.screen.console import note
-from ragtune.base.text import first_line, shortened, size_of
+from ragtune.base.text import first_line, one_or_many, shortened, size_of
 
 MAX_TABLE = 128 << 20
 """Bytes of the largest table, unpacked: it is held as a whole."""
@@ -190,7 +190,8 @@ def _named(
             continue
         if any(map(_holds, cells[len(names) :])):
             raise UsageError(
-                f"{where}: {len(cells)} cells, but {len(names)} columns have a name.",
+                f"{where}: {one_or_many(len(cells), 'cell')}, but "
+                f"{one_or_many(len(names), 'column has', 'columns have')} a name.",
                 'Name the others in the first row; in CSV put a cell with a separator in it in "…".',
             )
         # A column without a name may hold remarks.

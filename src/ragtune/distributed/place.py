@@ -143,7 +143,7 @@ def _read(found: dict[str, str], attempt: tuple[str, ...]) -> Place:
     )
     if place.rank >= place.size:
         raise UsageError(
-            f"RANK={place.rank} is none of WORLD_SIZE={place.size} processes.",
+            f"RANK={place.rank} and WORLD_SIZE={place.size}: ranks are counted from 0.",
             _ADVICE.format(name="RANK"),
         )
     return place

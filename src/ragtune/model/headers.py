@@ -14,7 +14,7 @@ from safetensors import safe_open
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ragtune.base.errors import UsageError
-from ragtune.base.text import named
+from ragtune.base.text import named, one_or_many
 from ragtune.model.complete import REPORTED, Report, innermost, require_all
 from ragtune.model.configuration import AGAIN, culprit, said
 from ragtune.model.hub_cache import folder_of, loads_without_hub, weights_in
@@ -62,7 +62,8 @@ class Compared:
         words = f"{self.tensors:,} tensors in the files {what}"
         if self.unread:
             parts = named(sorted(self.unread))
-            words += f"; {self.unread.total():,} more are of parts that are not loaded: {parts}"
+            more = one_or_many(self.unread.total(), "more is", "more are")
+            words += f"; {more} of parts that are not loaded: {parts}"
         return words
 
 

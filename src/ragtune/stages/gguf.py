@@ -15,6 +15,7 @@ from ragtune.base.errors import RagtuneError
 from ragtune.base.files import writing
 from ragtune.base.screen.console import note, warn
 from ragtune.base.screen.progress import busy
+from ragtune.base.text import one_or_many
 from ragtune.base.versions import versions
 from ragtune.data.chat import render
 from ragtune.data.encode import Encoder
@@ -92,7 +93,8 @@ def _tried(context: Context, file: Path) -> dict[str, JsonValue]:
         )
     else:
         note(
-            f"llama.cpp cuts {len(texts):,} prompts of the training data into the very same tokens."
+            f"llama.cpp cuts {one_or_many(len(texts), 'prompt')} of the training data into the very same "
+            "tokens."
         )
     if template:
         warn(f"llama.cpp {template}. Ollama takes the Modelfile's TEMPLATE instead.")

@@ -207,8 +207,8 @@ def _again(asked: Sequence[_Case], count: int, seed: int) -> set[str]:
     turning = [case.example for case in asked if case.turns]
     if count and len(turning) < len(asked):
         note(
-            f"Of {len(asked):,} answers {one_or_many(len(asked) - len(turning), 'has', 'have')} a single "
-            "passage (or the same ones "
+            f"Of {one_or_many(len(asked), 'answer')} "
+            f"{one_or_many(len(asked) - len(turning), 'has', 'have')} a single passage (or the same ones "
             f"turned round): only the other {len(turning):,} can be judged once more."
         )
     return {example.qid for example in drawn(turning, count, f"again:{seed}")}

@@ -266,6 +266,11 @@ def test_what_is_wrong_is_said(own: object, message: str) -> None:
     assert message in refusal(own)
 
 
+def test_a_single_question_that_gets_too_many_lists() -> None:
+    with pytest.raises(UsageError, match=r"returned 2 for 1 question\."):
+        as_retriever(lambda questions: [["7"], ["7"]], KNOWN).search(QUESTIONS[:1], 2)
+
+
 def test_nothing_found_is_no_fault() -> None:
     assert ids(lambda q: []) == [[], []]
     with pytest.raises(UsageError):

@@ -75,7 +75,7 @@ def test_what_is_missing_and_unknown_is_counted_and_said(tmp_path: Path, said: l
         ([{"qid": "q", "passage_ids": ["a"]}] * 2, ":2: qid q is there already."),
         (
             [{"qid": "q", "passage_ids": ["x"]}],
-            "names no passage of this corpus (1 ids; the first: x in line 1)",
+            "names no passage of this corpus (1 id; the first: x in line 1)",
         ),
         ([], "names no passage of this corpus (0 ids)."),
         (["x" * 200], ":1 has more than"),
@@ -92,8 +92,10 @@ def test_what_is_wrong_is_said(
 
 def test_none_of_the_questions(tmp_path: Path) -> None:
     file = Retrieved.open(written(tmp_path, {"qid": "q1", "passage_ids": ["a"]}), KNOWN)
-    with pytest.raises(UsageError, match="has none of the 2 questions; the first: 1"):
+    with pytest.raises(UsageError, match="has none of 2 questions; the first: 1"):
         file.tell([("1", ""), ("2", "")])
+    with pytest.raises(UsageError, match="has none of 1 question; the first: 1"):
+        file.tell([("1", "")])
 
 
 def test_no_file(tmp_path: Path) -> None:

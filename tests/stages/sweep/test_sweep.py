@@ -300,3 +300,10 @@ def test_runs_stop_with_the_sweep_and_the_same_command_goes_on(
             assert "The same command goes on: ragtune sweep" in "".join(one.communicate())
     assert said_by_the_run().count("Going on from step") == 1
     assert list(folder.glob("runs/*/adapter")) == []
+
+
+def test_one_of_each_is_no_plural() -> None:
+    assert sweeping._held_apart({"train": 1, "held": 1, "left_out": 1}) == (
+        "1 example is trained, 1 of other articles is held apart to choose by, 1 that shares an article "
+        "with those is left out"
+    )

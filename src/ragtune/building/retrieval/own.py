@@ -123,7 +123,7 @@ class _Own:
         if not isinstance(answer, list | tuple) or len(answer) != len(questions):
             got = f"{len(answer)}" if isinstance(answer, list | tuple) else type(answer).__name__
             raise UsageError(
-                f"retriever: {self.name} returned {got} for {len(questions)} questions.",
+                f"retriever: {self.name} returned {got} for {one_or_many(len(questions), 'question')}.",
                 "Return a list with one list of passages for each question, in their order.",
             )
         return list(answer)

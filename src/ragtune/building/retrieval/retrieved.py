@@ -13,7 +13,7 @@ from ragtune.base.reading import open_plain
 from ragtune.base.screen.activity import BYTES
 from ragtune.base.screen.console import warn
 from ragtune.base.screen.progress import busy
-from ragtune.base.text import shortened, size_of
+from ragtune.base.text import one_or_many, shortened, size_of
 from ragtune.building.retrieval.known import Known
 from ragtune.building.retrieval.retriever import Hit
 
@@ -79,7 +79,7 @@ class Retrieved:
             return
         if len(missing) == len(asked):
             raise UsageError(
-                f"{_KEY}: {self.path} has none of the {len(asked):,} questions; the first: "
+                f"{_KEY}: {self.path} has none of {one_or_many(len(asked), 'question')}; the first: "
                 f"{shortened(missing[0])}.",
                 "Write each question's qid as the questions have it, or the question itself. "
                 + _FORM,
@@ -120,7 +120,7 @@ class Retrieved:
 def _tell(path: Path, ids: int, strange: int, first: str) -> None:
     if ids == strange:
         raise UsageError(
-            f"{_KEY}: {path} names no passage of this corpus ({ids:,} ids"
+            f"{_KEY}: {path} names no passage of this corpus ({one_or_many(ids, 'id')}"
             + (f"; the first: {first})." if ids else ")."),
             "Passages have their document's id, with # and a number where it was cut: retrieve among "
             "those that were built.",

@@ -8,7 +8,7 @@ what is there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -104,9 +104,7 @@ def _swept(where: SweepFolder, points: Sequence[Point], options: _Options) -> Re
         one = _Sweep(where, points, options, questions)
         note(
             f"{one_or_many(len(points), 'point')} with {one_or_many(options.seeds, 'seed')} each, in "
-            f"{where.path}: "
-            f"{counts['train']:,} examples are trained, {counts['held']:,} of other articles are held apart "
-            f"to choose by, {counts['left_out']:,} that share an article with those are left out."
+            f"{where.path}: {_held_apart(counts)}."
         )
         settle_dtypes(where, (point.recipe for point in points))
         one.say_disk()
@@ -124,6 +122,17 @@ def _swept(where: SweepFolder, points: Sequence[Point], options: _Options) -> Re
         stopped = {row["name"] for row in results["points"] if 0 < row["share"] < END}
         say_left(where, [p.run(s) for p in points if p.name in stopped for s in one.seeds])
     return results
+
+
+def _held_apart(counts: Mapping[str, int]) -> str:
+    """How many examples are trained, held apart and left out, in words."""
+    train, held, out = (counts[key] for key in ("train", "held", "left_out"))
+    return (
+        f"{one_or_many(train, 'example is', 'examples are')} trained, "
+        f"{one_or_many(held, 'of other articles is', 'of other articles are')} held apart to choose by, "
+        f"{one_or_many(out, 'that shares', 'that share')} an article with those "
+        f"{'is' if out == 1 else 'are'} left out"
+    )
 
 
 @dataclass
