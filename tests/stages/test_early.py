@@ -31,7 +31,7 @@ FOLLOW = "ragtune.stages.begin"
 def recipe(tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """On a machine with so many processors, and without a GPU."""
     monkeypatch.setattr(early, "_DEVICES", tmp_path)
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("ragtune.stages.early.cores", lambda: 8)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "recipe.yaml"

@@ -12,16 +12,17 @@ def available_memory() -> int | None:
     """
     known = [
         int(line.split()[1]) * 1024
-        for line in _read("/proc/meminfo").splitlines()
+        for line in read_system("/proc/meminfo").splitlines()
         if line.startswith("MemAvailable:")
     ]
-    limit, used = (_read(f"/sys/fs/cgroup/memory.{n}").strip() for n in ("max", "current"))
+    limit, used = (read_system(f"/sys/fs/cgroup/memory.{n}").strip() for n in ("max", "current"))
     if limit.isdigit() and used.isdigit():
         known.append(int(limit) - int(used))
     return min(known, default=None)
 
 
-def _read(path: str) -> str:
+def read_system(path: str) -> str:
+    """A file in which the system tells of itself, or nothing where there is none."""
     try:
         return Path(path).read_text(encoding="ascii")
     except OSError:

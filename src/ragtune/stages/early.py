@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.text import one_or_many
+from ragtune.base.threads import cores
 from ragtune.distributed.followers import Followers, early, followers_of
 from ragtune.distributed.place import VISIBLE, take_place
 
@@ -109,7 +110,7 @@ def _foreseen(
     with suppress(RagtuneError, OSError):
         devices = numbered(recipe.devices, _gpus_seen())
         # More than there are processors would keep this process from its own imports.
-        several = 1 < len(devices) <= (os.cpu_count() or 1)
+        several = 1 < len(devices) <= cores()
         if several and recipe.evaluate.engine == "local" and not any(folder.glob(made)):
             return devices, _FOLLOW, *_told(recipe)
     return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
@@ -17,6 +16,7 @@ from ragtune.base.screen.console import note
 from ragtune.base.screen.progress import busy
 from ragtune.base.stopping import stopping_for
 from ragtune.base.text import one_or_many
+from ragtune.base.threads import are_chosen
 from ragtune.base.versions import versions
 from ragtune.distributed.launch import launched
 from ragtune.distributed.place import Place, take_place
@@ -130,7 +130,7 @@ def share_of_cores(ranks: int) -> Iterator[None]:
     With all of them for each, threads wait for others that have no core: a step took 20 to 30 times as long.
     """
     threads = torch.get_num_threads()
-    if ranks > 1 and "OMP_NUM_THREADS" not in os.environ and not torch.cuda.is_available():
+    if ranks > 1 and not are_chosen() and not torch.cuda.is_available():
         torch.set_num_threads(max(1, threads // ranks))
     try:
         yield

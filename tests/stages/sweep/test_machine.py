@@ -41,7 +41,7 @@ def test_how_many_fit_is_said_by_what_was_measured(monkeypatch: pytest.MonkeyPat
         memory = {"available": available, "training": planned}
         return {"plan": {"memory": memory, "device": device}, "peak_gib": peaks}
 
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr("ragtune.stages.sweep.machine.cores", lambda: 8)
     assert fitting([]) == 1
     assert fitting([{"plan": {"memory": {}}, "peak_gib": {}}]) == 1
     assert fitting([summary(100, train=29)]) == 3
@@ -55,7 +55,7 @@ def test_how_many_fit_is_said_by_what_was_measured(monkeypatch: pytest.MonkeyPat
     assert fitting([summary(100, planned=29, checkpoint_2=5)]) == 3
     assert fitting([summary(100, planned=29, checkpoint_2=44)]) == 2
     assert fitting([summary(100, planned=99, train=29)]) == 3
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr("ragtune.stages.sweep.machine.cores", lambda: 2)
     assert fitting([summary(100, train=9)]) == 2
 
 
@@ -89,7 +89,7 @@ def test_runs_go_where_the_fewest_are() -> None:
 
 def test_cores_are_shared_unless_the_user_said_how(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr("ragtune.stages.sweep.machine.cores", lambda: 8)
     assert "OMP_NUM_THREADS" not in environment(None, 1)
     assert environment(None, 3)["OMP_NUM_THREADS"] == "2"
     monkeypatch.setenv("OMP_NUM_THREADS", "5")

@@ -14,6 +14,7 @@ from ragtune.base.disk import existing_parent
 from ragtune.base.errors import RagtuneError
 from ragtune.base.screen.console import note, warn
 from ragtune.base.text import size_of
+from ragtune.base.threads import are_chosen, cores
 from ragtune.distributed.place import VISIBLE, seen
 from ragtune.model.cpu_dtype import is_measured, settle
 from ragtune.model.load import load_config
@@ -58,8 +59,8 @@ def environment(gpu: int | None, at_a_time: int) -> dict[str, str]:
     found = {name: value for name, value in os.environ.items() if name not in _FOR_TERMINALS}
     if gpu is not None:
         found[VISIBLE] = seen(gpu)
-    if at_a_time > 1:  # else each would take all cores
-        found.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // at_a_time)))
+    if at_a_time > 1 and not are_chosen():  # else each would take all cores
+        found["OMP_NUM_THREADS"] = str(max(1, cores() // at_a_time))
     return found
 
 
@@ -89,7 +90,7 @@ def fitting(summaries: Sequence[dict[str, object]]) -> int:
     if not needs:
         return 1
     most = int(_SPARE * min(rooms.values()) / (max(needs) + _BESIDE))
-    return max(1, min(most, os.cpu_count() or 1))
+    return max(1, min(most, cores()))
 
 
 def settle_dtypes(where: SweepFolder, recipes: Iterable[Recipe]) -> None:
