@@ -14,6 +14,7 @@ SHOWN = (
     "import os, ragtune, torch; "
     "print(os.environ.get('GOMP_SPINCOUNT'), os.environ.get('OMP_WAIT_POLICY'), torch.get_num_threads())"
 )
+SPINS = "1000" if threads.cores() <= 8 else None
 NAMES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")
 FIRST, SECOND = "/sys/fs/cgroup/cpu/cpu.cfs_{}_us", "/sys/fs/cgroup/cpu.max"
 
@@ -21,7 +22,7 @@ FIRST, SECOND = "/sys/fs/cgroup/cpu/cpu.cfs_{}_us", "/sys/fs/cgroup/cpu.max"
 @pytest.mark.parametrize(
     ("given", "found"),
     [
-        ({"OMP_NUM_THREADS": "1"}, "1000 None 1"),
+        ({"OMP_NUM_THREADS": "1"}, f"{SPINS} None 1"),
         ({"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "7"}, "7 None 1"),
         ({"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "active"}, "None active 1"),
     ],
@@ -60,6 +61,7 @@ def test_a_container_has_its_share_of_the_processors(
     assert threads.cores() == count
     assert not threads.are_chosen()
     threads.settle_threads()
+    assert os.environ.get("GOMP_SPINCOUNT") == ("1000" if count < 16 else None)
     assert os.environ.get("OMP_NUM_THREADS") == (str(count) if count < 16 else None)
     assert not threads.are_chosen()  # of ranks each has its part of them
     monkeypatch.setenv("OMP_NUM_THREADS", "5")

@@ -10,16 +10,18 @@ from ragtune.base.memory import read_system
 _COUNT = "OMP_NUM_THREADS"
 _SPINS = ("GOMP_SPINCOUNT", "1000")
 """Looks that a thread takes before it sleeps, some 50 µs; GNU's OpenMP, torch's on Linux, takes 300,000."""
+_FEW = 8
+"""Processors of which one that only waits is missed."""
 
 
 def settle_threads() -> None:
     """Let threads that wait for others sleep soon, and be no more than may run; what the user has set stays.
 
-    A computation is as many parts as there are threads, and each waits for the last one. Where another program
-    has a processor, or a container may use fewer than it sees, a thread that only looks whether the others
-    are ready keeps them from it.
+    A computation is as many parts as there are threads, and each waits for the last one. Where processors are
+    few and another program has one, or a container may use fewer than it sees, a thread that only looks whether
+    the others are ready keeps them from it.
     """
-    if not {_SPINS[0], "OMP_WAIT_POLICY"} & os.environ.keys():
+    if cores() <= _FEW and not {_SPINS[0], "OMP_WAIT_POLICY"} & os.environ.keys():
         os.environ.update([_SPINS])
     if _COUNT not in os.environ and cores() < _seen():
         os.environ[_COUNT] = str(cores())
