@@ -113,7 +113,7 @@ def run_all(commands: Mapping[str, tuple[Words, Path]]) -> list[str]:
             for name in [name for name, (one, _) in running.items() if one.poll() is not None]:
                 if running.pop(name)[0].returncode and not signals.came:
                     failed.append(name)
-                    lines = commands[name][1].read_text("utf-8").splitlines()
+                    lines = commands[name][1].read_text("utf-8", "replace").splitlines()
                     print(f"failed: {name}", *lines[-8:], sep="\n  ", flush=True)
             time.sleep(0.2)
     return failed

@@ -287,7 +287,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--unit", help=argparse.SUPPRESS)
     parser.add_argument("changes", nargs="*", help="changes to the recipes")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if "dtype" not in options.bases.split(","):
+        parser.error("--bases: differences are from what was asked over dtype")
+    return options
 
 
 if __name__ == "__main__":

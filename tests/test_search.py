@@ -209,10 +209,13 @@ commands.run_all({
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without a signal")
 def test_a_signal_is_passed_on_and_nothing_runs_on(tmp_path: Path) -> None:
     script = subprocess.Popen([sys.executable, "-c", PASSING, tmp_path], cwd=ROOT)
-    while not (tmp_path / "a.ready").exists():
-        assert script.poll() is None
-        time.sleep(0.05)
-    script.terminate()
-    assert script.wait() == 128 + signal.SIGTERM
+    try:
+        while not (tmp_path / "a.ready").exists():
+            assert script.poll() is None
+            time.sleep(0.05)
+        script.terminate()
+        assert script.wait(300) == 128 + signal.SIGTERM
+    finally:
+        script.kill()
     assert (tmp_path / "a.log").read_text("utf-8") == "told\n"
     assert not (tmp_path / "b.log").exists()

@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING
 from ragtune.base import sparing
 from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.garbage import importing
-from ragtune.base.threads import settle_threads
 from ragtune.base.web.network import go_offline, is_offline, no_telemetry
 
 __version__ = "0.1.0"
 
 no_telemetry()
-settle_threads()
 sparing.install()
 if is_offline():  # the libraries must see it before they are imported
     go_offline()

@@ -6,6 +6,7 @@ import sys
 from ragtune.base import stopping
 from ragtune.base.garbage import begin, leave
 from ragtune.base.leaving import leaving_threads
+from ragtune.base.threads import settle_threads
 
 
 @leaving_threads()
@@ -13,6 +14,7 @@ def main() -> None:
     """Run the command line."""
     stopping.install()
     begin()
+    settle_threads()
     try:
         from ragtune import cli  # noqa: PLC0415 - Ctrl-C is ours before anything takes time
 

@@ -32,7 +32,7 @@ LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 _BRIEFLY = 0.2
 """Seconds between two looks whether the server is still there."""
 _LONGEST = 5
-"""Seconds that it may take to end: an open page has one, and an answer ends with its next token."""
+"""Seconds that it may take to end: uvicorn gives open pages one, and an answer ends with its next token."""
 
 
 def demo(

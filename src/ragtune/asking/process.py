@@ -21,6 +21,7 @@ import psutil
 from ragtune.base.errors import UsageError
 from ragtune.base.screen.output import passing_on
 from ragtune.base.stopping import finishing, stop_if_asked
+from ragtune.base.threads import as_chosen
 
 _GRACE = 20.0
 """Seconds in which a server that was told to end does so by itself."""
@@ -50,7 +51,7 @@ class Process:
 
     def __init__(self, words: Sequence[str], environment: Mapping[str, str]) -> None:
         self.words = words
-        self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
+        self._environment = {**as_chosen(os.environ), "PYTHONUNBUFFERED": "1", **environment}
         self._seen: list[psutil.Process] = []
         """What it had started when it was looked at last: nobody's children, if it is killed."""
 

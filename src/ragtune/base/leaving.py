@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from ragtune.base.screen.output import flush
-
 
 @contextmanager
 def leaving_threads() -> Iterator[None]:
-    """Around a whole program: what is still at work at its end is left as it is.
+    """Around a whole program, which ends with what is within: what is still at work then is left as it is.
 
     What was broken off may have left a thread in the middle of an answer. Python takes itself apart beneath
     it, and before 3.14 unwinds its stack: C++ (torch) and Rust (pydantic) there end the process by abort(),
@@ -23,11 +22,12 @@ def leaving_threads() -> Iterator[None]:
 
     def leave() -> None:
         if code and len(threading.enumerate()) > 1:
-            with suppress(OSError, ValueError):  # nobody reads on, or it is closed
-                flush()
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                with suppress(OSError, ValueError):  # nobody reads on, or it is closed
+                    stream.flush()
             os._exit(code)
 
-    atexit.register(leave)  # the first is the last to be called: all else was put in order by then
+    atexit.register(leave)  # behind all that is registered within
     try:
         yield
     except SystemExit as stop:

@@ -14,12 +14,14 @@ from collections.abc import Callable
 from queue import SimpleQueue
 
 from ragtune.base.garbage import begin, importing
+from ragtune.base.leaving import leaving_threads
 from ragtune.base.sparing import import_ahead
 
 _LONGEST = 64
 """Bytes of what is told: a number."""
 
 
+@leaving_threads()
 def main() -> None:
     """Follow the process that started this one; an argument says that bitsandbytes will be needed."""
     begin()

@@ -230,10 +230,9 @@ def _pass_on(said: IO[bytes], to: TextIO | None) -> None:
 
 
 def flush() -> None:
-    """Write what is still buffered of standard output and error."""
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
+    """Write what is still buffered of standard output."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def say(text: str, end: str = "\n") -> None:

@@ -6,7 +6,6 @@ results. What is searched in is one field: a title counts as the passage's first
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ from ragtune.base.errors import RagtuneError, UsageError
 from ragtune.base.files import remove
 from ragtune.base.screen.console import note
 from ragtune.base.text import first_line, shortened
+from ragtune.base.threads import cores
 from ragtune.building.retrieval.manifest import NAME, Manifest
 from ragtune.building.retrieval.retriever import Entry, Hit
 from ragtune.building.retrieval.segments import (
@@ -166,7 +166,7 @@ class LexicalIndex:
         It sees what was committed last, whoever did. tantivy searches without Python's lock: questions
         are dealt to as many threads as there are cores.
         """
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             try:
                 with no_panic():
                     searcher = self._searcher()  # it may be gone since it was opened

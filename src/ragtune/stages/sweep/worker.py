@@ -14,6 +14,7 @@ from pathlib import Path
 from ragtune.base import stopping
 from ragtune.base.ending import code_of
 from ragtune.base.files import write_json
+from ragtune.base.leaving import leaving_threads
 from ragtune.stages.answer import require_checkpoint
 from ragtune.stages.context import Context
 from ragtune.stages.order import checkpoints_of, place_of, stage_named
@@ -106,6 +107,7 @@ def do(words: list[str]) -> int:
     return 0
 
 
+@leaving_threads()
 def main() -> None:
     """Do what the arguments say: RECIPE RUN SHARE|QUESTIONS REACHED."""
     stopping.install()
