@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import atexit
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+
+from ragtune.base.screen.output import flush
 
 
 @contextmanager
@@ -22,9 +23,8 @@ def leaving_threads() -> Iterator[None]:
 
     def leave() -> None:
         if code and len(threading.enumerate()) > 1:
-            for stream in filter(None, (sys.stdout, sys.stderr)):
-                with suppress(OSError, ValueError):  # nobody reads on, or it is closed
-                    stream.flush()
+            with suppress(OSError, ValueError):  # nobody reads on, or it is closed
+                flush()
             os._exit(code)
 
     atexit.register(leave)  # behind all that is registered within
