@@ -188,16 +188,3 @@ def test_what_rounds_to_nf4_is_imported_before_the_weights_are_read(
     did.clear()
     load_model(source, CPU, nf4=False)
     assert did == ["read"]
-
-
-@pytest.mark.parametrize("world", [None, "a world"])
-def test_no_kernel_is_compiled_any_more_when_a_model_is_there(
-    tiny_folder: Path, world: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever has it may capture graphs, beside which no other thread may launch anything."""
-    did: list[str] = []
-    monkeypatch.setattr(load, "await_kernels", lambda: did.append("kernels"))
-    monkeypatch.setattr(load, "compare", lambda *_: did.append("read"))
-    monkeypatch.setattr(load, "spread", lambda whole, *_, **__: whole())
-    load_model(ModelSource(str(tiny_folder), None), CPU, nf4=False, world=world)
-    assert did == ["read", "kernels"]

@@ -133,32 +133,6 @@ def test_no_gradient_and_what_is_no_number_move_nothing(kind: Any) -> None:
     assert state["state1"][300] == state["state2"][300] == 255
 
 
-@kernel
-def test_stepping_once_takes_what_a_step_takes(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So what is compiled for it is what a training launches."""
-    given: list[tuple[Any, ...]] = []
-
-    class Kernel:
-        def __getitem__(self, grid: tuple[int]) -> Any:
-            return lambda *args, **options: given.append((*args, options))
-
-    p = nn.Parameter(drawn(4096, 0))
-    p.grad = drawn(4096, 1)
-    optimizer = made(kind, p)
-    optimizer.init_state(optimizer.param_groups[0], p, 0, 0)
-    moments.step_once(p.device)  # really
-    with monkeypatch.context() as patch:
-        patch.setattr("ragtune.model.fast.kernels.adam", Kernel())
-        moments.step_once(p.device)
-        moments.step(optimizer, optimizer.param_groups[0], p, 0, 0)
-    ours, theirs = ([(type(x), getattr(x, "dtype", None)) for x in one] for one in given)
-    assert ours == theirs
-    assert given[0][-1] == given[1][-1]
-    assert [len(x) for x in given[0] if isinstance(x, Tensor)] == [
-        len(x) for x in given[1] if isinstance(x, Tensor)
-    ]
-
-
 def test_what_is_on_a_cpu_steps_as_in_bitsandbytes(kind: Any) -> None:
     results = []
     for cls in (kind, moments.quick(kind)):

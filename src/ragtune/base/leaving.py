@@ -17,7 +17,8 @@ def leaving_threads() -> Iterator[None]:
 
     What was broken off may have left a thread in the middle of an answer. Python takes itself apart beneath
     it, and before 3.14 unwinds its stack: C++ (torch) and Rust (pydantic) there end the process by abort(),
-    in the place of its exit code. What succeeded has waited for all that was begun.
+    in the place of its exit code. (Threads that are no daemons are waited for all the same.) What succeeded has
+    waited for all that was begun.
     """
     code = 0
 

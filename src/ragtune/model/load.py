@@ -26,7 +26,6 @@ from ragtune.base.web.network import hub_is_offline
 from ragtune.distributed.world import World
 from ragtune.model.complete import REPORTED, require_all
 from ragtune.model.configuration import require_sane
-from ragtune.model.fast.ahead import await_kernels
 from ragtune.model.fast.liger import fuse_kernels, has_liger
 from ragtune.model.fast.to_eight import MULTIPLE, convert
 from ragtune.model.generation import require_settings
@@ -162,12 +161,12 @@ def load_model(
         await_import()
     if world:
         cpu = torch.device("cpu")
-        model = spread(lambda: _whole(source, hardware, cpu, nf4=nf4), hardware, world, nf4=how)
-    else:
-        model = _whole(source, hardware, hardware.device, nf4=nf4, packed=how == "packed")
-        if how == "rounded":
-            round_to_nf4(linear_layers(model))
-    await_kernels()  # whoever has a model may capture graphs of it
+        return spread(
+            lambda: _whole(source, hardware, cpu, nf4=nf4), hardware, world, nf4=how
+        ).eval()
+    model = _whole(source, hardware, hardware.device, nf4=nf4, packed=how == "packed")
+    if how == "rounded":
+        round_to_nf4(linear_layers(model))
     return model.eval()
 
 

@@ -28,7 +28,6 @@ from ragtune.stages.check.findings import show
 from ragtune.stages.context import Context
 from ragtune.stages.early import needs_bitsandbytes
 from ragtune.stages.holds import require_unchanged, require_whole
-from ragtune.stages.kernels import compile_kernels
 from ragtune.stages.order import place_of, stage_named
 from ragtune.stages.push import may_publish, publish
 from ragtune.stages.road import make
@@ -44,12 +43,8 @@ def run(context: Context) -> Comparison | None:
     if not finished and (titles := _titles_there(context)):
         note(f"Finished before, and kept: {', '.join(titles)}.")
     check(context)
-    if not finished:  # while the data are prepared
-        if needs_bitsandbytes(context.recipe):
-            import_ahead()
-        compile_kernels(
-            context, [name for name in _stages(context) if not _is_there(context, name)]
-        )
+    if not finished and needs_bitsandbytes(context.recipe):
+        import_ahead()  # while the data are prepared
     for stage in _stages(context):
         make(context, stage)
     compared = report(context)

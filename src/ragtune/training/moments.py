@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -21,8 +20,6 @@ from ragtune.model.hardware import has_triton
 
 _BLOCKS, _WARPS = 1, 1
 """Blocks of 256 numbers for a program, and its warps."""
-_FEW = 4096
-"""Numbers of a tensor that is large enough for moments in 8 bits."""
 _TRIED = 1 << 20
 """Numbers that both kernels step over before ours is used: enough for bitsandbytes to page them, too."""
 _TIES = 5e-4
@@ -93,26 +90,6 @@ def step(optimizer: Any, group: dict[str, Any], p: nn.Parameter, *place: int) ->
         -rate * root / (1 - beta1 ** state["step"]), root * config["eps"],
         1 - rate * config["weight_decay"], _BLOCKS, num_warps=_WARPS,
     )  # fmt: skip
-
-
-def step_once(device: torch.device) -> None:
-    """Step over numbers that are all 0: so the kernel is compiled, and bitsandbytes need not be there.
-
-    Args:
-        device: a GPU, for which Triton compiles.
-    """
-    p = nn.Parameter(torch.zeros(_FEW, device=device))
-    p.grad = torch.zeros_like(p)
-    codes, largest, numbers = (_FEW, torch.uint8), (_FEW // 256, p.dtype), (256, p.dtype)
-    kinds = {"state": codes, "absmax": largest, "qmap": numbers}
-    state: dict[str, Any] = {
-        f"{name}{which}": torch.zeros(size, dtype=dtype, device=device)
-        for name, (size, dtype) in kinds.items()
-        for which in (1, 2)
-    }
-    config = {"betas": (0.9, 0.999), "lr": 0.0, "eps": 1e-8, "weight_decay": 0.0}
-    optimizer = SimpleNamespace(state={p: state | {"step": 0}}, get_config=lambda *_: config)
-    step(optimizer, {}, p, 0, 0)
 
 
 @cache

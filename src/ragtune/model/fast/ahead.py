@@ -1,17 +1,17 @@
-"""Our kernels are compiled by a thread, while the data are prepared and the model is loaded.
+"""Our kernels are compiled by a thread while a model is loaded.
 
 Triton compiles a kernel where it is first used, for what it is given: the dtypes, and of most whole numbers
 whether they are 1 or multiples of 16. So each is used here by the same functions as in a run, at the model's
-widths, for two tokens of nothing. What isn't foreseen, as Liger's kernels, is compiled where it is first used.
+widths, for two tokens of nothing: those that answer, and those that round weights to 8 bits. All others, as
+Liger's, are compiled where they are first used.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
-from threading import Thread, main_thread
+from threading import Thread
 from typing import NamedTuple
 
 import torch
@@ -21,37 +21,40 @@ from transformers import PreTrainedConfig
 from ragtune.base.sparing import await_import
 from ragtune.base.stopping import asked
 from ragtune.model.fast.attention import packed_attention
-from ragtune.model.fast.cache import RaggedCache
-from ragtune.model.fast.dropout import Draw, add_dropped, dropout
+from ragtune.model.fast.cache import RaggedCache, is_flat
 from ragtune.model.fast.eight import quantize
-from ragtune.model.fast.norm import norm_gradient
 from ragtune.model.fast.to_eight import MULTIPLE, rounded
-from ragtune.model.hardware import keep_kernels
+from ragtune.model.hardware import Hardware, keep_kernels
 
 Use = Callable[[], object]
 """Uses a kernel once."""
-_ahead: list[Thread] = []
+Nothing = Callable[..., Tensor]
+"""Makes zeros of a shape, in the model's dtype unless another is given."""
 
 
-def compile_ahead(uses: Iterable[Use], device: torch.device) -> None:
-    """Begin to use kernels, which compiles them; a model's loading waits until that is done.
+@contextlib.contextmanager
+def compiling(config: PreTrainedConfig, hardware: Hardware, *, rounding: bool) -> Iterator[None]:
+    """Within, a thread compiles kernels, if they are for this device; behind it none is at work.
+
+    While a CUDA graph is captured, no other thread may launch anything or allocate.
 
     Args:
-        uses: taken one after the other, by a thread.
-        device: a GPU, for which Triton compiles.
+        config: of the model that is loaded; of what it doesn't say nothing is compiled.
+        hardware: the device and dtype.
+        rounding: whether its weights will be rounded to 8 bits.
     """
-    await_kernels()  # those of a run of this process that failed before it loaded a model
+    device = hardware.device
+    if not is_flat(device):
+        yield
+        return
     keep_kernels()
+    uses = uses_of(config, device, hardware.dtype, rounding=rounding)
     thread = Thread(target=_compile, args=(uses, device), name="compiling kernels")
     thread.start()
-    _ahead.append(thread)
-
-
-def await_kernels() -> None:
-    """Wait for what was begun: while a CUDA graph is captured, no other thread may launch or allocate."""
-    while _ahead:
-        _ahead[-1].join()
-        _ahead.pop()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def _compile(uses: Iterable[Use], device: torch.device) -> None:
@@ -60,26 +63,10 @@ def _compile(uses: Iterable[Use], device: torch.device) -> None:
     # kernel hears of it, and knows what to do or to say. Nothing that a run computes comes from here.
     with contextlib.suppress(Exception), torch.cuda.device(device):
         for use in uses:
-            if asked() or not main_thread().is_alive():  # the process would end but for this thread
+            if asked():
                 return
             with contextlib.suppress(Exception):
                 use()
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What of a run uses kernels of ours."""
-
-    answers: bool
-    """They are written with a cache of ours."""
-    products: bool
-    """Some are in 8 bits."""
-    gradients: bool
-    """Those of training are."""
-    dropout: bool
-    """It comes before adapters that are fused."""
-    norms: bool
-    """Liger's kernels compute them, and their weights are frozen."""
 
 
 class _Sizes(NamedTuple):
@@ -93,41 +80,38 @@ class _Sizes(NamedTuple):
     head: int
 
     @property
-    def layers(self) -> list[tuple[int, tuple[int, ...]]]:
-        """Linear layers that share an input: its width, and their outputs'; without what isn't known."""
-        asked, given = self.heads * self.head, self.shared * self.head
-        found = [
-            (self.hidden, (asked, given, given)),
-            (asked, (self.hidden,)),
-            (self.hidden, (self.inner, self.inner)),
-            (self.inner, (self.hidden,)),
-        ]
-        return [(width, outputs) for width, outputs in found if width and all(outputs)]
+    def layers(self) -> set[tuple[int, int]]:
+        """Numbers in and out of the linear layers, as far as they are known."""
+        asked_for, given = self.heads * self.head, self.shared * self.head
+        found = {
+            (self.hidden, asked_for),
+            (self.hidden, given),
+            (asked_for, self.hidden),
+            (self.hidden, self.inner),
+            (self.inner, self.hidden),
+        }
+        return {layer for layer in found if all(layer)}
 
 
 def uses_of(
-    config: PreTrainedConfig, wanted: Wanted, device: torch.device, dtype: torch.dtype
+    config: PreTrainedConfig, device: torch.device, dtype: torch.dtype, *, rounding: bool
 ) -> Iterator[Use]:
-    """Uses of the kernels that a run will need, in the order in which it comes to them.
+    """Uses of the kernels that answer, and of those that round weights: in the order of a run.
 
     Args:
-        config: the model's; of what it doesn't say nothing is given.
-        wanted: what the run does.
+        config: the model's.
         device: where the kernels are used.
         dtype: of the model's numbers.
+        rounding: whether any are rounded.
     """
     sizes = _sizes(config)
     nothing = partial(torch.zeros, dtype=dtype, device=device)
-    if wanted.answers and sizes.heads and sizes.shared and sizes.head:
+    if sizes.head and sizes.heads and sizes.shared and sizes.heads % sizes.shared == 0:
         yield partial(_answer, sizes, nothing)
-    for widths in _rounded(sizes, wanted):
+    fitting = [layer for layer in sorted(sizes.layers) if not any(n % MULTIPLE for n in layer)]
+    parts = [widths for layer in fitting for widths in rounded(*layer)] if rounding else []
+    for widths in dict.fromkeys(parts):
         yield partial(_round, widths, nothing)
-    for width in sorted({width for width, _ in sizes.layers}) if wanted.dropout else ():
-        for add in (False, True):
-            yield partial(_drop, width, nothing, add=add)
-    # Some families norm queries and keys as well, head by head.
-    for width in sorted({sizes.hidden, sizes.head} - {0}) if wanted.norms else ():
-        yield partial(_norm, width, nothing)
 
 
 def _sizes(config: PreTrainedConfig) -> _Sizes:
@@ -141,10 +125,6 @@ def _sizes(config: PreTrainedConfig) -> _Sizes:
     head = size("head_dim") or (hidden // heads if heads else 0)
     shared = size("num_key_value_heads") or heads
     return _Sizes(hidden, size("intermediate_size"), heads, shared, head)
-
-
-Nothing = Callable[..., Tensor]
-"""Makes zeros of a shape, in the model's dtype unless another is given."""
 
 
 def _answer(sizes: _Sizes, nothing: Nothing) -> None:
@@ -165,30 +145,5 @@ def _answer(sizes: _Sizes, nothing: Nothing) -> None:
     )
 
 
-def _rounded(sizes: _Sizes, wanted: Wanted) -> Iterable[tuple[int, ...]]:
-    """The widths of what is rounded beside each other, each once."""
-    found: list[tuple[int, ...]] = []
-    for width, outputs in sizes.layers if wanted.products else ():
-        fitting = [n for n in outputs if not (width % MULTIPLE or n % MULTIPLE)]
-        for output in fitting:
-            found += rounded(width, output)
-        if wanted.gradients and fitting:
-            found.append(tuple(fitting))
-    return dict.fromkeys(found)
-
-
 def _round(widths: tuple[int, ...], nothing: Nothing) -> None:
     quantize(*(nothing(2, width) for width in widths))
-
-
-def _drop(width: int, nothing: Nothing, *, add: bool) -> None:
-    draw = Draw(0, nothing(1, dtype=torch.long), 1, nothing(2, dtype=torch.long))
-    if add:
-        add_dropped(nothing(2, width), nothing(2, width), 0.5, draw)
-    else:
-        dropout(nothing(2, width), 0.5, draw)
-
-
-def _norm(width: int, nothing: Nothing) -> None:
-    dy, x, scale_2 = nothing(2, width), nothing(2, width), nothing(2, dtype=torch.float32)
-    norm_gradient(dy, x, nothing(width), scale_2, 0.0, in_place=False)
