@@ -14,8 +14,8 @@ def main() -> None:
     """Run the command line."""
     stopping.install()
     begin()
-    settle_threads()
     try:
+        settle_threads()
         from ragtune import cli  # noqa: PLC0415 - Ctrl-C is ours before anything takes time
 
         cli.main()
