@@ -49,6 +49,16 @@ def _scaled(value, share: tl.constexpr):
 
 
 @triton.jit
+def _write(out, y, y8, scales, row, at, inside, share: tl.constexpr):
+    """Write a row in its dtype and in 8 bits."""
+    tl.store(y + at, out, mask=inside)
+    value = out.to(tl.float32)
+    scale = _scaled(value, share)
+    tl.store(scales + row, scale)
+    tl.store(y8 + at, (value * (1.0 / scale)).to(y8.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def norm_kernel(
     x, weight, y, y8, scales, rstd, width, eps, share: tl.constexpr, block: tl.constexpr
 ):
@@ -63,11 +73,7 @@ def norm_kernel(
     weights = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
     # Rounded to the dtype before and after, as Llama's is.
     out = ((found * s).to(y.dtype.element_ty).to(tl.float32) * weights).to(y.dtype.element_ty)
-    tl.store(y + at, out, mask=inside)
-    value = out.to(tl.float32)
-    scale = _scaled(value, share)
-    tl.store(scales + row, scale)
-    tl.store(y8 + at, (value * (1.0 / scale)).to(y8.dtype.element_ty), mask=inside)
+    _write(out, y, y8, scales, row, at, inside, share)
 
 
 @triton.jit
@@ -80,11 +86,7 @@ def gated_kernel(gate, up, y, y8, scales, width, share: tl.constexpr, block: tl.
     a = tl.load(gate + at, mask=inside, other=0.0).to(tl.float32)
     b = tl.load(up + at, mask=inside, other=0.0).to(tl.float32)
     out = ((a * tl.sigmoid(a)).to(y.dtype.element_ty).to(tl.float32) * b).to(y.dtype.element_ty)
-    tl.store(y + at, out, mask=inside)
-    value = out.to(tl.float32)
-    scale = _scaled(value, share)
-    tl.store(scales + row, scale)
-    tl.store(y8 + at, (value * (1.0 / scale)).to(y8.dtype.element_ty), mask=inside)
+    _write(out, y, y8, scales, row, at, inside, share)
 
 
 @triton.jit

@@ -259,7 +259,7 @@ def compare(
             several = terminal.compare_runs([*map(Path, runs)], asked)
             shown, table = dict(several), terminal.runs_tables(several)
         else:  # which prints its table
-            terminal.find_run(targets[0], targets[1:], run_dir)  # before torch is loaded
+            terminal.require_run(targets[0], targets[1:], run_dir)  # before torch is loaded
             shown, table = dict(ragtune.compare(*targets, run_dir=run_dir)), None
     if as_json:
         say_json(shown)

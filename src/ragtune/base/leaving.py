@@ -34,6 +34,6 @@ def leaving_threads() -> Iterator[None]:
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         raise
-    except BaseException:
+    except BaseException:  # whatever it is, Python ends with 1 for it, and shows it
         code = 1
         raise

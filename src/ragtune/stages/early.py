@@ -73,9 +73,9 @@ def found_first(command: Callable[P, None]) -> Callable[P, None]:
 
     @wraps(command)
     def begun(*arguments: P.args, **named: P.kwargs) -> None:
-        from ragtune.stages.target import find_run  # noqa: PLC0415 - as the module says
+        from ragtune.stages.target import require_run  # noqa: PLC0415 - as the module says
 
-        find_run(*_named(_given(command, *arguments, **named)))
+        require_run(*_named(_given(command, *arguments, **named)))
         command(*arguments, **named)
 
     return begun

@@ -26,21 +26,20 @@ def find_recipe(
     return recipe, Path(run_dir or folder or Path("runs") / recipe.name)
 
 
-def find_run(
+def require_run(
     target: Target, overrides: Sequence[str] = (), run_dir: str | Path | None = None
-) -> tuple[Recipe, Path]:
-    """As `find_recipe`, of a run that is there.
+) -> None:
+    """Require that the run that `find_recipe` finds is there.
 
     Raises:
         UsageError: it isn't.
     """
-    recipe, folder = find_recipe(target, overrides, run_dir)
+    _, folder = find_recipe(target, overrides, run_dir)
     if not folder.is_dir():
         raise UsageError(
             f"{folder} does not exist: there is no such run yet.",
             "Run `ragtune run` first, or name the run's directory.",
         )
-    return recipe, folder
 
 
 def names_set(overrides: Sequence[str]) -> bool:

@@ -37,10 +37,10 @@ from ragtune.stages.check.findings import Finding, Findings, no_recipe
 from ragtune.stages.check.findings import show as show_page
 from ragtune.stages.logs import are_logs, compare_logs
 from ragtune.stages.runs import compare_runs
-from ragtune.stages.target import find_recipe, find_run
+from ragtune.stages.target import find_recipe, require_run
 
-__all__ = ["are_logs", "busy", "compare_logs", "compare_runs", "console", "controls_table", "find_run",
-           "logs_tables", "metrics_table", "require_predictions", "require_reached", "runs_tables", "set_of",
+__all__ = ["are_logs", "busy", "compare_logs", "compare_runs", "console", "controls_table", "logs_tables",
+           "metrics_table", "require_predictions", "require_reached", "require_run", "runs_tables", "set_of",
            "show_built", "show_findings", "show_questions", "thresholds", "to_stderr", "unread"]  # fmt: skip
 
 
