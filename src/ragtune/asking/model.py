@@ -104,7 +104,6 @@ class Model:
             context.hardware,
             nf4=nf4,
             dequantized=fp8 or (kept is not None and kept.dequantized),
-            rounding=fp8,
         )
         if fp8:
             multiply_in_8_bits(base, "evaluate.products")

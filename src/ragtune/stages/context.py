@@ -289,7 +289,6 @@ class Context:
                 self, self.source, self.hardware, nf4=recipe.model.quantization == "nf4",
                 # Answers in 8 bits are of these; a training makes its own of packed ones, too.
                 dequantized=self.plan.dequantized or (fp8 and not training),
-                rounding=fp8 or (recipe.train.products == "fp8" and not self.folder.adapter.is_dir()),
             )  # fmt: skip
         if fp8:
             multiply_in_8_bits(self._base, key)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Protocol
 
 from pydantic import JsonValue
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ragtune.base.screen.console import note
 from ragtune.base.screen.progress import busy
 from ragtune.data.encode import Encoder
 from ragtune.distributed.world import World
 from ragtune.model.causal import require_causal
-from ragtune.model.fast.ahead import compiling
 from ragtune.model.generation import stop_generation_at
 from ragtune.model.hardware import Hardware
 from ragtune.model.hub_cache import to_download
@@ -33,8 +32,6 @@ class Loading(Protocol):
     @property
     def recipe(self) -> Recipe: ...
     @property
-    def config(self) -> PretrainedConfig: ...
-    @property
     def source(self) -> ModelSource: ...
     @property
     def encoder(self) -> Encoder: ...
@@ -47,7 +44,7 @@ class Loading(Protocol):
 
 def load_weights(
     context: Loading, source: ModelSource, hardware: Hardware, *,
-    nf4: bool = False, dequantized: bool = False, rounding: bool = False,
+    nf4: bool = False, dequantized: bool = False,
 ) -> PreTrainedModel:  # fmt: skip
     """Load a model; on every rank its share, if the plan has it spread.
 
@@ -57,7 +54,6 @@ def load_weights(
         hardware: the device and dtype.
         nf4: whether its linear layers' weights are quantised.
         dequantized: whether what NF4 makes of them is kept in the dtype.
-        rounding: whether they will be rounded to 8 bits.
 
     Raises:
         UsageError: as `load_model`; or it looks ahead.
@@ -73,10 +69,7 @@ def load_weights(
         + " …"
     )
     arriving, size = to_download(source)
-    with (
-        busy(f"{'downloading' if arriving else 'loading'} {named}", size, growing=arriving),
-        compiling(context.config, hardware, rounding=rounding),
-    ):
+    with busy(f"{'downloading' if arriving else 'loading'} {named}", size, growing=arriving):
         model = load_model(source, hardware, nf4=nf4, dequantized=dequantized, world=world)
     require_causal(model, context.recipe.model.id)
     stop_generation_at(model, context.encoder)

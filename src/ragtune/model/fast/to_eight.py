@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Collection, Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ragtune.base.errors import UsageError, is_out_of_memory
 from ragtune.base.text import first_line
@@ -118,32 +118,12 @@ def _refusing(key: str, what: str) -> Iterator[None]:
         ) from error
 
 
-def _beside(x_TK: Tensor, parts: int) -> list[Tensor]:
-    """What is tried as so many parts that stand beside each other."""
-    return [part.contiguous() for part in x_TK.chunk(parts, 1)]
-
-
-def rounded(inputs: int, outputs: int) -> list[tuple[int, ...]]:
-    """The widths of what is rounded, beside each other, where a layer is converted and tried.
-
-    Args:
-        inputs: of the layer, numbers.
-        outputs: its.
-    """
-    every = ((inputs, _ANSWERING), (outputs, _TRAINING))
-    parts = {(width, count) for width, tried in every for _, count in tried}
-    return [
-        tuple(part.shape[1] for part in _beside(torch.empty(1, width, device="meta"), count))
-        for width, count in sorted(parts)
-    ]
-
-
 def _difference(weight: Rows, tokens: int, parts: int) -> float:
     """The largest relative difference of a token's result from what a product in float32 says."""
     generator = torch.Generator().manual_seed(tokens)
     drawn_TK = torch.randn(tokens, weight.values.shape[1], generator=generator)
     drawn_TK = drawn_TK.to(weight.values.device, torch.bfloat16)
-    beside = _beside(drawn_TK, parts)
+    beside = [part.contiguous() for part in drawn_TK.chunk(parts, 1)]
     found = eight.product(quantize(*beside), weight, torch.bfloat16).float()
     expected = plain_product(quantized_plainly([drawn_TK], FORMAT), weight)
     return float(((found - expected).norm(dim=1) / expected.norm(dim=1)).max())
