@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedModel
 
 from ragtune.answering.prediction import Prediction
@@ -44,11 +45,10 @@ class Copying:
     def __init__(self, every: Sequence[Paths], stops: Tensor) -> None:
         self._stops = stops
         nowhere = max(paths.nodes for paths in every)
-        edges = max(len(paths.tokens) for paths in every)
 
         def filled(columns: Sequence[list[int]], value: int) -> Tensor:
-            rows = [column + [value] * (edges - len(column)) for column in columns]
-            return torch.tensor(rows, device=stops.device).reshape(len(rows), edges)
+            rows = [torch.tensor(column, dtype=torch.long) for column in columns]
+            return pad_sequence(rows, batch_first=True, padding_value=value).to(stops.device)
 
         def marked(columns: Sequence[list[int]]) -> Tensor:
             marks = torch.zeros(len(columns), nowhere + 1, dtype=torch.bool)

@@ -6,25 +6,17 @@ cuts the passage itself. Nodes are places between two bytes of a text, edges tok
 
 from __future__ import annotations
 
-import json
-import re
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ragtune.base.errors import UsageError
+from ragtune.data.token_bytes import Tokens, bytes_of
 from ragtune.data.turn import Turn
 from ragtune.data.words import begins_inside, ends_inside
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-_SAMPLE = "The 3 cats, and a dog."
-_BLANK = "▁"
-"""A blank, as SentencePiece writes it in its tokens; a byte is <0x41> there."""
-
 
 Shown = Sequence[tuple[int, str]]
 """Passages as a prompt shows them, in its order: each one's index among the example's, and its text."""
@@ -81,17 +73,15 @@ class Spans:
     ) -> None:
         self.refusal = refusal and refusal.strip()
         self._closing = turn.closing
-        self._leads = {lead.encode() for lead in (" ", turn.lead) if lead}
-        self._bytes = _bytes_of(tokenizer, control)
-        self._ids: dict[bytes, list[int]] = defaultdict(list)
-        for i, data in self._bytes.items():
-            self._ids[data].append(i)
-        lengths: dict[int, set[int]] = defaultdict(set)
-        for data in self._ids:
-            lengths[data[0]].add(len(data))
-        self._lengths = {byte: sorted(found) for byte, found in lengths.items()}
-        self.longest = max(map(len, self._ids), default=0)
-        """Bytes of a token, at most."""
+        self._bytes = bytes_of(tokenizer, control)
+        self.tokens = Tokens.of(self._bytes)
+        self._leads = sorted({lead.encode() for lead in (" ", turn.lead) if lead})
+        self.behind = {
+            (rest := lead[place:]): self.tokens.behind(rest)
+            for lead in self._leads
+            for place in range(len(lead))
+        }
+        """Of what is left of a lead the tokens that go on into the text, by what they hold of that."""
 
     def paths(self, texts: Sequence[str]) -> Paths:
         """The answers that texts of passages, and the refusal, allow."""
@@ -107,7 +97,7 @@ class Spans:
         if self.refusal is not None:
             data = self.refusal.encode()
             made.add(data, [0], {len(data)})
-        made.open(sorted(self._leads))
+        made.open(self._leads)
         return made.paths()
 
     def read(self, ids: Sequence[int], shown: Shown, *, stopped: bool) -> tuple[str, Source | None]:
@@ -133,13 +123,41 @@ class Spans:
         assert self.refusal is not None  # nothing else is left
         return self.refusal, None
 
-    def at(self, data: bytes, place: int) -> Iterator[tuple[int, int]]:
-        """Tokens that stand at a place of some bytes, and how many bytes each has."""
-        for length in self._lengths.get(data[place], ()) if place < len(data) else ():
-            if place + length > len(data):
-                return
-            for i in self._ids.get(data[place : place + length], ()):
-                yield i, length
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A text of which spans may be copied; its first node, and which of its places go on to an end."""
+
+    base: int
+    data: bytes
+    good: bytearray
+    begins: list[int]
+    """Places where an answer may begin."""
+    ways: list[slice]
+    """The edges that lead on from each of these."""
+
+
+class _Edges:
+    """Three columns: objects for each edge would keep Python's garbage collector busy."""
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+        self.tokens: list[int] = []
+        self.ends: list[int] = []
+
+    def add(self, start: int, tokens: list[int], end: int) -> None:
+        """An edge for each token."""
+        self.tokens += tokens
+        for _ in tokens:
+            self.starts.append(start)
+            self.ends.append(end)
+
+    def repeat(self, start: int, edges: slice) -> None:
+        """Some edges once more, from another node."""
+        tokens = self.tokens[edges]
+        self.tokens += tokens
+        self.ends += self.ends[edges]
+        self.starts += [start] * len(tokens)
 
 
 class _Made:
@@ -147,13 +165,12 @@ class _Made:
 
     def __init__(self, spans: Spans) -> None:
         self.spans = spans
-        self.edges: list[tuple[int, int, int]] = []
+        self.edges = _Edges()
         self.first: list[int] = []
         self.last: list[int] = []
         self.nodes = 0
-        self.begins: list[tuple[int, bytes, bytearray]] = []
-        """Nodes where a text may begin, what stands behind each, and which places there go on to an end."""
-        self.closes: list[tuple[int, int]] = []
+        self.texts: list[_Text] = []
+        self.closes: list[tuple[list[int], int]] = []
         """Tokens that may follow where a text may end, and the nodes they lead to."""
         self.ended = 0
         """The node behind everything."""
@@ -163,69 +180,77 @@ class _Made:
         size = len(closing)
         good = bytearray(size) + b"\x01"
         for place in range(size - 1, -1, -1):
-            for i, length in self.spans.at(closing, place):
+            for length, ids in self.spans.tokens.at(closing, place):
                 if good[place + length]:
                     good[place] = 1
                     if place:
-                        self.edges.append((place, i, place + length))
+                        self.edges.add(place, ids, place + length)
                     else:
-                        self.closes.append((i, length))
+                        self.closes.append((ids, length))
         self.ended, self.nodes = size, size + 1
         self.last.append(size)
 
     def add(self, data: bytes, begins: Sequence[int], ends: Collection[int]) -> None:
         """A text with the places where an answer may begin, and where it may end."""
-        base, good = self.nodes, bytearray(len(data) + 1)
+        base, good, edges = self.nodes, bytearray(len(data) + 1), self.edges
+        ways: dict[int, slice] = {}
         for place in range(len(data), -1, -1):
             if place in ends:
                 good[place] = 1
                 if self.ended:
-                    self.edges += [(base + place, i, node) for i, node in self.closes]
+                    for ids, node in self.closes:
+                        edges.add(base + place, ids, node)
                 else:
                     self.last.append(base + place)
-            for i, length in self.spans.at(data, place):
+            before = len(edges.tokens)
+            for length, ids in self.spans.tokens.at(data, place):
                 if good[place + length]:
-                    good[place] = 1
-                    self.edges.append((base + place, i, base + place + length))
-        longest = self.spans.longest
-        self.begins += [
-            (base + place, data[place : place + longest], good[place : place + longest + 1])
-            for place in begins
-            if good[place]
-        ]
+                    edges.add(base + place, ids, base + place + length)
+            if len(edges.tokens) > before:
+                good[place] = 1
+                ways[place] = slice(before, len(edges.tokens))
+        found = [place for place in begins if place in ways]
+        if found:
+            self.texts.append(_Text(base, data, good, found, [ways[place] for place in found]))
         self.nodes += len(data) + 1
 
     def open(self, leads: Iterable[bytes]) -> None:
         """Where answers begin: before a text or before the blanks that may stand there; last of all."""
-        if not self.begins:
+        if not self.texts:
             self.first.append(self.ended)  # with nothing to copy an answer ends where it begins
             return
-        entry = self._open(b"", self.nodes)
+        entry = self.nodes
+        for text in self.texts:
+            for way in text.ways:
+                self.edges.repeat(entry, way)
+        self.first.append(entry)
+        self.nodes += 1
         for lead in leads:
             self._open(lead, entry)
 
-    def _open(self, lead: bytes, entry: int) -> int:
+    def _open(self, lead: bytes, entry: int) -> None:
         """The node before some blanks, behind which the texts begin; they begin themselves at `entry`."""
         base, size = self.nodes, len(lead)
         good = bytearray(size) + b"\x01"
-        for place in range(max(size - 1, 0), -1, -1):
-            rest, edges = size - place, len(self.edges)
-            for i, length in self.spans.at(lead[place:], 0):
+        for place in range(size - 1, -1, -1):
+            before = len(self.edges.tokens)
+            for length, ids in self.spans.tokens.at(lead, place):
                 if good[place + length]:
-                    end = base + place + length if length < rest else entry
-                    self.edges.append((base + place, i, end))
-            for node, data, leads_on in self.begins:
-                for i, length in self.spans.at(lead[place:] + data, 0):
-                    if length > rest and leads_on[length - rest]:
-                        self.edges.append((base + place, i, node + length - rest))
-            good[place] = len(self.edges) > edges
+                    end = base + place + length if place + length < size else entry
+                    self.edges.add(base + place, ids, end)
+            tokens = self.spans.behind[lead[place:]]
+            for text in self.texts if tokens else ():
+                for begin in text.begins:
+                    for length, ids in tokens.at(text.data, begin):
+                        if text.good[begin + length]:
+                            self.edges.add(base + place, ids, text.base + begin + length)
+            good[place] = len(self.edges.tokens) > before
         self.first += [base] if good[0] else []
-        self.nodes += max(size, 1)
-        return base
+        self.nodes += size
 
     def paths(self) -> Paths:
-        starts, tokens, ends = ([edge[k] for edge in self.edges] for k in range(3))
-        return Paths(starts, tokens, ends, self.first, self.last, self.nodes)
+        edges = self.edges
+        return Paths(edges.starts, edges.tokens, edges.ends, self.first, self.last, self.nodes)
 
 
 def _may_begin(text: str, start: int) -> bool:
@@ -244,59 +269,3 @@ def _place(text: str, answer: str, *, stopped: bool) -> int | None:
             return start
         start = text.find(answer, start + 1)
     return None
-
-
-def _bytes_of(tokenizer: PreTrainedTokenizerBase, control: Collection[int]) -> dict[int, bytes]:
-    """The bytes of each token that text may become. Raises UsageError where that isn't known."""
-    if not tokenizer.is_fast:
-        raise _unknown("it has no tokenizer.json")
-    decoder = json.loads(tokenizer.backend_tokenizer.decoder.__getstate__() or "null")
-    kinds = set(_kinds(decoder))
-    if "ByteLevel" in kinds:
-        letters = _letters()
-    elif kinds & {"Metaspace", "Replace"}:
-        letters = None
-    else:
-        raise _unknown(f"its decoder is of the kind {', '.join(sorted(kinds)) or 'null'}")
-    added = {i: token.content for i, token in tokenizer.added_tokens_decoder.items()}
-    found: dict[int, bytes] = {}
-    for token, i in tokenizer.get_vocab().items():
-        if i in control:
-            continue
-        if i in added:  # a word of its own, as it is written
-            data = token.encode() if tokenizer.decode([i]) == added[i] else b""
-        elif letters is None:
-            byte = re.fullmatch("<0x([0-9A-F]{2})>", token) if "ByteFallback" in kinds else None
-            data = bytes.fromhex(byte[1]) if byte else token.replace(_BLANK, " ").encode()
-        else:
-            data = bytes(letters[sign] for sign in token) if letters.keys() >= {*token} else b""
-        if data:
-            found[i] = data
-    ids = tokenizer.encode(_SAMPLE, add_special_tokens=False)
-    if b"".join(found.get(i, b"?") for i in ids).lstrip() != _SAMPLE.encode():
-        raise _unknown("it changes texts")
-    return found
-
-
-def _unknown(problem: str) -> UsageError:
-    return UsageError(
-        f"evaluate.copy: it isn't known which text each token of this tokenizer is: {problem}.",
-        "Set evaluate.copy=false: then answers are written freely.",
-    )
-
-
-def _kinds(decoder: Any) -> Iterator[str]:  # noqa: ANN401 - any JSON
-    """The kinds of a decoder's parts, as tokenizer.json says them."""
-    if isinstance(decoder, dict):
-        yield str(decoder["type"])
-        for part in decoder.get("decoders", ()):
-            yield from _kinds(part)
-
-
-def _letters() -> dict[str, int]:
-    """GPT-2's letters, each of which stands for a byte: itself where it can be seen, else one from 256 on."""
-    seen = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = [byte for byte in range(256) if byte not in seen]
-    return {chr(byte): byte for byte in seen} | {
-        chr(256 + n): byte for n, byte in enumerate(others)
-    }
