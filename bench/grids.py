@@ -48,7 +48,7 @@ _GRIDS: dict[str, dict[str, list[str]]] = {
             "train.epochs=3 data.redraw_negatives=5 train.arguments.neftune_noise_alpha=5",
             "train.epochs=3 data.redraw_negatives=5 train.average_last=0.3",
         ],
-        "longer": ["train.epochs=6"],
+        "longer": ["train.epochs=6", "train.epochs=6 lora.dropout=0.15"],
         "levers": [
             "train.epochs=1 lora.rank=32 lora.alpha=32",
             "train.epochs=1 lora.init=pissa",
@@ -64,12 +64,12 @@ _GRIDS: dict[str, dict[str, list[str]]] = {
         "mix": [
             "data.unanswerable=0.3,0.5 train.epochs=3 train.learning_rate=2e-4",
             (
-                f"prompt.template={PROMPTS}/refuse-both-sides.jinja data.unanswerable=0.3,0.5 train.epochs=3 "
-                "train.learning_rate=2e-4"
+                f"prompt.template={PROMPTS}/refuse-each-passage.jinja data.unanswerable=0.3,0.5 "
+                "data.redraw_negatives=5 train.epochs=3 train.learning_rate=2e-4"
             ),
             (
-                f"prompt.template={PROMPTS}/refuse-both-sides.jinja data.unanswerable=0.5 train.epochs=3 "
-                "tuning=full train.learning_rate=2e-5,5e-5,1e-4"
+                f"prompt.template={PROMPTS}/refuse-each-passage.jinja data.unanswerable=0.5 "
+                "data.redraw_negatives=5 train.epochs=6 train.learning_rate=2e-4"
             ),
         ],
     },
