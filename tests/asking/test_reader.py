@@ -114,6 +114,16 @@ def test_an_answer_that_may_be_refused_is_not_streamed(tuned: Path) -> None:
     assert [*reader.stream("Who?", ["House 1 is green."])] == [answer.text]
 
 
+def test_an_answer_that_is_chosen_among_several_orders_comes_whole(tuned: Path) -> None:
+    reader, one = Reader.load(tuned, "evaluate.orders=2"), Reader.load(tuned)
+    passages = ["House 1 is green.", "Trees stand there."]
+    (answer,) = reader.ask(["Who?"], passages)
+    assert [*reader.stream("Who?", passages)] == [answer.text]
+    both = [*one.stream("Who?", passages)], [*one.stream("Who?", passages[::-1])]
+    assert answer.text in ["".join(pieces) for pieces in both]
+    assert max(map(len, both)) > 1
+
+
 def test_it_is_ragtune_s() -> None:
     assert ragtune.Reader is Reader
 

@@ -19,7 +19,7 @@ from ragtune.answering.cut import Cut
 from ragtune.answering.engine import EQUAL, IN_WORDS, PACKED, SINGLE, Way, fitting
 from ragtune.answering.fit import probe_generate, unfit
 from ragtune.answering.padded import choose_way, generate
-from ragtune.answering.prediction import Kept, Prediction, keeping
+from ragtune.answering.prediction import Kept, Prediction, keeping, refused_if_unsure
 from ragtune.answering.ragged import Heard, Ragged
 from ragtune.answering.shared import Answered, Ask, Batch, Row, Rows, Shared
 from ragtune.base.errors import RagtuneError, is_out_of_memory
@@ -32,7 +32,6 @@ from ragtune.model.fast.cache import Room
 from ragtune.model.fast.lora import drop_waiting
 from ragtune.model.fast.rope import lengths_forgotten
 from ragtune.model.hardware import free_gpu
-from ragtune.recipe.schema import Recipe
 
 Prompt = tuple[str, list[int]]
 """A qid and token ids."""
@@ -95,7 +94,7 @@ class Local:
             found = [*map(self._copies.read, found)]
         else:
             found = [replace(o, prediction=encoder.turn.answer(o.prediction)) for o in found]
-        return [_refused_if_unsure(one, encoder.recipe) for one in found]
+        return [refused_if_unsure(one, encoder.recipe) for one in found]
 
     def _copies_of(self, encoder: Encoder) -> None:
         """Have what answers can be copied, where that is asked for; the tokens' bytes are found once."""
@@ -296,12 +295,3 @@ def _prediction(
     text = tokenizer.decode(ids, skip_special_tokens=True)
     # Later decimals depend on what shares the batch.
     return Prediction(qid, text, ids, end is not None, round(math.exp(log_p), 4))
-
-
-def _refused_if_unsure(one: Prediction, recipe: Recipe) -> Prediction:
-    """The refusal in the place of an answer that is less probable than `evaluate.refuse_below`."""
-    least, refusal = recipe.evaluate.refuse_below, recipe.data.refusal
-    if least is None or refusal is None or one.probability is None or one.probability >= least:
-        return one
-    # Tokens and probability are the hidden answer's: the latter says nothing of these words.
-    return replace(one, prediction=refusal, source=None, probability=None, unsure=True)

@@ -18,6 +18,7 @@ from ragtune.answering.client import GOES_ON
 from ragtune.answering.endpoint import how_to_serve
 from ragtune.answering.engine import PACKED, Engine, Way
 from ragtune.answering.local import Local
+from ragtune.answering.orders import answer_in_orders
 from ragtune.answering.prediction import Prediction
 from ragtune.answering.ragged import Heard
 from ragtune.answering.server import Server
@@ -142,13 +143,15 @@ class Model:
     ) -> tuple[list[Prediction], float]:
         """The answers, in the order of the examples, and the seconds that they took.
 
-        `heard` is told the tokens of a single one; not of one that a server writes.
+        `heard` is told the tokens of a single one, with `evaluate.orders` of its first order; not of one that a
+        server writes.
         """
         with self._turn, tempfile.TemporaryDirectory(prefix="ragtune-ask-") as folder:
             start = time.monotonic()
             with self._asking(examples, which, heard) as engine:
-                found = engine.answer(
-                    self.context.encoder, examples, Path(folder) / "answers.jsonl", "answering"
+                partial = Path(folder) / "answers.jsonl"
+                found = answer_in_orders(
+                    engine, self.context.encoder, examples, partial, "answering"
                 )
             return found, time.monotonic() - start
 

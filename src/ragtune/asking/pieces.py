@@ -81,14 +81,15 @@ class _Text:
         self._tokenizer: PreTrainedTokenizerBase = encoder.tokenizer
         self._turn = encoder.turn
         self._copies = encoder.recipe.evaluate.copy
-        self._waits = encoder.recipe.evaluate.refuse_below is not None
+        evaluate = encoder.recipe.evaluate
+        self._waits = evaluate.refuse_below is not None or evaluate.orders > 1
         self._ids: list[int] = []
         self._cleans = not self._copies and bool(
             getattr(encoder.tokenizer, "clean_up_tokenization_spaces", False)
         )
 
     def add(self, token: int) -> str:
-        """What is new and sure; nothing where the whole answer may still be refused."""
+        """What is new and sure; nothing where another answer may still stand in its place."""
         self._ids.append(token)
         if self._waits or _BYTE.fullmatch(self._tokenizer.convert_ids_to_tokens(token) or ""):
             return ""

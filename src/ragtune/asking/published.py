@@ -43,7 +43,7 @@ _TAKEN = {
         "citations",
         "quote",
     ),
-    "evaluate": ("max_new_tokens", "copy", "refuse_below"),
+    "evaluate": ("max_new_tokens", "copy", "refuse_below", "orders"),
     "publish": ("format",),
 }
 """What is believed of a stranger's file: how the model is asked, and nothing of what runs here."""

@@ -142,6 +142,11 @@ class Evaluate(Section):
     refuse_below: float | None = Field(
         None, gt=0, le=1, description="a less probable answer becomes data.refusal"
     )
+    orders: int = Field(
+        1,
+        ge=1,
+        description="ask each question with its passages in so many orders; the most probable answer is given",
+    )
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="questions answered at a time"
     )
@@ -274,6 +279,16 @@ class Recipe(Section):
         if self.evaluate.copy and self.prompt.quote:
             raise ValueError(
                 "evaluate.copy can only write one span, and no answer behind the quote of prompt.quote"
+            )
+        if (orders := self.evaluate.orders) > self.data.max_passages:
+            raise ValueError(
+                f"evaluate.orders: {orders} needs as many passages, and data.max_passages is "
+                f"{self.data.max_passages}"
+            )
+        if orders > 1 and (self.prompt.citations or self.prompt.quote):
+            raise ValueError(
+                "evaluate.orders counts answers of one text, which prompt.citations and prompt.quote make "
+                "differ: each order has other numbers, and may have another quote"
             )
         return self
 

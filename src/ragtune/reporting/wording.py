@@ -166,8 +166,8 @@ def cell(text: object) -> str:
 
 
 NOT_COMPARABLE = (
-    "These are not comparable: the run's own answers were confined (evaluate.copy, evaluate.refuse_below), and "
-    "here the model writes freely."
+    "These are not comparable: the run's own answers were confined (evaluate.copy, evaluate.refuse_below) or "
+    "chosen among several (evaluate.orders), and here the model writes freely, with the passages in one order."
 )
 
 

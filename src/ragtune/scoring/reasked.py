@@ -38,8 +38,8 @@ class Reasked(TypedDict):
     difference: Figures
     """Paired: `again` less `own`."""
     confined: NotRequired[bool]
-    """Whether the run's own answers were confined (`evaluate.copy`, `evaluate.refuse_below`) and these were
-    written freely: what differs then says nothing of the model."""
+    """Whether the run's own answers were confined (`evaluate.copy`, `evaluate.refuse_below`) or chosen among
+    several (`evaluate.orders`), and these were written freely: what differs then says nothing of the model."""
 
 
 def reasked(
@@ -57,7 +57,7 @@ def reasked(
         examples: every question of the evaluation set.
         own: the run's answers, at least to the questions that were asked again.
         again: those to what was asked again.
-        freely: whether who was asked again writes freely, whatever the recipe confines answers to.
+        freely: whether who was asked again writes freely and once, whatever the recipe does with answers.
     """
     same = Answers({qid: own.texts[qid] for qid in again.texts}, name=own.name)
     found = compare_answers(recipe, examples, same, again)
@@ -74,7 +74,7 @@ def reasked(
         "again": found["intervals"]["after"],
         "difference": found["difference"],
     }
-    if freely and recipe.evaluate.confined:
+    if freely and (recipe.evaluate.confined or recipe.evaluate.orders > 1):
         result["confined"] = True
     return result
 

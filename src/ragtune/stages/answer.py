@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from ragtune.answering.endpoint import how_to_serve
 from ragtune.answering.engine import PACKED, Engine, Way, encode_prompts
 from ragtune.answering.local import Local, Share
+from ragtune.answering.orders import answer_in_orders
 from ragtune.answering.prediction import Prediction, write_predictions
 from ragtune.answering.server import Server
 from ragtune.answering.shared import Shared
@@ -88,7 +89,8 @@ def checkpoint(context: Context, out: Path, step: int) -> Facts:
     engine = _local(context, model, context.encoder, context.asked)
     engine.share = sharing(context, "checkpoint", step=step)
     title = f"answering (step {step})"
-    found = engine.answer(context.encoder, context.asked, out.with_name("answers.jsonl"), title)
+    partial = out.with_name("answers.jsonl")
+    found = answer_in_orders(engine, context.encoder, context.asked, partial, title)
     write_predictions(out / ANSWERS, found)
     return {"asked": asdict(engine.way)} if engine.way else {}
 
@@ -126,12 +128,12 @@ def ask(
     if context.remote:
         advice = how_to_serve(context.recipe, which, context.source.path, context.folder.path)
         engine: Engine = Server(context.recipe, which, advice)
-        found = engine.answer(encoder, examples, partial, title)
+        found = answer_in_orders(engine, encoder, examples, partial, title)
     else:
         with context.answering(which) as model:
             engine = _local(context, model, encoder, examples)
             engine.share = sharing(context, which)
-            found = engine.answer(encoder, examples, partial, title)
+            found = answer_in_orders(engine, encoder, examples, partial, title)
     write_predictions(out / ANSWERS, found)
     if context.remote:
         return found, {}

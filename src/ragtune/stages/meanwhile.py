@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ragtune.answering.engine import encode_prompts
 from ragtune.answering.local import Local, TooLittleMemoryError
+from ragtune.answering.orders import answer_in_orders
 from ragtune.base.errors import is_out_of_memory
 from ragtune.base.screen.console import warn
 from ragtune.base.stopping import Stopped, interrupted
@@ -61,12 +62,13 @@ def _cost(context: Context, answers: int) -> str:
 
 
 def _kept_for(context: Context) -> str:
-    """A name for what answers depend on beside the training: questions, their room, whether they are copied."""
+    """A name for what answers depend on beside the training: questions, their room, and how they are chosen."""
     proof = proof_of(context.folder, "questions")
     assert proof is not None  # the training needs it
     digest = proof.digest(stage_named("questions").content)
     evaluate = context.recipe.evaluate
-    return fingerprint([digest, evaluate.max_new_tokens, *(["copy"] * evaluate.copy)])[:10]
+    chosen = ["copy"] * evaluate.copy + [f"orders {evaluate.orders}"] * (evaluate.orders > 1)
+    return fingerprint([digest, evaluate.max_new_tokens, *chosen])[:10]
 
 
 @dataclass
@@ -96,8 +98,12 @@ class _Asker:
             self.engine = Local(model, longest, self.batch, self.cache_tokens)
             tell_way(self.context, self.engine)
         try:
-            found = self.engine.answer(
-                self.context.encoder, self.asked, self._partial(step), f"asking (step {step})"
+            found = answer_in_orders(
+                self.engine,
+                self.context.encoder,
+                self.asked,
+                self._partial(step),
+                f"asking (step {step})",
             )
         except Stopped:
             if interrupted():

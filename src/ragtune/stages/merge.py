@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ragtune.answering.local import Local
+from ragtune.answering.orders import answer_in_orders
 from ragtune.answering.prediction import Prediction, read_predictions, write_predictions
 from ragtune.base.screen.console import note
 from ragtune.base.text import one_or_many
@@ -69,7 +70,8 @@ def _as_many_as_needed(context: Context, engine: Local, partial: Path) -> list[P
     rest = [example for example in context.asked if example.qid not in qids]
 
     def ask(examples: Sequence[Example]) -> list[Prediction]:
-        return engine.answer(context.encoder, examples, partial, "answering (merged)")
+        title = "answering (merged)"
+        return answer_in_orders(engine, context.encoder, examples, partial, title)
 
     if rest:
         note(f"Of {len(context.asked):,} questions {len(first):,} are asked, drawn by the seed.")

@@ -23,7 +23,7 @@ from ragtune.store.sets import own_set
 _DATA = ("seed", "model.id", "model.revision", "data.", "prompt.", "evaluate.max_new_tokens")
 _TRAINED = (*_DATA, "tuning", "model.", "lora.", "train.")
 _ANSWERED = (*_DATA, "model.", "evaluate.limit", "evaluate.questions", "evaluate.copy", "evaluate.products",
-             "evaluate.refuse_below", "evaluate.batch_size", "evaluate.engine")  # fmt: skip
+             "evaluate.refuse_below", "evaluate.orders", "evaluate.batch_size", "evaluate.engine")  # fmt: skip
 _GENERAL = ("model.", "evaluate.products", "evaluate.general")
 _OTHER_QUESTIONS = ("data.eval",)
 LOGS = "samples_*.jsonl"

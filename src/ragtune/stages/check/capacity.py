@@ -130,7 +130,8 @@ def looks(look: Look) -> None:
         return
     count = min(train.eval_answers, questions)
     # A trained token is read once, and goes back through the model at twice the cost.
-    share = times * count * answer / (3 * steps * train.batch_size * sample)
+    answers = times * count * look.run.recipe.evaluate.orders
+    share = answers * answer / (3 * steps * train.batch_size * sample)
     words = f"{one_or_many(count, 'question')} at each of {one_or_many(times, 'look')}"
     if share > 1:
         look.warn(
