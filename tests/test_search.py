@@ -136,7 +136,7 @@ def test_figures_are_over_questions_and_seeds() -> None:
     assert [*search.over_seeds(scored)] == ["squad_em"]
 
 
-def test_what_quotes_is_not_asked_to_copy() -> None:
+def test_what_quotes_is_not_asked_to_copy_or_in_orders() -> None:
     plain, quoting = (
         load_recipe(ROOT / "recipes" / "refuse.yaml", [f"prompt.quote={quote}"])
         for quote in ("false", "true")
@@ -145,6 +145,10 @@ def test_what_quotes_is_not_asked_to_copy() -> None:
     assert search.ways_of(plain, 0.3)["both"] == ["evaluate.copy=true", "evaluate.refuse_below=0.3"]
     assert [*search.ways_of(quoting, 0.3)] == ["careful"]
     assert search.ways_of(quoting, None) == {}
+    wider = load_recipe(ROOT / "recipes" / "refuse.yaml", ["data.max_passages=3"])
+    ways = search.ways_of(wider, 0.3)
+    assert [*ways] == ["copied", "orders", "copied_orders", "careful", "both"]
+    assert ways["copied_orders"] == ["evaluate.copy=true", "evaluate.orders=3"]
 
 
 def test_a_command_that_fails_is_named_and_the_others_go_on(

@@ -14,6 +14,7 @@ from ragtune.answering.local import Local
 from ragtune.answering.orders import answer_in_orders, voted
 from ragtune.answering.prediction import Prediction
 from ragtune.answering.ragged import Ragged
+from ragtune.answering.server import Server
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example, Passage, parse_example
 from ragtune.data.select import shown_indices
@@ -21,6 +22,7 @@ from ragtune.data.spans import Source
 from ragtune.data.tokenizer import prepare_tokenizer
 from ragtune.recipe.load import load_recipe
 from tests.answering.families import family_model
+from tests.answering.test_server import Chat, chat, pauses  # noqa: F401 - fixtures
 from tests.conftest import make_records
 
 TITLE = "answering (before)"
@@ -180,6 +182,32 @@ def test_one_order_is_asked_as_ever(chatml_tokenizer: Any, tiny_recipe: dict[str
     assert engine.asked == asked
     assert engine.title == TITLE
     assert [one.qid for one in found] == [e.qid for e in asked]
+
+
+def test_of_a_server_most_answers_count(
+    tmp_path: Path,
+    chatml_tokenizer: Any,
+    tiny_recipe: dict[str, Any],
+    chat: Chat,  # noqa: F811
+) -> None:
+    there = {"engine": "openai", "endpoint": chat.endpoint, "served_before": "base"}
+    encoder = encoder_of(chatml_tokenizer, tiny_recipe, **there)
+    chat.says = lambda content: (
+        "first" if 0 < content.find("text 0") < content.find("text 1") else "other"
+    )
+    (three, two) = answer_in_orders(
+        Server(encoder.recipe, "before"), encoder, examples(3, 2), tmp_path / "a", TITLE
+    )
+    assert len(chat.asked) == 5
+    # Before text 1 stands text 0 in two of three orders, and in one of two: there the first order counts.
+    assert (three.prediction, two.prediction) == ("first", "first")
+    chat.says = lambda content: (
+        "last" if content.find("text 0") < content.find("text 2") else "other"
+    )
+    (three,) = answer_in_orders(
+        Server(encoder.recipe, "before"), encoder, examples(3), tmp_path / "b", TITLE
+    )
+    assert three == Prediction("q0", "other", [], stopped=True)
 
 
 @pytest.mark.parametrize("copy", [False, True])

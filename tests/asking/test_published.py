@@ -132,6 +132,16 @@ def test_a_stranger_s_settings_run_nothing(hub: Hub, run: Path, tmp_path: Path) 
     assert recipe.evaluate.engine == "local"
 
 
+def test_a_published_model_is_asked_in_as_many_orders_as_its_run(
+    tmp_path: Path, tuned: Path
+) -> None:
+    folder = Path(shutil.copytree(tuned / "merged", tmp_path / "sent"))
+    settings = yaml.safe_load((tuned / "recipe.yaml").read_text("utf-8"))
+    settings["evaluate"]["orders"] = 2
+    (folder / "ragtune.yaml").write_text(yaml.safe_dump(settings), "utf-8")
+    assert Reader.open(folder)._model.context.recipe.evaluate.orders == 2
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

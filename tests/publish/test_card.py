@@ -277,6 +277,15 @@ def test_without_an_evaluation(tiny_recipe: dict[str, Any]) -> None:
     assert "metric" not in rows(text)
 
 
+def test_answers_that_were_chosen_among_several_orders_are_said_to_be(
+    tiny_recipe: dict[str, Any],
+) -> None:
+    chosen = "Each of these answers was chosen by ragtune among 2"
+    assert chosen not in card(tiny_recipe)
+    tiny_recipe["evaluate"]["orders"] = 2
+    assert chosen in card(tiny_recipe)
+
+
 def test_the_merged_models_score(tiny_recipe: dict[str, Any]) -> None:
     text = card(tiny_recipe, summary={"merge": MERGE})
     assert (

@@ -129,10 +129,11 @@ def test_what_some_answers_say_of_all(tiny_recipe: dict[str, Any], examples: lis
     assert "asked again" not in asked_again("The merged model", whole)
 
 
-def test_free_answers_against_confined_ones_are_not_comparable(
-    tiny_recipe: dict[str, Any], examples: list[Example]
+@pytest.mark.parametrize("how", [{"copy": True}, {"orders": 2}])
+def test_free_answers_against_confined_or_chosen_ones_are_not_comparable(
+    tiny_recipe: dict[str, Any], examples: list[Example], how: dict[str, Any]
 ) -> None:
-    tiny_recipe["evaluate"]["copy"] = True
+    tiny_recipe["evaluate"] |= how
     recipe = load_recipe(tiny_recipe)
     own = Answers({e.qid: e.answers[0] for e in examples})
     free = Answers(dict.fromkeys(own.texts, "x"))
@@ -141,6 +142,4 @@ def test_free_answers_against_confined_ones_are_not_comparable(
     said = asked_again("The GGUF file", found)
     assert said.startswith("The GGUF file gives 100 of 100 answers otherwise")
     assert "not comparable: the run's own answers were confined" in said
-    assert is_other(
-        reasked(recipe, examples, own, free)
-    )  # a merged model is confined as the run was
+    assert is_other(reasked(recipe, examples, own, free))  # a merged model is asked as the run was

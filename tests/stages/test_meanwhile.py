@@ -206,6 +206,11 @@ def test_the_recipe_says_what_it_needs(tiny_recipe: dict[str, Any], tmp_path: Pa
     [
         (["eval_every=4", "eval_answers=6"], "ok", "6 questions at each of 2 looks: about 13 %"),
         (
+            ["eval_every=4", "eval_answers=6", "evaluate.orders=2"],
+            "ok",
+            "at each of 2 looks: about 26 %",
+        ),
+        (
             ["eval_every=1", "eval_answers=99", "batch_size=1"],
             "warning",
             "computes about 3.4 times",
@@ -216,9 +221,8 @@ def test_the_recipe_says_what_it_needs(tiny_recipe: dict[str, Any], tmp_path: Pa
 def test_check_says_what_answers_cost(
     tiny_recipe: dict[str, Any], tmp_path: Path, settings: list[str], level: str, said: str
 ) -> None:
-    page = ragtune.check(
-        tiny_recipe, *(f"train.{one}" for one in settings), run_dir=tmp_path / "run"
-    )
+    changes = [one if "." in one else f"train.{one}" for one in settings]
+    page = ragtune.check(tiny_recipe, *changes, run_dir=tmp_path / "run")
     (one,) = (one for one in page if one["name"] == "eval_answers")
     assert (one["level"], said in one["message"]) == (level, True), one
     assert bool(one["advice"]) == (level == "warning")

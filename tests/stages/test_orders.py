@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import ragtune
-from ragtune.answering.prediction import read_partial, read_predictions
+from ragtune.answering.local import Local
+from ragtune.answering.prediction import Prediction, read_partial, read_predictions
 from ragtune.base.errors import UsageError
 from ragtune.data.prepare import load_examples
 from ragtune.stages.context import Context
@@ -19,14 +20,25 @@ SET = Path("eval") / "eval"
 
 
 def test_every_answer_of_a_run_is_chosen_among_its_orders(
-    tiny_recipe: dict[str, Any], tmp_path: Path
+    tiny_recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before, while it trains, after, merged, of a checkpoint, and with other passages; `ask` does the same."""
     run = tmp_path / "run"
     tiny_recipe["evaluate"] |= {"orders": 2, "max_new_tokens": 1}  # of one token it is surer
+    titles = set()
+    plain = Local.answer
+
+    def noted(self: Local, *asked: Any) -> list[Prediction]:
+        titles.add(asked[-1])
+        return plain(self, *asked)
+
+    monkeypatch.setattr(Local, "answer", noted)
     ragtune.run(tiny_recipe, "train.eval_every=4", "train.eval_answers=4", run_dir=run)
     ragtune.controls(run)
     ragtune.evaluate(run, checkpoint=4)
+    every = ("before", "asking (step 4)", "asking (step 8)", "after", "merged", "step 4")
+    asked = {one if "asking" in one else f"answering ({one})" for one in every}
+    assert titles == {f"{one} in 2 orders" for one in asked}
     examples = load_examples(run / SET / "questions" / "eval.jsonl")
     qids = [e.qid for e in examples]
     found = {}
@@ -35,8 +47,8 @@ def test_every_answer_of_a_run_is_chosen_among_its_orders(
         assert [one.qid for one in found[place]] == qids
     context = Context(run)
     (kept,) = checkpoints_of(context.folder, context.recipe).glob("answers-*/4.jsonl")
-    asked = [one.qid.partition("/") for one in read_partial(kept)]
-    assert sorted(order for order, _, _ in asked) == ["0"] * 4 + ["1"] * 4
+    orders = [one.qid.partition("/")[0] for one in read_partial(kept)]
+    assert sorted(orders) == ["0"] * 4 + ["1"] * 4
     shown = read_predictions(run / SET / "controls-after" / "predictions.jsonl")
     assert {one.qid.rpartition("/")[2] for one in shown} == {*qids}
     # The positive in either place: the two orders of the one are those of the other.
