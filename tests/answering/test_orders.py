@@ -15,7 +15,7 @@ from ragtune.answering.orders import answer_in_orders, voted
 from ragtune.answering.prediction import Prediction
 from ragtune.answering.ragged import Ragged
 from ragtune.answering.server import Server
-from ragtune.data.encode import Encoder
+from ragtune.data.encode import EncodedPrompt, Encoder
 from ragtune.data.example import Example, Passage, parse_example
 from ragtune.data.select import shown_indices
 from ragtune.data.spans import Source
@@ -94,6 +94,7 @@ class Standin:
         self.sure = sure
         """Of the answers to one question, in their orders."""
         self.asked: list[Example] = []
+        self.prompts: list[EncodedPrompt | None] = []
         self.title = ""
         self.below: float | None = None
 
@@ -101,6 +102,7 @@ class Standin:
         self, encoder: Encoder, examples: Sequence[Example], partial: Path, title: str
     ) -> list[Prediction]:
         self.asked, self.title = list(examples), title
+        self.prompts = encoder.prompts(examples)
         self.below = encoder.recipe.evaluate.refuse_below
         assert partial.name == "a"
         found = []
@@ -157,6 +159,10 @@ def test_what_is_left_of_a_long_prompt_is_what_every_order_shows(
     engine = Standin(0.1, 0.6)
     answer_in_orders(engine, encoder, [example], Path("a"), TITLE)
     assert [len(one.passages) for one in engine.asked] == [2, 2]
+    cut, first = encoder.prompt(example), engine.prompts[0]
+    assert cut
+    assert first
+    assert first.ids == cut.ids  # the first order is the passages as they are
     assert long not in {p for one in engine.asked for p in one.passages}
 
 

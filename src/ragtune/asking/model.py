@@ -143,8 +143,8 @@ class Model:
     ) -> tuple[list[Prediction], float]:
         """The answers, in the order of the examples, and the seconds that they took.
 
-        `heard` is told the tokens of a single one, with `evaluate.orders` of its first order; not of one that a
-        server writes.
+        `heard` is told the tokens of a single one, with `evaluate.orders` those of one order or of each; not of
+        one that a server writes.
         """
         with self._turn, tempfile.TemporaryDirectory(prefix="ragtune-ask-") as folder:
             start = time.monotonic()
