@@ -103,7 +103,12 @@ BEGIN = {
     "refuser": (
         "refuse.yaml",
         "squad2_rag",
-        ["data.unanswerable_from=real", "prompt.chat_template=plain", "publish.format=merged"],
+        [
+            "data.unanswerable_from=real",
+            "prompt.chat_template=plain",
+            "publish.format=merged",
+            "evaluate.orders=3",  # what is agreed on by several orders is surer: the threshold is for these
+        ],
     ),
 }
 """The recipe, the data, and what is changed besides."""

@@ -7,7 +7,7 @@ point is a sweep (`ragtune sweep`), which is chosen by training questions held a
 look at the evaluation set. A recipe that no later stage betters stays the best, a stage that is left out is
 passed over, and a point that fails is named, while the others count. `levers` is only looked at. `dev` trains
 the best recipe on all training data, with three seeds, and asks the evaluation set, also with answers that
-are only copied, or chosen among those to three orders of the passages; `places` asks it with other passages
+are only copied, or chosen among those in three orders of the passages; `places` asks it with other passages
 (the positive's place). `refuser` is the same for a reader that refuses, which is chosen by CRAG's score where
 at least half of what has an answer is answered, below a threshold that is chosen on the same held questions.
 
@@ -204,12 +204,12 @@ class Search:
 def ways_of(recipe: Recipe, below: float | None) -> dict[str, list[str]]:
     """Other ways to answer, by their names; what quotes before it answers can do but one.
 
-    `below` was chosen for answers in one order: those of several have other probabilities.
+    `below` was chosen for the recipe's own number of orders: with another, probabilities are others.
     """
     ways, careful = {}, [f"evaluate.refuse_below={below}"]
     if not recipe.prompt.quote:
         ways["copied"] = ["evaluate.copy=true"]
-        if recipe.data.max_passages >= ORDERS:
+        if recipe.data.max_passages >= ORDERS and recipe.evaluate.orders == 1:
             ways["orders"] = [f"evaluate.orders={ORDERS}"]
             ways["copied_orders"] = [*ways["copied"], *ways["orders"]]
     if below is not None:

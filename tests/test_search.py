@@ -149,6 +149,10 @@ def test_what_quotes_is_not_asked_to_copy_or_in_orders() -> None:
     ways = search.ways_of(wider, 0.3)
     assert [*ways] == ["copied", "orders", "copied_orders", "careful", "both"]
     assert ways["copied_orders"] == ["evaluate.copy=true", "evaluate.orders=3"]
+    turned = load_recipe(
+        ROOT / "recipes" / "refuse.yaml", ["data.max_passages=3", "evaluate.orders=3"]
+    )
+    assert [*search.ways_of(turned, 0.3)] == ["copied", "careful", "both"]
 
 
 def test_a_command_that_fails_is_named_and_the_others_go_on(
