@@ -186,6 +186,23 @@ def test_what_needs_no_probe_gets_none(
     assert way.reason.endswith(why)
 
 
+def test_a_question_in_several_orders_is_asked_as_the_first_one_was(
+    tmp_path: Path, chatml_tokenizer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever asks one after the other waits for no trial again, and reads the reason once."""
+    engine = local.Local(family_model("gemma2"), NEW_TOKENS, batch_size=4)
+    for question in range(3):
+        # Longer ones each time.
+        asked = prompts(tuple(range(9 + 3 * question, 12 + 3 * question)))
+        found = engine.complete(asked, chatml_tokenizer, STOP, tmp_path / str(question), "asking")
+        assert [p.token_ids for p in found] == alone("gemma2", asked)
+    assert engine.way
+    assert engine.way.how == SINGLE
+    assert capsys.readouterr().out.count("Answers through transformers' generate") == 1
+    engine.complete(prompts(), chatml_tokenizer, STOP, tmp_path / "many", "asking")
+    assert engine.way.how == PADDED  # of many it is tried
+
+
 def test_no_memory_for_the_probe(
     tmp_path: Path, chatml_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ from ragtune.answering.copying import Copies, Copying
 from ragtune.answering.cut import Cut
 from ragtune.answering.engine import EQUAL, IN_WORDS, PACKED, SINGLE, Way, fitting
 from ragtune.answering.fit import probe_generate, unfit
-from ragtune.answering.padded import choose_way, generate
+from ragtune.answering.padded import WORTH_A_PROBE, choose_way, generate
 from ragtune.answering.prediction import Kept, Prediction, keeping, refused_if_unsure
 from ragtune.answering.ragged import Heard, Ragged
 from ragtune.answering.shared import Answered, Ask, Batch, Row, Rows, Shared
@@ -212,8 +212,8 @@ class Local:
 
     def _choose(self, settings: GenerationConfig, prompts: Sequence[list[int]]) -> None:
         """Choose the way, unless prompts as short and as long as these were asked so before."""
-        if self.way and self.way.how == SINGLE and len(prompts) == 1:
-            return  # alone each gets its own answer
+        if self.way and self.way.how == SINGLE and len(prompts) < WORTH_A_PROBE:
+            return  # alone each gets its own answer, and so few are asked alone
         shortest, longest = min(map(len, prompts)), max(map(len, prompts))
         if self.way and self.way.how == PACKED and self._tried:
             least, most = self._tried

@@ -33,7 +33,8 @@ from ragtune.model.hardware import autocast, free_gpu
 from ragtune.model.spread import is_spread
 
 _STEPS = 3  # the last position of the prompt, and two cached steps
-_WORTH_A_PROBE = 8  # prompts: the probe reads as much as about that many
+WORTH_A_PROBE = 8
+"""Prompts: the probe reads as much as about that many."""
 
 
 def generate(
@@ -137,8 +138,8 @@ def choose_way(
     """
     if most == 1:
         return Way(SINGLE, "a batch holds one question")
-    if len(prompts) < _WORTH_A_PROBE:
-        return Way(SINGLE, f"there are fewer than {_WORTH_A_PROBE} of them")
+    if len(prompts) < WORTH_A_PROBE:
+        return Way(SINGLE, f"there are fewer than {WORTH_A_PROBE} of them")
     try:
         return _Trial(model, settings).way(prompts, most)
     except (torch.OutOfMemoryError, RuntimeError) as error:
