@@ -264,6 +264,10 @@ def test_answers_between_steps_leave_the_optimizer_its_room(
     assert moments > 1
     assert moments < plan.memory["asking"] < plan.memory["evaluation"] + moments
     assert f"between steps {plan.memory['asking']:.1f} GiB" in describe(plan, 16)[2]
+    thrice = plan_for(38, *looks, "evaluate.orders=3", "data.max_passages=3")
+    more = plan_for(38, *looks, "train.eval_answers=120")
+    assert thrice.memory["asking"] > plan.memory["asking"]
+    assert abs(thrice.memory["asking"] - more.memory["asking"]) < 0.2  # the longest count thrice
     monkeypatch.setattr(planning, "available", lambda _: 20 * GIB)
     recipe, prompts = notebook(*looks), lengths(637)
     (_, after), (_, between) = (

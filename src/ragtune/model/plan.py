@@ -142,7 +142,7 @@ def make_plan(
     question = max(prompts, default=0) + recipe.evaluate.max_new_tokens
     estimate, samples = choose_rows(recipe, base, steps, question, budget, ranks)
     tokens, trained = row_size(steps, samples)
-    batch, cache_tokens, used = _answers(recipe, estimate, prompts, budget)
+    batch, cache_tokens, used, answering = _answers(recipe, estimate, prompts, budget)
     peaks = {
         "available": budget / SPARE,
         "weights": estimate.weights,
@@ -153,7 +153,7 @@ def make_plan(
         "working": estimate.working(tokens, trained),
         "training": estimate.training(tokens, trained, -(-recipe.train.batch_size // samples)),
         "cache": used * estimate.cached_token,
-        "evaluation": estimate.evaluation(used, min(batch, len(prompts))),
+        "evaluation": answering,
         **_between_steps(recipe, estimate, prompts, budget),
     }
     return dataclasses.replace(
@@ -279,8 +279,8 @@ def estimate_of(recipe: Recipe, hardware: Hardware, config: PreTrainedConfig) ->
 
 def _answers(
     recipe: Recipe, estimate: Estimate, prompts: Sequence[int], budget: float
-) -> tuple[int, int, int]:
-    """Questions at a time, cache positions at a time, and those that the first batch takes."""
+) -> tuple[int, int, int, float]:
+    """Questions at a time, cache positions at a time, those that the first batch takes, and its peak."""
     new = recipe.evaluate.max_new_tokens
     batch = _batch(recipe, GPU_EVALUATION_BATCH)
     longest = max(prompts, default=0) + new
@@ -288,8 +288,9 @@ def _answers(
     row = prefill_tokens(estimate.shape.parameters)
     reading = estimate.evaluation(row, batch) - row * estimate.cached_token
     positions = max(longest, int((budget - reading) // estimate.cached_token))
-    used = min(batch, len(prompts), max(1, positions // longest)) * longest
-    return batch, positions, used
+    asked = min(batch, len(prompts) * recipe.evaluate.orders)
+    used = min(asked, max(1, positions // longest)) * longest
+    return batch, positions, used, estimate.evaluation(used, asked)
 
 
 def _between_steps(
@@ -301,8 +302,7 @@ def _between_steps(
     asked = sorted(prompts, reverse=True)[: recipe.train.eval_answers]
     # A whole model's weights are in float32 meanwhile.
     beside = estimate.moments + (estimate.adapter if recipe.full else 0)
-    batch, _, used = _answers(recipe, estimate, asked, budget - beside)
-    return {"asking": beside + estimate.evaluation(used, min(batch, len(asked)))}
+    return {"asking": beside + _answers(recipe, estimate, asked, budget - beside)[-1]}
 
 
 def describe(plan: Plan, batch_size: int) -> list[str]:
