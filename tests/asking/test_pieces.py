@@ -27,7 +27,7 @@ def byte_level() -> Any:
     return build_tokenizer(specials={"eos_token": "</s>", "pad_token": "</s>"})
 
 
-def sentence_piece() -> Any:
+def sentence_piece(*more: str) -> Any:
     """As SentencePiece with bytes for letters that it doesn't know: a blank before every word."""
     words = [
         "<unk>",
@@ -40,6 +40,7 @@ def sentence_piece() -> Any:
         "富",
         "士",
         "山",
+        *more,
     ]
     inner = Tokenizer(
         models.BPE({w: i for i, w in enumerate(words)}, [], unk_token="<unk>", byte_fallback=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -116,6 +117,83 @@ def test_every_answer_that_stands_in_a_passage_can_be_given(
     text, source = one.read(ids, [*enumerate(texts)], stopped=True)
     assert text == answer
     assert source is not None
+
+
+ACROSS = (
+    ".",
+    "\n",
+    "▁▁",
+    "▁a",
+    "▁ab",
+    "\n▁",
+    "\n▁a",
+    "\na",
+    "ab",
+    "b▁a",
+    "a▁",
+    "▁a▁b",
+    "b.",
+    ".▁",
+    ".\n",
+    "▁.",
+)
+"""Tokens that hold a blank and what stands behind it, or before it."""
+
+
+def allowed(texts: Sequence[str], leads: set[str], refusal: str | None) -> set[str]:
+    """What may be written before the closing: by looking at every span of every text."""
+    found = {refusal} if refusal else set[str]()
+    for text in texts:
+        for start, end in itertools.combinations(range(len(text) + 1), 2):
+            span, borders = text[start:end], (i for i in (start, end) if 0 < i < len(text))
+            inside = any(text[i - 1 : i + 1].isalpha() for i in borders)
+            if span == span.strip() and not inside:
+                found.add(span)
+    return {lead + span for lead in leads for span in found}
+
+
+def cuts(text: str, tokens: Mapping[str, int]) -> Iterator[tuple[int, ...]]:
+    """Every way to write a text by tokens."""
+    if not text:
+        yield ()
+    for token, i in tokens.items():
+        if text.startswith(token):
+            yield from ((i, *rest) for rest in cuts(text[len(token) :], tokens))
+
+
+def ways(paths: Paths, node: int, tokens: Collection[int]) -> Iterator[tuple[int, ...]]:
+    """Every way of these tokens from a node to an end."""
+    if node in paths.last:
+        yield ()
+    for start, token, end in zip(paths.starts, paths.tokens, paths.ends, strict=True):
+        if start == node and token in tokens:
+            yield from ((token, *rest) for rest in ways(paths, end, tokens))
+
+
+@pytest.mark.parametrize("refusal", [None, "b a"])
+@pytest.mark.parametrize(
+    ("lead", "closing"),
+    [("", ""), (" ", "."), ("\n ", ""), ("  ", ".\n"), (" \n", "?"), ("b ", "")],
+)
+def test_the_ways_are_those_to_write_what_may_be_said_and_no_others(
+    lead: str, closing: str, refusal: str | None
+) -> None:
+    made = sentence_piece(*ACROSS)
+    ids = {token.replace("▁", " "): i for token, i in made.get_vocab().items()}
+    # No token is a "b" alone, so that not every place goes on.
+    control = frozenset(special_ids(made)) | {ids.pop("b"), ids["<0x62>"]}
+    one = Spans(made, Turn(0, lead, closing, "", (False, False)), control, refusal)
+    # Of the tokens that are bytes one alone is looked at: by all of them there would be too many ways.
+    tokens = {token: i for token, i in ids.items() if {*token} <= {*"ab.\n "}} | {
+        "?": ids["<0x3F>"]
+    }
+    for texts in ([], [" "], ["ab"], ["a b.", "a"], [" ab a\nb"]):
+        paths = one.paths(texts)
+        assert {*paths.first, *paths.ends} <= {*paths.last, *paths.starts}  # each goes on
+        found = {way for node in paths.first for way in ways(paths, node, tokens.values())}
+        said, ends = allowed(texts, {"", " ", lead}, refusal), [*cuts(closing, tokens)]
+        expected = {(*cut, *end) for text in said for cut in cuts(text, tokens) for end in ends}
+        assert found == (expected or {()})
 
 
 def test_neither_a_part_of_a_word_nor_one_of_a_number() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,8 +62,7 @@ def voted(answers: Sequence[Prediction]) -> Prediction:
 def _weight(answers: Sequence[Prediction]) -> float:
     """How much answers of the same text count; where nobody says how probable they are, each is one."""
     # Rounded as they are: sums that are equal but for their last bits are a tie.
-    sure = (1.0 if one.probability is None else one.probability for one in answers)
-    return round(math.fsum(sure), 4)
+    return round(sum(1.0 if one.probability is None else one.probability for one in answers), 4)
 
 
 def _turned(
