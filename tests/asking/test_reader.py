@@ -230,12 +230,13 @@ def test_a_server_s_failure_promises_nothing_that_asking_does_not_keep(
 def test_a_model_that_is_asked_through_generate_streams_too(
     reader: Reader, tuned: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    asked = [(f"What colour is house {n}?", [f"House {n} is green."]) for n in range(3)]
+    expected = [reader.ask([question], passages)[0].text for question, passages in asked]
     monkeypatch.setattr(local, "unfit", lambda *_, **__: "it is tried")
     other = Reader.load(tuned)
-    for number in range(3):
-        question, passages = f"What colour is house {number}?", [f"House {number} is green."]
+    for (question, passages), answer in zip(asked, expected, strict=True):
         pieces = [*other.stream(question, passages)]
-        assert "".join(pieces) == reader.ask([question], passages)[0].text
+        assert "".join(pieces) == answer
         assert len(pieces) > 1
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("Answers through transformers' generate") == 1
