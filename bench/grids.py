@@ -107,7 +107,7 @@ BEGIN = {
             "data.unanswerable_from=real",
             "prompt.chat_template=plain",
             "publish.format=merged",
-            "evaluate.orders=3",  # what is agreed on by several orders is surer: the threshold is for these
+            "evaluate.orders=3",  # the threshold is chosen for what is said in several
         ],
     ),
 }

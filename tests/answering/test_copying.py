@@ -14,6 +14,7 @@ import torch
 from ragtune.answering.copying import Copying
 from ragtune.answering.engine import PACKED, PADDED, SINGLE
 from ragtune.answering.local import Local
+from ragtune.answering.orders import answer_in_orders
 from ragtune.answering.prediction import Prediction, read_predictions, write_predictions
 from ragtune.answering.shared import Shared
 from ragtune.data.encode import Encoder
@@ -50,7 +51,7 @@ def ask(
     model: Any, encoder: Encoder, partial: Path, asked: list[Example], batch: int = 4
 ) -> tuple[list[Prediction], str]:
     engine = Local(model, encoder.recipe.evaluate.max_new_tokens, batch)
-    found = engine.answer(encoder, asked, partial, "answering")
+    found = answer_in_orders(engine, encoder, asked, partial, "answering")
     assert engine.way
     return found, engine.way.how
 
@@ -209,6 +210,8 @@ def test_an_answer_that_is_less_probable_is_refused(
     careful = encoder_of(
         chatml_tokenizer, tiny_recipe, copy=False, max_new_tokens=1, refuse_below=sure[2]
     )
+    # An engine says what the model gave: of several orders no answer is refused by itself.
+    assert Local(model, 1, 2).answer(careful, asked, tmp_path / "c", "answering") == found
     for one, other in zip(found, ask(model, careful, tmp_path / "b", asked)[0], strict=True):
         unsure = (one.probability or 0.0) < sure[2]
         # What the model gave to the hidden answer says nothing of the refusal.

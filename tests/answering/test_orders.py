@@ -92,14 +92,12 @@ class Standin:
         self.asked: list[Example] = []
         self.prompts: list[EncodedPrompt | None] = []
         self.title = ""
-        self.below: float | None = None
 
     def answer(
         self, encoder: Encoder, examples: Sequence[Example], partial: Path, title: str
     ) -> list[Prediction]:
         self.asked, self.title = list(examples), title
         self.prompts = encoder.prompts(examples)
-        self.below = encoder.recipe.evaluate.refuse_below
         assert partial.name == "a"
         found = []
         for one in examples:
@@ -167,9 +165,7 @@ def test_the_threshold_looks_at_the_answer_that_is_given(
 ) -> None:
     encoder = encoder_of(chatml_tokenizer, tiny_recipe, refuse_below=0.3)
     asked = examples(3, 2)
-    engine = Standin(0.2, 0.7, 0.1)
-    surest, other = answer_in_orders(engine, encoder, asked, Path("a"), TITLE)
-    assert engine.below is None  # no order's answer is refused by itself
+    surest, other = answer_in_orders(Standin(0.2, 0.7, 0.1), encoder, asked, Path("a"), TITLE)
     # 0.7 of three orders is below it, and 0.7 of two is not.
     assert (surest.prediction, surest.unsure, surest.probability) == ("No answer", True, None)
     assert surest.source is None

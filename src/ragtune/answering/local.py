@@ -19,7 +19,7 @@ from ragtune.answering.cut import Cut
 from ragtune.answering.engine import EQUAL, IN_WORDS, PACKED, SINGLE, Way, fitting
 from ragtune.answering.fit import probe_generate, unfit
 from ragtune.answering.padded import WORTH_A_PROBE, choose_way, generate
-from ragtune.answering.prediction import Kept, Prediction, keeping, refused_if_unsure
+from ragtune.answering.prediction import Kept, Prediction, keeping
 from ragtune.answering.ragged import Heard, Ragged
 from ragtune.answering.shared import Answered, Ask, Batch, Row, Rows, Shared
 from ragtune.base.errors import RagtuneError, is_out_of_memory
@@ -91,10 +91,8 @@ class Local:
             self._copies.shown = {e.qid: encoder.kept(e, prompt) for e, prompt in asked}
         found = self.complete(prompts, encoder.tokenizer, encoder.stop_id, partial, title)
         if self._copies:
-            found = [*map(self._copies.read, found)]
-        else:
-            found = [replace(o, prediction=encoder.turn.answer(o.prediction)) for o in found]
-        return [refused_if_unsure(one, encoder.recipe) for one in found]
+            return [*map(self._copies.read, found)]
+        return [replace(o, prediction=encoder.turn.answer(o.prediction)) for o in found]
 
     def _copies_of(self, encoder: Encoder) -> None:
         """Have what answers can be copied, where that is asked for; the tokens' bytes are found once."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ragtune.answering.engine import Engine, fitting
-from ragtune.answering.prediction import Prediction, refused_if_unsure
+from ragtune.answering.prediction import Prediction
 from ragtune.data.encode import EncodedPrompt, Encoder
 from ragtune.data.example import Example
+from ragtune.recipe.schema import Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +33,26 @@ def answer_in_orders(
     `evaluate.refuse_below` looks at the answer that is given. Arguments, and what it raises, as of
     `Engine.answer`.
     """
-    recipe = encoder.recipe
-    orders = recipe.evaluate.orders
-    if orders == 1:
-        return engine.answer(encoder, examples, partial, title)
+    if encoder.recipe.evaluate.orders == 1:
+        found = engine.answer(encoder, examples, partial, title)
+    else:
+        found = _chosen(engine, encoder, examples, partial, title)
+    return [_refused_if_unsure(one, encoder.recipe) for one in found]
+
+
+def _chosen(
+    engine: Engine, encoder: Encoder, examples: Sequence[Example], partial: Path, title: str
+) -> list[Prediction]:
+    orders = encoder.recipe.evaluate.orders
     turned = [_turned(encoder, *one, orders) for one in fitting(encoder, examples)]
     asked = [one.example for each in turned for one in each]
+    # Their passages are chosen already, and stand in their order.
     said = f"{title} in {orders} orders"
-    answers = iter(engine.answer(_as_they_are(encoder), asked, partial, said))
+    answers = iter(engine.answer(encoder.showing_all(), asked, partial, said))
     found = []
     for example, each in zip(examples, turned, strict=True):
-        given = voted([_turned_back(next(answers), one.indices) for one in each])
-        found.append(refused_if_unsure(replace(given, qid=example.qid), recipe))
+        best = voted([_turned_back(next(answers), one.indices) for one in each])
+        found.append(replace(best, qid=example.qid))
     return found
 
 
@@ -91,9 +100,10 @@ def _turned_back(one: Prediction, indices: Sequence[int]) -> Prediction:
     return replace(one, source=replace(one.source, passage=indices[one.source.passage]))
 
 
-def _as_they_are(encoder: Encoder) -> Encoder:
-    """An encoder that neither chooses passages nor orders them, for answers none of which is refused yet."""
-    plain = encoder.showing_all()
-    evaluate = plain.recipe.evaluate.model_copy(update={"refuse_below": None})
-    plain.recipe = plain.recipe.model_copy(update={"evaluate": evaluate})
-    return plain
+def _refused_if_unsure(one: Prediction, recipe: Recipe) -> Prediction:
+    """The refusal in the place of an answer that is less probable than `evaluate.refuse_below`."""
+    least, refusal = recipe.evaluate.refuse_below, recipe.data.refusal
+    if least is None or refusal is None or one.probability is None or one.probability >= least:
+        return one
+    # Tokens and probability are the hidden answer's: the latter says nothing of these words.
+    return replace(one, prediction=refusal, source=None, probability=None, unsure=True)

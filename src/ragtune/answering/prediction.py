@@ -6,7 +6,7 @@ import contextlib
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,7 +17,6 @@ from ragtune.base.screen.console import note, warn
 from ragtune.base.screen.progress import progress
 from ragtune.base.text import one_or_many
 from ragtune.data.spans import Source
-from ragtune.recipe.schema import Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +40,6 @@ class Prediction:
         """What a line of a file says; those of older versions say less."""
         source = row.get("source")
         return Prediction(**{**row, "source": Source(**source) if source else None})
-
-
-def refused_if_unsure(one: Prediction, recipe: Recipe) -> Prediction:
-    """The refusal in the place of an answer that is less probable than `evaluate.refuse_below`."""
-    least, refusal = recipe.evaluate.refuse_below, recipe.data.refusal
-    if least is None or refusal is None or one.probability is None or one.probability >= least:
-        return one
-    # Tokens and probability are the hidden answer's: the latter says nothing of these words.
-    return replace(one, prediction=refusal, source=None, probability=None, unsure=True)
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:

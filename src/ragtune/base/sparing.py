@@ -42,13 +42,13 @@ def import_ahead() -> None:
     """
     thread = threading.Thread(target=_import, name=f"importing {_SPARED}")
     thread.start()
-    _ahead[:] = [thread]
+    _ahead.append(thread)
 
 
 def await_import() -> None:
     """Wait for what was begun: of parts of torch that both import, threads could find each other's halves."""
-    for thread in [*_ahead]:  # it stays there: several may wait
-        thread.join()
+    while _ahead:
+        _ahead.pop().join()
 
 
 def _import() -> None:

@@ -73,8 +73,7 @@ class Spans:
     ) -> None:
         self.refusal = refusal and refusal.strip()
         self._closing = turn.closing
-        self._bytes = bytes_of(tokenizer, control)
-        self.tokens = Tokens.of(self._bytes)
+        self.tokens = Tokens(bytes_of(tokenizer, control))
         self._leads = sorted({lead.encode() for lead in (" ", turn.lead) if lead})
         self.behind = {
             (rest := lead[place:]): self.tokens.behind(rest)
@@ -111,7 +110,7 @@ class Spans:
             shown: the passages.
             stopped: whether the answer ended by itself.
         """
-        written = b"".join(self._bytes[i] for i in ids).decode("utf-8", "ignore").lstrip()
+        written = b"".join(self.tokens.written[i] for i in ids).decode("utf-8", "ignore").lstrip()
         closing = self._closing
         for count in (len(closing),) if stopped else range(len(closing), -1, -1):
             text = written.removesuffix(closing[:count]).rstrip()

@@ -19,26 +19,20 @@ _BLANK = "▁"
 
 
 class Tokens:
-    """Ids of tokens by their bytes.
+    """Tokens by their bytes.
 
     Args:
-        ids: of all tokens; some may have the same bytes.
+        written: the bytes of each id; some may have the same.
     """
 
-    def __init__(self, ids: Mapping[bytes, list[int]]) -> None:
-        self._ids = ids
+    def __init__(self, written: Mapping[int, bytes]) -> None:
+        self.written = written
+        self._ids: dict[bytes, list[int]] = defaultdict(list)
         lengths: dict[int, set[int]] = defaultdict(set)
-        for data in ids:
+        for i, data in written.items():
+            self._ids[data].append(i)
             lengths[data[0]].add(len(data))
         self._lengths = {byte: sorted(found) for byte, found in lengths.items()}
-
-    @staticmethod
-    def of(written: Mapping[int, bytes]) -> Tokens:
-        """Those whose bytes `bytes_of` says."""
-        ids: dict[bytes, list[int]] = defaultdict(list)
-        for i, data in written.items():
-            ids[data].append(i)
-        return Tokens(ids)
 
     def at(self, data: bytes, place: int) -> list[tuple[int, list[int]]]:
         """How many bytes tokens have that stand at a place of some bytes, and which these are."""
@@ -53,13 +47,13 @@ class Tokens:
         ]
 
     def __bool__(self) -> bool:
-        return bool(self._ids)
+        return bool(self.written)
 
     def behind(self, first: bytes) -> Tokens:
         """Those that begin with some bytes and are longer, without these."""
         size = len(first)
         return Tokens({
-            data[size:]: ids for data, ids in self._ids.items()
+            i: data[size:] for i, data in self.written.items()
             if len(data) > size and data.startswith(first)
         })  # fmt: skip
 
