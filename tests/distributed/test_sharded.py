@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ import yaml
 from torch import distributed as dist
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
+from transformers import PreTrainedModel
 
 from ragtune.base.errors import UsageError
 from ragtune.distributed.sharded import Passes, difference, layers_of, shared_between
@@ -163,6 +165,31 @@ def test_parameters_in_nf4_are_counted_one_by_one(
     found = spread_alone("packed", monkeypatch)
     assert found.model.layers[0].mlp.up_proj.weight.is_floating_point()
     assert parameters_of(found) == parameters_of(tiny_model("llama"))
+
+
+def test_weights_that_were_packed_are_gone_before_the_next_layer_comes(
+    group: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a GPU would have all of them, in their own dtype."""
+    plain: list[weakref.ref[nn.Linear]] = []
+    there: list[int] = []
+    own = Passes.spread
+
+    def chosen(model: PreTrainedModel) -> list[nn.Linear]:
+        found = linear_layers(model)
+        plain.extend(map(weakref.ref, found))
+        return found
+
+    def counted(passes: Passes, part: nn.Module, **options: bool) -> None:
+        there.append(sum(one() is not None for one in plain))
+        own(passes, part, **options)
+
+    monkeypatch.setattr("ragtune.model.spread.linear_layers", chosen)
+    monkeypatch.setattr(Passes, "spread", counted)
+    found = spread_alone("packed", monkeypatch)
+    layers = len(found.model.layers)
+    each = len(plain) // layers
+    assert there == [each * (layers - n) for n in range(1, layers + 1)] + [0]
 
 
 def test_a_layer_in_nf4_is_rounded_where_it_is_computed(

@@ -89,15 +89,18 @@ def _share_out(
             _CANNOT + ("its layers share weights." if layers else "its layers stand in no list."),
             "Use a GPU with more memory, or name a smaller model.",
         )
-    chosen = set(linear_layers(model)) if nf4 else set()
+    left = set(linear_layers(model)) if nf4 else set()
     digests = []
     for layer in layers:
         layer.to(hardware.device)  # where the sum is fast, too
         digests.append(digest_of(layer))
+        chosen = left.intersection(layer.modules())
+        left -= chosen  # what is packed takes memory as long as it is known
         if nf4 == "rounded":
-            round_to_nf4(chosen.intersection(layer.modules()))
+            round_to_nf4(chosen)
         if nf4 == "packed":
             pack(layer, chosen, hardware.dtype)
+        chosen.clear()
         passes.spread(layer)
         if nf4 == "packed":
             tell_peft(model, layer)
