@@ -72,18 +72,16 @@ class _Piece:
         self._work: dist.Work | None = None
 
     def send(self, *, valid: bool) -> None:
-        first = self.parameters[0]
-        self._flat = torch.zeros(
+        first, found = self.parameters[0], [p.grad for p in self.parameters if valid]
+        whole = all(gradient is not None for gradient in found) and valid
+        make = torch.empty if whole else torch.zeros
+        self._flat = make(
             sum(p.numel() for p in self.parameters), dtype=first.dtype, device=first.device
         )
-        if valid:
-            there = [
-                (v, p.grad)
-                for v, p in zip(self._views(), self.parameters, strict=True)
-                if p.grad is not None
-            ]
-            if there:
-                torch._foreach_copy_([v for v, _ in there], [g for _, g in there])
+        both = zip(self._views(), found, strict=False)  # nothing is found where they aren't right
+        there = [(view, gradient) for view, gradient in both if gradient is not None]
+        if there:
+            torch._foreach_copy_([v for v, _ in there], [g for _, g in there])
         for parameter in self.parameters:
             parameter.grad = None  # its memory is there for the next piece
         self._work = dist.all_reduce(self._flat, async_op=True)

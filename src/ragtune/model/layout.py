@@ -125,7 +125,8 @@ def choose_rows(
     # The formulas may be wrong by a little; what is too much is halved when it turns out to be.
     asked = recipe.train.samples_per_row
     for *_, smallest in ways:
-        if smallest.weights + smallest.adapter + smallest.gradients + smallest.moments <= budget:
+        least = smallest.weights + smallest.adapter + smallest.rounded + smallest.gradients
+        if least + smallest.moments <= budget:
             return smallest, 1 if asked == "auto" else min(asked, recipe.train.batch_size)
     needed = smallest.training(*row_size(steps, 1), recipe.train.batch_size)
     raise UsageError(

@@ -28,6 +28,8 @@ processor time by 8,192, 8.4 s by 2,048, 8.9 s by 1,024, 9.9 s by 256)."""
 
 NF4_BYTES = 0.5 + SCALE_BYTES
 """Of a weight in NF4, with its scale."""
+HALF = 2
+"""Bytes of a number of 16 bits."""
 NCCL_BYTES = 2**30
 """What NCCL takes on each of several GPUs, outside of torch's memory: up to 32 channels, each with buffers
 of 10 MiB for each of three neighbours in rings and trees (NVIDIA/nccl, issue 1685). Not measured here."""
@@ -207,6 +209,12 @@ class Estimate:
         return self.shape.trained * 4
 
     @property
+    def rounded(self) -> float:
+        """The adapter in the dtype of its products, while it is trained."""
+        half = self.shape.rank > 0 and self.width == HALF
+        return self.shape.trained * HALF if half else 0.0
+
+    @property
     def gradients(self) -> float:
         return self.shape.trained * 4
 
@@ -270,7 +278,7 @@ class Estimate:
 
         A step of one row has no gradients yet when its activations are at their peak.
         """
-        fixed = self.weights + self.adapter + self.moments
+        fixed = self.weights + self.adapter + self.rounded + self.moments
         backward = self.activations(tokens) + self.working(tokens, trained)
         if rows > 1:
             backward += self.gradients

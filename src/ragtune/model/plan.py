@@ -146,7 +146,7 @@ def make_plan(
     peaks = {
         "available": budget / SPARE,
         "weights": estimate.weights,
-        "adapter": estimate.adapter,
+        "adapter": estimate.adapter + estimate.rounded,
         "gradients": estimate.gradients,
         "optimizer": estimate.moments,
         "activations": estimate.activations(tokens),
@@ -244,7 +244,7 @@ def plan_answers(
     estimate = estimate_of(recipe if training else answering_alone(recipe), hardware, config)
     whole = dequantized or recipe.evaluate.products == "fp8"
     estimate = dataclasses.replace(estimate, dequantized=whole, shares=shares)
-    beside = estimate.moments if training else 0
+    beside = estimate.moments + estimate.rounded if training else 0
     return _answers(recipe, estimate, prompts, budget - beside)[:2]
 
 
@@ -301,7 +301,7 @@ def _between_steps(
         return {}
     asked = sorted(prompts, reverse=True)[: recipe.train.eval_answers]
     # A whole model's weights are in float32 meanwhile.
-    beside = estimate.moments + (estimate.adapter if recipe.full else 0)
+    beside = estimate.moments + estimate.rounded + (estimate.adapter if recipe.full else 0)
     return {"asking": beside + _answers(recipe, estimate, asked, budget - beside)[-1]}
 
 

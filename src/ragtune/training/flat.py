@@ -72,7 +72,9 @@ def flat_optimizer(
     optimizer = make([flat, *alone])
 
     def gather(*_: object) -> None:
-        flat.grad = torch.zeros_like(flat)
+        # What no gradient is for must be 0: a gap behind a tensor, and one that got none.
+        whole = ends[-1] == sum(p.numel() for p in large if p.grad is not None)
+        flat.grad = torch.empty_like(flat) if whole else torch.zeros_like(flat)
         found = [
             (view, p.grad)
             for view, p in zip(views(flat.grad), large, strict=True)

@@ -21,7 +21,7 @@ from ragtune.data.encode import Sample
 from ragtune.distributed.summing import Summing
 from ragtune.distributed.world import World
 from ragtune.model.fast.dropout import Masks
-from ragtune.model.fast.lora import drop_waiting
+from ragtune.model.fast.lora import Rounded, drop_waiting
 from ragtune.model.hardware import free_gpu
 from ragtune.model.plan import Plan
 from ragtune.model.wrapping import Tuned
@@ -93,6 +93,8 @@ class PackedTrainer(SavingTrainer):
         """Whether one of them ran out of memory."""
         self.told = torch.zeros(())
         """The loss of this step that Trainer was given before its last row."""
+        half = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else None
+        self.rounded = Rounded(self.model, half or self.model.get_input_embeddings().weight.dtype)
         self.announce = Announcing(masks, self.noise, trained, self.args)
         device = self.args.device
         self.graphs = Graphs(self.model, self.rows, device, self._row_of, self.announce, self._tell)
@@ -134,6 +136,7 @@ class PackedTrainer(SavingTrainer):
         row: int = inputs["row"]
         if row % self.args.gradient_accumulation_steps == 0:
             self.step_rows, self.failed = [], False
+            self.rounded.take()
             self.told = torch.zeros((), device=self.args.device)
         self.step_rows.append(row)
         last = (row + 1) % self.args.gradient_accumulation_steps == 0 or row + 1 == len(self.rows)

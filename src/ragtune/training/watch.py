@@ -14,6 +14,7 @@ from ragtune.base.errors import RagtuneError
 from ragtune.base.lock import require_held
 from ragtune.base.screen.activity import Update
 from ragtune.data.encode import Sample
+from ragtune.model.hardware import map_for_answers
 from ragtune.training.questions import Questions
 from ragtune.training.table import LossTable
 from ragtune.training.trainer import PackedTrainer
@@ -95,9 +96,13 @@ class Watch(TrainerCallback):
         control: TrainerControl,  # noqa: ARG002 - TrainerCallback's signature
         **_: object,
     ) -> None:
-        """Let the mean of the last steps be what was trained."""
-        if self.trainer.average and state.global_step >= state.max_steps:
+        """Let the mean of the last steps be what was trained, and answers have the memory."""
+        self.trainer.rounded.drop()
+        if state.global_step < state.max_steps:
+            return
+        if self.trainer.average:
             self.trainer.average.put()
+        map_for_answers()
 
     def on_evaluate(
         self,

@@ -21,7 +21,7 @@ layers of a group; ∂ is written d.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -43,6 +43,16 @@ from ragtune.model.fast.eight import (
 from ragtune.model.wrapping import ADAPTER
 
 
+@dataclass(frozen=True)
+class _Matrices:
+    """Those of a group's layers."""
+
+    a: Tensor
+    """[Q, I], of all layers."""
+    b: Sequence[Tensor]
+    """[O, R] of each layer."""
+
+
 class Group:
     """LoRA layers that are always given the same input.
 
@@ -60,6 +70,8 @@ class Group:
         self.eight = [base for base in self.bases if isinstance(base, EightBit)]
         self.to_input = joined(self.eight) if self.eight else None
         """Gives what the bases make of gradients where products are in 8 bits: those of all, or none."""
+        self.rounded: _Matrices | None = None
+        """As a step began, for all its uses (`Rounded`)."""
         self.waiting: list[tuple[Tensor, Tensor]] = []
         """(input, output) of the layers that are yet to be called, in their order."""
 
@@ -76,6 +88,15 @@ class Group:
         first, *rest = _LoraFunction.apply(x, self, *self._drawn(), *self.parameters)  # type: ignore[no-untyped-call]
         self.waiting = [(x, output) for output in rest]
         return first  # type: ignore[no-any-return]
+
+    def matrices(self, dtype: torch.dtype) -> _Matrices:
+        """The adapter's matrices in a dtype."""
+        known = self.rounded
+        # What is evaluated was trained since.
+        if known and known.a.dtype == dtype and self.layers[0].training:
+            return known
+        a_QI = torch.cat(self.parameters[::2]).to(dtype)
+        return _Matrices(a_QI, [b_OR.to(dtype) for b_OR in self.parameters[1::2]])
 
     def products(self, x: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
         """What each base makes of their input, which is in that dtype; in 8 bits it is rounded once."""
@@ -118,15 +139,15 @@ class _LoraFunction(torch.autograd.Function):
         # Masks are drawn for tokens in the order of memory.
         given = x.to(dtype).contiguous()
         x_TI = given.view(-1, x.shape[-1])
-        a_QI = torch.cat(parameters[::2]).to(dtype)
+        matrices = group.matrices(dtype)
         dropped_TI = dropout(x_TI, rate, draw) if draw else x_TI
-        low_TQ = _scaled_product(dropped_TI, a_QI.T, group.scale)
+        low_TQ = _scaled_product(dropped_TI, matrices.a.T, group.scale)
         del dropped_TI
         outputs = []
         parts = low_TQ.split_with_sizes(group.ranks, 1)
         products = group.products(given, dtype)
-        for y, b_OR, low_TR in zip(products, parameters[1::2], parts, strict=True):
-            y.view(-1, y.shape[-1]).addmm_(low_TR, b_OR.to(dtype).T)
+        for y, b_OR, low_TR in zip(products, matrices.b, parts, strict=True):
+            y.view(-1, y.shape[-1]).addmm_(low_TR, b_OR.T)
             outputs.append(y)  # no view: some models change it in place
         ctx.save_for_backward(x_TI, low_TQ, *parameters)
         ctx.group, ctx.rate, ctx.draw, ctx.shape, ctx.dtype = group, rate, draw, x.shape, x.dtype
@@ -136,21 +157,22 @@ class _LoraFunction(torch.autograd.Function):
     def backward(ctx: _Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x_TI, low_TQ, *parameters = ctx.saved_tensors
         group = ctx.group
-        dtype = x_TI.dtype
+        dtype, learned = x_TI.dtype, parameters[0].dtype
+        matrices = group.matrices(dtype)
         dlow_TQ = torch.empty_like(low_TQ)
         dx_TI: Tensor | None = None
         b_gradients = []
         for base, b_OR, low_TR, dlow_TR, gradient in zip(
             group.bases,
-            parameters[1::2],
+            matrices.b,
             low_TQ.split_with_sizes(group.ranks, 1),
             dlow_TQ.split_with_sizes(group.ranks, 1),
             gradients,
             strict=True,
         ):
             dy_TO = gradient.reshape(-1, gradient.shape[-1]).to(dtype)
-            torch.mm(dy_TO, b_OR.to(dtype), out=dlow_TR)
-            b_gradients.append((dy_TO.T @ low_TR).to(b_OR.dtype))
+            torch.mm(dy_TO, b_OR, out=dlow_TR)
+            b_gradients.append((dy_TO.T @ low_TR).to(learned))
             if ctx.needs_input_grad[0] and group.to_input is None:
                 weight_OI = _weight(base, dtype)
                 if dx_TI is None:
@@ -162,16 +184,15 @@ class _LoraFunction(torch.autograd.Function):
             flat = [gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients]
             dx_TI = group.to_input(flat, dtype)
         dropped_TI = dropout(x_TI, ctx.rate, ctx.draw) if ctx.draw else x_TI
-        da_QI = _scaled_product(dlow_TQ.T, dropped_TI, group.scale).to(parameters[0].dtype)
+        da_QI = _scaled_product(dlow_TQ.T, dropped_TI, group.scale).to(learned)
         del dropped_TI
         dx: Tensor | None = None
         if dx_TI is not None:
-            a_QI = torch.cat(parameters[::2]).to(dtype)
             if ctx.draw:
-                product_TI = _scaled_product(dlow_TQ, a_QI, group.scale)
+                product_TI = _scaled_product(dlow_TQ, matrices.a, group.scale)
                 add_dropped(dx_TI, product_TI, ctx.rate, ctx.draw)
             else:
-                dx_TI.addmm_(dlow_TQ, a_QI, alpha=group.scale)
+                dx_TI.addmm_(dlow_TQ, matrices.a, alpha=group.scale)
             dx = dx_TI.view(ctx.shape).to(ctx.dtype)
         a_gradients = da_QI.split_with_sizes(group.ranks)
         pairs = zip(a_gradients, b_gradients, strict=True)
@@ -249,6 +270,44 @@ class _Forward:
             output: Tensor = type(layer).forward(layer, x, *args, **kwargs)
             return output
         return self.group.call(self.index, x)
+
+
+class Rounded:
+    """An adapter's matrices in the dtype of its products: rounded once for a step, and not at every use.
+
+    Each group's A stand in one matrix then, too. In a step of a large model these were a sixth of all kernels.
+
+    Args:
+        model: with fused layers, or others, which stay as they are.
+        dtype: of their products; nothing is kept where that is the matrices' own.
+    """
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        found = [m.forward.group for m in model.modules() if isinstance(m.forward, _Forward)]
+        self._groups = [g for g in dict.fromkeys(found) if g.parameters[0].dtype != dtype]
+        self._dtype = dtype
+        self._parts: list[Tensor] = []
+        """Of all parameters of all groups, in their order."""
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Round what was learned so far, for the step that begins."""
+        if not self._parts:
+            for group in self._groups:
+                a_RI, b_OR = group.parameters[::2], group.parameters[1::2]
+                a_QI = torch.cat(a_RI).to(self._dtype)
+                group.rounded = _Matrices(a_QI, [b.to(self._dtype) for b in b_OR])
+                pairs = zip(a_QI.split_with_sizes(group.ranks), group.rounded.b, strict=True)
+                self._parts += [part for pair in pairs for part in pair]
+            return
+        learned = [parameter.data for group in self._groups for parameter in group.parameters]
+        torch._foreach_copy_(self._parts, learned)
+
+    def drop(self) -> None:
+        """Give the memory back."""
+        self._parts.clear()
+        for group in self._groups:
+            group.rounded = None
 
 
 def drop_waiting(model: nn.Module) -> None:
