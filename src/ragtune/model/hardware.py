@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib.util
 import os
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -29,9 +27,6 @@ if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & set(os.environ):
             "expandable_segments:True"
         )
 
-_answers_took = 0
-"""Bytes that were allocated when this process had answered last."""
-_mapping: threading.Thread | None = None
 AMPERE = (8, 0)
 """The first compute capability with bfloat16 arithmetic in hardware."""
 ADA = (8, 9)
@@ -190,35 +185,6 @@ def reset_gpu_peak() -> None:
 def gpu_peak() -> int | None:
     """The most bytes that were allocated at a time, or None without a GPU in use."""
     return torch.cuda.max_memory_allocated() if _in_use() else None
-
-
-@contextlib.contextmanager
-def answering() -> Iterator[None]:
-    """Within, questions are answered: what memory that takes is known afterwards."""
-    global _answers_took  # noqa: PLW0603 - of this process, as the GPU's memory is
-    if _mapping:
-        _mapping.join()  # no graph may be captured meanwhile
-    yield
-    _answers_took = gpu_peak() or 0
-
-
-def map_for_answers() -> None:
-    """Let torch map, in a thread, the memory that this process's last answers took.
-
-    To map 100 GiB takes half a second, in which a GPU waits: while files are written, nobody does.
-    """
-    global _mapping  # noqa: PLW0603
-    missing = _answers_took - (torch.cuda.memory_allocated() if _in_use() else 0)
-    if missing > 0:
-        given = missing, torch.cuda.current_device()
-        _mapping = threading.Thread(target=_map, args=given, name="mapping", daemon=True)
-        _mapping.start()
-
-
-def _map(size: int, device: int) -> None:
-    # Where there is too little, it is mapped when it is needed, if it can be.
-    with contextlib.suppress(torch.OutOfMemoryError):
-        torch.empty(size, dtype=torch.uint8, device=torch.device("cuda", device))
 
 
 def _in_use() -> bool:

@@ -210,8 +210,8 @@ class Estimate:
 
     @property
     def rounded(self) -> float:
-        """The adapter in the dtype of its products, while it is trained."""
-        half = self.shape.rank > 0 and self.width == HALF
+        """The adapter in the dtype of its products, while it is trained or answers; see `fast.rounded`."""
+        half = self.shape.rank > 0 and self.width == HALF and not self.packed
         return self.shape.trained * HALF if half else 0.0
 
     @property
@@ -302,7 +302,7 @@ class Estimate:
         logits = questions * s.vocabulary * 10
         copies = 2 * s.largest_experts * self.width
         # A whole model is asked in the dtype of the run.
-        fixed = self.weights + (self.adapter if s.rank else 0) + copies
+        fixed = self.weights + (self.adapter + self.rounded if s.rank else 0) + copies
         return fixed + cached * self.cached_token + reading + weight + logits
 
 

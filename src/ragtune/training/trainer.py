@@ -21,7 +21,8 @@ from ragtune.data.encode import Sample
 from ragtune.distributed.summing import Summing
 from ragtune.distributed.world import World
 from ragtune.model.fast.dropout import Masks
-from ragtune.model.fast.lora import Rounded, drop_waiting
+from ragtune.model.fast.lora import drop_waiting
+from ragtune.model.fast.rounded import Rounded
 from ragtune.model.hardware import free_gpu
 from ragtune.model.plan import Plan
 from ragtune.model.wrapping import Tuned
@@ -93,8 +94,7 @@ class PackedTrainer(SavingTrainer):
         """Whether one of them ran out of memory."""
         self.told = torch.zeros(())
         """The loss of this step that Trainer was given before its last row."""
-        half = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else None
-        self.rounded = Rounded(self.model, half or self.model.get_input_embeddings().weight.dtype)
+        self.rounded = Rounded(self.model)
         self.announce = Announcing(masks, self.noise, trained, self.args)
         device = self.args.device
         self.graphs = Graphs(self.model, self.rows, device, self._row_of, self.announce, self._tell)
@@ -290,6 +290,7 @@ class PackedTrainer(SavingTrainer):
     ) -> dict[str, float]:
         """The completion loss over the evaluation rows (the mean over their trained tokens), and answers."""
         self.model.eval()
+        self.rounded.take()
         total, tokens = 0.0, 0
         with torch.no_grad():
             for batch in self.get_eval_dataloader(eval_dataset):

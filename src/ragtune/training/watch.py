@@ -14,7 +14,6 @@ from ragtune.base.errors import RagtuneError
 from ragtune.base.lock import require_held
 from ragtune.base.screen.activity import Update
 from ragtune.data.encode import Sample
-from ragtune.model.hardware import map_for_answers
 from ragtune.training.questions import Questions
 from ragtune.training.table import LossTable
 from ragtune.training.trainer import PackedTrainer
@@ -98,11 +97,8 @@ class Watch(TrainerCallback):
     ) -> None:
         """Let the mean of the last steps be what was trained, and answers have the memory."""
         self.trainer.rounded.drop()
-        if state.global_step < state.max_steps:
-            return
-        if self.trainer.average:
+        if self.trainer.average and state.global_step >= state.max_steps:
             self.trainer.average.put()
-        map_for_answers()
 
     def on_evaluate(
         self,

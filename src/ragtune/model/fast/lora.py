@@ -34,6 +34,7 @@ from ragtune.model.fast.attention import evaluating
 from ragtune.model.fast.dropout import Draw, Dropout, add_dropped, dropout
 from ragtune.model.fast.eight import (
     EightBit,
+    PackedEightBit,
     compute_dtype,
     joined,
     quantize,
@@ -44,7 +45,7 @@ from ragtune.model.wrapping import ADAPTER
 
 
 @dataclass(frozen=True)
-class _Matrices:
+class Matrices:
     """Those of a group's layers."""
 
     a: Tensor
@@ -70,8 +71,8 @@ class Group:
         self.eight = [base for base in self.bases if isinstance(base, EightBit)]
         self.to_input = joined(self.eight) if self.eight else None
         """Gives what the bases make of gradients where products are in 8 bits: those of all, or none."""
-        self.rounded: _Matrices | None = None
-        """As a step began, for all its uses (`Rounded`)."""
+        self.rounded: Matrices | None = None
+        """As they were when a step, or answering, began (`Rounded`)."""
         self.waiting: list[tuple[Tensor, Tensor]] = []
         """(input, output) of the layers that are yet to be called, in their order."""
 
@@ -89,14 +90,12 @@ class Group:
         self.waiting = [(x, output) for output in rest]
         return first  # type: ignore[no-any-return]
 
-    def matrices(self, dtype: torch.dtype) -> _Matrices:
+    def matrices(self, dtype: torch.dtype) -> Matrices:
         """The adapter's matrices in a dtype."""
-        known = self.rounded
-        # What is evaluated was trained since.
-        if known and known.a.dtype == dtype and self.layers[0].training:
-            return known
+        if self.rounded and self.rounded.a.dtype == dtype:
+            return self.rounded
         a_QI = torch.cat(self.parameters[::2]).to(dtype)
-        return _Matrices(a_QI, [b_OR.to(dtype) for b_OR in self.parameters[1::2]])
+        return Matrices(a_QI, [b_OR.to(dtype) for b_OR in self.parameters[1::2]])
 
     def products(self, x: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
         """What each base makes of their input, which is in that dtype; in 8 bits it is rounded once."""
@@ -209,15 +208,25 @@ def _weight(base: nn.Linear, dtype: torch.dtype) -> Tensor:
     """A base layer's weight [O, I]; one in NF4, or in 8 bits, is dequantised for this use."""
     if isinstance(base, EightBit):
         return base.dequantized(dtype)
-    # bitsandbytes' name: tested by tests/model/fast/test_lora.py (GPU) against PEFT's own layer.
-    # A weight that is spread is another object in each pass: its layer knows.
-    state = getattr(base.weight, "quant_state", None) or getattr(base, "quant_state", None)
+    state = _state(base)
     if state is None:
         return base.weight.to(dtype)
     from bitsandbytes.functional import dequantize_4bit  # noqa: PLC0415 - an extra
 
     weight: Tensor = dequantize_4bit(base.weight.data, state)
     return weight.to(dtype)
+
+
+def is_packed(base: nn.Linear) -> bool:
+    """Whether a base layer's weight is dequantised at every use."""
+    return isinstance(base, PackedEightBit) or _state(base) is not None
+
+
+def _state(base: nn.Linear) -> object | None:
+    """How bitsandbytes has quantised a layer's weight; None where it has not."""
+    # Its name: tested by tests/model/fast/test_lora.py (GPU) against PEFT's own layer.
+    # A weight that is spread is another object in each pass: its layer knows.
+    return getattr(base.weight, "quant_state", None) or getattr(base, "quant_state", None)
 
 
 def fuse(model: PeftModel) -> int:
@@ -272,42 +281,10 @@ class _Forward:
         return self.group.call(self.index, x)
 
 
-class Rounded:
-    """An adapter's matrices in the dtype of its products: rounded once for a step, and not at every use.
-
-    Each group's A stand in one matrix then, too. In a step of a large model these were a sixth of all kernels.
-
-    Args:
-        model: with fused layers, or others, which stay as they are.
-        dtype: of their products; nothing is kept where that is the matrices' own.
-    """
-
-    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
-        found = [m.forward.group for m in model.modules() if isinstance(m.forward, _Forward)]
-        self._groups = [g for g in dict.fromkeys(found) if g.parameters[0].dtype != dtype]
-        self._dtype = dtype
-        self._parts: list[Tensor] = []
-        """Of all parameters of all groups, in their order."""
-
-    @torch.no_grad()
-    def take(self) -> None:
-        """Round what was learned so far, for the step that begins."""
-        if not self._parts:
-            for group in self._groups:
-                a_RI, b_OR = group.parameters[::2], group.parameters[1::2]
-                a_QI = torch.cat(a_RI).to(self._dtype)
-                group.rounded = _Matrices(a_QI, [b.to(self._dtype) for b in b_OR])
-                pairs = zip(a_QI.split_with_sizes(group.ranks), group.rounded.b, strict=True)
-                self._parts += [part for pair in pairs for part in pair]
-            return
-        learned = [parameter.data for group in self._groups for parameter in group.parameters]
-        torch._foreach_copy_(self._parts, learned)
-
-    def drop(self) -> None:
-        """Give the memory back."""
-        self._parts.clear()
-        for group in self._groups:
-            group.rounded = None
+def groups_of(model: nn.Module) -> list[Group]:
+    """Those of a model's fused layers."""
+    fused = [m.forward.group for m in model.modules() if isinstance(m.forward, _Forward)]
+    return [*dict.fromkeys(fused)]
 
 
 def drop_waiting(model: nn.Module) -> None:
