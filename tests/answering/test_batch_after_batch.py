@@ -62,7 +62,7 @@ PLAIN = Ragged.__init__
 
 
 def with_graphs(monkeypatch: pytest.MonkeyPatch, made: list[Graph]) -> None:
-    def capture(work: Any, device: torch.device) -> tuple[Graph, torch.Tensor]:
+    def capture(work: Any, device: torch.device, **_: Any) -> tuple[Graph, torch.Tensor]:
         made.append(Graph(work, device))
         return made[-1], made[-1].out
 
@@ -72,6 +72,7 @@ def with_graphs(monkeypatch: pytest.MonkeyPatch, made: list[Graph]) -> None:
 
     monkeypatch.setattr(Ragged, "__init__", init)
     monkeypatch.setattr(ragged, "capture", capture)
+    monkeypatch.setattr(ragged, "_CAPTURED", set())
 
 
 def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,3 +220,36 @@ def test_ranks_get_as_many_batches_of_like_size() -> None:
 def test_one_alone_fills_its_batches() -> None:
     order = [(str(i), [0] * (30 - i)) for i in range(20)]
     assert [len(b) for b in Cut(8, None, 5, 1, equal=False).batches(order)] == [8, 8, 4]
+
+
+def test_where_a_graph_was_before_the_first_step_is_one(
+    tmp_path: Path, chatml_tokenizer: Any, graphs: list[Graph]
+) -> None:
+    """Its kernels are there; if not, after a step they are."""
+    model = tiny_model("llama")
+    model.generation_config.eos_token_id = 511
+    options: dict[str, Any] = {"max_new_tokens": 6}
+    expected = ask(model, chatml_tokenizer, prompts(4), tmp_path / "a", **options)
+    found = ask(model, chatml_tokenizer, prompts(4), tmp_path / "b", **options)
+    assert [graph.replays for graph in graphs] == [4, 5]
+    assert found == expected
+
+
+def test_a_kernel_that_is_not_there_is_after_a_step(
+    tmp_path: Path, chatml_tokenizer: Any, graphs: list[Graph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model("llama")
+    model.generation_config.eos_token_id = 511
+    options: dict[str, Any] = {"max_new_tokens": 6}
+    expected = ask(model, chatml_tokenizer, prompts(4), tmp_path / "a", **options)
+    own, failed = ragged.capture, []
+
+    def capture(*args: Any, **given: Any) -> Any:
+        if not failed:
+            failed.append(args)
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return own(*args, **given)
+
+    monkeypatch.setattr(ragged, "capture", capture)
+    assert ask(model, chatml_tokenizer, prompts(4), tmp_path / "b", **options) == expected
+    assert [graph.replays for graph in graphs] == [4, 4]

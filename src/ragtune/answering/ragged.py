@@ -34,6 +34,10 @@ from ragtune.model.skeleton import parameters_of
 from ragtune.model.spread import is_spread
 
 _WORTH_A_GRAPH = 3  # steps that are left: capturing takes about as long as a step
+_GRAPHS_BYTES = 2**30
+"""More than a step takes beside the cache: the logits of 256 questions and the widest layer."""
+_CAPTURED: set[torch.device] = set()
+"""Where this process has had a graph, so that kernels are there."""
 
 Heard = Callable[[int], None]
 """Told the next token of an answer."""
@@ -85,7 +89,6 @@ class Ragged:
             cache = self._room_for(len(prompts), max(map(len, prompts)) + most)
             stops = torch.tensor(self.settings.eos_token_id, device=self.device)
             choose = _Chooser(prompts, self.settings, stops, copying)
-            logits_NV = torch.cat(list(read(self.model, cache, prompts)))
             end = self.settings.eos_token_id[0]
             found_AS = torch.full((len(prompts), most), end, device=self.device)
             sure_A = torch.zeros(len(prompts), device=self.device)
@@ -93,8 +96,10 @@ class Ragged:
             lengths_N = torch.tensor([len(p) for p in prompts], device=self.device)
             known = [len(p) for p in prompts]  # the same on the host
             going_N = torch.ones(len(prompts), dtype=torch.bool, device=self.device)
+            # From here on the host is ahead of a GPU: what it sends now it would have to wait for.
+            logits_NV = torch.cat(list(read(self.model, cache, prompts)))
             # A graph's questions stay, finished or not, and the host looks what is left a step later.
-            stay, left = self.graphs, _later(going_N.sum())
+            stay, left = self.graphs, _all(prompts)
             for step in range(most):
                 token_N, log_p_N = choose(logits_NV, found_AS[samples_N, :step], samples_N)
                 found_AS[samples_N, step] = torch.where(going_N, token_N, end)
@@ -137,7 +142,8 @@ class Ragged:
             self._step = _Step(self.model, cache)
         step = self._step
         step.take(token_N, lengths_N)
-        if step.graph is None and self.graphs and self.warm and left >= _WORTH_A_GRAPH:
+        warm = self.warm or self.device in _CAPTURED
+        if step.graph is None and self.graphs and warm and left >= _WORTH_A_GRAPH:
             self._capture(step)
         self.warm = True
         return step.run()[: len(token_N)]
@@ -145,11 +151,14 @@ class Ragged:
     def _capture(self, step: _Step) -> None:
         """Have a step replayed, if it can be."""
         try:
-            step.graph, step.logits_SV = capture(step.work, self.device)
+            step.graph, step.logits_SV = capture(step.work, self.device, needs=_GRAPHS_BYTES)
+            _CAPTURED.add(self.device)
         except RuntimeError as error:
             first = why_not(error)
             if is_out_of_memory(first):
                 raise first from error
+            if not self.warm:
+                return  # a kernel may be another one than those that are there: after a step it is, too
             self.graphs = False  # something in the model asks the host
             why = shortened(first_line(first), 120)
             note(f"Answers without a CUDA graph, which is slower: {why}")
@@ -177,6 +186,10 @@ class _Step:
             return self.work()
         self.graph.replay()
         return self.logits_SV
+
+
+def _all(prompts: Sequence[list[int]]) -> Callable[[], int]:
+    return lambda: len(prompts)
 
 
 def _later(count: Tensor) -> Callable[[], int]:

@@ -12,32 +12,56 @@ T = TypeVar("T")
 
 
 def capture(
-    work: Callable[[], T], device: torch.device, beside: torch.cuda.CUDAGraph | None = None
+    work: Callable[[], T],
+    device: torch.device,
+    beside: torch.cuda.CUDAGraph | None = None,
+    *,
+    needs: int | None = None,
 ) -> tuple[torch.cuda.CUDAGraph, T]:
     """A graph of what `work` tells the GPU, which does nothing of it yet, and what `work` returns.
+
+    torch keeps memory that nothing uses, and can't give it back while a graph is captured. So it does before,
+    for which the GPU has to be waited, unless there is enough beside.
 
     Args:
         work: run once before, so that all kernels are there. What it reads and writes stays where it is.
         device: the GPU.
         beside: a graph that is replayed before or after this one, never meanwhile: they share its memory.
+        needs: bytes that are enough; None if that isn't known.
 
     Raises:
         RuntimeError: it can't be captured: it asks the host, or memory ran out.
     """
+    if needs is None or _free(device) < needs:
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
     graph = torch.cuda.CUDAGraph()
     random = torch.cuda.default_generators[device.index or 0]
     state, stream = random.clone_state(), torch.cuda.current_stream(device)
     try:
-        # Other threads may use the GPU meanwhile.
         pool = beside.pool() if beside else None
-        with torch.cuda.graph(graph, pool, _stream(device), "thread_local"):
-            result = work()
+        _stream(device).wait_stream(stream)
+        with torch.cuda.stream(_stream(device)):
+            # Other threads may use the GPU meanwhile.
+            graph.capture_begin(pool, "thread_local")
+            try:
+                result = work()
+            finally:
+                graph.capture_end()
+        stream.wait_stream(_stream(device))
     except BaseException:
         # A capture that is cut off leaves the generator waiting for its end, and its own stream current.
         random.graphsafe_set_state(state)
         torch.cuda.set_stream(stream)
         raise
     return graph, result
+
+
+def _free(device: torch.device) -> int:
+    """Bytes that torch may take and has not taken yet."""
+    free, total = torch.cuda.mem_get_info(device)
+    allowed = torch.cuda.get_per_process_memory_fraction(device) * total
+    return min(free, int(allowed) - torch.cuda.memory_reserved(device))
 
 
 @cache
