@@ -24,6 +24,8 @@ _TRIED = 1 << 20
 """Numbers that both kernels step over before ours is used: enough for bitsandbytes to page them, too."""
 _TIES = 5e-4
 """Of them, those that may lie so near to the middle between two codes that rounding chooses."""
+_SPARE = 0.02
+"""Of a GPU's memory: with so much free nothing has to leave it."""
 _RATE, _SLIGHT = 1e-3, 1e-3
 """A rate to try with, and the part of it by which parameters may differ: powers are rounded otherwise."""
 
@@ -67,8 +69,18 @@ def _update(optimizer: Any) -> None:  # noqa: ANN401 - bitsandbytes has no types
                 continue
             if not optimizer.state[p]:
                 optimizer.init_state(group, p, number, place)
-            optimizer.prefetch_state(p)
+            if _may_be_away(p):
+                optimizer.prefetch_state(p)
             optimizer.update_step(group, p, number, place)
+
+
+def _may_be_away(p: nn.Parameter) -> bool:
+    """Whether paged moments may have left a parameter's GPU, as they do where its memory is all taken.
+
+    To ask for them takes a millisecond, also where they are there. What is away after all comes when it is read.
+    """
+    free, total = torch.cuda.mem_get_info(p.device) if p.is_cuda else (0, 0)
+    return free <= _SPARE * total
 
 
 def usable(p: Tensor, state: dict[str, Any]) -> bool:

@@ -170,8 +170,8 @@ class _LoraFunction(torch.autograd.Function):
             strict=True,
         ):
             dy_TO = gradient.reshape(-1, gradient.shape[-1]).to(dtype)
-            torch.mm(dy_TO, b_OR, out=dlow_TR)
-            b_gradients.append((dy_TO.T @ low_TR).to(learned))
+            _scaled_product(dy_TO, b_OR, group.scale, out=dlow_TR)
+            b_gradients.append(_product(dy_TO.T, low_TR, learned))
             if ctx.needs_input_grad[0] and group.to_input is None:
                 weight_OI = _weight(base, dtype)
                 if dx_TI is None:
@@ -183,25 +183,31 @@ class _LoraFunction(torch.autograd.Function):
             flat = [gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients]
             dx_TI = group.to_input(flat, dtype)
         dropped_TI = dropout(x_TI, ctx.rate, ctx.draw) if ctx.draw else x_TI
-        da_QI = _scaled_product(dlow_TQ.T, dropped_TI, group.scale).to(learned)
+        da_QI = _product(dlow_TQ.T, dropped_TI, learned)
         del dropped_TI
         dx: Tensor | None = None
         if dx_TI is not None:
             if ctx.draw:
-                product_TI = _scaled_product(dlow_TQ, matrices.a, group.scale)
-                add_dropped(dx_TI, product_TI, ctx.rate, ctx.draw)
+                add_dropped(dx_TI, dlow_TQ @ matrices.a, ctx.rate, ctx.draw)
             else:
-                dx_TI.addmm_(dlow_TQ, matrices.a, alpha=group.scale)
+                dx_TI.addmm_(dlow_TQ, matrices.a)
             dx = dx_TI.view(ctx.shape).to(ctx.dtype)
         a_gradients = da_QI.split_with_sizes(group.ranks)
         pairs = zip(a_gradients, b_gradients, strict=True)
         return (dx, None, None, None, *(gradient for pair in pairs for gradient in pair))
 
 
-def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
+def _scaled_product(a: Tensor, b: Tensor, scale: float, out: Tensor | None = None) -> Tensor:
     """Scale · a b, scaled inside the product."""
     nothing = torch.empty((), dtype=a.dtype, device=a.device)
-    return torch.addmm(nothing, a, b, beta=0, alpha=scale)
+    return torch.addmm(nothing, a, b, beta=0, alpha=scale, out=out)
+
+
+def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+    """What a b is, in a dtype: a GPU sums in float32, and need not round to 16 bits in between."""
+    if a.is_cuda and dtype == torch.float32 != a.dtype:
+        return torch.mm(a, b, out_dtype=dtype)
+    return (a @ b).to(dtype)
 
 
 def _weight(base: nn.Linear, dtype: torch.dtype) -> Tensor:
