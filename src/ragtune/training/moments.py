@@ -77,7 +77,7 @@ def _update(optimizer: Any) -> None:  # noqa: ANN401 - bitsandbytes has no types
 def _may_be_away(p: nn.Parameter) -> bool:
     """Whether paged moments may have left a parameter's GPU, as they do where its memory is all taken.
 
-    To ask for them takes a millisecond, also where they are there. What is away after all comes when it is read.
+    To ask takes a millisecond, also where they are there. What is away after all comes when it is read.
     """
     free, total = torch.cuda.mem_get_info(p.device) if p.is_cuda else (0, 0)
     return free <= _SPARE * total
