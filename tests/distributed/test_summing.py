@@ -60,6 +60,24 @@ def test_only_the_last_pass_sends_and_the_last_layer_goes_first(
         assert torch.equal(ours.grad, theirs.grad)  # type: ignore[arg-type]
 
 
+def test_what_has_no_gradient_counts_as_zero(
+    sent: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that isn't zeroed holds anything."""
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *a, **k: empty(*a, **k).fill_(float("nan")))
+    monkeypatch.setattr(summing, "_BYTES", 1 << 20)  # one piece
+    model = layers()
+    first, last = model.parameters()
+    of_all = Summing([first, last])
+    for missing in (None, torch.ones_like(first)):
+        first.grad, last.grad = missing, torch.ones_like(last)
+        of_all.send(valid=True)
+        of_all.receive()
+        assert sent[-1] == (32, 20.0 if missing is None else 32.0)
+        assert torch.equal(last.grad, torch.ones(5, 4))
+
+
 def test_a_rank_that_failed_sends_as_many_pieces_of_zeros(sent: list[tuple[int, float]]) -> None:
     model = layers()
     of_all = Summing(list(model.parameters()))

@@ -40,6 +40,22 @@ def test_a_flat_optimizer_steps_as_one_over_the_tensors() -> None:
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("missing", [False, True])
+def test_what_got_no_gradient_is_zero_where_nothing_was_written(
+    monkeypatch: pytest.MonkeyPatch, missing: bool
+) -> None:
+    """Memory that isn't zeroed holds anything: of tensors that fill their blocks all of it is written."""
+    empty = torch.empty_like
+    monkeypatch.setattr(torch, "empty_like", lambda t: empty(t).fill_(float("nan")))
+    whole = [nn.Parameter(torch.ones(16, 256)), nn.Parameter(torch.ones(32, 256))]
+    optimizer = flat_optimizer(whole, lambda tensors: torch.optim.SGD(tensors, lr=1.0))
+    for one in whole[missing:]:
+        one.grad = torch.full(one.shape, 0.25)
+    optimizer.step()
+    assert torch.equal(whole[0], torch.full((16, 256), 1.0 if missing else 0.75))
+    assert torch.equal(whole[1], torch.full((32, 256), 0.75))
+
+
 def test_values_that_are_loaded_into_the_tensors_reach_the_optimizer() -> None:
     flat = parameters()
     optimizer = flat_optimizer(flat, lambda tensors: torch.optim.SGD(tensors, lr=1.0))

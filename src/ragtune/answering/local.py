@@ -31,8 +31,8 @@ from ragtune.data.example import Example
 from ragtune.model.fast.cache import Room
 from ragtune.model.fast.lora import drop_waiting
 from ragtune.model.fast.rope import lengths_forgotten
-from ragtune.model.fast.rounded import Rounded
 from ragtune.model.hardware import free_gpu
+from ragtune.model.rounded import Rounded
 
 Prompt = tuple[str, list[int]]
 """A qid and token ids."""
@@ -119,7 +119,7 @@ class Local:
                 self.model.eval()
                 settings = greedy_settings(self.model, tokenizer, stop_id, self.max_new_tokens)
                 order = sorted(prompts, key=lambda prompt: (-len(prompt[1]), prompt[0]))
-                with lengths_forgotten(self.model), Rounded(self.model).beside():
+                with lengths_forgotten(self.model), Rounded(self.model).taken():
                     # Of all, not of those that are left: a run that goes on has the batches that it had.
                     self._choose(settings, [ids for _, ids in order])
                     # One that is listened to stops with its next token.
@@ -202,7 +202,7 @@ class Local:
         settings = greedy_settings(
             self.model, encoder.tokenizer, encoder.stop_id, self.max_new_tokens
         )
-        with lengths_forgotten(self.model), Rounded(self.model).beside():
+        with lengths_forgotten(self.model), Rounded(self.model).taken():
             shared.follow(partial(self.asker, settings, how))
 
     def know(self, way: Way, prompts: Sequence[int]) -> None:

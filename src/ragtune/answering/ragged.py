@@ -35,9 +35,9 @@ from ragtune.model.spread import is_spread
 
 _WORTH_A_GRAPH = 3  # steps that are left: capturing takes about as long as a step
 _GRAPHS_BYTES = 2**30
-"""More than a step takes beside the cache: the logits of 256 questions and the widest layer."""
+"""More than most steps take beside the cache: the logits of 256 questions and the widest layer."""
 _CAPTURED: set[torch.device] = set()
-"""Where this process has had a graph, so that kernels are there."""
+"""Where this process has had a graph: the kernels of the next one are probably there."""
 
 Heard = Callable[[int], None]
 """Told the next token of an answer."""
@@ -96,10 +96,11 @@ class Ragged:
             lengths_N = torch.tensor([len(p) for p in prompts], device=self.device)
             known = [len(p) for p in prompts]  # the same on the host
             going_N = torch.ones(len(prompts), dtype=torch.bool, device=self.device)
-            # From here on the host is ahead of a GPU: what it sends now it would have to wait for.
+            # Afterwards the host is ahead of a GPU, and to send anything else it would have to wait.
             logits_NV = torch.cat(list(read(self.model, cache, prompts)))
             # A graph's questions stay, finished or not, and the host looks what is left a step later.
-            stay, left = self.graphs, _all(prompts)
+            stay = self.graphs
+            left: Callable[[], int] = partial(len, prompts)
             for step in range(most):
                 token_N, log_p_N = choose(logits_NV, found_AS[samples_N, :step], samples_N)
                 found_AS[samples_N, step] = torch.where(going_N, token_N, end)
@@ -186,10 +187,6 @@ class _Step:
             return self.work()
         self.graph.replay()
         return self.logits_SV
-
-
-def _all(prompts: Sequence[list[int]]) -> Callable[[], int]:
-    return lambda: len(prompts)
 
 
 def _later(count: Tensor) -> Callable[[], int]:

@@ -72,13 +72,13 @@ class _Piece:
         self._work: dist.Work | None = None
 
     def send(self, *, valid: bool) -> None:
-        first, found = self.parameters[0], [p.grad for p in self.parameters if valid]
-        whole = all(gradient is not None for gradient in found) and valid
-        make = torch.empty if whole else torch.zeros
+        first = self.parameters[0]
+        found = [p.grad if valid else None for p in self.parameters]
+        make = torch.zeros if any(one is None for one in found) else torch.empty
         self._flat = make(
             sum(p.numel() for p in self.parameters), dtype=first.dtype, device=first.device
         )
-        both = zip(self._views(), found, strict=False)  # nothing is found where they aren't right
+        both = zip(self._views(), found, strict=True)
         there = [(view, gradient) for view, gradient in both if gradient is not None]
         if there:
             torch._foreach_copy_([v for v, _ in there], [g for _, g in there])

@@ -30,6 +30,8 @@ NF4_BYTES = 0.5 + SCALE_BYTES
 """Of a weight in NF4, with its scale."""
 HALF = 2
 """Bytes of a number of 16 bits."""
+LITTLE = 0.02
+"""Of a GPU's memory, what may be taken only to save time."""
 NCCL_BYTES = 2**30
 """What NCCL takes on each of several GPUs, outside of torch's memory: up to 32 channels, each with buffers
 of 10 MiB for each of three neighbours in rings and trees (NVIDIA/nccl, issue 1685). Not measured here."""
@@ -183,6 +185,8 @@ class Estimate:
     packed, they are then kept in two layouts; otherwise in the dtype, which takes as much."""
     shares: int = 1
     """GPUs that the weights are spread over."""
+    memory: float = 0.0
+    """Bytes that there are, where it is known."""
 
     @property
     def weights(self) -> float:
@@ -210,9 +214,10 @@ class Estimate:
 
     @property
     def rounded(self) -> float:
-        """The adapter in the dtype of its products, while it is trained or answers; see `fast.rounded`."""
+        """The adapter in the dtype of its products, while it is trained or answers; see `rounded.py`."""
+        found = self.shape.trained * HALF
         half = self.shape.rank > 0 and self.width == HALF and not self.packed
-        return self.shape.trained * HALF if half else 0.0
+        return found if half and found <= LITTLE * self.memory else 0.0
 
     @property
     def gradients(self) -> float:

@@ -138,7 +138,7 @@ def make_plan(
     if quantized and not quantized.dequantized:
         _require_plain_products(recipe, quantized)
         plan = dataclasses.replace(plan, quantization=quantized.kind)
-    base = estimate_of(recipe, hardware, config)
+    base = dataclasses.replace(estimate_of(recipe, hardware, config), memory=budget)
     question = max(prompts, default=0) + recipe.evaluate.max_new_tokens
     estimate, samples = choose_rows(recipe, base, steps, question, budget, ranks)
     tokens, trained = row_size(steps, samples)
@@ -243,8 +243,8 @@ def plan_answers(
     budget = available(hardware) * SPARE
     estimate = estimate_of(recipe if training else answering_alone(recipe), hardware, config)
     whole = dequantized or recipe.evaluate.products == "fp8"
-    estimate = dataclasses.replace(estimate, dequantized=whole, shares=shares)
-    beside = estimate.moments + estimate.rounded if training else 0
+    estimate = dataclasses.replace(estimate, dequantized=whole, shares=shares, memory=budget)
+    beside = estimate.moments if training else 0
     return _answers(recipe, estimate, prompts, budget - beside)[:2]
 
 
@@ -301,7 +301,7 @@ def _between_steps(
         return {}
     asked = sorted(prompts, reverse=True)[: recipe.train.eval_answers]
     # A whole model's weights are in float32 meanwhile.
-    beside = estimate.moments + estimate.rounded + (estimate.adapter if recipe.full else 0)
+    beside = estimate.moments + (estimate.adapter if recipe.full else 0)
     return {"asking": beside + _answers(recipe, estimate, asked, budget - beside)[-1]}
 
 

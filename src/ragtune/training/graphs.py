@@ -22,7 +22,7 @@ from ragtune.base.errors import is_out_of_memory
 from ragtune.base.screen.console import note
 from ragtune.base.text import first_line, one_or_many, shortened
 from ragtune.data.encode import Sample
-from ragtune.model.fast.graph import capture, why_not
+from ragtune.model.fast.graph import capture, free, why_not
 from ragtune.model.fast.lora import drop_waiting
 from ragtune.model.hardware import free_gpu
 from ragtune.training.sizes import RowSize, choose_sizes, fill_up, size_for
@@ -332,9 +332,7 @@ def _has_room(device: torch.device) -> bool:
     # What the allocator keeps for rows that are gone.
     needed = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     torch.cuda.empty_cache()
-    free, total = torch.cuda.mem_get_info(device)
-    allowed = torch.cuda.get_per_process_memory_fraction(device) * total
-    return 2 * needed <= min(free, allowed - torch.cuda.memory_reserved(device))
+    return 2 * needed <= free(device)
 
 
 def _same(

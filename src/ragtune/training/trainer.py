@@ -22,9 +22,9 @@ from ragtune.distributed.summing import Summing
 from ragtune.distributed.world import World
 from ragtune.model.fast.dropout import Masks
 from ragtune.model.fast.lora import drop_waiting
-from ragtune.model.fast.rounded import Rounded
 from ragtune.model.hardware import free_gpu
 from ragtune.model.plan import Plan
+from ragtune.model.rounded import Rounded
 from ragtune.model.wrapping import Tuned
 from ragtune.training.announcing import Announcing
 from ragtune.training.failures import smaller_plan
@@ -232,6 +232,7 @@ class PackedTrainer(SavingTrainer):
         warn(f"{self.plan.changes[-1].capitalize()}; the step begins again.")
         self.row_losses.clear()
         self.graphs.drop()
+        self.rounded.give_up()
         self.model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
 

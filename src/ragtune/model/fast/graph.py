@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import torch
 
+from ragtune.base.errors import is_out_of_memory
+
 T = TypeVar("T")
 
 
@@ -27,20 +29,31 @@ def capture(
         work: run once before, so that all kernels are there. What it reads and writes stays where it is.
         device: the GPU.
         beside: a graph that is replayed before or after this one, never meanwhile: they share its memory.
-        needs: bytes that are enough; None if that isn't known.
+        needs: bytes that are probably enough; None if that isn't known.
 
     Raises:
         RuntimeError: it can't be captured: it asks the host, or memory ran out.
     """
-    if needs is None or _free(device) < needs:
-        torch.cuda.synchronize(device)
-        torch.cuda.empty_cache()
+    if needs is not None and free(device) >= needs:
+        try:
+            return _captured(work, device, beside)
+        except RuntimeError as error:
+            if not is_out_of_memory(why_not(error)):
+                raise
+    torch.cuda.synchronize(device)
+    torch.cuda.empty_cache()
+    return _captured(work, device, beside)
+
+
+def _captured(
+    work: Callable[[], T], device: torch.device, beside: torch.cuda.CUDAGraph | None
+) -> tuple[torch.cuda.CUDAGraph, T]:
     graph = torch.cuda.CUDAGraph()
     random = torch.cuda.default_generators[device.index or 0]
     state, stream = random.clone_state(), torch.cuda.current_stream(device)
+    pool = beside.pool() if beside else None
+    _stream(device).wait_stream(stream)  # memory goes from one to the other, though nothing is run
     try:
-        pool = beside.pool() if beside else None
-        _stream(device).wait_stream(stream)
         with torch.cuda.stream(_stream(device)):
             # Other threads may use the GPU meanwhile.
             graph.capture_begin(pool, "thread_local")
@@ -48,16 +61,15 @@ def capture(
                 result = work()
             finally:
                 graph.capture_end()
-        stream.wait_stream(_stream(device))
     except BaseException:
-        # A capture that is cut off leaves the generator waiting for its end, and its own stream current.
+        # A capture that is cut off leaves the generator waiting for its end.
         random.graphsafe_set_state(state)
-        torch.cuda.set_stream(stream)
         raise
+    stream.wait_stream(_stream(device))
     return graph, result
 
 
-def _free(device: torch.device) -> int:
+def free(device: torch.device) -> int:
     """Bytes that torch may take and has not taken yet."""
     free, total = torch.cuda.mem_get_info(device)
     allowed = torch.cuda.get_per_process_memory_fraction(device) * total

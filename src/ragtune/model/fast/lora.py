@@ -44,14 +44,24 @@ from ragtune.model.fast.eight import (
 from ragtune.model.wrapping import ADAPTER
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Matrices:
-    """Those of a group's layers."""
+    """An adapter's, of a group's layers, in the dtype of their products."""
 
     a: Tensor
     """[Q, I], of all layers."""
     b: Sequence[Tensor]
     """[O, R] of each layer."""
+    parts: Sequence[Tensor]
+    """Each layer's part of `a`, and its own of `b`, as the group's parameters stand."""
+
+    @classmethod
+    def of(cls, parameters: Sequence[Tensor], dtype: torch.dtype) -> Matrices:
+        """What A and B of one layer after the other are in a dtype."""
+        a_QI = torch.cat([*parameters[::2]]).to(dtype)
+        b_OR = [b.to(dtype) for b in parameters[1::2]]
+        pairs = zip(a_QI.split_with_sizes([len(a) for a in parameters[::2]]), b_OR, strict=True)
+        return cls(a_QI, b_OR, [part for pair in pairs for part in pair])
 
 
 class Group:
@@ -72,7 +82,7 @@ class Group:
         self.to_input = joined(self.eight) if self.eight else None
         """Gives what the bases make of gradients where products are in 8 bits: those of all, or none."""
         self.rounded: Matrices | None = None
-        """As they were when a step, or answering, began (`Rounded`)."""
+        """As they were when a step, or answering, began (`model/rounded.py`)."""
         self.waiting: list[tuple[Tensor, Tensor]] = []
         """(input, output) of the layers that are yet to be called, in their order."""
 
@@ -94,8 +104,7 @@ class Group:
         """The adapter's matrices in a dtype."""
         if self.rounded and self.rounded.a.dtype == dtype:
             return self.rounded
-        a_QI = torch.cat(self.parameters[::2]).to(dtype)
-        return Matrices(a_QI, [b_OR.to(dtype) for b_OR in self.parameters[1::2]])
+        return Matrices.of(self.parameters, dtype)
 
     def products(self, x: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
         """What each base makes of their input, which is in that dtype; in 8 bits it is rounded once."""
