@@ -52,7 +52,7 @@ def test_a_stage_goes_on_from_the_best_of_those_before_it(
     options: argparse.Namespace, tmp_path: Path
 ) -> None:
     one = search.Search("reader", options)
-    assert one.stages == ["prompt", "tuning", "reading", "data", "longer"]
+    assert one.stages == ["prompt", "tuning", "reading", "data", "longer", "asking"]
     assert one.before("prompt")[0].name == "quickstart-ja.yaml"
     for stage in ("prompt", "data"):  # one is left out
         (tmp_path / "reader" / stage).mkdir(parents=True)
