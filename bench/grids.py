@@ -49,7 +49,10 @@ _GRIDS: dict[str, dict[str, list[str]]] = {
             "train.epochs=3 data.redraw_negatives=5 train.average_last=0.3",
         ],
         "longer": ["train.epochs=6", "train.epochs=6 lora.dropout=0.15"],
-        "asking": ["evaluate.orders=3", "evaluate.orders=3 evaluate.copy=true"],
+        "asking": [
+            "train.epochs=3 evaluate.orders=3",
+            "train.epochs=3 evaluate.orders=3 evaluate.copy=true",
+        ],
         "levers": [
             "train.epochs=1 lora.rank=32 lora.alpha=32",
             "train.epochs=1 lora.init=pissa",
