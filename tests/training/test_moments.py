@@ -277,3 +277,13 @@ def test_a_checkpoint_of_either_kernel_goes_on_with_the_other(kind: Any, paged: 
         results.append(p.data)
     for found in results[1:]:
         assert ((found - results[0]).abs() > 1e-3 * RATE).float().mean() <= 2e-3
+
+
+@pytest.mark.parametrize(("free", "away"), [(1.0, True), (2.0, True), (2.1, False)])
+def test_paged_moments_are_asked_for_where_memory_was_all_taken(
+    monkeypatch: pytest.MonkeyPatch, free: float, away: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 100.0))
+    on_gpu: Any = SimpleNamespace(is_cuda=True, device="cuda")
+    assert moments._may_be_away(on_gpu) is away
+    assert moments._may_be_away(nn.Parameter(torch.ones(1)))  # as ever, elsewhere

@@ -187,6 +187,13 @@ def gpu_peak() -> int | None:
     return torch.cuda.max_memory_allocated() if _in_use() else None
 
 
+def gpu_memory(device: torch.device) -> int:
+    """Bytes that this process may have of a GPU, what torch has taken already included."""
+    free, total = torch.cuda.mem_get_info(device)
+    allowed = torch.cuda.get_per_process_memory_fraction(device) * total
+    return int(min(free + torch.cuda.memory_reserved(device), allowed))
+
+
 def _in_use() -> bool:
     return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 

@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from ragtune.model.fast.eight import AT_A_TIME
-from ragtune.model.hardware import Hardware
+from ragtune.model.hardware import Hardware, gpu_memory
 from ragtune.model.quantized import SCALE_BYTES
 from ragtune.model.skeleton import is_linear, parameters_of, skeleton
 from ragtune.model.targets import Targets, find_targets
@@ -318,11 +318,8 @@ def available(hardware: Hardware) -> int:
     ask another GPU what is free takes some of it. On each there are NCCL's buffers, too.
     """
     device = hardware.device
-    free, total = torch.cuda.mem_get_info(device)
-    mine = torch.cuda.memory_reserved(device)
-    allowed = torch.cuda.get_per_process_memory_fraction(device) * total
     others = total_of(device) - smallest(hardware) + NCCL_BYTES * (len(hardware.gpus) > 1)
-    return int(min(free + mine, allowed)) - others
+    return gpu_memory(device) - others
 
 
 def smallest(hardware: Hardware) -> int:

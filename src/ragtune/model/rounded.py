@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 from ragtune.base.errors import is_out_of_memory
 from ragtune.base.screen.console import note
 from ragtune.model.fast.lora import Matrices, groups_of, is_packed
-from ragtune.model.memory import LITTLE, total_of
+from ragtune.model.hardware import gpu_memory
+from ragtune.model.memory import LITTLE
 
 
 class Rounded:
@@ -37,17 +38,19 @@ class Rounded:
         numbers = sum(p.numel() for group in self._groups for p in group.parameters)
         device: torch.device = weight.device
         if device.type == "cuda":
-            allowed = torch.cuda.get_per_process_memory_fraction(device) * total_of(device)
-            if numbers * self._dtype.itemsize > LITTLE * allowed:
-                self._groups = []
+            little = numbers * self._dtype.itemsize <= LITTLE * gpu_memory(device)
+            self._groups = self._groups if little else []
 
     @torch.no_grad()
     def take(self) -> None:
         """Round what was learned so far, where it stands if it was taken before: a graph reads it there."""
-        there = [group.rounded for group in self._groups if group.rounded]
+        there = [(g, g.rounded) for g in self._groups if g.rounded]
         if there and len(there) == len(self._groups):
-            parts = [part for one in there for part in one.parts]
-            learned = [parameter.data for group in self._groups for parameter in group.parameters]
+            parts, learned = [], []
+            for group, known in there:
+                pairs = zip(known.a.split_with_sizes(group.ranks), known.b, strict=True)
+                parts += [part for pair in pairs for part in pair]
+                learned += [parameter.data for parameter in group.parameters]
             torch._foreach_copy_(parts, learned)
             return
         try:

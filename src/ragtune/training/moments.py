@@ -77,7 +77,8 @@ def _update(optimizer: Any) -> None:  # noqa: ANN401 - bitsandbytes has no types
 def _may_be_away(p: nn.Parameter) -> bool:
     """Whether paged moments may have left a parameter's GPU, as they do where its memory is all taken.
 
-    To ask takes a millisecond, also where they are there. What is away after all comes when it is read.
+    In a profile a GPU stood still for a millisecond before each step of the optimizer, probably to be asked for
+    what was there. What is away after all comes when it is read.
     """
     free, total = torch.cuda.mem_get_info(p.device) if p.is_cuda else (0, 0)
     return free <= _SPARE * total

@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 
 from ragtune.base.errors import is_out_of_memory
+from ragtune.model.hardware import gpu_memory
 
 T = TypeVar("T")
 
@@ -26,7 +27,8 @@ def capture(
     for which the GPU has to be waited, unless there is enough beside.
 
     Args:
-        work: run once before, so that all kernels are there. What it reads and writes stays where it is.
+        work: its kernels are there, as it was run before, or one like it. What it reads and writes stays
+            where it is.
         device: the GPU.
         beside: a graph that is replayed before or after this one, never meanwhile: they share its memory.
         needs: bytes that are probably enough; None if that isn't known.
@@ -71,9 +73,7 @@ def _captured(
 
 def free(device: torch.device) -> int:
     """Bytes that torch may take and has not taken yet."""
-    free, total = torch.cuda.mem_get_info(device)
-    allowed = torch.cuda.get_per_process_memory_fraction(device) * total
-    return min(free, int(allowed) - torch.cuda.memory_reserved(device))
+    return gpu_memory(device) - torch.cuda.memory_reserved(device)
 
 
 @cache

@@ -52,16 +52,12 @@ class Matrices:
     """[Q, I], of all layers."""
     b: Sequence[Tensor]
     """[O, R] of each layer."""
-    parts: Sequence[Tensor]
-    """Each layer's part of `a`, and its own of `b`, as the group's parameters stand."""
 
     @classmethod
     def of(cls, parameters: Sequence[Tensor], dtype: torch.dtype) -> Matrices:
         """What A and B of one layer after the other are in a dtype."""
         a_QI = torch.cat([*parameters[::2]]).to(dtype)
-        b_OR = [b.to(dtype) for b in parameters[1::2]]
-        pairs = zip(a_QI.split_with_sizes([len(a) for a in parameters[::2]]), b_OR, strict=True)
-        return cls(a_QI, b_OR, [part for pair in pairs for part in pair])
+        return cls(a_QI, [b_OR.to(dtype) for b_OR in parameters[1::2]])
 
 
 class Group:
