@@ -340,6 +340,23 @@ def test_a_module_that_is_being_imported_is_not_cut_in_two(tmp_path: Path, first
     assert _said(tmp_path, slow) == ["whole", "stopped"]
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="a clock that Windows lacks")
+def test_a_look_that_python_does_not_hear_comes_again(tmp_path: Path) -> None:
+    """As one that comes between Python's own look and the beginning of a wait."""
+    unheard = """
+from ragtune.base import stopping
+look = stopping._look_again
+def once(number, frame):
+    if not stopping._in_the_middle(frame) and not heard:
+        heard.append(number)
+    else:
+        look(number, frame)
+heard, stopping._look_again = [], once
+"""
+    slow = unheard + _SLOW.format(first="SIGINT", caught="pass")
+    assert _said(tmp_path, slow) == ["whole", "stopped"]
+
+
 _LAST = """
 import os, signal, time
 from ragtune.base import stopping

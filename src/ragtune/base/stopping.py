@@ -146,7 +146,8 @@ def _interrupt_shortly() -> None:
     if _ALARM is not None:  # else nobody would be here
         if _state.alarm is None:
             _state.alarm = signal.signal(_ALARM, _look_again)
-        signal.setitimer(signal.ITIMER_REAL, _SHORTLY)
+        # Again and again: what comes just as Python begins to wait it hears only when the wait is over.
+        signal.setitimer(signal.ITIMER_REAL, _SHORTLY, _SHORTLY)
 
 
 def _ignored(what: sys.UnraisableHookArgs) -> None:
@@ -161,9 +162,10 @@ def _ignored(what: sys.UnraisableHookArgs) -> None:
 def _look_again(_: int, frame: FrameType | None) -> None:
     """Interrupt what is running, if that can be cut in two by now."""
     if _in_the_middle(frame):
-        signal.setitimer(signal.ITIMER_REAL, _SHORTLY)
-    elif not _state.finishing or signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # a second one
+        return
+    if not _state.finishing or signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # a second one
         _interrupt()
+    _forget_alarm()
 
 
 def _interrupt() -> None:
