@@ -65,6 +65,7 @@ def test_the_file_says_all_that_a_table_needs(measured: tuple[dict[str, Any], st
     assert result["device"].startswith("CPU")
     assert result["versions"]["ragtune"]
     assert result["command"].startswith("python bench/side_by_side.py --model ")
+    assert result["commit"]
     assert result["tokens_per_sample"] > 100
     rows = {(r["system"], r["work"]): r for r in result["rows"]}
     assert len(rows) == len(result["rows"])

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
-from ragtune.base.versions import versions
+from machine import made_with
 
 WORKS = (
     "run", "train_step", "train_step_dropout0", "train_step_12gib", "evaluate_before", "evaluate_after",
@@ -23,10 +21,7 @@ class Results:
     def __init__(self, out: Path, *, add: bool) -> None:
         self.out = out
         self.values: dict[str, Any] = {
-            "format": 1,
-            "device": None,
-            "versions": versions("trl", "unsloth", "unsloth_zoo"),
-            "command": shlex.join(["python", "bench/side_by_side.py", *sys.argv[1:]]),
+            **made_with("trl", "unsloth", "unsloth_zoo"),
             "tokens_per_sample": None,
             "rows": [],
             "ratios": {},
