@@ -7,18 +7,23 @@ import pytest
 import torch
 
 from ragtune.base.errors import RagtuneError
+from ragtune.model import hardware
 from ragtune.model.plan import Plan
 from ragtune.training import trainer as trainer_module
 from ragtune.training.failures import smaller_plan
 from tests.training.test_train import log, losses, summary, train
 
 
+@pytest.mark.parametrize("products", [None, "fp8"])
 def test_out_of_memory_halves_the_row_and_goes_on(
+    products: str | None,
     tiny_recipe: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    tiny_recipe["train"]["products"] = products
+    monkeypatch.setattr(hardware, "_require_fp8", lambda *_: None)
     original = trainer_module.PackedTrainer.compute_loss
     seen: list[int] = []
 
@@ -32,12 +37,13 @@ def test_out_of_memory_halves_the_row_and_goes_on(
     one = train(tiny_recipe, tmp_path / "run", "train.samples_per_row=4")
     plan = summary(one)["plan"]
     assert plan["samples_per_row"] == 2
+    assert plan["products"] == products
     assert plan["changes"] == ["step 5: out of memory, 2 samples a row"]
     assert "Step 5: out of memory, 2 samples a row; the step begins again" in (
         capsys.readouterr().out
     )
     assert [e["step"] for e in log(one)] == list(range(1, 9))
-    monkeypatch.undo()
+    monkeypatch.setattr(trainer_module.PackedTrainer, "compute_loss", original)
     whole = train(tiny_recipe, tmp_path / "whole")
     assert losses(one) == pytest.approx(losses(whole), rel=1e-4)
 
