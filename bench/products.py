@@ -8,8 +8,9 @@ FOLDER holds jaquad_rag.{train,dev}.jsonl.gz and squad2_rag.{train,dev}.jsonl.gz
 train.products=fp8 and null, by the recipes of bench/quality.py and bench/refusing.py, and asked all development
 questions with its adapter over the base in the dtype, in NF4 and in 8 bits (evaluate.products=fp8). Differences
 are from what was trained and asked in the dtype. Their interval is given twice: questions drawn with
-replacement (paired), and Student's over the seeds. What --out has already is not made again, so that a call may
-be ended after --seconds and followed by another. --tiny: a trial on a CPU.
+replacement (paired), and Student's over the seeds. With `--bases ""` nothing is asked, and losses are compared
+alone, as of a model with random weights (bench/build_model.py). What --out has already is not made again, so
+that a call may be ended after --seconds and followed by another. --tiny: a trial on a CPU.
 """
 
 from __future__ import annotations
@@ -83,10 +84,11 @@ def unit(options: argparse.Namespace, which: str, way: str, seed: int) -> dict[s
     ragtune.train(recipe_of(which), *overrides_of(options, which, way, seed), run_dir=folder)
     seconds = time.monotonic() - start
     run = Context(folder)
+    plan = run.plan
     log = (folder / "adapter" / "train_log.jsonl").read_text("utf-8").splitlines()
     texts: dict[str, dict[str, str]] = {}
     right: dict[str, str] = {}
-    for base in options.bases.split(","):
+    for base in options.bases.split(",") if options.bases else ():
         model = load_model(
             run.source,
             run.hardware,
@@ -98,7 +100,6 @@ def unit(options: argparse.Namespace, which: str, way: str, seed: int) -> dict[s
         stop_generation_at(model, run.encoder)
         tuned = load_adapter(model, run.folder.adapter).eval()
         fuse(tuned)
-        plan = run.plan
         engine = Local(
             tuned, run.recipe.evaluate.max_new_tokens, plan.evaluation_batch, plan.cache_tokens
         )
@@ -118,7 +119,7 @@ def unit(options: argparse.Namespace, which: str, way: str, seed: int) -> dict[s
         "set": which, "way": way, "seed": seed, "seconds": round(seconds, 1),
         "loss": [e["loss"] for e in map(json.loads, log) if "loss" in e],
         "samples_per_row": plan.samples_per_row,
-        "asked": len(texts["dtype"]),
+        "asked": len(texts.get("dtype", ())),
         "right": right,
         "changed_over": {
             base: sum(other[qid] != text for qid, text in texts[way].items())
@@ -146,8 +147,14 @@ def _difference(by: dict[Any, dict[str, Any]], sets: list[str], seeds: list[int]
         return [int(c) for which in sets for c in by[which, way, seed]["right"][base]]
 
     bases = list(by[sets[0], WAYS[0], seeds[0]]["right"])
+    losses = _losses(
+        [tuple(by[which, way, seed]["loss"] for way in WAYS) for which in sets for seed in seeds]
+    )
+    if not bases:
+        return {"seeds": seeds, "losses": losses}
     return {
         "seeds": seeds,
+        "losses": losses,
         "questions": len(values("dtype", "dtype", seeds[0])),
         "right": {
             f"{way} over {base}": round(
@@ -173,6 +180,18 @@ def _difference(by: dict[Any, dict[str, Any]], sets: list[str], seeds: list[int]
         },
         "asked": sum(by[which, "fp8", seed]["asked"] for which in sets for seed in seeds),
     }  # fmt: skip
+
+
+def _losses(pairs: list[tuple[list[float], ...]]) -> dict[str, float]:
+    """How far the losses of a training in 8 bits lie from those of the same one in the dtype."""
+    away = [[b - a for a, b in zip(*pair, strict=True)] for pair in pairs]
+    every = [*map(abs, itertools.chain(*away))]
+    last = [statistics.mean(one[-max(1, len(one) // 5) :]) for one in away]
+    return {
+        "apart": round(statistics.mean(every), 4),
+        "farthest": round(max(every), 4),
+        "higher_in_the_last_fifth": round(statistics.mean(last), 4),
+    }
 
 
 def _compared(gains: list[list[int]]) -> dict[str, Any]:
@@ -288,7 +307,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--unit", help=argparse.SUPPRESS)
     parser.add_argument("changes", nargs="*", help="changes to the recipes")
     options = parser.parse_args()
-    if "dtype" not in options.bases.split(","):
+    if options.bases and "dtype" not in options.bases.split(","):
         parser.error("--bases: differences are from what was asked over dtype")
     return options
 
