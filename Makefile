@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: help quickstart quickstart-ja quickstart-documents test docs families heavy general lint format cluster llama-index all fuzz soak audit licences env env-ja dist clean
+.PHONY: help quickstart quickstart-ja quickstart-documents test docs families heavy general lint format cluster llama-index evaluators all fuzz soak audit licences env env-ja dist clean
 
 help:
 	@echo "make quickstart     tune a small model on a sample: minutes on two CPU cores"
@@ -20,7 +20,8 @@ help:
 	@echo "make cluster        retrieval on a Ray cluster that loses a node; the example for one"
 	@echo "make heavy          real models as GGUF, in a notebook, asking; the bench: minutes"
 	@echo "make llama-index    the serving page with LlamaIndex, which needs an older openai"
-	@echo "make all            test, families, heavy, general, cluster and llama-index"
+	@echo "make evaluators     the evaluation page with Ragas and DeepEval, which it installs"
+	@echo "make all            test, families, heavy, general, cluster, llama-index, evaluators"
 	@echo "make lint | format  ruff, mypy, the order of imports, unused code | ruff format"
 	@echo "make fuzz           the readers for ten minutes (make test: for one), and properties by other cases"
 	@echo "make soak           an hour of runs that are killed, damaged and lied to"
@@ -113,7 +114,19 @@ llama-index: .venv-llama-index/installed
 general: .venv-general/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=src .venv-general/bin/python -m pytest tests/answering/test_harness.py tests/stages/test_general.py
 
-all: test families heavy general cluster llama-index
+# docs/evaluation.md's Ragas and DeepEval, as the page says: some 50 packages, among them a click below the one that
+# the tests run with. ragtune is there already; it is named for what it asks of the others.
+.venv-evaluators/installed: .venv/installed
+	$(PYTHON) -m venv .venv-evaluators
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > .venv-evaluators/there.txt
+	cp .venv-evaluators/there.txt "$$(.venv-evaluators/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/there.pth"
+	.venv-evaluators/bin/python -m pip install --quiet --disable-pip-version-check ragtune ragas==0.4.3 deepeval==4.3.1 'langchain-community<0.4.2' 'instructor>=1.17'
+	@touch $@
+
+evaluators: .venv-evaluators/installed
+	REAL_EVALUATORS=1 PYTHONPATH=src .venv-evaluators/bin/python -m pytest tests/reporting/test_shown.py
+
+all: test families heavy general cluster llama-index evaluators
 
 fuzz: env
 	$(BIN)/python -m tests.fuzz.run --minutes 10

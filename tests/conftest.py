@@ -29,6 +29,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+# Where they are installed (`make evaluators`). DeepEval reports when Python ends, so no single test can set it.
+os.environ["RAGAS_DO_NOT_TRACK"] = "true"
+os.environ["DEEPEVAL_TELEMETRY_OPT_OUT"] = "1"
 # huggingface_hub reads these when it is imported: no token of the developer's is seen.
 os.environ.pop("HF_TOKEN", None)
 os.environ["HF_TOKEN_PATH"] = str(Path(__file__).parent / "no-token")

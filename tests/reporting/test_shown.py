@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
 import re
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -89,25 +91,44 @@ def test_figures_are_a_mapping_still() -> None:
         assert "&lt;b&gt;" in other._repr_html_()
 
 
-class Sample(dict[str, Any]):
-    """In the place of what other tools make of a question: it takes the fields that theirs have."""
+RAGAS = ("user_input", "response", "retrieved_contexts", "reference")
+DEEPEVAL = ("input", "actual_output", "retrieval_context", "expected_output")
 
-    KNOWN = frozenset({
-        "user_input", "response", "retrieved_contexts", "reference",  # Ragas 0.4.3: SingleTurnSample
-        "input", "actual_output", "retrieval_context", "expected_output",  # DeepEval 4.3.1: LLMTestCase
-    })  # fmt: skip
+
+class Sample(SimpleNamespace):
+    """In the place of what Ragas and DeepEval make of a question, where they are not installed."""
 
     def __init__(self, **fields: Any) -> None:
-        assert fields.keys() <= self.KNOWN
-        super().__init__(fields)
+        assert tuple(fields) in {RAGAS, DEEPEVAL}
+        super().__init__(**fields)
 
     @classmethod
     def from_list(cls, rows: list[dict[str, Any]]) -> list[Sample]:
         return [cls(**row) for row in rows]
 
 
+@pytest.fixture
+def real(monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether Ragas and DeepEval are here themselves: `make evaluators` has them, and fails without."""
+    monkeypatch.setenv("DEEPEVAL_DISABLE_DOTENV", "1")  # else it reads keys from a file above
+    members = {"ragas": "EvaluationDataset", "deepeval.test_case": "LLMTestCase"}
+    try:
+        for name in members:
+            import_module(name)
+    except ImportError:
+        if "REAL_EVALUATORS" in os.environ:
+            raise
+        for name, member in members.items():
+            module = ModuleType(name)
+            setattr(module, member, Sample)
+            monkeypatch.setitem(sys.modules, name.partition(".")[0], module)
+            monkeypatch.setitem(sys.modules, name, module)
+        return False
+    return True
+
+
 def test_what_the_page_makes_of_them_for_ragas_and_deepeval(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, real: bool
 ) -> None:
     asked: list[str] = []
 
@@ -120,23 +141,29 @@ def test_what_the_page_makes_of_them_for_ragas_and_deepeval(
         )
 
     monkeypatch.setattr(ragtune, "answers", answers, raising=False)
-    for name, member in (("ragas", "EvaluationDataset"), ("deepeval.test_case", "LLMTestCase")):
-        module = ModuleType(name)
-        setattr(module, member, Sample)
-        monkeypatch.setitem(sys.modules, name.partition(".")[0], module)
-        monkeypatch.setitem(sys.modules, name, module)
     page = (Path(__file__).parents[2] / "docs/evaluation.md").read_text("utf-8")
     part = page.partition("## Ragas and DeepEval")[2].partition("\n## ")[0]
     found: dict[str, Any] = {}
     for code in re.findall(r"```python\n(.*?)```", part, re.DOTALL):
         exec(code, found)
     assert asked == ["runs/my-run"] * 2
-    assert [list(one.values()) for one in found["dataset"]] == [
-        ["Where?", "Paris", ["In Paris.", "Rome."], "Paris"], ["Who?", "no", [], None],
-    ]  # fmt: skip
-    assert [list(one.values()) for one in found["cases"]] == [
-        ["Where?", "Paris", ["In Paris.", "Rome."], "Paris"], ["Who?", "no", [], None],
-    ]  # fmt: skip
+    for made, fields in ((found["dataset"], RAGAS), (found["cases"], DEEPEVAL)):
+        assert [[getattr(one, field) for field in fields] for one in made] == [
+            ["Where?", "Paris", ["In Paris.", "Rome."], "Paris"], ["Who?", "no", [], None],
+        ]  # fmt: skip
+    if real:
+        require_measurable(found["dataset"], found["cases"])
+
+
+def require_measurable(dataset: Any, cases: list[Any]) -> None:
+    """A metric of each that asks no model takes what the page makes."""
+    from deepeval.metrics import ExactMatchMetric
+    from ragas import evaluate
+    from ragas.metrics import ExactMatch
+
+    scores = evaluate(dataset, [ExactMatch()], show_progress=False, allow_nest_asyncio=False)
+    assert scores["exact_match"] == [1, 0]
+    assert ExactMatchMetric().measure(cases[0], _show_indicator=False) == 1
 
 
 def test_the_passages_are_those_of_the_prompt() -> None:
