@@ -92,36 +92,30 @@ cluster: env
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
 	$(BIN)/python -m pytest tests/building/retrieval/test_distributed.py tests/building/retrieval/test_shard.py tests/test_examples.py
 
-# docs/serving.md's LlamaIndex: it wants an openai below the one that the tests run with, so it has a place of its own.
-.venv-llama-index/installed: .venv/installed
-	$(PYTHON) -m venv .venv-llama-index
-	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > .venv-llama-index/there.txt
-	cp .venv-llama-index/there.txt "$$(.venv-llama-index/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/there.pth"
-	.venv-llama-index/bin/python -m pip install --quiet --disable-pip-version-check llama-index-llms-openai-like==0.8.1
+# A place of its own for packages that want others below those that the tests run with: it has these as well, and
+# what it has itself comes first.
+.venv-%/installed: .venv/installed
+	$(PYTHON) -m venv .venv-$*
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > .venv-$*/there.txt
+	cp .venv-$*/there.txt "$$(.venv-$*/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/there.pth"
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check $(PACKAGES)
 	@touch $@
+
+# docs/serving.md's LlamaIndex: it wants an older openai.
+.venv-llama-index/installed: PACKAGES = llama-index-llms-openai-like==0.8.1
 
 llama-index: .venv-llama-index/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=src .venv-llama-index/bin/python -m pytest tests/test_serving_page.py
 
 # lm-evaluation-harness wants a python-dateutil below the one that the tests run with, and brings 28 packages.
-.venv-general/installed: .venv/installed
-	$(PYTHON) -m venv .venv-general
-	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > .venv-general/there.txt
-	cp .venv-general/there.txt "$$(.venv-general/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/there.pth"
-	.venv-general/bin/python -m pip install --quiet --disable-pip-version-check lm-eval==0.4.13
-	@touch $@
+.venv-general/installed: PACKAGES = lm-eval==0.4.13
 
 general: .venv-general/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=src .venv-general/bin/python -m pytest tests/answering/test_harness.py tests/stages/test_general.py
 
 # docs/evaluation.md's Ragas and DeepEval, as the page says: some 50 packages, among them a click below the one that
 # the tests run with. ragtune is there already; it is named for what it asks of the others.
-.venv-evaluators/installed: .venv/installed
-	$(PYTHON) -m venv .venv-evaluators
-	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > .venv-evaluators/there.txt
-	cp .venv-evaluators/there.txt "$$(.venv-evaluators/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/there.pth"
-	.venv-evaluators/bin/python -m pip install --quiet --disable-pip-version-check ragtune ragas==0.4.3 deepeval==4.3.1 'langchain-community<0.4.2' 'instructor>=1.17'
-	@touch $@
+.venv-evaluators/installed: PACKAGES = ragtune ragas==0.4.3 deepeval==4.3.1 'langchain-community<0.4.2' 'instructor>=1.17'
 
 evaluators: .venv-evaluators/installed
 	REAL_EVALUATORS=1 PYTHONPATH=src .venv-evaluators/bin/python -m pytest tests/reporting/test_shown.py
@@ -155,4 +149,4 @@ dist: .venv-dist/installed
 	.venv-dist/bin/python -m twine check --strict dist/*
 
 clean:
-	rm -rf .venv .venv-dist dist runs build site
+	rm -rf .venv .venv-* dist runs build site
