@@ -62,7 +62,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("changes", nargs="*", help="changes to the recipe")
     options = parser.parse_intermixed_args()
-    context = Context(options.run, [*options.changes, f"data.refusal={REFUSAL}"])
+    context = Context(
+        options.run, [*options.changes, f"data.refusal={REFUSAL}", "evaluate.refuse_below=0"]
+    )
     chosen_on = held_apart(context)
     chosen = scored(context, chosen_on, answered(context, chosen_on)).confidence
     assert chosen is not None

@@ -301,16 +301,15 @@ def test_what_the_threshold_refused_has_no_part_in_calibration() -> None:
     found = score_answers(refusing, FIVE, Answers.of(given)).confidence
     assert found is not None
     assert (found["n"], found["left_out"]) == (2, 1)
-    assert "refuse_below" not in found  # one is set: of what it hid, none can be found
+    assert "refuse_below" not in found  # of what was hidden, none can be found
     # All refused: there is no calibration, and still it is said.
     given = [dataclasses.replace(one, probability=None, unsure=True) for one in given]
     scored_all = score_answers(refusing, FIVE, Answers.of(given))
     assert scored_all.confidence is None
     assert metrics_of(scored_all)["unsure"] == 3
     assert compare(scored_all, scored_all)["unsure"] == {"before": 3, "after": 3}
-    free = score_answers(
-        recipe(data={"refusal": "not said"}),
-        FIVE,
-        Answers.of([Given("q0", "gold", [1], True, 0.9)]),
-    )
-    assert "refuse_below" in (free.confidence or {})
+    one = Answers.of([Given("q0", "gold", [1], True, 0.9)])
+    for below, suggested in ((None, False), (0, True)):  # with 0 everything is answered
+        asked = recipe(data={"refusal": "not said"}, evaluate={"refuse_below": below})
+        found = score_answers(asked, FIVE, one).confidence
+        assert ("refuse_below" in (found or {})) is suggested

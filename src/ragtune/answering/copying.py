@@ -21,21 +21,8 @@ from ragtune.data.spans import Paths, Shown, Spans
 from ragtune.data.tokenizer import special_ids
 
 
-def chosen(logits_NV: Tensor, samples_N: Tensor, copying: Copying | None) -> tuple[Tensor, Tensor]:
-    """The most likely token_N that may follow, and the logarithm of its probability.
-
-    It is the probability with which the model would write it if it might write anything: among what may be
-    copied a word can be certain that the model would never say.
-    """
-    token_N = (copying.allow(logits_NV, samples_N) if copying else logits_NV).argmax(dim=-1)
-    if copying:
-        copying.advance(token_N, samples_N)
-    log_p_N = logits_NV.gather(1, token_N[:, None])[:, 0] - logits_NV.logsumexp(dim=-1)
-    return token_N, log_p_N
-
-
 class Copying:
-    """Lets only what goes on to a whole span follow, on the device; never waits for it.
+    """Lets only what goes on to a whole span follow (`Confined`).
 
     Args:
         every: the answers that may be given to each question.
@@ -63,7 +50,7 @@ class Copying:
         self._last_AP = marked([paths.last for paths in every])
 
     def allow(self, logits_NV: Tensor, samples_N: Tensor) -> Tensor:
-        """The logits with -inf for what may not follow."""
+        """See `Confined`."""
         alive_NP = self._alive_AP[samples_N]
         count = logits_NV.shape[1]
         tokens_NE = torch.where(self._open(samples_N), self._tokens_AE[samples_N], count)
@@ -77,7 +64,7 @@ class Copying:
         return logits_NV.clamp(min=least).masked_fill(~allowed_NV[:, :count], float("-inf"))
 
     def advance(self, token_N: Tensor, samples_N: Tensor) -> None:
-        """Go on to where the tokens that were chosen lead."""
+        """See `Confined`."""
         taken_NE = self._open(samples_N) & (self._tokens_AE[samples_N] == token_N[:, None])
         alive_NP = torch.zeros_like(self._alive_AP[samples_N])
         nowhere = alive_NP.shape[1] - 1
@@ -102,7 +89,9 @@ class Copies:
     def of(encoder: Encoder) -> Copies:
         """What an encoder's prompts let be copied. Raises as `Spans` does."""
         control = special_ids(encoder.tokenizer) | encoder.control.texts.keys()
-        refusal = encoder.recipe.data.refusal
+        recipe = encoder.recipe
+        # Below a threshold it takes an answer's place: the model itself only answers.
+        refusal = recipe.data.refusal if recipe.evaluate.refuse_below is None else None
         return Copies(Spans(encoder.tokenizer, encoder.turn, control, refusal))
 
     def copying(self, model: PreTrainedModel, batch: Batch, settings: GenerationConfig) -> Copying:

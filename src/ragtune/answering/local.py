@@ -14,7 +14,8 @@ from typing import TypedDict
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from ragtune.answering.copying import Copies, Copying
+from ragtune.answering.confined import Answering, Confined, refusal_start
+from ragtune.answering.copying import Copies
 from ragtune.answering.cut import Cut
 from ragtune.answering.engine import EQUAL, IN_WORDS, PACKED, SINGLE, Way, fitting
 from ragtune.answering.fit import probe_generate, unfit
@@ -46,7 +47,7 @@ class _More(TypedDict, total=False):
     """What else a batch is asked with."""
 
     heard: Heard
-    copying: Copying
+    confined: Confined
 
 
 class TooLittleMemoryError(RagtuneError):
@@ -80,6 +81,8 @@ class Local:
     """Tokens of the shortest and the longest prompt by which the way was chosen."""
     _copies: Copies | None = field(default=None, init=False, repr=False)
     """What answers are copied from, where they are (`evaluate.copy`)."""
+    _barred: list[int] | None = field(default=None, init=False, repr=False)
+    """How no answer begins, where a threshold refuses (`evaluate.refuse_below`)."""
 
     def answer(
         self, encoder: Encoder, examples: Sequence[Example], partial: Path, title: str
@@ -87,7 +90,7 @@ class Local:
         """The answers, without what the chat template writes around one; see `Engine.answer`."""
         asked = [*fitting(encoder, examples)]
         prompts = [(example.qid, prompt.ids) for example, prompt in asked]
-        self._copies_of(encoder)
+        self._confine(encoder)
         if self._copies:
             self._copies.shown = {e.qid: encoder.kept(e, prompt) for e, prompt in asked}
         found = self.complete(prompts, encoder.tokenizer, encoder.stop_id, partial, title)
@@ -95,8 +98,12 @@ class Local:
             return [*map(self._copies.read, found)]
         return [replace(o, prediction=encoder.turn.answer(o.prediction)) for o in found]
 
-    def _copies_of(self, encoder: Encoder) -> None:
-        """Have what answers can be copied, where that is asked for; the tokens' bytes are found once."""
+    def _confine(self, encoder: Encoder) -> None:
+        """Have what answers can be copied, where that is asked for; the tokens' bytes are found once.
+
+        Else how none may begin, if any may not.
+        """
+        self._barred = refusal_start(encoder)
         if encoder.recipe.evaluate.copy and self._copies is None:
             self._copies = Copies.of(encoder)
 
@@ -184,7 +191,10 @@ class Local:
         try:
             more: _More = {} if self.heard is None else {"heard": self.heard}
             if self._copies:
-                more["copying"] = self._copies.copying(self.model, batch, settings)
+                more["confined"] = self._copies.copying(self.model, batch, settings)
+            elif self._barred:
+                device = self.model.get_input_embeddings().weight.device
+                more["confined"] = Answering(self._barred, len(batch), device)
             if ragged:
                 return ragged.answer(prompts, **more)
             return generate(self.model, prompts, settings, **more)
@@ -196,7 +206,7 @@ class Local:
     def follow(self, shared: Shared, how: str, encoder: Encoder) -> None:
         """Answer what another rank shares out. Raises as `complete`."""
         self.model.eval()
-        self._copies_of(encoder)
+        self._confine(encoder)
         if self._copies:
             self._copies.shown = shared.shown
         settings = greedy_settings(

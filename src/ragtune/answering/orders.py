@@ -101,9 +101,11 @@ def _turned_back(one: Prediction, indices: Sequence[int]) -> Prediction:
 
 
 def _refused_if_unsure(one: Prediction, recipe: Recipe) -> Prediction:
-    """The refusal in the place of an answer that is less probable than `evaluate.refuse_below`."""
+    """The refusal in the place of an answer that is less probable than `evaluate.refuse_below`, or empty."""
     least, refusal = recipe.evaluate.refuse_below, recipe.data.refusal
-    if least is None or refusal is None or one.probability is None or one.probability >= least:
+    if least is None or refusal is None or one.probability is None:
+        return one
+    if one.probability >= least and one.prediction.strip():
         return one
     # Tokens and probability are the hidden answer's: the latter says nothing of these words.
     return replace(one, prediction=refusal, source=None, probability=None, unsure=True)

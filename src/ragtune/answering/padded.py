@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
-from ragtune.answering.copying import Copying, chosen
+from ragtune.answering.confined import Confined, chosen
 from ragtune.answering.engine import EQUAL, PADDED, SINGLE, Way
 from ragtune.answering.fit import allowed, grown
 from ragtune.answering.ragged import Heard
@@ -42,16 +42,16 @@ def generate(
     prompts: Sequence[list[int]],
     settings: GenerationConfig,
     heard: Heard | None = None,
-    copying: Copying | None = None,
+    confined: Confined | None = None,
 ) -> Rows:
     """What follows each prompt, padded on the left, until every answer is finished.
 
-    `heard` is told each token of a single one as soon as it is chosen. With `copying` only a span of a
-    passage can follow.
+    `heard` is told each token of a single one as soon as it is chosen. Only what `confined` allows
+    can follow.
     """
     ids_NT, mask_NT = _padded(model, prompts)
     streamer = {} if heard is None else {"streamer": _Streamer(heard)}
-    choosing = _Choosing(copying)
+    choosing = _Choosing(confined)
     with torch.inference_mode(), autocast(model):
         output = _generated(
             model,
@@ -72,13 +72,13 @@ def generate(
 class _Choosing:
     """The last logits processor: lets only follow what may, and notes how likely what is chosen was."""
 
-    def __init__(self, copying: Copying | None) -> None:
-        self.copying = copying
+    def __init__(self, confined: Confined | None) -> None:
+        self.confined = confined
         self.log_p_SN: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002 - its signature
         samples_N = torch.arange(len(scores), device=scores.device)
-        token_N, log_p_N = chosen(scores.float(), samples_N, self.copying)
+        token_N, log_p_N = chosen(scores.float(), samples_N, self.confined)
         self.log_p_SN.append(log_p_N)
         return torch.full_like(scores, float("-inf")).scatter(1, token_N[:, None], 0.0)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from ragtune.answering.copying import Copying, chosen
+from ragtune.answering.confined import Confined, chosen
 from ragtune.answering.shared import Rows
 from ragtune.base.errors import is_out_of_memory
 from ragtune.base.screen.console import note
@@ -77,18 +77,18 @@ class Ragged:
         self,
         prompts: Sequence[list[int]],
         heard: Heard | None = None,
-        copying: Copying | None = None,
+        confined: Confined | None = None,
     ) -> Rows:
         """What follows each prompt; behind an answer's stop token stand others, as in `generate`.
 
-        `heard` is told each token of the first one as soon as it is chosen. With `copying` only a span of
-        a passage can follow.
+        `heard` is told each token of the first one as soon as it is chosen. Only what `confined`
+        allows can follow.
         """
         with autocast(self.model), using_packed(self.model):
             most = self.settings.max_new_tokens
             cache = self._room_for(len(prompts), max(map(len, prompts)) + most)
             stops = torch.tensor(self.settings.eos_token_id, device=self.device)
-            choose = _Chooser(prompts, self.settings, stops, copying)
+            choose = _Chooser(prompts, self.settings, stops, confined)
             end = self.settings.eos_token_id[0]
             found_AS = torch.full((len(prompts), most), end, device=self.device)
             sure_A = torch.zeros(len(prompts), device=self.device)
@@ -296,9 +296,9 @@ class _Chooser:
         prompts: Sequence[list[int]],
         settings: GenerationConfig,
         stops: Tensor,
-        copying: Copying | None,
+        confined: Confined | None,
     ) -> None:
-        self.copying = copying
+        self.confined = confined
         self.least = settings.min_new_tokens or 0
         self.stops = stops
         penalty = settings.repetition_penalty
@@ -321,4 +321,4 @@ class _Chooser:
             logits_NV = logits_NV.scatter(1, seen, score)
         if found_NS.shape[1] < self.least:
             logits_NV = logits_NV.index_fill(1, self.stops, float("-inf"))
-        return chosen(logits_NV, samples_N, self.copying)
+        return chosen(logits_NV, samples_N, self.confined)

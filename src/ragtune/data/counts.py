@@ -79,14 +79,19 @@ class TooLong:
         )
 
 
-def shortest_accepted(encoder: Encoder, examples: Sequence[Example]) -> list[int]:
-    """The tokens of each example's shortest accepted answer, with what is to stand around it; else 0."""
+def accepted_whole(encoder: Encoder, examples: Sequence[Example]) -> list[list[str]]:
+    """Each example's accepted answers, with what is to stand around them."""
     recipe = encoder.recipe
     behind = [1] if recipe.prompt.citations else []
-    answers = [
+    return [
         [cite(quoting(e, a, recipe, numbered(e, recipe)), behind) for a in accepted(e, recipe)]
         for e in examples
     ]
+
+
+def shortest_accepted(encoder: Encoder, examples: Sequence[Example]) -> list[int]:
+    """The tokens of each example's shortest accepted answer, with what is to stand around it; else 0."""
+    answers = accepted_whole(encoder, examples)
     lengths = iter(encoder.answer_lengths([a for one in answers for a in one]))
     return [min((next(lengths) for _ in one), default=0) for one in answers]
 

@@ -140,7 +140,10 @@ class Evaluate(Section):
         False, description="answers are copied: a span of one shown passage, or data.refusal"
     )
     refuse_below: float | None = Field(
-        None, gt=0, le=1, description="a less probable answer becomes data.refusal"
+        None,
+        ge=0,
+        le=1,
+        description="the model only answers, and data.refusal takes the place of a less probable answer",
     )
     orders: int = Field(
         1,

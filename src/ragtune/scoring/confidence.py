@@ -67,7 +67,7 @@ class Confidence(TypedDict):
     """Those that hold an answer."""
     coverages: list[Coverage]
     refuse_below: NotRequired[Threshold]
-    """Where a refusal counts and none is set: the best `evaluate.refuse_below` of these very answers."""
+    """Where `evaluate.refuse_below` is 0, so that everything is answered: the best one of these answers."""
 
 
 def confidence_of(

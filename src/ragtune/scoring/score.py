@@ -109,14 +109,13 @@ class Scored:
     def confidence(self) -> Confidence | None:
         """What the probabilities say of all answers that were given, to unanswerable questions, too.
 
-        But for those that `evaluate.refuse_below` refused; where it is set, no other threshold is suggested.
+        But for those that `evaluate.refuse_below` refused. A threshold is suggested where that is 0: else the
+        model, or another threshold, refused questions of which it isn't known what would be answered.
         """
         sure, right, crag = ([one[k] for one in self.sure] for k in range(3))
         recipe, left_out = self.recipe, len(self.answers.unsure)
-        suggests = recipe.data.refusal is not None and recipe.evaluate.refuse_below is None
-        return confidence_of(
-            sure, right, recipe.seed, crag if suggests and not left_out else (), left_out
-        )
+        suggests = recipe.data.refusal is not None and recipe.evaluate.refuse_below == 0
+        return confidence_of(sure, right, recipe.seed, crag if suggests else (), left_out)
 
     @property
     def lengths(self) -> list[float]:

@@ -448,6 +448,29 @@ def test_answers_that_are_too_long_are_counted_of_prepared_data_too(
         assert train["advice"] == "Raise evaluate.max_new_tokens."
 
 
+def test_answers_that_begin_as_the_refusal_does_are_counted_where_a_threshold_refuses(
+    tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    """The model may not write them then; what is copied may begin so."""
+    records = make_records(10)
+    records[0]["answers"] = ["No man"]
+    records[1]["answers"] = ["No man", "nobody"]
+    for record in records[:2]:
+        record["passages"][0]["text"] = f"{record['answers'][0]} knows."
+        record["positive_passage_indices"] = [0]
+    tiny_recipe["data"]["eval"] = str(write_records(tmp_path / "no.jsonl", records))
+    tiny_recipe["data"]["refusal"] = "No man says"
+
+    def counted(*changes: str) -> list[dict[str, Any]]:
+        page = found(tiny_recipe, tmp_path, "evaluate.max_new_tokens=30", *changes)["answers"]
+        return [one for one in page if "data.refusal" in one["message"]]
+
+    (one,) = counted("evaluate.refuse_below=0.2")
+    assert one["level"] == "warning"
+    assert re.match(r"eval: 1 of 10 questions' accepted answers begin with '\w+'", one["message"])
+    assert counted() == counted("evaluate.refuse_below=0.2", "evaluate.copy=true") == []
+
+
 def test_a_count_of_the_first_records_says_that_it_is_one(
     tiny_recipe: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from ragtune.answering.confined import refusal_start
 from ragtune.base.errors import UsageError
 from ragtune.base.text import one_or_many
 from ragtune.data.counts import (
     ADVICE,
     TooLong,
+    accepted_whole,
     on_cut,
     refusal_too_long,
     shortest_accepted,
@@ -173,7 +175,7 @@ def _lost_positives(look: Look, split: str) -> None:
 
 
 def answers(look: Look) -> None:
-    """How many answers are longer than what the model may write."""
+    """How many answers the model may not write: they are too long, or begin as the refusal does."""
     encoder, limit = look.run.encoder, look.run.recipe.evaluate.max_new_tokens
     counts = {split: TooLong(limit) for split in ("train", "eval")}
     for split, examples in _selected(look).items():
@@ -195,6 +197,27 @@ def answers(look: Look) -> None:
         look.warn(words, ADVICE)
     if looked and not long and not refusal:
         look.say(f"none of {looked:,}{look.which} has more than {limit:,} tokens")
+    _barred(look, _selected(look).get("eval", []))
+
+
+def _barred(look: Look, examples: list[Example]) -> None:
+    """How many questions accept nothing that the model may write where a threshold refuses."""
+    encoder = look.run.encoder
+    if look.run.recipe.evaluate.copy or (start := refusal_start(encoder)) is None:
+        return
+    every = accepted_whole(encoder, examples)
+    count = sum(
+        bool(one) and all(encoder.completion(a)[: len(start)] == start for a in one)
+        for one in every
+    )
+    if count:
+        first = encoder.tokenizer.decode(start).strip()
+        look.warn(
+            f"eval: {count:,} of {look.of('eval', len(examples))} questions' accepted answers begin with "
+            f"{first!r}, as data.refusal does: they can't be given",
+            "With evaluate.refuse_below no answer begins so: choose another data.refusal and train anew, or "
+            "set evaluate.copy=true.",
+        )
 
 
 def _answered(look: Look) -> list[tuple[Example, list[tuple[int, str]]]]:

@@ -1,0 +1,138 @@
+"""With evaluate.refuse_below the model only answers, and the threshold refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ragtune.answering.confined import Answering, refusal_start
+from ragtune.answering.engine import PACKED, PADDED, SINGLE
+from ragtune.answering.local import Local
+from ragtune.answering.prediction import Prediction
+from ragtune.answering.shared import Shared
+from ragtune.data.encode import Encoder
+from ragtune.data.example import Example
+from tests.answering.families import family_model
+from tests.answering.test_copying import Desk, ask, encoder_of, examples
+
+
+def begins(found: list[Prediction]) -> list[int]:
+    return [one.token_ids[0] for one in found if one.token_ids]
+
+
+def barring(monkeypatch: pytest.MonkeyPatch, token: int) -> None:
+    """Let the refusal begin with a token with which a model of random weights begins answers."""
+
+    def start(encoder: Encoder) -> list[int] | None:
+        return None if refusal_start(encoder) is None else [token]
+
+    monkeypatch.setattr("ragtune.answering.local.refusal_start", start)
+
+
+@pytest.mark.parametrize(("family", "how"), [("llama", PACKED), ("lfm2", PADDED), ("rwkv", SINGLE)])
+def test_with_a_threshold_no_answer_begins_as_the_refusal_does(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    chatml_tokenizer: Any,
+    tiny_recipe: dict[str, Any],
+    family: str,
+    how: str,
+) -> None:
+    # `generate` asks prompts in batches from 8 on
+    model, asked = family_model(family), examples(9)
+    free = encoder_of(chatml_tokenizer, tiny_recipe, copy=False)
+    barred = encoder_of(chatml_tokenizer, tiny_recipe, copy=False, refuse_below=0)
+    before, _ = ask(model, free, tmp_path / "a", asked)
+    token = begins(before)[0]
+    barring(monkeypatch, token)
+    after, way = ask(model, barred, tmp_path / "b", asked)
+    assert way == how
+    assert token not in begins(after)
+    for example, one, other in zip(asked, before, after, strict=True):
+        if one.token_ids[:1] != [token]:
+            assert one == other
+            continue
+        # What is left is the next likely, with the probability that it had beside the refusal.
+        prompt = barred.prompt(example)
+        assert prompt
+        new = other.token_ids + [barred.stop_id] * other.stopped
+        if how == PACKED:
+            with torch.inference_mode():
+                logits = model(torch.tensor([prompt.ids + new])).logits[0, len(prompt.ids) - 1 : -1]
+            assert int(logits[0].topk(2).indices[1]) == new[0]
+            each = logits.log_softmax(-1).gather(1, torch.tensor(new)[:, None])
+            assert other.probability == pytest.approx(float(each.sum().exp()), abs=1.01e-4)
+
+
+def test_another_rank_keeps_to_it_too(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    chatml_tokenizer: Any,
+    tiny_recipe: dict[str, Any],
+) -> None:
+    model, asked = family_model("llama"), examples(6)
+    free = encoder_of(chatml_tokenizer, tiny_recipe, copy=False)
+    barred = encoder_of(chatml_tokenizer, tiny_recipe, copy=False, refuse_below=0)
+    barring(monkeypatch, begins(ask(model, free, tmp_path / "f", asked)[0])[0])
+    alone, _ = ask(model, barred, tmp_path / "a", asked, batch=2)
+
+    def follow(world: Any) -> None:
+        Local(family_model("llama"), 8, 2).follow(Shared(world, "q"), PACKED, barred)
+
+    engine, desk = Local(model, 8, 2), Desk(follow)
+    share: Any = desk
+    engine.share = lambda _: Shared(share, "q")
+    assert engine.answer(barred, asked, tmp_path / "b", "answering") == alone
+
+
+def test_a_model_that_only_copies_does_not_copy_the_refusal(
+    tmp_path: Path, chatml_tokenizer: Any, tiny_recipe: dict[str, Any]
+) -> None:
+    """With nothing to copy the answer is empty: that is refused, whatever its probability."""
+    model, asked = family_model("llama"), examples(6)
+    bare = [dataclasses.replace(e, passages=()) for e in asked]
+    plain = encoder_of(chatml_tokenizer, tiny_recipe)
+    assert {one.prediction for one in ask(model, plain, tmp_path / "a", bare)[0]} == {"No answer"}
+    barred = encoder_of(chatml_tokenizer, tiny_recipe, refuse_below=0)
+    found, _ = ask(model, barred, tmp_path / "b", [*asked, *more(bare)])
+    assert all(one.source for one in found[:6])
+    for one in found[6:]:
+        assert (one.prediction, one.unsure, one.probability) == ("No answer", True, None)
+
+
+def test_the_refusal_begins_as_it_is_trained(
+    chatml_tokenizer: Any, tiny_recipe: dict[str, Any]
+) -> None:
+    """Blanks that the template lets stand before it are passed over: every answer begins with them."""
+    barred = encoder_of(chatml_tokenizer, tiny_recipe, refuse_below=0.5)
+    assert refusal_start(encoder_of(chatml_tokenizer, tiny_recipe)) is None
+    ids = barred.completion("No answer")
+    assert refusal_start(barred) == ids[:1]
+    barred.turn = dataclasses.replace(barred.turn, lead="\n\n")
+    ids, start = barred.completion("No answer"), refusal_start(barred) or []
+    assert start == ids[: len(start)]
+    assert barred.tokenizer.decode(start).strip()
+    assert not barred.tokenizer.decode(start[:-1]).strip()
+
+
+def more(examples: list[Example]) -> list[Example]:
+    return [dataclasses.replace(e, qid=f"{e.qid}-bare") for e in examples]
+
+
+def test_blanks_of_the_template_stand_before_the_token_that_is_barred() -> None:
+    """An answer that goes another way may write the token."""
+    answering, samples = Answering([5, 7], 3, torch.device("cpu")), torch.arange(3)
+    logits = torch.zeros(3, 9)
+    logits[:, 7] = 1.0
+    assert answering.allow(logits, samples).argmax(-1).tolist() == [7, 7, 7]
+    answering.advance(torch.tensor([5, 5, 7]), samples)
+    left = torch.tensor([0, 2])  # the second one has left the batch
+    assert answering.allow(logits[left], left).isneginf().nonzero().tolist() == [[0, 7]]
+    answering.advance(torch.tensor([3, 5]), left)
+    assert not answering.allow(logits[left], left).isneginf().any()
+    answering.advance(torch.tensor([5, 7]), left)
+    assert not answering.allow(logits[left], left).isneginf().any()
