@@ -147,7 +147,7 @@ def test_what_is_predicted_of_a_mixture_was_measured(
 
 NEWER = {
     f"{file}, {name}": case
-    for file in ("fp8-h200", "nemo-h200", "small-h200-034b460", "step-h200")
+    for file in ("fp8-h200", "nemo-h200", "small-h200-034b460", "small-h200-1cbbfa0", "step-h200")
     for name, case in json.loads((ROOT / f"bench/results/{file}.json").read_text("utf-8"))["cases"].items()
     if "row_tokens" in case
 }  # fmt: skip
@@ -168,8 +168,9 @@ def test_what_is_predicted_of_newer_ways_was_measured(name: str) -> None:
     )
     rows = -(-16 // options["per_row"])
     predicted = estimate.training(case["row_tokens"], case["row_trained"], rows) / GIB
-    # What graphs keep for themselves isn't counted.
-    allowed = 0.1 if "small, 4 a row" in name else 0.05
+    # What graphs keep for themselves isn't counted, which is much beside rows of 4 (in the later file they ran
+    # without graphs).
+    allowed = 0.1 if name == "small-h200-034b460, small, 4 a row" else 0.05
     assert predicted == pytest.approx(case["peak_gib"], rel=allowed)
 
 
