@@ -68,6 +68,28 @@ def test_with_a_threshold_no_answer_begins_as_the_refusal_does(
             assert other.probability == pytest.approx(float(each.sum().exp()), abs=1.01e-4)
 
 
+@pytest.mark.gpu
+def test_on_cuda_too_no_answer_begins_so(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    chatml_tokenizer: Any,
+    tiny_recipe: dict[str, Any],
+) -> None:
+    """What is barred is decided beside the graph of the step."""
+    model, asked = family_model("llama"), examples(16)
+    free = encoder_of(chatml_tokenizer, tiny_recipe, copy=False, max_new_tokens=24)
+    barred = encoder_of(
+        chatml_tokenizer, tiny_recipe, copy=False, max_new_tokens=24, refuse_below=0
+    )
+    token = begins(ask(model, free, tmp_path / "f", asked)[0])[0]
+    barring(monkeypatch, token)
+    expected, _ = ask(model, barred, tmp_path / "a", asked)
+    found, how = ask(model.to("cuda"), barred, tmp_path / "b", asked)
+    assert how == PACKED
+    assert token not in begins(found)
+    assert [one.token_ids for one in found] == [one.token_ids for one in expected]
+
+
 def test_another_rank_keeps_to_it_too(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
