@@ -212,8 +212,9 @@ def ways_of(recipe: Recipe, below: float | None) -> dict[str, list[str]]:
     copy = [] if recipe.prompt.quote else ["evaluate.copy=true"]
     if recipe.evaluate.refuse_below is not None:
         careful = [f"evaluate.refuse_below={below}"]
-        ways = {"itself": ["evaluate.refuse_below=null"], "careful": careful}
-        return {**ways, "both": [*copy, *careful]} if copy else ways
+        ways = {"itself": ["evaluate.refuse_below=null"]}
+        ways |= {"careful": careful} if below is not None else {}
+        return {**ways, "both": [*copy, *careful]} if copy and below is not None else ways
     if not copy:
         return {}
     if recipe.data.max_passages < ORDERS or recipe.evaluate.orders > 1:

@@ -165,6 +165,7 @@ def test_what_refuses_is_asked_with_its_threshold_and_without() -> None:
     itself = {"itself": ["evaluate.refuse_below=null"], "careful": [below]}
     assert search.ways_of(plain, 0.3) == {**itself, "both": ["evaluate.copy=true", below]}
     assert search.ways_of(quoting, 0.3) == itself
+    assert [*search.ways_of(plain, None)] == ["itself"]  # no threshold leaves enough answered
 
 
 def test_a_command_that_fails_is_named_and_the_others_go_on(

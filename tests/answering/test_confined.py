@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from ragtune.answering.confined import Answering, refusal_start
+from ragtune.answering.confined import Answering, refusal_starts
 from ragtune.answering.engine import PACKED, PADDED, SINGLE
 from ragtune.answering.local import Local
+from ragtune.answering.orders import answer_in_orders
 from ragtune.answering.prediction import Prediction
 from ragtune.answering.shared import Shared
 from ragtune.data.encode import Encoder
 from ragtune.data.example import Example
+from ragtune.data.tokenizer import prepare_tokenizer
+from ragtune.recipe.load import load_recipe
 from tests.answering.families import family_model
 from tests.answering.test_copying import Desk, ask, encoder_of, examples
 
@@ -27,10 +30,10 @@ def begins(found: list[Prediction]) -> list[int]:
 def barring(monkeypatch: pytest.MonkeyPatch, token: int) -> None:
     """Let the refusal begin with a token with which a model of random weights begins answers."""
 
-    def start(encoder: Encoder) -> list[int] | None:
-        return None if refusal_start(encoder) is None else [token]
+    def starts(encoder: Encoder) -> list[list[int]]:
+        return [[token]] if refusal_starts(encoder) else []
 
-    monkeypatch.setattr("ragtune.answering.local.refusal_start", start)
+    monkeypatch.setattr("ragtune.answering.local.refusal_starts", starts)
 
 
 @pytest.mark.parametrize(("family", "how"), [("llama", PACKED), ("lfm2", PADDED), ("rwkv", SINGLE)])
@@ -126,35 +129,80 @@ def test_a_model_that_only_copies_does_not_copy_the_refusal(
         assert (one.prediction, one.unsure, one.probability) == ("No answer", True, None)
 
 
-def test_the_refusal_begins_as_it_is_trained(
+def test_the_refusal_is_barred_as_it_is_trained_and_in_capitals_and_without(
     chatml_tokenizer: Any, tiny_recipe: dict[str, Any]
 ) -> None:
     """Blanks that the template lets stand before it are passed over: every answer begins with them."""
     barred = encoder_of(chatml_tokenizer, tiny_recipe, refuse_below=0.5)
-    assert refusal_start(encoder_of(chatml_tokenizer, tiny_recipe)) is None
-    ids = barred.completion("No answer")
-    assert refusal_start(barred) == ids[:1]
-    barred.turn = dataclasses.replace(barred.turn, lead="\n\n")
-    ids, start = barred.completion("No answer"), refusal_start(barred) or []
-    assert start == ids[: len(start)]
-    assert barred.tokenizer.decode(start).strip()
-    assert not barred.tokenizer.decode(start[:-1]).strip()
+    assert refusal_starts(encoder_of(chatml_tokenizer, tiny_recipe)) == []
+    for lead in ("", "\n\n"):
+        barred.turn = dataclasses.replace(barred.turn, lead=lead)
+        starts = refusal_starts(barred)
+        for words in ("No answer", "no answer", "NO ANSWER"):
+            ids = barred.completion(words)
+            assert any(ids[: len(start)] == start for start in starts)
+        for start in starts:
+            assert barred.tokenizer.decode(start).strip().lower() in ("n", "no")
+            assert not barred.tokenizer.decode(start[:-1]).strip()
+
+
+def test_what_is_barred_is_a_whole_letter(
+    chatml_tokenizer: Any, tiny_recipe: dict[str, Any]
+) -> None:
+    """With the first byte of わ begins much of katakana."""
+    recipe = {**tiny_recipe, "data": {**tiny_recipe["data"], "refusal": "わかりません"}}
+    recipe["evaluate"] = {**recipe["evaluate"], "refuse_below": 0}
+    loaded = load_recipe(recipe)
+    encoder = Encoder(prepare_tokenizer(chatml_tokenizer, loaded), loaded, 500)
+    starts = refusal_starts(encoder)
+    assert {encoder.tokenizer.decode(start).strip()[:1] for start in starts} == {"わ"}
+    other = encoder.completion("を")
+    assert not any(other[: len(start)] == start for start in starts)
+
+
+def test_what_is_the_refusal_nonetheless_is_marked(
+    chatml_tokenizer: Any, tiny_recipe: dict[str, Any]
+) -> None:
+    """And what holds no answer, as before a citation."""
+    barred = encoder_of(chatml_tokenizer, tiny_recipe, copy=False, refuse_below=0)
+    asked = examples(4)
+    said = ["no  Answer.", "No one", " ", "No answer at all"]
+
+    class Engine:
+        way = None
+
+        def answer(self, *_: object) -> list[Prediction]:
+            return [
+                Prediction(e.qid, one, [1], True, 0.9) for e, one in zip(asked, said, strict=True)
+            ]
+
+    found = answer_in_orders(Engine(), barred, asked, Path("a"), "x")
+    assert [one.unsure for one in found] == [True, False, True, False]
+    assert [one.prediction for one in found] == ["No answer", said[1], "No answer", said[3]]
+    recipe = {**tiny_recipe, "data": {**tiny_recipe["data"], "refusal": "No answer"}}
+    loaded = load_recipe(recipe, ["prompt.citations=true", "evaluate.refuse_below=0"])
+    citing = Encoder(prepare_tokenizer(chatml_tokenizer, loaded), loaded, 500)
+    said[:] = [" [1]", "red [1]", "no answer [2]", "No"]
+    marked = [one.unsure for one in answer_in_orders(Engine(), citing, asked, Path("a"), "x")]
+    assert marked == [True, False, True, False]
 
 
 def more(examples: list[Example]) -> list[Example]:
     return [dataclasses.replace(e, qid=f"{e.qid}-bare") for e in examples]
 
 
-def test_blanks_of_the_template_stand_before_the_token_that_is_barred() -> None:
+def test_a_start_of_several_tokens_is_barred_at_its_last() -> None:
     """An answer that goes another way may write the token."""
-    answering, samples = Answering([5, 7], 3, torch.device("cpu")), torch.arange(3)
+    answering, samples = Answering([[5, 7], [4]], 3, torch.device("cpu")), torch.arange(3)
     logits = torch.zeros(3, 9)
-    logits[:, 7] = 1.0
-    assert answering.allow(logits, samples).argmax(-1).tolist() == [7, 7, 7]
+    assert answering.allow(logits, samples).isneginf().nonzero().tolist() == [
+        [0, 4],
+        [1, 4],
+        [2, 4],
+    ]
     answering.advance(torch.tensor([5, 5, 7]), samples)
     left = torch.tensor([0, 2])  # the second one has left the batch
     assert answering.allow(logits[left], left).isneginf().nonzero().tolist() == [[0, 7]]
     answering.advance(torch.tensor([3, 5]), left)
     assert not answering.allow(logits[left], left).isneginf().any()
-    answering.advance(torch.tensor([5, 7]), left)
-    assert not answering.allow(logits[left], left).isneginf().any()
+    assert not logits.isneginf().any()

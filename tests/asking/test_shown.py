@@ -123,7 +123,7 @@ def test_in_a_pipe_marks_are_signs_and_lines_are_whole() -> None:
         (answered("Rom", ENGLISH), "! The answer stands in none of the passages. (0.8 s)"),
         (answered("not said", ENGLISH, refused=True), "This is the refusal that was trained: the passages don't say it."),
         (answered("not said", ENGLISH, refused=True, unsure=True),
-         "Refused: the model's answer is less probable than evaluate.refuse_below."),
+         "Refused by evaluate.refuse_below: the model gave no answer that is probable enough."),
         (answered(" ", ENGLISH), "! The model wrote nothing."),
         (answered("Paris", ()), "! Answered without any passage."),
         (answered("Paris", ENGLISH, finished=False),

@@ -272,11 +272,13 @@ def test_how_sure_the_model_is_is_shown(tmp_path: Path) -> None:
     text, _ = read(render(tmp_path, comparison=refusing))
     assert "Left out: 2 answers that evaluate.refuse_below refused" in text
     silent = compared(a_recipe(), rows())
-    assert "and so refused" not in text
+    assert "Of all questions refused" not in text
     silent["unsure"] = {"before": 0, "after": 4}
-    refused = "less probable than evaluate.refuse_below, and so refused: 0 before, 4 after"
+    refused = "Of all questions refused by evaluate.refuse_below: 0 before, 4 after"
     assert refused in read(render(tmp_path, comparison=silent))[0]
-    assert "`evaluate.refuse_below`, and so refused: 0 → 4." in markdown.summary("x", silent)
+    assert "Of all questions refused by `evaluate.refuse_below`: 0 → 4." in markdown.summary(
+        "x", silent
+    )
     silent["confidence"] = {"before": None, "after": None}
     assert "Confidence" not in render(tmp_path, comparison=silent)
 

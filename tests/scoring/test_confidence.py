@@ -78,6 +78,10 @@ def test_the_best_threshold_by_hand() -> None:
     found = confidence_of(sure, [1, 0, 1, 1, 0], 7, [1.0, 0.0, 1.0, 1.0, -1.0])
     assert found is not None
     assert found["refuse_below"] == {"value": 0.6, "answered": 0.8, "crag": 0.6}
+    # Five more were refused: both figures are over all that were asked.
+    found = confidence_of(sure, [1, 0, 1, 1, 0], 7, [1.0, 0.0, 1.0, 1.0, -1.0], left_out=5)
+    assert found is not None
+    assert found["refuse_below"] == {"value": 0.6, "answered": 0.4, "crag": 0.3}
     found = confidence_of([0.9], [0], 7, [-1.0])  # to refuse everything is better
     assert found is not None
     assert found["refuse_below"] == {"value": 1.0, "answered": 0.0, "crag": 0.0}

@@ -1,10 +1,12 @@
 """What may follow in an answer, decided for every question in a batch, and what follows then.
 
-A tensor's name ends in its axes: A all questions of the batch, N those that are still in it, V the vocabulary.
+A tensor's name ends in its axes: A all questions of the batch, N those that are still in it, S ways to
+begin, V the vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -39,41 +41,60 @@ def chosen(
 
 
 class Answering:
-    """Lets no answer begin with the token with which the refusal does.
+    """Lets no answer begin as the refusal does; most of the time that is one look, at the first token.
 
     Args:
-        start: token ids of the refusal, up to the first that isn't a blank; see `refusal_start`.
+        starts: tokens with which the refusal begins, in several ways; see `refusal_starts`.
         questions: of the batch.
         device: of the model.
     """
 
-    def __init__(self, start: list[int], questions: int, device: torch.device) -> None:
-        self._start = torch.tensor([*start, -1], device=device)
-        self._last = len(start) - 1
-        self._begun_A = torch.zeros(questions, dtype=torch.long, device=device)
-        """How many tokens of the start an answer has; behind another token one more than there are."""
+    def __init__(
+        self, starts: Sequence[Sequence[int]], questions: int, device: torch.device
+    ) -> None:
+        self._starts = starts
+        self._step = 0
+        self._on_SA = torch.ones(len(starts), questions, dtype=torch.bool, device=device)
+        """Whether an answer has had the tokens of each start so far."""
 
     def allow(self, logits_NV: Tensor, samples_N: Tensor) -> Tensor:
-        """See `Confined`."""
-        barred = self._start[self._last, None]
-        other_NV = logits_NV.index_fill(1, barred, float("-inf"))
-        return torch.where((self._begun_A[samples_N] == self._last)[:, None], other_NV, logits_NV)
+        """See `Confined`: the last token of a start doesn't follow the others."""
+        pairs = zip(self._starts, self._on_SA, strict=True)
+        ending = [(start[-1], on_A) for start, on_A in pairs if len(start) == self._step + 1]
+        if ending:
+            logits_NV = logits_NV.clone()
+        for token, on_A in ending:
+            logits_NV[:, token].masked_fill_(on_A[samples_N], float("-inf"))
+        return logits_NV
 
     def advance(self, token_N: Tensor, samples_N: Tensor) -> None:
         """See `Confined`."""
-        begun_N = self._begun_A[samples_N]
-        goes_on_N = token_N == self._start[begun_N]
-        self._begun_A[samples_N] = torch.where(goes_on_N, begun_N + 1, self._last + 1)
+        for start, on_A in zip(self._starts, self._on_SA, strict=True):
+            if len(start) > self._step + 1:
+                on_A[samples_N] &= token_N == start[self._step]
+        self._step += 1
 
 
-def refusal_start(encoder: Encoder) -> list[int] | None:
-    """The ids of the refusal up to its first word, where a threshold refuses instead of the model; else None.
+def refusal_starts(encoder: Encoder) -> list[list[int]]:
+    """How the refusal may begin, where a threshold refuses instead of the model; else nothing.
 
-    That is with `evaluate.refuse_below`. Blanks before an answer are those of the chat template.
+    That is with `evaluate.refuse_below`. A model that may not write "No answer" writes "no answer": so it is
+    in capitals, and others, and with a blank before it, too. Each goes as far as the first whole letter that
+    isn't a blank: some tokens are one byte of a letter, with which many others begin.
     """
     recipe = encoder.recipe
     if recipe.evaluate.refuse_below is None or recipe.data.refusal is None:
-        return None
-    ids = encoder.completion(recipe.data.refusal)
-    words = (n for n in range(1, len(ids)) if encoder.tokenizer.decode(ids[:n]).strip())
-    return ids[: next(words, 1)]
+        return []
+    words = recipe.data.refusal.strip()
+    cases = {words, words.lower(), words.upper(), words.capitalize(), words.title()}
+    texts = sorted(blank + encoder.turn.lead + one for one in cases for blank in ("", " "))
+    starts = {_start(encoder, ids) for ids in encoder.behind_prompt(texts)}
+    return sorted(map(list, starts))
+
+
+def _start(encoder: Encoder, ids: Sequence[int]) -> tuple[int, ...]:
+    for count in range(1, len(ids)):
+        text = encoder.tokenizer.decode(ids[:count]).strip()
+        if text and not text.endswith("\ufffd"):
+            return (*ids[:count],)
+    return (*ids,)

@@ -14,7 +14,7 @@ from typing import TypedDict
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from ragtune.answering.confined import Answering, Confined, refusal_start
+from ragtune.answering.confined import Answering, Confined, refusal_starts
 from ragtune.answering.copying import Copies
 from ragtune.answering.cut import Cut
 from ragtune.answering.engine import EQUAL, IN_WORDS, PACKED, SINGLE, Way, fitting
@@ -81,7 +81,7 @@ class Local:
     """Tokens of the shortest and the longest prompt by which the way was chosen."""
     _copies: Copies | None = field(default=None, init=False, repr=False)
     """What answers are copied from, where they are (`evaluate.copy`)."""
-    _barred: list[int] | None = field(default=None, init=False, repr=False)
+    _barred: list[list[int]] = field(default_factory=list, init=False, repr=False)
     """How no answer begins, where a threshold refuses (`evaluate.refuse_below`)."""
 
     def answer(
@@ -103,7 +103,7 @@ class Local:
 
         Else how none may begin, if any may not.
         """
-        self._barred = refusal_start(encoder)
+        self._barred = refusal_starts(encoder)
         if encoder.recipe.evaluate.copy and self._copies is None:
             self._copies = Copies.of(encoder)
 

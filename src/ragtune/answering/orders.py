@@ -8,8 +8,10 @@ from pathlib import Path
 
 from ragtune.answering.engine import Engine, fitting
 from ragtune.answering.prediction import Prediction
+from ragtune.data.citations import said
 from ragtune.data.encode import EncodedPrompt, Encoder
 from ragtune.data.example import Example
+from ragtune.data.words import refused
 from ragtune.recipe.schema import Recipe
 
 
@@ -101,11 +103,12 @@ def _turned_back(one: Prediction, indices: Sequence[int]) -> Prediction:
 
 
 def _refused_if_unsure(one: Prediction, recipe: Recipe) -> Prediction:
-    """The refusal in the place of an answer that is less probable than `evaluate.refuse_below`, or empty."""
+    """With `evaluate.refuse_below` the refusal in the place of a less probable answer, or of none."""
     least, refusal = recipe.evaluate.refuse_below, recipe.data.refusal
     if least is None or refusal is None or one.probability is None:
         return one
-    if one.probability >= least and one.prediction.strip():
+    text = said(recipe, one.prediction)
+    if one.probability >= least and text.strip() and not refused(text, refusal):
         return one
     # Tokens and probability are the hidden answer's: the latter says nothing of these words.
     return replace(one, prediction=refusal, source=None, probability=None, unsure=True)

@@ -33,7 +33,7 @@ class Prediction:
     source: Source | None = None
     """Where it was copied from (`evaluate.copy`); None of a refusal, and of what was written freely."""
     unsure: bool = False
-    """Whether the refusal stands in for an answer below `evaluate.refuse_below`: it has no probability then."""
+    """Whether `evaluate.refuse_below` refused, in the place of what the model wrote: without a probability."""
 
     @staticmethod
     def of(row: Mapping[str, Any]) -> Prediction:

@@ -47,7 +47,7 @@ class Answer:
     source: Source | None = None
     """With evaluate.copy where it was copied from: of `passages`, the first one where it stands."""
     unsure: bool = False
-    """Whether that refusal stands in for an answer less probable than evaluate.refuse_below."""
+    """Whether evaluate.refuse_below refused: the model gave no answer that is probable enough."""
 
     @property
     def is_found(self) -> bool:

@@ -23,9 +23,8 @@ from ragtune.data.citations import parse
 from ragtune.data.example import Example, Passage, parse_example
 from ragtune.data.quotes import is_verbatim
 from ragtune.data.select import shown_indices
-from ragtune.data.words import places
+from ragtune.data.words import places, refused
 from ragtune.recipe.corpus import Passages
-from ragtune.scoring.metrics import refused
 
 
 class Reader:

@@ -170,7 +170,7 @@ def _remarks(answer: Answer, base: Answer | None) -> Iterable[str]:
     for one in filter(None, (answer, base)):
         whose = "" if base is None else f"{one.which}: "
         if one.unsure:
-            yield f"{whose}Refused: the model's answer is less probable than evaluate.refuse_below."
+            yield f"{whose}Refused by evaluate.refuse_below: the model gave no answer that is probable enough."
         elif one.refused:
             yield f"{whose}This is the refusal that was trained: the passages don't say it."
         elif not one.text.strip():

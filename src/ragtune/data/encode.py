@@ -220,13 +220,13 @@ class Encoder:
         return self._completions([answer])[0]
 
     def _completions(self, answers: Sequence[str]) -> list[list[int]]:
-        found = self._behind_prompt([*map(self.turn.completion, answers)])
+        found = self.behind_prompt([*map(self.turn.completion, answers)])
         return [
             [*(self._answer_as_text(answer, ids) if self.control.among(ids) else ids), self.stop_id]
             for answer, ids in zip(answers, found, strict=True)
         ]
 
-    def _behind_prompt(self, texts: Sequence[str]) -> list[list[int]]:
+    def behind_prompt(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of texts as they continue the prompt's end."""
         found: dict[int, list[int]] = {}
         todo = list(range(len(texts)))
@@ -244,7 +244,7 @@ class Encoder:
         first, *rest = self.turn.completion(marked).split(mark)
         if not rest:  # they are what the template writes before the stop token
             return ids
-        begin, harmless = self._behind_prompt([first, "x".join([first, *rest])])
+        begin, harmless = self.behind_prompt([first, "x".join([first, *rest])])
         return self.control.joined(begin, rest, harmless, **_PLAIN)
 
     def target(self, example: Example, prompt: EncodedPrompt | None = None) -> list[int]:

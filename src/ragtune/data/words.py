@@ -221,3 +221,8 @@ def ends_inside(text: str, end: int) -> bool:
 
 
 _DECIMAL_BEFORE, _DECIMAL_AFTER = re.compile(r"\d[.,]"), re.compile(r"[.,]\d")
+
+
+def refused(prediction: str, refusal: str | None) -> bool:
+    """Whether a prediction is the refusal, if there is one, by AI王's rule and without a full stop."""
+    return refusal is not None and aio(prediction).rstrip("。.!") == aio(refusal).rstrip("。.!")

@@ -16,9 +16,9 @@ from ragtune.base.screen.visible import BEGIN, END, named
 from ragtune.data.citations import numbered, said
 from ragtune.data.example import Example, Passage
 from ragtune.data.select import accepted
-from ragtune.data.words import find_answer
+from ragtune.data.words import find_answer, refused
 from ragtune.recipe.schema import Recipe
-from ragtune.scoring.metrics import refused, score
+from ragtune.scoring.metrics import score
 
 CHUNK = 25
 """Rows whose passages and prompts are parsed together, when the first of them is opened."""

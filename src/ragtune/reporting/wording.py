@@ -108,7 +108,7 @@ RECALL_OF = {"answer": "an answer stands", "gold": "the named passage or documen
 CUT = "answers cut off (number)"
 """Those that went on until evaluate.max_new_tokens."""
 UNSURE = "refused by refuse_below, of all (number)"
-"""Answers less probable than evaluate.refuse_below."""
+"""For which the model gave no answer that is probable enough."""
 _MINUTE, _HOUR = 60, 3600
 _TINY = 0.001
 

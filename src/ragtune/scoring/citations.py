@@ -14,9 +14,8 @@ from typing import Literal, TypedDict
 
 from ragtune.data.citations import numbered, parse
 from ragtune.data.example import Example
-from ragtune.data.words import stands_by_rule
+from ragtune.data.words import refused, stands_by_rule
 from ragtune.recipe.schema import Recipe
-from ragtune.scoring.metrics import refused
 from ragtune.scoring.statistics import Figure, figures
 
 KINDS: tuple[Literal["recall", "precision", "cited"], ...] = ("recall", "precision", "cited")

@@ -119,18 +119,22 @@ def confidence_of(
     if left_out:
         found["left_out"] = left_out
     if crag:
-        found["refuse_below"] = _best_threshold(sure, np.asarray(crag, dtype=np.float64))
+        asked = len(sure) + left_out
+        found["refuse_below"] = _best_threshold(sure, np.asarray(crag, dtype=np.float64), asked)
     return found
 
 
-def _best_threshold(sure: Numbers, crag: Numbers) -> Threshold:
-    """The threshold with the highest score; of equal ones the highest, which answers least."""
+def _best_threshold(sure: Numbers, crag: Numbers, asked: int) -> Threshold:
+    """The threshold with the highest score; of equal ones the highest, which answers least.
+
+    Both figures are over all `asked` questions.
+    """
     best: Threshold = {"value": 1.0, "answered": 0.0, "crag": 0.0}
     for value in np.unique(sure)[::-1]:
         kept = sure >= value
-        score = float(crag[kept].sum() / len(sure))
+        score = float(crag[kept].sum() / asked)
         if score > best["crag"]:
-            best = {"value": float(value), "answered": float(kept.mean()), "crag": score}
+            best = {"value": float(value), "answered": float(kept.sum() / asked), "crag": score}
     return best
 
 

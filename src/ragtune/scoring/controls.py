@@ -15,8 +15,9 @@ from ragtune.data.encode import Encoder
 from ragtune.data.example import Example, Passage
 from ragtune.data.select import accepted
 from ragtune.data.unanswerable import holds
+from ragtune.data.words import refused
 from ragtune.recipe.schema import Recipe
-from ragtune.scoring.metrics import METRICS, Columns, refused, score
+from ragtune.scoring.metrics import METRICS, Columns, score
 from ragtune.scoring.statistics import DIFFERENCE, Figure, Figures, figures, less
 
 Show = Callable[[Example], tuple[Passage, ...] | None]

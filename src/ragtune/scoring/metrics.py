@@ -13,7 +13,7 @@ from dataclasses import replace
 from ragtune.data.citations import said
 from ragtune.data.example import Example
 from ragtune.data.select import accepted
-from ragtune.data.words import aio, stands_by_rule, tokens
+from ragtune.data.words import aio, refused, stands_by_rule, tokens
 from ragtune.recipe.schema import Recipe
 from ragtune.scoring.normalise import NORMALISERS, jsquad, squad, strict
 
@@ -162,8 +162,3 @@ def score(
         name: [value(METRICS[name], e, p) for e, p in zip(asked, predictions, strict=True)]
         for name in names
     }
-
-
-def refused(prediction: str, refusal: str | None) -> bool:
-    """Whether a prediction is the refusal, if there is one, by AI王's rule and without a full stop."""
-    return refusal is not None and aio(prediction).rstrip("。.!") == aio(refusal).rstrip("。.!")

@@ -9,11 +9,11 @@ from typing import NotRequired, Protocol, TypedDict
 from ragtune.data.citations import said
 from ragtune.data.example import Example
 from ragtune.data.select import accepted, texts_shown
-from ragtune.data.words import stands
+from ragtune.data.words import refused, stands
 from ragtune.recipe.schema import Recipe
 from ragtune.scoring.citations import CitationFigures, Citations, citation_figures, citations
 from ragtune.scoring.confidence import Confidence, confidence_of
-from ragtune.scoring.metrics import VERSIONS, Columns, refused, score
+from ragtune.scoring.metrics import VERSIONS, Columns, score
 from ragtune.scoring.quotes import QuoteFigures, Quotes, quote_figures, quotes
 from ragtune.scoring.statistics import RATE, Bounds, Figure, Figures, figures
 

@@ -23,12 +23,12 @@ from ragtune.building.synthesis.server import Server
 from ragtune.data.citations import FORM, numbered, parse
 from ragtune.data.example import Example
 from ragtune.data.select import accepted, drawn
+from ragtune.data.words import refused
 from ragtune.recipe.corpus import Generate
 from ragtune.recipe.schema import Recipe
 from ragtune.reporting.judging import Cost, JudgedRun, judged_table
 from ragtune.reporting.shown import as_table
 from ragtune.scoring.judging import Verdict, judged, read_verdict
-from ragtune.scoring.metrics import refused
 from ragtune.scoring.score import score_answers
 from ragtune.stages import views
 from ragtune.stages.answer import ANSWERS

@@ -13,8 +13,9 @@ from ragtune.data.citations import said
 from ragtune.data.encode import Encoder, Sample
 from ragtune.data.example import Example
 from ragtune.data.read import records
+from ragtune.data.words import refused
 from ragtune.recipe.schema import Metric, Recipe
-from ragtune.scoring.metrics import refused, score
+from ragtune.scoring.metrics import score
 from ragtune.stages.predictions import prediction_of
 from ragtune.training.pairs import Pair, trained_tokens
 from ragtune.training.rows import steps_of

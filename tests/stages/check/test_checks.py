@@ -454,7 +454,7 @@ def test_answers_that_begin_as_the_refusal_does_are_counted_where_a_threshold_re
     """The model may not write them then; what is copied may begin so."""
     records = make_records(10)
     records[0]["answers"] = ["No man"]
-    records[1]["answers"] = ["No man", "nobody"]
+    records[1]["answers"] = ["No man", "somebody"]
     for record in records[:2]:
         record["passages"][0]["text"] = f"{record['answers'][0]} knows."
         record["positive_passage_indices"] = [0]
@@ -467,7 +467,9 @@ def test_answers_that_begin_as_the_refusal_does_are_counted_where_a_threshold_re
 
     (one,) = counted("evaluate.refuse_below=0.2")
     assert one["level"] == "warning"
-    assert re.match(r"eval: 1 of 10 questions' accepted answers begin with '\w+'", one["message"])
+    assert one["message"].startswith(
+        "eval: 1 of 10 questions' accepted answers begin as data.refusal does ('"
+    )
     assert counted() == counted("evaluate.refuse_below=0.2", "evaluate.copy=true") == []
 
 

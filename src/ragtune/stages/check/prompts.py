@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ragtune.answering.confined import refusal_start
+from ragtune.answering.confined import refusal_starts
 from ragtune.base.errors import UsageError
 from ragtune.base.text import one_or_many
 from ragtune.data.counts import (
@@ -203,18 +203,20 @@ def answers(look: Look) -> None:
 def _barred(look: Look, examples: list[Example]) -> None:
     """How many questions accept nothing that the model may write where a threshold refuses."""
     encoder = look.run.encoder
-    if look.run.recipe.evaluate.copy or (start := refusal_start(encoder)) is None:
+    starts = refusal_starts(encoder)
+    if look.run.recipe.evaluate.copy or not starts:
         return
-    every = accepted_whole(encoder, examples)
-    count = sum(
-        bool(one) and all(encoder.completion(a)[: len(start)] == start for a in one)
-        for one in every
-    )
+
+    def barred(answer: str) -> bool:
+        ids = encoder.completion(answer)
+        return any(ids[: len(start)] == start for start in starts)
+
+    count = sum(bool(one) and all(map(barred, one)) for one in accepted_whole(encoder, examples))
     if count:
-        first = encoder.tokenizer.decode(start).strip()
+        words = sorted({encoder.tokenizer.decode(start).strip() for start in starts})
         look.warn(
-            f"eval: {count:,} of {look.of('eval', len(examples))} questions' accepted answers begin with "
-            f"{first!r}, as data.refusal does: they can't be given",
+            f"eval: {count:,} of {look.of('eval', len(examples))} questions' accepted answers begin as "
+            f"data.refusal does ({', '.join(map(repr, words))}): the model may not write them so",
             "With evaluate.refuse_below no answer begins so: choose another data.refusal and train anew, or "
             "set evaluate.copy=true.",
         )
