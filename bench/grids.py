@@ -10,6 +10,8 @@ FIRST = "data.max_passages=1 evaluate.orders=1"
 """The passage that was ranked first alone."""
 READER = "READER"
 """Stands for what the reader's search trained in the end, with its first seed."""
+ITSELF = "evaluate.refuse_below=null"
+"""The model itself refuses, and no threshold."""
 SEEDS = (42, 43, 44)
 """Of the best recipe, in the end."""
 COMMON = [

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from commands import Words, require_all
-from grids import SEEDS, TINY
+from grids import ITSELF, SEEDS, TINY
 from machine import made_with
 from ragtune.base.files import read_jsonl, write_json, write_jsonl
 from ragtune.data.apart import hold_apart
@@ -36,8 +36,6 @@ from ragtune.recipe.data import Data
 from search import careful, over_seeds, scored_of, worth
 
 Record = Mapping[str, Any]
-ITSELF = "evaluate.refuse_below=null"
-"""The model itself refuses."""
 
 
 def article(record: Record) -> str:
@@ -148,19 +146,18 @@ class Preferring:
         """What runs say to the evaluation set, without their threshold and with it, over all seeds."""
         every = {name: {seed: self.run(name, seed) for seed in SEEDS} for name in names}
         chosen = {run: careful(scored_of(run)) for runs in every.values() for run in runs.values()}
+        ways = {
+            run: {
+                "plain": ITSELF,
+                "careful": f"evaluate.refuse_below={held['refuse_below']}" if held else ITSELF,
+            }
+            for run, held in chosen.items()
+        }
         found: dict[str, Any] = {name: {} for name in names}
         for way in ("plain", "careful"):
             questions = self.folder / f"{way}.jsonl.gz"
             questions.write_bytes(self.dev.read_bytes())
-            changes = {
-                run: [
-                    f"data.eval={questions}",
-                    f"evaluate.refuse_below={held['refuse_below']}"
-                    if way == "careful" and held
-                    else ITSELF,
-                ]
-                for run, held in chosen.items()
-            }
+            changes = {run: [f"data.eval={questions}", below[way]] for run, below in ways.items()}
             require_all({
                 run.name: (["-m", "ragtune", "evaluate", run, *more], run.with_suffix(".log"))
                 for run, more in changes.items()

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 from commands import ROOT, Words, require_all, run_all
-from grids import BEGIN, BESIDE, COMMON, READER, SEARCHES, SEEDS, TINY
+from grids import BEGIN, BESIDE, COMMON, ITSELF, READER, SEARCHES, SEEDS, TINY
 from machine import made_with
 from ragtune.answering.prediction import read_predictions
 from ragtune.base.files import read_if_whole, read_json, write_json
@@ -108,11 +108,11 @@ class Search:
         recipe, own = self.before(stage)
         points, start = SEARCHES[self.name][stage], time.monotonic()
         tiny = TINY if self.options.tiny else []
+        reader = self.folder.parent / "reader" / f"seed-{SEEDS[0]}" / "merged"
         commands = {}
         for i, changes in enumerate(points):
             where = self.where(stage, i)
-            reader = self.folder.parent / "reader" / f"seed-{SEEDS[0]}" / "merged"
-            changed = [one.replace(READER, str(reader)) for one in changes.split()]
+            changed = changes.replace(READER, str(reader)).split()
             words = ["-m", "ragtune", "sweep", recipe, *own, *changed, *tiny]
             words += ["--seeds", 1, "--whole", "--no-look", "--folder", where]
             commands[changes] = words, where.with_suffix(".log")
@@ -212,7 +212,7 @@ def ways_of(recipe: Recipe, below: float | None) -> dict[str, list[str]]:
     copy = [] if recipe.prompt.quote else ["evaluate.copy=true"]
     if recipe.evaluate.refuse_below is not None:
         careful = [f"evaluate.refuse_below={below}"]
-        ways = {"itself": ["evaluate.refuse_below=null"]}
+        ways = {"itself": [ITSELF]}
         ways |= {"careful": careful} if below is not None else {}
         return {**ways, "both": [*copy, *careful]} if copy and below is not None else ways
     if not copy:

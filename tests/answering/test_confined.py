@@ -27,6 +27,12 @@ def begins(found: list[Prediction]) -> list[int]:
     return [one.token_ids[0] for one in found if one.token_ids]
 
 
+def pair(tokenizer: Any, recipe: dict[str, Any], **evaluate: Any) -> list[Encoder]:
+    """Of a model that may refuse, and of one that only answers."""
+    each = ({**evaluate, "refuse_below": below} for below in (None, 0))
+    return [encoder_of(tokenizer, recipe, copy=False, **one) for one in each]
+
+
 def barring(monkeypatch: pytest.MonkeyPatch, token: int) -> None:
     """Let the refusal begin with a token with which a model of random weights begins answers."""
 
@@ -47,8 +53,7 @@ def test_with_a_threshold_no_answer_begins_as_the_refusal_does(
 ) -> None:
     # `generate` asks prompts in batches from 8 on
     model, asked = family_model(family), examples(9)
-    free = encoder_of(chatml_tokenizer, tiny_recipe, copy=False)
-    barred = encoder_of(chatml_tokenizer, tiny_recipe, copy=False, refuse_below=0)
+    free, barred = pair(chatml_tokenizer, tiny_recipe)
     before, _ = ask(model, free, tmp_path / "a", asked)
     token = begins(before)[0]
     barring(monkeypatch, token)
@@ -80,10 +85,7 @@ def test_on_cuda_too_no_answer_begins_so(
 ) -> None:
     """What is barred is decided beside the graph of the step."""
     model, asked = family_model("llama"), examples(16)
-    free = encoder_of(chatml_tokenizer, tiny_recipe, copy=False, max_new_tokens=24)
-    barred = encoder_of(
-        chatml_tokenizer, tiny_recipe, copy=False, max_new_tokens=24, refuse_below=0
-    )
+    free, barred = pair(chatml_tokenizer, tiny_recipe, max_new_tokens=24)
     token = begins(ask(model, free, tmp_path / "f", asked)[0])[0]
     barring(monkeypatch, token)
     expected, _ = ask(model, barred, tmp_path / "a", asked)
@@ -100,8 +102,7 @@ def test_another_rank_keeps_to_it_too(
     tiny_recipe: dict[str, Any],
 ) -> None:
     model, asked = family_model("llama"), examples(6)
-    free = encoder_of(chatml_tokenizer, tiny_recipe, copy=False)
-    barred = encoder_of(chatml_tokenizer, tiny_recipe, copy=False, refuse_below=0)
+    free, barred = pair(chatml_tokenizer, tiny_recipe)
     barring(monkeypatch, begins(ask(model, free, tmp_path / "f", asked)[0])[0])
     alone, _ = ask(model, barred, tmp_path / "a", asked, batch=2)
 
@@ -138,8 +139,8 @@ def test_the_refusal_is_barred_as_it_is_trained_and_in_capitals_and_without(
     for lead in ("", "\n\n"):
         barred.turn = dataclasses.replace(barred.turn, lead=lead)
         starts = refusal_starts(barred)
-        for words in ("No answer", "no answer", "NO ANSWER"):
-            ids = barred.completion(words)
+        for words in ("No answer", "no answer", "NO ANSWER", " no answer"):
+            (ids,) = barred.behind_prompt([lead + words])
             assert any(ids[: len(start)] == start for start in starts)
         for start in starts:
             assert barred.tokenizer.decode(start).strip().lower() in ("n", "no")

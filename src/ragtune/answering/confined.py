@@ -87,7 +87,7 @@ def refusal_starts(encoder: Encoder) -> list[list[int]]:
         return []
     words = recipe.data.refusal.strip()
     cases = {words, words.lower(), words.upper(), words.capitalize(), words.title()}
-    texts = sorted(blank + encoder.turn.lead + one for one in cases for blank in ("", " "))
+    texts = sorted(encoder.turn.lead + blank + one for one in cases for blank in ("", " "))
     starts = {_start(encoder, ids) for ids in encoder.behind_prompt(texts)}
     return sorted(map(list, starts))
 

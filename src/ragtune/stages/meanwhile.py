@@ -68,7 +68,7 @@ def _kept_for(context: Context) -> str:
     digest = proof.digest(stage_named("questions").content)
     evaluate = context.recipe.evaluate
     chosen = ["copy"] * evaluate.copy + [f"orders {evaluate.orders}"] * (evaluate.orders > 1)
-    chosen += [] if evaluate.refuse_below is None else ["answers alone"]
+    chosen += ["answers alone"] * (evaluate.refuse_below is not None)
     return fingerprint([digest, evaluate.max_new_tokens, *chosen])[:10]
 
 
